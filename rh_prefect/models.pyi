@@ -3,14 +3,27 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from os import PathLike
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, dataclass_transform, overload
+
+from pydantic.fields import FieldInfo
 
 from rh_prefect.catalog import Model
-from rh_prefect.catalog.input_class_builder import InputBase
 from rh_prefect.custom import CustomInput as CustomInput
 from rh_prefect.custom import FileValue as FileValue
 from rh_prefect.custom import custom as custom
 from rh_prefect.media.media import Media
+
+Takes = TypeVar("Takes", contravariant=True)
+Holds = TypeVar("Holds", covariant=True)
+
+class Given(Generic[Takes, Holds]):
+    """A parameter that takes a value of more types than it holds afterwards."""
+
+    @overload
+    def __get__(self, instance: None, owner: Any) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: Any) -> Holds: ...
+    def __set__(self, instance: object, value: Takes) -> None: ...
 
 class HasFirstOutput(Protocol):
     """The result of a job; its first file is used."""
@@ -19,12 +32,34 @@ class HasFirstOutput(Protocol):
     def first_output(self) -> Media: ...
 
 File: TypeAlias = Media | str | PathLike[str] | HasFirstOutput
+Unchecked: TypeAlias = Given[Mapping[str, Any] | None, dict[str, Any]]
 
-class ModelInput(InputBase):
-    """The input of one model; as the type of a flow's parameter, the input of any model."""
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class ModelInput:
+    """The input of one model; as the type of a flow's parameter, the input of any model.
+
+    A pydantic model, shown to type checkers as a dataclass: so a parameter is written once, for the input class and for
+    the task, and a file may be given in more types than the input holds.
+    """
 
     entry: ClassVar[Model]
+    model_fields: ClassVar[dict[str, FieldInfo]]
+    unchecked: Unchecked
     def __init__(self, **params: Any) -> None: ...  # each model has its own
+    @property
+    def model(self) -> str: ...
+    @property
+    def model_fields_set(self) -> set[str]: ...
+    def params(self) -> dict[str, object]: ...
+    def model_copy(self) -> Self: ...
+    def model_dump(self, **options: Any) -> dict[str, Any]: ...
+    def model_dump_json(self, **options: Any) -> str: ...
+    @classmethod
+    def model_json_schema(cls, **options: Any) -> dict[str, Any]: ...
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self: ...
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes, **options: Any) -> Self: ...
     @classmethod
     def as_media(cls, value: object) -> Media | str: ...
     @classmethod
@@ -38,10754 +73,5772 @@ def any_input(
 class AlibabaWan26ImageToVideo(ModelInput):
     """Makes a video with alibaba/wan-2.6/image-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/image-to-video."""
-    image_url: Media | str
-    prompt: str | None
-    negative_prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["5", "10", "15"]
-    shot_type: Literal["single", "multi"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["5", "10", "15"] = "5",
-        shot_type: Literal["single", "multi"] = "single",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["5", "10", "15"] = "5"
+    shot_type: Literal["single", "multi"] = "single"
+    unchecked: Unchecked = ...
 
 class AlibabaWan26TextToVideo(ModelInput):
     """Makes a video with alibaba/wan-2.6/text-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "10", "15"]
-    resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"]
-    shot_type: Literal["single", "multi"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10", "15"] = "5",
-        resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"] = "1080*1920",
-        shot_type: Literal["single", "multi"] = "single",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "10", "15"] = "5"
+    resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"] = "1080*1920"
+    shot_type: Literal["single", "multi"] = "single"
+    unchecked: Unchecked = ...
 
 class ArklinVideoSuperResolution(ModelInput):
     """Makes a video with arklin/video-super-resolution. Its price is not published. By version, resolution and frame
     rate: at 2k 0.05 to 0.7 a second. Endpoint: arklin/video-super-resolution. Its published parameter list is not
     complete; other parameters are accepted with a warning."""
-    resolution: Literal["720p", "1080p", "2k", "4k"] | None
-    tarfps: int | None
-    def __init__(
-        self,
-        *,
-        resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
-        tarfps: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["720p", "1080p", "2k", "4k"] | None = None
+    tarfps: int | None = None
+    unchecked: Unchecked = ...
 
 class BytedanceDreamactorV2(ModelInput):
     """Makes a video with bytedance/dreamactor-v2. Price: 0.32 CNY per second (listed 2026-09-13). Endpoint:
     bytedance/dreamactor-v2."""
-    image_url: Media | str
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class BytedanceJimeng46ImageToImage(ModelInput):
-    """Makes an image with bytedance/jimeng-4.6/image-to-image. Price: 0.17 CNY per image (listed 2026-09-13). Endpoint:
-    bytedance/jimeng-4.6/image-to-image."""
+    """Makes an image with bytedance/jimeng-4.6/image-to-image. Price: 0.17 CNY per image (listed 2026-09-13).
+    Endpoint: bytedance/jimeng-4.6/image-to-image."""
     prompt: str
-    image_urls: list[Media | str]
-    width: int | None
-    height: int | None
-    scale: int
-    force_single: bool
-    min_ratio: float
-    max_ratio: float
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        width: int | None = None,
-        height: int | None = None,
-        scale: int = 50,
-        force_single: bool = False,
-        min_ratio: float = 0.333333,
-        max_ratio: float = 3.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    width: int | None = None
+    height: int | None = None
+    scale: int = 50
+    force_single: bool = False
+    min_ratio: float = 0.333333
+    max_ratio: float = 3.0
+    unchecked: Unchecked = ...
 
 class BytedanceJimeng46TextToImage(ModelInput):
-    """Makes an image with bytedance/jimeng-4.6/text-to-image. Price: 0.17 CNY per call (listed 2026-09-13). Endpoint:
-    bytedance/jimeng-4.6/text-to-image."""
+    """Makes an image with bytedance/jimeng-4.6/text-to-image. Price: 0.17 CNY per call (listed 2026-09-13).
+    Endpoint: bytedance/jimeng-4.6/text-to-image."""
     prompt: str
-    width: int | None
-    height: int | None
-    scale: int
-    force_single: bool
-    min_ratio: float
-    max_ratio: float
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int | None = None,
-        height: int | None = None,
-        scale: int = 50,
-        force_single: bool = False,
-        min_ratio: float = 0.333333,
-        max_ratio: float = 3.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int | None = None
+    height: int | None = None
+    scale: int = 50
+    force_single: bool = False
+    min_ratio: float = 0.333333
+    max_ratio: float = 3.0
+    unchecked: Unchecked = ...
 
 class CinematicVideoGenerator(ModelInput):
     """Makes a video with cinematic-video-generator. Price: 1.00 CNY per second (listed 2026-05-07). Endpoint:
     cinematic-video-generator. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    image_urls: list[Media | str] | None
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"]
-    duration: Literal["5", "10", "15"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"] = "16:9",
-        duration: Literal["5", "10", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"] = "16:9"
+    duration: Literal["5", "10", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class DolaSeedream50ProImageToImage(ModelInput):
-    """Makes an image with Dola-Seedream-5.0-pro/image-to-image. Its price is not published. Endpoint: dola-
-    Seedream-5.0-pro/image-to-image. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with Dola-Seedream-5.0-pro/image-to-image. Its price is not published. Endpoint:
+    dola-Seedream-5.0-pro/image-to-image. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    width: int
-    height: int
-    image_urls: list[Media | str]
-    resolution: Literal["1k", "2k"]
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        image_urls: File | Sequence[File],
-        resolution: Literal["1k", "2k"] = "2k",
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    resolution: Literal["1k", "2k"] = "2k"
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class DolaSeedream50ProTextToImage(ModelInput):
-    """Makes an image with Dola-Seedream-5.0-pro/text-to-image. Its price is not published. Endpoint: dola-
-    Seedream-5.0-pro/text-to-image. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with Dola-Seedream-5.0-pro/text-to-image. Its price is not published. Endpoint:
+    dola-Seedream-5.0-pro/text-to-image. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    width: int
-    height: int
-    resolution: Literal["1k", "2k"]
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        resolution: Literal["1k", "2k"] = "2k",
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    resolution: Literal["1k", "2k"] = "2k"
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class DoubaoSeedAudio10(ModelInput):
     """Makes audio with doubao-seed-audio-1.0. Price: 0.004 CNY per second (listed 2026-09-13). Endpoint:
     bytedance/doubao-seed-audio-1.0."""
     text_prompt: str
-    speaker: str | None
-    audio_url: list[Media | str] | None
-    image_url: Media | str | None
-    format: Literal["wav", "mp3", "pcm", "ogg_opus"]
-    sample_rate: str | None
-    speech_rate: int
-    loudness_rate: int
-    pitch_rate: int
-    def __init__(
-        self,
-        *,
-        text_prompt: str,
-        speaker: str | None = None,
-        audio_url: File | Sequence[File] | None = None,
-        image_url: File | None = None,
-        format: Literal["wav", "mp3", "pcm", "ogg_opus"] = "wav",
-        sample_rate: str | None = None,
-        speech_rate: int = 0,
-        loudness_rate: int = 0,
-        pitch_rate: int = 0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    speaker: str | None = None
+    audio_url: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_url: Given[File | None, Media | str | None] = ...
+    format: Literal["wav", "mp3", "pcm", "ogg_opus"] = "wav"
+    sample_rate: str | None = None
+    speech_rate: int = 0
+    loudness_rate: int = 0
+    pitch_rate: int = 0
+    unchecked: Unchecked = ...
 
 class DoubaoSeedIcl20(ModelInput):
     """Makes audio with doubao-seed-icl-2.0. Its price is not published. Endpoint: bytedance/doubao-seed-icl-2.0."""
     text: str
     speaker: str
-    format: Literal["mp3", "pcm", "ogg_opus", "wav"]
-    sample_rate: str | None
-    speech_rate: int
-    loudness_rate: int
-    bit_rate: int | None
-    pitch: int | None
-    enable_subtitle: bool
-    max_length_to_filter_parenthesis: int
-    silence_duration: int | None
-    disable_markdown_filter: bool
-    disable_emoji_filter: bool
-    enable_latex_tn: bool
-    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None
-    context_texts: str | None
-    model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"]
-    latex_parser: Literal["v2"] | None
-    aigc_watermark: bool
-    disable_default_bit_rate: bool
-    section_id: str | None
-    tone_fidelity: bool
-    aigc_metadata_enable: bool
-    aigc_metadata_content_producer: str | None
-    aigc_metadata_produce_id: str | None
-    aigc_metadata_content_propagator: str | None
-    aigc_metadata_propagate_id: str | None
-    def __init__(
-        self,
-        *,
-        text: str,
-        speaker: str,
-        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
-        sample_rate: str | None = None,
-        speech_rate: int = 0,
-        loudness_rate: int = 0,
-        bit_rate: int | None = None,
-        pitch: int | None = None,
-        enable_subtitle: bool = False,
-        max_length_to_filter_parenthesis: int = 100,
-        silence_duration: int | None = None,
-        disable_markdown_filter: bool = False,
-        disable_emoji_filter: bool = False,
-        enable_latex_tn: bool = False,
-        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
-        context_texts: str | None = None,
-        model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = "seed-tts-2.0-standard",
-        latex_parser: Literal["v2"] | None = None,
-        aigc_watermark: bool = False,
-        disable_default_bit_rate: bool = False,
-        section_id: str | None = None,
-        tone_fidelity: bool = False,
-        aigc_metadata_enable: bool = False,
-        aigc_metadata_content_producer: str | None = None,
-        aigc_metadata_produce_id: str | None = None,
-        aigc_metadata_content_propagator: str | None = None,
-        aigc_metadata_propagate_id: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3"
+    sample_rate: str | None = None
+    speech_rate: int = 0
+    loudness_rate: int = 0
+    bit_rate: int | None = None
+    pitch: int | None = None
+    enable_subtitle: bool = False
+    max_length_to_filter_parenthesis: int = 100
+    silence_duration: int | None = None
+    disable_markdown_filter: bool = False
+    disable_emoji_filter: bool = False
+    enable_latex_tn: bool = False
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None
+    context_texts: str | None = None
+    model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = "seed-tts-2.0-standard"
+    latex_parser: Literal["v2"] | None = None
+    aigc_watermark: bool = False
+    disable_default_bit_rate: bool = False
+    section_id: str | None = None
+    tone_fidelity: bool = False
+    aigc_metadata_enable: bool = False
+    aigc_metadata_content_producer: str | None = None
+    aigc_metadata_produce_id: str | None = None
+    aigc_metadata_content_propagator: str | None = None
+    aigc_metadata_propagate_id: str | None = None
+    unchecked: Unchecked = ...
 
 class DoubaoSeedTts20(ModelInput):
     """Makes audio with doubao-seed-tts-2.0. Price: 0.24 CNY per 1000 characters (listed 2026-09-13). Endpoint:
     bytedance/doubao-seed-tts-2.0."""
     text: str
     speaker: str
-    format: Literal["mp3", "pcm", "ogg_opus", "wav"]
-    sample_rate: str | None
-    speech_rate: int
-    loudness_rate: int
-    bit_rate: int | None
-    pitch: int | None
-    enable_subtitle: bool
-    max_length_to_filter_parenthesis: int
-    silence_duration: int | None
-    disable_markdown_filter: bool
-    disable_emoji_filter: bool
-    enable_latex_tn: bool
-    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None
-    explicit_dialect: str | None
-    def __init__(
-        self,
-        *,
-        text: str,
-        speaker: str,
-        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
-        sample_rate: str | None = None,
-        speech_rate: int = 0,
-        loudness_rate: int = 0,
-        bit_rate: int | None = None,
-        pitch: int | None = None,
-        enable_subtitle: bool = False,
-        max_length_to_filter_parenthesis: int = 100,
-        silence_duration: int | None = None,
-        disable_markdown_filter: bool = False,
-        disable_emoji_filter: bool = False,
-        enable_latex_tn: bool = False,
-        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
-        explicit_dialect: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3"
+    sample_rate: str | None = None
+    speech_rate: int = 0
+    loudness_rate: int = 0
+    bit_rate: int | None = None
+    pitch: int | None = None
+    enable_subtitle: bool = False
+    max_length_to_filter_parenthesis: int = 100
+    silence_duration: int | None = None
+    disable_markdown_filter: bool = False
+    disable_emoji_filter: bool = False
+    enable_latex_tn: bool = False
+    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None
+    explicit_dialect: str | None = None
+    unchecked: Unchecked = ...
 
 class DoubaoVoiceClone(ModelInput):
     """Answers with text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone.
     Its published parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class F2DevEdit(ModelInput):
-    """Makes an image with f-2-dev/edit. Price: 0.24 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-dev/edit. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-2-dev/edit. Price: 0.24 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-dev/edit. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
-    custom_width: int
-    custom_hight: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2DevEditLora(ModelInput):
-    """Makes an image with f-2-dev/edit-lora. Price: 0.25 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-dev/edit-lora. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-2-dev/edit-lora. Price: 0.25 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-dev/edit-lora. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
-    custom_width: int
-    custom_hight: int
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2DevTextToImage(ModelInput):
-    """Makes an image with f-2-dev/text-to-image. Price: 0.20 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-dev/text-to-image. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with f-2-dev/text-to-image. Price: 0.20 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-dev/text-to-image. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_hight: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2DevTextToImageLora(ModelInput):
-    """Makes an image with f-2-dev/text-to-image-lora. Price: 0.17 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-dev/text-to-image-lora. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with f-2-dev/text-to-image-lora. Price: 0.17 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-dev/text-to-image-lora. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_hight: int
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein4bEdit(ModelInput):
-    """Makes an image with f-2-klein-4b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-klein-4b/edit. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-2-klein-4b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-4b/edit. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein4bEditLora(ModelInput):
-    """Makes an image with f-2-klein-4b/edit-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-klein-4b/edit-lora. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-2-klein-4b/edit-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-4b/edit-lora. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein4bTextToImage(ModelInput):
-    """Makes an image with f-2-klein-4b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-klein-4b/text-to-image. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with f-2-klein-4b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-4b/text-to-image. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_hight: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein4bTextToImageLora(ModelInput):
     """Makes an image with f-2-klein-4b/text-to-image-lora. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint:
     rhart-image/f-2-klein-4b/text-to-image-lora. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 0
+    unchecked: Unchecked = ...
 
 class F2Klein9bEdit(ModelInput):
-    """Makes an image with f-2-klein-9b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-klein-9b/edit. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-2-klein-9b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-9b/edit. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
-    custom_width: int
-    custom_hight: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein9bTextToImage(ModelInput):
-    """Makes an image with f-2-klein-9b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/f-2-klein-9b/text-to-image. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with f-2-klein-9b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-2-klein-9b/text-to-image. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_hight: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class F2Klein9bTextToImageLora(ModelInput):
     """Makes an image with f-2-klein-9b/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint:
     rhart-image/f-2-klein-9b/text-to-image-lora. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_hight: int
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-        custom_width: int = 1024,
-        custom_hight: int = 1024,
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16"
+    custom_width: int = 1024
+    custom_hight: int = 1024
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class FDev(ModelInput):
-    """Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class FDevLora(ModelInput):
-    """Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev-lora.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 1,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 1
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class FKontextDevLora(ModelInput):
-    """Makes an image with f-kontext-dev-lora. Price: 0.09 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    video/f-kontext/dev-lora. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes an image with f-kontext-dev-lora. Price: 0.09 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-video/f-kontext/dev-lora. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
-    custom_width: int
-    custom_height: int
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1",
-        custom_width: int = 1024,
-        custom_height: int = 1024,
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1"
+    custom_width: int = 1024
+    custom_height: int = 1024
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class FKreaDevLora(ModelInput):
-    """Makes an image with f-krea-dev-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-image/f-krea-
-    dev-lora. Not in RunningHub's newest lists; it may still work."""
+    """Makes an image with f-krea-dev-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/f-krea-dev-lora. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class Flux3VideoDraftEnhance(ModelInput):
-    """Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint: rhart-video-flux3/draft-
-    enhance. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint:
+    rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     draft_cache: str
-    resolution: Literal["hd", "fhd"]
-    safety_tolerance: int
-    def __init__(
-        self,
-        *,
-        draft_cache: str,
-        resolution: Literal["hd", "fhd"] = "fhd",
-        safety_tolerance: int = 2,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["hd", "fhd"] = "fhd"
+    safety_tolerance: int = 2
+    unchecked: Unchecked = ...
 
 class Flux3VideoImageToVideo(ModelInput):
-    """Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint: rhart-video-flux3/image-to-
-    video. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint:
+    rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    keyframes: list[Media | str]
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: int
-    resolution: Literal["hd", "fhd"]
-    draft: bool
-    generate_audio: bool
-    safety_tolerance: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        keyframes: File | Sequence[File],
-        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-        duration: int = 5,
-        resolution: Literal["hd", "fhd"] = "hd",
-        draft: bool = False,
-        generate_audio: bool = True,
-        safety_tolerance: int = 2,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    keyframes: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto"
+    duration: int = 5
+    resolution: Literal["hd", "fhd"] = "hd"
+    draft: bool = False
+    generate_audio: bool = True
+    safety_tolerance: int = 2
+    unchecked: Unchecked = ...
 
 class Flux3VideoTextToVideo(ModelInput):
-    """Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint: rhart-video-flux3/text-to-
-    video. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint:
+    rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: int
-    resolution: Literal["hd", "fhd"]
-    draft: bool
-    generate_audio: bool
-    safety_tolerance: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-        duration: int = 5,
-        resolution: Literal["hd", "fhd"] = "hd",
-        draft: bool = False,
-        generate_audio: bool = True,
-        safety_tolerance: int = 2,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto"
+    duration: int = 5
+    resolution: Literal["hd", "fhd"] = "hd"
+    draft: bool = False
+    generate_audio: bool = True
+    safety_tolerance: int = 2
+    unchecked: Unchecked = ...
 
 class Flux3VideoVideoContinuation(ModelInput):
-    """Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint: rhart-video-
-    flux3/video-to-video. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint:
+    rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    start_video: Media | str
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: int
-    resolution: Literal["hd", "fhd"]
-    draft: bool
-    generate_audio: bool
-    safety_tolerance: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        start_video: File,
-        aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-        duration: int = 5,
-        resolution: Literal["hd", "fhd"] = "hd",
-        draft: bool = False,
-        generate_audio: bool = True,
-        safety_tolerance: int = 2,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    start_video: Given[File, Media | str]
+    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto"
+    duration: int = 5
+    resolution: Literal["hd", "fhd"] = "hd"
+    draft: bool = False
+    generate_audio: bool = True
+    safety_tolerance: int = 2
+    unchecked: Unchecked = ...
 
 class GeminiOmni11FlashImageToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/image-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    image_url: Media | str
-    last_image_url: Media | str | None
+    google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
     prompt: str
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["360p", "720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        last_image_url: File | None = None,
-        prompt: str,
-        duration: int = 8,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: int = 8
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GeminiOmni11FlashReferenceToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may need
+    a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["360p", "720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        duration: int = 8,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    duration: int = 8
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GeminiOmni11FlashTextToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/text-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["360p", "720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: int = 8,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: int = 8
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GeminiOmni11FlashVideoEdit(ModelInput):
-    """Makes a video with gemini-omni-1.1-flash/video-edit. Its price is not published. Endpoint: google/gemini-
-    omni-1.1-flash/video-edit."""
-    video_url: Media | str
+    """Makes a video with gemini-omni-1.1-flash/video-edit. Its price is not published. Endpoint:
+    google/gemini-omni-1.1-flash/video-edit."""
+    video_url: Given[File, Media | str]
     prompt: str
-    resolution: Literal["360p", "720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        prompt: str,
-        resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GeminiOmniFlashImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/image-to-video/channel-low-price. Its price is not published. Depends on
     parameters; the rules were not recorded. Endpoint: gemini-omni-flash/image-to-video. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: Literal["4", "6", "8", "10"]
-    resolution: Literal["720p", "1080p", "4k"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: Literal["4", "6", "8", "10"] = "6",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: Literal["4", "6", "8", "10"] = "6"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    unchecked: Unchecked = ...
 
 class GeminiOmniFlashTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/text-to-video/channel-low-price. Its price is not published. Depends on
     parameters; the rules were not recorded. Endpoint: gemini-omni-flash/text-to-video. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    duration: Literal["4", "6", "8", "10"]
-    resolution: Literal["720p", "1080p", "4k"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["4", "6", "8", "10"] = "6",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["4", "6", "8", "10"] = "6"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    unchecked: Unchecked = ...
 
 class GeminiOmniFlashVideoEditChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/video-edit/channel-low-price. Its price is not published. Depends on
-    parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str] | None
-    resolution: Literal["720p", "1080p", "4k"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 1.50 CNY per call (listed
-    2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    image_urls: list[Media | str]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        image_urls: File | Sequence[File],
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    last_image_url: Media | str | None
-    negative_prompt: str | None
-    seed: int | None
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["720p", "1080p", "4k"]
-    duration: Literal["4", "6", "8"]
-    generate_audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        last_image_url: File | None = None,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        duration: Literal["4", "6", "8"] = "8",
-        generate_audio: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    seed: int | None = None
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    duration: Literal["4", "6", "8"] = "8"
+    generate_audio: bool = False
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastReferenceToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends on
-    parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends
+    on parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["720p", "1080p"]
-    generate_audio: bool
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["720p", "1080p"] = "720p",
-        generate_audio: bool = False,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["720p", "1080p"] = "720p"
+    generate_audio: bool = False
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastStartEndToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The public pages of runninghub.cn do
+    not list it; it may need a key from runninghub.ai."""
     prompt: str
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 1.50 CNY per call (listed
-    2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastTextToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["4", "6", "8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    generate_audio: bool
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["4", "6", "8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        generate_audio: bool = True,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["4", "6", "8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    generate_audio: bool = True
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31FastVideoExtendOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-fast-official/video-extend. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
-    video: Media | str
-    prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        video: File,
-        prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "720p",
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-v3.1-fast-official/video-extend. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
+    video: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "720p"
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31LiteImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    image_urls: list[Media | str]
-    duration: Literal["8"]
-    resolution: Literal["720p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        image_urls: File | Sequence[File],
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31LiteImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
-    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    negative_prompt: str | None
-    image_url: Media | str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["4", "6", "8"]
-    resolution: Literal["720p", "1080p"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        image_url: File,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        duration: Literal["4", "6", "8"] = "6",
-        resolution: Literal["720p", "1080p"] = "720p",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    image_url: Given[File, Media | str]
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    duration: Literal["4", "6", "8"] = "6"
+    resolution: Literal["720p", "1080p"] = "720p"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31LiteStartEndToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["720p", "1080p"]
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["720p", "1080p"] = "720p",
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["720p", "1080p"] = "720p"
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31LiteTextToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31LiteTextToVideoOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The public pages of runninghub.cn
+    do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    negative_prompt: str | None
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["4", "6", "8"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["4", "6", "8"] = "6",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["4", "6", "8"] = "6"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProImageToVideoChannelLowPrice(ModelInput):
-    """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By resolution
-    since 2026-08, rules not recorded; 0.5 a call before. Endpoint: rhart-video-v3.1-pro/image-to-video. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By
+    resolution since 2026-08, rules not recorded; 0.5 a call before. Endpoint:
+    rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    image_url: Media | str
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        image_url: File,
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    image_url: Given[File, Media | str]
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    last_image_url: Media | str | None
-    negative_prompt: str | None
-    seed: int | None
-    aspect_ratio: Literal["16:9", "9:16"]
-    resolution: Literal["720p", "1080p", "4k"]
-    duration: Literal["4", "6", "8"]
-    generate_audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        last_image_url: File | None = None,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        duration: Literal["4", "6", "8"] = "8",
-        generate_audio: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    seed: int | None = None
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    duration: Literal["4", "6", "8"] = "8"
+    generate_audio: bool = False
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    negative_prompt: str | None
-    seed: int | None
-    resolution: Literal["720p", "1080p", "4k"]
-    generate_audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        resolution: Literal["720p", "1080p", "4k"] = "1080p",
-        generate_audio: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    negative_prompt: str | None = None
+    seed: int | None = None
+    resolution: Literal["720p", "1080p", "4k"] = "1080p"
+    generate_audio: bool = False
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProStartEndToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The public pages of runninghub.cn do
+    not list it; it may need a key from runninghub.ai."""
     prompt: str
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.90 to 1.40 CNY per call (listed
-    2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    unchecked: Unchecked = ...
 
 class GoogleVeo31ProTextToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
-    prompt: str
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: Literal["4", "6", "8"]
-    resolution: Literal["720p", "1080p", "4k"]
-    generate_audio: bool
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-        duration: Literal["4", "6", "8"] = "8",
-        resolution: Literal["720p", "1080p", "4k"] = "720p",
-        generate_audio: bool = False,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
-
-class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
-    """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-pro-official/video-extend. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
-    video: Media | str
-    prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    negative_prompt: str | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        video: File,
-        prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "720p",
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
-
-class GptImage15EditChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not
+    2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The public pages of runninghub.cn do not
     list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16"] = "9:16"
+    duration: Literal["4", "6", "8"] = "8"
+    resolution: Literal["720p", "1080p", "4k"] = "720p"
+    generate_audio: bool = False
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
+
+class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
+    """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed
+    2026-09-13). Endpoint: rhart-video-v3.1-pro-official/video-extend. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
+    video: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "720p"
+    negative_prompt: str | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
+
+class GptImage15EditChannelLowPrice(ModelInput):
+    """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    prompt: str
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3"
+    unchecked: Unchecked = ...
 
 class GptImage15ImageToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    size: Literal["1024*1024", "1024*1536", "1536*1024"]
-    quality: Literal["low", "medium", "high"]
-    input_fidelity: Literal["low", "high"] | None
-    background: Literal["auto", "transparent", "opaque"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024",
-        quality: Literal["low", "medium", "high"] = "medium",
-        input_fidelity: Literal["low", "high"] | None = None,
-        background: Literal["auto", "transparent", "opaque"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024"
+    quality: Literal["low", "medium", "high"] = "medium"
+    input_fidelity: Literal["low", "high"] | None = None
+    background: Literal["auto", "transparent", "opaque"] = "auto"
+    unchecked: Unchecked = ...
 
 class GptImage15TextToImageChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed
+    2026-09-13). Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3"
+    unchecked: Unchecked = ...
 
 class GptImage15TextToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
     prompt: str
-    size: Literal["1024*1024", "1024*1536", "1536*1024"]
-    quality: Literal["low", "medium", "high"]
-    background: Literal["auto", "transparent", "opaque"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024",
-        quality: Literal["low", "medium", "high"] = "medium",
-        background: Literal["auto", "transparent", "opaque"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024"
+    quality: Literal["low", "medium", "high"] = "medium"
+    background: Literal["auto", "transparent", "opaque"] | None = None
+    unchecked: Unchecked = ...
 
 class GptImage20EditChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage20TextToImageChannelLowPrice(ModelInput):
-    """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-2/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed
+    2026-09-13). Endpoint: rhart-image-g-2/text-to-image. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage25FlareImageToImageEconomy(ModelInput):
-    """Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint: rhart-
-    image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint:
+    rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage25FlareImageToImageStableToken(ModelInput):
-    """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token; the
-    rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token;
+    the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    background: Literal["auto", "transparent", "opaque"]
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        background: Literal["auto", "transparent", "opaque"] = "auto",
-        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-        output_format: Literal["jpeg", "png", "webp"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    background: Literal["auto", "transparent", "opaque"] = "auto"
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high"
+    output_format: Literal["jpeg", "png", "webp"] = "png"
+    unchecked: Unchecked = ...
 
 class GptImage25FlareTextToImageEconomy(ModelInput):
-    """Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint: rhart-
-    image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint:
+    rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage25FlareTextToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token. Its price is not published. Per token; the
     rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    background: Literal["auto", "transparent", "opaque"]
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        background: Literal["auto", "transparent", "opaque"] = "auto",
-        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-        output_format: Literal["jpeg", "png", "webp"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    background: Literal["auto", "transparent", "opaque"] = "auto"
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high"
+    output_format: Literal["jpeg", "png", "webp"] = "png"
+    unchecked: Unchecked = ...
 
 class GptImage25SunburstImageToImageEconomy(ModelInput):
-    """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint: rhart-
-    image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint:
+    rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage25SunburstImageToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token. Its price is not published. Per token;
     the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/edit. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    background: Literal["auto", "transparent", "opaque"]
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        background: Literal["auto", "transparent", "opaque"] = "auto",
-        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-        output_format: Literal["jpeg", "png", "webp"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    background: Literal["auto", "transparent", "opaque"] = "auto"
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high"
+    output_format: Literal["jpeg", "png", "webp"] = "png"
+    unchecked: Unchecked = ...
 
 class GptImage25SunburstTextToImageEconomy(ModelInput):
-    """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint: rhart-
-    image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint:
+    rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class GptImage25SunburstTextToImageStableToken(ModelInput):
-    """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token; the
-    rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token;
+    the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The public pages
+    of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    background: Literal["auto", "transparent", "opaque"]
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        background: Literal["auto", "transparent", "opaque"] = "auto",
-        quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-        output_format: Literal["jpeg", "png", "webp"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    background: Literal["auto", "transparent", "opaque"] = "auto"
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high"
+    output_format: Literal["jpeg", "png", "webp"] = "png"
+    unchecked: Unchecked = ...
 
 class GptImage2ImageToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
-    2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint: rhart-
-    image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint:
+    rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    quality: Literal["low", "medium", "high"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        quality: Literal["low", "medium", "high"] = "medium",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    quality: Literal["low", "medium", "high"] = "medium"
+    unchecked: Unchecked = ...
 
 class GptImage2TextToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
-    2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint: rhart-
-    image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint:
+    rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    quality: Literal["low", "medium", "high"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-        resolution: Literal["1k", "2k", "4k"] = "2k",
-        quality: Literal["low", "medium", "high"] = "medium",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
+    resolution: Literal["1k", "2k", "4k"] = "2k"
+    quality: Literal["low", "medium", "high"] = "medium"
+    unchecked: Unchecked = ...
 
 class Grok3ImageTextToImage(ModelInput):
-    """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class Grok3ImageToImage(ModelInput):
-    """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    unchecked: Unchecked = ...
 
 class Grok4ImageImageToImage(ModelInput):
-    """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    unchecked: Unchecked = ...
 
 class Grok4ImageTextToImage(ModelInput):
-    """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class GrokImageImageToImageChannelLowPrice(ModelInput):
     """Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"]
+    Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2"
     prompt: str
-    image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
-        prompt: str,
-        image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class GrokImageTextToImageChannelLowPrice(ModelInput):
     """Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"]
+    Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2"
     prompt: str
-    aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None
-    def __init__(
-        self,
-        *,
-        model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
-        prompt: str,
-        aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None = None
+    unchecked: Unchecked = ...
 
 class Hailuo02Fast(ModelInput):
     """Makes a video with hailuo-02-fast. Price: 0.45 to 0.75 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/fast."""
-    prompt: str | None
-    enable_prompt_expansion: bool
-    image_url: Media | str
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        enable_prompt_expansion: bool = True,
-        image_url: File,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    enable_prompt_expansion: bool = True
+    image_url: Given[File, Media | str]
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo02I2vPro(ModelInput):
     """Makes a video with hailuo-02-i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-02/i2v-pro."""
-    prompt: str | None
-    enable_prompt_expansion: bool
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        enable_prompt_expansion: bool = True,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    enable_prompt_expansion: bool = True
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class Hailuo02I2vStandard(ModelInput):
     """Makes a video with hailuo-02-i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/i2v-standard."""
-    prompt: str | None
-    enable_prompt_expansion: bool
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        enable_prompt_expansion: bool = True,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    enable_prompt_expansion: bool = True
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo02Pro(ModelInput):
     """Makes a video with hailuo-02-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-02/pro."""
     prompt: str
-    enable_prompt_expansion: bool
-    first_image_url: Media | str | None
-    last_image_url: Media | str | None
-    duration: Literal["6"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        first_image_url: File | None = None,
-        last_image_url: File | None = None,
-        duration: Literal["6"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    first_image_url: Given[File | None, Media | str | None] = ...
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["6"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo02Standard(ModelInput):
     """Makes a video with hailuo-02-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/standard."""
     prompt: str
-    enable_prompt_expansion: bool
-    first_image_url: Media | str | None
-    last_image_url: Media | str | None
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        first_image_url: File | None = None,
-        last_image_url: File | None = None,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    first_image_url: Given[File | None, Media | str | None] = ...
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo02T2vPro(ModelInput):
     """Makes a video with hailuo-02-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-02/t2v-pro."""
     prompt: str
-    enable_prompt_expansion: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    unchecked: Unchecked = ...
 
 class Hailuo02T2vStandard(ModelInput):
     """Makes a video with hailuo-02-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-02/t2v-standard."""
     prompt: str
-    enable_prompt_expansion: bool
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo23FastImageToVideo(ModelInput):
     """Makes a video with hailuo-2.3-fast/image-to-video. Price: 1.01 to 1.69 CNY per call (listed 2026-05-07).
     Endpoint: minimax/hailuo-2.3-fast/image-to-video."""
     prompt: str
-    enable_prompt_expansion: bool
-    image_url: Media | str
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        image_url: File,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    image_url: Given[File, Media | str]
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo23FastProImageToVideo(ModelInput):
     """Makes a video with hailuo-2.3-fast-pro/image-to-video. Price: 1.73 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-2.3-fast-pro/image-to-video."""
     prompt: str
-    enable_prompt_expansion: bool
-    image_url: Media | str
-    duration: Literal["6"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        image_url: File,
-        duration: Literal["6"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    image_url: Given[File, Media | str]
+    duration: Literal["6"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo23I2vPro(ModelInput):
     """Makes a video with hailuo-2.3/i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-2.3/image-to-video-pro."""
-    prompt: str | None
-    enable_prompt_expansion: bool
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        enable_prompt_expansion: bool = True,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    enable_prompt_expansion: bool = True
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class Hailuo23I2vStandard(ModelInput):
     """Makes a video with hailuo-2.3/i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-2.3/i2v-standard."""
-    prompt: str | None
-    enable_prompt_expansion: bool
-    image_url: Media | str
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        enable_prompt_expansion: bool = True,
-        image_url: File,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    enable_prompt_expansion: bool = True
+    image_url: Given[File, Media | str]
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Hailuo23T2vPro(ModelInput):
     """Makes a video with hailuo-2.3-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
     minimax/hailuo-2.3/t2v-pro."""
     prompt: str
-    enable_prompt_expansion: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    unchecked: Unchecked = ...
 
 class Hailuo23T2vStandard(ModelInput):
     """Makes a video with hailuo-2.3-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
     minimax/hailuo-2.3/t2v-standard."""
     prompt: str
-    enable_prompt_expansion: bool
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        enable_prompt_expansion: bool = True,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    enable_prompt_expansion: bool = True
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class Happyhorse10ImageToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/image-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
-    of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/image-to-video."""
-    image_url: Media | str
-    prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with happyhorse-1.0/image-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
+    page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+    alibaba/happyhorse-1.0/image-to-video."""
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse10ReferenceToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/reference-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
-    page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/reference-to-
-    video."""
+    """Makes a video with happyhorse-1.0/reference-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07).
+    A page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+    alibaba/happyhorse-1.0/reference-to-video."""
     prompt: str
-    image_urls: list[Media | str]
-    resolution: Literal["720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        resolution: Literal["720p", "1080p"] = "1080p",
-        aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1"] = "16:9",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    resolution: Literal["720p", "1080p"] = "1080p"
+    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1"] = "16:9"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse10TextToVideo(ModelInput):
-    """Makes a video with happyhorse-1.0/text-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
-    of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/text-to-video."""
+    """Makes a video with happyhorse-1.0/text-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
+    page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+    alibaba/happyhorse-1.0/text-to-video."""
     prompt: str
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse10VideoEdit(ModelInput):
-    """Makes a video with happyhorse-1.0/video-edit. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of
-    2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/video-edit."""
-    video_url: Media | str
-    image_urls: list[Media | str] | None
+    """Makes a video with happyhorse-1.0/video-edit. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
+    of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/video-edit."""
+    video_url: Given[File, Media | str]
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
     prompt: str
-    resolution: Literal["720p", "1080p"]
-    audio_setting: Literal["auto", "origin"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        image_urls: File | Sequence[File] | None = None,
-        prompt: str,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        audio_setting: Literal["auto", "origin"] = "origin",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["720p", "1080p"] = "1080p"
+    audio_setting: Literal["auto", "origin"] = "origin"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse11ImageToVideo(ModelInput):
     """Makes a video with happyhorse-1.1/image-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
     Endpoint: alibaba/happyhorse-1.1/image-to-video."""
-    image_url: Media | str
-    prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse11ReferenceToVideo(ModelInput):
     """Makes a video with happyhorse-1.1/reference-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
     Endpoint: alibaba/happyhorse-1.1/reference-to-video."""
     prompt: str
-    image_urls: list[Media | str]
-    resolution: Literal["720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        resolution: Literal["720p", "1080p"] = "1080p",
-        aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    resolution: Literal["720p", "1080p"] = "1080p"
+    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Happyhorse11TextToVideo(ModelInput):
     """Makes a video with happyhorse-1.1/text-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
     Endpoint: alibaba/happyhorse-1.1/text-to-video."""
     prompt: str
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class HiggsfieldDopImageToVideo(ModelInput):
-    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The price
-    of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is not complete;
-    other parameters are accepted with a warning."""
+    """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The
+    price of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public
+    pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is
+    not complete; other parameters are accepted with a warning."""
     prompt: str
-    image_url: Media | str
-    end_image_url: Media | str | None
-    options: Literal["dop-lite", "dop-turbo", "dop-preview"]
-    motions: list[dict[str, Any]]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        end_image_url: File | None = None,
-        options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
-        motions: Sequence[Mapping[str, Any]] | str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    end_image_url: Given[File | None, Media | str | None] = ...
+    options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo"
+    motions: Given[Sequence[Mapping[str, Any]] | str, list[dict[str, Any]]]
+    unchecked: Unchecked = ...
 
 class HiggsfieldSoulImageToImage(ModelInput):
     """Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
-    Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"]
-    style: Literal["Creatures", "Medieval", "Spotlight", "Giant People", "Red balloon", "green editorial", "Subway", "Library", "Realistic", "DigitalCam", "Grillz Selfie", "Bleached Brows", "Sitting on the Street", "Crossing the street", "Angel Wings", "Duplicate", "Quiet luxury", "Fireproof", "Elevator Mirror", "360 cam", "Glitch", "FashionShow", "PixeletedFace", "Sunbathing", "Paper Face", "90s Grain", "Geominimal", "Foggy Morning", "Overexposed", "Sunset beach", "Giant Accessory", "RingSelfie", "Street view", "90's Editorial", "Rhyme & blues", "2000s Cam", "CCTV", "0.5 Outfit", "Amalfi Summer", "Bimbocore", "0.5 Selfie", "Sand", "Vintage PhotoBooth", "afterparty cam", "Babydoll MakeUp", "Through The Glass", "Gallery", "Eating Food", "Swords Hill", "Office beach", "Help It's Too Big", "Japandi", "iPhone", "Gorpcore", "Indie sleaze", "Fairycore", "Tumblr", "Avant-garde", "HairClips", "birthday mess", "Clouded Dream", "Y2K Posters", "tokyo drift", "Object Makeup", "Graffiti", "Sunburnt", "hallway noir", "2000s Fashion", "Night Beach", "Movie", "Long legs", "7\"", "General", "Nail Check", "Coquette core", "Mixed Media", "Selfcare", "Grunge", "Double take", "505room", "Flight mode", "Escalator", "burgundy suit", "Fisheye", "Shoe Check", "Rainy Day", "Mt. Fuji", "Sea breeze", "Invertethereal", "Y2K", "Tokyo Streetstyle", "chrome exit", "Night rider", "Artwork", "Glazed doll skin makeup", "mount view", "2049", "blackout fit", "Bike mafia", "static glow", "Nicotine glow", "brick shade", "dmv", "Fish-eye twin", "It's french", "cocktail"]
-    strength: float
-    quality: Literal["medium", "high"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"] = "1152*2048",
-        style: Literal["Creatures", "Medieval", "Spotlight", "Giant People", "Red balloon", "green editorial", "Subway", "Library", "Realistic", "DigitalCam", "Grillz Selfie", "Bleached Brows", "Sitting on the Street", "Crossing the street", "Angel Wings", "Duplicate", "Quiet luxury", "Fireproof", "Elevator Mirror", "360 cam", "Glitch", "FashionShow", "PixeletedFace", "Sunbathing", "Paper Face", "90s Grain", "Geominimal", "Foggy Morning", "Overexposed", "Sunset beach", "Giant Accessory", "RingSelfie", "Street view", "90's Editorial", "Rhyme & blues", "2000s Cam", "CCTV", "0.5 Outfit", "Amalfi Summer", "Bimbocore", "0.5 Selfie", "Sand", "Vintage PhotoBooth", "afterparty cam", "Babydoll MakeUp", "Through The Glass", "Gallery", "Eating Food", "Swords Hill", "Office beach", "Help It's Too Big", "Japandi", "iPhone", "Gorpcore", "Indie sleaze", "Fairycore", "Tumblr", "Avant-garde", "HairClips", "birthday mess", "Clouded Dream", "Y2K Posters", "tokyo drift", "Object Makeup", "Graffiti", "Sunburnt", "hallway noir", "2000s Fashion", "Night Beach", "Movie", "Long legs", "7\"", "General", "Nail Check", "Coquette core", "Mixed Media", "Selfcare", "Grunge", "Double take", "505room", "Flight mode", "Escalator", "burgundy suit", "Fisheye", "Shoe Check", "Rainy Day", "Mt. Fuji", "Sea breeze", "Invertethereal", "Y2K", "Tokyo Streetstyle", "chrome exit", "Night rider", "Artwork", "Glazed doll skin makeup", "mount view", "2049", "blackout fit", "Bike mafia", "static glow", "Nicotine glow", "brick shade", "dmv", "Fish-eye twin", "It's french", "cocktail"] = "Realistic",
-        strength: float = 1.0,
-        quality: Literal["medium", "high"] = "medium",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"] = "1152*2048"
+    style: Literal["Creatures", "Medieval", "Spotlight", "Giant People", "Red balloon", "green editorial", "Subway", "Library", "Realistic", "DigitalCam", "Grillz Selfie", "Bleached Brows", "Sitting on the Street", "Crossing the street", "Angel Wings", "Duplicate", "Quiet luxury", "Fireproof", "Elevator Mirror", "360 cam", "Glitch", "FashionShow", "PixeletedFace", "Sunbathing", "Paper Face", "90s Grain", "Geominimal", "Foggy Morning", "Overexposed", "Sunset beach", "Giant Accessory", "RingSelfie", "Street view", "90's Editorial", "Rhyme & blues", "2000s Cam", "CCTV", "0.5 Outfit", "Amalfi Summer", "Bimbocore", "0.5 Selfie", "Sand", "Vintage PhotoBooth", "afterparty cam", "Babydoll MakeUp", "Through The Glass", "Gallery", "Eating Food", "Swords Hill", "Office beach", "Help It's Too Big", "Japandi", "iPhone", "Gorpcore", "Indie sleaze", "Fairycore", "Tumblr", "Avant-garde", "HairClips", "birthday mess", "Clouded Dream", "Y2K Posters", "tokyo drift", "Object Makeup", "Graffiti", "Sunburnt", "hallway noir", "2000s Fashion", "Night Beach", "Movie", "Long legs", "7\"", "General", "Nail Check", "Coquette core", "Mixed Media", "Selfcare", "Grunge", "Double take", "505room", "Flight mode", "Escalator", "burgundy suit", "Fisheye", "Shoe Check", "Rainy Day", "Mt. Fuji", "Sea breeze", "Invertethereal", "Y2K", "Tokyo Streetstyle", "chrome exit", "Night rider", "Artwork", "Glazed doll skin makeup", "mount view", "2049", "blackout fit", "Bike mafia", "static glow", "Nicotine glow", "brick shade", "dmv", "Fish-eye twin", "It's french", "cocktail"] = "Realistic"
+    strength: float = 1.0
+    quality: Literal["medium", "high"] = "medium"
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV15ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v15/image-to-3d. Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v15/image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["1536"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["1536"] = "1536",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["1536"] = "1536"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV15MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d. Price: 5.60 to 7.00 CNY per call (listed
     2026-05-07). Endpoint: hitem3d-portrait-v15/multi-image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["1536"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["1536"] = "1536",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["1536"] = "1536"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV20ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v20/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v20/image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["1536pro"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["1536pro"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV20MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d. Price: 5.60 to 9.80 CNY per call (listed
     2026-05-07). Endpoint: hitem3d-portrait-v20/multi-image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["1536pro"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["1536pro"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV21ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v21/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-portrait-v21/image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["1536pro"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["1536pro"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dPortraitV21MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d. Price: 5.60 to 5.80 CNY per call (listed
     2026-05-07). Endpoint: hitem3d-portrait-v21/multi-image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["1536pro"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["1536pro"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV15ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v15/image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07). Endpoint:
     hitem3d-v15/image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["512", "1024", "1536", "1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
-        face: int = 1000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["512", "1024", "1536", "1536pro"] = "1024"
+    face: int = 1000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV15MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v15/multi-image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v15/multi-image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["512", "1024", "1536", "1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
-        face: int = 1000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["512", "1024", "1536", "1536pro"] = "1024"
+    face: int = 1000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV21ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07). Endpoint:
-    hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["1536pro", "1536fast"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["1536pro", "1536fast"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
+    Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["1536pro", "1536fast"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV21MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["1536pro", "1536fast"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["1536pro", "1536fast"] = "1536pro",
-        face: int = 2000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["1536pro", "1536fast"] = "1536pro"
+    face: int = 2000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV2ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v2/image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07). Endpoint:
     hitem3d-v2/image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    image_url: Media | str
-    resolution: Literal["1536", "1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        image_url: File,
-        resolution: Literal["1536", "1536pro"] = "1536",
-        face: int = 1000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    image_url: Given[File, Media | str]
+    resolution: Literal["1536", "1536pro"] = "1536"
+    face: int = 1000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV2MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v2/multi-image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
     Endpoint: hitem3d-v2/multi-image-to-3d."""
-    request_type: Literal["mesh", "both"]
-    front_image_url: Media | str
-    back_image_url: Media | str | None
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    resolution: Literal["1536", "1536pro"]
-    face: int
-    def __init__(
-        self,
-        *,
-        request_type: Literal["mesh", "both"] = "mesh",
-        front_image_url: File,
-        back_image_url: File | None = None,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        resolution: Literal["1536", "1536pro"] = "1536",
-        face: int = 1000000,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    request_type: Literal["mesh", "both"] = "mesh"
+    front_image_url: Given[File, Media | str]
+    back_image_url: Given[File | None, Media | str | None] = ...
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["1536", "1536pro"] = "1536"
+    face: int = 1000000
+    unchecked: Unchecked = ...
 
 class Hitem3dV3ImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d. Its
-    published parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d.
+    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class Hitem3dV3MultiImageTo3d(ModelInput):
-    """Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint: hitem3d-v3/multi-image-
-    to-3d. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint:
+    hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; other parameters are accepted with
+    a warning."""
+    unchecked: Unchecked = ...
 
 class Hunyuan3dV31ImageTo3d(ModelInput):
-    """Makes a 3D model with hunyuan3d-v3.1/image-to-3d. Price: 4.20 to 6.60 CNY per call (listed 2026-05-07). Endpoint:
-    hunyuan3d-v3.1/image-to-3d."""
-    face_count: int
-    enable_pbr: bool
-    generate_type: Literal["Normal", "Geometry", "Sketch"]
-    image_url: Media | str
-    left_image_url: Media | str | None
-    right_image_url: Media | str | None
-    back_image_url: Media | str | None
-    top_image_url: Media | str | None
-    bottom_image_url: Media | str | None
-    left_front_image_url: Media | str | None
-    right_front_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        face_count: int = 500000,
-        enable_pbr: bool = False,
-        generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
-        image_url: File,
-        left_image_url: File | None = None,
-        right_image_url: File | None = None,
-        back_image_url: File | None = None,
-        top_image_url: File | None = None,
-        bottom_image_url: File | None = None,
-        left_front_image_url: File | None = None,
-        right_front_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a 3D model with hunyuan3d-v3.1/image-to-3d. Price: 4.20 to 6.60 CNY per call (listed 2026-05-07).
+    Endpoint: hunyuan3d-v3.1/image-to-3d."""
+    face_count: int = 500000
+    enable_pbr: bool = False
+    generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal"
+    image_url: Given[File, Media | str]
+    left_image_url: Given[File | None, Media | str | None] = ...
+    right_image_url: Given[File | None, Media | str | None] = ...
+    back_image_url: Given[File | None, Media | str | None] = ...
+    top_image_url: Given[File | None, Media | str | None] = ...
+    bottom_image_url: Given[File | None, Media | str | None] = ...
+    left_front_image_url: Given[File | None, Media | str | None] = ...
+    right_front_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class Hunyuan3dV31TextTo3d(ModelInput):
-    """Makes a 3D model with hunyuan3d-v3.1/text-to-3d. Price: 1.80 to 4.20 CNY per call (listed 2026-05-07). Endpoint:
-    hunyuan3d-v3.1/text-to-3d."""
+    """Makes a 3D model with hunyuan3d-v3.1/text-to-3d. Price: 1.80 to 4.20 CNY per call (listed 2026-05-07).
+    Endpoint: hunyuan3d-v3.1/text-to-3d."""
     prompt: str
-    face_count: int
-    enable_pbr: bool
-    generate_type: Literal["Normal", "Geometry", "Sketch"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        face_count: int = 500000,
-        enable_pbr: bool = False,
-        generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    face_count: int = 500000
+    enable_pbr: bool = False
+    generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal"
+    unchecked: Unchecked = ...
 
 class HypirBalance(ModelInput):
-    """Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint: image-enhance/hypir-
-    balance. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    upscale: int
-    prompt: str | None
-    short_edge_size: int
-    long_edge_size: int
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        upscale: int = 1,
-        prompt: str | None = None,
-        short_edge_size: int = -1,
-        long_edge_size: int = -1,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+    image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    image_url: Given[File, Media | str]
+    upscale: int = 1
+    prompt: str | None = None
+    short_edge_size: int = -1
+    long_edge_size: int = -1
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class HypirUltra(ModelInput):
-    """Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint: image-enhance/hypir-
-    ultra. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    prompt: str | None
-    short_edge_size: int
-    long_edge_size: int
-    texture_level: Literal["1", "2", "3", "4", "5", "6", "7"]
-    creativity_level: Literal["0", "1", "2", "3", "4"] | None
-    upscale: int | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        short_edge_size: int = -1,
-        long_edge_size: int = -1,
-        texture_level: Literal["1", "2", "3", "4", "5", "6", "7"] = "3",
-        creativity_level: Literal["0", "1", "2", "3", "4"] | None = None,
-        upscale: int | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    short_edge_size: int = -1
+    long_edge_size: int = -1
+    texture_level: Literal["1", "2", "3", "4", "5", "6", "7"] = "3"
+    creativity_level: Literal["0", "1", "2", "3", "4"] | None = None
+    upscale: int | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class JimengSeed3TilesrImageUpscale(ModelInput):
-    """Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint: bytedance/jimeng-
-    seed3-tilesr/image-upscale. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint:
+    bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; other parameters
+    are accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class KlingElements(ModelInput):
     """Answers with text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements."""
     name: str
     description: str
-    image_url: Media | str
-    element_refer_list: list[Media | str]
-    tag_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        name: str,
-        description: str,
-        image_url: File,
-        element_refer_list: File | Sequence[File],
-        tag_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    element_refer_list: Given[File | Sequence[File], list[Media | str]]
+    tag_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingLipSyncIdentifyFace(ModelInput):
     """Answers with text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
     kling-lip-sync/identify-face."""
-    video_url: Media | str | None
-    video_id: str | None
-    def __init__(
-        self,
-        *,
-        video_url: File | None = None,
-        video_id: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File | None, Media | str | None] = ...
+    video_id: str | None = None
+    unchecked: Unchecked = ...
 
 class KlingLipSyncLipSyncVideo(ModelInput):
     """Makes a video with kling-lip-sync/lip-sync-video. Price: 0.35 CNY per 5 seconds (listed 2026-09-13). Endpoint:
     kling-lip-sync/lip-sync-video."""
     session_id: str
     face_id: str
-    audio_id: str | None
-    audio_url: Media | str | None
+    audio_id: str | None = None
+    audio_url: Given[File | None, Media | str | None] = ...
     sound_start_time: int
     sound_end_time: int
     sound_insert_time: int
-    sound_volume: float
-    original_audio_volume: float
-    def __init__(
-        self,
-        *,
-        session_id: str,
-        face_id: str,
-        audio_id: str | None = None,
-        audio_url: File | None = None,
-        sound_start_time: int,
-        sound_end_time: int,
-        sound_insert_time: int,
-        sound_volume: float = 1.0,
-        original_audio_volume: float = 1.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    sound_volume: float = 1.0
+    original_audio_volume: float = 1.0
+    unchecked: Unchecked = ...
 
 class KlingLipSyncTts(ModelInput):
-    """Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: kling-lip-
-    sync/tts."""
+    """Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+    kling-lip-sync/tts."""
     text: str
-    voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"]
-    voice_language: Literal["zh", "en"]
-    voice_speed: float
-    def __init__(
-        self,
-        *,
-        text: str,
-        voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"] = "genshin_klee2",
-        voice_language: Literal["zh", "en"] = "zh",
-        voice_speed: float = 1.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"] = "genshin_klee2"
+    voice_language: Literal["zh", "en"] = "zh"
+    voice_speed: float = 1.0
+    unchecked: Unchecked = ...
 
 class KlingO3Element(ModelInput):
     """Makes a video with kling-o3/element. Its price is not published. The official price file shows 0, taken as a
-    placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; other parameters are
-    accepted with a warning."""
+    placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; other parameters
+    are accepted with a warning."""
     element_name: str
     element_description: str
-    reference_type: Literal["video_refer", "image_refer"]
-    element_video_list: Media | str | None
-    tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None
-    def __init__(
-        self,
-        *,
-        element_name: str,
-        element_description: str,
-        reference_type: Literal["video_refer", "image_refer"] = "image_refer",
-        element_video_list: File | None = None,
-        tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    reference_type: Literal["video_refer", "image_refer"] = "image_refer"
+    element_video_list: Given[File | None, Media | str | None] = ...
+    tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None
+    unchecked: Unchecked = ...
 
 class KlingV25TurboProImageToVideo(ModelInput):
     """Makes a video with kling-v2.5-turbo-pro/image-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-pro/image-to-video."""
-    prompt: str | None
-    negative_prompt: str | None
-    duration: Literal["5", "10"]
-    guidance_scale: float
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10"] = "5",
-        guidance_scale: float = 0.5,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    duration: Literal["5", "10"] = "5"
+    guidance_scale: float = 0.5
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV25TurboProTextToVideo(ModelInput):
     """Makes a video with kling-v2.5-turbo-pro/text-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-pro/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "10"]
-    guidance_scale: float
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10"] = "5",
-        guidance_scale: float = 0.5,
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "10"] = "5"
+    guidance_scale: float = 0.5
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16"
+    unchecked: Unchecked = ...
 
 class KlingV25TurboStdImageToVideo(ModelInput):
     """Makes a video with kling-v2.5-turbo-std/image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-05-07).
     Endpoint: kling-v2.5-turbo-std/image-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "10"]
-    guidance_scale: float
-    first_image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10"] = "5",
-        guidance_scale: float = 0.5,
-        first_image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "10"] = "5"
+    guidance_scale: float = 0.5
+    first_image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class KlingV25TurboStdTextToVideo(ModelInput):
     """Makes a video with kling-v2.5-turbo-std/text-to-video. Its price is not published. A page of 2026-06-18 shows
     prices from 1.05. Endpoint: kling-v2.5-turbo-std/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "10"]
-    guidance_scale: float
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10"] = "5",
-        guidance_scale: float = 0.5,
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "10"] = "5"
+    guidance_scale: float = 0.5
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16"
+    unchecked: Unchecked = ...
 
 class KlingV26ProImageToVideo(ModelInput):
-    """Makes a video with kling-v2.6-pro-image-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07). Endpoint:
-    kling-v2.6-pro/image-to-video."""
+    """Makes a video with kling-v2.6-pro-image-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
+    Endpoint: kling-v2.6-pro/image-to-video."""
     prompt: str
-    negative_prompt: str | None
-    image_url: Media | str
-    sound: Literal["true", "false"]
-    duration: Literal["5", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        image_url: File,
-        sound: Literal["true", "false"] = "true",
-        duration: Literal["5", "10"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    image_url: Given[File, Media | str]
+    sound: Literal["true", "false"] = "true"
+    duration: Literal["5", "10"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV26ProMotionControl(ModelInput):
     """Makes a video with kling-v2.6-pro-motion-control. Price: 0.56 CNY per second (listed 2026-09-13). Endpoint:
     kling-v2.6-pro/motion-control."""
-    image_url: Media | str
-    video_url: Media | str
-    character_orientation: Literal["image", "video"]
-    prompt: str | None
-    keep_original_sound: Literal["yes", "no"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        video_url: File,
-        character_orientation: Literal["image", "video"] = "video",
-        prompt: str | None = None,
-        keep_original_sound: Literal["yes", "no"] = "yes",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    video_url: Given[File, Media | str]
+    character_orientation: Literal["image", "video"] = "video"
+    prompt: str | None = None
+    keep_original_sound: Literal["yes", "no"] = "yes"
+    unchecked: Unchecked = ...
 
 class KlingV26ProTextToVideo(ModelInput):
-    """Makes a video with kling-v2.6-pro-text-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07). Endpoint:
-    kling-v2.6-pro/text-to-video."""
+    """Makes a video with kling-v2.6-pro-text-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
+    Endpoint: kling-v2.6-pro/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    sound: Literal["true", "false"]
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    duration: Literal["5", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        sound: Literal["true", "false"] = "true",
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-        duration: Literal["5", "10"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    sound: Literal["true", "false"] = "true"
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16"
+    duration: Literal["5", "10"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV26StdImageToVideo(ModelInput):
-    """Makes a video with kling-v2.6-std-image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13). Endpoint:
-    kling-v2.6-std/image-to-video."""
+    """Makes a video with kling-v2.6-std-image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+    Endpoint: kling-v2.6-std/image-to-video."""
     prompt: str
-    negative_prompt: str | None
-    image_url: Media | str
-    duration: Literal["5", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        image_url: File,
-        duration: Literal["5", "10"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    image_url: Given[File, Media | str]
+    duration: Literal["5", "10"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV26StdMotionControl(ModelInput):
     """Makes a video with kling-v2.6-std-motion-control. Price: 0.35 CNY per second (listed 2026-09-13). Endpoint:
     kling-v2.6-std/motion-control."""
-    image_url: Media | str
-    video_url: Media | str
-    character_orientation: Literal["image", "video"]
-    prompt: str | None
-    keep_original_sound: Literal["yes", "no"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        video_url: File,
-        character_orientation: Literal["image", "video"] = "video",
-        prompt: str | None = None,
-        keep_original_sound: Literal["yes", "no"] = "yes",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    video_url: Given[File, Media | str]
+    character_orientation: Literal["image", "video"] = "video"
+    prompt: str | None = None
+    keep_original_sound: Literal["yes", "no"] = "yes"
+    unchecked: Unchecked = ...
 
 class KlingV26StdTextToVideo(ModelInput):
-    """Makes a video with kling-v2.6-std-text-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13). Endpoint:
-    kling-v2.6-std/text-to-video."""
+    """Makes a video with kling-v2.6-std-text-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+    Endpoint: kling-v2.6-std/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    duration: Literal["5", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        duration: Literal["5", "10"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    duration: Literal["5", "10"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV2AiAvatarProImageAudioToVideo(ModelInput):
-    """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video. Price: 0.72 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video."""
-    image_url: Media | str
-    audio_url: Media | str
-    prompt: str | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        audio_url: File,
-        prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video. Price: 0.72 CNY per second (listed
+    2026-09-13). Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video."""
+    image_url: Given[File, Media | str]
+    audio_url: Given[File, Media | str]
+    prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class KlingV2AiAvatarStandardImageAudioToVideo(ModelInput):
     """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video. Price: 0.36 CNY per second (listed
     2026-09-13). Endpoint: kling-v2-ai-avatar-standard/image-audio-to-video."""
-    image_url: Media | str
-    audio_url: Media | str
-    prompt: str | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        audio_url: File,
-        prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    audio_url: Given[File, Media | str]
+    prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class KlingV304kImageToVideo(ModelInput):
     """Makes a video with kling-v3.0-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
     kling-v3-4k/image-to-video."""
-    image_url: Media | str
-    prompt: str | None
-    negative_prompt: str | None
-    end_image_url: Media | str | None
-    duration: int
-    cfg_scale: float
-    sound: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_shot: bool
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        end_image_url: File | None = None,
-        duration: int = 5,
-        cfg_scale: float = 0.5,
-        sound: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_shot: bool = False,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    end_image_url: Given[File | None, Media | str | None] = ...
+    duration: int = 5
+    cfg_scale: float = 0.5
+    sound: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_shot: bool = False
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV304kMotionControl(ModelInput):
-    """Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint: kling-v3.0-4k/motion-
-    control. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published
-    parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint:
+    kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class KlingV30ProImageToVideo(ModelInput):
     """Makes a video with kling-v3.0-pro-image-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-pro/image-to-video."""
     prompt: str
-    negative_prompt: str | None
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    cfg_scale: float
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        cfg_scale: float = 0.5,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    cfg_scale: float = 0.5
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV30ProMotionControl(ModelInput):
     """Makes a video with kling-v3.0-pro-motion-control. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
     kling-v3.0-pro/motion-control."""
-    image_url: Media | str
-    video_url: Media | str
-    character_orientation: Literal["image", "video"]
-    prompt: str | None
-    negative_prompt: str | None
-    keep_original_sound: bool
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        video_url: File,
-        character_orientation: Literal["image", "video"] = "video",
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        keep_original_sound: bool = True,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    video_url: Given[File, Media | str]
+    character_orientation: Literal["image", "video"] = "video"
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    keep_original_sound: bool = True
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV30ProTextToVideo(ModelInput):
     """Makes a video with kling-v3.0-pro-text-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-pro/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    cfg_scale: float
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        cfg_scale: float = 0.5,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    cfg_scale: float = 0.5
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV30StdImageToVideo(ModelInput):
     """Makes a video with kling-v3.0-std-image-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-std/image-to-video."""
     prompt: str
-    negative_prompt: str | None
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    cfg_scale: float
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        cfg_scale: float = 0.8,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    cfg_scale: float = 0.8
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV30StdMotionControl(ModelInput):
     """Makes a video with kling-v3.0-std-motion-control. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
     kling-v3.0-std/motion-control."""
-    image_url: Media | str
-    video_url: Media | str
-    character_orientation: Literal["image", "video"]
-    prompt: str | None
-    negative_prompt: str | None
-    keep_original_sound: bool
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        video_url: File,
-        character_orientation: Literal["image", "video"] = "video",
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        keep_original_sound: bool = True,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    video_url: Given[File, Media | str]
+    character_orientation: Literal["image", "video"] = "video"
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    keep_original_sound: bool = True
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV30StdTextToVideo(ModelInput):
     """Makes a video with kling-v3.0-std-text-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
     Endpoint: kling-v3.0-std/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    cfg_scale: float
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        cfg_scale: float = 0.5,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    cfg_scale: float = 0.5
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV34kTextToVideo(ModelInput):
     """Makes a video with kling-v3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
     kling-v3-4k/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    cfg_scale: float
-    sound: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_shot: bool
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        cfg_scale: float = 0.5,
-        sound: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_shot: bool = False,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    cfg_scale: float = 0.5
+    sound: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_shot: bool = False
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingV3TurboProImageToVideo(ModelInput):
-    """Makes a video with kling-v3-turbo-pro-image-to-video. Its price is not published. Endpoint: kling-v3-turbo-
-    pro/image-to-video."""
-    first_image_url: Media | str
-    prompt: str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        first_image_url: File,
-        prompt: str | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-v3-turbo-pro-image-to-video. Its price is not published. Endpoint:
+    kling-v3-turbo-pro/image-to-video."""
+    first_image_url: Given[File, Media | str]
+    prompt: str | None = None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV3TurboProTextToVideo(ModelInput):
-    """Makes a video with kling-v3-turbo-pro-text-to-video. Its price is not published. Endpoint: kling-v3-turbo-
-    pro/text-to-video."""
+    """Makes a video with kling-v3-turbo-pro-text-to-video. Its price is not published. Endpoint:
+    kling-v3-turbo-pro/text-to-video."""
     prompt: str
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    unchecked: Unchecked = ...
 
 class KlingV3TurboStdImageToVideo(ModelInput):
-    """Makes a video with kling-v3-turbo-std-image-to-video. Its price is not published. Endpoint: kling-v3-turbo-
-    std/image-to-video."""
-    first_image_url: Media | str
-    prompt: str | None
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        first_image_url: File,
-        prompt: str | None = None,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-v3-turbo-std-image-to-video. Its price is not published. Endpoint:
+    kling-v3-turbo-std/image-to-video."""
+    first_image_url: Given[File, Media | str]
+    prompt: str | None = None
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class KlingV3TurboStdTextToVideo(ModelInput):
     """Makes a video with kling-v3-turbo-std-text-to-video. Price: 0.78 CNY per second (listed 2026-09-13). Endpoint:
     kling-v3-turbo-std/text-to-video."""
     prompt: str
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    unchecked: Unchecked = ...
 
 class KlingVideoO1ImageToVideo(ModelInput):
-    """Makes a video with kling-video-o1/image-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
-    kling-video-o1/image-to-video."""
-    prompt: str | None
-    aspect_ratio: Literal["1:1", "9:16", "16:9"]
-    duration: Literal["5", "10"]
-    first_image_url: Media | str
-    mode: Literal["std", "pro"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-        duration: Literal["5", "10"] = "5",
-        first_image_url: File,
-        mode: Literal["std", "pro"] = "std",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-video-o1/image-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+    Endpoint: kling-video-o1/image-to-video."""
+    prompt: str | None = None
+    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16"
+    duration: Literal["5", "10"] = "5"
+    first_image_url: Given[File, Media | str]
+    mode: Literal["std", "pro"] = "std"
+    unchecked: Unchecked = ...
 
 class KlingVideoO1StartToEnd(ModelInput):
-    """Makes a video with kling-video-o1/start-to-end. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
-    kling-video-o1/start-to-end."""
-    prompt: str | None
-    aspect_ratio: Literal["1:1", "9:16", "16:9"]
-    duration: Literal["5", "10"]
-    first_image_url: Media | str
-    last_image_url: Media | str
-    mode: Literal["std", "pro"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-        duration: Literal["5", "10"] = "5",
-        first_image_url: File,
-        last_image_url: File,
-        mode: Literal["std", "pro"] = "std",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-video-o1/start-to-end. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+    Endpoint: kling-video-o1/start-to-end."""
+    prompt: str | None = None
+    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16"
+    duration: Literal["5", "10"] = "5"
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    mode: Literal["std", "pro"] = "std"
+    unchecked: Unchecked = ...
 
 class KlingVideoO1StdEditVideo(ModelInput):
-    """Makes a video with kling-video-o1-std/edit-video. Price: 6.30 to 8.40 CNY per call (listed 2026-05-07). Endpoint:
-    kling-video-o1-std/edit-video."""
-    mode: Literal["std", "pro"]
+    """Makes a video with kling-video-o1-std/edit-video. Price: 6.30 to 8.40 CNY per call (listed 2026-05-07).
+    Endpoint: kling-video-o1-std/edit-video."""
+    mode: Literal["std", "pro"] = "std"
     prompt: str
-    image_urls: list[Media | str] | None
-    video_url: Media | str
-    keep_original_sound: bool
-    def __init__(
-        self,
-        *,
-        mode: Literal["std", "pro"] = "std",
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File,
-        keep_original_sound: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File, Media | str]
+    keep_original_sound: bool = True
+    unchecked: Unchecked = ...
 
 class KlingVideoO1StdRefrenceToVideo(ModelInput):
     """Makes a video with kling-video-o1-std/refrence-to-video. Price: 3.15 to 8.40 CNY per call (listed 2026-05-07).
     Endpoint: kling-video-o1-std/refrence-to-video."""
-    mode: Literal["std", "pro"]
+    mode: Literal["std", "pro"] = "std"
     prompt: str
-    aspect_ratio: Literal["1:1", "9:16", "16:9"]
-    duration: Literal["5", "10"]
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    keep_original_sound: bool
-    def __init__(
-        self,
-        *,
-        mode: Literal["std", "pro"] = "std",
-        prompt: str,
-        aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-        duration: Literal["5", "10"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        keep_original_sound: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16"
+    duration: Literal["5", "10"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    keep_original_sound: bool = True
+    unchecked: Unchecked = ...
 
 class KlingVideoO1TextToVideo(ModelInput):
-    """Makes a video with kling-video-o1/text-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07). Endpoint:
-    kling-video-o1/text-to-video."""
-    prompt: str | None
-    aspect_ratio: Literal["1:1", "9:16", "16:9"]
-    duration: Literal["5", "10"]
-    mode: Literal["std", "pro"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-        duration: Literal["5", "10"] = "5",
-        mode: Literal["std", "pro"] = "std",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with kling-video-o1/text-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+    Endpoint: kling-video-o1/text-to-video."""
+    prompt: str | None = None
+    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16"
+    duration: Literal["5", "10"] = "5"
+    mode: Literal["std", "pro"] = "std"
+    unchecked: Unchecked = ...
 
 class KlingVideoO34kImageToVideo(ModelInput):
     """Makes a video with kling-video-o3-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
     kling-video-o3-4k/image-to-video."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: int
-    sound: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_shot: bool
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: int = 5,
-        sound: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_shot: bool = False,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: int = 5
+    sound: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_shot: bool = False
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO34kReferenceToVideo(ModelInput):
     """Makes a video with kling-video-o3-4k-reference-to-video. Price: 2.70 CNY per second (listed 2026-09-13).
     Endpoint: kling-video-o3-4k/reference-to-video."""
     prompt: str
-    image_urls: list[Media | str] | None
-    keep_original_sound: bool
-    sound: bool
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    duration: int
-    shot_type: Literal["customize", "intelligence"]
-    multi_shot: bool
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        keep_original_sound: bool = True,
-        sound: bool = False,
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        duration: int = 5,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_shot: bool = False,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    keep_original_sound: bool = True
+    sound: bool = False
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    duration: int = 5
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_shot: bool = False
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO34kTextToVideo(ModelInput):
     """Makes a video with kling-video-o3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
     kling-video-o3-4k/text-to-video."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    duration: int
-    sound: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_shot: bool
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        duration: int = 5,
-        sound: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_shot: bool = False,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    duration: int = 5
+    sound: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_shot: bool = False
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3ProImageToVideo(ModelInput):
     """Makes a video with kling-video-o3-pro-image-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-pro/image-to-video."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: int
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: int = 5,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: int = 5
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3ProReferenceToVideo(ModelInput):
-    """Makes a video with kling-video-o3-pro/reference-to-video. Price: 0.72 to 0.90 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-pro/reference-to-video."""
+    """Makes a video with kling-video-o3-pro/reference-to-video. Price: 0.72 to 0.90 CNY per second (listed
+    2026-05-07). Endpoint: kling-video-o3-pro/reference-to-video."""
     prompt: str
-    video_url: Media | str | None
-    image_urls: list[Media | str] | None
-    keep_original_sound: bool
-    sound: bool
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    duration: int
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"] | None
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        keep_original_sound: bool = True,
-        sound: bool = False,
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        duration: int = 5,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] | None = None,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    keep_original_sound: bool = True
+    sound: bool = False
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    duration: int = 5
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] | None = None
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3ProTextToVideo(ModelInput):
     """Makes a video with kling-video-o3-pro-text-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-pro/text-to-video."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    sound: bool
-    duration: int
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        sound: bool = True,
-        duration: int = 5,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    sound: bool = True
+    duration: int = 5
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3ProVideoEdit(ModelInput):
     """Makes a video with kling-video-o3-pro/video-edit. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
     kling-video-o3-pro/video-edit."""
     prompt: str
-    video_url: Media | str
-    image_urls: list[Media | str] | None
-    keep_original_sound: bool
-    element_list: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        image_urls: File | Sequence[File] | None = None,
-        keep_original_sound: bool = True,
-        element_list: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    keep_original_sound: bool = True
+    element_list: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3StdImageToVideo(ModelInput):
     """Makes a video with kling-video-o3-std-image-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-std/image-to-video."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    duration: int
-    sound: bool
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        duration: int = 5,
-        sound: bool = True,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    duration: int = 5
+    sound: bool = True
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3StdReferenceToVideo(ModelInput):
-    """Makes a video with kling-video-o3-std/reference-to-video. Price: 0.54 to 0.72 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-std/reference-to-video."""
+    """Makes a video with kling-video-o3-std/reference-to-video. Price: 0.54 to 0.72 CNY per second (listed
+    2026-05-07). Endpoint: kling-video-o3-std/reference-to-video."""
     prompt: str
-    video_url: Media | str | None
-    image_urls: list[Media | str] | None
-    keep_original_sound: bool
-    sound: bool
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    duration: int
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"] | None
-    multi_prompt: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        keep_original_sound: bool = True,
-        sound: bool = False,
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        duration: int = 5,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] | None = None,
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    keep_original_sound: bool = True
+    sound: bool = False
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    duration: int = 5
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] | None = None
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3StdTextToVideo(ModelInput):
     """Makes a video with kling-video-o3-std-text-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
     Endpoint: kling-video-o3-std/text-to-video."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16"]
-    sound: bool
-    duration: int
-    multi_shot: bool
-    shot_type: Literal["customize", "intelligence"]
-    multi_prompt: list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-        sound: bool = True,
-        duration: int = 5,
-        multi_shot: bool = False,
-        shot_type: Literal["customize", "intelligence"] = "customize",
-        multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9"
+    sound: bool = True
+    duration: int = 5
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] = "customize"
+    multi_prompt: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class KlingVideoO3StdVideoEdit(ModelInput):
     """Makes a video with kling-video-o3-std/video-edit. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
     kling-video-o3-std/video-edit."""
     prompt: str
-    video_url: Media | str
-    image_urls: list[Media | str] | None
-    keep_original_sound: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        image_urls: File | Sequence[File] | None = None,
-        keep_original_sound: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    keep_original_sound: bool = True
+    unchecked: Unchecked = ...
 
 class Ltx219bTextToVideoLora(ModelInput):
-    """Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2/text-to-
-    video-lora. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published
-    parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint:
+    rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class Ltx23ImageToVideo(ModelInput):
-    """Makes a video with ltx-2.3/image-to-video. Its price is not published. Endpoint: rhart-video/ltx-2.3/image-to-
-    video. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes a video with ltx-2.3/image-to-video. Its price is not published. Endpoint:
+    rhart-video/ltx-2.3/image-to-video. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: int
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "480p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        duration: int = 5,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "480p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    duration: int = 5
+    unchecked: Unchecked = ...
 
 class Ltx23ImageToVideoLora(ModelInput):
-    """Makes a video with ltx-2.3/image-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2.3/image-
-    to-video-lora. Not in RunningHub's newest lists; it may still work."""
-    image_url: Media | str
+    """Makes a video with ltx-2.3/image-to-video-lora. Its price is not published. Endpoint:
+    rhart-video/ltx-2.3/image-to-video-lora. Not in RunningHub's newest lists; it may still work."""
+    image_url: Given[File, Media | str]
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: int
-    lora1: str | None
-    lora1_strength_model: float
-    lora2: str | None
-    lora2_strength_model: float
-    lora3: str | None
-    lora3_strength_model: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "480p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        duration: int = 5,
-        lora1: str | None = None,
-        lora1_strength_model: float = 0,
-        lora2: str | None = None,
-        lora2_strength_model: float = 0,
-        lora3: str | None = None,
-        lora3_strength_model: float = 0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "480p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    duration: int = 5
+    lora1: str | None = None
+    lora1_strength_model: float = 0
+    lora2: str | None = None
+    lora2_strength_model: float = 0
+    lora3: str | None = None
+    lora3_strength_model: float = 0
+    unchecked: Unchecked = ...
 
 class Ltx23TextToVideo(ModelInput):
-    """Makes a video with ltx-2.3/text-to-video. Its price is not published. Endpoint: rhart-video/ltx-2.3/text-to-
-    video. Not in RunningHub's newest lists; it may still work."""
+    """Makes a video with ltx-2.3/text-to-video. Its price is not published. Endpoint:
+    rhart-video/ltx-2.3/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        duration: int = 5,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    duration: int = 5
+    unchecked: Unchecked = ...
 
 class Ltx23TextToVideoLora(ModelInput):
-    """Makes a video with ltx-2.3/text-to-video-lora. Its price is not published. Endpoint: rhart-video/ltx-2.3/text-to-
-    video-lora. Not in RunningHub's newest lists; it may still work."""
+    """Makes a video with ltx-2.3/text-to-video-lora. Its price is not published. Endpoint:
+    rhart-video/ltx-2.3/text-to-video-lora. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16"]
-    duration: int
-    lora1: str | None
-    lora1_strength_model: float
-    lora2: str | None
-    lora2_strength_model: float
-    lora3: str | None
-    lora3_strength_model: float
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "480p",
-        aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-        duration: int = 5,
-        lora1: str | None = None,
-        lora1_strength_model: float = 0,
-        lora2: str | None = None,
-        lora2_strength_model: float = 0,
-        lora3: str | None = None,
-        lora3_strength_model: float = 0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "480p"
+    aspect_ratio: Literal["16:9", "9:16"] = "16:9"
+    duration: int = 5
+    lora1: str | None = None
+    lora1_strength_model: float = 0
+    lora2: str | None = None
+    lora2_strength_model: float = 0
+    lora3: str | None = None
+    lora3_strength_model: float = 0
+    unchecked: Unchecked = ...
 
 class LumaUni1ImageEdit(ModelInput):
     """Makes an image with Luma uni-1 Image Edit. Price: 0.38 CNY per call (listed 2026-09-13). Endpoint:
     luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    unchecked: Unchecked = ...
 
 class LumaUni1ImageToImage(ModelInput):
     """Makes an image with Luma uni-1 Image to Image. Price: 0.59 CNY per call (listed 2026-09-13). Endpoint:
     luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    web_search: bool
-    image_ref: list[Media | str] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        web_search: bool = False,
-        image_ref: File | Sequence[File] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    web_search: bool = False
+    image_ref: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    unchecked: Unchecked = ...
 
 class LumaUni1MaxImageEdit(ModelInput):
     """Makes an image with Luma uni-1-max Image Edit. Price: 0.90 CNY per call (listed 2026-09-13). Endpoint:
     luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    image_url: Media | str
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    unchecked: Unchecked = ...
 
 class LumaUni1MaxImageToImage(ModelInput):
     """Makes an image with Luma uni-1-max Image to Image. Price: 1.11 CNY per call (listed 2026-09-13). Endpoint:
     luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    web_search: bool
-    image_ref: list[Media | str] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        web_search: bool = False,
-        image_ref: File | Sequence[File] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    web_search: bool = False
+    image_ref: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    unchecked: Unchecked = ...
 
 class LumaUni1MaxTextToImage(ModelInput):
     """Makes an image with Luma uni-1-max Text to Image. Price: 0.88 CNY per call (listed 2026-09-13). Endpoint:
     luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"]
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    web_search: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9",
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        web_search: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9"
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    web_search: bool = False
+    unchecked: Unchecked = ...
 
 class LumaUni1TextToImage(ModelInput):
     """Makes an image with Luma uni-1 Text to Image. Price: 0.35 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None
-    style: Literal["auto", "manga"]
-    output_format: Literal["png", "jpeg"] | None
-    web_search: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-        style: Literal["auto", "manga"] = "auto",
-        output_format: Literal["png", "jpeg"] | None = None,
-        web_search: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
+    style: Literal["auto", "manga"] = "auto"
+    output_format: Literal["png", "jpeg"] | None = None
+    web_search: bool = False
+    unchecked: Unchecked = ...
 
 class Marble10ImageToWorld(ModelInput):
     """Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
     marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    image_url: str | None
-    text_prompt: str | None
-    is_pano: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        image_url: str | None = None,
-        text_prompt: str | None = None,
-        is_pano: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: str | None = None
+    text_prompt: str | None = None
+    is_pano: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble10MultiImageToWorld(ModelInput):
     """Makes an image with marble-1.0/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    text_prompt: str | None
-    reconstruct_images: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        text_prompt: str | None = None,
-        reconstruct_images: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    text_prompt: str | None = None
+    reconstruct_images: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble10TextToWorld(ModelInput):
     """Answers with text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble10VideoToWorld(ModelInput):
     """Makes a video with marble-1.0/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    video_url: str | None
-    text_prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        video_url: str | None = None,
-        text_prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: str | None = None
+    text_prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11ImageToWorld(ModelInput):
     """Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
     marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    image_url: str | None
-    text_prompt: str | None
-    is_pano: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        image_url: str | None = None,
-        text_prompt: str | None = None,
-        is_pano: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: str | None = None
+    text_prompt: str | None = None
+    is_pano: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11MultiImageToWorld(ModelInput):
     """Makes an image with marble-1.1/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    text_prompt: str | None
-    reconstruct_images: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        text_prompt: str | None = None,
-        reconstruct_images: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    text_prompt: str | None = None
+    reconstruct_images: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11PlusImageToWorld(ModelInput):
     """Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
-    Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: str | None
-    text_prompt: str | None
-    is_pano: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        image_url: str | None = None,
-        text_prompt: str | None = None,
-        is_pano: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: str | None = None
+    text_prompt: str | None = None
+    is_pano: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11PlusMultiImageToWorld(ModelInput):
     """Makes an image with marble-1.1-plus/multi-image-to-world. Price: 20.83 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    text_prompt: str | None
-    reconstruct_images: bool
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        text_prompt: str | None = None,
-        reconstruct_images: bool = False,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need
+    a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a
+    warning."""
+    text_prompt: str | None = None
+    reconstruct_images: bool = False
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11PlusTextToWorld(ModelInput):
     """Answers with text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11PlusVideoToWorld(ModelInput):
     """Makes a video with marble-1.1-plus/video-to-world. Price: 20.83 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    video_url: str | None
-    text_prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        video_url: str | None = None,
-        text_prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: str | None = None
+    text_prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11TextToWorld(ModelInput):
     """Answers with text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class Marble11VideoToWorld(ModelInput):
     """Makes a video with marble-1.1/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
     marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    video_url: str | None
-    text_prompt: str | None
-    disable_recaption: bool
-    display_name: str | None
-    seed: int | None
-    permission_public: bool
-    permission_allow_id_access: bool
-    tags: str | None
-    permission_allowed_readers: str | None
-    permission_allowed_writers: str | None
-    def __init__(
-        self,
-        *,
-        video_url: str | None = None,
-        text_prompt: str | None = None,
-        disable_recaption: bool = False,
-        display_name: str | None = None,
-        seed: int | None = None,
-        permission_public: bool = False,
-        permission_allow_id_access: bool = False,
-        tags: str | None = None,
-        permission_allowed_readers: str | None = None,
-        permission_allowed_writers: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: str | None = None
+    text_prompt: str | None = None
+    disable_recaption: bool = False
+    display_name: str | None = None
+    seed: int | None = None
+    permission_public: bool = False
+    permission_allow_id_access: bool = False
+    tags: str | None = None
+    permission_allowed_readers: str | None = None
+    permission_allowed_writers: str | None = None
+    unchecked: Unchecked = ...
 
 class MarbleUploadMediaAsset(ModelInput):
-    """Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows 9999,
-    taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    """Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows
+    9999, taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     file_name: str
-    kind: Literal["image", "video"]
-    extension: str | None
-    image_url: Media | str | None
-    video_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        file_name: str,
-        kind: Literal["image", "video"] = "image",
-        extension: str | None = None,
-        image_url: File | None = None,
-        video_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    kind: Literal["image", "video"] = "image"
+    extension: str | None = None
+    image_url: Given[File | None, Media | str | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class Meshy6ImageTo3d(ModelInput):
-    """Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint: meshy6/image-
-    to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    topology: Literal["triangle", "quad"]
-    target_polycount: int
-    symmetry_mode: Literal["off", "auto", "on"]
-    should_remesh: bool
-    should_texture: bool
-    enable_pbr: bool
-    ta_pose: bool
-    texture_prompt: str | None
-    texture_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        topology: Literal["triangle", "quad"] = "triangle",
-        target_polycount: int = 30000,
-        symmetry_mode: Literal["off", "auto", "on"] = "auto",
-        should_remesh: bool = True,
-        should_texture: bool = True,
-        enable_pbr: bool = False,
-        ta_pose: bool = False,
-        texture_prompt: str | None = None,
-        texture_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
+    meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    topology: Literal["triangle", "quad"] = "triangle"
+    target_polycount: int = 30000
+    symmetry_mode: Literal["off", "auto", "on"] = "auto"
+    should_remesh: bool = True
+    should_texture: bool = True
+    enable_pbr: bool = False
+    ta_pose: bool = False
+    texture_prompt: str | None = None
+    texture_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class Meshy6TextTo3d(ModelInput):
-    """Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint: meshy6/text-
-    to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
+    meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    art_style: Literal["realistic", "sculpture"]
-    topology: Literal["triangle", "quad"]
-    target_polycount: int
-    symmetry_mode: Literal["off", "auto", "on"]
-    should_remesh: bool
-    enable_pbr: bool
-    ta_pose: bool
-    enable_prompt_expansion: bool
-    texture_prompt: str | None
-    texture_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        art_style: Literal["realistic", "sculpture"] = "realistic",
-        topology: Literal["triangle", "quad"] = "triangle",
-        target_polycount: int = 30000,
-        symmetry_mode: Literal["off", "auto", "on"] = "auto",
-        should_remesh: bool = True,
-        enable_pbr: bool = False,
-        ta_pose: bool = False,
-        enable_prompt_expansion: bool = False,
-        texture_prompt: str | None = None,
-        texture_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    art_style: Literal["realistic", "sculpture"] = "realistic"
+    topology: Literal["triangle", "quad"] = "triangle"
+    target_polycount: int = 30000
+    symmetry_mode: Literal["off", "auto", "on"] = "auto"
+    should_remesh: bool = True
+    enable_pbr: bool = False
+    ta_pose: bool = False
+    enable_prompt_expansion: bool = False
+    texture_prompt: str | None = None
+    texture_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class MidjourneyImageToVideo(ModelInput):
     """Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call (listed 2026-05-07). Endpoint:
-    youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    resolution: Literal["480p", "720p"]
-    motion: Literal["low", "high"]
-    raw: bool
-    loop: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        resolution: Literal["480p", "720p"] = "720p",
-        motion: Literal["low", "high"] = "low",
-        raw: bool = True,
-        loop: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p"] = "720p"
+    motion: Literal["low", "high"] = "low"
+    raw: bool = True
+    loop: bool = False
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageNiji6(ModelInput):
     """Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
     youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    chaos: int
-    quality: Literal["0.5", "1", "2"]
-    stylize: int
-    weird: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    cref: Media | str | None
-    cw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    stop: int
-    tile: bool
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        chaos: int = 0,
-        quality: Literal["0.5", "1", "2"] = "1",
-        stylize: int = 0,
-        weird: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        cref: File | None = None,
-        cw: int = 100,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 4,
-        stop: int = 100,
-        tile: bool = False,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    chaos: int = 0
+    quality: Literal["0.5", "1", "2"] = "1"
+    stylize: int = 0
+    weird: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    cref: Given[File | None, Media | str | None] = ...
+    cw: int = 100
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 4
+    stop: int = 100
+    tile: bool = False
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1"
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageNiji7(ModelInput):
     """Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
     youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    chaos: int
-    stylize: int
-    weird: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        chaos: int = 0,
-        stylize: int = 0,
-        weird: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 4,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    chaos: int = 0
+    stylize: int = 0
+    weird: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 4
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1"
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageV6(ModelInput):
     """Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
     youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    chaos: int
-    quality: Literal["0.5", "1", "2"]
-    stylize: int
-    weird: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    cref: Media | str | None
-    cw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    stop: int
-    tile: bool
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        chaos: int = 0,
-        quality: Literal["0.5", "1", "2"] = "1",
-        stylize: int = 0,
-        weird: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        cref: File | None = None,
-        cw: int = 100,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 4,
-        stop: int = 100,
-        tile: bool = False,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    chaos: int = 0
+    quality: Literal["0.5", "1", "2"] = "1"
+    stylize: int = 0
+    weird: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    cref: Given[File | None, Media | str | None] = ...
+    cw: int = 100
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 4
+    stop: int = 100
+    tile: bool = False
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1"
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageV61(ModelInput):
     """Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
     youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    negative_prompt: str | None
-    chaos: int
-    quality: Literal["0.5", "1", "2"]
-    stylize: int
-    weird: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    cref: Media | str | None
-    cw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    stop: int
-    tile: bool
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        chaos: int = 0,
-        quality: Literal["0.5", "1", "2"] = "1",
-        stylize: int = 0,
-        weird: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        cref: File | None = None,
-        cw: int = 100,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 4,
-        stop: int = 100,
-        tile: bool = False,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    chaos: int = 0
+    quality: Literal["0.5", "1", "2"] = "1"
+    stylize: int = 0
+    weird: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    cref: Given[File | None, Media | str | None] = ...
+    cw: int = 100
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 4
+    stop: int = 100
+    tile: bool = False
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageV7(ModelInput):
     """Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
     youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    negative_prompt: str | None
-    chaos: int
-    quality: Literal["1", "2", "4"]
-    stylize: int
-    weird: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    oref: Media | str | None
-    ow: int
-    tile: bool
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        chaos: int = 0,
-        quality: Literal["1", "2", "4"] = "1",
-        stylize: int = 0,
-        weird: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 4,
-        oref: File | None = None,
-        ow: int = 100,
-        tile: bool = False,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    chaos: int = 0
+    quality: Literal["1", "2", "4"] = "1"
+    stylize: int = 0
+    weird: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 4
+    oref: Given[File | None, Media | str | None] = ...
+    ow: int = 100
+    tile: bool = False
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageV81(ModelInput):
     """Makes an image with midjourney-text-to-image-v8.1. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
     Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    chaos: int
-    quality: Literal["1", "4"]
-    stylize: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
-    hd: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        chaos: int = 0,
-        quality: Literal["1", "4"] = "1",
-        stylize: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 6,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-        hd: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    chaos: int = 0
+    quality: Literal["1", "4"] = "1"
+    stylize: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 6
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None
+    hd: bool = False
+    unchecked: Unchecked = ...
 
 class MidjourneyTextToImageV82Preview(ModelInput):
-    """Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v82. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed
+    2026-09-13). Endpoint: youchuan/text-to-image-v82. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    chaos: int
-    quality: Literal["1", "4"]
-    stylize: int
-    raw: bool
-    image_url: Media | str | None
-    iw: int
-    sref: Media | str | None
-    sw: int
-    sv: int
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None
-    hd: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        chaos: int = 0,
-        quality: Literal["1", "4"] = "1",
-        stylize: int = 0,
-        raw: bool = False,
-        image_url: File | None = None,
-        iw: int = 1,
-        sref: File | None = None,
-        sw: int = 100,
-        sv: int = 6,
-        aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-        hd: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    chaos: int = 0
+    quality: Literal["1", "4"] = "1"
+    stylize: int = 0
+    raw: bool = False
+    image_url: Given[File | None, Media | str | None] = ...
+    iw: int = 1
+    sref: Given[File | None, Media | str | None] = ...
+    sw: int = 100
+    sv: int = 6
+    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None
+    hd: bool = False
+    unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRI2va(ModelInput):
     """Answers with text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-image."""
     prompt: str
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRR2va(ModelInput):
     """Answers with text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-multimodal."""
     prompt: str
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRT2va(ModelInput):
     """Answers with text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-text."""
     prompt: str
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3ImageToVideoFirstLastFrame(ModelInput):
     """Makes a video with MiniMax-H3 Image-to-Video (first/last frame). Price: 0.48 to 0.77 CNY per second (listed
     2026-09-21). Endpoint: minimax/hailuo-h3/image-to-video."""
     prompt: str
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    resolution: Literal["2K", "768P"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        resolution: Literal["2K", "768P"] = "2K",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["2K", "768P"] = "2K"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3ImageToVideoRegeneration768P2K(ModelInput):
     """Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
     2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-image-to-video."""
     prompt: str
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    base_video_url: Media | str
-    resolution: Literal["2K"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        base_video_url: File,
-        resolution: Literal["2K"] = "2K",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    base_video_url: Given[File, Media | str]
+    resolution: Literal["2K"] = "2K"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3MaxImageToVideoFirstLastFrame(ModelInput):
-    """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame). Price: 0.41 to 0.63 CNY per second (listed
-    2026-09-21). Endpoint: minimax/hailuo-h3-max/image-to-video."""
+    """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame). Price: 0.41 to 0.63 CNY per second
+    (listed 2026-09-21). Endpoint: minimax/hailuo-h3-max/image-to-video."""
     prompt: str
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    resolution: Literal["480P", "768P"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        resolution: Literal["480P", "768P"] = "768P",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480P", "768P"] = "768P"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3MaxTextToVideo(ModelInput):
     """Makes a video with MiniMax-H3-Max Text-to-Video. Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
     Endpoint: minimax/hailuo-h3-max/text-to-video."""
     prompt: str
-    resolution: Literal["480P", "768P"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480P", "768P"] = "768P",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480P", "768P"] = "768P"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3MultimodalReferenceToVideo(ModelInput):
     """Makes a video with MiniMax-H3 Multimodal Reference-to-Video. Price: 0.48 to 0.77 CNY per second (listed
     2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.2 each. Endpoint:
     minimax/hailuo-h3/multimodal-to-video."""
     prompt: str
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    resolution: Literal["2K", "768P"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    aigc_watermark: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        resolution: Literal["2K", "768P"] = "2K",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        aigc_watermark: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    resolution: Literal["2K", "768P"] = "2K"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    aigc_watermark: bool = False
+    unchecked: Unchecked = ...
 
 class MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K(ModelInput):
-    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second
-    (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each. Endpoint:
-    minimax/hailuo-h3/regeneration-multimodal-to-video."""
+    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K). Price: 0.30 CNY per
+    second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each.
+    Endpoint: minimax/hailuo-h3/regeneration-multimodal-to-video."""
     prompt: str
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    base_video_url: Media | str
-    resolution: Literal["2K"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        base_video_url: File,
-        resolution: Literal["2K"] = "2K",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    base_video_url: Given[File, Media | str]
+    resolution: Literal["2K"] = "2K"
+    unchecked: Unchecked = ...
 
 class MiniMaxH3TextToVideo(ModelInput):
     """Makes a video with MiniMax-H3 Text-to-Video. Price: 0.48 to 0.77 CNY per second (listed 2026-09-21). Endpoint:
     minimax/hailuo-h3/text-to-video."""
     prompt: str
-    resolution: Literal["2K", "768P"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    aigc_watermark: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["2K", "768P"] = "2K",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
-        aigc_watermark: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["2K", "768P"] = "2K"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9"
+    aigc_watermark: bool = False
+    unchecked: Unchecked = ...
 
 class MiniMaxH3TextToVideoRegeneration768P2K(ModelInput):
     """Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
     2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-text-to-video."""
     prompt: str
-    base_video_url: Media | str
-    resolution: Literal["2K"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        base_video_url: File,
-        resolution: Literal["2K"] = "2K",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    base_video_url: Given[File, Media | str]
+    resolution: Literal["2K"] = "2K"
+    unchecked: Unchecked = ...
 
 class MinimaxH3MaxTurboImageToVideo(ModelInput):
-    """Makes a video with minimax-h3-max-turbo/image-to-video. Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/h3-max-turbo/image-to-video."""
+    """Makes a video with minimax-h3-max-turbo/image-to-video. Price: 0.22 to 0.34 CNY per second (listed
+    2026-09-21). Endpoint: minimax/h3-max-turbo/image-to-video."""
     prompt: str
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480p", "768p"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480p", "768p"] = "768p",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "768p"] = "768p"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    unchecked: Unchecked = ...
 
 class MinimaxH3MaxTurboTextToVideo(ModelInput):
     """Makes a video with minimax-h3-max-turbo/text-to-video. Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
     Endpoint: minimax/h3-max-turbo/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "768p"]
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
+    resolution: Literal["480p", "768p"] = "768p"
+    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
     ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "768p"] = "768p",
-        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class MinimaxMusic25(ModelInput):
-    """Makes audio with minimax/music-2.5. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/text-to-
-    audio/music-2.5."""
+    """Makes audio with minimax/music-2.5. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/music-2.5."""
     prompt: str
     lyrics: str
-    bitrate: Literal["32000", "60000", "64000", "128000", "256000"]
-    sample_rate: Literal["16000", "24000", "32000", "44100"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        lyrics: str,
-        bitrate: Literal["32000", "60000", "64000", "128000", "256000"] = "256000",
-        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    bitrate: Literal["32000", "60000", "64000", "128000", "256000"] = "256000"
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100"
+    unchecked: Unchecked = ...
 
 class MinimaxMusic26(ModelInput):
     """Makes audio with minimax/music-2.6. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: minimax/music-2.6."""
-    prompt: str | None
-    lyrics: str | None
-    sample_rate: Literal["16000", "24000", "32000", "44100"]
-    bitrate: Literal["32000", "64000", "128000", "256000"]
-    format: Literal["mp3", "wav", "pcm"]
-    lyrics_optimizer: bool
-    is_instrumental: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        lyrics: str | None = None,
-        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-        format: Literal["mp3", "wav", "pcm"] = "mp3",
-        lyrics_optimizer: bool = False,
-        is_instrumental: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    lyrics: str | None = None
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100"
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000"
+    format: Literal["mp3", "wav", "pcm"] = "mp3"
+    lyrics_optimizer: bool = False
+    is_instrumental: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxMusic26TextToInstrumental(ModelInput):
     """Makes audio with minimax/music-2.6/text-to-instrumental. Its price is not published. Endpoint:
     minimax/music-2.6/text-to-instrumental. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    sample_rate: Literal["16000", "24000", "32000", "44100"]
-    bitrate: Literal["32000", "64000", "128000", "256000"]
-    format: Literal["mp3", "wav", "pcm"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-        format: Literal["mp3", "wav", "pcm"] = "mp3",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100"
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000"
+    format: Literal["mp3", "wav", "pcm"] = "mp3"
+    unchecked: Unchecked = ...
 
 class MinimaxMusic26TextToMusic(ModelInput):
-    """Makes audio with minimax/music-2.6/text-to-music. Its price is not published. Endpoint: minimax/music-2.6/text-
-    to-music. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
+    """Makes audio with minimax/music-2.6/text-to-music. Its price is not published. Endpoint:
+    minimax/music-2.6/text-to-music. Not in RunningHub's newest lists; it may still work."""
+    prompt: str | None = None
     lyrics: str
-    sample_rate: Literal["16000", "24000", "32000", "44100"]
-    bitrate: Literal["32000", "64000", "128000", "256000"]
-    format: Literal["mp3", "wav", "pcm"]
-    lyrics_optimizer: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        lyrics: str,
-        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-        format: Literal["mp3", "wav", "pcm"] = "mp3",
-        lyrics_optimizer: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100"
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000"
+    format: Literal["mp3", "wav", "pcm"] = "mp3"
+    lyrics_optimizer: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxMusicCover(ModelInput):
-    """Makes audio with minimax/music-cover. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: minimax/music-
-    cover."""
+    """Makes audio with minimax/music-cover. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/music-cover."""
     prompt: str
-    audio_url: Media | str
-    lyrics: str | None
-    cover_feature_id: str | None
-    sample_rate: Literal["16000", "24000", "32000", "44100"]
-    format: Literal["mp3", "wav", "pcm"]
-    bitrate: Literal["32000", "64000", "128000", "256000"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        audio_url: File,
-        lyrics: str | None = None,
-        cover_feature_id: str | None = None,
-        sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-        format: Literal["mp3", "wav", "pcm"] = "mp3",
-        bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    audio_url: Given[File, Media | str]
+    lyrics: str | None = None
+    cover_feature_id: str | None = None
+    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100"
+    format: Literal["mp3", "wav", "pcm"] = "mp3"
+    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000"
+    unchecked: Unchecked = ...
 
 class MinimaxMusicCoverPreprocess(ModelInput):
     """Makes audio with minimax/music-cover-preprocess. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
     minimax/music-cover-preprocess."""
-    audio_url: Media | str
-    def __init__(
-        self,
-        *,
-        audio_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    audio_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech02Hd(ModelInput):
-    """Makes audio with minimax/speech-02-hd. Price: 0.31 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
-    audio/text-to-audio/speech-02-hd."""
+    """Makes audio with minimax/speech-02-hd. Price: 0.31 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-02-hd."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Wise_Woman",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Wise_Woman"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech02Turbo(ModelInput):
     """Makes audio with minimax/speech-02-turbo. Price: 0.19 CNY per 1000 characters (listed 2026-09-13). Endpoint:
     rhart-audio/text-to-audio/speech-02-turbo."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Energetic_Girl",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Energetic_Girl"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech26Hd(ModelInput):
-    """Makes audio with minimax/speech-2.6-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
-    audio/text-to-audio/speech-2.6-hd."""
+    """Makes audio with minimax/speech-2.6-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-2.6-hd."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Wise_Woman",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Wise_Woman"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech26Turbo(ModelInput):
     """Makes audio with minimax/speech-2.6-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
     rhart-audio/text-to-audio/speech-2.6-turbo."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Wise_Woman",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Wise_Woman"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech28Hd(ModelInput):
-    """Makes audio with minimax/speech-2.8-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint: rhart-
-    audio/text-to-audio/speech-2.8-hd."""
+    """Makes audio with minimax/speech-2.8-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/speech-2.8-hd."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Wise_Woman",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Wise_Woman"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxSpeech28Turbo(ModelInput):
     """Makes audio with minimax/speech-2.8-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
     rhart-audio/text-to-audio/speech-2.8-turbo."""
     text: str
-    pronunciation_dict: list[str] | None
-    voice_id: str
-    speed: float
-    volume: float
-    pitch: int
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"]
-    enable_base64_output: bool
-    english_normalization: bool
-    def __init__(
-        self,
-        *,
-        text: str,
-        pronunciation_dict: str | Sequence[str] | None = None,
-        voice_id: str = "Elegant_Man",
-        speed: float = 1.0,
-        volume: float = 1.0,
-        pitch: int = 0,
-        emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-        enable_base64_output: bool = False,
-        english_normalization: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    pronunciation_dict: Given[str | Sequence[str] | None, list[str] | None] = ...
+    voice_id: str = "Elegant_Man"
+    speed: float = 1.0
+    volume: float = 1.0
+    pitch: int = 0
+    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy"
+    enable_base64_output: bool = False
+    english_normalization: bool = False
+    unchecked: Unchecked = ...
 
 class MinimaxVoiceClone(ModelInput):
-    """Makes audio with minimax/voice-clone. Price: 3.12 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/text-
-    to-audio/voice-clone."""
-    audio: Media | str
+    """Makes audio with minimax/voice-clone. Price: 3.12 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/text-to-audio/voice-clone."""
+    audio: Given[File, Media | str]
     custom_voice_id: str
     text: str
-    accuracy: float
-    need_noise_reduction: bool
-    need_volume_normalization: bool
-    model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"]
-    language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None
-    def __init__(
-        self,
-        *,
-        audio: File,
-        custom_voice_id: str,
-        text: str,
-        accuracy: float = 0.7,
-        need_noise_reduction: bool = False,
-        need_volume_normalization: bool = False,
-        model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"] = "speech-02-hd",
-        language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    accuracy: float = 0.7
+    need_noise_reduction: bool = False
+    need_volume_normalization: bool = False
+    model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"] = "speech-02-hd"
+    language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None = None
+    unchecked: Unchecked = ...
 
 class MinimaxVoiceDesign(ModelInput):
-    """Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint: minimax/voice-
-    design. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint:
+    minimax/voice-design. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
     preview_text: str
-    voice_id: str | None
-    aigc_watermark: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        preview_text: str,
-        voice_id: str | None = None,
-        aigc_watermark: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    voice_id: str | None = None
+    aigc_watermark: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaAiDescribeSong(ModelInput):
-    """Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/describe-song. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    url: Media | str
-    def __init__(
-        self,
-        *,
-        url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class MurekaAiExtendLyrics(ModelInput):
-    """Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     lyrics: str
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class MurekaAiFilesUpload(ModelInput):
-    """Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0, taken
-    as a placeholder. Endpoint: mureka-ai/files-upload."""
-    file_url: Media | str
-    purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"]
-    def __init__(
-        self,
-        *,
-        file_url: File,
-        purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0,
+    taken as a placeholder. Endpoint: mureka-ai/files-upload."""
+    file_url: Given[File, Media | str]
+    purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference"
+    unchecked: Unchecked = ...
 
 class MurekaAiGenerateLyrics(ModelInput):
-    """Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/generate-lyrics."""
+    """Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/generate-lyrics."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class MurekaAiRecognizeSong(ModelInput):
-    """Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/recognize-song. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     upload_audio_id: str
-    def __init__(
-        self,
-        *,
-        upload_audio_id: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class MurekaAiStemSong(ModelInput):
     """Makes audio with mureka-ai/stem-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    url: Media | str
-    model_: Literal["audio-separation-1", "audio-separation-2"]
-    def __init__(
-        self,
-        *,
-        url: File,
-        model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    url: Given[File, Media | str]
+    model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2"
+    unchecked: Unchecked = ...
 
 class MurekaAiVocalClone(ModelInput):
-    """Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/vocal-clone."""
-    file_url: Media | str
-    def __init__(
-        self,
-        *,
-        file_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/vocal-clone."""
+    file_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class MurekaO2GenerateSong(ModelInput):
-    """Makes audio with mureka-o2/generate-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/mureka-o2/generate-song."""
+    """Makes audio with mureka-o2/generate-song. Its price is not published. Depends on parameters; the rules were
+    not recorded. Endpoint: mureka-ai/mureka-o2/generate-song."""
     lyrics: str
-    prompt: str | None
-    n: int
-    reference_id: str | None
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        prompt: str | None = None,
-        n: int = 2,
-        reference_id: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    reference_id: str | None = None
+    unchecked: Unchecked = ...
 
 class MurekaO2InstrumentalGenerate(ModelInput):
-    """Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint: mureka-o2/instrumental-
-    generate. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    prompt: str | None
-    n: int
-    instrumental_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        n: int = 2,
-        instrumental_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint:
+    mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    prompt: str | None = None
+    n: int = 2
+    instrumental_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV76ExtendSong(ModelInput):
-    """Makes audio with mureka-v7.6/extend-song. Price: 0.245 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/mureka-v7.6/extend-song."""
+    """Makes audio with mureka-v7.6/extend-song. Price: 0.245 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/mureka-v7.6/extend-song."""
     lyrics: str
-    extend_at: int
-    file_url: Media | str
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        extend_at: int = 8000,
-        file_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    extend_at: int = 8000
+    file_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class MurekaV76GenerateBgm(ModelInput):
-    """Makes audio with mureka-v7.6/generate-bgm. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/mureka-v7.6/generate-bgm."""
-    prompt: str | None
-    instrumental_id: str | None
-    n: int
-    stream: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        instrumental_id: str | None = None,
-        n: int = 2,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with mureka-v7.6/generate-bgm. Its price is not published. Depends on parameters; the rules were
+    not recorded. Endpoint: mureka-ai/mureka-v7.6/generate-bgm."""
+    prompt: str | None = None
+    instrumental_id: str | None = None
+    n: int = 2
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV76GenerateSong(ModelInput):
-    """Makes audio with mureka-v7.6/generate-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/mureka-v7.6/generate-song."""
+    """Makes audio with mureka-v7.6/generate-song. Its price is not published. Depends on parameters; the rules were
+    not recorded. Endpoint: mureka-ai/mureka-v7.6/generate-song."""
     lyrics: str
-    prompt: str | None
-    n: int
-    reference_id: str | None
-    vocal_id: str | None
-    melody_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        prompt: str | None = None,
-        n: int = 2,
-        reference_id: str | None = None,
-        vocal_id: str | None = None,
-        melody_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    reference_id: str | None = None
+    vocal_id: str | None = None
+    melody_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV8ExtendSong(ModelInput):
-    """Makes audio with mureka-v8/extend-song. Price: 0.63 CNY per call (listed 2026-09-13). Endpoint: mureka-
-    ai/mureka-v8/extend-song."""
+    """Makes audio with mureka-v8/extend-song. Price: 0.63 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/mureka-v8/extend-song."""
     lyrics: str
-    file_url: Media | str
-    extend_at: int
-    extend_type: Literal["tail", "head"]
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        file_url: File,
-        extend_at: int = 8000,
-        extend_type: Literal["tail", "head"] = "tail",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    file_url: Given[File, Media | str]
+    extend_at: int = 8000
+    extend_type: Literal["tail", "head"] = "tail"
+    unchecked: Unchecked = ...
 
 class MurekaV8GenerateBgm(ModelInput):
     """Makes audio with mureka-v8/generate-bgm. Its price is not published. Depends on parameters; the rules were not
     recorded. Endpoint: mureka-ai/mureka-v8/generate-bgm."""
-    prompt: str | None
-    n: int
-    instrumental_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        n: int = 2,
-        instrumental_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    instrumental_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV8GenerateSong(ModelInput):
-    """Makes audio with mureka-v8/generate-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/mureka-v8/generate-song."""
+    """Makes audio with mureka-v8/generate-song. Its price is not published. Depends on parameters; the rules were
+    not recorded. Endpoint: mureka-ai/mureka-v8/generate-song."""
     lyrics: str
-    prompt: str | None
-    n: int
-    reference_id: str | None
-    vocal_id: str | None
-    melody_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        prompt: str | None = None,
-        n: int = 2,
-        reference_id: str | None = None,
-        vocal_id: str | None = None,
-        melody_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    reference_id: str | None = None
+    vocal_id: str | None = None
+    melody_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV9GenerateBgm(ModelInput):
     """Makes audio with mureka-v9/generate-bgm. Its price is not published. Depends on parameters; the rules were not
     recorded. Endpoint: mureka-ai/mureka-v9/generate-bgm."""
-    prompt: str | None
-    n: int
-    instrumental_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        n: int = 2,
-        instrumental_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    instrumental_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class MurekaV9GenerateSong(ModelInput):
-    """Makes audio with mureka-v9/generate-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/mureka-v9/generate-song."""
+    """Makes audio with mureka-v9/generate-song. Its price is not published. Depends on parameters; the rules were
+    not recorded. Endpoint: mureka-ai/mureka-v9/generate-song."""
     lyrics: str
-    prompt: str | None
-    n: int
-    reference_id: str | None
-    vocal_id: str | None
-    melody_id: str | None
-    stream: bool
-    def __init__(
-        self,
-        *,
-        lyrics: str,
-        prompt: str | None = None,
-        n: int = 2,
-        reference_id: str | None = None,
-        vocal_id: str | None = None,
-        melody_id: str | None = None,
-        stream: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    n: int = 2
+    reference_id: str | None = None
+    vocal_id: str | None = None
+    melody_id: str | None = None
+    stream: bool = False
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashImageToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
+    call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The public pages of runninghub.cn
+    do not list it; it may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashImageToImageOfficialStable(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per
+    call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price. Price: 0.07 CNY per call
-    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The public pages of runninghub.cn
+    do not list it; it may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashLiteImageToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable. Price: 0.22 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price. Price: 0.07 CNY per call
-    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The public pages of runninghub.cn
+    do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashLiteTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable. Price: 0.22 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashTextToImageChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
+    call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The public pages of runninghub.cn
+    do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBanana2Gemini31flashTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBananaEditChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
-    image_urls: list[Media | str]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
-        image_urls: File | Sequence[File],
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto"
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    unchecked: Unchecked = ...
 
 class NanoBananaEditOfficialStable(ModelInput):
     """Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call (listed 2026-09-13). Endpoint:
     rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
-    image_urls: list[Media | str]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
-        image_urls: File | Sequence[File],
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto"
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    unchecked: Unchecked = ...
 
 class NanoBananaProEditChannelLowPrice(ModelInput):
-    """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_urls: list[Media | str]
+    """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBananaProEditOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_urls: list[Media | str]
+    """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed
+    2026-05-07). Endpoint: rhart-image-n-pro-official/edit. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    resolution: Literal["1k", "2k", "4k"]
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None
+    unchecked: Unchecked = ...
 
 class NanoBananaProEditUltraOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    resolution: Literal["4k", "8k"]
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        resolution: Literal["4k", "8k"] = "8k",
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["4k", "8k"] = "8k"
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None
+    unchecked: Unchecked = ...
 
 class NanoBananaProTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
-    resolution: Literal["1k", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16",
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16"
+    resolution: Literal["1k", "2k", "4k"] = "1k"
+    unchecked: Unchecked = ...
 
 class NanoBananaProTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
-    resolution: Literal["1k", "2k", "4k"]
+    2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
+    resolution: Literal["1k", "2k", "4k"] = "1k"
     prompt: str
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
-    def __init__(
-        self,
-        *,
-        resolution: Literal["1k", "2k", "4k"] = "1k",
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4"
+    unchecked: Unchecked = ...
 
 class NanoBananaProTextToImageUltraOfficialStable(ModelInput):
-    """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    resolution: Literal["4k", "8k"]
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["4k", "8k"] = "8k",
-        aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["4k", "8k"] = "8k"
+    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4"
+    unchecked: Unchecked = ...
 
 class NanoBananaTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4"
+    unchecked: Unchecked = ...
 
 class NanoBananaTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may need
+    a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4"
+    unchecked: Unchecked = ...
 
 class PixverseC1ImageToVideo(ModelInput):
     """Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    image_url: Media | str
-    prompt: str | None
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    unchecked: Unchecked = ...
 
 class PixverseC1ReferenceToVideo(ModelInput):
-    """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed
+    2026-05-07). Endpoint: pixverse-c1/reference-to-video. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted
+    with a warning."""
     prompt: str
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1"
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class PixverseC1TextToVideo(ModelInput):
-    """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07). Endpoint:
-    pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
+    Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    generate_audio_switch: bool
-    duration: int
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        generate_audio_switch: bool = True,
-        duration: int = 5,
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    generate_audio_switch: bool = True
+    duration: int = 5
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9"
+    unchecked: Unchecked = ...
 
 class PixverseC1Transition(ModelInput):
     """Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second (listed 2026-05-07). Endpoint:
-    pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    first_image_url: Media | str
-    end_image_url: Media | str | None
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        end_image_url: File | None = None,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    end_image_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1"
+    unchecked: Unchecked = ...
 
 class PixverseV55Effects(ModelInput):
     """Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
     pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"]
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["5", "8", "10"]
-    negative_prompt: str | None
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"] = "Kiss Me AI",
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        duration: Literal["5", "8", "10"] = "5",
-        negative_prompt: str | None = None,
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"] = "Kiss Me AI"
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    duration: Literal["5", "8", "10"] = "5"
+    negative_prompt: str | None = None
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    unchecked: Unchecked = ...
 
 class PixverseV55ImageToVideo(ModelInput):
-    """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
+    Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["5", "8", "10"]
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    negative_prompt: str | None
-    generate_audio_switch: Literal["true", "false"]
-    generate_multi_clip_switch: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        duration: Literal["5", "8", "10"] = "5",
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        negative_prompt: str | None = None,
-        generate_audio_switch: Literal["true", "false"] = "false",
-        generate_multi_clip_switch: Literal["true", "false"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    duration: Literal["5", "8", "10"] = "5"
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    negative_prompt: str | None = None
+    generate_audio_switch: Literal["true", "false"] = "false"
+    generate_multi_clip_switch: Literal["true", "false"] = "false"
+    unchecked: Unchecked = ...
 
 class PixverseV55TextToVideo(ModelInput):
-    """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
+    Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    negative_prompt: str | None
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["5", "8", "10"]
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"]
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    generate_audio_switch: Literal["true", "false"]
-    generate_multi_clip_switch: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        duration: Literal["5", "8", "10"] = "5",
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1",
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        generate_audio_switch: Literal["true", "false"] = "false",
-        generate_multi_clip_switch: Literal["true", "false"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    duration: Literal["5", "8", "10"] = "5"
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1"
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    generate_audio_switch: Literal["true", "false"] = "false"
+    generate_multi_clip_switch: Literal["true", "false"] = "false"
+    unchecked: Unchecked = ...
 
 class PixverseV55Transition(ModelInput):
     """Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    end_image_url: Media | str
-    aspect_ratio: Literal["16:9", "1:1", "4:3", "3:4", "9:16"]
-    duration: Literal["5", "8", "10"]
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    negative_prompt: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        end_image_url: File,
-        aspect_ratio: Literal["16:9", "1:1", "4:3", "3:4", "9:16"] = "16:9",
-        duration: Literal["5", "8", "10"] = "5",
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        negative_prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    end_image_url: Given[File, Media | str]
+    aspect_ratio: Literal["16:9", "1:1", "4:3", "3:4", "9:16"] = "16:9"
+    duration: Literal["5", "8", "10"] = "5"
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    negative_prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class PixverseV56ImageToVideo(ModelInput):
-    """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
+    Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["5", "8", "10"]
-    generate_audio_switch: Literal["true", "false"]
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    negative_prompt: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        duration: Literal["5", "8", "10"] = "5",
-        generate_audio_switch: Literal["true", "false"] = "false",
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        negative_prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    duration: Literal["5", "8", "10"] = "5"
+    generate_audio_switch: Literal["true", "false"] = "false"
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    negative_prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class PixverseV56TextToVideo(ModelInput):
-    """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
+    Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["5", "8", "10"]
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"]
-    generate_audio_switch: Literal["true", "false"]
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    negative_prompt: str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-        duration: Literal["5", "8", "10"] = "5",
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1",
-        generate_audio_switch: Literal["true", "false"] = "false",
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        negative_prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
+    duration: Literal["5", "8", "10"] = "5"
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1"
+    generate_audio_switch: Literal["true", "false"] = "false"
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    negative_prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class PixverseV6Effects(ModelInput):
     """Makes a video with pixverse-v6/effects. Its price is not published. Endpoint: pixverse-v6/effects. The public
     pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     template_id: str
-    prompt: str | None
-    quality: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    motion_mode: Literal["normal", "fast"]
-    seed: int
-    negative_prompt: str | None
-    generate_audio_switch: bool
-    thinking_type: Literal["auto", "enabled", "disabled"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        template_id: str,
-        prompt: str | None = None,
-        quality: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        motion_mode: Literal["normal", "fast"] = "normal",
-        seed: int = 0,
-        negative_prompt: str | None = None,
-        generate_audio_switch: bool = False,
-        thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    quality: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    motion_mode: Literal["normal", "fast"] = "normal"
+    seed: int = 0
+    negative_prompt: str | None = None
+    generate_audio_switch: bool = False
+    thinking_type: Literal["auto", "enabled", "disabled"] = "auto"
+    unchecked: Unchecked = ...
 
 class PixverseV6Extend(ModelInput):
     """Makes a video with pixverse-v6/extend. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
     pixverse-v6/extend."""
     prompt: str
-    video_url: Media | str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    negative_prompt: str | None
-    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        negative_prompt: str | None = None,
-        style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    negative_prompt: str | None = None
+    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class PixverseV6ImageToVideo(ModelInput):
     """Makes a video with pixverse-v6/image-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
     Endpoint: pixverse-v6/image-to-video."""
-    image_url: Media | str
+    image_url: Given[File, Media | str]
     prompt: str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    unchecked: Unchecked = ...
 
 class PixverseV6TextToVideo(ModelInput):
-    """Makes a video with pixverse-v6/text-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
-    pixverse-v6/text-to-video."""
+    """Makes a video with pixverse-v6/text-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
+    Endpoint: pixverse-v6/text-to-video."""
     prompt: str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = True,
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = True
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9"
+    unchecked: Unchecked = ...
 
 class PixverseV6Transition(ModelInput):
     """Makes a video with pixverse-v6/transition. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
     pixverse-v6/transition."""
     prompt: str
-    first_image_url: Media | str
-    end_image_url: Media | str
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: int
-    generate_audio_switch: bool
-    generate_multi_clip_switch: bool
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"]
-    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None
-    negative_prompt: str | None
-    seed: int | None
-    thinking_type: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        end_image_url: File,
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: int = 5,
-        generate_audio_switch: bool = False,
-        generate_multi_clip_switch: bool = False,
-        aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-        style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        thinking_type: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    end_image_url: Given[File, Media | str]
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: int = 5
+    generate_audio_switch: bool = False
+    generate_multi_clip_switch: bool = False
+    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1"
+    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    thinking_type: bool = False
+    unchecked: Unchecked = ...
 
 class Qwen3TtsFlash(ModelInput):
     """Makes audio with qwen3-tts-flash. Its price is not published. Endpoint: alibaba/qwen3-tts-flash."""
     text: str
-    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"]
-    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"]
-    def __init__(
-        self,
-        *,
-        text: str,
-        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
-        language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry"
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto"
+    unchecked: Unchecked = ...
 
 class Qwen3TtsInstructFlash(ModelInput):
-    """Makes audio with qwen3-tts-instruct-flash. Its price is not published. Endpoint: alibaba/qwen3-tts-instruct-
-    flash."""
+    """Makes audio with qwen3-tts-instruct-flash. Its price is not published. Endpoint:
+    alibaba/qwen3-tts-instruct-flash."""
     text: str
-    instructions: str | None
-    optimize_instructions: bool
-    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"]
-    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"]
-    def __init__(
-        self,
-        *,
-        text: str,
-        instructions: str | None = None,
-        optimize_instructions: bool = False,
-        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
-        language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    instructions: str | None = None
+    optimize_instructions: bool = False
+    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry"
+    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto"
+    unchecked: Unchecked = ...
 
 class QwenImage20ImageEdit(ModelInput):
     """Makes an image with qwen-image-2.0/image-edit. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
     alibaba/qwen-image-2.0/image-edit."""
-    image_urls: list[Media | str]
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    unchecked: Unchecked = ...
 
 class QwenImage20ProImageEdit(ModelInput):
     """Makes an image with qwen-image-2.0-pro/image-edit. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
     alibaba/qwen-image-2.0-pro/image-edit."""
-    image_urls: list[Media | str]
-    prompt: str | None
-    negative_prompt: str | None
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    unchecked: Unchecked = ...
 
 class QwenImage20ProTextToImage(ModelInput):
     """Makes an image with qwen-image-2.0-pro/text-to-image. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
     alibaba/qwen-image-2.0-pro/text-to-image."""
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"]
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024"
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    unchecked: Unchecked = ...
 
 class QwenImage20TextToImage(ModelInput):
     """Makes an image with qwen-image-2.0/text-to-image. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
     alibaba/qwen-image-2.0/text-to-image."""
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"]
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024"
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    unchecked: Unchecked = ...
 
 class QwenImage30ImageEdit(ModelInput):
-    """Makes an image with qwen-image-3.0/image-edit. Its price is not published. Endpoint: alibaba/qwen-
-    image-3.0/image-edit."""
-    image_urls: list[Media | str]
+    """Makes an image with qwen-image-3.0/image-edit. Its price is not published. Endpoint:
+    alibaba/qwen-image-3.0/image-edit."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    negative_prompt: str | None
-    size: str | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    prompt_extend_mode: Literal["direct", "agent"]
-    seed: int
-    enable_thinking: bool
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: str | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        prompt_extend_mode: Literal["direct", "agent"] = "direct",
-        seed: int = 0,
-        enable_thinking: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: str | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    prompt_extend_mode: Literal["direct", "agent"] = "direct"
+    seed: int = 0
+    enable_thinking: bool = True
+    unchecked: Unchecked = ...
 
 class QwenImage30ProImageEdit(ModelInput):
-    """Makes an image with qwen-image-3.0-pro/image-edit. Its price is not published. Depends on parameters; the rules
-    were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/image-edit."""
-    image_urls: list[Media | str]
+    """Makes an image with qwen-image-3.0-pro/image-edit. Its price is not published. Depends on parameters; the
+    rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/image-edit."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class QwenImage30ProTextToImage(ModelInput):
     """Makes an image with qwen-image-3.0-pro/text-to-image. Its price is not published. Depends on parameters; the
     rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/text-to-image."""
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class QwenImage30TextToImage(ModelInput):
-    """Makes an image with qwen-image-3.0/text-to-image. Its price is not published. Endpoint: alibaba/qwen-
-    image-3.0/text-to-image."""
+    """Makes an image with qwen-image-3.0/text-to-image. Its price is not published. Endpoint:
+    alibaba/qwen-image-3.0/text-to-image."""
     prompt: str
-    negative_prompt: str | None
-    size: str | None
-    image_num: Literal["1", "2", "3", "4", "5", "6"]
-    prompt_extend: bool
-    prompt_extend_mode: Literal["direct", "agent"]
-    seed: int | None
-    enable_thinking: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: str | None = None,
-        image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-        prompt_extend: bool = True,
-        prompt_extend_mode: Literal["direct", "agent"] = "direct",
-        seed: int | None = None,
-        enable_thinking: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: str | None = None
+    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1"
+    prompt_extend: bool = True
+    prompt_extend_mode: Literal["direct", "agent"] = "direct"
+    seed: int | None = None
+    enable_thinking: bool = True
+    unchecked: Unchecked = ...
 
 class QwenImageEdit2511(ModelInput):
-    """Makes an image with qwen-image/edit-2511. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/qwen-image/edit-2511."""
-    image_url: Media | str
-    image_url2: Media | str | None
-    image_url3: Media | str | None
+    """Makes an image with qwen-image/edit-2511. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/qwen-image/edit-2511."""
+    image_url: Given[File, Media | str]
+    image_url2: Given[File | None, Media | str | None] = ...
+    image_url3: Given[File | None, Media | str | None] = ...
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        image_url2: File | None = None,
-        image_url3: File | None = None,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "1:1",
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "1:1"
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class QwenImageEdit2511Lora(ModelInput):
-    """Makes an image with qwen-image/edit-2511-lora. Price: 0.07 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/qwen-image/edit-2511-lora."""
-    image_url: Media | str
+    """Makes an image with qwen-image/edit-2511-lora. Price: 0.07 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/qwen-image/edit-2511-lora."""
+    image_url: Given[File, Media | str]
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"],
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class QwenImageTextToImage2512(ModelInput):
-    """Makes an image with qwen-image/text-to-image-2512. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/qwen-image/text-to-image-2512."""
+    """Makes an image with qwen-image/text-to-image-2512. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/qwen-image/text-to-image-2512."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_height: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "16:9",
-        custom_width: int = 1024,
-        custom_height: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "16:9"
+    custom_width: int = 1024
+    custom_height: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class QwenImageTextToImage2512Lora(ModelInput):
-    """Makes an image with qwen-image/text-to-image-2512-lora. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-    rhart-image/qwen-image/text-to-image-2512-lora."""
+    """Makes an image with qwen-image/text-to-image-2512-lora. Price: 0.10 CNY per call (listed 2026-06-18).
+    Endpoint: rhart-image/qwen-image/text-to-image-2512-lora."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class RhVideoFpsIncreaser(ModelInput):
-    """Makes a video with rh-video-fps-increaser. Price: 0.07 CNY per second (listed 2026-09-13). Endpoint: rhart-
-    video/video-fps-increaser."""
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with rh-video-fps-increaser. Price: 0.07 CNY per second (listed 2026-09-13). Endpoint:
+    rhart-video/video-fps-increaser."""
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhVideoUpscaler(ModelInput):
-    """Makes a video with rh-video-upscaler. Price: 0.14 to 0.56 CNY per second (listed 2026-05-07). Endpoint: rhart-
-    video/video-upscaler."""
-    video_url: Media | str
-    target_resolution: Literal["720p", "1080p", "2k", "4k"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with rh-video-upscaler. Price: 0.14 to 0.56 CNY per second (listed 2026-05-07). Endpoint:
+    rhart-video/video-upscaler."""
+    video_url: Given[File, Media | str]
+    target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p"
+    unchecked: Unchecked = ...
 
 class RhartAudioExtractBackground(ModelInput):
-    """Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    audio/extract-background. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-audio/extract-background. Its published parameter list is not complete; other parameters are accepted
+    with a warning."""
+    unchecked: Unchecked = ...
 
 class RhartAudioExtractVocal(ModelInput):
-    """Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    audio/extract-vocal. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-audio/extract-vocal. Its published parameter list is not complete; other parameters are accepted with a
+    warning."""
+    unchecked: Unchecked = ...
 
 class RhartAudioQwen3TtsVoiceDesign(ModelInput):
-    """Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint: rhart-
-    audio/qwen3-tts/voice-design. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint:
+    rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; other parameters are
+    accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class RhartAudioSourceSeparation(ModelInput):
-    """Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    audio/source-separation. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-audio/source-separation. Its published parameter list is not complete; other parameters are accepted
+    with a warning."""
+    unchecked: Unchecked = ...
 
 class RhartTextG25FlashCvImageToText(ModelInput):
     """Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-text-g-25-flash-cv/image-to-text. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG25FlashImageToText(ModelInput):
     """Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG25FlashTextToText(ModelInput):
     """Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartTextG25FlashVideoToText(ModelInput):
     """Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG25ProCvImageToText(ModelInput):
     """Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need
+    a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG25ProImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG25ProTextToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartTextG25ProVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    """Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewCvImageToText(ModelInput):
     """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    """Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed
+    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewTextToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed
+    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    """Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed
+    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed
+    2026-09-13). Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewImageToText(ModelInput):
     """Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-text-g-3-pro-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewTextToText(ModelInput):
     """Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-text-g-3-pro-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewVideoToText(ModelInput):
     """Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/video-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-text-g-3-pro-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class RhartTextQwen27bChat(ModelInput):
-    """Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class RhartVideoMinimaxH3OssFl2va(ModelInput):
     """Makes a video with rhart-video/minimax-h3-oss/fl2va. Price: 0.15 CNY per second (listed 2026-09-05). A price
-    preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its published
-    parameter list is not complete; other parameters are accepted with a warning."""
+    preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its
+    published parameter list is not complete; other parameters are accepted with a warning."""
     prompt: str
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None
     duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-        duration: int,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartVideoMinimaxH3OssFl2vaAdvanced(ModelInput):
-    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05). A
-    price preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va-advanced.
-    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05).
+    A price preview shows the price of one second, not of the call. Endpoint:
+    rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; other parameters are
+    accepted with a warning."""
     prompt: str
-    image1: Media | str | None
-    image2: Media | str | None
-    image3: Media | str | None
-    image4: Media | str | None
-    image5: Media | str | None
-    image6: Media | str | None
-    image7: Media | str | None
-    image8: Media | str | None
-    image9: Media | str | None
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
+    image1: Given[File | None, Media | str | None] = ...
+    image2: Given[File | None, Media | str | None] = ...
+    image3: Given[File | None, Media | str | None] = ...
+    image4: Given[File | None, Media | str | None] = ...
+    image5: Given[File | None, Media | str | None] = ...
+    image6: Given[File | None, Media | str | None] = ...
+    image7: Given[File | None, Media | str | None] = ...
+    image8: Given[File | None, Media | str | None] = ...
+    image9: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None
     duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image1: File | None = None,
-        image2: File | None = None,
-        image3: File | None = None,
-        image4: File | None = None,
-        image5: File | None = None,
-        image6: File | None = None,
-        image7: File | None = None,
-        image8: File | None = None,
-        image9: File | None = None,
-        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-        duration: int,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartVideoMinimaxH3RhEnhancedRef2va(ModelInput):
     """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va. Its price is not published. Not published.
-    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other parameters
-    are accepted with a warning."""
-    prompt: str | None
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None
-    resolution: Literal["480p", "768p", "1080p"]
+    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other
+    parameters are accepted with a warning."""
+    prompt: str | None = None
+    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None
+    resolution: Literal["480p", "768p", "1080p"] = "1080p"
     duration: int
     audio_mode: str
-    drive_audio: Media | str | None
-    ref_image1: Media | str | None
-    ref_image2: Media | str | None
-    ref_image3: Media | str | None
-    ref_image4: Media | str | None
-    ref_image5: Media | str | None
-    ref_image6: Media | str | None
-    ref_image7: Media | str | None
-    ref_image8: Media | str | None
-    ref_image9: Media | str | None
-    ref_video1: Media | str | None
-    ref_video2: Media | str | None
-    ref_video3: Media | str | None
-    ref_audio1: Media | str | None
-    ref_audio2: Media | str | None
-    ref_audio3: Media | str | None
-    ref_video_audio1: Media | str | None
-    ref_video_audio2: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-        resolution: Literal["480p", "768p", "1080p"] = "1080p",
-        duration: int,
-        audio_mode: str,
-        drive_audio: File | None = None,
-        ref_image1: File | None = None,
-        ref_image2: File | None = None,
-        ref_image3: File | None = None,
-        ref_image4: File | None = None,
-        ref_image5: File | None = None,
-        ref_image6: File | None = None,
-        ref_image7: File | None = None,
-        ref_image8: File | None = None,
-        ref_image9: File | None = None,
-        ref_video1: File | None = None,
-        ref_video2: File | None = None,
-        ref_video3: File | None = None,
-        ref_audio1: File | None = None,
-        ref_audio2: File | None = None,
-        ref_audio3: File | None = None,
-        ref_video_audio1: File | None = None,
-        ref_video_audio2: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    drive_audio: Given[File | None, Media | str | None] = ...
+    ref_image1: Given[File | None, Media | str | None] = ...
+    ref_image2: Given[File | None, Media | str | None] = ...
+    ref_image3: Given[File | None, Media | str | None] = ...
+    ref_image4: Given[File | None, Media | str | None] = ...
+    ref_image5: Given[File | None, Media | str | None] = ...
+    ref_image6: Given[File | None, Media | str | None] = ...
+    ref_image7: Given[File | None, Media | str | None] = ...
+    ref_image8: Given[File | None, Media | str | None] = ...
+    ref_image9: Given[File | None, Media | str | None] = ...
+    ref_video1: Given[File | None, Media | str | None] = ...
+    ref_video2: Given[File | None, Media | str | None] = ...
+    ref_video3: Given[File | None, Media | str | None] = ...
+    ref_audio1: Given[File | None, Media | str | None] = ...
+    ref_audio2: Given[File | None, Media | str | None] = ...
+    ref_audio3: Given[File | None, Media | str | None] = ...
+    ref_video_audio1: Given[File | None, Media | str | None] = ...
+    ref_video_audio2: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class RhartVideoSparkvidV21FastV2(ModelInput):
     """Makes a video with rhart-video/sparkvid-v2-1-fast-v2. Price: 0.50 to 1.63 CNY per second (listed 2026-05-08).
     Endpoint: rhart-video/sparkvid-v2-1-fast-v2. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    image_urls: list[Media | str]
-    negative_prompt: str | None
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["5", "10"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_urls: File | Sequence[File],
-        negative_prompt: str | None = None,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["5", "10"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    negative_prompt: str | None = None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["5", "10"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class RhartVideoSparkvidV21V2(ModelInput):
     """Makes a video with rhart-video/sparkvid-v2-1-v2. Price: 0.80 to 1.86 CNY per second (listed 2026-05-08).
     Endpoint: rhart-video/sparkvid-v2-1-v2. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    image_urls: list[Media | str]
-    negative_prompt: str | None
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["5", "10"]
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_urls: File | Sequence[File],
-        negative_prompt: str | None = None,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["5", "10"] = "5",
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    negative_prompt: str | None = None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["5", "10"] = "5"
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class RhartVideoSparkvideo20UploadAsset(ModelInput):
-    """Makes a video with rhart-video/sparkvideo-2.0/upload-asset. Its price is not published. Endpoint: rhart-
-    video/sparkvideo-2.0/upload-asset. Not in RunningHub's newest lists; it may still work."""
-    asset_type: Literal["Image", "Video"]
+    """Makes a video with rhart-video/sparkvideo-2.0/upload-asset. Its price is not published. Endpoint:
+    rhart-video/sparkvideo-2.0/upload-asset. Not in RunningHub's newest lists; it may still work."""
+    asset_type: Literal["Image", "Video"] = "Image"
     url: str
-    def __init__(
-        self,
-        *,
-        asset_type: Literal["Image", "Video"] = "Image",
-        url: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class RhartVideoVideoDepthConverter(ModelInput):
-    """Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint: rhart-video/video-
-    depth-converter. Its published parameter list is not complete; other parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint:
+    rhart-video/video-depth-converter. Its published parameter list is not complete; other parameters are accepted
+    with a warning."""
+    unchecked: Unchecked = ...
 
 class RhartVideoWan22CharacterMotionTransfer(ModelInput):
-    """Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed 2026-06-18).
-    Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not complete; other
-    parameters are accepted with a warning."""
-    def __init__(
-        self,
-        *,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed
+    2026-06-18). Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not
+    complete; other parameters are accepted with a warning."""
+    unchecked: Unchecked = ...
 
 class RunwaymlGen4AlephVideoToVideoOfficialStable(ModelInput):
     """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call (listed
-    2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The public pages of runninghub.cn do
+    not list it; it may need a key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    reference_image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        reference_image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    reference_image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class RunwaymlGen4TurboImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second (listed
-    2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
-    prompt: str | None
-    image_url: Media | str
-    duration: Literal["5", "10"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_url: File,
-        duration: Literal["5", "10"] = "10",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
+    prompt: str | None = None
+    image_url: Given[File, Media | str]
+    duration: Literal["5", "10"] = "10"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] = "16:9"
+    unchecked: Unchecked = ...
 
 class RunwaymlGen4TurboImageToVideoOfficialStable(ModelInput):
-    """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The public pages of
+    runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["5", "10"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["5", "10"] = "5",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["5", "10"] = "5"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None = None
+    unchecked: Unchecked = ...
 
 class Seedance20FastImageToVideo(ModelInput):
     """Makes a video with seedance-2.0-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0-fast/image-to-video."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20FastImageToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/nova-video-2.0-fast/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20FastMultimodalVideo(ModelInput):
     """Makes a video with seedance-2.0-fast/multimodal-video. Price: from 0.50 to 1.63 CNY per second (listed
     2026-05-07). With a reference video: 0.6 a second of input and output, a least number of seconds, plus 0.42 an
     output second at 2k. Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20FastMultimodalVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price). Its price is not published. Endpoint:
     minimax/nova-video-2.0-fast/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    audio_url: Media | str | None
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        audio_url: File | None = None,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20FastMultimodalVideoToken(ModelInput):
     """Makes a video with seedance-2.0-fast/multimodal-video Token. Its price is not published. Per token; a price
-    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its published
-    parameter list is not complete; other parameters are accepted with a warning."""
+    preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its
+    published parameter list is not complete; other parameters are accepted with a warning."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20FastTextToVideo(ModelInput):
     """Makes a video with seedance-2.0-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
     Endpoint: rhart-video/sparkvideo-2.0-fast/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    web_search: bool = False
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20FastTextToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/nova-video-2.0-fast/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastImageToVideo(ModelInput):
     """Makes a video with seedance-2.0-global-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed
-    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/image-to-video. Not in RunningHub's newest lists; it may
-    still work."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/image-to-video. Not in RunningHub's newest lists; it
+    may still work."""
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastImageToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/eva-video-2.0-fast/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastMultimodalVideo(ModelInput):
     """Makes a video with seedance-2.0-global-fast/multimodal-video. Price: 0.50 to 1.63 CNY per second (listed
-    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video. Not in RunningHub's newest lists; it may
-    still work."""
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video. Not in RunningHub's newest lists;
+    it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastMultimodalVideoLowPrice(ModelInput):
-    """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price). Its price is not published. Endpoint:
-    minimax/eva-video-2.0-fast/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    audio_url: Media | str | None
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        audio_url: File | None = None,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price). Its price is not published.
+    Endpoint: minimax/eva-video-2.0-fast/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
+    prompt: str | None = None
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastTextToVideo(ModelInput):
     """Makes a video with seedance-2.0-global-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed
-    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/text-to-video. Not in RunningHub's newest lists; it may
-    still work."""
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/text-to-video. Not in RunningHub's newest lists; it
+    may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalFastTextToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/eva-video-2.0-fast/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalImageToVideo(ModelInput):
     """Makes a video with seedance-2.0-global/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalImageToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-global Image-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/eva-video-2.0/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalMiniImageToVideo(ModelInput):
     """Makes a video with seedance-2.0-global-mini/image-to-video. Its price is not published. Endpoint:
     bytedance/seedance-2.0-global-mini/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalMiniMultimodalVideo(ModelInput):
     """Makes a video with seedance-2.0-global-mini/multimodal-video. Its price is not published. Endpoint:
     bytedance/seedance-2.0-global-mini/multimodal-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalMiniTextToVideo(ModelInput):
     """Makes a video with seedance-2.0-global-mini/text-to-video. Its price is not published. Endpoint:
     bytedance/seedance-2.0-global-mini/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalMultimodalVideo(ModelInput):
-    """Makes a video with seedance-2.0-global/multimodal-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global/multimodal-video. Not in RunningHub's newest lists; it may still work."""
+    """Makes a video with seedance-2.0-global/multimodal-video. Price: 0.60 to 3.00 CNY per second (listed
+    2026-05-07). Endpoint: bytedance/seedance-2.0-global/multimodal-video. Not in RunningHub's newest lists; it
+    may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalMultimodalVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-global Multimodal Video (Low-Price). Its price is not published. Endpoint:
     minimax/eva-video-2.0/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    audio_url: Media | str | None
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        audio_url: File | None = None,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalTextToVideo(ModelInput):
     """Makes a video with seedance-2.0-global/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
     Endpoint: bytedance/seedance-2.0-global/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalTextToVideoLowPrice(ModelInput):
     """Makes a video with Seedance-2.0-global Text-to-Video (Low-Price). Its price is not published. Endpoint:
     minimax/eva-video-2.0/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalUploadAsset(ModelInput):
     """Answers with text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
     bytedance/seedance-2.0-global/upload-asset. Not in RunningHub's newest lists; it may still work."""
-    asset_type: Literal["Image", "Video"]
+    asset_type: Literal["Image", "Video"] = "Image"
     url: str
-    def __init__(
-        self,
-        *,
-        asset_type: Literal["Image", "Video"] = "Image",
-        url: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class Seedance20GlobalUploadAssetChannelLowPrice(ModelInput):
-    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published. Endpoint:
-    bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still
-    work."""
-    asset_type: Literal["Image", "Video"]
+    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published.
+    Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it
+    may still work."""
+    asset_type: Literal["Image", "Video"] = "Image"
     url: str
-    def __init__(
-        self,
-        *,
-        asset_type: Literal["Image", "Video"] = "Image",
-        url: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class Seedance20ImageToVideo(ModelInput):
-    """Makes a video with seedance-2.0/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07). Endpoint:
-    rhart-video/sparkvideo-2.0/image-to-video."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with seedance-2.0/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    Endpoint: rhart-video/sparkvideo-2.0/image-to-video."""
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20ImageToVideoLowPrice(ModelInput):
-    """Makes a video with Seedance-2.0 Image-to-Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
-    video-2.0/image-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with Seedance-2.0 Image-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0/image-to-video. Not in RunningHub's newest lists; it may still work."""
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20MiniImageToVideo(ModelInput):
     """Makes a video with seedance-2.0-mini/image-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video/sparkvideo-2.0-mini/image-to-video."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20MiniMultimodalVideo(ModelInput):
     """Makes a video with seedance-2.0-mini/multimodal-video. Its price is not published. 2k: 1.02 a second without a
-    reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
-    video/sparkvideo-2.0-mini/multimodal-video."""
+    reference video; with one, another rate and a least number of seconds. Endpoint:
+    rhart-video/sparkvideo-2.0-mini/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]]] = ...
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20MiniTextToVideo(ModelInput):
     """Makes a video with seedance-2.0-mini/text-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
     Endpoint: rhart-video/sparkvideo-2.0-mini/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
-    return_last_frame: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
-        return_last_frame: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    web_search: bool = False
+    return_last_frame: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20MultimodalVideo(ModelInput):
     """Makes a video with seedance-2.0/multimodal-video. Price: from 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output second at
-    2k. Endpoint: rhart-video/sparkvideo-2.0/multimodal-video."""
+    With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output
+    second at 2k. Endpoint: rhart-video/sparkvideo-2.0/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20MultimodalVideoLowPrice(ModelInput):
-    """Makes a video with Seedance-2.0 Multimodal Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
-    video-2.0/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
-    prompt: str | None
-    first_frame_url: Media | str | None
-    last_frame_url: Media | str | None
-    image_urls: list[Media | str] | None
-    video_url: Media | str | None
-    audio_url: Media | str | None
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File | None = None,
-        last_frame_url: File | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        video_url: File | None = None,
-        audio_url: File | None = None,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with Seedance-2.0 Multimodal Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0/multimodal-to-video. Not in RunningHub's newest lists; it may still work."""
+    prompt: str | None = None
+    first_frame_url: Given[File | None, Media | str | None] = ...
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_url: Given[File | None, Media | str | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20TextToVideo(ModelInput):
-    """Makes a video with seedance-2.0/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07). Endpoint:
-    rhart-video/sparkvideo-2.0/text-to-video."""
+    """Makes a video with seedance-2.0/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+    Endpoint: rhart-video/sparkvideo-2.0/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
-    return_last_frame: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
-        return_last_frame: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    web_search: bool = False
+    return_last_frame: bool = False
+    unchecked: Unchecked = ...
 
 class Seedance20TextToVideoLowPrice(ModelInput):
-    """Makes a video with Seedance-2.0 Text-to-Video (Low-Price). Its price is not published. Endpoint: minimax/nova-
-    video-2.0/text-to-video. Not in RunningHub's newest lists; it may still work."""
+    """Makes a video with Seedance-2.0 Text-to-Video (Low-Price). Its price is not published. Endpoint:
+    minimax/nova-video-2.0/text-to-video. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    resolution: Literal["480p", "720p", "1080p"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"]
-    generate_audio: bool
-    watermark: bool
-    seed: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-        generate_audio: bool = False,
-        watermark: bool = False,
-        seed: int = -1,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9"
+    generate_audio: bool = False
+    watermark: bool = False
+    seed: int = -1
+    unchecked: Unchecked = ...
 
 class Seedance20UploadAsset(ModelInput):
-    """Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint: seedance2.0/upload-asset.
-    Not in RunningHub's newest lists; it may still work."""
+    """Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint:
+    seedance2.0/upload-asset. Not in RunningHub's newest lists; it may still work."""
     url: str
-    asset_type: Literal["Image", "Video", "Audio"]
-    name: str | None
-    def __init__(
-        self,
-        *,
-        url: str,
-        asset_type: Literal["Image", "Video", "Audio"] = "Image",
-        name: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    asset_type: Literal["Image", "Video", "Audio"] = "Image"
+    name: str | None = None
+    unchecked: Unchecked = ...
 
 class Seedance20UploadAssetChannelLowPrice(ModelInput):
-    """Makes a video with seedance-2.0/upload-asset-channel-low-price. Its price is not published. Endpoint: rhart-
-    video/sparkvideo-2.0/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still work."""
-    asset_type: Literal["Image", "Video"]
+    """Makes a video with seedance-2.0/upload-asset-channel-low-price. Its price is not published. Endpoint:
+    rhart-video/sparkvideo-2.0/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still
+    work."""
+    asset_type: Literal["Image", "Video"] = "Image"
     url: str
-    def __init__(
-        self,
-        *,
-        asset_type: Literal["Image", "Video"] = "Image",
-        url: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class Seedance25GlobalImageToVideoToken(ModelInput):
     """Makes a video with seedance-2.5-global/image-to-video Token. Its price is not published. Per token; a price
     preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/image-to-video."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    unchecked: Unchecked = ...
 
 class Seedance25GlobalMultimodalVideoToken(ModelInput):
     """Makes a video with seedance-2.5-global/multimodal-video Token. Its price is not published. Per token; a price
     preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]
-    return_last_frame: bool
-    real_person_mode: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    generate_audio: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    omni_reference_task_type: Literal["auto", "reference", "edit", "extend"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
-        return_last_frame: bool = False,
-        real_person_mode: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        generate_audio: bool = True,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        omni_reference_task_type: Literal["auto", "reference", "edit", "extend"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]] = ...
+    return_last_frame: bool = False
+    real_person_mode: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    generate_audio: bool = True
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    omni_reference_task_type: Literal["auto", "reference", "edit", "extend"] = "auto"
+    unchecked: Unchecked = ...
 
 class Seedance25GlobalTextToVideoToken(ModelInput):
     """Makes a video with seedance-2.5-global/text-to-video Token. Its price is not published. Per token; a price
     preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
-    return_last_frame: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
-        return_last_frame: bool = False,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    web_search: bool = False
+    return_last_frame: bool = False
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    unchecked: Unchecked = ...
 
 class Seedance25ImageToVideoToken(ModelInput):
     """Makes a video with seedance-2.5/image-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
     million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
     bytedance/seedance-2.5-token/image-to-video."""
-    prompt: str | None
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    generate_audio: bool
-    ratio: Literal["adaptive"]
-    real_person_mode: bool
-    conversion_slots: list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]
-    return_last_frame: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        generate_audio: bool = True,
-        ratio: Literal["adaptive"] = "adaptive",
-        real_person_mode: bool = True,
-        conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-        return_last_frame: bool = False,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    generate_audio: bool = True
+    ratio: Literal["adaptive"] = "adaptive"
+    real_person_mode: bool = True
+    conversion_slots: Given[Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]], list[Literal["all", "firstFrameUrl", "lastFrameUrl"]]] = ...
+    return_last_frame: bool = False
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    unchecked: Unchecked = ...
 
 class Seedance25MultimodalVideoToken(ModelInput):
-    """Makes a video with seedance-2.5/multimodal-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
-    million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-token/multimodal-video."""
+    """Makes a video with seedance-2.5/multimodal-video Token. Its price is not published. Per token: at 2k 87.5 CNY
+    a million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the
+    price. Endpoint: bytedance/seedance-2.5-token/multimodal-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    image_urls: list[Media | str] | None
-    video_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    conversion_slots: list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]
-    return_last_frame: bool
-    real_person_mode: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    generate_audio: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
-        image_urls: File | Sequence[File] | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
-        return_last_frame: bool = False,
-        real_person_mode: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        generate_audio: bool = True,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    conversion_slots: Given[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]], list[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]]] = ...
+    return_last_frame: bool = False
+    real_person_mode: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    generate_audio: bool = True
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    unchecked: Unchecked = ...
 
 class Seedance25TextToVideoToken(ModelInput):
     """Makes a video with seedance-2.5/text-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
     million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
     bytedance/seedance-2.5-token/text-to-video."""
     prompt: str
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    generate_audio: bool
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    web_search: bool
-    return_last_frame: bool
-    bitrate_mode: Literal["standard", "high"]
-    seed: int
-    output_format: Literal["mp4", "mov"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        generate_audio: bool = True,
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        web_search: bool = False,
-        return_last_frame: bool = False,
-        bitrate_mode: Literal["standard", "high"] = "standard",
-        seed: int = -1,
-        output_format: Literal["mp4", "mov"] = "mp4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    generate_audio: bool = True
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    web_search: bool = False
+    return_last_frame: bool = False
+    bitrate_mode: Literal["standard", "high"] = "standard"
+    seed: int = -1
+    output_format: Literal["mp4", "mov"] = "mp4"
+    unchecked: Unchecked = ...
 
 class SeedanceV15ProImageToVideo(ModelInput):
     """Makes a video with seedance-v1.5-pro-image-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/image-to-video."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    resolution: Literal["480p", "720p", "1080p"]
-    generate_audio: Literal["true", "false"]
-    camera_fixed: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        generate_audio: Literal["true", "false"] = "true",
-        camera_fixed: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive"
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5"
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    generate_audio: Literal["true", "false"] = "true"
+    camera_fixed: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SeedanceV15ProImageToVideoFast(ModelInput):
-    """Makes a video with seedance-v1.5-pro-image-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/image-to-video-fast."""
+    """Makes a video with seedance-v1.5-pro-image-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed
+    2026-05-07). Endpoint: seedance-v1.5-pro/image-to-video-fast."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    resolution: Literal["720p", "1080p"]
-    generate_audio: Literal["true", "false"]
-    camera_fixed: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        generate_audio: Literal["true", "false"] = "true",
-        camera_fixed: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive"
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    generate_audio: Literal["true", "false"] = "true"
+    camera_fixed: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SeedanceV15ProTextToVideo(ModelInput):
     """Makes a video with seedance-v1.5-pro-text-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: seedance-v1.5-pro/text-to-video."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    resolution: Literal["480p", "720p", "1080p"]
-    generate_audio: Literal["true", "false"]
-    camera_fixed: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "3:4",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        generate_audio: Literal["true", "false"] = "true",
-        camera_fixed: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "3:4"
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5"
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    generate_audio: Literal["true", "false"] = "true"
+    camera_fixed: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SeedanceV15ProTextToVideoFast(ModelInput):
-    """Makes a video with seedance-v1.5-pro-text-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/text-to-video-fast."""
+    """Makes a video with seedance-v1.5-pro-text-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed
+    2026-05-07). Endpoint: seedance-v1.5-pro/text-to-video-fast."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"]
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    resolution: Literal["720p", "1080p"]
-    generate_audio: Literal["true", "false"]
-    camera_fixed: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "16:9",
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        generate_audio: Literal["true", "false"] = "true",
-        camera_fixed: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "16:9"
+    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    generate_audio: Literal["true", "false"] = "true"
+    camera_fixed: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SeedanceV1LiteReferenceToVideo(ModelInput):
-    """Makes a video with seedance-v1-lite-reference-to-video. Price: 0.07 to 0.15 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1-lite/reference-to-video."""
+    """Makes a video with seedance-v1-lite-reference-to-video. Price: 0.07 to 0.15 CNY per second (listed
+    2026-05-07). Endpoint: seedance-v1-lite/reference-to-video."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    camera_fixed: Literal["false", "true"]
-    resolution: Literal["720p", "480p"]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-        camera_fixed: Literal["false", "true"] = "false",
-        resolution: Literal["720p", "480p"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5"
+    camera_fixed: Literal["false", "true"] = "false"
+    resolution: Literal["720p", "480p"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"] = "16:9"
+    unchecked: Unchecked = ...
 
 class SeedreamV45ImageToImage(ModelInput):
     """Makes an image with seedream-v4.5/image-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v4.5/image-to-image."""
     prompt: str
-    width: int
-    height: int
-    image_urls: list[Media | str]
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    resolution: Literal["2k", "4k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        image_urls: File | Sequence[File],
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        resolution: Literal["2k", "4k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    resolution: Literal["2k", "4k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV45TextToImage(ModelInput):
     """Makes an image with seedream-v4.5/text-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v4.5/text-to-image."""
     prompt: str
-    width: int
-    height: int
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    resolution: Literal["2k", "4k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        resolution: Literal["2k", "4k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    resolution: Literal["2k", "4k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV4ImageToImage(ModelInput):
     """Makes an image with seedream-v4/image-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v4/image-to-image."""
     prompt: str
-    width: int
-    height: int
-    image_urls: list[Media | str]
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    resolution: Literal["1k", "2k", "4k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        image_urls: File | Sequence[File],
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        resolution: Literal["1k", "2k", "4k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    resolution: Literal["1k", "2k", "4k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV4TextToImage(ModelInput):
     """Makes an image with seedream-v4/text-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v4/text-to-image."""
     prompt: str
-    width: int
-    height: int
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    resolution: Literal["1k", "2k", "4k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        resolution: Literal["1k", "2k", "4k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    resolution: Literal["1k", "2k", "4k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV5LiteImageToImage(ModelInput):
     """Makes an image with seedream-v5-lite/image-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v5-lite/image-to-image."""
     prompt: str
-    width: int
-    height: int
-    image_urls: list[Media | str]
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    resolution: Literal["2k", "3k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        image_urls: File | Sequence[File],
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        resolution: Literal["2k", "3k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    resolution: Literal["2k", "3k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV5LiteTextToImage(ModelInput):
     """Makes an image with seedream-v5-lite/text-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
     seedream-v5-lite/text-to-image."""
     prompt: str
-    width: int
-    height: int
-    sequential_image_generation: Literal["disabled", "auto"]
-    max_images: int
-    tools_type: Literal["web_search"]
-    resolution: Literal["2k", "3k"] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 2048,
-        height: int = 2048,
-        sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-        max_images: int = 1,
-        tools_type: Literal["web_search"] = "web_search",
-        resolution: Literal["2k", "3k"] | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 2048
+    height: int = 2048
+    sequential_image_generation: Literal["disabled", "auto"] = "disabled"
+    max_images: int = 1
+    tools_type: Literal["web_search"] = "web_search"
+    resolution: Literal["2k", "3k"] | None = None
+    unchecked: Unchecked = ...
 
 class SeedreamV5ProImageToImage(ModelInput):
-    """Makes an image with seedream-v5-pro/image-to-image. Its price is not published. The official price file could not
-    express it. Endpoint: seedream-v5-pro/image-to-image."""
+    """Makes an image with seedream-v5-pro/image-to-image. Its price is not published. The official price file could
+    not express it. Endpoint: seedream-v5-pro/image-to-image."""
     prompt: str
-    width: int
-    height: int
-    image_urls: list[Media | str]
-    resolution: Literal["1k", "2k"]
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        image_urls: File | Sequence[File],
-        resolution: Literal["1k", "2k"] = "2k",
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    resolution: Literal["1k", "2k"] = "2k"
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class SeedreamV5ProLayerDecomposition(ModelInput):
     """Makes an image with seedream-v5-pro/layer-decomposition. Its price is not published. Endpoint:
     seedream-v5-pro/layer-decomposition."""
-    image_url: Media | str
-    prompt: str | None
-    resolution: Literal["auto", "1k", "1.5k", "2k"] | None
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str | None = None,
-        resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    prompt: str | None = None
+    resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class SeedreamV5ProTextToImage(ModelInput):
-    """Makes an image with seedream-v5-pro/text-to-image. Its price is not published. The official price file could not
-    express it. Endpoint: seedream-v5-pro/text-to-image."""
+    """Makes an image with seedream-v5-pro/text-to-image. Its price is not published. The official price file could
+    not express it. Endpoint: seedream-v5-pro/text-to-image."""
     prompt: str
-    width: int
-    height: int
-    resolution: Literal["1k", "2k"]
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        resolution: Literal["1k", "2k"] = "2k",
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    resolution: Literal["1k", "2k"] = "2k"
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class SkyreelsV3ReferenceToVideo(ModelInput):
     """Makes a video with skyreels-v3/reference-to-video. Price: 0.25 CNY per second (listed 2026-09-13). Endpoint:
     skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: int = 5,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 5
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    unchecked: Unchecked = ...
 
 class SkyreelsV3ShotSwitchingVideoExtension(ModelInput):
     """Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/shot-switching-video-extension. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    Endpoint: skyreels-v3/shot-switching-video-extension. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    duration: int
-    cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        duration: int = 5,
-        cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"] = "Auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    duration: int = 5
+    cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"] = "Auto"
+    unchecked: Unchecked = ...
 
 class SkyreelsV3SingleShotVideoExtension(ModelInput):
     """Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/single-shot-video-extension. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: skyreels-v3/single-shot-video-extension. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        duration: int = 5,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    duration: int = 5
+    unchecked: Unchecked = ...
 
 class SkyreelsV3VideoRestyling(ModelInput):
     """Makes a video with skyreels-v3/video-restyling. Price: 0.28 CNY per second (listed 2026-09-13). Endpoint:
     skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may need a key from
     runninghub.ai."""
-    video_url: Media | str
+    video_url: Given[File, Media | str]
     style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"],
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class SkyreelsV4ImageToVideo(ModelInput):
-    """Makes a video with skyreels-v4/image-to-video. Its price is not published. Endpoint: skyreels-v4/image-to-video.
-    Deprecated; use skyreels-v4/image-to-video-std."""
+    """Makes a video with skyreels-v4/image-to-video. Its price is not published. Endpoint:
+    skyreels-v4/image-to-video. Deprecated; use skyreels-v4/image-to-video-std."""
     prompt: str
-    first_frame_image_url: Media | str
-    sound: bool
-    duration: int
-    mode: Literal["std"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_frame_image_url: File,
-        sound: bool = False,
-        duration: int = 5,
-        mode: Literal["std"] = "std",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_frame_image_url: Given[File, Media | str]
+    sound: bool = False
+    duration: int = 5
+    mode: Literal["std"] = "std"
+    unchecked: Unchecked = ...
 
 class SkyreelsV4ImageToVideoFast(ModelInput):
-    """Makes a video with skyreels-v4/image-to-video-fast. Its price is not published. A page of 2026-06-18 shows prices
-    from 0.28 a second. Endpoint: skyreels-v4/image-to-video-fast."""
+    """Makes a video with skyreels-v4/image-to-video-fast. Its price is not published. A page of 2026-06-18 shows
+    prices from 0.28 a second. Endpoint: skyreels-v4/image-to-video-fast."""
     prompt: str
-    first_image_url: Media | str
-    duration: int
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        duration: int = 5,
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    duration: int = 5
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    unchecked: Unchecked = ...
 
 class SkyreelsV4ImageToVideoStd(ModelInput):
-    """Makes a video with skyreels-v4/image-to-video-std. Its price is not published. Endpoint: skyreels-v4/image-to-
-    video-std."""
+    """Makes a video with skyreels-v4/image-to-video-std. Its price is not published. Endpoint:
+    skyreels-v4/image-to-video-std."""
     prompt: str
-    first_image_url: Media | str
-    sound: bool
-    duration: int
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        sound: bool = True,
-        duration: int = 5,
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    sound: bool = True
+    duration: int = 5
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    unchecked: Unchecked = ...
 
 class SkyreelsV4OmniReference(ModelInput):
     """Makes a video with skyreels-v4/omni-reference. Price: 0.01 CNY per call (listed 2026-05-07). Endpoint:
     skyreels-v4/omni-reference. Not in RunningHub's newest lists; it may still work."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    duration: int
-    sound: bool
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    ref_images: list[dict[str, Any]] | None
-    ref_videos: dict[str, Any] | list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        duration: int = 5,
-        sound: bool = False,
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-        ref_videos: Mapping[str, Any] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    duration: int = 5
+    sound: bool = False
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    ref_images: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    ref_videos: Given[Mapping[str, Any] | str | None, dict[str, Any] | list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class SkyreelsV4OmniReferenceFast(ModelInput):
     """Makes a video with skyreels-v4/omni-reference-fast. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
     skyreels-v4/omni-reference-fast."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    duration: int
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    ref_images: list[dict[str, Any]] | None
-    ref_videos: dict[str, Any] | list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        duration: int = 5,
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-        ref_videos: Mapping[str, Any] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    duration: int = 5
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    ref_images: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    ref_videos: Given[Mapping[str, Any] | str | None, dict[str, Any] | list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class SkyreelsV4OmniReferenceStd(ModelInput):
     """Makes a video with skyreels-v4/omni-reference-std. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
     skyreels-v4/omni-reference-std."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    duration: int
-    sound: bool
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    ref_images: list[dict[str, Any]] | None
-    ref_videos: dict[str, Any] | list[dict[str, Any]] | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        duration: int = 5,
-        sound: bool = True,
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-        ref_videos: Mapping[str, Any] | str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    duration: int = 5
+    sound: bool = True
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    ref_images: Given[Sequence[Mapping[str, Any]] | str | None, list[dict[str, Any]] | None] = ...
+    ref_videos: Given[Mapping[str, Any] | str | None, dict[str, Any] | list[dict[str, Any]] | None] = ...
+    unchecked: Unchecked = ...
 
 class SkyreelsV4TextToVideo(ModelInput):
     """Makes a video with skyreels-v4/text-to-video. Its price is not published. Endpoint: skyreels-v4/text-to-video.
     Deprecated; use skyreels-v4/text-to-video-std."""
     prompt: str
-    sound: bool
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    mode: Literal["std"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        sound: bool = False,
-        duration: int = 5,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        mode: Literal["std"] = "std",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    sound: bool = False
+    duration: int = 5
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    mode: Literal["std"] = "std"
+    unchecked: Unchecked = ...
 
 class SkyreelsV4TextToVideoFast(ModelInput):
-    """Makes a video with skyreels-v4/text-to-video-fast. Its price is not published. A page of 2026-06-18 shows prices
-    from 0.28 a second. Endpoint: skyreels-v4/text-to-video-fast."""
+    """Makes a video with skyreels-v4/text-to-video-fast. Its price is not published. A page of 2026-06-18 shows
+    prices from 0.28 a second. Endpoint: skyreels-v4/text-to-video-fast."""
     prompt: str
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: int = 5,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: int = 5
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    unchecked: Unchecked = ...
 
 class SkyreelsV4TextToVideoStd(ModelInput):
-    """Makes a video with skyreels-v4/text-to-video-std. Its price is not published. Endpoint: skyreels-v4/text-to-
-    video-std."""
+    """Makes a video with skyreels-v4/text-to-video-std. Its price is not published. Endpoint:
+    skyreels-v4/text-to-video-std."""
     prompt: str
-    sound: bool
-    duration: int
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    prompt_optimizer: bool
-    resolution: Literal["480p", "720p", "1080p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        sound: bool = True,
-        duration: int = 5,
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        prompt_optimizer: bool = True,
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    sound: bool = True
+    duration: int = 5
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    prompt_optimizer: bool = True
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoAsynChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    image_url: Media | str
-    duration: Literal["10", "15"]
-    aspect_ratio: Literal["9:16", "16:9"]
-    prompt: str | None
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        duration: Literal["10", "15"] = "10",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        prompt: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    duration: Literal["10", "15"] = "10"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    prompt: str | None = None
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    duration: Literal["10", "15"]
-    aspect_ratio: Literal["9:16", "16:9"]
+    Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    duration: Literal["10", "15"] = "10"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
     prompt: str
-    storyboard: bool
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        duration: Literal["10", "15"] = "10",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        prompt: str,
-        storyboard: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    storyboard: bool = False
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoOfficialStable(ModelInput):
-    """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed
+    2026-05-07). Endpoint: rhart-video-s-official/image-to-video. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
     prompt: str
-    duration: Literal["4", "8", "12"]
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["4", "8", "12"] = "4",
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["4", "8", "12"] = "4"
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoProChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["15", "25"]
-    aspect_ratio: Literal["9:16", "16:9"]
-    storyboard: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["15", "25"] = "15",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        storyboard: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["15", "25"] = "15"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    storyboard: bool = False
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoProOfficialStable(ModelInput):
     """Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second (listed
-    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
     prompt: str
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["4", "8", "12", "16", "20"]
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        resolution: Literal["720p", "1080p"] = "720p",
-        duration: Literal["4", "8", "12", "16", "20"] = "4",
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["720p", "1080p"] = "720p"
+    duration: Literal["4", "8", "12", "16", "20"] = "4"
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class Sora2ImageToVideoRealisticOfficialStable(ModelInput):
     """Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The public pages of runninghub.cn do
+    not list it; it may need a key from runninghub.ai."""
     prompt: str
-    duration: Literal["4", "8", "12"]
-    image_url: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["4", "8", "12"] = "4",
-        image_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["4", "8", "12"] = "4"
+    image_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class Sora2TextToVideoChannelLowPrice(ModelInput):
     """Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    duration: Literal["10", "15"]
+    Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    duration: Literal["10", "15"] = "10"
     prompt: str
-    aspect_ratio: Literal["9:16", "16:9"]
-    storyboard: bool
-    def __init__(
-        self,
-        *,
-        duration: Literal["10", "15"] = "10",
-        prompt: str,
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        storyboard: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    storyboard: bool = False
+    unchecked: Unchecked = ...
 
 class Sora2TextToVideoOfficialStable(ModelInput):
     """Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may need
+    a key from runninghub.ai."""
     prompt: str
-    size: Literal["720x1280", "1280x720"]
-    duration: Literal["4", "8", "12"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        size: Literal["720x1280", "1280x720"] = "720x1280",
-        duration: Literal["4", "8", "12"] = "4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    size: Literal["720x1280", "1280x720"] = "720x1280"
+    duration: Literal["4", "8", "12"] = "4"
+    unchecked: Unchecked = ...
 
 class Sora2TextToVideoProChannelLowPrice(ModelInput):
     """Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
     prompt: str
-    duration: Literal["15", "25"]
-    aspect_ratio: Literal["9:16", "16:9"]
-    storyboard: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: Literal["15", "25"] = "15",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        storyboard: bool = False,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["15", "25"] = "15"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    storyboard: bool = False
+    unchecked: Unchecked = ...
 
 class Sora2TextToVideoProOfficialStable(ModelInput):
     """Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second (listed
-    2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
     prompt: str
-    size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"]
-    duration: Literal["4", "8", "12", "16", "20"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280",
-        duration: Literal["4", "8", "12", "16", "20"] = "12",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280"
+    duration: Literal["4", "8", "12", "16", "20"] = "12"
+    unchecked: Unchecked = ...
 
 class SoraUploadCharacterChannelLowPrice(ModelInput):
     """Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    video_url: Media | str
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    video_url: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class SoraUploadCharacterOfficial(ModelInput):
-    """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    video_url: Media | str
+    """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    video_url: Given[File, Media | str]
     name: str
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        name: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class StephenChowIPVideoGenFastSeedance20Fast(ModelInput):
     """Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast). Its price is not published. 2k: 1.52 a
-    second without a reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
-    video/sparkvideo-2.0/multimodal-video-star-fast."""
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"]
-    image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
-        image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    second without a reference video; with one, another rate and a least number of seconds. Endpoint:
+    rhart-video/sparkvideo-2.0/multimodal-video-star-fast."""
+    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49"
+    image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class StephenChowIPVideoGenSeedance20(ModelInput):
-    """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0). Its price is not published. 2k: 1.74 a second without
-    a reference video; with one, another rate and a least number of seconds. Endpoint: rhart-
-    video/sparkvideo-2.0/multimodal-video-star."""
-    resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"]
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"]
-    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"]
-    image_url: Media | str | None
-    def __init__(
-        self,
-        *,
-        resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"] = "720p",
-        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-        template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
-        image_url: File | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0). Its price is not published. 2k: 1.74 a second
+    without a reference video; with one, another rate and a least number of seconds. Endpoint:
+    rhart-video/sparkvideo-2.0/multimodal-video-star."""
+    resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"] = "720p"
+    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive"
+    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49"
+    image_url: Given[File | None, Media | str | None] = ...
+    unchecked: Unchecked = ...
 
 class SunoCustomV45(ModelInput):
-    """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     title: str
     prompt: str
     tags: str
-    def __init__(
-        self,
-        *,
-        title: str,
-        prompt: str,
-        tags: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class SunoCustomV5(ModelInput):
-    """Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     title: str
     prompt: str
     tags: str
-    def __init__(
-        self,
-        *,
-        title: str,
-        prompt: str,
-        tags: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class SunoCustomV55(ModelInput):
-    """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     title: str
     prompt: str
     tags: str
-    def __init__(
-        self,
-        *,
-        title: str,
-        prompt: str,
-        tags: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class SunoLyrics(ModelInput):
-    """Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint: rhart-audio/suno/lyrics.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     prompt: str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    unchecked: Unchecked = ...
 
 class SunoSingleV45(ModelInput):
-    """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    title: str | None
+    """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    title: str | None = None
     description: str
-    make_instrumental: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        title: str | None = None,
-        description: str,
-        make_instrumental: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    make_instrumental: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SunoSingleV5(ModelInput):
-    """Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    title: str | None
+    """Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    title: str | None = None
     description: str
-    make_instrumental: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        title: str | None = None,
-        description: str,
-        make_instrumental: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    make_instrumental: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class SunoSingleV55(ModelInput):
-    """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint: rhart-
-    audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    title: str | None
+    """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    title: str | None = None
     description: str
-    make_instrumental: Literal["false", "true"]
-    def __init__(
-        self,
-        *,
-        title: str | None = None,
-        description: str,
-        make_instrumental: Literal["false", "true"] = "false",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    make_instrumental: Literal["false", "true"] = "false"
+    unchecked: Unchecked = ...
 
 class TopazlabsImageGigapixelArtAndCgi(ModelInput):
-    """Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint: topazlabs/image-
-    gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
-    crop_to_fill: bool
-    deblur_strength: float
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_strength: float
-    face_enhancement_creativity: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-        crop_to_fill: bool = False,
-        deblur_strength: float = 0.5,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = False,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement_creativity: float = 0.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint:
+    topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg"
+    crop_to_fill: bool = False
+    deblur_strength: float = 0.5
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = False
+    face_enhancement_strength: float = 0.8
+    face_enhancement_creativity: float = 0.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageGigapixelHighFidelity2(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-high-fidelity-2. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png"]
-    crop_to_fill: bool
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_strength: float
-    face_enhancement_creativity: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-        crop_to_fill: bool = False,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = False,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement_creativity: float = 0.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg"
+    crop_to_fill: bool = False
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = False
+    face_enhancement_strength: float = 0.8
+    face_enhancement_creativity: float = 0.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageGigapixelLowResolution2(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-low-resolution-2. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
-    crop_to_fill: bool
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_strength: float
-    face_enhancement_creativity: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-        crop_to_fill: bool = False,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = False,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement_creativity: float = 0.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg"
+    crop_to_fill: bool = False
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = False
+    face_enhancement_strength: float = 0.8
+    face_enhancement_creativity: float = 0.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageGigapixelStandard2(ModelInput):
-    """Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint: topazlabs/image-
-    gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
-    crop_to_fill: bool
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_strength: float
-    face_enhancement_creativity: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-        crop_to_fill: bool = False,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = False,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement_creativity: float = 0.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint:
+    topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg"
+    crop_to_fill: bool = False
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = False
+    face_enhancement_strength: float = 0.8
+    face_enhancement_creativity: float = 0.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageGigapixelTextAndShapes(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-text-and-shapes. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"]
-    crop_to_fill: bool
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_strength: float
-    face_enhancement_creativity: float
-    deblur_strength: float
-    decompression_strength: float
-    denoise_strength: float
-    opacity: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-        crop_to_fill: bool = False,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = False,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement_creativity: float = 0.0,
-        deblur_strength: float = 0.5,
-        decompression_strength: float = 0.5,
-        denoise_strength: float = 0.5,
-        opacity: float = 1.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg"
+    crop_to_fill: bool = False
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = False
+    face_enhancement_strength: float = 0.8
+    face_enhancement_creativity: float = 0.0
+    deblur_strength: float = 0.5
+    decompression_strength: float = 0.5
+    denoise_strength: float = 0.5
+    opacity: float = 1.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleCgi(ModelInput):
-    """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07). Endpoint:
-    topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    scale: Literal["2x", "4x", "6x"]
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        scale: Literal["2x", "4x", "6x"] = "2x",
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+    Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    scale: Literal["2x", "4x", "6x"] = "2x"
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = True
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleDetailFaces(ModelInput):
-    """Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint: topazlabs/image-
-    upscale-detail-faces. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    crop_to_fill: bool
-    output_format: Literal["jpeg", "jpg", "png"]
-    detail_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        crop_to_fill: bool = False,
-        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-        detail_strength: float = 6.0,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint:
+    topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    crop_to_fill: bool = False
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg"
+    detail_strength: float = 6.0
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleHighFidelityV2(ModelInput):
     """Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call (listed
-    2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
-    image_url: Media | str
-    scale: Literal["2x", "4x", "6x"]
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        scale: Literal["2x", "4x", "6x"] = "2x",
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    scale: Literal["2x", "4x", "6x"] = "2x"
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = True
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleHighFidelityV3(ModelInput):
     """Makes an image with topazlabs-image-upscale-high-fidelity-v3. Its price is not published. Endpoint:
-    topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    image_url: Media | str
-    opacity: float
-    recovery_strength: float
-    strength: float
-    fix_compression: float
-    denoise: float
-    sharpen: float
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    face_enhancement: bool
-    crop_to_fill: bool
-    output_width: int
-    output_height: int
-    output_format: Literal["jpeg", "jpg", "png"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        opacity: float = 1.0,
-        recovery_strength: float = 1.0,
-        strength: float = 0.25,
-        fix_compression: float = 0.0,
-        denoise: float = 0.0,
-        sharpen: float = 0.0,
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        face_enhancement: bool = False,
-        crop_to_fill: bool = False,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    opacity: float = 1.0
+    recovery_strength: float = 1.0
+    strength: float = 0.25
+    fix_compression: float = 0.0
+    denoise: float = 0.0
+    sharpen: float = 0.0
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    face_enhancement: bool = False
+    crop_to_fill: bool = False
+    output_width: int = 1920
+    output_height: int = 1080
+    output_format: Literal["jpeg", "jpg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleLowResolutionV2(ModelInput):
     """Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call (listed
-    2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
-    image_url: Media | str
-    scale: Literal["2x", "4x", "6x"]
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        scale: Literal["2x", "4x", "6x"] = "2x",
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    scale: Literal["2x", "4x", "6x"] = "2x"
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = True
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleStandardV2(ModelInput):
     """Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    image_url: Media | str
-    scale: Literal["2x", "4x", "6x"]
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        scale: Literal["2x", "4x", "6x"] = "2x",
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    scale: Literal["2x", "4x", "6x"] = "2x"
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = True
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleTextRefine(ModelInput):
     """Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    image_url: Media | str
-    scale: Literal["2x", "4x", "6x"]
-    subject_detection: Literal["All", "Foreground", "Background"]
-    face_enhancement: bool
-    face_enhancement_creativity: float
-    face_enhancement_strength: float
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        scale: Literal["2x", "4x", "6x"] = "2x",
-        subject_detection: Literal["All", "Foreground", "Background"] = "All",
-        face_enhancement: bool = True,
-        face_enhancement_creativity: float = 0.0,
-        face_enhancement_strength: float = 0.8,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may need a
+    key from runninghub.ai."""
+    image_url: Given[File, Media | str]
+    scale: Literal["2x", "4x", "6x"] = "2x"
+    subject_detection: Literal["All", "Foreground", "Background"] = "All"
+    face_enhancement: bool = True
+    face_enhancement_creativity: float = 0.0
+    face_enhancement_strength: float = 0.8
+    unchecked: Unchecked = ...
 
 class TopazlabsImageUpscaleTransparent(ModelInput):
-    """Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint: topazlabs/image-
-    upscale-transparent. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    image_url: Media | str
-    output_width: int
-    output_height: int
-    crop_to_fill: bool
-    output_format: Literal["png"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        output_width: int = 1920,
-        output_height: int = 1080,
-        crop_to_fill: bool = False,
-        output_format: Literal["png"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint:
+    topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    image_url: Given[File, Media | str]
+    output_width: int = 1920
+    output_height: int = 1080
+    crop_to_fill: bool = False
+    output_format: Literal["png"] = "png"
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoAstra(ModelInput):
-    """Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    output_width: int
-    output_height: int
-    model_: Literal["ast-2"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        output_width: int = 1280,
-        output_height: int = 720,
-        model_: Literal["ast-2"] = "ast-2",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    video_url: Given[File, Media | str]
+    output_width: int = 1280
+    output_height: int = 720
+    model_: Literal["ast-2"] = "ast-2"
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoDenoise(ModelInput):
     """Makes a video with topazlabs-video-denoise. Its price is not published. Endpoint: topazlabs/video-denoise. The
     public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    output_width: int
-    output_height: int
-    model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        output_width: int = 1280,
-        output_height: int = 720,
-        model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    output_width: int = 1280
+    output_height: int = 720
+    model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3"
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoFrameInterpolation(ModelInput):
-    """Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint: topazlabs/video-
-    frame-interpolation. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    output_width: int
-    output_height: int
-    model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"]
-    output_frame_rate: int
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        output_width: int = 1280,
-        output_height: int = 720,
-        model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
-        output_frame_rate: int = 60,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint:
+    topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    video_url: Given[File, Media | str]
+    output_width: int = 1280
+    output_height: int = 720
+    model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8"
+    output_frame_rate: int = 60
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoProteus(ModelInput):
     """Makes a video with topazlabs-video-proteus. Its price is not published. Endpoint: topazlabs/video-proteus. The
     public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    output_width: int
-    output_height: int
-    model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        output_width: int = 1280,
-        output_height: int = 720,
-        model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    output_width: int = 1280
+    output_height: int = 720
+    model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4"
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoStarlight(ModelInput):
     """Makes a video with topazlabs-video-starlight. Its price is not published. Endpoint: topazlabs/video-starlight.
     The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    output_width: int
-    output_height: int
-    model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        output_width: int = 1280,
-        output_height: int = 720,
-        model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    output_width: int = 1280
+    output_height: int = 720
+    model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5"
+    unchecked: Unchecked = ...
 
 class TopazlabsVideoUpscale(ModelInput):
     """Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second (listed 2026-05-07). Endpoint:
-    topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
-    video_url: Media | str
-    target_resolution: Literal["720p", "1080p", "4k"]
-    target_fps: Literal["30", "60"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        target_resolution: Literal["720p", "1080p", "4k"] = "1080p",
-        target_fps: Literal["30", "60"] = "30",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
+    video_url: Given[File, Media | str]
+    target_resolution: Literal["720p", "1080p", "4k"] = "1080p"
+    target_fps: Literal["30", "60"] = "30"
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ2Pro(ModelInput):
     """Makes a video with Vidu-image-to-video-q2-pro. Price: 0.18 to 4.16 CNY per call (listed 2026-05-07). Endpoint:
     vidu/image-to-video-q2-pro."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ2ProFast(ModelInput):
     """Makes a video with Vidu-image-to-video-q2-pro-fast. Price: 0.18 to 1.16 CNY per call (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q2-pro-fast."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    resolution: Literal["720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ2Turbo(ModelInput):
-    """Makes a video with Vidu-image-to-video-q2-turbo. Price: 0.13 to 2.73 CNY per call (listed 2026-05-07). Endpoint:
-    vidu/image-to-video-q2-turbo."""
+    """Makes a video with Vidu-image-to-video-q2-turbo. Price: 0.13 to 2.73 CNY per call (listed 2026-05-07).
+    Endpoint: vidu/image-to-video-q2-turbo."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ3Pro(ModelInput):
-    """Makes a video with Vidu-image-to-video-q3-pro. Price: 0.31 to 1.09 CNY per second (listed 2026-05-07). Endpoint:
-    vidu/image-to-video-q3-pro."""
+    """Makes a video with Vidu-image-to-video-q3-pro. Price: 0.31 to 1.09 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/image-to-video-q3-pro."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["360p", "540p", "720p", "1080p", "2k"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["360p", "540p", "720p", "1080p", "2k"] = "720p",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["360p", "540p", "720p", "1080p", "2k"] = "720p"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ3ProFast(ModelInput):
     """Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    prompt: str | None
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["720p", "1080p"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
+    prompt: str | None = None
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduImageToVideoQ3Turbo(ModelInput):
     """Makes a video with Vidu-image-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
     Endpoint: vidu/image-to-video-q3-turbo."""
     prompt: str
-    image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["540p", "720p", "1080p"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ2(ModelInput):
     """Makes a video with Vidu-reference-to-video-q2. Price: 0.33 to 3.61 CNY per call (listed 2026-05-07). Endpoint:
     vidu/reference-to-video-q2."""
     prompt: str
-    image_urls: list[Media | str]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"]
-    resolution: Literal["540p", "720p", "1080p"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "3:4",
-        resolution: Literal["540p", "720p", "1080p"] = "1080p",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "3:4"
+    resolution: Literal["540p", "720p", "1080p"] = "1080p"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ2Pro(ModelInput):
     """Makes a video with Vidu-reference-to-video-q2-pro. Price: 0.44 to 3.83 CNY per call (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q2-pro."""
     prompt: str
-    image_urls: list[Media | str] | None
-    videos: list[Media | str] | None
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"]
-    resolution: Literal["540p", "720p", "1080p"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File] | None = None,
-        videos: File | Sequence[File] | None = None,
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    videos: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ3(ModelInput):
-    """Makes a video with Vidu-reference-to-video-q3. Price: 0.22 to 0.55 CNY per second (listed 2026-05-07). Endpoint:
-    vidu/reference-to-video-q3."""
+    """Makes a video with Vidu-reference-to-video-q3. Price: 0.22 to 0.55 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/reference-to-video-q3."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: int
-    resolution: Literal["540p", "720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
-    audio: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: int = 5,
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-        audio: Literal["true", "false"] = "true",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 5
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9"
+    audio: Literal["true", "false"] = "true"
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ3Ad(ModelInput):
     """Makes a video with Vidu-reference-to-video-q3-ad. Price: 0.61 to 0.74 CNY per second (listed 2026-09-13).
     Endpoint: vidu/reference-to-video-q3-ad."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: int
-    resolution: Literal["720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
-    audio: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: int = 5,
-        resolution: Literal["720p", "1080p"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-        audio: Literal["true", "false"] = "true",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 5
+    resolution: Literal["720p", "1080p"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9"
+    audio: Literal["true", "false"] = "true"
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ3Drama(ModelInput):
     """Makes a video with Vidu-reference-to-video-q3-drama. Price: 0.69 CNY per second (listed 2026-09-13). Endpoint:
     vidu/reference-to-video-q3-drama."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: int
-    resolution: Literal["1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
-    audio: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: int = 8,
-        resolution: Literal["1080p"] = "1080p",
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-        audio: Literal["true", "false"] = "true",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 8
+    resolution: Literal["1080p"] = "1080p"
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9"
+    audio: Literal["true", "false"] = "true"
+    unchecked: Unchecked = ...
 
 class ViduReferenceToVideoQ3Mix(ModelInput):
     """Makes a video with Vidu-reference-to-video-q3-mix. Price: 0.55 to 0.66 CNY per second (listed 2026-05-07).
     Endpoint: vidu/reference-to-video-q3-mix."""
     prompt: str
-    image_urls: list[Media | str]
-    duration: int
-    resolution: Literal["720p", "1080p"]
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"]
-    audio: Literal["true", "false"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        duration: int = 5,
-        resolution: Literal["720p", "1080p"] = "720p",
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-        audio: Literal["true", "false"] = "true",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 5
+    resolution: Literal["720p", "1080p"] = "720p"
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9"
+    audio: Literal["true", "false"] = "true"
+    unchecked: Unchecked = ...
 
 class ViduShortPlayQ3Ad(ModelInput):
     """Makes a video with vidu/short-play-q3-ad. Its price is not published. Endpoint: vidu/short-play-q3-ad. Its
     published parameter list is not complete; other parameters are accepted with a warning."""
     script_name: str
     script_content: str
-    resolution: Literal["1080p"]
-    aspect_ratio: Literal["9:16", "16:9"]
-    assets: list[dict[str, Any]]
-    def __init__(
-        self,
-        *,
-        script_name: str,
-        script_content: str,
-        resolution: Literal["1080p"] = "1080p",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        assets: Sequence[Mapping[str, Any]] | str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    resolution: Literal["1080p"] = "1080p"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    assets: Given[Sequence[Mapping[str, Any]] | str, list[dict[str, Any]]]
+    unchecked: Unchecked = ...
 
 class ViduShortPlayQ3Drama(ModelInput):
-    """Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama. Its
-    published parameter list is not complete; other parameters are accepted with a warning."""
+    """Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama.
+    Its published parameter list is not complete; other parameters are accepted with a warning."""
     script_name: str
     script_content: str
-    upload_image_url: Media | str | None
-    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    resolution: Literal["1080p"]
-    aspect_ratio: Literal["9:16", "16:9"]
-    style: str | None
-    placement: Literal["upload", "panorama", "step"]
-    assets: list[dict[str, Any]]
-    def __init__(
-        self,
-        *,
-        script_name: str,
-        script_content: str,
-        upload_image_url: File | None = None,
-        duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        resolution: Literal["1080p"] = "1080p",
-        aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-        style: str | None = None,
-        placement: Literal["upload", "panorama", "step"] = "upload",
-        assets: Sequence[Mapping[str, Any]] | str,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    upload_image_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    resolution: Literal["1080p"] = "1080p"
+    aspect_ratio: Literal["9:16", "16:9"] = "9:16"
+    style: str | None = None
+    placement: Literal["upload", "panorama", "step"] = "upload"
+    assets: Given[Sequence[Mapping[str, Any]] | str, list[dict[str, Any]]]
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ2Pro(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q2-pro. Price: 0.18 to 3.50 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-pro."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ2ProFast(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q2-pro-fast. Price: 0.18 to 0.98 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-pro-fast."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"]
-    resolution: Literal["720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ2Turbo(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q2-turbo. Price: 0.13 to 2.30 CNY per call (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q2-turbo."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    bgm: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        bgm: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    bgm: bool = True
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ3Pro(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q3-pro."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ3ProFast(ModelInput):
-    """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
-    prompt: str | None
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["720p", "1080p"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["720p", "1080p"] = "720p",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed
+    2026-05-07). Endpoint: vidu/start-end-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
+    prompt: str | None = None
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["720p", "1080p"] = "720p"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduStartEndToVideoQ3Turbo(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
     Endpoint: vidu/start-end-to-video-q3-turbo."""
     prompt: str
-    first_image_url: Media | str
-    last_image_url: Media | str
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        first_image_url: File,
-        last_image_url: File,
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduTextToVideoQ2(ModelInput):
     """Makes a video with Vidu-text-to-video-q2. Price: 0.22 to 2.41 CNY per call (listed 2026-05-07). Endpoint:
     vidu/text-to-video."""
     prompt: str
-    style: Literal["general", "anime"]
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
-    resolution: Literal["540p", "720p", "1080p"]
-    movement_amplitude: Literal["auto", "small", "medium", "large"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        style: Literal["general", "anime"] = "general",
-        aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    style: Literal["general", "anime"] = "general"
+    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    unchecked: Unchecked = ...
 
 class ViduTextToVideoQ3Pro(ModelInput):
-    """Makes a video with Vidu-text-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07). Endpoint:
-    vidu/text-to-video-q3-pro."""
+    """Makes a video with Vidu-text-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/text-to-video-q3-pro."""
     prompt: str
-    style: Literal["general", "anime"]
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
-    resolution: Literal["360p", "540p", "720p", "1080p"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        style: Literal["general", "anime"] = "general",
-        aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-        resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    style: Literal["general", "anime"] = "general"
+    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9"
+    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduTextToVideoQ3ProFast(ModelInput):
     """Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"]
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9",
-        resolution: Literal["720p", "1080p"] = "720p",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9"
+    resolution: Literal["720p", "1080p"] = "720p"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class ViduTextToVideoQ3Turbo(ModelInput):
-    """Makes a video with Vidu-text-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07). Endpoint:
-    vidu/text-to-video-q3-turbo."""
+    """Makes a video with Vidu-text-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+    Endpoint: vidu/text-to-video-q3-turbo."""
     prompt: str
-    style: Literal["general", "anime"]
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"]
-    resolution: Literal["540p", "720p", "1080p"]
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        style: Literal["general", "anime"] = "general",
-        aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-        resolution: Literal["540p", "720p", "1080p"] = "720p",
-        duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    style: Literal["general", "anime"] = "general"
+    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9"
+    resolution: Literal["540p", "720p", "1080p"] = "720p"
+    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class VolcDramaSerialVideoTranslate(ModelInput):
-    """Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint: volc-drama/serial-
-    video-translate. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    """Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint:
+    volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may need a key from
+    runninghub.ai."""
     project_name: str
-    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
-    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
-    translation_model: Literal["basic", "advanced"]
-    is_dub: bool
-    ai_remove_type: Literal["0", "1", "2"]
-    need_video_speed: bool
-    target_style_map: str | None
-    dub_voice_mode: Literal["0", "1"]
-    subtitle_output_mode: Literal["target", "bilingual"]
-    arrange_ment: Literal["0", "1"]
-    manual_style: str | None
-    def __init__(
-        self,
-        *,
-        project_name: str,
-        source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
-        target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
-        translation_model: Literal["basic", "advanced"] = "advanced",
-        is_dub: bool = False,
-        ai_remove_type: Literal["0", "1", "2"] = "2",
-        need_video_speed: bool = False,
-        target_style_map: str | None = None,
-        dub_voice_mode: Literal["0", "1"] = "0",
-        subtitle_output_mode: Literal["target", "bilingual"] = "target",
-        arrange_ment: Literal["0", "1"] = "0",
-        manual_style: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en"
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh"
+    translation_model: Literal["basic", "advanced"] = "advanced"
+    is_dub: bool = False
+    ai_remove_type: Literal["0", "1", "2"] = "2"
+    need_video_speed: bool = False
+    target_style_map: str | None = None
+    dub_voice_mode: Literal["0", "1"] = "0"
+    subtitle_output_mode: Literal["target", "bilingual"] = "target"
+    arrange_ment: Literal["0", "1"] = "0"
+    manual_style: str | None = None
+    unchecked: Unchecked = ...
 
 class VolcDramaVideoTranslate(ModelInput):
-    """Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0, taken
-    as a placeholder. Endpoint: volc-drama/video-translate. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
-    video_url: Media | str
+    """Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0,
+    taken as a placeholder. Endpoint: volc-drama/video-translate. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
+    video_url: Given[File, Media | str]
     project_name: str
-    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
-    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"]
-    is_dub: bool
-    ai_remove_type: Literal["0", "1", "2"]
-    dub_voice_mode: Literal["0", "1"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        project_name: str,
-        source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
-        target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
-        is_dub: bool = False,
-        ai_remove_type: Literal["0", "1", "2"] = "1",
-        dub_voice_mode: Literal["0", "1"] = "0",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh"
+    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en"
+    is_dub: bool = False
+    ai_remove_type: Literal["0", "1", "2"] = "1"
+    dub_voice_mode: Literal["0", "1"] = "0"
+    unchecked: Unchecked = ...
 
 class VolcEnhanceFastVideo(ModelInput):
     """Makes a video with volc-enhance-fast/video. Its price is not published. Endpoint: volc-enhance-fast/video."""
-    video_url: Media | str
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None
-    resolution_limit: int | None
-    fps: float | None
-    bitrate_level: Literal["low", "medium", "high"]
-    bitrate: int | None
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None = None,
-        resolution_limit: int | None = None,
-        fps: float | None = None,
-        bitrate_level: Literal["low", "medium", "high"] = "medium",
-        bitrate: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File, Media | str]
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None = None
+    resolution_limit: int | None = None
+    fps: float | None = None
+    bitrate_level: Literal["low", "medium", "high"] = "medium"
+    bitrate: int | None = None
+    unchecked: Unchecked = ...
 
 class VolcEnhanceGenerativeVideo(ModelInput):
-    """Makes a video with volc-enhance-generative/video. Its price is not published. Endpoint: volc-enhance-
-    generative/video."""
-    video_url: Media | str
-    resolution: Literal["720p", "1080p", "2k"] | None
-    fps: float | None
-    bitrate_level: Literal["low", "medium", "high"]
-    bitrate: int | None
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        resolution: Literal["720p", "1080p", "2k"] | None = None,
-        fps: float | None = None,
-        bitrate_level: Literal["low", "medium", "high"] = "medium",
-        bitrate: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with volc-enhance-generative/video. Its price is not published. Endpoint:
+    volc-enhance-generative/video."""
+    video_url: Given[File, Media | str]
+    resolution: Literal["720p", "1080p", "2k"] | None = None
+    fps: float | None = None
+    bitrate_level: Literal["low", "medium", "high"] = "medium"
+    bitrate: int | None = None
+    unchecked: Unchecked = ...
 
 class VolcEnhanceVideo(ModelInput):
-    """Makes a video with volc-enhance/video. Its price is not published. By mode, resolution and frame rate; the table
-    was not recorded. Endpoint: volc-enhance/video."""
-    video_url: Media | str
-    mode: Literal["standard", "professional"]
-    scene: Literal["common", "aigc", "short_series", "ugc", "old_film"]
-    enhance_style: Literal["hd", "natural"]
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None
-    resolution_limit: int | None
-    fps: float | None
-    bitrate_level: Literal["low", "medium", "high"]
-    bitrate: int | None
-    bit_depth: Literal["8", "10", "12", "16"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        mode: Literal["standard", "professional"] = "standard",
-        scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = "common",
-        enhance_style: Literal["hd", "natural"] = "hd",
-        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None = None,
-        resolution_limit: int | None = None,
-        fps: float | None = None,
-        bitrate_level: Literal["low", "medium", "high"] = "medium",
-        bitrate: int | None = None,
-        bit_depth: Literal["8", "10", "12", "16"] = "8",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with volc-enhance/video. Its price is not published. By mode, resolution and frame rate; the
+    table was not recorded. Endpoint: volc-enhance/video."""
+    video_url: Given[File, Media | str]
+    mode: Literal["standard", "professional"] = "standard"
+    scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = "common"
+    enhance_style: Literal["hd", "natural"] = "hd"
+    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None = None
+    resolution_limit: int | None = None
+    fps: float | None = None
+    bitrate_level: Literal["low", "medium", "high"] = "medium"
+    bitrate: int | None = None
+    bit_depth: Literal["8", "10", "12", "16"] = "8"
+    unchecked: Unchecked = ...
 
 class VolcSubtitleEraseVideoRefinedVersion(ModelInput):
-    """Makes a video with volc-subtitle-erase/video(Refined version). Price: 0.013 CNY per second (listed 2026-09-13).
-    Endpoint: volc-subtitle-erase-pro/video."""
-    video_url: Media | str
-    erase_type: Literal["subtitle", "text"]
-    encode_mode: Literal["size", "quality"]
-    client_token: str | None
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        erase_type: Literal["subtitle", "text"] = "subtitle",
-        encode_mode: Literal["size", "quality"] = "size",
-        client_token: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with volc-subtitle-erase/video(Refined version). Price: 0.013 CNY per second (listed
+    2026-09-13). Endpoint: volc-subtitle-erase-pro/video."""
+    video_url: Given[File, Media | str]
+    erase_type: Literal["subtitle", "text"] = "subtitle"
+    encode_mode: Literal["size", "quality"] = "size"
+    client_token: str | None = None
+    unchecked: Unchecked = ...
 
 class VolcSubtitleEraseVideoStandardVersion(ModelInput):
-    """Makes a video with volc-subtitle-erase/video(Standard Version). Price: 0.005 CNY per second (listed 2026-09-13).
-    Endpoint: volc-subtitle-erase/video."""
-    video_url: Media | str
-    client_token: str | None
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        client_token: str | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with volc-subtitle-erase/video(Standard Version). Price: 0.005 CNY per second (listed
+    2026-09-13). Endpoint: volc-subtitle-erase/video."""
+    video_url: Given[File, Media | str]
+    client_token: str | None = None
+    unchecked: Unchecked = ...
 
 class Wan22ImageToImage(ModelInput):
-    """Makes an image with wan-2.2/image-to-image. Price: 0.08 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    video/wan-2.2/image-to-image."""
-    image_url: Media | str
+    """Makes an image with wan-2.2/image-to-image. Price: 0.08 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-video/wan-2.2/image-to-image."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"]
-    custom_width: int
-    custom_height: int
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1",
-        custom_width: int = 1024,
-        custom_height: int = 1024,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1"
+    custom_width: int = 1024
+    custom_height: int = 1024
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class Wan22ImageToVideo(ModelInput):
-    """Makes a video with wan-2.2/image-to-video. Its price is not published. Endpoint: rhart-video/wan-2.2/image-to-
-    video."""
-    image_url: Media | str
+    """Makes a video with wan-2.2/image-to-video. Its price is not published. Endpoint:
+    rhart-video/wan-2.2/image-to-video."""
+    image_url: Given[File, Media | str]
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "8"]
-    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "8"] = "5",
-        resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "8"] = "5"
+    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto"
+    unchecked: Unchecked = ...
 
 class Wan22TextToImageLora(ModelInput):
-    """Makes an image with wan-2.2/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    video/wan-2.2/text-to-image-lora."""
+    """Makes an image with wan-2.2/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-video/wan-2.2/text-to-image-lora."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"]
-    custom_width: int
-    custom_height: int
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "1:1",
-        custom_width: int = 1024,
-        custom_height: int = 1024,
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "1:1"
+    custom_width: int = 1024
+    custom_height: int = 1024
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class Wan22TextToVideo(ModelInput):
-    """Makes a video with wan-2.2/text-to-video. Its price is not published. Endpoint: rhart-video/wan-2.2/text-to-
-    video."""
+    """Makes a video with wan-2.2/text-to-video. Its price is not published. Endpoint:
+    rhart-video/wan-2.2/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "8"]
-    resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "8"] = "5",
-        resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"] = "1280×720",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "8"] = "5"
+    resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"] = "1280×720"
+    unchecked: Unchecked = ...
 
 class Wan22VideoStartToEnd(ModelInput):
-    """Makes a video with wan-2.2-video/start-to-end. Its price is not published. Endpoint: rhart-video/wan-2.2/start-
-    to-end."""
-    image_url: Media | str
-    last_image_url: Media | str
+    """Makes a video with wan-2.2-video/start-to-end. Its price is not published. Endpoint:
+    rhart-video/wan-2.2/start-to-end."""
+    image_url: Given[File, Media | str]
+    last_image_url: Given[File, Media | str]
     prompt: str
-    negative_prompt: str | None
-    duration: Literal["5", "8"]
-    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        last_image_url: File,
-        prompt: str,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "8"] = "5",
-        resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "8"] = "5"
+    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto"
+    unchecked: Unchecked = ...
 
 class Wan25PreviewImageToImage(ModelInput):
     """Makes an image with wan-2.5-preview/image-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
     alibaba/wan-2.5-preview/image-to-image."""
     prompt: str
-    image_urls: list[Media | str]
-    negative_prompt: str | None
-    size: Literal["1280*1280", "1024*1024", "800*1200", "1200*800", "960*1280", "1280*960", "720*1280", "1280*720", "1344*576"]
-    n: int
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_urls: File | Sequence[File],
-        negative_prompt: str | None = None,
-        size: Literal["1280*1280", "1024*1024", "800*1200", "1200*800", "960*1280", "1280*960", "720*1280", "1280*720", "1344*576"] = "1280*1280",
-        n: int = 1,
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    negative_prompt: str | None = None
+    size: Literal["1280*1280", "1024*1024", "800*1200", "1200*800", "960*1280", "1280*960", "720*1280", "1280*720", "1344*576"] = "1280*1280"
+    n: int = 1
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan25PreviewImageToVideo(ModelInput):
     """Makes a video with wan-2.5-preview/image-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/image-to-video."""
-    prompt: str | None
-    image_url: Media | str
-    audio_url: Media | str | None
-    negative_prompt: str | None
-    duration: Literal["5", "10"]
-    resolution: Literal["480p", "720p", "1080p"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_url: File,
-        audio_url: File | None = None,
-        negative_prompt: str | None = None,
-        duration: Literal["5", "10"] = "5",
-        resolution: Literal["480p", "720p", "1080p"] = "1080p",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    image_url: Given[File, Media | str]
+    audio_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    duration: Literal["5", "10"] = "5"
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan25PreviewTextToImage(ModelInput):
     """Makes an image with wan-2.5-preview/text-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
     alibaba/wan-2.5-preview/text-to-image."""
     prompt: str
-    negative_prompt: str | None
-    size: Literal["1280*1280", "1104*1472", "1472*1104", "960*1696", "1696*960"]
-    n: int
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        size: Literal["1280*1280", "1104*1472", "1472*1104", "960*1696", "1696*960"] = "1280*1280",
-        n: int = 1,
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    size: Literal["1280*1280", "1104*1472", "1472*1104", "960*1696", "1696*960"] = "1280*1280"
+    n: int = 1
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan25PreviewTextToVideo(ModelInput):
     """Makes a video with wan-2.5-preview/text-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.5-preview/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    audio_url: Media | str | None
-    duration: Literal["5", "10"]
-    size: Literal["832*480", "480*832", "624*624", "1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        audio_url: File | None = None,
-        duration: Literal["5", "10"] = "5",
-        size: Literal["832*480", "480*832", "624*624", "1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    audio_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["5", "10"] = "5"
+    size: Literal["832*480", "480*832", "624*624", "1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan26ImageToVideoFlash(ModelInput):
     """Makes a video with wan-2.6-image-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/image-to-video-flash."""
     prompt: str
-    negative_prompt: str | None
-    image_url: Media | str
-    audio_url: Media | str | None
-    resolution: Literal["720p", "1080p"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    shot_type: Literal["single", "multi"]
-    enable_prompt_expansion: bool
-    enable_audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        image_url: File,
-        audio_url: File | None = None,
-        resolution: Literal["720p", "1080p"] = "1080p",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        shot_type: Literal["single", "multi"] = "single",
-        enable_prompt_expansion: bool = False,
-        enable_audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    image_url: Given[File, Media | str]
+    audio_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["720p", "1080p"] = "1080p"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    shot_type: Literal["single", "multi"] = "single"
+    enable_prompt_expansion: bool = False
+    enable_audio: bool = True
+    unchecked: Unchecked = ...
 
 class Wan26ReferenceToVideo(ModelInput):
-    """Makes a video with wan-2.6-reference-to-video. Price: 0.45 to 0.75 CNY per second (listed 2026-05-07). Endpoint:
-    alibaba/wan-2.6/reference-to-video."""
+    """Makes a video with wan-2.6-reference-to-video. Price: 0.45 to 0.75 CNY per second (listed 2026-05-07).
+    Endpoint: alibaba/wan-2.6/reference-to-video."""
     prompt: str
-    negative_prompt: str | None
-    video_urls: list[Media | str] | None
-    image_urls: list[Media | str] | None
-    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    shot_type: Literal["single", "multi"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        shot_type: Literal["single", "multi"] = "single",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    shot_type: Literal["single", "multi"] = "single"
+    unchecked: Unchecked = ...
 
 class Wan26ReferenceToVideoFlash(ModelInput):
     """Makes a video with wan-2.6-reference-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
     Endpoint: alibaba/wan-2.6/reference-to-video-flash."""
     prompt: str
-    negative_prompt: str | None
-    video_urls: list[Media | str] | None
-    image_urls: list[Media | str] | None
-    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    shot_type: Literal["single", "multi"]
-    audio: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        video_urls: File | Sequence[File] | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        shot_type: Literal["single", "multi"] = "single",
-        audio: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    shot_type: Literal["single", "multi"] = "single"
+    audio: bool = True
+    unchecked: Unchecked = ...
 
 class Wan27ImageEdit(ModelInput):
     """Makes an image with wan-2.7/image-edit. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
     alibaba/wan-2.7/image-edit."""
-    image_urls: list[Media | str]
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    width: int
-    height: int
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    unchecked: Unchecked = ...
 
 class Wan27ImageEditPro(ModelInput):
     """Makes an image with wan-2.7/image-edit-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
     alibaba/wan-2.7/image-edit-pro."""
-    image_urls: list[Media | str]
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    width: int
-    height: int
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    unchecked: Unchecked = ...
 
 class Wan27ImageToVideo(ModelInput):
     """Makes a video with wan-2.7/image-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
     alibaba/wan-2.7/image-to-video."""
-    prompt: str | None
-    first_image_url: Media | str
-    last_image_url: Media | str | None
-    audio_url: Media | str | None
-    negative_prompt: str | None
-    resolution: Literal["720P", "1080P"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_image_url: File,
-        last_image_url: File | None = None,
-        audio_url: File | None = None,
-        negative_prompt: str | None = None,
-        resolution: Literal["720P", "1080P"] = "720P",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_image_url: Given[File, Media | str]
+    last_image_url: Given[File | None, Media | str | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    resolution: Literal["720P", "1080P"] = "720P"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan27ReferenceToVideo(ModelInput):
     """Makes a video with wan-2.7-reference-to-video. Its price is not published. The official price file could not
     express it. Endpoint: alibaba/wan-2.7/reference-to-video."""
     prompt: str
-    video_urls: list[Media | str] | None
-    image_urls: list[Media | str] | None
-    audio_url: Media | str | None
-    negative_prompt: str | None
-    resolution: Literal["720P", "1080P"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_urls: File | Sequence[File] | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        audio_url: File | None = None,
-        negative_prompt: str | None = None,
-        resolution: Literal["720P", "1080P"] = "1080P",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    resolution: Literal["720P", "1080P"] = "1080P"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan27SpicyImageToVideo(ModelInput):
     """Makes a video with wan-2.7-spicy/image-to-video. Its price is not published. Depends on parameters; the rules
-    were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
-    prompt: str | None
-    image_url: Media | str
-    audio_url: Media | str | None
-    negative_prompt: str | None
-    resolution: Literal["720p", "1080p"]
-    duration: int
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        image_url: File,
-        audio_url: File | None = None,
-        negative_prompt: str | None = None,
-        resolution: Literal["720p", "1080p"] = "720p",
-        duration: int = 5,
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
+    prompt: str | None = None
+    image_url: Given[File, Media | str]
+    audio_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    resolution: Literal["720p", "1080p"] = "720p"
+    duration: int = 5
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan27TextToImage(ModelInput):
     """Makes an image with wan-2.7/text-to-image. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
     alibaba/wan-2.7/text-to-image."""
     prompt: str
-    width: int
-    height: int
-    thinking_mode: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        thinking_mode: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    thinking_mode: bool = True
+    unchecked: Unchecked = ...
 
 class Wan27TextToImagePro(ModelInput):
     """Makes an image with wan-2.7/text-to-image-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
     alibaba/wan-2.7/text-to-image-pro."""
     prompt: str
-    width: int
-    height: int
-    thinking_mode: bool
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        width: int = 1024,
-        height: int = 1024,
-        thinking_mode: bool = True,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    width: int = 1024
+    height: int = 1024
+    thinking_mode: bool = True
+    unchecked: Unchecked = ...
 
 class Wan27TextToVideo(ModelInput):
     """Makes a video with wan-2.7/text-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
     alibaba/wan-2.7/text-to-video."""
     prompt: str
-    negative_prompt: str | None
-    audio_url: Media | str | None
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    resolution: Literal["720P", "1080P"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        negative_prompt: str | None = None,
-        audio_url: File | None = None,
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        resolution: Literal["720P", "1080P"] = "720P",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    negative_prompt: str | None = None
+    audio_url: Given[File | None, Media | str | None] = ...
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    resolution: Literal["720P", "1080P"] = "720P"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan27VideoEdit(ModelInput):
     """Makes a video with wan-2.7/video-edit. Its price is not published. The official price file shows 0, taken as a
     placeholder. Endpoint: alibaba/wan-2.7/video-edit."""
     prompt: str
-    video_url: Media | str | None
-    image_urls: list[Media | str]
-    negative_prompt: str | None
-    resolution: Literal["720P", "1080P"]
-    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File | None = None,
-        image_urls: File | Sequence[File],
-        negative_prompt: str | None = None,
-        resolution: Literal["720P", "1080P"] = "720P",
-        duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "0",
-        aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_url: Given[File | None, Media | str | None] = ...
+    image_urls: Given[File | Sequence[File], list[Media | str]]
+    negative_prompt: str | None = None
+    resolution: Literal["720P", "1080P"] = "720P"
+    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "0"
+    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan27VideoExtend(ModelInput):
     """Makes a video with wan-2.7/video-extend. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
     alibaba/wan-2.7/video-extend."""
-    prompt: str | None
-    video_url: Media | str
-    audio_url: Media | str | None
-    negative_prompt: str | None
-    resolution: Literal["720P", "1080P"]
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"]
-    prompt_extend: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        video_url: File,
-        audio_url: File | None = None,
-        negative_prompt: str | None = None,
-        resolution: Literal["720P", "1080P"] = "1080P",
-        duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-        prompt_extend: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    video_url: Given[File, Media | str]
+    audio_url: Given[File | None, Media | str | None] = ...
+    negative_prompt: str | None = None
+    resolution: Literal["720P", "1080P"] = "1080P"
+    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
+    prompt_extend: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan30ImageToVideo(ModelInput):
-    """Makes a video with wan-3.0/image-to-video. Its price is not published. Endpoint: alibaba/wan-3.0/image-to-
-    video."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480P", "720P", "1080P"]
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    audio: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480P", "720P", "1080P"] = "720P",
-        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        audio: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    """Makes a video with wan-3.0/image-to-video. Its price is not published. Endpoint:
+    alibaba/wan-3.0/image-to-video."""
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480P", "720P", "1080P"] = "720P"
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    audio: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan30PrimeImageToVideo(ModelInput):
     """Makes a video with wan-3.0-prime/image-to-video. Its price is not published. Endpoint:
     alibaba/wan-3.0-prime/image-to-video."""
-    prompt: str | None
-    first_frame_url: Media | str
-    last_frame_url: Media | str | None
-    resolution: Literal["480P", "720P", "1080P"]
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    audio: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str | None = None,
-        first_frame_url: File,
-        last_frame_url: File | None = None,
-        resolution: Literal["480P", "720P", "1080P"] = "720P",
-        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        audio: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    prompt: str | None = None
+    first_frame_url: Given[File, Media | str]
+    last_frame_url: Given[File | None, Media | str | None] = ...
+    resolution: Literal["480P", "720P", "1080P"] = "720P"
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    audio: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan30PrimeReferenceToVideo(ModelInput):
     """Makes a video with wan-3.0-prime/reference-to-video. Its price is not published. Endpoint:
     alibaba/wan-3.0-prime/reference-to-video."""
     prompt: str
-    video_urls: list[Media | str] | None
-    image_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    file_url: str | None
-    link_url: str | None
-    resolution: Literal["480P", "720P", "1080P"]
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    audio: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_urls: File | Sequence[File] | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        file_url: str | None = None,
-        link_url: str | None = None,
-        resolution: Literal["480P", "720P", "1080P"] = "1080P",
-        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        audio: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    file_url: str | None = None
+    link_url: str | None = None
+    resolution: Literal["480P", "720P", "1080P"] = "1080P"
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    audio: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class Wan30ReferenceToVideo(ModelInput):
-    """Makes a video with wan-3.0-reference-to-video. Its price is not published. Endpoint: alibaba/wan-3.0/reference-
-    to-video."""
+    """Makes a video with wan-3.0-reference-to-video. Its price is not published. Endpoint:
+    alibaba/wan-3.0/reference-to-video."""
     prompt: str
-    video_urls: list[Media | str] | None
-    image_urls: list[Media | str] | None
-    audio_urls: list[Media | str] | None
-    file_url: str | None
-    link_url: str | None
-    resolution: Literal["480P", "720P", "1080P"]
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"]
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"]
-    audio: bool
-    seed: int | None
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_urls: File | Sequence[File] | None = None,
-        image_urls: File | Sequence[File] | None = None,
-        audio_urls: File | Sequence[File] | None = None,
-        file_url: str | None = None,
-        link_url: str | None = None,
-        resolution: Literal["480P", "720P", "1080P"] = "1080P",
-        aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-        audio: bool = True,
-        seed: int | None = None,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    audio_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    file_url: str | None = None
+    link_url: str | None = None
+    resolution: Literal["480P", "720P", "1080P"] = "1080P"
+    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive"
+    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5"
+    audio: bool = True
+    seed: int | None = None
+    unchecked: Unchecked = ...
 
 class XaiGrokImagine20TextToImageEconomy(ModelInput):
-    """Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint: rhart-
-    imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
-    prompt: str
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"]
-    num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
-        num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
-
-class XaiGrokImagineEditVideoOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video-g-official/edit-video. The public pages of runninghub.cn do not list it; it may need a key
+    """Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint:
+    rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
     from runninghub.ai."""
     prompt: str
-    video_url: Media | str
-    resolution: Literal["720p", "480p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        video_url: File,
-        resolution: Literal["720p", "480p"] = "480p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1"
+    num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1"
+    unchecked: Unchecked = ...
+
+class XaiGrokImagineEditVideoOfficialStable(ModelInput):
+    """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed
+    2026-09-13). Endpoint: rhart-video-g-official/edit-video. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
+    prompt: str
+    video_url: Given[File, Media | str]
+    resolution: Literal["720p", "480p"] = "480p"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineImageEditOfficialStable(ModelInput):
     """Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may need a key
+    from runninghub.ai."""
     prompt: str
-    image: Media | str
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image: File,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image: Given[File, Media | str]
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineImageTextToImageOfficialStable(ModelInput):
     """Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call (listed
-    2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"]
-    output_format: Literal["jpeg", "png"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1",
-        output_format: Literal["jpeg", "png"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1"
+    output_format: Literal["jpeg", "png"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.04 CNY per second (listed
-    2026-09-13). Endpoint: rhart-video-g/image-to-video. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-g/image-to-video. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"]
-    image_urls: list[Media | str] | None
-    resolution: Literal["720p", "480p"]
-    duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9",
-        image_urls: File | Sequence[File] | None = None,
-        resolution: Literal["720p", "480p"] = "480p",
-        duration: int = 6,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9"
+    image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
+    resolution: Literal["720p", "480p"] = "480p"
+    duration: int = 6
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineImageToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The public pages of runninghub.cn do not list
+    it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    resolution: Literal["720p", "480p"]
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        resolution: Literal["720p", "480p"] = "720p",
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    resolution: Literal["720p", "480p"] = "720p"
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.04 CNY per second (listed
-    2026-09-13). Endpoint: rhart-video-g/text-to-video. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    2026-09-13). Endpoint: rhart-video-g/text-to-video. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"]
-    resolution: Literal["720p", "480p"]
-    duration: int
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3",
-        resolution: Literal["720p", "480p"] = "720p",
-        duration: int = 6,
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3"
+    resolution: Literal["720p", "480p"] = "720p"
+    duration: int = 6
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineTextToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The public pages of runninghub.cn do not list it;
+    it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    resolution: Literal["720p", "480p"]
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-        resolution: Literal["720p", "480p"] = "720p",
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    resolution: Literal["720p", "480p"] = "720p"
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineVideoReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call
-    (listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
-    image_urls: list[Media | str]
+    (listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The public pages of runninghub.cn do
+    not list it; it may need a key from runninghub.ai."""
+    image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
-    duration: Literal["6", "10"]
-    resolution: Literal["720p", "480p"]
-    def __init__(
-        self,
-        *,
-        image_urls: File | Sequence[File],
-        prompt: str,
-        duration: Literal["6", "10"] = "6",
-        resolution: Literal["720p", "480p"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["6", "10"] = "6"
+    resolution: Literal["720p", "480p"] = "720p"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineVideoV15ImageToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable. Its price is not published.
-    Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    duration: int
-    resolution: Literal["480p", "720p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        duration: int = 6,
-        resolution: Literal["480p", "720p"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    duration: int = 6
+    resolution: Literal["480p", "720p"] = "720p"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable. Its price is not published.
-    Endpoint: rhart-video-g-official/reference-to-video-v1.5. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    Endpoint: rhart-video-g-official/reference-to-video-v1.5. The public pages of runninghub.cn do not list it; it
+    may need a key from runninghub.ai."""
     prompt: str
-    reference_images: list[Media | str]
-    duration: int
-    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"]
-    resolution: Literal["480p", "720p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        reference_images: File | Sequence[File],
-        duration: int = 6,
-        aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
-        resolution: Literal["480p", "720p"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    reference_images: Given[File | Sequence[File], list[Media | str]]
+    duration: int = 6
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9"
+    resolution: Literal["480p", "720p"] = "720p"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineVideoV15TextToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable. Its price is not published.
-    Endpoint: rhart-video-g-official/text-to-video-v1.5. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-video-g-official/text-to-video-v1.5. The public pages of runninghub.cn do not list it; it may
+    need a key from runninghub.ai."""
     prompt: str
-    duration: int
-    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"]
-    resolution: Literal["480p", "720p", "1080p"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        duration: int = 6,
-        aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
-        resolution: Literal["480p", "720p", "1080p"] = "720p",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: int = 6
+    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9"
+    resolution: Literal["480p", "720p", "1080p"] = "720p"
+    unchecked: Unchecked = ...
 
 class XaiGrokImagineVideoVideoExtendOfficialStable(ModelInput):
-    """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call (listed
-    2026-05-07). Endpoint: rhart-video-g-official/video-extend. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
-    video_url: Media | str
+    """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call
+    (listed 2026-05-07). Endpoint: rhart-video-g-official/video-extend. The public pages of runninghub.cn do not
+    list it; it may need a key from runninghub.ai."""
+    video_url: Given[File, Media | str]
     prompt: str
-    duration: Literal["6", "10"]
-    def __init__(
-        self,
-        *,
-        video_url: File,
-        prompt: str,
-        duration: Literal["6", "10"] = "6",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    duration: Literal["6", "10"] = "6"
+    unchecked: Unchecked = ...
 
 class XaiRhartImagineImageQualityEditOfficialStable(ModelInput):
-    """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends on
-    parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The public pages of
+    """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends
+    on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The public pages of
     runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    image_url: Media | str
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"]
-    resolution: Literal["1k", "2k"]
-    num_images: Literal["1", "2", "3", "4"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        image_url: File,
-        aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto",
-        resolution: Literal["1k", "2k"] = "1k",
-        num_images: Literal["1", "2", "3", "4"] = "1",
-        output_format: Literal["jpeg", "png", "webp"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    image_url: Given[File, Media | str]
+    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto"
+    resolution: Literal["1k", "2k"] = "1k"
+    num_images: Literal["1", "2", "3", "4"] = "1"
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class XaiRhartImagineImageQualityTextToImageOfficialStable(ModelInput):
     """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable. Its price is not published.
-    Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The
+    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
     prompt: str
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"]
-    resolution: Literal["1k", "2k"]
-    num_images: Literal["1", "2", "3", "4"]
-    output_format: Literal["jpeg", "png", "webp"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1",
-        resolution: Literal["1k", "2k"] = "1k",
-        num_images: Literal["1", "2", "3", "4"] = "1",
-        output_format: Literal["jpeg", "png", "webp"] = "jpeg",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1"
+    resolution: Literal["1k", "2k"] = "1k"
+    num_images: Literal["1", "2", "3", "4"] = "1"
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg"
+    unchecked: Unchecked = ...
 
 class ZImageTurbo(ModelInput):
-    """Makes an image with z-image/turbo. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/z-image/turbo."""
+    """Makes an image with z-image/turbo. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/z-image/turbo."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class ZImageTurboImageToImage(ModelInput):
-    """Makes an image with z-image-turbo/image-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/z-image-turbo/image-to-image."""
-    image_url: Media | str
+    """Makes an image with z-image-turbo/image-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/z-image-turbo/image-to-image."""
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class ZImageTurboImageToImageLora(ModelInput):
     """Makes an image with z-image-turbo/image-to-image-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint:
     rhart-image/z-image-turbo/image-to-image-lora."""
-    image_url: Media | str
+    image_url: Given[File, Media | str]
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        image_url: File,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 0,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 0
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...
 
 class ZImageTurboLora(ModelInput):
-    """Makes an image with z-image/turbo-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint: rhart-
-    image/z-image/turbo-lora."""
+    """Makes an image with z-image/turbo-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint:
+    rhart-image/z-image/turbo-lora."""
     prompt: str
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"]
-    lora: str | None
-    lora_strength: float
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"]
-    def __init__(
-        self,
-        *,
-        prompt: str,
-        aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-        lora: str | None = None,
-        lora_strength: float = 1,
-        output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-        unchecked: Mapping[str, Any] | None = None,
-    ) -> None: ...
+    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
+    lora: str | None = None
+    lora_strength: float = 1
+    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
+    unchecked: Unchecked = ...

@@ -35,17 +35,16 @@ def summary(model: Model) -> str:
 def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
     """Documents the task or the flow of a model, in Google's style; `options` are arguments beside its parameters."""
     lines = [_what(model), "", *_facts(model), "", "Args:"]
-    lines += [f"    {param.name}: {explain(param)}." for param in model.params]
+    lines += [f"    {param.name}: {limits(param) or _KINDS[param.type]}." for param in model.params]
     lines += [f"    {name}: {text}" for name, text in options.items()]
     return "\n".join([*lines, *(["", "Returns:", f"    {returns}"] if returns else [])])
 
 
-def explain(param: Param) -> str:
-    """Describes the values that a parameter accepts, in more detail than `describe`; never empty."""
+def limits(param: Param) -> str:
+    """Describes the values that a parameter accepts, with its least and greatest number; may be empty."""
     low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
     span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
-    clauses = [describe(param).rstrip("."), span]
-    return "; ".join(clause for clause in clauses if clause) or _KINDS[param.type]
+    return "; ".join(clause for clause in (describe(param).rstrip("."), span) if clause)
 
 
 def _what(model: Model) -> str:

@@ -31,13 +31,8 @@ def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collectio
     `5` is `"5"`. Empty values count as not given. Values of `unchecked` are compared as they are, because any other
     form of them is another request.
 
-    Args:
-        model: The model.
-        params: The values by Python names or wire keys; files by content. No default of the catalogue is among them.
-        unchecked: The names of the values that are sent as they are.
-
-    Returns:
-        The values by the keys of their forms.
+    Files are given by content, and no default of the catalogue is among the values. The result has the keys of the
+    forms.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -96,12 +91,7 @@ def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str
     """Returns the models of a later catalogue, changed so that each call of the earlier one is the same request.
 
     A model that both have keeps its name. A name, an endpoint or an alias under which a model was found belongs to that
-    model: a new model gets another name, and none whose endpoint is taken.
-
-    Args:
-        earlier: The models of the catalogue before, in the slim form.
-        later: The models of the catalogue from now on, in the slim form.
-        flaws: Gets what of the later models is not used, and why.
+    model: a new model gets another name, and none whose endpoint is taken. `flaws` gets what is not used, and why.
     """
     known = {model["endpoint"]: model for model in earlier}
     owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
@@ -150,11 +140,6 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
     """Returns a later definition of a model under which each call is the same request as under the earlier one.
 
     A parameter is the same one if its Python name is the same: that is what a call says.
-
-    Args:
-        earlier: The model before, in the slim form.
-        later: The model from now on, in the slim form.
-        flaws: Gets what of the later definition is not used, and why.
     """
     before = {param_name(raw["key"]): raw for raw in (*earlier.get("removed", ()), *earlier.get("params", ()))}
     params: dict[str, Raw] = {}

@@ -212,13 +212,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the identity of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`.
-
-    Attributes:
-        key: The parameter's name in the identity.
-        type: What it holds.
-        multiple: Whether it holds a list.
-    """
+    """How the identity of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`."""
 
     key: str
     type: ParamType

@@ -1,9 +1,9 @@
 """Reads public lists of RunningHub's models; the format is detected from the file's content.
 
-Four forms are known: the registry of RunningHub's ComfyUI nodes (a list, or an object with `models`), the capabilities
-of its command-line tools and skills (an object with `endpoints`), its price file (an object with `pricing`), and this
-package's own (an object with `models` that have a `family`). What cannot be used of an entry is listed and left out;
-the rest of the file is used.
+The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`; the capabilities of its command-line
+tools and skills are an object with `endpoints`; its price file is an object with `pricing`; this package's own form is
+an object with `models` that have a `family`. What cannot be used of an entry is listed and left out; the rest of the
+file is used.
 """
 
 from __future__ import annotations
@@ -16,23 +16,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path
+from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path, text_of
 from rh_prefect.errors import InputError
 from rh_prefect.json_checks import flaw_of
 
 Raw = dict[str, Any]
 Form = Literal["registry", "capabilities", "prices", "catalogue"]
 
-_BOTH = ("type", "default", "options", "min", "max", "max_length", "max_size_mb", "multiple", "max_items")
-TELLS: dict[Form, frozenset[str]] = {
-    "registry": frozenset((*_BOTH, "step", "accept")),
-    "capabilities": frozenset(_BOTH),
-}
-"""What each form says of a parameter: what it lacks then does not hold. The rest it does not know."""
-
 _MARK = re.compile(r"-(\[deprecated\]|deprecated)$", re.IGNORECASE)
 _MARK_OF_NAME = re.compile(r"-(\[deprecated\]|deprecated\b).*$", re.IGNORECASE | re.DOTALL)
-_KEY = re.compile(r" ?[A-Za-z_]\w*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OUTPUTS = {"image": "image", "video": "video", "audio": "audio", "3d": "3d", "string": "text", "text": "text"}
 _TYPES = {
@@ -60,35 +52,31 @@ _UNITS = {
     "1000char": "1000 characters",
     "5秒": "5 seconds",
 }
-_NAMES: dict[Form, dict[str, str]] = {
-    "registry": {
-        "fieldKey": "key",
-        "defaultValue": "default",
-        "maxLength": "max_length",
-        "maxSize": "max_size_mb",
-        "multipleInputs": "multiple",
-        "maxInputNum": "max_items",
-    },
-    "capabilities": {
-        "maxLength": "max_length",
-        "maxSizeMB": "max_size_mb",
-        "maxCount": "max_items",
-    },
+_BOTH = ("type", "default", "options", "min", "max", "max_length", "max_size_mb", "multiple", "max_items")
+TELLS: dict[Form, frozenset[str]] = {
+    "registry": frozenset((*_BOTH, "step", "accept")),
+    "capabilities": frozenset(_BOTH),
 }
-_TAKEN = ("key", *sorted(TELLS["registry"]))
+"""What each form says of a parameter: what it lacks then does not hold. The rest it does not know."""
+
+_NAMES = {
+    "fieldKey": "key",
+    "defaultValue": "default",
+    "maxLength": "max_length",
+    "maxSize": "max_size_mb",
+    "maxSizeMB": "max_size_mb",
+    "multipleInputs": "multiple",
+    "maxInputNum": "max_items",
+    "maxCount": "max_items",
+}
+"""The names that this package has for what the forms say of a parameter, where they differ."""
 
 
 @dataclass(slots=True)
 class PublicList:
-    """The content of one public file, converted to the terms of this package's registry.
+    """The usable content of one public file in the terms of the slim file; models and prices by endpoint.
 
-    Attributes:
-        form: Which form it has.
-        date: Its date, as in `2026-09-13`; may be empty.
-        models: Its models by endpoint, with the fields that the form has.
-        prices: Its prices by endpoint; None stands for a price that the file names and that is not known.
-        flaws: What could not be used, and why: an entry's endpoint and what is wrong.
-        marked: Endpoints that only an entry with a mark names; one without a mark goes before it.
+    A price is None where the file names one that is not known; it may have a date, as `seen`.
     """
 
     form: Form
@@ -97,6 +85,7 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
+    """Endpoints that only an entry with a mark names; one without a mark goes before it."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
         """Checks whether an entry is used: per endpoint, the first entry, or the first one without a mark."""
@@ -107,17 +96,16 @@ class PublicList:
         return True
 
 
-class _Unusable(Exception):  # carries what is wrong with an entry to where the flaws are listed
+class _Unusable(Exception):  # carries what is wrong with a part to where the flaws are listed
     pass
 
 
 def read_list(content: object) -> PublicList:
     """Reads the content of a public file; raises `InputError` if it has none of the known forms."""
-    form = _form_of(content)
+    form, entries = _form_of(content)
     found = PublicList(form)
     found.date = _date_of(content, found.flaws)
-    held = content if isinstance(content, list) else content[_HOLDERS[form]]  # type: ignore[index]
-    for number, entry in enumerate(held.values() if isinstance(held, Mapping) else held, 1):
+    for number, entry in enumerate(entries, 1):
         place = f"entry {number}"
         try:
             if flaw := flaw_of(entry):
@@ -131,25 +119,19 @@ def read_list(content: object) -> PublicList:
     return found
 
 
-_HOLDERS: dict[Form, str] = {
-    "registry": "models",
-    "capabilities": "endpoints",
-    "prices": "pricing",
-    "catalogue": "models",
-}
-
-
-def _form_of(content: object) -> Form:
-    if isinstance(content, list) and content:
-        return "registry"
-    if isinstance(content, Mapping):
-        if isinstance(content.get("pricing"), list | Mapping):
-            return "prices"
-        if isinstance(content.get("endpoints"), list):
-            return "capabilities"
-        if isinstance(content.get("models"), list) and content["models"]:
-            ours = any(isinstance(entry, Mapping) and "family" in entry for entry in content["models"])
-            return "catalogue" if ours else "registry"
+def _form_of(content: object) -> tuple[Form, Collection[Any]]:
+    match content:
+        case [_, *_]:
+            return "registry", content
+        case {"pricing": list(rows)}:
+            return "prices", rows
+        case {"pricing": dict(rows)}:
+            return "prices", rows.values()
+        case {"endpoints": list(entries)}:
+            return "capabilities", entries
+        case {"models": [_, *_] as entries}:
+            ours = any(isinstance(entry, Mapping) and "family" in entry for entry in entries)
+            return "catalogue" if ours else "registry", entries
     raise InputError(
         "its format is unknown; expected a list of models, or an object with `models`, `endpoints` or `pricing`"
     )
@@ -182,135 +164,116 @@ def _endpoint(entry: object) -> str:
 
 
 def _read_public(found: PublicList, literal: str, entry: Any) -> None:
-    """Reads an entry of the registry or of the capabilities, whose fields have other names."""
+    """Reads an entry of the registry or of the capabilities."""
     endpoint, output = _MARK.split(literal)[0], _OUTPUTS.get(str(entry.get("output_type", "")).lower())
     if output is None:
         raise _Unusable(f"output_type {entry.get('output_type')!r} is unknown")
-    params = entry.get("params", [])
-    if not isinstance(params, list):
+    raws = entry.get("params", [])
+    if not isinstance(raws, list):
         raise _Unusable("params is not a list")
     if not found.takes(endpoint, literal, found.models):
         raise _Unusable("it is listed twice; the first entry is used")
-    marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))
-    name = _MARK_OF_NAME.sub("", str(entry.get("name_en") or endpoint)).strip()
+    params: dict[str, Raw] = {}
+    for raw in raws:
+        param, flaws = _param(raw)
+        if param is not None and params.setdefault(param["key"], param) is not param:
+            flaws = [f"{param['key'].strip()}: it is listed twice; the first one is used"]
+        found.flaws.extend(f"{literal}: {flaw}" for flaw in flaws)
+    is_marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))
     found.models[endpoint] = {
-        "name": name or endpoint,
+        "name": _MARK_OF_NAME.sub("", str(entry.get("name_en") or endpoint)).strip() or endpoint,
         "endpoint": endpoint,
         "output": output,
-        "status": "deprecated" if marked else "current",
+        **({"status": "deprecated"} if is_marked else {}),
         **({"aliases": [literal]} if endpoint != literal else {}),
-        **({} if params else {"incomplete": True}),
-        "params": _params(found, literal, params),
+        **({} if raws else {"incomplete": True}),
+        "params": [*params.values()],
     }
 
 
-def _params(found: PublicList, endpoint: str, raws: list[object]) -> list[Raw]:
-    params: dict[str, Raw] = {}
-    for raw in raws:
-        param = _param(found, endpoint, raw)
-        if param and param["key"] in params:
-            found.flaws.append(f"{endpoint}: {param['key'].strip()}: it is listed twice; the first one is used")
-        elif param:
-            params[param["key"]] = param
-    return [*params.values()]
-
-
-def _param(found: PublicList, endpoint: str, raw: object) -> Raw | None:
-    flaws: list[str] = []
-    names = _NAMES[found.form]
-    named = {names.get(name, name): value for name, value in raw.items()} if isinstance(raw, Mapping) else {}
-    param = {name: named[name] for name in _TAKEN if named.get(name) not in (None, "", [], {})}
-    key = param.get("key")
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        found.flaws.append(f"{endpoint}: a parameter without a usable key ({key!r}) is left out")
-        return None
-    param["required"] = named.get("required") is True
-    _typed(param, flaws)
-    _listed(param)
-    _chosen(param, flaws)
-    _limited(param, flaws)
-    _defaulted(param, flaws)
-    found.flaws.extend(f"{endpoint}: {key.strip()}: {flaw}" for flaw in flaws)
-    return param
-
-
-def _typed(param: Raw, flaws: list[str]) -> None:
-    type_name = param.get("type")
-    param["type"] = _TYPES.get(str(type_name), "string")
-    if str(type_name) not in _TYPES:
-        flaws.append(f"type {type_name!r} is unknown; any text is accepted")
-
-
-def _listed(param: Raw) -> None:
-    """Finds out whether the request holds a list; some files say so only by the parameter's name."""
-    is_list = param.pop("multiple", False) is True or param["key"] == "conversionSlots"
-    if is_list or (param["type"] in _MEDIA and param["key"].endswith("Urls")):
+def _param(raw: object) -> tuple[Raw | None, list[str]]:
+    """Reads one parameter, without what of it cannot be used, and says what that is."""
+    named = {_NAMES.get(name, name): value for name, value in raw.items()} if isinstance(raw, Mapping) else {}
+    given = {name: value for name, value in named.items() if value not in (None, "", [], {})}
+    key, type_name = given.get("key"), given.get("type")
+    if not isinstance(key, str) or not re.fullmatch(r" ?[A-Za-z_]\w*", key):
+        return None, [f"a parameter without a usable key ({key!r}) is left out"]
+    param: Raw = {"key": key, "type": _TYPES.get(str(type_name), "string")}
+    flaws = [] if str(type_name) in _TYPES else [f"type {type_name!r} is unknown; any text is accepted"]
+    if given.get("required") is True:
+        param["required"] = True
+    # Some files say only by the parameter's name that the request holds a list.
+    is_list = given.get("multiple") is True or key == "conversionSlots"
+    if is_list or (param["type"] in _MEDIA and key.endswith("Urls")):
         param["multiple"] = True
-    else:
-        param.pop("max_items", None)
+    for name, read in _FACTS.items():
+        if name in given:
+            try:
+                fact = read(given[name], param)
+            except _Unusable as unusable:
+                flaws.append(f"{name} {given[name]!r} {unusable}")
+            else:
+                param.update({} if fact is None else {name: fact})
+        if name == "options" and param["type"] == "enum" and "options" not in param:
+            param["type"] = "string"
+            flaws.append("a choice without options; any text is accepted")
+        if name == "max" and param.get("min", 0) > param.get("max", param.get("min", 0)):
+            flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; both are ignored")
+    return param, [f"{key.strip()}: {flaw}" for flaw in flaws]
 
 
-def _chosen(param: Raw, flaws: list[str]) -> None:
+def _options(options: object, param: Raw) -> list[str] | None:
     """Reads the options; `empty` stands for "do not send this"."""
-    options = param.pop("options", [])
-    if not isinstance(options, list):
-        options = []
-    values = [option.get("value") if isinstance(option, Mapping) else option for option in options]
+    listed = options if isinstance(options, list) and param["type"] == "enum" else []
+    values = [option.get("value") if isinstance(option, Mapping) else option for option in listed]
     texts = [_text(value) for value in values if isinstance(value, str | int | float) and value not in ("", "empty")]
-    if param["type"] != "enum":
-        return
-    if texts:
-        param["options"] = list(dict.fromkeys(texts))
-    else:
-        param["type"] = "string"
-        flaws.append("a choice without options; any text is accepted")
+    return list(dict.fromkeys(texts)) or None
 
 
-def _limited(param: Raw, flaws: list[str]) -> None:
-    accept = param.pop("accept", None)
-    if accept is not None:
-        try:
-            kinds = json.loads(accept) if isinstance(accept, str) else accept
-            param["accept"] = _formats(kinds)
-        except ValueError:
-            flaws.append(f"accepted formats {accept!r} cannot be read; any format is accepted")
-    whole = ("max_length", "max_items", "max_size_mb", *(("min", "max", "step") if param["type"] == "int" else ()))
-    for name in ("min", "max", "step", "max_length", "max_items", "max_size_mb"):
-        if name not in param:
-            continue
-        number = _number(param[name], whole=name in whole)
-        if number is None or (name.startswith("max_") and number < 1):
-            flaws.append(f"{name} {param.pop(name)!r} is not a possible limit and is ignored")
-        else:
-            param[name] = number
-    if param.get("min", 0) > param.get("max", param.get("min", 0)):
-        flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; both are ignored")
+def _accept(formats: object, _param: Raw) -> list[str]:
+    try:
+        kinds = json.loads(formats) if isinstance(formats, str) else formats
+    except ValueError:
+        kinds = None
+    extensions = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
+    if not extensions or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in extensions):
+        raise _Unusable("cannot be read; any format is accepted")
+    return extensions
 
 
-def _formats(kinds: object) -> list[str]:
-    """Reads the accepted formats; raises `ValueError` if they are not a list of extensions."""
-    formats = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
-    if not formats or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in formats):
-        raise ValueError(kinds)
-    return formats
+def _bound(value: object, param: Raw) -> float:
+    number = _number(value, whole=param["type"] == "int")
+    if number is None:
+        raise _Unusable("is not a possible limit and is ignored")
+    return number
 
 
-def _defaulted(param: Raw, flaws: list[str]) -> None:
-    """Keeps a default that the parameter accepts; for texts and files, a registry has a sample in its place."""
-    default = param.pop("default", None)
-    if default is None or default == "empty" or param["type"] in ("string", *_MEDIA):
-        return
-    items = default if isinstance(default, list) else [default]
-    read = [_default(param, item) for item in items]
+def _step(value: object, param: Raw) -> float | None:
+    return step if (step := _bound(value, param)) != 1 else None
+
+
+def _most(value: object, _param: Raw) -> float:
+    number = _number(value, whole=True)
+    if number is None or number < 1:
+        raise _Unusable("is not a possible limit and is ignored")
+    return number
+
+
+def _most_items(value: object, param: Raw) -> float | None:
+    return _most(value, param) if "multiple" in param else None
+
+
+def _default(default: object, param: Raw) -> object:
+    """Reads a default that the parameter accepts; for texts and files, a list has a sample in its place."""
+    if default == "empty" or param["type"] in ("string", *_MEDIA):
+        return None
+    read = [_item(param, item) for item in (default if isinstance(default, list) else [default])]
     if None in read:
-        flaws.append(f"default {default!r} is not one of the allowed values and is ignored")
-    elif param.get("multiple"):
-        param["default"] = read
-    else:
-        param["default"] = read[0]
+        raise _Unusable("is not one of the allowed values and is ignored")
+    return read if "multiple" in param else read[0]
 
 
-def _default(param: Raw, value: object) -> object:
+def _item(param: Raw, value: object) -> object:
     match param["type"]:
         case "enum":
             return text if (text := _text(value)) in param["options"] else None
@@ -320,6 +283,20 @@ def _default(param: Raw, value: object) -> object:
     if number is None or number < param.get("min", number) or number > param.get("max", number):
         return None
     return number
+
+
+_FACTS: dict[str, Callable[[object, Raw], object]] = {
+    "options": _options,
+    "accept": _accept,
+    "min": _bound,
+    "max": _bound,
+    "step": _step,
+    "max_length": _most,
+    "max_items": _most_items,
+    "max_size_mb": _most,
+    "default": _default,
+}
+"""Reads each fact of a parameter, in this order; None for one that does not count, `_Unusable` for a wrong one."""
 
 
 def _number(value: object, *, whole: bool) -> int | float | None:
@@ -343,16 +320,17 @@ def _read_price(found: PublicList, literal: str, entry: Any) -> None:
         raise _Unusable("it is listed twice; the first price is used")
     found.prices[endpoint] = None
     amounts = _amounts(entry)
+    if not amounts:
+        return
     unit = _UNITS.get(str(entry.get("unit", "")).strip().lstrip("/"))
-    if amounts and unit is None:
+    if unit is None:
         raise _Unusable(f"unit {entry.get('unit')!r} is unknown; the price is ignored")
     currency = str(entry.get("currency") or "CNY")
-    if amounts and not re.fullmatch(r"[A-Z]{3}", currency):
+    if not re.fullmatch(r"[A-Z]{3}", currency):
         raise _Unusable(f"currency {currency[:20]!r} is unknown; the price is ignored")
-    if amounts:
-        price_date = _DATE.search(str(entry.get("updated_at") or ""))
-        price = {"currency": currency, "unit": unit, **amounts}
-        found.prices[endpoint] = price | ({"seen": price_date[0]} if price_date and is_past_day(price_date[0]) else {})
+    price = {"unit": unit, **amounts, **({} if currency == "CNY" else {"currency": currency})}
+    day = _DATE.search(str(entry.get("updated_at") or ""))
+    found.prices[endpoint] = price | ({"seen": day[0]} if day and is_past_day(day[0]) else {})
 
 
 def _amounts(entry: Any) -> Raw:
@@ -361,26 +339,26 @@ def _amounts(entry: Any) -> Raw:
             amount = _amount(entry.get("price"))
             return {} if amount is None else {"fixed": amount}
         case "parameter_based":
-            rules = _price_rules(entry.get("rules"))
-            return {"rules": rules} if rules else {}
+            return _rows(entry.get("rules"))
         case "unparsed":
             return {}
         case kind:
             raise _Unusable(f"pricing_type {kind!r} is unknown; the price is ignored")
 
 
-def _price_rules(rules: object) -> list[Raw]:
-    found = [_price_rule(rule) for rule in (rules if isinstance(rules, list) else [])]
-    if len({tuple(sorted(rule["when"])) for rule in found}) > 1:
-        raise _Unusable("its price depends on different parameters in different entries; the price is ignored")
-    return [rule for rule in found if rule["price"] is not None]
-
-
-def _price_rule(rule: object) -> Raw:
-    when = rule.get("when") if isinstance(rule, Mapping) else None
-    if not isinstance(rule, Mapping) or not isinstance(when, Mapping) or not when or "" in when.values():
-        raise _Unusable("its price depends on something that a rule cannot express; the price is ignored")
-    return {"when": dict(when), "price": _amount(rule.get("price"))}
+def _rows(rules: object) -> Raw:
+    by: list[str] | None = None
+    rows = []
+    for rule in rules if isinstance(rules, list) else []:
+        when = rule.get("when") if isinstance(rule, Mapping) else None
+        if not isinstance(when, Mapping) or not when or "" in when.values():
+            raise _Unusable("its price depends on something that a rule cannot express; the price is ignored")
+        by = by or [*when]
+        if {*by} != {*when}:
+            raise _Unusable("its price depends on different parameters in different entries; the price is ignored")
+        if (amount := _amount(rule.get("price"))) is not None:
+            rows.append([*(text_of(when[key]) for key in by), amount])
+    return {"by": by, "rows": rows} if rows else {}
 
 
 def _amount(value: object) -> float | None:
@@ -394,7 +372,7 @@ def _amount(value: object) -> float | None:
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:
-    """Copies an entry of this package's own form unchanged; the conversion to the slim form checks it."""
+    """Copies an entry of this package's own form unchanged; `refresh` checks it."""
     found.models[endpoint] = dict(entry)
 
 

@@ -11,32 +11,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.data_file import dumps, is_slim, keys_of, refuse_unseen, refuse_unusable, slim_model, slim_price
+from rh_prefect.catalog.data_file import checked, dumps
 from rh_prefect.catalog.frozen_forms import keep_models
-from rh_prefect.catalog.model import decode_model, decode_price, param_name
+from rh_prefect.catalog.model import decode_price, param_name
 from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
 from rh_prefect.redaction import MASK, mask
 
 _DATES = ("seen", "price_seen")
+_COUNTS = ("imageNum", "n", "maxImages")
 
 
 @dataclass(slots=True)
 class Changes:
-    """The differences between two states of the catalogue; models by name.
-
-    Attributes:
-        new: Models that only the later state has.
-        gone: Models that only the earlier state has, or that RunningHub's newest lists no longer have.
-        changed: Models with other parameters or facts, and which.
-        repriced: Models with another price, and both prices.
-    """
+    """The differences between two states of the catalogue; models by name."""
 
     new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    changed: dict[str, str] = field(default_factory=dict)
-    repriced: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)  # also those that RunningHub's newest lists no longer have
+    changed: dict[str, str] = field(default_factory=dict)  # what has changed
+    repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
         """Writes a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
@@ -156,27 +150,46 @@ def _endpoint_of(literal: str, models: Mapping[str, Raw], by_alias: Mapping[str,
 
 def _joined(
     listed: PublicList, known: Mapping[str, Any] | None, raw: Raw, date: str, content: Mapping[str, Any]
-) -> dict[str, Any]:
-    if listed.form == "catalogue":
-        return _checked(dict(raw) if is_slim(raw) else slim_model(raw))
+) -> Raw:
     before = known or {}
-    fresh = {"provenance": "third-party", "family": _family(raw["endpoint"], content)}
-    params = _params(listed, before, raw)
-    model = slim_model({**fresh, **raw, "params": params})
-    if before:
-        news = {param["key"] for param in raw["params"]} - {param["key"] for param in before["params"]}
-        model["incomplete"] = bool(before.get("incomplete")) and not news
-    old_facts = {key: before[key] for key in (*_FIELDS_FROM_DOCS, "provenance") if key in before}
-    aliases = sorted({*before.get("aliases", ()), *raw.get("aliases", ())})
-    rules = [rule for rule in before.get("rules", ()) if keys_of(rule) <= {param["key"] for param in params}]
-    facts = {"aliases": aliases, "rules": rules or model.get("rules"), "seen": max(date, before.get("seen", ""))}
-    joined = {key: fact for key, fact in (model | old_facts | facts).items() if fact or key == "params"}
-    return _checked({**joined, "on_cn": False} if before.get("on_cn") is False else joined)
+    if listed.form == "catalogue":
+        joined = raw
+    else:
+        params = _params(listed, before, raw)
+        news = {param["key"] for param in raw["params"]} - {param["key"] for param in before.get("params", ())}
+        joined = {
+            "provenance": "third-party",
+            "family": _family(raw["endpoint"], content),
+            **raw,
+            **{key: before[key] for key in (*_FIELDS_FROM_DOCS, "provenance") if key in before},
+            "incomplete": bool(before.get("incomplete")) and not news if before else raw.get("incomplete", False),
+            "aliases": sorted({*before.get("aliases", ()), *raw.get("aliases", ())}),
+            "seen": max(date, before.get("seen", "")),
+            "params": params,
+            "rules": [*_rules(before.get("rules", ()), params)],
+        }
+        joined = {key: fact for key, fact in joined.items() if fact or key in ("params", "on_cn")}
+    checked(joined)
+    return joined
+
+
+def _rules(rules: Iterable[Raw], params: Iterable[Raw]) -> Iterator[Raw]:
+    """Yields what of each rule is about parameters that are still there, in their present spelling."""
+    now = {param_name(param["key"]): param["key"] for param in params}
+    for rule in rules:
+        kept = dict(rule)
+        for part in ("params", "given"):
+            if part in rule:
+                kept[part] = [now[name] for name in map(param_name, rule[part]) if name in now]
+        if "when" in rule:
+            kept["when"] = {now.get(param_name(key)): value for key, value in rule["when"].items()}
+        if all(kept.get(part, True) for part in ("params", "given")) and None not in kept.get("when", ()):
+            yield kept
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
     """Merges the parameters; public lists contain neither structured parameters nor notes."""
-    known = {param_name(param["key"]): _as_listed(param) for param in before.get("params", ())}
+    known = {param_name(param["key"]): param for param in before.get("params", ())}
     if not raw["params"]:
         return list(known.values())
     joined = [_param(listed, known.get(param_name(param["key"]), {}), param) for param in raw["params"]]
@@ -185,17 +198,15 @@ def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw
 
 
 def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
-    if before.get("type") == "json":
-        return {**before, "required": param["required"]}
-    list_fields = TELLS[listed.form]
-    if before.get("type") == "string" == param["type"] and "default" in before:  # a list has a sample in its place
-        list_fields -= {"default"}
-    return {key: value for key, value in before.items() if key not in list_fields} | param
-
-
-def _as_listed(param: Mapping[str, Any]) -> Raw:
-    """Returns a slim parameter in a registry file's form, without the facts that its note adds again."""
-    return {"required": False, **{key: value for key, value in param.items() if key not in ("shape", "pattern")}}
+    list_fields = {"required"} if before.get("type") == "json" else {"required", *TELLS[listed.form]}
+    if before.get("type") == "string" == param["type"]:  # a list has a sample in the place of the default
+        list_fields.discard("default")
+    told = {key: fact for key, fact in param.items() if key in {"key", *list_fields}}
+    joined = {key: fact for key, fact in before.items() if key not in list_fields} | told
+    more = re.match(r"(-?\w+), absent from options", joined.get("note", ""))
+    if more and more[1] not in joined.get("options", [more[1]]):
+        joined["options"] = [*joined["options"], more[1]]
+    return joined
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
@@ -224,32 +235,41 @@ def _reprice(
     if price is None or (seen and price_date < seen):
         return
     try:
-        new_price = slim_price({**model, "price": _spelled(price, model)})
-        models[endpoint] = _checked({**model, "price": new_price, **({"price_seen": price_date} if price_date else {})})
+        facts = {key: fact for key, fact in price.items() if key != "seen"}
+        priced = {**model, "price": {**_spelled(facts, model), **_quantity(price["unit"], model)}}
+        priced |= {"price_seen": price_date} if price_date else {}
+        checked(priced)
+        models[endpoint] = priced
     except (InputError, StopIteration, KeyError, TypeError, ValueError, ArithmeticError) as error:
         listed.flaws.append(f"{endpoint}: its price cannot be used ({error})")
 
 
+def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
+    """Returns the parameter that determines the number of units of a call."""
+    keys = [param["key"] for param in model["params"]]
+    if unit in ("second", "second, from", "5 seconds"):
+        return {"per": "duration"} if "duration" in keys else {}
+    if unit == "1000 characters":
+        return {"per": next(key for key in ("text", "prompt") if key in keys)}
+    counts = [key for key in _COUNTS if key in keys]
+    if unit != "image" or not counts:
+        return {}
+    # A series is made only on demand; without it `maxImages` has no effect.
+    series = {"per_when": {"sequentialImageGeneration": "auto"}} if "sequentialImageGeneration" in keys else {}
+    return {"per": counts[0], **series}
+
+
 def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
-    """Spells the values in a price's rules like the parameters' options: `1080P` becomes `1080p`."""
-    options = {
-        param["key"]: {option.lower(): option for option in param.get("options", ())} for param in model["params"]
-    }
-    rules = [
-        {**rule, "when": {key: _option(options.get(key, {}), value) for key, value in rule["when"].items()}}
-        for rule in price.get("rules", ())
+    """Spells the values in a price's rows like the parameters' options: `1080P` becomes `1080p`."""
+    if "rows" not in price:
+        return price
+    options = {param["key"]: {one.lower(): one for one in param.get("options", ())} for param in model["params"]}
+    spellings = [options.get(key, {}) for key in price["by"]]
+    rows = [
+        [*(known.get(value.lower(), value) for known, value in zip(spellings, values, strict=True)), amount]
+        for *values, amount in price["rows"]
     ]
-    return {**price, **({"rules": rules} if rules else {})}
-
-
-def _option(options: Mapping[str, str], value: object) -> object:
-    return options.get(str(value).lower(), value)
-
-
-def _checked(model: dict[str, Any]) -> dict[str, Any]:
-    refuse_unseen(model)
-    refuse_unusable(decode_model(json.loads(json.dumps(model))))
-    return model
+    return {**price, "rows": rows}
 
 
 _SILENCE = 30.0

@@ -73,10 +73,7 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
     """Returns the content of the data file that a newly started process reads.
 
     If the package's data is newer than a user's file, models that only that file has are kept, and so is what calls
-    mean under it.
-
-    Args:
-        tell: Is called with the reason if a user's file is not used.
+    mean under it; `tell` gets the reason if a user's file is not used.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
@@ -126,15 +123,10 @@ def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-@cache
-def _classes() -> dict[str, int]:
-    return {class_name(raw["name"]): position for position, raw in enumerate(_raws())}
-
-
 def of_class(name: str) -> Model | None:
     """Returns the model of an input class by the class's exact name; None if the class does not exist."""
-    position = _classes().get(name)
-    return None if position is None else _model(position)
+    position = _index().get(name.lower())
+    return _model(position) if position is not None and class_name(_raws()[position]["name"]) == name else None
 
 
 def is_known(endpoint: str) -> bool:

@@ -36,19 +36,12 @@ class _Wrong(Exception):  # carries a clause from the check of a value to the li
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result of checking an input.
+    """The result of checking an input."""
 
-    Attributes:
-        values: The given values by wire keys, in the model's order and in the form that the API needs.
-        extra: The unchecked values, unchanged, whose parameters the catalogue does not have.
-        problems: The problems, one clause each.
-        notices: Outdated models and parameters, and values without effect, one sentence each.
-    """
-
-    values: dict[str, object] = field(default_factory=dict)
-    extra: dict[str, object] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)  # by wire keys, as the API needs them
+    extra: dict[str, object] = field(default_factory=dict)  # unchecked ones that the catalogue does not have
+    problems: list[str] = field(default_factory=list)  # one clause each
+    notices: list[str] = field(default_factory=list)  # what is outdated or without effect, one sentence each
 
     def warn(self, *, stacklevel: int) -> None:
         """Issues all notices as warnings at the user's own line, `stacklevel` calls above the caller of this method."""
@@ -80,15 +73,10 @@ def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of one request.
+    """The parameters of one request."""
 
-    Attributes:
-        given: What the caller gave, as the identity of the request compares it; see `as_given`.
-        sent: What is sent, by wire keys in the model's order, with the defaults of required parameters filled in.
-    """
-
-    given: dict[str, object]
-    sent: dict[str, object]
+    given: dict[str, object]  # as the identity of the request compares them; see `as_given`
+    sent: dict[str, object]  # by wire keys in the model's order, with the defaults of required ones filled in
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:

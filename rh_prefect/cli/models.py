@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
-from rh_prefect.catalog.search import Filter, Found, Sort
-from rh_prefect.catalog.search import search as search_catalog
+from rh_prefect.catalog.search import Found, Sort
 from rh_prefect.catalog.tags import Input, inputs_of, tags_of
 from rh_prefect.errors import InputError
 
@@ -55,13 +53,11 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find models by what they do."""
-    most = None if max_price is None else Decimal(str(max_price))
-    filters = Filter(output=output, takes=takes, with_old=with_old, max_price=most)
-    found = search_catalog(" ".join(words), filters, sort=sort)
+    found = catalog.find(" ".join(words), output=output, takes=takes, with_old=with_old, max_price=max_price, sort=sort)
     for note in found.notes:
         print(note, file=sys.stderr if as_json else sys.stdout)
     if as_json:
-        print(json.dumps([_record(model) for model in found.models[:limit]], ensure_ascii=False, indent=2))
+        print(json.dumps([_record(model) for model in found[:limit]], ensure_ascii=False, indent=2))
     else:
         _show_table(found, limit or _SHOWN)
 
@@ -96,12 +92,12 @@ def _record(model: catalog.Model) -> dict[str, Any]:
 
 
 def _show_table(found: Found, limit: int) -> None:
-    rows = [(model.name, model.output, f"models.{model.class_name}", _about(model)) for model in found.models[:limit]]
+    rows = [(model.name, model.output, f"models.{model.class_name}", _about(model)) for model in found[:limit]]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
-    if len(found.models) > limit:
-        print(f"… and {len(found.models) - limit} more; add search words, or use --limit {len(found.models)}")
+    if len(found) > limit:
+        print(f"… and {len(found) - limit} more; add search words, or use --limit {len(found)}")
 
 
 def _about(model: catalog.Model) -> str:

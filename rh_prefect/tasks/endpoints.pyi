@@ -3,14955 +3,5945 @@
 # ruff: noqa
 # fmt: off
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, ParamSpec, Unpack
+from collections.abc import Callable
+from typing import Literal, ParamSpec
 
-from rh_prefect.jobs.options import JobOptions
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.tasks.model_task import Endpoint, File
+from rh_prefect import models
+from rh_prefect.tasks.model_task import Endpoint
 
 P = ParamSpec("P")
 
-def _task(fn: Callable[P, Coroutine[Any, Any, Result]]) -> Endpoint[P]: ...
-
-@_task
-async def alibaba_wan_2_6_image_to_video(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["5", "10", "15"] = "5",
-    shot_type: Literal["single", "multi"] = "single",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with alibaba/wan-2.6/image-to-video.
-
-    Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.6/image-to-video.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        prompt: Text.
-        negative_prompt: Text.
-        resolution: One of the choices.
-        duration: One of the choices.
-        shot_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def alibaba_wan_2_6_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10", "15"] = "5",
-    resolution: Literal["1280*720", "720*1280", "1920*1080", "1080*1920"] = "1080*1920",
-    shot_type: Literal["single", "multi"] = "single",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with alibaba/wan-2.6/text-to-video.
-
-    Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.6/text-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        negative_prompt: Text.
-        duration: One of the choices.
-        resolution: One of the choices.
-        shot_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def arklin_video_super_resolution(
-    *,
-    resolution: Literal["720p", "1080p", "2k", "4k"] | None = None,
-    tarfps: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with arklin/video-super-resolution.
-
-    Its price is not published. By version, resolution and frame rate: at 2k 0.05 to 0.7 a second.
-    Endpoint: arklin/video-super-resolution.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        resolution: One of the choices.
-        tarfps: Left out: no frames are added; 24 to 60.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def bytedance_dreamactor_v2(
-    *,
-    image_url: File,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with bytedance/dreamactor-v2.
-
-    Price: 0.32 CNY per second (listed 2026-09-13).
-    Endpoint: bytedance/dreamactor-v2.
-
-    Args:
-        image_url: 480x480 to 1920x1080 px; JPG, JPEG, PNG; up to 5 MB.
-        video_url: Up to 30 s, 200x200 to 2048x1440 px; MP4, MOV, WEBM; up to 100 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def bytedance_jimeng_4_6_image_to_image(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    width: int | None = None,
-    height: int | None = None,
-    scale: int = 50,
-    force_single: bool = False,
-    min_ratio: float = 0.333333,
-    max_ratio: float = 3.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with bytedance/jimeng-4.6/image-to-image.
-
-    Price: 0.17 CNY per image (listed 2026-09-13).
-    Endpoint: bytedance/jimeng-4.6/image-to-image.
-
-    Args:
-        prompt: Up to 800 characters.
-        image_urls: One or a list of up to 14; up to 15 MB each.
-        width: 900 to 6197.
-        height: 768 to 4096.
-        scale: 1 to 100.
-        force_single: Whether to do so.
-        min_ratio: 0.0625 to 15.9999.
-        max_ratio: 0.0626 to 16.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def bytedance_jimeng_4_6_text_to_image(
-    *,
-    prompt: str,
-    width: int | None = None,
-    height: int | None = None,
-    scale: int = 50,
-    force_single: bool = False,
-    min_ratio: float = 0.333333,
-    max_ratio: float = 3.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with bytedance/jimeng-4.6/text-to-image.
-
-    Price: 0.17 CNY per call (listed 2026-09-13).
-    Endpoint: bytedance/jimeng-4.6/text-to-image.
-
-    Args:
-        prompt: Up to 800 characters.
-        width: 900 to 6197.
-        height: 768 to 4096.
-        scale: 1 to 100.
-        force_single: Whether to do so.
-        min_ratio: 0.06 to 16.
-        max_ratio: 0.06 to 16.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def cinematic_video_generator(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4"] = "16:9",
-    duration: Literal["5", "10", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with cinematic-video-generator.
-
-    Price: 1.00 CNY per second (listed 2026-05-07).
-    Endpoint: cinematic-video-generator.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_urls: One or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def dola_seedream_5_0_pro_image_to_image(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    image_urls: File | Sequence[File],
-    resolution: Literal["1k", "2k"] = "2k",
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Dola-Seedream-5.0-pro/image-to-image.
-
-    Its price is not published.
-    Endpoint: dola-Seedream-5.0-pro/image-to-image.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: 240 to 8192.
-        height: 240 to 8192.
-        image_urls: One or a list of up to 10; up to 10 MB each.
-        resolution: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def dola_seedream_5_0_pro_text_to_image(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    resolution: Literal["1k", "2k"] = "2k",
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Dola-Seedream-5.0-pro/text-to-image.
-
-    Its price is not published.
-    Endpoint: dola-Seedream-5.0-pro/text-to-image.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: 240 to 8192.
-        height: 240 to 8192.
-        resolution: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def doubao_seed_audio_1_0(
-    *,
-    text_prompt: str,
-    speaker: str | None = None,
-    audio_url: File | Sequence[File] | None = None,
-    image_url: File | None = None,
-    format: Literal["wav", "mp3", "pcm", "ogg_opus"] = "wav",
-    sample_rate: str | None = None,
-    speech_rate: int = 0,
-    loudness_rate: int = 0,
-    pitch_rate: int = 0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with doubao-seed-audio-1.0.
-
-    Price: 0.004 CNY per second (listed 2026-09-13).
-    Endpoint: bytedance/doubao-seed-audio-1.0.
-
-    Args:
-        text_prompt: Up to 3000 characters.
-        speaker: Text.
-        audio_url: One or a list of up to 3; up to 10 MB each.
-        image_url: Up to 10 MB.
-        format: One of the choices.
-        sample_rate: Text.
-        speech_rate: A whole number.
-        loudness_rate: A whole number.
-        pitch_rate: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def doubao_seed_icl_2_0(
-    *,
-    text: str,
-    speaker: str,
-    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
-    sample_rate: str | None = None,
-    speech_rate: int = 0,
-    loudness_rate: int = 0,
-    bit_rate: int | None = None,
-    pitch: int | None = None,
-    enable_subtitle: bool = False,
-    max_length_to_filter_parenthesis: int = 100,
-    silence_duration: int | None = None,
-    disable_markdown_filter: bool = False,
-    disable_emoji_filter: bool = False,
-    enable_latex_tn: bool = False,
-    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
-    context_texts: str | None = None,
-    model_: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = "seed-tts-2.0-standard",
-    latex_parser: Literal["v2"] | None = None,
-    aigc_watermark: bool = False,
-    disable_default_bit_rate: bool = False,
-    section_id: str | None = None,
-    tone_fidelity: bool = False,
-    aigc_metadata_enable: bool = False,
-    aigc_metadata_content_producer: str | None = None,
-    aigc_metadata_produce_id: str | None = None,
-    aigc_metadata_content_propagator: str | None = None,
-    aigc_metadata_propagate_id: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with doubao-seed-icl-2.0.
-
-    Its price is not published.
-    Endpoint: bytedance/doubao-seed-icl-2.0.
-
-    Args:
-        text: Up to 10000 characters.
-        speaker: CustomSpeakerId returned by bytedance/doubao-voice-clone.
-        format: One of the choices.
-        sample_rate: 8000 to 48000 Hz; the service takes 24000.
-        speech_rate: -50 to 100.
-        loudness_rate: -50 to 100.
-        bit_rate: Bps, mp3 only, 64000-160000.
-        pitch: -12 to 12.
-        enable_subtitle: Whether to do so.
-        max_length_to_filter_parenthesis: 0 or 100.
-        silence_duration: Milliseconds at the end; 0 to 30000.
-        disable_markdown_filter: Whether to do so.
-        disable_emoji_filter: Whether to do so.
-        enable_latex_tn: Whether to do so.
-        explicit_language: One of the choices.
-        context_texts: Up to 500 characters.
-        model_: One of the choices.
-        latex_parser: Only with disable_markdown_filter.
-        aigc_watermark: Whether to do so.
-        disable_default_bit_rate: Whether to do so.
-        section_id: Up to 128 characters.
-        tone_fidelity: Whether to do so.
-        aigc_metadata_enable: Whether to do so.
-        aigc_metadata_content_producer: Up to 128 characters.
-        aigc_metadata_produce_id: Up to 128 characters.
-        aigc_metadata_content_propagator: Up to 128 characters.
-        aigc_metadata_propagate_id: Up to 128 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def doubao_seed_tts_2_0(
-    *,
-    text: str,
-    speaker: str,
-    format: Literal["mp3", "pcm", "ogg_opus", "wav"] = "mp3",
-    sample_rate: str | None = None,
-    speech_rate: int = 0,
-    loudness_rate: int = 0,
-    bit_rate: int | None = None,
-    pitch: int | None = None,
-    enable_subtitle: bool = False,
-    max_length_to_filter_parenthesis: int = 100,
-    silence_duration: int | None = None,
-    disable_markdown_filter: bool = False,
-    disable_emoji_filter: bool = False,
-    enable_latex_tn: bool = False,
-    explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] | None = None,
-    explicit_dialect: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with doubao-seed-tts-2.0.
-
-    Price: 0.24 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: bytedance/doubao-seed-tts-2.0.
-
-    Args:
-        text: Up to 10000 characters.
-        speaker: Text.
-        format: One of the choices.
-        sample_rate: Text.
-        speech_rate: A whole number.
-        loudness_rate: A whole number.
-        bit_rate: A whole number.
-        pitch: A whole number.
-        enable_subtitle: Whether to do so.
-        max_length_to_filter_parenthesis: A whole number.
-        silence_duration: A whole number.
-        disable_markdown_filter: Whether to do so.
-        disable_emoji_filter: Whether to do so.
-        enable_latex_tn: Whether to do so.
-        explicit_language: One of the choices.
-        explicit_dialect: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def doubao_voice_clone(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with doubao-voice-clone.
-
-    Its price is not published.
-    Endpoint: bytedance/doubao-voice-clone.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_dev_edit(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-dev/edit.
-
-    Price: 0.24 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-dev/edit.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_dev_edit_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-dev/edit-lora.
-
-    Price: 0.25 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-dev/edit-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_dev_text_to_image(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-dev/text-to-image.
-
-    Price: 0.20 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-dev/text-to-image.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_dev_text_to_image_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-dev/text-to-image-lora.
-
-    Price: 0.17 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-dev/text-to-image-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_4b_edit(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-4b/edit.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-4b/edit.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_4b_edit_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-4b/edit-lora.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-4b/edit-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_4b_text_to_image(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-4b/text-to-image.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-4b/text-to-image.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_4b_text_to_image_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-4b/text-to-image-lora.
-
-    Price: 0.04 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-4b/text-to-image-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_9b_edit(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-9b/edit.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-9b/edit.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_9b_text_to_image(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-9b/text-to-image.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-9b/text-to-image.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_2_klein_9b_text_to_image_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "9:16",
-    custom_width: int = 1024,
-    custom_hight: int = 1024,
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-2-klein-9b/text-to-image-lora.
-
-    Price: 0.06 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-2-klein-9b/text-to-image-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_dev(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-dev.
-
-    Price: 0.04 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image/f-dev.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_dev_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 1,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-dev-lora.
-
-    Price: 0.03 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image/f-dev-lora.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_kontext_dev_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1",
-    custom_width: int = 1024,
-    custom_height: int = 1024,
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-kontext-dev-lora.
-
-    Price: 0.09 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-video/f-kontext/dev-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_height: Used when aspectRatio is custom; 256 to 1536.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def f_krea_dev_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with f-krea-dev-lora.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/f-krea-dev-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def flux_3_video_draft_enhance(
-    *,
-    draft_cache: str,
-    resolution: Literal["hd", "fhd"] = "fhd",
-    safety_tolerance: int = 2,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with flux-3-video/draft-enhance.
-
-    Its price is not published.
-    Endpoint: rhart-video-flux3/draft-enhance.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        draft_cache: Draft_cache of a draft run: base64 or a link; up to 2000000 characters.
-        resolution: One of the choices.
-        safety_tolerance: 0 to 4.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def flux_3_video_image_to_video(
-    *,
-    prompt: str,
-    keyframes: File | Sequence[File],
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-    duration: int = 5,
-    resolution: Literal["hd", "fhd"] = "hd",
-    draft: bool = False,
-    generate_audio: bool = True,
-    safety_tolerance: int = 2,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with flux-3-video/image-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video-flux3/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20480 characters.
-        keyframes: One is the start, two are start and end; one or a list of up to 10; JPG, PNG; up to 10 MB each.
-        aspect_ratio: One of the choices.
-        duration: Seconds; left out, the content decides; 5 to 20.
-        resolution: One of the choices.
-        draft: Quick preview at hd, cheaper.
-        generate_audio: Whether to do so.
-        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def flux_3_video_text_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-    duration: int = 5,
-    resolution: Literal["hd", "fhd"] = "hd",
-    draft: bool = False,
-    generate_audio: bool = True,
-    safety_tolerance: int = 2,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with flux-3-video/text-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video-flux3/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20480 characters.
-        aspect_ratio: One of the choices.
-        duration: Seconds; left out, the content decides; 5 to 20.
-        resolution: One of the choices.
-        draft: Quick preview at hd, cheaper.
-        generate_audio: Whether to do so.
-        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def flux_3_video_video_continuation(
-    *,
-    prompt: str,
-    start_video: File,
-    aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto",
-    duration: int = 5,
-    resolution: Literal["hd", "fhd"] = "hd",
-    draft: bool = False,
-    generate_audio: bool = True,
-    safety_tolerance: int = 2,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with flux-3-video/video-continuation.
-
-    Its price is not published.
-    Endpoint: rhart-video-flux3/video-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20480 characters.
-        start_video: MP4; up to 10 MB.
-        aspect_ratio: One of the choices.
-        duration: Seconds; left out, the content decides; 5 to 20.
-        resolution: One of the choices.
-        draft: Quick preview at hd, cheaper.
-        generate_audio: Whether to do so.
-        safety_tolerance: 0 strictest, 4 widest; 0 to 4.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_1_1_flash_image_to_video_stable(
-    *,
-    image_url: File,
-    last_image_url: File | None = None,
-    prompt: str,
-    duration: int = 8,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-1.1-flash/image-to-video/stable.
-
-    Its price is not published.
-    Endpoint: google/gemini-omni-1.1-flash/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        last_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        prompt: Up to 2048 characters.
-        duration: 3 to 10.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_1_1_flash_reference_to_video_stable(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    duration: int = 8,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable.
-
-    Its price is not published.
-    Endpoint: google/gemini-omni-1.1-flash/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        video_urls: At most 3 s each; one or a list of up to 3; MP4, MOV; up to 100 MB each.
-        duration: 3 to 10.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_1_1_flash_text_to_video_stable(
-    *,
-    prompt: str,
-    duration: int = 8,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-1.1-flash/text-to-video/stable.
-
-    Its price is not published.
-    Endpoint: google/gemini-omni-1.1-flash/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        duration: 3 to 10.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_1_1_flash_video_edit(
-    *,
-    video_url: File,
-    prompt: str,
-    resolution: Literal["360p", "720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-1.1-flash/video-edit.
-
-    Its price is not published.
-    Endpoint: google/gemini-omni-1.1-flash/video-edit.
-
-    Args:
-        video_url: At most 10 s; MP4, MOV; up to 100 MB.
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_flash_image_to_video_channel_low_price(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: Literal["4", "6", "8", "10"] = "6",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-flash/image-to-video/channel-low-price.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: gemini-omni-flash/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_urls: One or a list of up to 3; up to 10 MB each.
-        duration: One of the choices.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_flash_text_to_video_channel_low_price(
-    *,
-    prompt: str,
-    duration: Literal["4", "6", "8", "10"] = "6",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-flash/text-to-video/channel-low-price.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: gemini-omni-flash/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        duration: One of the choices.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gemini_omni_flash_video_edit_channel_low_price(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with gemini-omni-flash/video-edit/channel-low-price.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: gemini-omni-flash/video-edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_urls: One or a list of up to 3; up to 10 MB each.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        video_url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_image_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    image_urls: File | Sequence[File],
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price.
-
-    Price: 1.50 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-fast/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        image_urls: One or a list of up to 3; JPG, PNG; up to 30 MB each.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_image_to_video_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    last_image_url: File | None = None,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    duration: Literal["4", "6", "8"] = "8",
-    generate_audio: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/image-to-video-official-stable.
-
-    Price: 2.35 to 7.04 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-fast-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        negative_prompt: Text.
-        seed: A whole number.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        generate_audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_reference_to_video_official_stable(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["720p", "1080p"] = "720p",
-    generate_audio: bool = False,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/reference-to-video-official-stable.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: rhart-video-v3.1-fast-official/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        image_urls: One or a list of up to 3; up to 10 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Whether to do so.
-        negative_prompt: Up to 2048 characters.
-        seed: 0 or more.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_start_end_to_video_channel_low_price(
-    *,
-    prompt: str,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price.
-
-    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-fast/start-end-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        first_frame_url: JPG, PNG; up to 30 MB.
-        last_frame_url: JPG, PNG; up to 30 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_text_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price.
-
-    Price: 1.50 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-fast/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_text_to_video_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["4", "6", "8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    generate_audio: bool = True,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/text-to-video-official-stable.
-
-    Price: 2.35 to 7.04 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-fast-official/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Whether to do so.
-        negative_prompt: Text.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_fast_video_extend_official_stable(
-    *,
-    video: File,
-    prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "720p",
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-fast/video-extend-official-stable.
-
-    Price: 6.56 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-fast-official/video-extend.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video: MP4; up to 10 MB.
-        prompt: Up to 8000 characters.
-        resolution: One of the choices.
-        negative_prompt: Text.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_lite_image_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    image_urls: File | Sequence[File],
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price.
-
-    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-lite/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_lite_image_to_video_official_stable(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    image_url: File,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    duration: Literal["4", "6", "8"] = "6",
-    resolution: Literal["720p", "1080p"] = "720p",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-lite/image-to-video-official-stable.
-
-    Price: 0.315 to 0.504 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-lite-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        negative_prompt: Up to 20000 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 20 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_lite_start_end_to_video_official_stable(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["720p", "1080p"] = "720p",
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable.
-
-    Price: 2.52 to 4.032 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-lite-official/start-end-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        first_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        last_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        negative_prompt: Up to 20000 characters.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_lite_text_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price.
-
-    Price: 0.20 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-lite/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_lite_text_to_video_official_stable(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["4", "6", "8"] = "6",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-lite/text-to-video-official-stable.
-
-    Price: 0.315 to 0.504 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-lite-official/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        negative_prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_image_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    image_url: File,
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price.
-
-    Its price is not published. By resolution since 2026-08, rules not recorded; 0.5 a call before.
-    Endpoint: rhart-video-v3.1-pro/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        image_url: JPG, PNG; up to 10 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_image_to_video_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    last_image_url: File | None = None,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    duration: Literal["4", "6", "8"] = "8",
-    generate_audio: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/image-to-video-official-stable.
-
-    Price: 4.70 to 18.80 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-pro-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        negative_prompt: Text.
-        seed: A whole number.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        generate_audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_reference_to_video_official_stable(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    resolution: Literal["720p", "1080p", "4k"] = "1080p",
-    generate_audio: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/reference-to-video-official-stable.
-
-    Price: 9.40 to 18.80 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-pro-official/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
-        negative_prompt: Text.
-        seed: A whole number.
-        resolution: One of the choices.
-        generate_audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_start_end_to_video_channel_low_price(
-    *,
-    prompt: str,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price.
-
-    Price: 0.80 to 1.40 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-pro/start-end-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        first_frame_url: JPG, PNG; up to 10 MB.
-        last_frame_url: JPG, PNG; up to 10 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_text_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price.
-
-    Price: 0.90 to 1.40 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-pro/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_text_to_video_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16"] = "9:16",
-    duration: Literal["4", "6", "8"] = "8",
-    resolution: Literal["720p", "1080p", "4k"] = "720p",
-    generate_audio: bool = False,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/text-to-video-official-stable.
-
-    Price: 4.70 to 18.80 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-v3.1-pro-official/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Whether to do so.
-        negative_prompt: Text.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def google_veo3_1_pro_video_extend_official_stable(
-    *,
-    video: File,
-    prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "720p",
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with google/veo3.1-pro/video-extend-official-stable.
-
-    Price: 17.40 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-v3.1-pro-official/video-extend.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video: MP4; up to 10 MB.
-        prompt: Up to 8000 characters.
-        resolution: One of the choices.
-        negative_prompt: Text.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_1_5_edit_channel_low_price(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-1.5/edit-channel-low-price.
-
-    Price: 0.03 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-1.5/edit.
-    Deprecated; use rhart-image-g-2/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 800 characters.
-        image_urls: One or a list of up to 2; JPG, PNG; up to 10 MB each.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_1_5_image_to_image_official_stable(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024",
-    quality: Literal["low", "medium", "high"] = "medium",
-    input_fidelity: Literal["low", "high"] | None = None,
-    background: Literal["auto", "transparent", "opaque"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-1.5/image-to-image-official-stable.
-
-    Price: 0.06 to 1.26 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-g-1.5-official/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
-        size: One of the choices.
-        quality: One of the choices.
-        input_fidelity: One of the choices.
-        background: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_1_5_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-1.5/text-to-image-channel-low-price.
-
-    Price: 0.03 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-1.5/text-to-image.
-    Deprecated; use rhart-image-g-2/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_1_5_text_to_image_official_stable(
-    *,
-    prompt: str,
-    size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024",
-    quality: Literal["low", "medium", "high"] = "medium",
-    background: Literal["auto", "transparent", "opaque"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-1.5/text-to-image-official-stable.
-
-    Price: 0.06 to 1.26 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-g-1.5-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        size: One of the choices.
-        quality: One of the choices.
-        background: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_0_edit_channel_low_price(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.0/edit-channel-low-price.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-2/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_0_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.0/text-to-image-channel-low-price.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-2/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_flare_image_to_image_economy(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/flare/image-to-image/economy.
-
-    Its price is not published.
-    Endpoint: rhart-image-g-2.5/flare/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
-        aspect_ratio: One of the choices.
-        resolution: 2k and 4k are not guaranteed.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_flare_image_to_image_stable_token(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    background: Literal["auto", "transparent", "opaque"] = "auto",
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-    output_format: Literal["jpeg", "png", "webp"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token.
-
-    Its price is not published. Per token; the rate was not recorded.
-    Endpoint: rhart-image-g-2.5-official-token/flare/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 32000 characters.
-        image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        background: One of the choices.
-        quality: Higher costs more tokens and time.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_flare_text_to_image_economy(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/flare/text-to-image/economy.
-
-    Its price is not published.
-    Endpoint: rhart-image-g-2.5/flare/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: 2k and 4k are not guaranteed.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_flare_text_to_image_stable_token(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    background: Literal["auto", "transparent", "opaque"] = "auto",
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-    output_format: Literal["jpeg", "png", "webp"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token.
-
-    Its price is not published. Per token; the rate was not recorded.
-    Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 32000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        background: One of the choices.
-        quality: Higher costs more tokens and time.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_sunburst_image_to_image_economy(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy.
-
-    Its price is not published.
-    Endpoint: rhart-image-g-2.5/sunburst/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
-        aspect_ratio: One of the choices.
-        resolution: 2k and 4k are not guaranteed.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_sunburst_image_to_image_stable_token(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    background: Literal["auto", "transparent", "opaque"] = "auto",
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-    output_format: Literal["jpeg", "png", "webp"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token.
-
-    Its price is not published. Per token; the rate was not recorded.
-    Endpoint: rhart-image-g-2.5-official-token/sunburst/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 32000 characters.
-        image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        background: One of the choices.
-        quality: Higher costs more tokens and time.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_sunburst_text_to_image_economy(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy.
-
-    Its price is not published.
-    Endpoint: rhart-image-g-2.5/sunburst/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: 2k and 4k are not guaranteed.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_5_sunburst_text_to_image_stable_token(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    background: Literal["auto", "transparent", "opaque"] = "auto",
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"] = "high",
-    output_format: Literal["jpeg", "png", "webp"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token.
-
-    Its price is not published. Per token; the rate was not recorded.
-    Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 32000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        background: One of the choices.
-        quality: Higher costs more tokens and time.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_image_to_image_official_stable(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    quality: Literal["low", "medium", "high"] = "medium",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2/image-to-image-official-stable.
-
-    Price: 0.29 to 4.738 CNY per call (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older.
-    Endpoint: rhart-image-g-2-official/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        quality: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def gpt_image_2_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9",
-    resolution: Literal["1k", "2k", "4k"] = "2k",
-    quality: Literal["low", "medium", "high"] = "medium",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with gpt-image-2/text-to-image-official-stable.
-
-    Price: 0.29 to 4.738 CNY per call (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older.
-    Endpoint: rhart-image-g-2-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        quality: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_3_image_text_to_image(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-3-image-text-to-image.
-
-    Price: 1.00 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-3/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_3_image_to_image(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-3-image-to-image.
-
-    Price: 1.00 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-3/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_4_image_image_to_image(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-4-image-image-to-image.
-
-    Price: 1.00 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-4/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_4_image_text_to_image(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-4-image-text-to-image.
-
-    Price: 1.00 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-4/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_image_image_to_image_channel_low_price(
-    *,
-    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
-    prompt: str,
-    image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-image/image-to-image/channel-low-price.
-
-    Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        model_: One of the choices.
-        prompt: Text.
-        image_url: JPG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def grok_image_text_to_image_channel_low_price(
-    *,
-    model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2",
-    prompt: str,
-    aspect_ratio: Literal["960x960", "720x1280", "1280x720", "1168x784", "784x1168"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with grok-image/text-to-image/channel-low-price.
-
-    Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        model_: One of the choices.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_fast(
-    *,
-    prompt: str | None = None,
-    enable_prompt_expansion: bool = True,
-    image_url: File,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-fast.
-
-    Price: 0.45 to 0.75 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-02/fast.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        image_url: JPG, PNG; up to 10 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_i2v_pro(
-    *,
-    prompt: str | None = None,
-    enable_prompt_expansion: bool = True,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-i2v-pro.
-
-    Price: 2.63 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-02/i2v-pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        first_image_url: JPG, PNG; up to 30 MB.
-        last_image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_i2v_standard(
-    *,
-    prompt: str | None = None,
-    enable_prompt_expansion: bool = True,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-i2v-standard.
-
-    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-02/i2v-standard.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        first_image_url: JPG, PNG; up to 30 MB.
-        last_image_url: JPG, PNG; up to 30 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_pro(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    first_image_url: File | None = None,
-    last_image_url: File | None = None,
-    duration: Literal["6"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-pro.
-
-    Price: 2.63 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-02/pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        first_image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_standard(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    first_image_url: File | None = None,
-    last_image_url: File | None = None,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-standard.
-
-    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-02/standard.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        first_image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_t2v_pro(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-t2v-pro.
-
-    Price: 2.63 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-02/t2v-pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_02_t2v_standard(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-02-t2v-standard.
-
-    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-02/t2v-standard.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_fast_image_to_video(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    image_url: File,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3-fast/image-to-video.
-
-    Price: 1.01 to 1.69 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-2.3-fast/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        image_url: JPG, PNG; up to 30 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_fast_pro_image_to_video(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    image_url: File,
-    duration: Literal["6"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3-fast-pro/image-to-video.
-
-    Price: 1.73 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-2.3-fast-pro/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        image_url: JPG, PNG; up to 30 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_i2v_pro(
-    *,
-    prompt: str | None = None,
-    enable_prompt_expansion: bool = True,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3/i2v-pro.
-
-    Price: 2.63 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-2.3/image-to-video-pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_i2v_standard(
-    *,
-    prompt: str | None = None,
-    enable_prompt_expansion: bool = True,
-    image_url: File,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3/i2v-standard.
-
-    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-2.3/i2v-standard.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        image_url: JPG, PNG; up to 30 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_t2v_pro(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3-t2v-pro.
-
-    Price: 2.63 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/hailuo-2.3/t2v-pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hailuo_2_3_t2v_standard(
-    *,
-    prompt: str,
-    enable_prompt_expansion: bool = True,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with hailuo-2.3-t2v-standard.
-
-    Price: 1.50 to 3.00 CNY per call (listed 2026-05-07).
-    Endpoint: minimax/hailuo-2.3/t2v-standard.
-
-    Args:
-        prompt: Up to 2000 characters.
-        enable_prompt_expansion: Whether to do so.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_0_image_to_video(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.0/image-to-video.
-
-    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
-    Endpoint: alibaba/happyhorse-1.0/image-to-video.
-
-    Args:
-        image_url: Sides at least 300 px, ratio 1:2.5 to 2.5:1; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB.
-        prompt: Up to 2500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_0_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    resolution: Literal["720p", "1080p"] = "1080p",
-    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1"] = "16:9",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.0/reference-to-video.
-
-    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
-    Endpoint: alibaba/happyhorse-1.0/reference-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_0_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.0/text-to-video.
-
-    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
-    Endpoint: alibaba/happyhorse-1.0/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_0_video_edit(
-    *,
-    video_url: File,
-    image_urls: File | Sequence[File] | None = None,
-    prompt: str,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    audio_setting: Literal["auto", "origin"] = "origin",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.0/video-edit.
-
-    Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page of 2026-06-18 shows prices from 0.67: those here are older.
-    Endpoint: alibaba/happyhorse-1.0/video-edit.
-
-    Args:
-        video_url: 3-60 s; only the first 15 s are used; MP4, MOV; up to 100 MB.
-        image_urls: One or a list of up to 5; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
-        prompt: Up to 2500 characters.
-        resolution: One of the choices.
-        audio_setting: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_1_image_to_video(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.1/image-to-video.
-
-    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
-    Endpoint: alibaba/happyhorse-1.1/image-to-video.
-
-    Args:
-        image_url: Up to 10 MB.
-        prompt: Up to 2500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_1_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    resolution: Literal["720p", "1080p"] = "1080p",
-    aspect_ratio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = "16:9",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.1/reference-to-video.
-
-    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
-    Endpoint: alibaba/happyhorse-1.1/reference-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        image_urls: One or a list of up to 9; up to 10 MB each.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def happyhorse_1_1_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = "16:9",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with happyhorse-1.1/text-to-video.
-
-    Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
-    Endpoint: alibaba/happyhorse-1.1/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def higgsfield_dop_image_to_video(
-    *,
-    prompt: str,
-    image_url: File,
-    end_image_url: File | None = None,
-    options: Literal["dop-lite", "dop-turbo", "dop-preview"] = "dop-turbo",
-    motions: Sequence[Mapping[str, Any]] | str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with higgsfield/dop/image-to-video.
-
-    Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The price of the list of 2026-05, which did not have motions.
-    Endpoint: higgsfield/dop/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        options: One of the choices.
-        motions: List of presets; their form is not published.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def higgsfield_soul_image_to_image(
-    *,
-    prompt: str,
-    image_url: File,
-    size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"] = "1152*2048",
-    style: Literal["Creatures", "Medieval", "Spotlight", "Giant People", "Red balloon", "green editorial", "Subway", "Library", "Realistic", "DigitalCam", "Grillz Selfie", "Bleached Brows", "Sitting on the Street", "Crossing the street", "Angel Wings", "Duplicate", "Quiet luxury", "Fireproof", "Elevator Mirror", "360 cam", "Glitch", "FashionShow", "PixeletedFace", "Sunbathing", "Paper Face", "90s Grain", "Geominimal", "Foggy Morning", "Overexposed", "Sunset beach", "Giant Accessory", "RingSelfie", "Street view", "90's Editorial", "Rhyme & blues", "2000s Cam", "CCTV", "0.5 Outfit", "Amalfi Summer", "Bimbocore", "0.5 Selfie", "Sand", "Vintage PhotoBooth", "afterparty cam", "Babydoll MakeUp", "Through The Glass", "Gallery", "Eating Food", "Swords Hill", "Office beach", "Help It's Too Big", "Japandi", "iPhone", "Gorpcore", "Indie sleaze", "Fairycore", "Tumblr", "Avant-garde", "HairClips", "birthday mess", "Clouded Dream", "Y2K Posters", "tokyo drift", "Object Makeup", "Graffiti", "Sunburnt", "hallway noir", "2000s Fashion", "Night Beach", "Movie", "Long legs", "7\"", "General", "Nail Check", "Coquette core", "Mixed Media", "Selfcare", "Grunge", "Double take", "505room", "Flight mode", "Escalator", "burgundy suit", "Fisheye", "Shoe Check", "Rainy Day", "Mt. Fuji", "Sea breeze", "Invertethereal", "Y2K", "Tokyo Streetstyle", "chrome exit", "Night rider", "Artwork", "Glazed doll skin makeup", "mount view", "2049", "blackout fit", "Bike mafia", "static glow", "Nicotine glow", "brick shade", "dmv", "Fish-eye twin", "It's french", "cocktail"] = "Realistic",
-    strength: float = 1.0,
-    quality: Literal["medium", "high"] = "medium",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with higgsfield/soul/image-to-image.
-
-    Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
-    Endpoint: higgsfield/soul/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        size: One of the choices.
-        style: One of the choices.
-        strength: In steps of 0.01; 0 to 1.
-        quality: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v15_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["1536"] = "1536",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v15/image-to-3d.
-
-    Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v15/image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v15_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["1536"] = "1536",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d.
-
-    Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v15/multi-image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG; up to 20 MB.
-        left_image_url: JPG, PNG; up to 20 MB.
-        right_image_url: JPG, PNG; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v20_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["1536pro"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v20/image-to-3d.
-
-    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v20/image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 10 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v20_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["1536pro"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d.
-
-    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v20/multi-image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG; up to 20 MB.
-        left_image_url: JPG, PNG; up to 20 MB.
-        right_image_url: JPG, PNG; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v21_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["1536pro"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v21/image-to-3d.
-
-    Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v21/image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_portrait_v21_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["1536pro"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d.
-
-    Price: 5.60 to 5.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-portrait-v21/multi-image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG; up to 20 MB.
-        left_image_url: JPG, PNG; up to 20 MB.
-        right_image_url: JPG, PNG; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v15_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
-    face: int = 1000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v15/image-to-3d.
-
-    Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v15/image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v15_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["512", "1024", "1536", "1536pro"] = "1024",
-    face: int = 1000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v15/multi-image-to-3d.
-
-    Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v15/multi-image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG; up to 20 MB.
-        left_image_url: JPG, PNG; up to 20 MB.
-        right_image_url: JPG, PNG; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v21_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["1536pro", "1536fast"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v21/image-to-3d.
-
-    Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v21/image-to-3d.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v21_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["1536pro", "1536fast"] = "1536pro",
-    face: int = 2000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v21/multi-image-to-3d.
-
-    Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v21/multi-image-to-3d.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
-        left_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
-        right_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v2_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    image_url: File,
-    resolution: Literal["1536", "1536pro"] = "1536",
-    face: int = 1000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v2/image-to-3d.
-
-    Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v2/image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v2_multi_image_to_3d(
-    *,
-    request_type: Literal["mesh", "both"] = "mesh",
-    front_image_url: File,
-    back_image_url: File | None = None,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    resolution: Literal["1536", "1536pro"] = "1536",
-    face: int = 1000000,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v2/multi-image-to-3d.
-
-    Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v2/multi-image-to-3d.
-
-    Args:
-        request_type: One of the choices.
-        front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
-        back_image_url: JPG, PNG; up to 20 MB.
-        left_image_url: JPG, PNG; up to 20 MB.
-        right_image_url: JPG, PNG; up to 20 MB.
-        resolution: One of the choices.
-        face: In steps of 10000; 100000 to 2000000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v3_image_to_3d(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v3/image-to-3d.
-
-    Its price is not published.
-    Endpoint: hitem3d-v3/image-to-3d.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hitem3d_v3_multi_image_to_3d(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hitem3d-v3/multi-image-to-3d.
-
-    Its price is not published.
-    Endpoint: hitem3d-v3/multi-image-to-3d.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hunyuan3d_v3_1_image_to_3d(
-    *,
-    face_count: int = 500000,
-    enable_pbr: bool = False,
-    generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
-    image_url: File,
-    left_image_url: File | None = None,
-    right_image_url: File | None = None,
-    back_image_url: File | None = None,
-    top_image_url: File | None = None,
-    bottom_image_url: File | None = None,
-    left_front_image_url: File | None = None,
-    right_front_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hunyuan3d-v3.1/image-to-3d.
-
-    Price: 4.20 to 6.60 CNY per call (listed 2026-05-07).
-    Endpoint: hunyuan3d-v3.1/image-to-3d.
-
-    Args:
-        face_count: 10000 to 1500000.
-        enable_pbr: Whether to do so.
-        generate_type: One of the choices.
-        image_url: JPG, PNG; up to 10 MB.
-        left_image_url: JPG, PNG; up to 10 MB.
-        right_image_url: JPG, PNG; up to 10 MB.
-        back_image_url: JPG, PNG; up to 10 MB.
-        top_image_url: JPG, PNG; up to 10 MB.
-        bottom_image_url: JPG, PNG; up to 10 MB.
-        left_front_image_url: JPG, PNG; up to 10 MB.
-        right_front_image_url: JPG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hunyuan3d_v3_1_text_to_3d(
-    *,
-    prompt: str,
-    face_count: int = 500000,
-    enable_pbr: bool = False,
-    generate_type: Literal["Normal", "Geometry", "Sketch"] = "Normal",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with hunyuan3d-v3.1/text-to-3d.
-
-    Price: 1.80 to 4.20 CNY per call (listed 2026-05-07).
-    Endpoint: hunyuan3d-v3.1/text-to-3d.
-
-    Args:
-        prompt: Text.
-        face_count: 10000 to 1500000.
-        enable_pbr: Whether to do so.
-        generate_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hypir_balance(
-    *,
-    image_url: File,
-    upscale: int = 1,
-    prompt: str | None = None,
-    short_edge_size: int = -1,
-    long_edge_size: int = -1,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with hypir-balance.
-
-    Price: 1.00 CNY per call (listed 2026-09-13).
-    Endpoint: image-enhance/hypir-balance.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        upscale: 1 or more.
-        prompt: Up to 8192 characters.
-        short_edge_size: -1 means no limit; -1 to 16384.
-        long_edge_size: -1 means no limit; -1 to 16384.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def hypir_ultra(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    short_edge_size: int = -1,
-    long_edge_size: int = -1,
-    texture_level: Literal["1", "2", "3", "4", "5", "6", "7"] = "3",
-    creativity_level: Literal["0", "1", "2", "3", "4"] | None = None,
-    upscale: int | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with hypir-ultra.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: image-enhance/hypir-ultra.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Up to 8192 characters.
-        short_edge_size: -1 means no limit; -1 to 16384.
-        long_edge_size: -1 means no limit; -1 to 16384.
-        texture_level: One of the choices.
-        creativity_level: One of the choices.
-        upscale: 1 or more.
-        seed: A whole number.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def jimeng_seed3_tilesr_image_upscale(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with jimeng-seed3-tilesr/image-upscale.
-
-    Its price is not published.
-    Endpoint: bytedance/jimeng-seed3-tilesr/image-upscale.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_elements(
-    *,
-    name: str,
-    description: str,
-    image_url: File,
-    element_refer_list: File | Sequence[File],
-    tag_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with kling-elements.
-
-    Price: 0.06 CNY per call (listed 2026-09-13).
-    Endpoint: kling-elements.
-
-    Args:
-        name: Text.
-        description: Text.
-        image_url: JPG, PNG; up to 10 MB.
-        element_refer_list: One or a list of up to 3; JPG, PNG; up to 20 MB each.
-        tag_list: List of tag objects.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_lip_sync_identify_face(
-    *,
-    video_url: File | None = None,
-    video_id: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with kling-lip-sync/identify-face.
-
-    Price: 0.04 CNY per call (listed 2026-09-13).
-    Endpoint: kling-lip-sync/identify-face.
-
-    Args:
-        video_url: Either videoUrl or videoId; 2-60 s, sides 512-2160 px; MP4, MOV; up to 100 MB.
-        video_id: Either videoUrl or videoId; made within 30 days, under 60 s.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_lip_sync_lip_sync_video(
-    *,
-    session_id: str,
-    face_id: str,
-    audio_id: str | None = None,
-    audio_url: File | None = None,
-    sound_start_time: int,
-    sound_end_time: int,
-    sound_insert_time: int,
-    sound_volume: float = 1.0,
-    original_audio_volume: float = 1.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-lip-sync/lip-sync-video.
-
-    Price: 0.35 CNY per 5 seconds (listed 2026-09-13).
-    Endpoint: kling-lip-sync/lip-sync-video.
-
-    Args:
-        session_id: Value returned by kling-lip-sync/identify-face.
-        face_id: Value returned by kling-lip-sync/identify-face.
-        audio_id: Either audioId or audioUrl; 2-60 s.
-        audio_url: Either audioId or audioUrl; 2-60 s; MP3, WAV, M4A; up to 5 MB.
-        sound_start_time: Milliseconds; at least 2 s must remain after trimming; 0 or more.
-        sound_end_time: Milliseconds; at least 2 s must remain after trimming.
-        sound_insert_time: Milliseconds; must overlap the face interval by 2 s; 0 or more.
-        sound_volume: 0 to 2.
-        original_audio_volume: No effect when the source video is silent; 0 to 2.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_lip_sync_tts(
-    *,
-    text: str,
-    voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"] = "genshin_klee2",
-    voice_language: Literal["zh", "en"] = "zh",
-    voice_speed: float = 1.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with kling-lip-sync/tts.
-
-    Price: 0.04 CNY per call (listed 2026-09-13).
-    Endpoint: kling-lip-sync/tts.
-
-    Args:
-        text: Up to 1000 characters.
-        voice_id: One of the choices.
-        voice_language: One of the choices.
-        voice_speed: In steps of 0.1; 0.8 to 2.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_o3_element(
-    *,
-    element_name: str,
-    element_description: str,
-    reference_type: Literal["video_refer", "image_refer"] = "image_refer",
-    element_video_list: File | None = None,
-    tag_list: Literal["o_101", "o_102", "o_103", "o_104", "o_105", "o_106", "o_107", "o_108"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-o3/element.
-
-    Its price is not published. The official price file shows 0, taken as a placeholder.
-    Endpoint: kling-elements-advanced.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        element_name: Up to 20 characters.
-        element_description: Up to 100 characters.
-        reference_type: One of the choices.
-        element_video_list: Up to 200 MB.
-        tag_list: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_5_turbo_pro_image_to_video(
-    *,
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10"] = "5",
-    guidance_scale: float = 0.5,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.5-turbo-pro/image-to-video.
-
-    Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
-    Endpoint: kling-v2.5-turbo-pro/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        guidance_scale: In steps of 0.1; 0 to 1.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_5_turbo_pro_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10"] = "5",
-    guidance_scale: float = 0.5,
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.5-turbo-pro/text-to-video.
-
-    Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
-    Endpoint: kling-v2.5-turbo-pro/text-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        guidance_scale: In steps of 0.1; 0 to 1.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_5_turbo_std_image_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10"] = "5",
-    guidance_scale: float = 0.5,
-    first_image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.5-turbo-std/image-to-video.
-
-    Price: 1.05 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: kling-v2.5-turbo-std/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        guidance_scale: In steps of 0.1; 0 to 1.
-        first_image_url: JPG, PNG; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_5_turbo_std_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10"] = "5",
-    guidance_scale: float = 0.5,
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.5-turbo-std/text-to-video.
-
-    Its price is not published. A page of 2026-06-18 shows prices from 1.05.
-    Endpoint: kling-v2.5-turbo-std/text-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        guidance_scale: In steps of 0.1; 0 to 1.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_pro_image_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    image_url: File,
-    sound: Literal["true", "false"] = "true",
-    duration: Literal["5", "10"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-pro-image-to-video.
-
-    Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
-    Endpoint: kling-v2.6-pro/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        image_url: JPG, PNG; up to 20 MB.
-        sound: Strings true and false, not a JSON boolean.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_pro_motion_control(
-    *,
-    image_url: File,
-    video_url: File,
-    character_orientation: Literal["image", "video"] = "video",
-    prompt: str | None = None,
-    keep_original_sound: Literal["yes", "no"] = "yes",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-pro-motion-control.
-
-    Price: 0.56 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v2.6-pro/motion-control.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        video_url: MP4; up to 100 MB.
-        character_orientation: Image allows 10 s of video, video allows 30 s.
-        prompt: Up to 2500 characters.
-        keep_original_sound: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_pro_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    sound: Literal["true", "false"] = "true",
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "9:16",
-    duration: Literal["5", "10"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-pro-text-to-video.
-
-    Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
-    Endpoint: kling-v2.6-pro/text-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        sound: Strings true and false, not a JSON boolean.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_std_image_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    image_url: File,
-    duration: Literal["5", "10"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-std-image-to-video.
-
-    Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
-    Endpoint: kling-v2.6-std/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        image_url: Up to 10 MB.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_std_motion_control(
-    *,
-    image_url: File,
-    video_url: File,
-    character_orientation: Literal["image", "video"] = "video",
-    prompt: str | None = None,
-    keep_original_sound: Literal["yes", "no"] = "yes",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-std-motion-control.
-
-    Price: 0.35 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v2.6-std/motion-control.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        video_url: MP4; up to 100 MB.
-        character_orientation: Image allows 10 s of video, video allows 30 s.
-        prompt: Up to 2500 characters.
-        keep_original_sound: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_6_std_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    duration: Literal["5", "10"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2.6-std-text-to-video.
-
-    Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
-    Endpoint: kling-v2.6-std/text-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_ai_avatar_pro_image_audio_to_video(
-    *,
-    image_url: File,
-    audio_url: File,
-    prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video.
-
-    Price: 0.72 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video.
-
-    Args:
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        audio_url: MP3, WAV, M4A; up to 20 MB.
-        prompt: Up to 2048 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v2_ai_avatar_standard_image_audio_to_video(
-    *,
-    image_url: File,
-    audio_url: File,
-    prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video.
-
-    Price: 0.36 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v2-ai-avatar-standard/image-audio-to-video.
-
-    Args:
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        audio_url: MP3, WAV, M4A; up to 20 MB.
-        prompt: Up to 2048 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_4k_image_to_video(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    end_image_url: File | None = None,
-    duration: int = 5,
-    cfg_scale: float = 0.5,
-    sound: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_shot: bool = False,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-4k-image-to-video.
-
-    Price: 2.70 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v3-4k/image-to-video.
-
-    Args:
-        image_url: Sides at least 300 px, ratio 1:2.5 to 2.5:1; JPG, PNG, JPEG; up to 30 MB.
-        prompt: Prompt or multiPrompt, not both; up to 2500 characters.
-        negative_prompt: Text.
-        end_image_url: JPG, PNG; up to 30 MB.
-        duration: 3 to 15.
-        cfg_scale: In steps of 0.01; 0 to 1.
-        sound: Whether to do so.
-        shot_type: Required when multiShot is true.
-        multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_4k_motion_control(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-4k-motion-control.
-
-    Its price is not published.
-    Endpoint: kling-v3.0-4k/motion-control.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_pro_image_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    cfg_scale: float = 0.5,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-pro-image-to-video.
-
-    Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
-    Endpoint: kling-v3.0-pro/image-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        cfg_scale: In steps of 0.1; 0 to 1.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_pro_motion_control(
-    *,
-    image_url: File,
-    video_url: File,
-    character_orientation: Literal["image", "video"] = "video",
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    keep_original_sound: bool = True,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-pro-motion-control.
-
-    Price: 1.08 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v3.0-pro/motion-control.
-
-    Args:
-        image_url: Sides 300-65536 px, ratio 1:2.5 to 2.5:1; JPG, PNG; up to 10 MB.
-        video_url: 3-30 s, sides 340-3850 px; MP4; up to 100 MB.
-        character_orientation: Image allows 10 s of video, video allows 30 s.
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        keep_original_sound: Whether to do so.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_pro_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    cfg_scale: float = 0.5,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-pro-text-to-video.
-
-    Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
-    Endpoint: kling-v3.0-pro/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        cfg_scale: In steps of 0.1; 0 to 1.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_std_image_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    cfg_scale: float = 0.8,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-std-image-to-video.
-
-    Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
-    Endpoint: kling-v3.0-std/image-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        cfg_scale: In steps of 0.1; 0 to 1.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_std_motion_control(
-    *,
-    image_url: File,
-    video_url: File,
-    character_orientation: Literal["image", "video"] = "video",
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    keep_original_sound: bool = True,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-std-motion-control.
-
-    Price: 0.81 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v3.0-std/motion-control.
-
-    Args:
-        image_url: Sides 300-65536 px, ratio 1:2.5 to 2.5:1; JPG, PNG; up to 10 MB.
-        video_url: 3-30 s, sides 340-3850 px; MP4; up to 100 MB.
-        character_orientation: Image allows 10 s of video, video allows 30 s.
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        keep_original_sound: Whether to do so.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_0_std_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    cfg_scale: float = 0.5,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3.0-std-text-to-video.
-
-    Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
-    Endpoint: kling-v3.0-std/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        cfg_scale: In steps of 0.1; 0 to 1.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_4k_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    cfg_scale: float = 0.5,
-    sound: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_shot: bool = False,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3-4k-text-to-video.
-
-    Price: 2.70 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v3-4k/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        negative_prompt: Up to 2500 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        cfg_scale: In steps of 0.1; 0 to 1.
-        sound: Whether to do so.
-        shot_type: Required when multiShot is true.
-        multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_turbo_pro_image_to_video(
-    *,
-    first_image_url: File,
-    prompt: str | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3-turbo-pro-image-to-video.
-
-    Its price is not published.
-    Endpoint: kling-v3-turbo-pro/image-to-video.
-
-    Args:
-        first_image_url: Up to 10 MB.
-        prompt: Up to 2500 characters.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_turbo_pro_text_to_video(
-    *,
-    prompt: str,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3-turbo-pro-text-to-video.
-
-    Its price is not published.
-    Endpoint: kling-v3-turbo-pro/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_turbo_std_image_to_video(
-    *,
-    first_image_url: File,
-    prompt: str | None = None,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3-turbo-std-image-to-video.
-
-    Its price is not published.
-    Endpoint: kling-v3-turbo-std/image-to-video.
-
-    Args:
-        first_image_url: Up to 10 MB.
-        prompt: Up to 2500 characters.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_v3_turbo_std_text_to_video(
-    *,
-    prompt: str,
-    duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-v3-turbo-std-text-to-video.
-
-    Price: 0.78 CNY per second (listed 2026-09-13).
-    Endpoint: kling-v3-turbo-std/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o1_image_to_video(
-    *,
-    prompt: str | None = None,
-    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-    duration: Literal["5", "10"] = "5",
-    first_image_url: File,
-    mode: Literal["std", "pro"] = "std",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o1/image-to-video.
-
-    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
-    Endpoint: kling-video-o1/image-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        first_image_url: JPG, PNG; up to 20 MB.
-        mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o1_start_to_end(
-    *,
-    prompt: str | None = None,
-    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-    duration: Literal["5", "10"] = "5",
-    first_image_url: File,
-    last_image_url: File,
-    mode: Literal["std", "pro"] = "std",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o1/start-to-end.
-
-    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
-    Endpoint: kling-video-o1/start-to-end.
-
-    Args:
-        prompt: Up to 2000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        first_image_url: JPG, PNG; up to 20 MB.
-        last_image_url: JPG, PNG; up to 20 MB.
-        mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o1_std_edit_video(
-    *,
-    mode: Literal["std", "pro"] = "std",
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File,
-    keep_original_sound: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o1-std/edit-video.
-
-    Price: 6.30 to 8.40 CNY per call (listed 2026-05-07).
-    Endpoint: kling-video-o1-std/edit-video.
-
-    Args:
-        mode: One of the choices.
-        prompt: Up to 2000 characters.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
-        video_url: MP4; up to 10 MB.
-        keep_original_sound: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o1_std_refrence_to_video(
-    *,
-    mode: Literal["std", "pro"] = "std",
-    prompt: str,
-    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-    duration: Literal["5", "10"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    keep_original_sound: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o1-std/refrence-to-video.
-
-    Price: 3.15 to 8.40 CNY per call (listed 2026-05-07).
-    Endpoint: kling-video-o1-std/refrence-to-video.
-
-    Args:
-        mode: One of the choices.
-        prompt: Up to 2000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
-        video_url: MP4; up to 10 MB.
-        keep_original_sound: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o1_text_to_video(
-    *,
-    prompt: str | None = None,
-    aspect_ratio: Literal["1:1", "9:16", "16:9"] = "9:16",
-    duration: Literal["5", "10"] = "5",
-    mode: Literal["std", "pro"] = "std",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o1/text-to-video.
-
-    Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
-    Endpoint: kling-video-o1/text-to-video.
-
-    Args:
-        prompt: Up to 2000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_4k_image_to_video(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: int = 5,
-    sound: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_shot: bool = False,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-4k-image-to-video.
-
-    Price: 2.70 CNY per second (listed 2026-09-13).
-    Endpoint: kling-video-o3-4k/image-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        first_image_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_image_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        duration: 3 to 15.
-        sound: Whether to do so.
-        shot_type: Required when multiShot is true.
-        multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_4k_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    keep_original_sound: bool = True,
-    sound: bool = False,
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    duration: int = 5,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_shot: bool = False,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-4k-reference-to-video.
-
-    Price: 2.70 CNY per second (listed 2026-09-13).
-    Endpoint: kling-video-o3-4k/reference-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        image_urls: Up to 7, or 4 together with a reference video; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        keep_original_sound: Whether to do so.
-        sound: Only without a reference video.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        shot_type: Required when multiShot is true.
-        multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_4k_text_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    duration: int = 5,
-    sound: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_shot: bool = False,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-4k-text-to-video.
-
-    Price: 2.70 CNY per second (listed 2026-09-13).
-    Endpoint: kling-video-o3-4k/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        sound: Whether to do so.
-        shot_type: Required when multiShot is true.
-        multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_pro_image_to_video(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: int = 5,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-pro-image-to-video.
-
-    Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-pro/image-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: 3 to 15.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_pro_reference_to_video(
-    *,
-    prompt: str,
-    video_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    keep_original_sound: bool = True,
-    sound: bool = False,
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    duration: int = 5,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] | None = None,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-pro/reference-to-video.
-
-    Price: 0.72 to 0.90 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-pro/reference-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        video_url: At most 10 s; MP4; up to 50 MB.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
-        keep_original_sound: Whether to do so.
-        sound: Whether to do so.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_pro_text_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    sound: bool = True,
-    duration: int = 5,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-pro-text-to-video.
-
-    Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-pro/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_pro_video_edit(
-    *,
-    prompt: str,
-    video_url: File,
-    image_urls: File | Sequence[File] | None = None,
-    keep_original_sound: bool = True,
-    element_list: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-pro/video-edit.
-
-    Price: 1.08 CNY per second (listed 2026-09-13).
-    Endpoint: kling-video-o3-pro/video-edit.
-
-    Args:
-        prompt: Up to 2500 characters.
-        video_url: At most 10 s; MP4; up to 50 MB.
-        image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
-        keep_original_sound: Whether to do so.
-        element_list: List of element objects made with kling-elements.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_std_image_to_video(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    duration: int = 5,
-    sound: bool = True,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-std-image-to-video.
-
-    Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-std/image-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: 3 to 15.
-        sound: Whether to do so.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_std_reference_to_video(
-    *,
-    prompt: str,
-    video_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    keep_original_sound: bool = True,
-    sound: bool = False,
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    duration: int = 5,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] | None = None,
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-std/reference-to-video.
-
-    Price: 0.54 to 0.72 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-std/reference-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        video_url: At most 10 s; MP4; up to 50 MB.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
-        keep_original_sound: Whether to do so.
-        sound: Whether to do so.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_std_text_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16"] = "16:9",
-    sound: bool = True,
-    duration: int = 5,
-    multi_shot: bool = False,
-    shot_type: Literal["customize", "intelligence"] = "customize",
-    multi_prompt: Sequence[Mapping[str, Any]] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-std-text-to-video.
-
-    Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
-    Endpoint: kling-video-o3-std/text-to-video.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        multi_shot: Whether to do so.
-        shot_type: One of the choices.
-        multi_prompt: List of shot objects; used when multiShot is true.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def kling_video_o3_std_video_edit(
-    *,
-    prompt: str,
-    video_url: File,
-    image_urls: File | Sequence[File] | None = None,
-    keep_original_sound: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with kling-video-o3-std/video-edit.
-
-    Price: 0.81 CNY per second (listed 2026-09-13).
-    Endpoint: kling-video-o3-std/video-edit.
-
-    Args:
-        prompt: Up to 2500 characters.
-        video_url: At most 10 s; MP4; up to 50 MB.
-        image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
-        keep_original_sound: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def ltx_2_19b_text_to_video_lora(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with ltx-2-19b/text-to-video-lora.
-
-    Its price is not published.
-    Endpoint: rhart-video/ltx-2/text-to-video-lora.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def ltx_2_3_image_to_video(
-    *,
-    image_url: File,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "480p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    duration: int = 5,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with ltx-2.3/image-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video/ltx-2.3/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: JPG, PNG; up to 30 MB.
-        prompt: Text.
-        resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
-        aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
-        duration: 5 to 20.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def ltx_2_3_image_to_video_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "480p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    duration: int = 5,
-    lora1: str | None = None,
-    lora1_strength_model: float = 0,
-    lora2: str | None = None,
-    lora2_strength_model: float = 0,
-    lora3: str | None = None,
-    lora3_strength_model: float = 0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with ltx-2.3/image-to-video-lora.
-
-    Its price is not published.
-    Endpoint: rhart-video/ltx-2.3/image-to-video-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        image_url: Up to 10 MB.
-        prompt: Text.
-        resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
-        aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
-        duration: 5 to 15.
-        lora1: LoRA file name known to RunningHub.
-        lora1_strength_model: In steps of 0.01; -100 to 100.
-        lora2: LoRA file name known to RunningHub.
-        lora2_strength_model: In steps of 0.01; -100 to 100.
-        lora3: LoRA file name known to RunningHub.
-        lora3_strength_model: In steps of 0.01; -100 to 100.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def ltx_2_3_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    duration: int = 5,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with ltx-2.3/text-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video/ltx-2.3/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: 5 to 15.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def ltx_2_3_text_to_video_lora(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "480p",
-    aspect_ratio: Literal["16:9", "9:16"] = "16:9",
-    duration: int = 5,
-    lora1: str | None = None,
-    lora1_strength_model: float = 0,
-    lora2: str | None = None,
-    lora2_strength_model: float = 0,
-    lora3: str | None = None,
-    lora3_strength_model: float = 0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with ltx-2.3/text-to-video-lora.
-
-    Its price is not published.
-    Endpoint: rhart-video/ltx-2.3/text-to-video-lora.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Text.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: 5 to 15.
-        lora1: LoRA file name known to RunningHub.
-        lora1_strength_model: In steps of 0.01; -100 to 100.
-        lora2: LoRA file name known to RunningHub.
-        lora2_strength_model: In steps of 0.01; -100 to 100.
-        lora3: LoRA file name known to RunningHub.
-        lora3_strength_model: In steps of 0.01; -100 to 100.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_image_edit(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1 Image Edit.
-
-    Price: 0.38 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1/image-edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        prompt: Up to 6000 characters.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_image_to_image(
-    *,
-    prompt: str,
-    image_url: File,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    web_search: bool = False,
-    image_ref: File | Sequence[File] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1 Image to Image.
-
-    Price: 0.59 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 6000 characters.
-        image_url: Up to 50 MB.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        web_search: Whether to do so.
-        image_ref: One or a list of up to 8; up to 50 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_max_image_edit(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1-max Image Edit.
-
-    Price: 0.90 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1-max/image-edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        prompt: Up to 6000 characters.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_max_image_to_image(
-    *,
-    prompt: str,
-    image_url: File,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    web_search: bool = False,
-    image_ref: File | Sequence[File] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1-max Image to Image.
-
-    Price: 1.11 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1-max/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 6000 characters.
-        image_url: Up to 50 MB.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        web_search: Whether to do so.
-        image_ref: One or a list of up to 8; up to 50 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_max_text_to_image(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9",
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    web_search: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1-max Text to Image.
-
-    Price: 0.88 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1-max/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 6000 characters.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        web_search: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def luma_uni_1_text_to_image(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None,
-    style: Literal["auto", "manga"] = "auto",
-    output_format: Literal["png", "jpeg"] | None = None,
-    web_search: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with Luma uni-1 Text to Image.
-
-    Price: 0.35 CNY per call (listed 2026-09-13).
-    Endpoint: luma/uni-1/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 6000 characters.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        output_format: One of the choices.
-        web_search: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_0_image_to_world(
-    *,
-    image_url: str | None = None,
-    text_prompt: str | None = None,
-    is_pano: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.0/image-to-world.
-
-    Price: 8.64 to 9.10 CNY per call (listed 2026-05-07).
-    Endpoint: marble-1.0/image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Image URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        is_pano: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_0_multi_image_to_world(
-    *,
-    text_prompt: str | None = None,
-    reconstruct_images: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.0/multi-image-to-world.
-
-    Price: 10.75 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.0/multi-image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        text_prompt: Up to 4000 characters.
-        reconstruct_images: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_0_text_to_world(
-    *,
-    prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with marble-1.0/text-to-world.
-
-    Price: 10.62 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.0/text-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_0_video_to_world(
-    *,
-    video_url: str | None = None,
-    text_prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with marble-1.0/video-to-world.
-
-    Price: 10.75 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.0/video-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Video URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_image_to_world(
-    *,
-    image_url: str | None = None,
-    text_prompt: str | None = None,
-    is_pano: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.1/image-to-world.
-
-    Price: 8.64 to 9.10 CNY per call (listed 2026-05-07).
-    Endpoint: marble-1.1/image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Image URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        is_pano: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_multi_image_to_world(
-    *,
-    text_prompt: str | None = None,
-    reconstruct_images: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.1/multi-image-to-world.
-
-    Price: 10.75 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1/multi-image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        text_prompt: Up to 4000 characters.
-        reconstruct_images: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_plus_image_to_world(
-    *,
-    image_url: str | None = None,
-    text_prompt: str | None = None,
-    is_pano: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.1-plus/image-to-world.
-
-    Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
-    Endpoint: marble-1.1-plus/image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Image URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        is_pano: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_plus_multi_image_to_world(
-    *,
-    text_prompt: str | None = None,
-    reconstruct_images: bool = False,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with marble-1.1-plus/multi-image-to-world.
-
-    Price: 20.83 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1-plus/multi-image-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        text_prompt: Up to 4000 characters.
-        reconstruct_images: Whether to do so.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_plus_text_to_world(
-    *,
-    prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with marble-1.1-plus/text-to-world.
-
-    Price: 20.70 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1-plus/text-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_plus_video_to_world(
-    *,
-    video_url: str | None = None,
-    text_prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with marble-1.1-plus/video-to-world.
-
-    Price: 20.83 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1-plus/video-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Video URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_text_to_world(
-    *,
-    prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with marble-1.1/text-to-world.
-
-    Price: 10.62 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1/text-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_1_1_video_to_world(
-    *,
-    video_url: str | None = None,
-    text_prompt: str | None = None,
-    disable_recaption: bool = False,
-    display_name: str | None = None,
-    seed: int | None = None,
-    permission_public: bool = False,
-    permission_allow_id_access: bool = False,
-    tags: str | None = None,
-    permission_allowed_readers: str | None = None,
-    permission_allowed_writers: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with marble-1.1/video-to-world.
-
-    Price: 10.75 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1/video-to-world.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Video URL or World Labs media asset id; up to 2048 characters.
-        text_prompt: Up to 4000 characters.
-        disable_recaption: Whether to do so.
-        display_name: Up to 64 characters.
-        seed: 0 to 4294967295.
-        permission_public: Whether to do so.
-        permission_allow_id_access: Whether to do so.
-        tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
-        permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
-        permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def marble_upload_media_asset(
-    *,
-    file_name: str,
-    kind: Literal["image", "video"] = "image",
-    extension: str | None = None,
-    image_url: File | None = None,
-    video_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with marble/upload-media-asset.
-
-    Its price is not published. The official price file shows 9999, taken as a placeholder.
-    Endpoint: marble/upload-media-asset.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        file_name: Up to 64 characters.
-        kind: One of the choices.
-        extension: Up to 16 characters.
-        image_url: JPG, PNG, JPEG; up to 100 MB.
-        video_url: MP4; up to 100 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def meshy6_image_to_3d(
-    *,
-    image_url: File,
-    topology: Literal["triangle", "quad"] = "triangle",
-    target_polycount: int = 30000,
-    symmetry_mode: Literal["off", "auto", "on"] = "auto",
-    should_remesh: bool = True,
-    should_texture: bool = True,
-    enable_pbr: bool = False,
-    ta_pose: bool = False,
-    texture_prompt: str | None = None,
-    texture_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with meshy6/image-to-3d.
-
-    Price: 5.04 CNY per call (listed 2026-09-13).
-    Endpoint: meshy6/image-to-3d.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, JPEG, PNG; up to 10 MB.
-        topology: One of the choices.
-        target_polycount: 100 to 300000.
-        symmetry_mode: One of the choices.
-        should_remesh: Whether to do so.
-        should_texture: Whether to do so.
-        enable_pbr: Whether to do so.
-        ta_pose: Whether to do so.
-        texture_prompt: Up to 2000 characters.
-        texture_image_url: JPG, JPEG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def meshy6_text_to_3d(
-    *,
-    prompt: str,
-    art_style: Literal["realistic", "sculpture"] = "realistic",
-    topology: Literal["triangle", "quad"] = "triangle",
-    target_polycount: int = 30000,
-    symmetry_mode: Literal["off", "auto", "on"] = "auto",
-    should_remesh: bool = True,
-    enable_pbr: bool = False,
-    ta_pose: bool = False,
-    enable_prompt_expansion: bool = False,
-    texture_prompt: str | None = None,
-    texture_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a 3D model with meshy6/text-to-3d.
-
-    Price: 5.04 CNY per call (listed 2026-09-13).
-    Endpoint: meshy6/text-to-3d.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 600 characters.
-        art_style: One of the choices.
-        topology: One of the choices.
-        target_polycount: 100 to 300000.
-        symmetry_mode: One of the choices.
-        should_remesh: Whether to do so.
-        enable_pbr: Whether to do so.
-        ta_pose: Whether to do so.
-        enable_prompt_expansion: Whether to do so.
-        texture_prompt: Full mode only; up to 2000 characters.
-        texture_image_url: Full mode only; JPG, JPEG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_image_to_video(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    resolution: Literal["480p", "720p"] = "720p",
-    motion: Literal["low", "high"] = "low",
-    raw: bool = True,
-    loop: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with midjourney-image-to-video.
-
-    Price: 0.54 to 1.62 CNY per call (listed 2026-05-07).
-    Endpoint: youchuan/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        first_image_url: JPG, PNG, WEBP; up to 20 MB.
-        last_image_url: JPG, PNG, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        motion: One of the choices.
-        raw: Whether to do so.
-        loop: True makes the last frame equal the first.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_niji6(
-    *,
-    prompt: str,
-    chaos: int = 0,
-    quality: Literal["0.5", "1", "2"] = "1",
-    stylize: int = 0,
-    weird: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    cref: File | None = None,
-    cw: int = 100,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 4,
-    stop: int = 100,
-    tile: bool = False,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-niji6.
-
-    Price: 0.54 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-niji6.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        weird: 0 to 3000.
-        raw: Whether to do so.
-        image_url: JPG, PNG, WEBP; up to 20 MB.
-        iw: 0 to 3.
-        cref: JPG, PNG, WEBP; up to 20 MB.
-        cw: Only with cref; 0 to 100.
-        sref: JPG, PNG, WEBP; up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 1 to 4.
-        stop: 10 to 100.
-        tile: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_niji7(
-    *,
-    prompt: str,
-    chaos: int = 0,
-    stylize: int = 0,
-    weird: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 4,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-niji7.
-
-    Price: 0.54 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-niji7.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        chaos: 0 to 100.
-        stylize: 0 to 1000.
-        weird: 0 to 3000.
-        raw: Whether to do so.
-        image_url: JPG, PNG, WEBP; up to 20 MB.
-        iw: 0 to 2.
-        sref: JPG, PNG, WEBP; up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 1 to 4.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_v6(
-    *,
-    prompt: str,
-    chaos: int = 0,
-    quality: Literal["0.5", "1", "2"] = "1",
-    stylize: int = 0,
-    weird: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    cref: File | None = None,
-    cw: int = 100,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 4,
-    stop: int = 100,
-    tile: bool = False,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = "1:1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-v6.
-
-    Price: 0.54 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v6.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        weird: 0 to 3000.
-        raw: Whether to do so.
-        image_url: JPG, PNG, WEBP; up to 20 MB.
-        iw: 0 to 3.
-        cref: JPG, PNG, WEBP; up to 20 MB.
-        cw: Only with cref; 0 to 100.
-        sref: JPG, PNG, WEBP; up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 1 to 4.
-        stop: 10 to 100.
-        tile: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_v61(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    chaos: int = 0,
-    quality: Literal["0.5", "1", "2"] = "1",
-    stylize: int = 0,
-    weird: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    cref: File | None = None,
-    cw: int = 100,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 4,
-    stop: int = 100,
-    tile: bool = False,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-v61.
-
-    Price: 0.54 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v61.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        negative_prompt: Up to 2000 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        weird: 0 to 3000.
-        raw: Whether to do so.
-        image_url: JPG, PNG, WEBP; up to 20 MB.
-        iw: 0 to 3.
-        cref: JPG, PNG, WEBP; up to 20 MB.
-        cw: Only with cref; 0 to 100.
-        sref: JPG, PNG, WEBP; up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 1 to 4.
-        stop: 10 to 100.
-        tile: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_v7(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    chaos: int = 0,
-    quality: Literal["1", "2", "4"] = "1",
-    stylize: int = 0,
-    weird: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 4,
-    oref: File | None = None,
-    ow: int = 100,
-    tile: bool = False,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-v7.
-
-    Price: 0.54 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v7.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        negative_prompt: Up to 2000 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        weird: 0 to 3000.
-        raw: Whether to do so.
-        image_url: JPG, PNG, WEBP; up to 20 MB.
-        iw: 0 to 3.
-        sref: JPG, PNG, WEBP; up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 1 to 6.
-        oref: JPG, PNG; up to 20 MB.
-        ow: Only with oref; 1 to 1000.
-        tile: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_v8_1(
-    *,
-    prompt: str,
-    chaos: int = 0,
-    quality: Literal["1", "4"] = "1",
-    stylize: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 6,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-    hd: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-v8.1.
-
-    Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v81.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        raw: Whether to do so.
-        image_url: Up to 20 MB.
-        iw: 0 to 3.
-        sref: Up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 6 to 6.
-        aspect_ratio: One of the choices.
-        hd: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def midjourney_text_to_image_v8_2_preview(
-    *,
-    prompt: str,
-    chaos: int = 0,
-    quality: Literal["1", "4"] = "1",
-    stylize: int = 0,
-    raw: bool = False,
-    image_url: File | None = None,
-    iw: int = 1,
-    sref: File | None = None,
-    sw: int = 100,
-    sv: int = 6,
-    aspect_ratio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] | None = None,
-    hd: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with midjourney-text-to-image-v8.2-preview.
-
-    Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v82.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 8192 characters.
-        chaos: 0 to 100.
-        quality: One of the choices.
-        stylize: 0 to 1000.
-        raw: Whether to do so.
-        image_url: Up to 20 MB.
-        iw: 0 to 3.
-        sref: Up to 20 MB.
-        sw: Only with sref; 0 to 1000.
-        sv: 6 to 6.
-        aspect_ratio: One of the choices.
-        hd: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_context_ir_i2va(
-    *,
-    prompt: str,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with MiniMax-H3-Context-IR (i2va).
-
-    Its price is not published.
-    Endpoint: minimax/hailuo-h3/context-ir-image.
-
-    Args:
-        prompt: Up to 7000 characters.
-        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        duration: Length of the video planned.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_context_ir_r2va(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with MiniMax-H3-Context-IR (r2va).
-
-    Its price is not published.
-    Endpoint: minimax/hailuo-h3/context-ir-multimodal.
-
-    Args:
-        prompt: Up to 7000 characters.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
-        audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
-        duration: Length of the video planned.
-        ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_context_ir_t2va(
-    *,
-    prompt: str,
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with MiniMax-H3-Context-IR (t2va).
-
-    Its price is not published.
-    Endpoint: minimax/hailuo-h3/context-ir-text.
-
-    Args:
-        prompt: Up to 7000 characters.
-        duration: Length of the video planned.
-        ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_image_to_video_first_last_frame(
-    *,
-    prompt: str,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    resolution: Literal["2K", "768P"] = "2K",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Image-to-Video (first/last frame).
-
-    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 30 MB.
-        last_frame_url: Up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_image_to_video_regeneration_768p_2k(
-    *,
-    prompt: str,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    base_video_url: File,
-    resolution: Literal["2K"] = "2K",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K).
-
-    Price: 0.30 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3/regeneration-image-to-video.
-
-    Args:
-        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
-        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_max_image_to_video_first_last_frame(
-    *,
-    prompt: str,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    resolution: Literal["480P", "768P"] = "768P",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame).
-
-    Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3-max/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_max_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480P", "768P"] = "768P",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "21:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3-Max Text-to-Video.
-
-    Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3-max/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_max_turbo_image_to_video(
-    *,
-    prompt: str,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480p", "768p"] = "768p",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with minimax-h3-max-turbo/image-to-video.
-
-    Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/h3-max-turbo/image-to-video.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_max_turbo_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "768p"] = "768p",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with minimax-h3-max-turbo/text-to-video.
-
-    Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/h3-max-turbo/text-to-video.
-
-    Args:
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_multimodal_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    resolution: Literal["2K", "768P"] = "2K",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    aigc_watermark: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video.
-
-    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.2 each.
-    Endpoint: minimax/hailuo-h3/multimodal-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        image_urls: One or a list of up to 9; up to 30 MB each.
-        video_urls: One or a list of up to 3; up to 50 MB each.
-        audio_urls: One or a list of up to 3; up to 15 MB each.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        aigc_watermark: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_multimodal_reference_to_video_regeneration_768p_2k(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    base_video_url: File,
-    resolution: Literal["2K"] = "2K",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K).
-
-    Price: 0.30 CNY per second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each.
-    Endpoint: minimax/hailuo-h3/regeneration-multimodal-to-video.
-
-    Args:
-        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
-        audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
-        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["2K", "768P"] = "2K",
-    duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = "16:9",
-    aigc_watermark: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Text-to-Video.
-
-    Price: 0.48 to 0.77 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        aigc_watermark: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_h3_text_to_video_regeneration_768p_2k(
-    *,
-    prompt: str,
-    base_video_url: File,
-    resolution: Literal["2K"] = "2K",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K).
-
-    Price: 0.30 CNY per second (listed 2026-09-21).
-    Endpoint: minimax/hailuo-h3/regeneration-text-to-video.
-
-    Args:
-        prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
-        base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_2_5(
-    *,
-    prompt: str,
-    lyrics: str,
-    bitrate: Literal["32000", "60000", "64000", "128000", "256000"] = "256000",
-    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-2.5.
-
-    Price: 0.80 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/music-2.5.
-
-    Args:
-        prompt: Text.
-        lyrics: Text.
-        bitrate: One of the choices.
-        sample_rate: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_2_6(
-    *,
-    prompt: str | None = None,
-    lyrics: str | None = None,
-    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-    format: Literal["mp3", "wav", "pcm"] = "mp3",
-    lyrics_optimizer: bool = False,
-    is_instrumental: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-2.6.
-
-    Price: 0.80 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/music-2.6.
-
-    Args:
-        prompt: Up to 2000 characters.
-        lyrics: Up to 3500 characters.
-        sample_rate: One of the choices.
-        bitrate: One of the choices.
-        format: One of the choices.
-        lyrics_optimizer: Whether to do so.
-        is_instrumental: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_2_6_text_to_instrumental(
-    *,
-    prompt: str,
-    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-    format: Literal["mp3", "wav", "pcm"] = "mp3",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-2.6/text-to-instrumental.
-
-    Its price is not published.
-    Endpoint: minimax/music-2.6/text-to-instrumental.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 2000 characters.
-        sample_rate: One of the choices.
-        bitrate: One of the choices.
-        format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_2_6_text_to_music(
-    *,
-    prompt: str | None = None,
-    lyrics: str,
-    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-    format: Literal["mp3", "wav", "pcm"] = "mp3",
-    lyrics_optimizer: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-2.6/text-to-music.
-
-    Its price is not published.
-    Endpoint: minimax/music-2.6/text-to-music.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 2000 characters.
-        lyrics: Up to 3500 characters.
-        sample_rate: One of the choices.
-        bitrate: One of the choices.
-        format: One of the choices.
-        lyrics_optimizer: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_cover(
-    *,
-    prompt: str,
-    audio_url: File,
-    lyrics: str | None = None,
-    cover_feature_id: str | None = None,
-    sample_rate: Literal["16000", "24000", "32000", "44100"] = "44100",
-    format: Literal["mp3", "wav", "pcm"] = "mp3",
-    bitrate: Literal["32000", "64000", "128000", "256000"] = "256000",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-cover.
-
-    Price: 0.80 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/music-cover.
-
-    Args:
-        prompt: Up to 2000 characters.
-        audio_url: Up to 50 MB.
-        lyrics: Up to 1000 characters.
-        cover_feature_id: Text.
-        sample_rate: One of the choices.
-        format: One of the choices.
-        bitrate: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_music_cover_preprocess(
-    *,
-    audio_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/music-cover-preprocess.
-
-    Price: 0.80 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/music-cover-preprocess.
-
-    Args:
-        audio_url: Up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_02_hd(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Wise_Woman",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-02-hd.
-
-    Price: 0.31 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-02-hd.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 20.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_02_turbo(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Energetic_Girl",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-02-turbo.
-
-    Price: 0.19 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-02-turbo.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 20.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_2_6_hd(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Wise_Woman",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-2.6-hd.
-
-    Price: 0.62 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-2.6-hd.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 20.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_2_6_turbo(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Wise_Woman",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-2.6-turbo.
-
-    Price: 0.37 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-2.6-turbo.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 20.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_2_8_hd(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Wise_Woman",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-2.8-hd.
-
-    Price: 0.62 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-2.8-hd.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 1.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_speech_2_8_turbo(
-    *,
-    text: str,
-    pronunciation_dict: str | Sequence[str] | None = None,
-    voice_id: str = "Elegant_Man",
-    speed: float = 1.0,
-    volume: float = 1.0,
-    pitch: int = 0,
-    emotion: Literal["happy", "sad", "angry", "fearful", "disgusted", "surprised", "neutral"] = "happy",
-    enable_base64_output: bool = False,
-    english_normalization: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/speech-2.8-turbo.
-
-    Price: 0.37 CNY per 1000 characters (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/speech-2.8-turbo.
-
-    Args:
-        text: Text.
-        pronunciation_dict: One or a list of up to 20.
-        voice_id: System voice name or a cloned voice id.
-        speed: In steps of 0.01; 0.5 to 2.
-        volume: In steps of 0.01; 0.1 to 10.
-        pitch: -12 to 12.
-        emotion: One of the choices.
-        enable_base64_output: Whether to do so.
-        english_normalization: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_voice_clone(
-    *,
-    audio: File,
-    custom_voice_id: str,
-    text: str,
-    accuracy: float = 0.7,
-    need_noise_reduction: bool = False,
-    need_volume_normalization: bool = False,
-    model_: Literal["speech-02-hd", "speech-02-turbo", "speech-2.5-hd-preview", "speech-2.5-turbo-preview", "speech-2.6-hd", "speech-2.6-turbo", "speech-2.8-turbo", "speech-2.8-hd"] = "speech-02-hd",
-    language_boost: Literal["Chinese", "Chinese,Yue", "English", "Arabic", "Russian", "Spanish", "French", "Portuguese", "German", "Turkish", "Dutch", "Ukrainian", "Vietnamese", "Indonesian", "Japanese", "Italian", "Korean", "Thai", "Polish", "Romanian", "Greek", "Czech", "Finnish", "Hindi", "auto"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/voice-clone.
-
-    Price: 3.12 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/text-to-audio/voice-clone.
-
-    Args:
-        audio: MP3, WAV; up to 10 MB.
-        custom_voice_id: 8+ characters, letter first, letters and digits, unique per account.
-        text: Text.
-        accuracy: In steps of 0.1; 0 to 1.
-        need_noise_reduction: Whether to do so.
-        need_volume_normalization: Whether to do so.
-        model_: One of the choices.
-        language_boost: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def minimax_voice_design(
-    *,
-    prompt: str,
-    preview_text: str,
-    voice_id: str | None = None,
-    aigc_watermark: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with minimax/voice-design.
-
-    Price: 13.65 CNY per call (listed 2026-09-13).
-    Endpoint: minimax/voice-design.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        preview_text: Up to 500 characters.
-        voice_id: Omit to have one generated.
-        aigc_watermark: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_describe_song(
-    *,
-    url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/describe-song.
-
-    Price: 0.68 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/describe-song.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_extend_lyrics(
-    *,
-    lyrics: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/extend-lyrics.
-
-    Price: 0.014 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/extend-lyrics.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_files_upload(
-    *,
-    file_url: File,
-    purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/files-upload.
-
-    Its price is not published. The official price file shows 0, taken as a placeholder.
-    Endpoint: mureka-ai/files-upload.
-
-    Args:
-        file_url: Up to 10 MB.
-        purpose: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_generate_lyrics(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/generate-lyrics.
-
-    Price: 0.06 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/generate-lyrics.
-
-    Args:
-        prompt: Up to 1024 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_recognize_song(
-    *,
-    upload_audio_id: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/recognize-song.
-
-    Price: 0.068 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/recognize-song.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        upload_audio_id: Up to 64 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_stem_song(
-    *,
-    url: File,
-    model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-ai/stem-song.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/stem-song.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        url: Up to 10 MB.
-        model_: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_ai_vocal_clone(
-    *,
-    file_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with mureka-ai/vocal-clone.
-
-    Price: 31.50 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/vocal-clone.
-
-    Args:
-        file_url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_o2_generate_song(
-    *,
-    lyrics: str,
-    prompt: str | None = None,
-    n: int = 2,
-    reference_id: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-o2/generate-song.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-o2/generate-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        reference_id: Up to 64 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_o2_instrumental_generate(
-    *,
-    prompt: str | None = None,
-    n: int = 2,
-    instrumental_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-o2/instrumental-generate.
-
-    Its price is not published.
-    Endpoint: mureka-o2/instrumental-generate.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        instrumental_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v7_6_extend_song(
-    *,
-    lyrics: str,
-    extend_at: int = 8000,
-    file_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v7.6/extend-song.
-
-    Price: 0.245 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/mureka-v7.6/extend-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        extend_at: 8000 to 420000.
-        file_url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v7_6_generate_bgm(
-    *,
-    prompt: str | None = None,
-    instrumental_id: str | None = None,
-    n: int = 2,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v7.6/generate-bgm.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v7.6/generate-bgm.
-
-    Args:
-        prompt: Up to 1024 characters.
-        instrumental_id: Up to 64 characters.
-        n: 1 to 3.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v7_6_generate_song(
-    *,
-    lyrics: str,
-    prompt: str | None = None,
-    n: int = 2,
-    reference_id: str | None = None,
-    vocal_id: str | None = None,
-    melody_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v7.6/generate-song.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v7.6/generate-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        reference_id: Up to 64 characters.
-        vocal_id: Up to 64 characters.
-        melody_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v8_extend_song(
-    *,
-    lyrics: str,
-    file_url: File,
-    extend_at: int = 8000,
-    extend_type: Literal["tail", "head"] = "tail",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v8/extend-song.
-
-    Price: 0.63 CNY per call (listed 2026-09-13).
-    Endpoint: mureka-ai/mureka-v8/extend-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        file_url: Up to 10 MB.
-        extend_at: 8000 to 420000.
-        extend_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v8_generate_bgm(
-    *,
-    prompt: str | None = None,
-    n: int = 2,
-    instrumental_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v8/generate-bgm.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v8/generate-bgm.
-
-    Args:
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        instrumental_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v8_generate_song(
-    *,
-    lyrics: str,
-    prompt: str | None = None,
-    n: int = 2,
-    reference_id: str | None = None,
-    vocal_id: str | None = None,
-    melody_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v8/generate-song.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v8/generate-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        reference_id: Up to 64 characters.
-        vocal_id: Up to 64 characters.
-        melody_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v9_generate_bgm(
-    *,
-    prompt: str | None = None,
-    n: int = 2,
-    instrumental_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v9/generate-bgm.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v9/generate-bgm.
-
-    Args:
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        instrumental_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def mureka_v9_generate_song(
-    *,
-    lyrics: str,
-    prompt: str | None = None,
-    n: int = 2,
-    reference_id: str | None = None,
-    vocal_id: str | None = None,
-    melody_id: str | None = None,
-    stream: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with mureka-v9/generate-song.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: mureka-ai/mureka-v9/generate-song.
-
-    Args:
-        lyrics: Up to 3000 characters.
-        prompt: Up to 1024 characters.
-        n: 1 to 3.
-        reference_id: Up to 64 characters.
-        vocal_id: Up to 64 characters.
-        melody_id: Up to 64 characters.
-        stream: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_image_to_image_channel_low_price(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price.
-
-    Price: 0.16 to 0.20 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-g31-flash/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_image_to_image_official_stable(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable.
-
-    Price: 0.49 to 0.99 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-g31-flash-official/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 14; JPG, PNG; up to 10 MB each.
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_lite_image_to_image_channel_low_price(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price.
-
-    Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-n-g31-flash-lite/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 10; up to 30 MB each.
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_lite_image_to_image_official_stable(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable.
-
-    Price: 0.22 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 4; up to 10 MB each.
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_lite_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price.
-
-    Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-n-g31-flash-lite/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_lite_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable.
-
-    Price: 0.22 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price.
-
-    Price: 0.16 to 0.20 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-g31-flash/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana2_gemini31flash_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable.
-
-    Price: 0.49 to 0.99 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-g31-flash-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_edit_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
-    image_urls: File | Sequence[File],
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana/edit-channel-low-price.
-
-    Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_edit_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto",
-    image_urls: File | Sequence[File],
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana/edit-official-stable.
-
-    Price: 0.20 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1-official/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_edit_channel_low_price(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/edit-channel-low-price.
-
-    Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
-        prompt: Up to 20000 characters.
-        aspect_ratio: Omit to follow the input image.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_edit_official_stable(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/edit-official-stable.
-
-    Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro-official/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
-        prompt: Up to 20000 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_edit_ultra_official_stable(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    resolution: Literal["4k", "8k"] = "8k",
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/edit-ultra-official-stable.
-
-    Price: 0.98 to 1.12 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro-official/edit-ultra.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
-        prompt: Up to 20000 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16",
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/text-to-image-channel-low-price.
-
-    Price: 0.40 to 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_text_to_image_official_stable(
-    *,
-    resolution: Literal["1k", "2k", "4k"] = "1k",
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/text-to-image-official-stable.
-
-    Price: 0.80 to 1.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        resolution: One of the choices.
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_pro_text_to_image_ultra_official_stable(
-    *,
-    prompt: str,
-    resolution: Literal["4k", "8k"] = "8k",
-    aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable.
-
-    Price: 0.98 to 1.12 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-image-n-pro-official/text-to-image-ultra.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_text_to_image_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana/text-to-image-channel-low-price.
-
-    Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def nano_banana_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with nano-banana/text-to-image-official-stable.
-
-    Price: 0.20 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_c1_image_to_video(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-c1/image-to-video.
-
-    Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_c1_reference_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-c1/reference-to-video.
-
-    Price: from 0.63 to 2.52 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_c1_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    generate_audio_switch: bool = True,
-    duration: int = 5,
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-c1/text-to-video.
-
-    Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        generate_audio_switch: Whether to do so.
-        duration: 1 to 15.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_c1_transition(
-    *,
-    prompt: str,
-    first_image_url: File,
-    end_image_url: File | None = None,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-c1/transition.
-
-    Price: 0.63 to 3.15 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/transition.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
-        end_image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_5_effects(
-    *,
-    image_url: File,
-    effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"] = "Kiss Me AI",
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    duration: Literal["5", "8", "10"] = "5",
-    negative_prompt: str | None = None,
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.5-effects.
-
-    Price: 3.10 to 16.60 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5-effects.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, JPEG, PNG; up to 10 MB.
-        effect: One of the choices.
-        resolution: One of the choices.
-        duration: 10 s not available at 1080p.
-        negative_prompt: Up to 2048 characters.
-        thinking_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_5_image_to_video(
-    *,
-    prompt: str,
-    image_url: File,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    duration: Literal["5", "8", "10"] = "5",
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    negative_prompt: str | None = None,
-    generate_audio_switch: Literal["true", "false"] = "false",
-    generate_multi_clip_switch: Literal["true", "false"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.5/image-to-video.
-
-    Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG; up to 10 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        thinking_type: One of the choices.
-        negative_prompt: Up to 2048 characters.
-        generate_audio_switch: Strings true and false, not a JSON boolean.
-        generate_multi_clip_switch: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_5_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    duration: Literal["5", "8", "10"] = "5",
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1",
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    generate_audio_switch: Literal["true", "false"] = "false",
-    generate_multi_clip_switch: Literal["true", "false"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.5/text-to-video.
-
-    Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        negative_prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: 10 s not available at 1080p.
-        aspect_ratio: One of the choices.
-        thinking_type: One of the choices.
-        generate_audio_switch: Strings true and false, not a JSON boolean.
-        generate_multi_clip_switch: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_5_transition(
-    *,
-    prompt: str,
-    image_url: File,
-    end_image_url: File,
-    aspect_ratio: Literal["16:9", "1:1", "4:3", "3:4", "9:16"] = "16:9",
-    duration: Literal["5", "8", "10"] = "5",
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    negative_prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.5-transition.
-
-    Price: 3.10 to 16.60 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5-transition.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG; up to 20 MB.
-        end_image_url: JPG, JPEG, PNG; up to 20 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        thinking_type: One of the choices.
-        negative_prompt: Up to 2048 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_6_image_to_video(
-    *,
-    prompt: str,
-    image_url: File,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    duration: Literal["5", "8", "10"] = "5",
-    generate_audio_switch: Literal["true", "false"] = "false",
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    negative_prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.6/image-to-video.
-
-    Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.6/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG; up to 10 MB.
-        resolution: One of the choices.
-        duration: 10 s not available at 1080p.
-        generate_audio_switch: Strings true and false, not a JSON boolean.
-        thinking_type: One of the choices.
-        negative_prompt: Up to 2048 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v5_6_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "540p",
-    duration: Literal["5", "8", "10"] = "5",
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16"] = "1:1",
-    generate_audio_switch: Literal["true", "false"] = "false",
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    negative_prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v5.6/text-to-video.
-
-    Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.6/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: 10 s not available at 1080p.
-        aspect_ratio: One of the choices.
-        generate_audio_switch: Strings true and false, not a JSON boolean.
-        thinking_type: One of the choices.
-        negative_prompt: Up to 2048 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v6_effects(
-    *,
-    image_urls: File | Sequence[File],
-    template_id: str,
-    prompt: str | None = None,
-    quality: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    motion_mode: Literal["normal", "fast"] = "normal",
-    seed: int = 0,
-    negative_prompt: str | None = None,
-    generate_audio_switch: bool = False,
-    thinking_type: Literal["auto", "enabled", "disabled"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v6/effects.
-
-    Its price is not published.
-    Endpoint: pixverse-v6/effects.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 4; up to 10 MB each.
-        template_id: Up to 32 characters.
-        prompt: Up to 2048 characters.
-        quality: One of the choices.
-        duration: 1 to 15.
-        motion_mode: One of the choices.
-        seed: 0 to 2147483647.
-        negative_prompt: Up to 2048 characters.
-        generate_audio_switch: Whether to do so.
-        thinking_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v6_extend(
-    *,
-    prompt: str,
-    video_url: File,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    negative_prompt: str | None = None,
-    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v6/extend.
-
-    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-v6/extend.
-
-    Args:
-        prompt: Up to 2048 characters.
-        video_url: MP4, MOV, WEBM; up to 100 MB.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        negative_prompt: Up to 2048 characters.
-        style: One of the choices.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v6_image_to_video(
-    *,
-    image_url: File,
-    prompt: str,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v6/image-to-video.
-
-    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-v6/image-to-video.
-
-    Args:
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v6_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = True,
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v6/text-to-video.
-
-    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-v6/text-to-video.
-
-    Args:
-        prompt: Up to 2048 characters.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def pixverse_v6_transition(
-    *,
-    prompt: str,
-    first_image_url: File,
-    end_image_url: File,
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: int = 5,
-    generate_audio_switch: bool = False,
-    generate_multi_clip_switch: bool = False,
-    aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1",
-    style: Literal["anime", "3d_animation", "clay", "comic", "cyberpunk"] | None = None,
-    negative_prompt: str | None = None,
-    seed: int | None = None,
-    thinking_type: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with pixverse-v6/transition.
-
-    Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-v6/transition.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        resolution: One of the choices.
-        duration: 1 to 15.
-        generate_audio_switch: Whether to do so.
-        generate_multi_clip_switch: Whether to do so.
-        aspect_ratio: One of the choices.
-        style: One of the choices.
-        negative_prompt: Up to 2048 characters.
-        seed: -1 to 2147483647.
-        thinking_type: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen3_tts_flash(
-    *,
-    text: str,
-    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"] = "Cherry",
-    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with qwen3-tts-flash.
-
-    Its price is not published.
-    Endpoint: alibaba/qwen3-tts-flash.
-
-    Args:
-        text: Up to 600 characters.
-        voice: One of the choices.
-        language_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen3_tts_instruct_flash(
-    *,
-    text: str,
-    instructions: str | None = None,
-    optimize_instructions: bool = False,
-    voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"] = "Cherry",
-    language_type: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = "Auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with qwen3-tts-instruct-flash.
-
-    Its price is not published.
-    Endpoint: alibaba/qwen3-tts-instruct-flash.
-
-    Args:
-        text: Up to 600 characters.
-        instructions: Up to 2000 characters.
-        optimize_instructions: Whether to do so.
-        voice: One of the choices.
-        language_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_2_0_image_edit(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-2.0/image-edit.
-
-    Price: 0.13 CNY per image (listed 2026-09-13).
-    Endpoint: alibaba/qwen-image-2.0/image-edit.
-
-    Args:
-        image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
-        prompt: Up to 800 characters.
-        negative_prompt: Up to 500 characters.
-        size: Omit to follow the last input image.
-        image_num: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_2_0_pro_image_edit(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str | None = None,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-2.0-pro/image-edit.
-
-    Price: 0.33 CNY per image (listed 2026-09-13).
-    Endpoint: alibaba/qwen-image-2.0-pro/image-edit.
-
-    Args:
-        image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
-        prompt: Up to 800 characters.
-        negative_prompt: Up to 500 characters.
-        size: Omit to follow the last input image.
-        image_num: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_2_0_pro_text_to_image(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-2.0-pro/text-to-image.
-
-    Price: 0.33 CNY per image (listed 2026-09-13).
-    Endpoint: alibaba/qwen-image-2.0-pro/text-to-image.
-
-    Args:
-        prompt: Up to 800 characters.
-        negative_prompt: Up to 500 characters.
-        size: One of the choices.
-        image_num: One of the choices.
-        prompt_extend: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_2_0_text_to_image(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] = "1024*1024",
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-2.0/text-to-image.
-
-    Price: 0.13 CNY per image (listed 2026-09-13).
-    Endpoint: alibaba/qwen-image-2.0/text-to-image.
-
-    Args:
-        prompt: Up to 800 characters.
-        negative_prompt: Up to 500 characters.
-        size: One of the choices.
-        image_num: One of the choices.
-        prompt_extend: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_3_0_image_edit(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: str | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    prompt_extend_mode: Literal["direct", "agent"] = "direct",
-    seed: int = 0,
-    enable_thinking: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-3.0/image-edit.
-
-    Its price is not published.
-    Endpoint: alibaba/qwen-image-3.0/image-edit.
-
-    Args:
-        image_urls: One or a list of up to 3; JPG, JPEG, PNG, WEBP, BMP; up to 10 MB each.
-        prompt: Up to 3000 characters.
-        negative_prompt: Up to 600 characters.
-        size: Width*height; 512*512 to 2048*2048 pixels in area.
-        image_num: The list shows integers.
-        prompt_extend: Whether to do so.
-        prompt_extend_mode: Only with promptExtend.
-        seed: 0 to 2147483647.
-        enable_thinking: Only with promptExtend; not with agent.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_3_0_pro_image_edit(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-3.0-pro/image-edit.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: alibaba/qwen-image-3.0-pro/image-edit.
-
-    Args:
-        image_urls: One or a list of up to 3; up to 10 MB each.
-        prompt: Up to 2048 characters.
-        negative_prompt: Up to 500 characters.
-        size: One of the choices.
-        image_num: The list shows integers.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_3_0_pro_text_to_image(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1024*1024", "1536*1536", "768*1152", "1024*1536", "1152*768", "1536*1024", "960*1280", "1080*1440", "1280*960", "1440*1080", "720*1280", "1080*1920", "1280*720", "1920*1080", "1344*576", "2048*872"] | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-3.0-pro/text-to-image.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: alibaba/qwen-image-3.0-pro/text-to-image.
-
-    Args:
-        prompt: Up to 2048 characters.
-        negative_prompt: Up to 500 characters.
-        size: One of the choices.
-        image_num: The list shows integers.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_3_0_text_to_image(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: str | None = None,
-    image_num: Literal["1", "2", "3", "4", "5", "6"] = "1",
-    prompt_extend: bool = True,
-    prompt_extend_mode: Literal["direct", "agent"] = "direct",
-    seed: int | None = None,
-    enable_thinking: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image-3.0/text-to-image.
-
-    Its price is not published.
-    Endpoint: alibaba/qwen-image-3.0/text-to-image.
-
-    Args:
-        prompt: Up to 3000 characters.
-        negative_prompt: Up to 600 characters.
-        size: Width*height; 512*512 to 2048*2048 pixels in area.
-        image_num: The list shows integers.
-        prompt_extend: Whether to do so.
-        prompt_extend_mode: Only with promptExtend.
-        seed: 0 to 2147483647.
-        enable_thinking: Only with promptExtend.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_edit_2511(
-    *,
-    image_url: File,
-    image_url2: File | None = None,
-    image_url3: File | None = None,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "1:1",
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image/edit-2511.
-
-    Price: 0.12 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/qwen-image/edit-2511.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        image_url2: JPG, PNG; up to 10 MB.
-        image_url3: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_edit_2511_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"],
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image/edit-2511-lora.
-
-    Price: 0.07 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/qwen-image/edit-2511-lora.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_text_to_image_2512(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "16:9",
-    custom_width: int = 1024,
-    custom_height: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image/text-to-image-2512.
-
-    Price: 0.12 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/qwen-image/text-to-image-2512.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 1 to 5000.
-        custom_height: Used when aspectRatio is custom; 1 to 5000.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def qwen_image_text_to_image_2512_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp (lossless)", "webp (lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with qwen-image/text-to-image-2512-lora.
-
-    Price: 0.10 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/qwen-image/text-to-image-2512-lora.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rh_video_fps_increaser(
-    *,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rh-video-fps-increaser.
-
-    Price: 0.07 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video/video-fps-increaser.
-
-    Args:
-        video_url: MP4; up to 500 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rh_video_upscaler(
-    *,
-    video_url: File,
-    target_resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rh-video-upscaler.
-
-    Price: 0.14 to 0.56 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video/video-upscaler.
-
-    Args:
-        video_url: Up to 10 minutes; MP4; up to 500 MB.
-        target_resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_audio_extract_background(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with rhart-audio/extract-background.
-
-    Price: 0.10 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-audio/extract-background.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_audio_extract_vocal(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with rhart-audio/extract-vocal.
-
-    Price: 0.10 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-audio/extract-vocal.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_audio_qwen3_tts_voice_design(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with rhart-audio/qwen3-tts/voice-design.
-
-    Its price is not published.
-    Endpoint: rhart-audio/qwen3-tts/voice-design.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_audio_source_separation(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with rhart-audio/source-separation.
-
-    Price: 0.10 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-audio/source-separation.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_flash_cv_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-flash-cv/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash-cv/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_flash_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-flash/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_flash_text_to_text(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-flash/text-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/text-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_flash_video_to_text(
-    *,
-    prompt: str,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-flash/video-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/video-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        video_url: MP4; up to 20 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_pro_cv_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-pro-cv/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro-cv/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_pro_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-pro/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_pro_text_to_text(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-pro/text-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/text-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_25_pro_video_to_text(
-    *,
-    prompt: str,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-25-pro/video-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/video-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        video_url: MP4; up to 20 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_flash_preview_cv_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_flash_preview_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-flash-preview/image-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_flash_preview_text_to_text(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-flash-preview/text-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/text-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_flash_preview_video_to_text(
-    *,
-    prompt: str,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-flash-preview/video-to-text.
-
-    Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-flash-preview/video-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        video_url: MP4; up to 20 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_pro_preview_cv_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text.
-
-    Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_pro_preview_image_to_text(
-    *,
-    prompt: str,
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-pro-preview/image-to-text.
-
-    Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/image-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_url: JPG, PNG; up to 30 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_pro_preview_text_to_text(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-pro-preview/text-to-text.
-
-    Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/text-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_g_3_pro_preview_video_to_text(
-    *,
-    prompt: str,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-g-3-pro-preview/video-to-text.
-
-    Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-3-pro-preview/video-to-text.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        video_url: MP4; up to 20 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_text_qwen_27b_chat(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with rhart-text-qwen-27b/chat.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-qwen-27b/chat.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_url: MP4, MOV; up to 100 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_minimax_h3_oss_fl2va(
-    *,
-    prompt: str,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-    duration: int,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/minimax-h3-oss/fl2va.
-
-    Price: 0.15 CNY per second (listed 2026-09-05). A price preview shows the price of one second, not of the call.
-    Endpoint: rhart-video/minimax-h3-oss/fl2va.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Up to 20000 characters.
-        first_frame_url: An image.
-        last_frame_url: An image.
-        aspect_ratio: One of the choices.
-        duration: 5 to 15.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_minimax_h3_oss_fl2va_advanced(
-    *,
-    prompt: str,
-    image1: File | None = None,
-    image2: File | None = None,
-    image3: File | None = None,
-    image4: File | None = None,
-    image5: File | None = None,
-    image6: File | None = None,
-    image7: File | None = None,
-    image8: File | None = None,
-    image9: File | None = None,
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-    duration: int,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced.
-
-    Price: 0.15 CNY per second (listed 2026-09-05). A price preview shows the price of one second, not of the call.
-    Endpoint: rhart-video/minimax-h3-oss/fl2va-advanced.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image1: An image.
-        image2: An image.
-        image3: An image.
-        image4: An image.
-        image5: An image.
-        image6: An image.
-        image7: An image.
-        image8: An image.
-        image9: An image.
-        aspect_ratio: One of the choices.
-        duration: 5 to 15.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_minimax_h3_rh_enhanced_ref2va(
-    *,
-    prompt: str | None = None,
-    aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None,
-    resolution: Literal["480p", "768p", "1080p"] = "1080p",
-    duration: int,
-    audio_mode: str,
-    drive_audio: File | None = None,
-    ref_image1: File | None = None,
-    ref_image2: File | None = None,
-    ref_image3: File | None = None,
-    ref_image4: File | None = None,
-    ref_image5: File | None = None,
-    ref_image6: File | None = None,
-    ref_image7: File | None = None,
-    ref_image8: File | None = None,
-    ref_image9: File | None = None,
-    ref_video1: File | None = None,
-    ref_video2: File | None = None,
-    ref_video3: File | None = None,
-    ref_audio1: File | None = None,
-    ref_audio2: File | None = None,
-    ref_audio3: File | None = None,
-    ref_video_audio1: File | None = None,
-    ref_video_audio2: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va.
-
-    Its price is not published. Not published.
-    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: A whole number.
-        audio_mode: Clients send native（模型自己出声）.
-        drive_audio: A sound.
-        ref_image1: An image.
-        ref_image2: An image.
-        ref_image3: An image.
-        ref_image4: An image.
-        ref_image5: An image.
-        ref_image6: An image.
-        ref_image7: An image.
-        ref_image8: An image.
-        ref_image9: An image.
-        ref_video1: A video.
-        ref_video2: A video.
-        ref_video3: A video.
-        ref_audio1: A sound.
-        ref_audio2: A sound.
-        ref_audio3: A sound.
-        ref_video_audio1: A sound.
-        ref_video_audio2: A sound.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_sparkvid_v2_1_fast_v2(
-    *,
-    prompt: str | None = None,
-    image_urls: File | Sequence[File],
-    negative_prompt: str | None = None,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["5", "10"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/sparkvid-v2-1-fast-v2.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-08).
-    Endpoint: rhart-video/sparkvid-v2-1-fast-v2.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        negative_prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_sparkvid_v2_1_v2(
-    *,
-    prompt: str | None = None,
-    image_urls: File | Sequence[File],
-    negative_prompt: str | None = None,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["5", "10"] = "5",
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/sparkvid-v2-1-v2.
-
-    Price: 0.80 to 1.86 CNY per second (listed 2026-05-08).
-    Endpoint: rhart-video/sparkvid-v2-1-v2.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        negative_prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_sparkvideo_2_0_upload_asset(
-    *,
-    asset_type: Literal["Image", "Video"] = "Image",
-    url: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/sparkvideo-2.0/upload-asset.
-
-    Its price is not published.
-    Endpoint: rhart-video/sparkvideo-2.0/upload-asset.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        asset_type: One of the choices.
-        url: Link of an image, video or audio file; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_video_depth_converter(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/video-depth-converter.
-
-    Its price is not published.
-    Endpoint: rhart-video/video-depth-converter.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def rhart_video_wan2_2_character_motion_transfer(
-    *,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with rhart-video/wan2.2/character-motion-transfer.
-
-    Price: 0.24 CNY per second (listed 2026-06-18).
-    Endpoint: rhart-video/wan2.2/character-motion-transfer.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def runwayml_gen4_aleph_video_to_video_official_stable(
-    *,
-    prompt: str,
-    video_url: File,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    reference_image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable.
-
-    Price: 5.25 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-r/gen4-aleph-official/video-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        video_url: Only the first 5 s are used; MP4; up to 16 MB.
-        aspect_ratio: One of the choices.
-        reference_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def runwayml_gen4_turbo_image_to_video_channel_low_price(
-    *,
-    prompt: str | None = None,
-    image_url: File,
-    duration: Literal["5", "10"] = "10",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price.
-
-    Price: 0.21 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video-r/gen4-turbo/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 1000 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def runwayml_gen4_turbo_image_to_video_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["5", "10"] = "5",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable.
-
-    Price: 3.20 to 6.40 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-r/gen4-turbo-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
-        duration: One of the choices.
-        aspect_ratio: Omit to match the input image.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance2_0_upload_asset(
-    *,
-    url: str,
-    asset_type: Literal["Image", "Video", "Audio"] = "Image",
-    name: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with seedance2.0/upload-asset.
-
-    Its price is not published.
-    Endpoint: seedance2.0/upload-asset.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        url: Up to 2048 characters.
-        asset_type: One of the choices.
-        name: Up to 64 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-fast/image-to-video.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video/sparkvideo-2.0-fast/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_image_to_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0-fast/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-fast/multimodal-video.
-
-    Price: from 0.50 to 1.63 CNY per second (listed 2026-05-07). With a reference video: 0.6 a second of input and output, a least number of seconds, plus 0.42 an output second at 2k.
-    Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
-        audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 15 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_multimodal_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    audio_url: File | None = None,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0-fast/multimodal-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        image_urls: One or a list of up to 3; up to 5 MB each.
-        video_url: Up to 50 MB.
-        audio_url: Up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_multimodal_video_token(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-fast/multimodal-video Token.
-
-    Its price is not published. Per token; a price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-        audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-fast/text-to-video.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video/sparkvideo-2.0-fast/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        web_search: Whether to do so.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_fast_text_to_video_low_price(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0-fast/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-fast/image-to-video.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global-fast/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        first_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_image_to_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0-fast/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-fast/multimodal-video.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-        audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_multimodal_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    audio_url: File | None = None,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0-fast/multimodal-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        image_urls: One or a list of up to 3; up to 5 MB each.
-        video_url: Up to 50 MB.
-        audio_url: Up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-fast/text-to-video.
-
-    Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global-fast/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_fast_text_to_video_low_price(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0-fast/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global/image-to-video.
-
-    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        first_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 4294967295.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_image_to_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global Image-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_mini_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-mini/image-to-video.
-
-    Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global-mini/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        first_frame_url: Up to 30 MB.
-        last_frame_url: Up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_mini_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-mini/multimodal-video.
-
-    Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global-mini/multimodal-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        image_urls: One or a list of up to 9; up to 30 MB each.
-        video_urls: One or a list of up to 3; up to 50 MB each.
-        audio_urls: One or a list of up to 3; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_mini_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global-mini/text-to-video.
-
-    Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global-mini/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global/multimodal-video.
-
-    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global/multimodal-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-        audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: Sent as a list; all selects every slot.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_multimodal_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    audio_url: File | None = None,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global Multimodal Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0/multimodal-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        image_urls: One or a list of up to 3; up to 5 MB each.
-        video_url: Up to 50 MB.
-        audio_url: Up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-global/text-to-video.
-
-    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: bytedance/seedance-2.0-global/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_text_to_video_low_price(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0-global Text-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/eva-video-2.0/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_upload_asset(
-    *,
-    asset_type: Literal["Image", "Video"] = "Image",
-    url: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with seedance-2.0-global/upload-asset.
-
-    Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global/upload-asset.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        asset_type: One of the choices.
-        url: Link of an image, video or audio file; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_global_upload_asset_channel_low_price(
-    *,
-    asset_type: Literal["Image", "Video"] = "Image",
-    url: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price.
-
-    Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        asset_type: One of the choices.
-        url: Link of an image, video or audio file; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0/image-to-video.
-
-    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video/sparkvideo-2.0/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_image_to_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0 Image-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0/image-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_mini_image_to_video(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-mini/image-to-video.
-
-    Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video/sparkvideo-2.0-mini/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        first_frame_url: Asset:// ids accepted; up to 30 MB.
-        last_frame_url: Asset:// ids accepted; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_mini_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ["all"],
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-mini/multimodal-video.
-
-    Its price is not published. 2k: 1.02 a second without a reference video; with one, another rate and a least number of seconds.
-    Endpoint: rhart-video/sparkvideo-2.0-mini/multimodal-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        image_urls: Asset:// ids accepted; one or a list of up to 9; up to 30 MB each.
-        video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; up to 50 MB each.
-        audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_mini_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
-    return_last_frame: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0-mini/text-to-video.
-
-    Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video/sparkvideo-2.0-mini/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        web_search: Whether to do so.
-        return_last_frame: True adds the last frame image to the results.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_multimodal_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0/multimodal-video.
-
-    Price: from 0.60 to 3.00 CNY per second (listed 2026-05-07). With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output second at 2k.
-    Endpoint: rhart-video/sparkvideo-2.0/multimodal-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-        video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
-        audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 50 MB each.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_multimodal_video_low_price(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File | None = None,
-    last_frame_url: File | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    video_url: File | None = None,
-    audio_url: File | None = None,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0 Multimodal Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0/multimodal-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        first_frame_url: Up to 5 MB.
-        last_frame_url: Up to 5 MB.
-        image_urls: One or a list of up to 3; up to 5 MB each.
-        video_url: Up to 50 MB.
-        audio_url: Up to 30 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_text_to_video(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
-    return_last_frame: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0/text-to-video.
-
-    Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video/sparkvideo-2.0/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        web_search: Whether to do so.
-        return_last_frame: True adds the last frame image to the results.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_text_to_video_low_price(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9", "adaptive"] = "16:9",
-    generate_audio: bool = False,
-    watermark: bool = False,
-    seed: int = -1,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Seedance-2.0 Text-to-Video (Low-Price).
-
-    Its price is not published.
-    Endpoint: minimax/nova-video-2.0/text-to-video.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        watermark: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_0_upload_asset_channel_low_price(
-    *,
-    asset_type: Literal["Image", "Video"] = "Image",
-    url: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.0/upload-asset-channel-low-price.
-
-    Its price is not published.
-    Endpoint: rhart-video/sparkvideo-2.0/upload-asset-channel-low-price.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        asset_type: One of the choices.
-        url: Link of an image, video or audio file; up to 50 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_global_image_to_video_token(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5-global/image-to-video Token.
-
-    Its price is not published. Per token; a price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-global-token/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: The media whose real persons are turned into assets.
-        return_last_frame: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_global_multimodal_video_token(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
-    return_last_frame: bool = False,
-    real_person_mode: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    generate_audio: bool = True,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    omni_reference_task_type: Literal["auto", "reference", "edit", "extend"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5-global/multimodal-video Token.
-
-    Its price is not published. Per token; a price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-global-token/multimodal-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
-        video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
-        audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
-        conversion_slots: The media whose real persons are turned into assets.
-        return_last_frame: Whether to do so.
-        real_person_mode: Whether to do so.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        omni_reference_task_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_global_text_to_video_token(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
-    return_last_frame: bool = False,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5-global/text-to-video Token.
-
-    Its price is not published. Per token; a price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-global-token/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        web_search: Whether to do so.
-        return_last_frame: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_image_to_video_token(
-    *,
-    prompt: str | None = None,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    generate_audio: bool = True,
-    ratio: Literal["adaptive"] = "adaptive",
-    real_person_mode: bool = True,
-    conversion_slots: Literal["all", "firstFrameUrl", "lastFrameUrl"] | Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ["all"],
-    return_last_frame: bool = False,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5/image-to-video Token.
-
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. A price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-token/image-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
-        last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        real_person_mode: Whether to do so.
-        conversion_slots: The media whose real persons are turned into assets.
-        return_last_frame: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_multimodal_video_token(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "25",
-    image_urls: File | Sequence[File] | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    conversion_slots: Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"] | Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ["all"],
-    return_last_frame: bool = False,
-    real_person_mode: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    generate_audio: bool = True,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5/multimodal-video Token.
-
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-token/multimodal-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
-        video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
-        audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
-        conversion_slots: The media whose real persons are turned into assets.
-        return_last_frame: Whether to do so.
-        real_person_mode: Whether to do so.
-        ratio: One of the choices.
-        generate_audio: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_2_5_text_to_video_token(
-    *,
-    prompt: str,
-    resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    generate_audio: bool = True,
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    web_search: bool = False,
-    return_last_frame: bool = False,
-    bitrate_mode: Literal["standard", "high"] = "standard",
-    seed: int = -1,
-    output_format: Literal["mp4", "mov"] = "mp4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-2.5/text-to-video Token.
-
-    Its price is not published. Per token: at 2k 87.5 CNY a million plus 0.42 a second. A price preview shows 0, which is not the price.
-    Endpoint: bytedance/seedance-2.5-token/text-to-video.
-
-    Args:
-        prompt: Up to 20480 characters.
-        resolution: 1080p, 2k and 4k are upscaled from 720p.
-        duration: -1 lets the model choose.
-        generate_audio: Whether to do so.
-        ratio: One of the choices.
-        web_search: Whether to do so.
-        return_last_frame: Whether to do so.
-        bitrate_mode: One of the choices.
-        seed: A whole number.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_v1_5_pro_image_to_video(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    generate_audio: Literal["true", "false"] = "true",
-    camera_fixed: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-v1.5-pro-image-to-video.
-
-    Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/image-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        first_image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Strings true and false, not a JSON boolean.
-        camera_fixed: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_v1_5_pro_image_to_video_fast(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "adaptive"] = "adaptive",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    generate_audio: Literal["true", "false"] = "true",
-    camera_fixed: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-v1.5-pro-image-to-video-fast.
-
-    Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/image-to-video-fast.
-
-    Args:
-        prompt: Up to 5000 characters.
-        first_image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Strings true and false, not a JSON boolean.
-        camera_fixed: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_v1_5_pro_text_to_video(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "3:4",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    generate_audio: Literal["true", "false"] = "true",
-    camera_fixed: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-v1.5-pro-text-to-video.
-
-    Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/text-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Strings true and false, not a JSON boolean.
-        camera_fixed: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_v1_5_pro_text_to_video_fast(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "21:9"] = "16:9",
-    duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    generate_audio: Literal["true", "false"] = "true",
-    camera_fixed: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-v1.5-pro-text-to-video-fast.
-
-    Price: 0.16 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1.5-pro/text-to-video-fast.
-
-    Args:
-        prompt: Up to 5000 characters.
-        aspect_ratio: One of the choices.
-        duration: One of the choices.
-        resolution: One of the choices.
-        generate_audio: Strings true and false, not a JSON boolean.
-        camera_fixed: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedance_v1_lite_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "5",
-    camera_fixed: Literal["false", "true"] = "false",
-    resolution: Literal["720p", "480p"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "21:9", "1:1"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with seedance-v1-lite-reference-to-video.
-
-    Price: 0.07 to 0.15 CNY per second (listed 2026-05-07).
-    Endpoint: seedance-v1-lite/reference-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_urls: One or a list of up to 4; JPG, PNG; up to 10 MB each.
-        duration: One of the choices.
-        camera_fixed: Strings true and false, not a JSON boolean.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v4_5_image_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    image_urls: File | Sequence[File],
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    resolution: Literal["2k", "4k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v4.5/image-to-image.
-
-    Price: 0.20 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v4.5/image-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 512 to 8192.
-        height: 512 to 8192.
-        image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v4_5_text_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    resolution: Literal["2k", "4k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v4.5/text-to-image.
-
-    Price: 0.20 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v4.5/text-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 512 to 8192.
-        height: In steps of 8; 512 to 8192.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v4_image_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    image_urls: File | Sequence[File],
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    resolution: Literal["1k", "2k", "4k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v4/image-to-image.
-
-    Price: 0.14 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v4/image-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 512 to 8192.
-        height: 512 to 8192.
-        image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v4_text_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    resolution: Literal["1k", "2k", "4k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v4/text-to-image.
-
-    Price: 0.14 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v4/text-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 512 to 8192.
-        height: 512 to 8192.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v5_lite_image_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    image_urls: File | Sequence[File],
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    resolution: Literal["2k", "3k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v5-lite/image-to-image.
-
-    Price: 0.22 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v5-lite/image-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 1600 to 4704.
-        height: 1344 to 4096.
-        image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v5_lite_text_to_image(
-    *,
-    prompt: str,
-    width: int = 2048,
-    height: int = 2048,
-    sequential_image_generation: Literal["disabled", "auto"] = "disabled",
-    max_images: int = 1,
-    tools_type: Literal["web_search"] = "web_search",
-    resolution: Literal["2k", "3k"] | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v5-lite/text-to-image.
-
-    Price: 0.22 CNY per image (listed 2026-09-13).
-    Endpoint: seedream-v5-lite/text-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        width: In steps of 8; 1600 to 4704.
-        height: 1344 to 4096.
-        sequential_image_generation: One of the choices.
-        max_images: 1 to 15.
-        tools_type: One of the choices.
-        resolution: Overrides width and height.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v5_pro_image_to_image(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    image_urls: File | Sequence[File],
-    resolution: Literal["1k", "2k"] = "2k",
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v5-pro/image-to-image.
-
-    Its price is not published. The official price file could not express it.
-    Endpoint: seedream-v5-pro/image-to-image.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: 240 to 8192.
-        height: 240 to 8192.
-        image_urls: One or a list of up to 10; up to 10 MB each.
-        resolution: Overrides width and height.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v5_pro_layer_decomposition(
-    *,
-    image_url: File,
-    prompt: str | None = None,
-    resolution: Literal["auto", "1k", "1.5k", "2k"] | None = None,
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v5-pro/layer-decomposition.
-
-    Its price is not published.
-    Endpoint: seedream-v5-pro/layer-decomposition.
-
-    Args:
-        image_url: PNG, JPEG, WEBP, BMP, TIFF, GIF; up to 30 MB.
-        prompt: Up to 2000 characters.
-        resolution: Overrides width and height.
-        output_format: Of the ground picture; layers are png.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def seedream_v5_pro_text_to_image(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    resolution: Literal["1k", "2k"] = "2k",
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with seedream-v5-pro/text-to-image.
-
-    Its price is not published. The official price file could not express it.
-    Endpoint: seedream-v5-pro/text-to-image.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: 240 to 8192.
-        height: 240 to 8192.
-        resolution: Overrides width and height.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v3_reference_to_video(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: int = 5,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v3/reference-to-video.
-
-    Price: 0.25 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_urls: One or a list of up to 4; JPG, JPEG, PNG, GIF, BMP; up to 10 MB each.
-        duration: 1 to 5.
-        aspect_ratio: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v3_shot_switching_video_extension(
-    *,
-    prompt: str,
-    video_url: File,
-    duration: int = 5,
-    cut_type: Literal["Auto", "Cut-In", "Cut-Out", "Shot/Reverse Shot", "Multi-Angle", "Cut Away"] = "Auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v3/shot-switching-video-extension.
-
-    Price: 0.21 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/shot-switching-video-extension.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        video_url: MP4; up to 100 MB.
-        duration: 2 to 5.
-        cut_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v3_single_shot_video_extension(
-    *,
-    prompt: str,
-    video_url: File,
-    duration: int = 5,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v3/single-shot-video-extension.
-
-    Price: 0.21 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/single-shot-video-extension.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        video_url: MP4; up to 100 MB.
-        duration: 5 to 30.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v3_video_restyling(
-    *,
-    video_url: File,
-    style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"],
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v3/video-restyling.
-
-    Price: 0.28 CNY per second (listed 2026-09-13).
-    Endpoint: skyreels-v3/video-restyling.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 30 s; MP4; up to 100 MB.
-        style_name: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_image_to_video(
-    *,
-    prompt: str,
-    first_frame_image_url: File,
-    sound: bool = False,
-    duration: int = 5,
-    mode: Literal["std"] = "std",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/image-to-video.
-
-    Its price is not published.
-    Endpoint: skyreels-v4/image-to-video.
-    Deprecated; use skyreels-v4/image-to-video-std.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_frame_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_image_to_video_fast(
-    *,
-    prompt: str,
-    first_image_url: File,
-    duration: int = 5,
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/image-to-video-fast.
-
-    Its price is not published. A page of 2026-06-18 shows prices from 0.28 a second.
-    Endpoint: skyreels-v4/image-to-video-fast.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
-        duration: 3 to 15.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_image_to_video_std(
-    *,
-    prompt: str,
-    first_image_url: File,
-    sound: bool = True,
-    duration: int = 5,
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/image-to-video-std.
-
-    Its price is not published.
-    Endpoint: skyreels-v4/image-to-video-std.
-
-    Args:
-        prompt: Up to 2048 characters.
-        first_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_omni_reference(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    duration: int = 5,
-    sound: bool = False,
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-    ref_videos: Mapping[str, Any] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/omni-reference.
-
-    Price: 0.01 CNY per call (listed 2026-05-07).
-    Endpoint: skyreels-v4/omni-reference.
-    Not in RunningHub's newest lists; it may still work.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: Ignored when a reference video is given.
-        duration: Replaced by the reference video length, at most 10 s; 3 to 15.
-        sound: Whether to do so.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        ref_images: List of {type, tag, url}; refImages or refVideos required.
-        ref_videos: One object, type reference or extend; at most 15 s.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_omni_reference_fast(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    duration: int = 5,
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-    ref_videos: Mapping[str, Any] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/omni-reference-fast.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: skyreels-v4/omni-reference-fast.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        ref_images: List of {type, tag, url}, up to 3 images.
-        ref_videos: One object, type reference or extend.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_omni_reference_std(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    duration: int = 5,
-    sound: bool = True,
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    ref_images: Sequence[Mapping[str, Any]] | str | None = None,
-    ref_videos: Mapping[str, Any] | str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/omni-reference-std.
-
-    Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: skyreels-v4/omni-reference-std.
-
-    Args:
-        prompt: Up to 2500 characters.
-        aspect_ratio: One of the choices.
-        duration: 3 to 15.
-        sound: Whether to do so.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        ref_images: List of {type, tag, url}, up to 3 images.
-        ref_videos: One object, type reference or extend.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_text_to_video(
-    *,
-    prompt: str,
-    sound: bool = False,
-    duration: int = 5,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    mode: Literal["std"] = "std",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/text-to-video.
-
-    Its price is not published.
-    Endpoint: skyreels-v4/text-to-video.
-    Deprecated; use skyreels-v4/text-to-video-std.
-
-    Args:
-        prompt: Up to 2048 characters.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        aspect_ratio: One of the choices.
-        mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_text_to_video_fast(
-    *,
-    prompt: str,
-    duration: int = 5,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/text-to-video-fast.
-
-    Its price is not published. A page of 2026-06-18 shows prices from 0.28 a second.
-    Endpoint: skyreels-v4/text-to-video-fast.
-
-    Args:
-        prompt: Up to 2048 characters.
-        duration: 3 to 15.
-        aspect_ratio: One of the choices.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def skyreels_v4_text_to_video_std(
-    *,
-    prompt: str,
-    sound: bool = True,
-    duration: int = 5,
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    prompt_optimizer: bool = True,
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with skyreels-v4/text-to-video-std.
-
-    Its price is not published.
-    Endpoint: skyreels-v4/text-to-video-std.
-
-    Args:
-        prompt: Up to 2048 characters.
-        sound: Whether to do so.
-        duration: 3 to 15.
-        aspect_ratio: One of the choices.
-        prompt_optimizer: Whether to do so.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_asyn_channel_low_price(
-    *,
-    image_url: File,
-    duration: Literal["10", "15"] = "10",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    prompt: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-asyn-channel-low-price.
-
-    Price: 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video-asyn.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        prompt: Up to 4000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_channel_low_price(
-    *,
-    image_url: File,
-    duration: Literal["10", "15"] = "10",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    prompt: str,
-    storyboard: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-channel-low-price.
-
-    Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        prompt: Up to 4000 characters.
-        storyboard: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_official_stable(
-    *,
-    prompt: str,
-    duration: Literal["4", "8", "12"] = "4",
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-official-stable.
-
-    Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        duration: One of the choices.
-        image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_pro_channel_low_price(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["15", "25"] = "15",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    storyboard: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-pro-channel-low-price.
-
-    Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video-pro.
-    Deprecated.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        storyboard: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_pro_official_stable(
-    *,
-    prompt: str,
-    resolution: Literal["720p", "1080p"] = "720p",
-    duration: Literal["4", "8", "12", "16", "20"] = "4",
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-pro-official-stable.
-
-    Price: 2.10 to 3.50 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/image-to-video-pro.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        resolution: One of the choices.
-        duration: One of the choices.
-        image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_image_to_video_realistic_official_stable(
-    *,
-    prompt: str,
-    duration: Literal["4", "8", "12"] = "4",
-    image_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/image-to-video-realistic-official-stable.
-
-    Price: 3.20 to 10.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/image-to-video-realistic.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        duration: One of the choices.
-        image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_text_to_video_channel_low_price(
-    *,
-    duration: Literal["10", "15"] = "10",
-    prompt: str,
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    storyboard: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/text-to-video-channel-low-price.
-
-    Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        duration: One of the choices.
-        prompt: Up to 4000 characters.
-        aspect_ratio: One of the choices.
-        storyboard: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_text_to_video_official_stable(
-    *,
-    prompt: str,
-    size: Literal["720x1280", "1280x720"] = "720x1280",
-    duration: Literal["4", "8", "12"] = "4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/text-to-video-official-stable.
-
-    Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        size: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_text_to_video_pro_channel_low_price(
-    *,
-    prompt: str,
-    duration: Literal["15", "25"] = "15",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    storyboard: bool = False,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/text-to-video-pro-channel-low-price.
-
-    Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/text-to-video-pro.
-    Deprecated.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        storyboard: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_2_text_to_video_pro_official_stable(
-    *,
-    prompt: str,
-    size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280",
-    duration: Literal["4", "8", "12", "16", "20"] = "12",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-2/text-to-video-pro-official-stable.
-
-    Price: 2.10 to 4.90 CNY per second (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/text-to-video-pro.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Text.
-        size: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_upload_character_channel_low_price(
-    *,
-    video_url: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Answers with text with sora-upload-character-channel-low-price.
-
-    Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-s/sora-upload-character.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: MP4; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def sora_upload_character_official(
-    *,
-    video_url: File,
-    name: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with sora-upload-character-official.
-
-    Price: 0.01 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-s-official/sora-upload-character.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
-        name: Up to 80 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def stephen_chow_ip_video_gen_fast_seedance_2_0_fast(
-    *,
-    resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
-    image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast).
-
-    Its price is not published. 2k: 1.52 a second without a reference video; with one, another rate and a least number of seconds.
-    Endpoint: rhart-video/sparkvideo-2.0/multimodal-video-star-fast.
-
-    Args:
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        ratio: One of the choices.
-        template_id: One of the choices.
-        image_url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def stephen_chow_ip_video_gen_seedance_2_0(
-    *,
-    resolution: Literal["480p", "720p", "1080p", "native1080p", "2k", "4k"] = "720p",
-    duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = "adaptive",
-    template_id: Literal["ca4e2a5b6ba3429aa32f1b6ce8095e49", "3939807298934776bcaab866e5411234", "ffe89289a144441c8151b119d7a69912", "806e1cb898e343bd817cf601d73bdb05", "98dc545610564969ac7ff547f40c98d2", "0aa9c61ef52a42b58e554bcac588b80c"] = "ca4e2a5b6ba3429aa32f1b6ce8095e49",
-    image_url: File | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Stephen Chow IP Video Gen(Seedance 2.0).
-
-    Its price is not published. 2k: 1.74 a second without a reference video; with one, another rate and a least number of seconds.
-    Endpoint: rhart-video/sparkvideo-2.0/multimodal-video-star.
-
-    Args:
-        resolution: One of the choices.
-        duration: -1 lets the model choose.
-        ratio: One of the choices.
-        template_id: One of the choices.
-        image_url: Up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_custom_v4_5(
-    *,
-    title: str,
-    prompt: str,
-    tags: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-custom-v4.5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v4.5/custom.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
-        tags: Comma-separated styles; up to 1000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_custom_v5(
-    *,
-    title: str,
-    prompt: str,
-    tags: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-custom-v5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v5/custom.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
-        tags: Comma-separated styles; up to 1000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_custom_v5_5(
-    *,
-    title: str,
-    prompt: str,
-    tags: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-custom-v5.5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v5.5/custom.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
-        tags: Comma-separated styles; up to 1000 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_lyrics(
-    *,
-    prompt: str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-lyrics.
-
-    Price: 0.014 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno/lyrics.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 500 characters.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_single_v4_5(
-    *,
-    title: str | None = None,
-    description: str,
-    make_instrumental: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-single-v4.5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v4.5/single.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        description: Up to 400 characters.
-        make_instrumental: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_single_v5(
-    *,
-    title: str | None = None,
-    description: str,
-    make_instrumental: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-single-v5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v5/single.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        description: Up to 400 characters.
-        make_instrumental: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def suno_single_v5_5(
-    *,
-    title: str | None = None,
-    description: str,
-    make_instrumental: Literal["false", "true"] = "false",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes audio with suno-single-v5.5.
-
-    Price: 0.72 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-audio/suno-v5.5/single.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        title: Up to 80 characters.
-        description: Up to 400 characters.
-        make_instrumental: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_gigapixel_art_and_cgi(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-    crop_to_fill: bool = False,
-    deblur_strength: float = 0.5,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = False,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement_creativity: float = 0.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-gigapixel-art-and-cgi.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-gigapixel-art-and-cgi.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        crop_to_fill: Whether to do so.
-        deblur_strength: 0 to 1.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement_creativity: 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_gigapixel_high_fidelity_2(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-    crop_to_fill: bool = False,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = False,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement_creativity: float = 0.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-gigapixel-high-fidelity-2.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-gigapixel-high-fidelity-2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        crop_to_fill: Whether to do so.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement_creativity: 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_gigapixel_low_resolution_2(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-    crop_to_fill: bool = False,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = False,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement_creativity: float = 0.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-gigapixel-low-resolution-2.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-gigapixel-low-resolution-2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        crop_to_fill: Whether to do so.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement_creativity: 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_gigapixel_standard_2(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-    crop_to_fill: bool = False,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = False,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement_creativity: float = 0.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-gigapixel-standard-2.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-gigapixel-standard-2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        crop_to_fill: Whether to do so.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement_creativity: 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_gigapixel_text_and_shapes(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png", "tiff", "tif"] = "jpeg",
-    crop_to_fill: bool = False,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = False,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement_creativity: float = 0.0,
-    deblur_strength: float = 0.5,
-    decompression_strength: float = 0.5,
-    denoise_strength: float = 0.5,
-    opacity: float = 1.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-gigapixel-text-and-shapes.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-gigapixel-text-and-shapes.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        crop_to_fill: Whether to do so.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement_creativity: 0 to 1.
-        deblur_strength: 0 to 1.
-        decompression_strength: 0 to 1.
-        denoise_strength: 0 to 1.
-        opacity: 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_cgi(
-    *,
-    image_url: File,
-    scale: Literal["2x", "4x", "6x"] = "2x",
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-cgi.
-
-    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-cgi.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        scale: One of the choices.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_creativity: In steps of 0.1; 0 to 1.
-        face_enhancement_strength: In steps of 0.1; 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_detail_faces(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    crop_to_fill: bool = False,
-    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-    detail_strength: float = 6.0,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-detail-faces.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-upscale-detail-faces.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        crop_to_fill: Whether to do so.
-        output_format: One of the choices.
-        detail_strength: 0 to 10.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_high_fidelity_v2(
-    *,
-    image_url: File,
-    scale: Literal["2x", "4x", "6x"] = "2x",
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-high fidelity v2.
-
-    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-high-fidelity-v2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        scale: One of the choices.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_creativity: In steps of 0.1; 0 to 1.
-        face_enhancement_strength: In steps of 0.1; 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_high_fidelity_v3(
-    *,
-    image_url: File,
-    opacity: float = 1.0,
-    recovery_strength: float = 1.0,
-    strength: float = 0.25,
-    fix_compression: float = 0.0,
-    denoise: float = 0.0,
-    sharpen: float = 0.0,
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    face_enhancement: bool = False,
-    crop_to_fill: bool = False,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    output_format: Literal["jpeg", "jpg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-high-fidelity-v3.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-upscale-high-fidelity-v3.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        opacity: 0 to 1.
-        recovery_strength: 0 to 1.
-        strength: 0.01 to 1.
-        fix_compression: 0 to 1.
-        denoise: 0 to 1.
-        sharpen: 0 to 1.
-        subject_detection: One of the choices.
-        face_enhancement_creativity: 0 to 1.
-        face_enhancement_strength: 0 to 1.
-        face_enhancement: Whether to do so.
-        crop_to_fill: Whether to do so.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_low_resolution_v2(
-    *,
-    image_url: File,
-    scale: Literal["2x", "4x", "6x"] = "2x",
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale low resolution v2.
-
-    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale/low-resolution-v2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        scale: One of the choices.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_creativity: In steps of 0.1; 0 to 1.
-        face_enhancement_strength: In steps of 0.1; 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_standard_v2(
-    *,
-    image_url: File,
-    scale: Literal["2x", "4x", "6x"] = "2x",
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-standard-v2.
-
-    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-standard-v2.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        scale: One of the choices.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_creativity: In steps of 0.1; 0 to 1.
-        face_enhancement_strength: In steps of 0.1; 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_text_refine(
-    *,
-    image_url: File,
-    scale: Literal["2x", "4x", "6x"] = "2x",
-    subject_detection: Literal["All", "Foreground", "Background"] = "All",
-    face_enhancement: bool = True,
-    face_enhancement_creativity: float = 0.0,
-    face_enhancement_strength: float = 0.8,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-text refine.
-
-    Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-text-refine.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        scale: One of the choices.
-        subject_detection: One of the choices.
-        face_enhancement: Whether to do so.
-        face_enhancement_creativity: In steps of 0.1; 0 to 1.
-        face_enhancement_strength: In steps of 0.1; 0 to 1.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_image_upscale_transparent(
-    *,
-    image_url: File,
-    output_width: int = 1920,
-    output_height: int = 1080,
-    crop_to_fill: bool = False,
-    output_format: Literal["png"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with topazlabs-image-upscale-transparent.
-
-    Its price is not published.
-    Endpoint: topazlabs/image-upscale-transparent.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_url: Up to 50 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        crop_to_fill: Whether to do so.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_astra(
-    *,
-    video_url: File,
-    output_width: int = 1280,
-    output_height: int = 720,
-    model_: Literal["ast-2"] = "ast-2",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-astra.
-
-    Its price is not published.
-    Endpoint: topazlabs/video-astra.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 200 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        model_: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_denoise(
-    *,
-    video_url: File,
-    output_width: int = 1280,
-    output_height: int = 720,
-    model_: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"] = "nyx-3",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-denoise.
-
-    Its price is not published.
-    Endpoint: topazlabs/video-denoise.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 200 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        model_: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_frame_interpolation(
-    *,
-    video_url: File,
-    output_width: int = 1280,
-    output_height: int = 720,
-    model_: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"] = "apo-8",
-    output_frame_rate: int = 60,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-frame-interpolation.
-
-    Its price is not published.
-    Endpoint: topazlabs/video-frame-interpolation.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 200 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        model_: One of the choices.
-        output_frame_rate: 15 to 240.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_proteus(
-    *,
-    video_url: File,
-    output_width: int = 1280,
-    output_height: int = 720,
-    model_: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"] = "prob-4",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-proteus.
-
-    Its price is not published.
-    Endpoint: topazlabs/video-proteus.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 200 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        model_: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_starlight(
-    *,
-    video_url: File,
-    output_width: int = 1280,
-    output_height: int = 720,
-    model_: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"] = "slp-2.5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-starlight.
-
-    Its price is not published.
-    Endpoint: topazlabs/video-starlight.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 200 MB.
-        output_width: 1 to 32000.
-        output_height: 1 to 32000.
-        model_: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def topazlabs_video_upscale(
-    *,
-    video_url: File,
-    target_resolution: Literal["720p", "1080p", "4k"] = "1080p",
-    target_fps: Literal["30", "60"] = "30",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with topazlabs-video-upscale.
-
-    Price: 0.40 to 2.50 CNY per second (listed 2026-05-07).
-    Endpoint: topazlabs/video-upscale.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: MP4; up to 100 MB.
-        target_resolution: One of the choices.
-        target_fps: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q2_pro(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q2-pro.
-
-    Price: 0.18 to 4.16 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q2-pro.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q2_pro_fast(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q2-pro-fast.
-
-    Price: 0.18 to 1.16 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q2-pro-fast.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q2_turbo(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q2-turbo.
-
-    Price: 0.13 to 2.73 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q2-turbo.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q3_pro(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["360p", "540p", "720p", "1080p", "2k"] = "720p",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q3-pro.
-
-    Price: 0.31 to 1.09 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q3-pro.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q3_pro_fast(
-    *,
-    prompt: str | None = None,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q3-pro-fast.
-
-    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q3-pro-fast.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2000 characters.
-        image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_image_to_video_q3_turbo(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-image-to-video-q3-turbo.
-
-    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q3-turbo.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q2(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "3:4",
-    resolution: Literal["540p", "720p", "1080p"] = "1080p",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q2.
-
-    Price: 0.33 to 3.61 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/reference-to-video-q2.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        movement_amplitude: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q2_pro(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File] | None = None,
-    videos: File | Sequence[File] | None = None,
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q2-pro.
-
-    Price: 0.44 to 3.83 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/reference-to-video-q2-pro.
-
-    Args:
-        prompt: Up to 2000 characters.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
-        videos: One or a list of up to 2; MP4, AVI, MOV; up to 100 MB each.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        movement_amplitude: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q3(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: int = 5,
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-    audio: Literal["true", "false"] = "true",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q3.
-
-    Price: 0.22 to 0.55 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/reference-to-video-q3.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
-        duration: 3 to 16.
-        resolution: One of the choices.
-        aspect_ratio: Auto follows the inputs.
-        audio: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q3_ad(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: int = 5,
-    resolution: Literal["720p", "1080p"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-    audio: Literal["true", "false"] = "true",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q3-ad.
-
-    Price: 0.61 to 0.74 CNY per second (listed 2026-09-13).
-    Endpoint: vidu/reference-to-video-q3-ad.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
-        duration: 3 to 16.
-        resolution: One of the choices.
-        aspect_ratio: Auto follows the inputs.
-        audio: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q3_drama(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: int = 8,
-    resolution: Literal["1080p"] = "1080p",
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-    audio: Literal["true", "false"] = "true",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q3-drama.
-
-    Price: 0.69 CNY per second (listed 2026-09-13).
-    Endpoint: vidu/reference-to-video-q3-drama.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
-        duration: 2 to 15.
-        resolution: One of the choices.
-        aspect_ratio: Auto follows the inputs.
-        audio: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_reference_to_video_q3_mix(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    duration: int = 5,
-    resolution: Literal["720p", "1080p"] = "720p",
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = "16:9",
-    audio: Literal["true", "false"] = "true",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-reference-to-video-q3-mix.
-
-    Price: 0.55 to 0.66 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/reference-to-video-q3-mix.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
-        duration: 1 to 16.
-        resolution: One of the choices.
-        aspect_ratio: Auto follows the inputs.
-        audio: Strings true and false, not a JSON boolean.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_short_play_q3_ad(
-    *,
-    script_name: str,
-    script_content: str,
-    resolution: Literal["1080p"] = "1080p",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    assets: Sequence[Mapping[str, Any]] | str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with vidu/short-play-q3-ad.
-
-    Its price is not published.
-    Endpoint: vidu/short-play-q3-ad.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        script_name: Up to 20 characters.
-        script_content: Up to 2000 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        assets: List of up to 14 persons, scenes and props; shape not published.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_short_play_q3_drama(
-    *,
-    script_name: str,
-    script_content: str,
-    upload_image_url: File | None = None,
-    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    resolution: Literal["1080p"] = "1080p",
-    aspect_ratio: Literal["9:16", "16:9"] = "9:16",
-    style: str | None = None,
-    placement: Literal["upload", "panorama", "step"] = "upload",
-    assets: Sequence[Mapping[str, Any]] | str,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with vidu/short-play-q3-drama.
-
-    Its price is not published.
-    Endpoint: vidu/short-play-q3-drama.
-    Its published parameter list is not complete; other parameters are accepted with a warning.
-
-    Args:
-        script_name: Up to 20 characters.
-        script_content: Up to 2000 characters.
-        upload_image_url: Up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        style: Up to 30 characters.
-        placement: One of the choices.
-        assets: List of up to 14 persons, scenes and props; shape not published.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q2_pro(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q2-pro.
-
-    Price: 0.18 to 3.50 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q2-pro.
-
-    Args:
-        prompt: Up to 4000 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q2_pro_fast(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q2-pro-fast.
-
-    Price: 0.18 to 0.98 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q2-pro-fast.
-
-    Args:
-        prompt: Up to 4000 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q2_turbo(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    bgm: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q2-turbo.
-
-    Price: 0.13 to 2.30 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q2-turbo.
-
-    Args:
-        prompt: Up to 4000 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        bgm: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q3_pro(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q3-pro.
-
-    Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q3-pro.
-
-    Args:
-        prompt: Up to 4000 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q3_pro_fast(
-    *,
-    prompt: str | None = None,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["720p", "1080p"] = "720p",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q3-pro-fast.
-
-    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q3-pro-fast.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 5000 characters.
-        first_image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
-        last_image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_start_end_to_video_q3_turbo(
-    *,
-    prompt: str,
-    first_image_url: File,
-    last_image_url: File,
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-start-end-to-video-q3-turbo.
-
-    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/start-end-to-video-q3-turbo.
-
-    Args:
-        prompt: Up to 4000 characters.
-        first_image_url: JPG, PNG; up to 50 MB.
-        last_image_url: JPG, PNG; up to 50 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_text_to_video_q2(
-    *,
-    prompt: str,
-    style: Literal["general", "anime"] = "general",
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    movement_amplitude: Literal["auto", "small", "medium", "large"] = "auto",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-text-to-video-q2.
-
-    Price: 0.22 to 2.41 CNY per call (listed 2026-05-07).
-    Endpoint: vidu/text-to-video.
-
-    Args:
-        prompt: Up to 4000 characters.
-        style: One of the choices.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        movement_amplitude: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_text_to_video_q3_pro(
-    *,
-    prompt: str,
-    style: Literal["general", "anime"] = "general",
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-    resolution: Literal["360p", "540p", "720p", "1080p"] = "720p",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-text-to-video-q3-pro.
-
-    Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/text-to-video-q3-pro.
-
-    Args:
-        prompt: Up to 4000 characters.
-        style: One of the choices.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_text_to_video_q3_pro_fast(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9",
-    resolution: Literal["720p", "1080p"] = "720p",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-text-to-video-q3-pro-fast.
-
-    Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/text-to-video-q3-pro-fast.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def vidu_text_to_video_q3_turbo(
-    *,
-    prompt: str,
-    style: Literal["general", "anime"] = "general",
-    aspect_ratio: Literal["4:3", "3:4", "16:9", "9:16", "1:1"] = "16:9",
-    resolution: Literal["540p", "720p", "1080p"] = "720p",
-    duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with Vidu-text-to-video-q3-turbo.
-
-    Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/text-to-video-q3-turbo.
-
-    Args:
-        prompt: Up to 4000 characters.
-        style: One of the choices.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_drama_serial_video_translate(
-    *,
-    project_name: str,
-    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
-    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
-    translation_model: Literal["basic", "advanced"] = "advanced",
-    is_dub: bool = False,
-    ai_remove_type: Literal["0", "1", "2"] = "2",
-    need_video_speed: bool = False,
-    target_style_map: str | None = None,
-    dub_voice_mode: Literal["0", "1"] = "0",
-    subtitle_output_mode: Literal["target", "bilingual"] = "target",
-    arrange_ment: Literal["0", "1"] = "0",
-    manual_style: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-drama/serial-video-translate.
-
-    Its price is not published.
-    Endpoint: volc-drama/serial-video-translate.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        project_name: Text.
-        source_lang: One of the choices.
-        target_langs: One of the choices.
-        translation_model: One of the choices.
-        is_dub: Whether to do so.
-        ai_remove_type: One of the choices.
-        need_video_speed: Whether to do so.
-        target_style_map: Text.
-        dub_voice_mode: One of the choices.
-        subtitle_output_mode: One of the choices.
-        arrange_ment: One of the choices.
-        manual_style: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_drama_video_translate(
-    *,
-    video_url: File,
-    project_name: str,
-    source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh",
-    target_langs: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en",
-    is_dub: bool = False,
-    ai_remove_type: Literal["0", "1", "2"] = "1",
-    dub_voice_mode: Literal["0", "1"] = "0",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-drama/video-translate.
-
-    Its price is not published. The official price file shows 0, taken as a placeholder.
-    Endpoint: volc-drama/video-translate.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: Up to 1024 MB.
-        project_name: Text.
-        source_lang: One of the choices.
-        target_langs: One of the choices.
-        is_dub: Whether to do so.
-        ai_remove_type: One of the choices.
-        dub_voice_mode: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_enhance_fast_video(
-    *,
-    video_url: File,
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | None = None,
-    resolution_limit: int | None = None,
-    fps: float | None = None,
-    bitrate_level: Literal["low", "medium", "high"] = "medium",
-    bitrate: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-enhance-fast/video.
-
-    Its price is not published.
-    Endpoint: volc-enhance-fast/video.
-
-    Args:
-        video_url: At most 2k: long side 360-2560, short 360-1440 px.
-        resolution: Left out: as the source.
-        resolution_limit: Short side; not together with resolution; 128 to 2160.
-        fps: Left out: as the source; 15 to 120.
-        bitrate_level: One of the choices.
-        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_enhance_generative_video(
-    *,
-    video_url: File,
-    resolution: Literal["720p", "1080p", "2k"] | None = None,
-    fps: float | None = None,
-    bitrate_level: Literal["low", "medium", "high"] = "medium",
-    bitrate: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-enhance-generative/video.
-
-    Its price is not published.
-    Endpoint: volc-enhance-generative/video.
-
-    Args:
-        video_url: SDR, at most 1080p: long side 360-1920, short 360-1080 px.
-        resolution: One of the choices.
-        fps: Left out: as the source; 15 to 120.
-        bitrate_level: One of the choices.
-        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_enhance_video(
-    *,
-    video_url: File,
-    mode: Literal["standard", "professional"] = "standard",
-    scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = "common",
-    enhance_style: Literal["hd", "natural"] = "hd",
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] | None = None,
-    resolution_limit: int | None = None,
-    fps: float | None = None,
-    bitrate_level: Literal["low", "medium", "high"] = "medium",
-    bitrate: int | None = None,
-    bit_depth: Literal["8", "10", "12", "16"] = "8",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-enhance/video.
-
-    Its price is not published. By mode, resolution and frame rate; the table was not recorded.
-    Endpoint: volc-enhance/video.
-
-    Args:
-        video_url: At most 2k: long side 360-2560, short 360-1440 px.
-        mode: Professional costs about ten times as much.
-        scene: Standard mode only.
-        enhance_style: One of the choices.
-        resolution: Left out: as the source.
-        resolution_limit: Short side; not together with resolution; 128 to 4320.
-        fps: Left out: as the source; 15 to 120.
-        bitrate_level: One of the choices.
-        bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
-        bit_depth: Professional mode only.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_subtitle_erase_video_refined_version(
-    *,
-    video_url: File,
-    erase_type: Literal["subtitle", "text"] = "subtitle",
-    encode_mode: Literal["size", "quality"] = "size",
-    client_token: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-subtitle-erase/video(Refined version).
-
-    Price: 0.013 CNY per second (listed 2026-09-13).
-    Endpoint: volc-subtitle-erase-pro/video.
-
-    Args:
-        video_url: Up to 500 MB.
-        erase_type: One of the choices.
-        encode_mode: One of the choices.
-        client_token: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def volc_subtitle_erase_video_standard_version(
-    *,
-    video_url: File,
-    client_token: str | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with volc-subtitle-erase/video(Standard Version).
-
-    Price: 0.005 CNY per second (listed 2026-09-13).
-    Endpoint: volc-subtitle-erase/video.
-
-    Args:
-        video_url: Up to 500 MB.
-        client_token: Text.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_2_image_to_image(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom", "auto"] = "1:1",
-    custom_width: int = 1024,
-    custom_height: int = 1024,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.2/image-to-image.
-
-    Price: 0.08 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-video/wan-2.2/image-to-image.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_height: Used when aspectRatio is custom; 256 to 1536.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_2_image_to_video(
-    *,
-    image_url: File,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "8"] = "5",
-    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.2/image-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video/wan-2.2/image-to-video.
-
-    Args:
-        image_url: JPG, PNG; up to 50 MB.
-        prompt: Up to 20000 characters.
-        negative_prompt: Up to 500 characters.
-        duration: Unsure: a client sends an index such as 1; pass one with unchecked.
-        resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_2_text_to_image_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2", "custom"] = "1:1",
-    custom_width: int = 1024,
-    custom_height: int = 1024,
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.2/text-to-image-lora.
-
-    Price: 0.06 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-video/wan-2.2/text-to-image-lora.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        custom_width: Used when aspectRatio is custom; 256 to 1536.
-        custom_height: Used when aspectRatio is custom; 256 to 1536.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_2_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "8"] = "5",
-    resolution: Literal["832×480", "480×832", "1280×720", "720×1280", "1920×1024", "1024×1920"] = "1280×720",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.2/text-to-video.
-
-    Its price is not published.
-    Endpoint: rhart-video/wan-2.2/text-to-video.
-
-    Args:
-        prompt: Up to 20000 characters.
-        negative_prompt: Text.
-        duration: One of the choices.
-        resolution: Key starts with a space in working clients; U+00D7 separator.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_2_video_start_to_end(
-    *,
-    image_url: File,
-    last_image_url: File,
-    prompt: str,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "8"] = "5",
-    resolution: Literal["auto", "1024×1920", "1920×1024", "720×1280", "1280×720", "480×832", "832×480"] = "auto",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.2-video/start-to-end.
-
-    Its price is not published.
-    Endpoint: rhart-video/wan-2.2/start-to-end.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        last_image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        negative_prompt: Text.
-        duration: Unsure: a client sends an index such as 1; pass one with unchecked.
-        resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_5_preview_image_to_image(
-    *,
-    prompt: str,
-    image_urls: File | Sequence[File],
-    negative_prompt: str | None = None,
-    size: Literal["1280*1280", "1024*1024", "800*1200", "1200*800", "960*1280", "1280*960", "720*1280", "1280*720", "1344*576"] = "1280*1280",
-    n: int = 1,
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.5-preview/image-to-image.
-
-    Price: 0.13 CNY per image (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.5-preview/image-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        image_urls: One or a list of up to 3; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
-        negative_prompt: Up to 500 characters.
-        size: Omit to follow the last input image.
-        n: 1 to 4.
-        prompt_extend: Whether to do so.
-        seed: -1 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_5_preview_image_to_video(
-    *,
-    prompt: str | None = None,
-    image_url: File,
-    audio_url: File | None = None,
-    negative_prompt: str | None = None,
-    duration: Literal["5", "10"] = "5",
-    resolution: Literal["480p", "720p", "1080p"] = "1080p",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.5-preview/image-to-video.
-
-    Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.5-preview/image-to-video.
-
-    Args:
-        prompt: Up to 1500 characters.
-        image_url: Sides 240-8000 px; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB.
-        audio_url: 3-30 s; cut at duration, silent past its end; MP3, WAV; up to 15 MB.
-        negative_prompt: Up to 500 characters.
-        duration: One of the choices.
-        resolution: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_5_preview_text_to_image(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    size: Literal["1280*1280", "1104*1472", "1472*1104", "960*1696", "1696*960"] = "1280*1280",
-    n: int = 1,
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.5-preview/text-to-image.
-
-    Price: 0.13 CNY per image (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.5-preview/text-to-image.
-
-    Args:
-        prompt: Up to 2000 characters.
-        negative_prompt: Up to 500 characters.
-        size: One of the choices.
-        n: 1 to 4.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_5_preview_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    audio_url: File | None = None,
-    duration: Literal["5", "10"] = "5",
-    size: Literal["832*480", "480*832", "624*624", "1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.5-preview/text-to-video.
-
-    Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.5-preview/text-to-video.
-
-    Args:
-        prompt: Up to 1500 characters.
-        negative_prompt: Up to 500 characters.
-        audio_url: 3-30 s; cut at duration, silent past its end; MP3, WAV; up to 15 MB.
-        duration: One of the choices.
-        size: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_6_image_to_video_flash(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    image_url: File,
-    audio_url: File | None = None,
-    resolution: Literal["720p", "1080p"] = "1080p",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    shot_type: Literal["single", "multi"] = "single",
-    enable_prompt_expansion: bool = False,
-    enable_audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.6-image-to-video-flash.
-
-    Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.6/image-to-video-flash.
-
-    Args:
-        prompt: Text.
-        negative_prompt: Text.
-        image_url: JPG, PNG; up to 50 MB.
-        audio_url: MP3, WAV; up to 10 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        shot_type: One of the choices.
-        enable_prompt_expansion: Whether to do so.
-        enable_audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_6_reference_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    shot_type: Literal["single", "multi"] = "single",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.6-reference-to-video.
-
-    Price: 0.45 to 0.75 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.6/reference-to-video.
-
-    Args:
-        prompt: Text.
-        negative_prompt: Text.
-        video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
-        image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
-        size: One of the choices.
-        duration: One of the choices.
-        shot_type: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_6_reference_to_video_flash(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    video_urls: File | Sequence[File] | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    size: Literal["1280*720", "720*1280", "960*960", "1088*832", "832*1088", "1920*1080", "1080*1920", "1440*1440", "1632*1248", "1248*1632"] = "1920*1080",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    shot_type: Literal["single", "multi"] = "single",
-    audio: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.6-reference-to-video-flash.
-
-    Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.6/reference-to-video-flash.
-
-    Args:
-        prompt: Text.
-        negative_prompt: Text.
-        video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
-        image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
-        size: One of the choices.
-        duration: One of the choices.
-        shot_type: One of the choices.
-        audio: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_image_edit(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.7/image-edit.
-
-    Price: 0.19 CNY per call (listed 2026-09-13).
-    Endpoint: alibaba/wan-2.7/image-edit.
-
-    Args:
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        prompt: Up to 2048 characters.
-        width: Omit both to leave the size unset; 512 to 4096.
-        height: Omit both to leave the size unset; 512 to 4096.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_image_edit_pro(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.7/image-edit-pro.
-
-    Price: 0.47 CNY per call (listed 2026-09-13).
-    Endpoint: alibaba/wan-2.7/image-edit-pro.
-
-    Args:
-        image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        prompt: Up to 2048 characters.
-        width: Omit both to leave the size unset; 512 to 4096.
-        height: Omit both to leave the size unset; 512 to 4096.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_image_to_video(
-    *,
-    prompt: str | None = None,
-    first_image_url: File,
-    last_image_url: File | None = None,
-    audio_url: File | None = None,
-    negative_prompt: str | None = None,
-    resolution: Literal["720P", "1080P"] = "720P",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7/image-to-video.
-
-    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.7/image-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        first_image_url: JPG, PNG, JPEG, BMP, WEBP; up to 20 MB.
-        last_image_url: Optional; with firstImageUrl gives first-and-last-frame mode; JPG, PNG, JPEG, BMP, WEBP; up to 20 MB.
-        audio_url: MP3, WAV; up to 15 MB.
-        negative_prompt: Up to 500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_reference_to_video(
-    *,
-    prompt: str,
-    video_urls: File | Sequence[File] | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    audio_url: File | None = None,
-    negative_prompt: str | None = None,
-    resolution: Literal["720P", "1080P"] = "1080P",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10"] = "5",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7-reference-to-video.
-
-    Its price is not published. The official price file could not express it.
-    Endpoint: alibaba/wan-2.7/reference-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        video_urls: One or a list of up to 5; MP4, MOV; up to 100 MB each.
-        image_urls: One or a list of up to 5; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
-        audio_url: MP3, WAV; up to 15 MB.
-        negative_prompt: Up to 500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        aspect_ratio: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_spicy_image_to_video(
-    *,
-    prompt: str | None = None,
-    image_url: File,
-    audio_url: File | None = None,
-    negative_prompt: str | None = None,
-    resolution: Literal["720p", "1080p"] = "720p",
-    duration: int = 5,
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7-spicy/image-to-video.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: alibaba/wan-2.7-spicy/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 5000 characters.
-        image_url: Up to 20 MB.
-        audio_url: Up to 15 MB.
-        negative_prompt: Up to 500 characters.
-        resolution: One of the choices.
-        duration: 2 to 15.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_text_to_image(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    thinking_mode: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.7/text-to-image.
-
-    Price: 0.19 CNY per call (listed 2026-09-13).
-    Endpoint: alibaba/wan-2.7/text-to-image.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: Omit both to leave the size unset; 512 to 4096.
-        height: Omit both to leave the size unset; 512 to 4096.
-        thinking_mode: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_text_to_image_pro(
-    *,
-    prompt: str,
-    width: int = 1024,
-    height: int = 1024,
-    thinking_mode: bool = True,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with wan-2.7/text-to-image-pro.
-
-    Price: 0.47 CNY per call (listed 2026-09-13).
-    Endpoint: alibaba/wan-2.7/text-to-image-pro.
-
-    Args:
-        prompt: Up to 5000 characters.
-        width: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
-        height: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
-        thinking_mode: Whether to do so.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_text_to_video(
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    audio_url: File | None = None,
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    resolution: Literal["720P", "1080P"] = "720P",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7/text-to-video.
-
-    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.7/text-to-video.
-
-    Args:
-        prompt: Up to 5000 characters.
-        negative_prompt: Up to 500 characters.
-        audio_url: MP3, WAV; up to 15 MB.
-        duration: One of the choices.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_video_edit(
-    *,
-    prompt: str,
-    video_url: File | None = None,
-    image_urls: File | Sequence[File],
-    negative_prompt: str | None = None,
-    resolution: Literal["720P", "1080P"] = "720P",
-    duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10"] = "0",
-    aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7/video-edit.
-
-    Its price is not published. The official price file shows 0, taken as a placeholder.
-    Endpoint: alibaba/wan-2.7/video-edit.
-
-    Args:
-        prompt: Up to 5000 characters.
-        video_url: 2-10 s; MP4, MOV; up to 100 MB.
-        image_urls: One or a list of up to 3; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
-        negative_prompt: Up to 500 characters.
-        resolution: One of the choices.
-        duration: 0 keeps the input length; never above it.
-        aspect_ratio: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_2_7_video_extend(
-    *,
-    prompt: str | None = None,
-    video_url: File,
-    audio_url: File | None = None,
-    negative_prompt: str | None = None,
-    resolution: Literal["720P", "1080P"] = "1080P",
-    duration: Literal["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5",
-    prompt_extend: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-2.7/video-extend.
-
-    Price: 0.51 to 0.85 CNY per second (listed 2026-05-07).
-    Endpoint: alibaba/wan-2.7/video-extend.
-
-    Args:
-        prompt: Up to 5000 characters.
-        video_url: MP4, MOV; up to 100 MB.
-        audio_url: MP3, WAV; up to 15 MB.
-        negative_prompt: Up to 500 characters.
-        resolution: One of the choices.
-        duration: One of the choices.
-        prompt_extend: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_3_0_image_to_video(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480P", "720P", "1080P"] = "720P",
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    audio: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-3.0/image-to-video.
-
-    Its price is not published.
-    Endpoint: alibaba/wan-3.0/image-to-video.
-
-    Args:
-        prompt: Up to 20000 characters.
-        first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
-        last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: Auto lets the model choose; billed by the seconds made.
-        audio: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_3_0_prime_image_to_video(
-    *,
-    prompt: str | None = None,
-    first_frame_url: File,
-    last_frame_url: File | None = None,
-    resolution: Literal["480P", "720P", "1080P"] = "720P",
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    audio: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-3.0-prime/image-to-video.
-
-    Its price is not published.
-    Endpoint: alibaba/wan-3.0-prime/image-to-video.
-
-    Args:
-        prompt: Up to 20000 characters.
-        first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
-        last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: Auto lets the model choose; billed by the seconds made.
-        audio: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_3_0_prime_reference_to_video(
-    *,
-    prompt: str,
-    video_urls: File | Sequence[File] | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    file_url: str | None = None,
-    link_url: str | None = None,
-    resolution: Literal["480P", "720P", "1080P"] = "1080P",
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    audio: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-3.0-prime/reference-to-video.
-
-    Its price is not published.
-    Endpoint: alibaba/wan-3.0-prime/reference-to-video.
-
-    Args:
-        prompt: Up to 20000 characters.
-        video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
-        image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
-        audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
-        file_url: A document; not together with linkUrl; up to 2048 characters.
-        link_url: A public page; not together with fileUrl; up to 2048 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: Auto lets the model choose; billed by the seconds made.
-        audio: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def wan_3_0_reference_to_video(
-    *,
-    prompt: str,
-    video_urls: File | Sequence[File] | None = None,
-    image_urls: File | Sequence[File] | None = None,
-    audio_urls: File | Sequence[File] | None = None,
-    file_url: str | None = None,
-    link_url: str | None = None,
-    resolution: Literal["480P", "720P", "1080P"] = "1080P",
-    aspect_ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"] = "adaptive",
-    duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"] = "5",
-    audio: bool = True,
-    seed: int | None = None,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with wan-3.0-reference-to-video.
-
-    Its price is not published.
-    Endpoint: alibaba/wan-3.0/reference-to-video.
-
-    Args:
-        prompt: Up to 20000 characters.
-        video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
-        image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
-        audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
-        file_url: A document; not together with linkUrl; up to 2048 characters.
-        link_url: A public page; not together with fileUrl; up to 2048 characters.
-        resolution: One of the choices.
-        aspect_ratio: One of the choices.
-        duration: Auto lets the model choose; billed by the seconds made.
-        audio: Whether to do so.
-        seed: 0 to 2147483647.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_2_0_text_to_image_economy(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1",
-    num_images: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] = "1",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with xai/grok-imagine-2.0/text-to-image/economy.
-
-    Its price is not published.
-    Endpoint: rhart-imagine-image-2.0/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        aspect_ratio: One of the choices.
-        num_images: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_edit_video_official_stable(
-    *,
-    prompt: str,
-    video_url: File,
-    resolution: Literal["720p", "480p"] = "480p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine/edit-video-official-stable.
-
-    Price: 0.41 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video-g-official/edit-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 800 characters.
-        video_url: MP4; up to 50 MB.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_image_edit_official_stable(
-    *,
-    prompt: str,
-    image: File,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with xai/grok-imagine-image/edit-official-stable.
-
-    Price: 0.14 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-x-official/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        image: JPG, PNG, JPEG, WEBP; up to 10 MB.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_image_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1",
-    output_format: Literal["jpeg", "png"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with xai/grok-imagine-image/text-to-image-official-stable.
-
-    Price: 0.14 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-x-official/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_image_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9",
-    image_urls: File | Sequence[File] | None = None,
-    resolution: Literal["720p", "480p"] = "480p",
-    duration: int = 6,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine/image-to-video-channel-low-price.
-
-    Price: 0.04 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video-g/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        image_urls: One or a list of up to 7; JPG, PNG; up to 10 MB each.
-        resolution: One of the choices.
-        duration: 6 to 30.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_image_to_video_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    resolution: Literal["720p", "480p"] = "720p",
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine/image-to-video-official-stable.
-
-    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-g-official/image-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 800 characters.
-        image_url: JPG, PNG; up to 10 MB.
-        resolution: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_text_to_video_channel_low_price(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3",
-    resolution: Literal["720p", "480p"] = "720p",
-    duration: int = 6,
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine/text-to-video-channel-low-price.
-
-    Price: 0.04 CNY per second (listed 2026-09-13).
-    Endpoint: rhart-video-g/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 20000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: 6 to 30.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_text_to_video_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9",
-    resolution: Literal["720p", "480p"] = "720p",
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine/text-to-video-official-stable.
-
-    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-g-official/text-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 800 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_video_reference_to_video_official_stable(
-    *,
-    image_urls: File | Sequence[File],
-    prompt: str,
-    duration: Literal["6", "10"] = "6",
-    resolution: Literal["720p", "480p"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable.
-
-    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-g-official/reference-to-video.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        image_urls: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-        prompt: Up to 2048 characters.
-        duration: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_video_v1_5_image_to_video_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    duration: int = 6,
-    resolution: Literal["480p", "720p"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: rhart-video-g-official/image-to-video-v1.5.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        image_url: Up to 100 MB.
-        duration: 1 to 15.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_video_v1_5_reference_to_video_official_stable(
-    *,
-    prompt: str,
-    reference_images: File | Sequence[File],
-    duration: int = 6,
-    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
-    resolution: Literal["480p", "720p"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable.
-
-    Its price is not published.
-    Endpoint: rhart-video-g-official/reference-to-video-v1.5.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        reference_images: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 100 MB each.
-        duration: 1 to 15.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_video_v1_5_text_to_video_official_stable(
-    *,
-    prompt: str,
-    duration: int = 6,
-    aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9",
-    resolution: Literal["480p", "720p", "1080p"] = "720p",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable.
-
-    Its price is not published.
-    Endpoint: rhart-video-g-official/text-to-video-v1.5.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 2048 characters.
-        duration: 1 to 15.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_grok_imagine_video_video_extend_official_stable(
-    *,
-    video_url: File,
-    prompt: str,
-    duration: Literal["6", "10"] = "6",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes a video with xai/grok-imagine-video/video-extend-official-stable.
-
-    Price: 1.89 to 3.15 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-g-official/video-extend.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        video_url: MP4, MOV; up to 100 MB.
-        prompt: Up to 2048 characters.
-        duration: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_rhart_imagine_image_quality_edit_official_stable(
-    *,
-    prompt: str,
-    image_url: File,
-    aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto",
-    resolution: Literal["1k", "2k"] = "1k",
-    num_images: Literal["1", "2", "3", "4"] = "1",
-    output_format: Literal["jpeg", "png", "webp"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: rhart-imagine-image-quality/edit.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        image_url: Up to 10 MB.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        num_images: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def xai_rhart_imagine_image_quality_text_to_image_official_stable(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1",
-    resolution: Literal["1k", "2k"] = "1k",
-    num_images: Literal["1", "2", "3", "4"] = "1",
-    output_format: Literal["jpeg", "png", "webp"] = "jpeg",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable.
-
-    Its price is not published. Depends on parameters; the rules were not recorded.
-    Endpoint: rhart-imagine-image-quality/text-to-image.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
-
-    Args:
-        prompt: Up to 4000 characters.
-        aspect_ratio: One of the choices.
-        resolution: One of the choices.
-        num_images: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def z_image_turbo(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with z-image/turbo.
-
-    Price: 0.04 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/z-image/turbo.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def z_image_turbo_image_to_image(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with z-image-turbo/image-to-image.
-
-    Price: 0.05 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/z-image-turbo/image-to-image.
-
-    Args:
-        image_url: JPG, PNG; up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def z_image_turbo_image_to_image_lora(
-    *,
-    image_url: File,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 0,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with z-image-turbo/image-to-image-lora.
-
-    Price: 0.03 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/z-image-turbo/image-to-image-lora.
-
-    Args:
-        image_url: Up to 10 MB.
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
-
-@_task
-async def z_image_turbo_lora(
-    *,
-    prompt: str,
-    aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16",
-    lora: str | None = None,
-    lora_strength: float = 1,
-    output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png",
-    unchecked: Mapping[str, Any] | None = None,
-    scope: str | None = None,
-    **job_options: Unpack[JobOptions],
-) -> Result:
-    """Makes an image with z-image/turbo-lora.
-
-    Price: 0.03 CNY per call (listed 2026-06-18).
-    Endpoint: rhart-image/z-image/turbo-lora.
-
-    Args:
-        prompt: Text.
-        aspect_ratio: One of the choices.
-        lora: LoRA file name known to RunningHub.
-        lora_strength: In steps of 0.01; -100 to 100.
-        output_format: One of the choices.
-        unchecked: Parameters that are sent as they are, by name.
-        scope: This parameter and those after it are the same as in `generate`.
-    """
+def _task(call: Callable[P, models.ModelInput]) -> Endpoint[P]: ...
+
+class _Options(models.ModelInput):
+    label: str | None = None
+    reuse: Literal["never", "always"] = "never"
+    on_unknown: Literal["raise", "resubmit"] = "raise"
+    max_attempts: int = 3
+    deadline: float | None = None
+    budget: float | None = None
+    credentials: str | None = None
+    storage: str | None = None
+    scope: str | None = None
+    key: str | None = None
+
+class _AlibabaWan26ImageToVideo(_Options, models.AlibabaWan26ImageToVideo): ...
+alibaba_wan_2_6_image_to_video = _task(_AlibabaWan26ImageToVideo)
+"""Makes a video with alibaba/wan-2.6/image-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
+Endpoint: alibaba/wan-2.6/image-to-video.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _AlibabaWan26TextToVideo(_Options, models.AlibabaWan26TextToVideo): ...
+alibaba_wan_2_6_text_to_video = _task(_AlibabaWan26TextToVideo)
+"""Makes a video with alibaba/wan-2.6/text-to-video. Price: 2.25 to 11.25 CNY per call (listed 2026-05-07).
+Endpoint: alibaba/wan-2.6/text-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+"""
+
+class _ArklinVideoSuperResolution(_Options, models.ArklinVideoSuperResolution): ...
+arklin_video_super_resolution = _task(_ArklinVideoSuperResolution)
+"""Makes a video with arklin/video-super-resolution. Its price is not published. By version, resolution and frame
+rate: at 2k 0.05 to 0.7 a second. Endpoint: arklin/video-super-resolution. Its published parameter list is not
+complete; other parameters are accepted with a warning.
+
+Args:
+    tarfps: Left out: no frames are added; 24 to 60.
+"""
+
+class _BytedanceDreamactorV2(_Options, models.BytedanceDreamactorV2): ...
+bytedance_dreamactor_v2 = _task(_BytedanceDreamactorV2)
+"""Makes a video with bytedance/dreamactor-v2. Price: 0.32 CNY per second (listed 2026-09-13). Endpoint:
+bytedance/dreamactor-v2.
+
+Args:
+    image_url: 480x480 to 1920x1080 px; JPG, JPEG, PNG; up to 5 MB.
+    video_url: Up to 30 s, 200x200 to 2048x1440 px; MP4, MOV, WEBM; up to 100 MB.
+"""
+
+class _BytedanceJimeng46ImageToImage(_Options, models.BytedanceJimeng46ImageToImage): ...
+bytedance_jimeng_4_6_image_to_image = _task(_BytedanceJimeng46ImageToImage)
+"""Makes an image with bytedance/jimeng-4.6/image-to-image. Price: 0.17 CNY per image (listed 2026-09-13).
+Endpoint: bytedance/jimeng-4.6/image-to-image.
+
+Args:
+    prompt: Up to 800 characters.
+    image_urls: One or a list of up to 14; up to 15 MB each.
+    width: 900 to 6197.
+    height: 768 to 4096.
+    scale: 1 to 100.
+    min_ratio: 0.0625 to 15.9999.
+    max_ratio: 0.0626 to 16.
+"""
+
+class _BytedanceJimeng46TextToImage(_Options, models.BytedanceJimeng46TextToImage): ...
+bytedance_jimeng_4_6_text_to_image = _task(_BytedanceJimeng46TextToImage)
+"""Makes an image with bytedance/jimeng-4.6/text-to-image. Price: 0.17 CNY per call (listed 2026-09-13).
+Endpoint: bytedance/jimeng-4.6/text-to-image.
+
+Args:
+    prompt: Up to 800 characters.
+    width: 900 to 6197.
+    height: 768 to 4096.
+    scale: 1 to 100.
+    min_ratio: 0.06 to 16.
+    max_ratio: 0.06 to 16.
+"""
+
+class _CinematicVideoGenerator(_Options, models.CinematicVideoGenerator): ...
+cinematic_video_generator = _task(_CinematicVideoGenerator)
+"""Makes a video with cinematic-video-generator. Price: 1.00 CNY per second (listed 2026-05-07). Endpoint:
+cinematic-video-generator. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_urls: One or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+"""
+
+class _DolaSeedream50ProImageToImage(_Options, models.DolaSeedream50ProImageToImage): ...
+dola_seedream_5_0_pro_image_to_image = _task(_DolaSeedream50ProImageToImage)
+"""Makes an image with Dola-Seedream-5.0-pro/image-to-image. Its price is not published. Endpoint:
+dola-Seedream-5.0-pro/image-to-image. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: 240 to 8192.
+    height: 240 to 8192.
+    image_urls: One or a list of up to 10; up to 10 MB each.
+"""
+
+class _DolaSeedream50ProTextToImage(_Options, models.DolaSeedream50ProTextToImage): ...
+dola_seedream_5_0_pro_text_to_image = _task(_DolaSeedream50ProTextToImage)
+"""Makes an image with Dola-Seedream-5.0-pro/text-to-image. Its price is not published. Endpoint:
+dola-Seedream-5.0-pro/text-to-image. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: 240 to 8192.
+    height: 240 to 8192.
+"""
+
+class _DoubaoSeedAudio10(_Options, models.DoubaoSeedAudio10): ...
+doubao_seed_audio_1_0 = _task(_DoubaoSeedAudio10)
+"""Makes audio with doubao-seed-audio-1.0. Price: 0.004 CNY per second (listed 2026-09-13). Endpoint:
+bytedance/doubao-seed-audio-1.0.
+
+Args:
+    text_prompt: Up to 3000 characters.
+    audio_url: One or a list of up to 3; up to 10 MB each.
+    image_url: Up to 10 MB.
+"""
+
+class _DoubaoSeedIcl20(_Options, models.DoubaoSeedIcl20): ...
+doubao_seed_icl_2_0 = _task(_DoubaoSeedIcl20)
+"""Makes audio with doubao-seed-icl-2.0. Its price is not published. Endpoint: bytedance/doubao-seed-icl-2.0.
+
+Args:
+    text: Up to 10000 characters.
+    speaker: CustomSpeakerId returned by bytedance/doubao-voice-clone.
+    sample_rate: 8000 to 48000 Hz; the service takes 24000.
+    speech_rate: -50 to 100.
+    loudness_rate: -50 to 100.
+    bit_rate: Bps, mp3 only, 64000-160000.
+    pitch: -12 to 12.
+    max_length_to_filter_parenthesis: 0 or 100.
+    silence_duration: Milliseconds at the end; 0 to 30000.
+    context_texts: Up to 500 characters.
+    latex_parser: Only with disable_markdown_filter.
+    section_id: Up to 128 characters.
+    aigc_metadata_content_producer: Up to 128 characters.
+    aigc_metadata_produce_id: Up to 128 characters.
+    aigc_metadata_content_propagator: Up to 128 characters.
+    aigc_metadata_propagate_id: Up to 128 characters.
+"""
+
+class _DoubaoSeedTts20(_Options, models.DoubaoSeedTts20): ...
+doubao_seed_tts_2_0 = _task(_DoubaoSeedTts20)
+"""Makes audio with doubao-seed-tts-2.0. Price: 0.24 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+bytedance/doubao-seed-tts-2.0.
+
+Args:
+    text: Up to 10000 characters.
+"""
+
+class _DoubaoVoiceClone(_Options, models.DoubaoVoiceClone): ...
+doubao_voice_clone = _task(_DoubaoVoiceClone)
+"""Answers with text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone.
+Its published parameter list is not complete; other parameters are accepted with a warning.
+"""
+
+class _F2DevEdit(_Options, models.F2DevEdit): ...
+f_2_dev_edit = _task(_F2DevEdit)
+"""Makes an image with f-2-dev/edit. Price: 0.24 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-dev/edit. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+"""
+
+class _F2DevEditLora(_Options, models.F2DevEditLora): ...
+f_2_dev_edit_lora = _task(_F2DevEditLora)
+"""Makes an image with f-2-dev/edit-lora. Price: 0.25 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-dev/edit-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _F2DevTextToImage(_Options, models.F2DevTextToImage): ...
+f_2_dev_text_to_image = _task(_F2DevTextToImage)
+"""Makes an image with f-2-dev/text-to-image. Price: 0.20 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-dev/text-to-image. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+"""
+
+class _F2DevTextToImageLora(_Options, models.F2DevTextToImageLora): ...
+f_2_dev_text_to_image_lora = _task(_F2DevTextToImageLora)
+"""Makes an image with f-2-dev/text-to-image-lora. Price: 0.17 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-dev/text-to-image-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _F2Klein4bEdit(_Options, models.F2Klein4bEdit): ...
+f_2_klein_4b_edit = _task(_F2Klein4bEdit)
+"""Makes an image with f-2-klein-4b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-4b/edit. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _F2Klein4bEditLora(_Options, models.F2Klein4bEditLora): ...
+f_2_klein_4b_edit_lora = _task(_F2Klein4bEditLora)
+"""Makes an image with f-2-klein-4b/edit-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-4b/edit-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _F2Klein4bTextToImage(_Options, models.F2Klein4bTextToImage): ...
+f_2_klein_4b_text_to_image = _task(_F2Klein4bTextToImage)
+"""Makes an image with f-2-klein-4b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-4b/text-to-image. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+"""
+
+class _F2Klein4bTextToImageLora(_Options, models.F2Klein4bTextToImageLora): ...
+f_2_klein_4b_text_to_image_lora = _task(_F2Klein4bTextToImageLora)
+"""Makes an image with f-2-klein-4b/text-to-image-lora. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-4b/text-to-image-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _F2Klein9bEdit(_Options, models.F2Klein9bEdit): ...
+f_2_klein_9b_edit = _task(_F2Klein9bEdit)
+"""Makes an image with f-2-klein-9b/edit. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-9b/edit. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+"""
+
+class _F2Klein9bTextToImage(_Options, models.F2Klein9bTextToImage): ...
+f_2_klein_9b_text_to_image = _task(_F2Klein9bTextToImage)
+"""Makes an image with f-2-klein-9b/text-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-9b/text-to-image. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+"""
+
+class _F2Klein9bTextToImageLora(_Options, models.F2Klein9bTextToImageLora): ...
+f_2_klein_9b_text_to_image_lora = _task(_F2Klein9bTextToImageLora)
+"""Makes an image with f-2-klein-9b/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-2-klein-9b/text-to-image-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_hight: Used when aspectRatio is custom; API spelling; 256 to 1536.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _FDev(_Options, models.FDev): ...
+f_dev = _task(_FDev)
+"""Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+"""
+
+class _FDevLora(_Options, models.FDevLora): ...
+f_dev_lora = _task(_FDevLora)
+"""Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _FKontextDevLora(_Options, models.FKontextDevLora): ...
+f_kontext_dev_lora = _task(_FKontextDevLora)
+"""Makes an image with f-kontext-dev-lora. Price: 0.09 CNY per call (listed 2026-06-18). Endpoint:
+rhart-video/f-kontext/dev-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_height: Used when aspectRatio is custom; 256 to 1536.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _FKreaDevLora(_Options, models.FKreaDevLora): ...
+f_krea_dev_lora = _task(_FKreaDevLora)
+"""Makes an image with f-krea-dev-lora. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/f-krea-dev-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _Flux3VideoDraftEnhance(_Options, models.Flux3VideoDraftEnhance): ...
+flux_3_video_draft_enhance = _task(_Flux3VideoDraftEnhance)
+"""Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint:
+rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    draft_cache: Draft_cache of a draft run: base64 or a link; up to 2000000 characters.
+    safety_tolerance: 0 to 4.
+"""
+
+class _Flux3VideoImageToVideo(_Options, models.Flux3VideoImageToVideo): ...
+flux_3_video_image_to_video = _task(_Flux3VideoImageToVideo)
+"""Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint:
+rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 20480 characters.
+    keyframes: One is the start, two are start and end; one or a list of up to 10; JPG, PNG; up to 10 MB each.
+    duration: Seconds; left out, the content decides; 5 to 20.
+    draft: Quick preview at hd, cheaper.
+    safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+"""
+
+class _Flux3VideoTextToVideo(_Options, models.Flux3VideoTextToVideo): ...
+flux_3_video_text_to_video = _task(_Flux3VideoTextToVideo)
+"""Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint:
+rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: Seconds; left out, the content decides; 5 to 20.
+    draft: Quick preview at hd, cheaper.
+    safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+"""
+
+class _Flux3VideoVideoContinuation(_Options, models.Flux3VideoVideoContinuation): ...
+flux_3_video_video_continuation = _task(_Flux3VideoVideoContinuation)
+"""Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint:
+rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 20480 characters.
+    start_video: MP4; up to 10 MB.
+    duration: Seconds; left out, the content decides; 5 to 20.
+    draft: Quick preview at hd, cheaper.
+    safety_tolerance: 0 strictest, 4 widest; 0 to 4.
+"""
+
+class _GeminiOmni11FlashImageToVideoStable(_Options, models.GeminiOmni11FlashImageToVideoStable): ...
+gemini_omni_1_1_flash_image_to_video_stable = _task(_GeminiOmni11FlashImageToVideoStable)
+"""Makes a video with gemini-omni-1.1-flash/image-to-video/stable. Its price is not published. Endpoint:
+google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    last_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    prompt: Up to 2048 characters.
+    duration: 3 to 10.
+"""
+
+class _GeminiOmni11FlashReferenceToVideoStable(_Options, models.GeminiOmni11FlashReferenceToVideoStable): ...
+gemini_omni_1_1_flash_reference_to_video_stable = _task(_GeminiOmni11FlashReferenceToVideoStable)
+"""Makes a video with gemini-omni-1.1-flash/reference-to-video/stable. Its price is not published. Endpoint:
+google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may need
+a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    video_urls: At most 3 s each; one or a list of up to 3; MP4, MOV; up to 100 MB each.
+    duration: 3 to 10.
+"""
+
+class _GeminiOmni11FlashTextToVideoStable(_Options, models.GeminiOmni11FlashTextToVideoStable): ...
+gemini_omni_1_1_flash_text_to_video_stable = _task(_GeminiOmni11FlashTextToVideoStable)
+"""Makes a video with gemini-omni-1.1-flash/text-to-video/stable. Its price is not published. Endpoint:
+google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 3 to 10.
+"""
+
+class _GeminiOmni11FlashVideoEdit(_Options, models.GeminiOmni11FlashVideoEdit): ...
+gemini_omni_1_1_flash_video_edit = _task(_GeminiOmni11FlashVideoEdit)
+"""Makes a video with gemini-omni-1.1-flash/video-edit. Its price is not published. Endpoint:
+google/gemini-omni-1.1-flash/video-edit.
+
+Args:
+    video_url: At most 10 s; MP4, MOV; up to 100 MB.
+    prompt: Up to 2048 characters.
+"""
+
+class _GeminiOmniFlashImageToVideoChannelLowPrice(_Options, models.GeminiOmniFlashImageToVideoChannelLowPrice): ...
+gemini_omni_flash_image_to_video_channel_low_price = _task(_GeminiOmniFlashImageToVideoChannelLowPrice)
+"""Makes a video with gemini-omni-flash/image-to-video/channel-low-price. Its price is not published. Depends on
+parameters; the rules were not recorded. Endpoint: gemini-omni-flash/image-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_urls: One or a list of up to 3; up to 10 MB each.
+"""
+
+class _GeminiOmniFlashTextToVideoChannelLowPrice(_Options, models.GeminiOmniFlashTextToVideoChannelLowPrice): ...
+gemini_omni_flash_text_to_video_channel_low_price = _task(_GeminiOmniFlashTextToVideoChannelLowPrice)
+"""Makes a video with gemini-omni-flash/text-to-video/channel-low-price. Its price is not published. Depends on
+parameters; the rules were not recorded. Endpoint: gemini-omni-flash/text-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+"""
+
+class _GeminiOmniFlashVideoEditChannelLowPrice(_Options, models.GeminiOmniFlashVideoEditChannelLowPrice): ...
+gemini_omni_flash_video_edit_channel_low_price = _task(_GeminiOmniFlashVideoEditChannelLowPrice)
+"""Makes a video with gemini-omni-flash/video-edit/channel-low-price. Its price is not published. Depends on
+parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_urls: One or a list of up to 3; up to 10 MB each.
+    video_url: Up to 10 MB.
+"""
+
+class _GoogleVeo31FastImageToVideoChannelLowPrice(_Options, models.GoogleVeo31FastImageToVideoChannelLowPrice): ...
+google_veo3_1_fast_image_to_video_channel_low_price = _task(_GoogleVeo31FastImageToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 1.50 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_urls: One or a list of up to 3; JPG, PNG; up to 30 MB each.
+"""
+
+class _GoogleVeo31FastImageToVideoOfficialStable(_Options, models.GoogleVeo31FastImageToVideoOfficialStable): ...
+google_veo3_1_fast_image_to_video_official_stable = _task(_GoogleVeo31FastImageToVideoOfficialStable)
+"""Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _GoogleVeo31FastReferenceToVideoOfficialStable(_Options, models.GoogleVeo31FastReferenceToVideoOfficialStable): ...
+google_veo3_1_fast_reference_to_video_official_stable = _task(_GoogleVeo31FastReferenceToVideoOfficialStable)
+"""Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends
+on parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_urls: One or a list of up to 3; up to 10 MB each.
+    negative_prompt: Up to 2048 characters.
+    seed: 0 or more.
+"""
+
+class _GoogleVeo31FastStartEndToVideoChannelLowPrice(_Options, models.GoogleVeo31FastStartEndToVideoChannelLowPrice): ...
+google_veo3_1_fast_start_end_to_video_channel_low_price = _task(_GoogleVeo31FastStartEndToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The public pages of runninghub.cn do
+not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    first_frame_url: JPG, PNG; up to 30 MB.
+    last_frame_url: JPG, PNG; up to 30 MB.
+"""
+
+class _GoogleVeo31FastTextToVideoChannelLowPrice(_Options, models.GoogleVeo31FastTextToVideoChannelLowPrice): ...
+google_veo3_1_fast_text_to_video_channel_low_price = _task(_GoogleVeo31FastTextToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 1.50 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+"""
+
+class _GoogleVeo31FastTextToVideoOfficialStable(_Options, models.GoogleVeo31FastTextToVideoOfficialStable): ...
+google_veo3_1_fast_text_to_video_official_stable = _task(_GoogleVeo31FastTextToVideoOfficialStable)
+"""Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+"""
+
+class _GoogleVeo31FastVideoExtendOfficialStable(_Options, models.GoogleVeo31FastVideoExtendOfficialStable): ...
+google_veo3_1_fast_video_extend_official_stable = _task(_GoogleVeo31FastVideoExtendOfficialStable)
+"""Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-v3.1-fast-official/video-extend. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    video: MP4; up to 10 MB.
+    prompt: Up to 8000 characters.
+"""
+
+class _GoogleVeo31LiteImageToVideoChannelLowPrice(_Options, models.GoogleVeo31LiteImageToVideoChannelLowPrice): ...
+google_veo3_1_lite_image_to_video_channel_low_price = _task(_GoogleVeo31LiteImageToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
+"""
+
+class _GoogleVeo31LiteImageToVideoOfficialStable(_Options, models.GoogleVeo31LiteImageToVideoOfficialStable): ...
+google_veo3_1_lite_image_to_video_official_stable = _task(_GoogleVeo31LiteImageToVideoOfficialStable)
+"""Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    negative_prompt: Up to 20000 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 20 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _GoogleVeo31LiteStartEndToVideoOfficialStable(_Options, models.GoogleVeo31LiteStartEndToVideoOfficialStable): ...
+google_veo3_1_lite_start_end_to_video_official_stable = _task(_GoogleVeo31LiteStartEndToVideoOfficialStable)
+"""Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    first_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    last_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    negative_prompt: Up to 20000 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _GoogleVeo31LiteTextToVideoChannelLowPrice(_Options, models.GoogleVeo31LiteTextToVideoChannelLowPrice): ...
+google_veo3_1_lite_text_to_video_channel_low_price = _task(_GoogleVeo31LiteTextToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _GoogleVeo31LiteTextToVideoOfficialStable(_Options, models.GoogleVeo31LiteTextToVideoOfficialStable): ...
+google_veo3_1_lite_text_to_video_official_stable = _task(_GoogleVeo31LiteTextToVideoOfficialStable)
+"""Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The public pages of runninghub.cn
+do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    negative_prompt: Up to 20000 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _GoogleVeo31ProImageToVideoChannelLowPrice(_Options, models.GoogleVeo31ProImageToVideoChannelLowPrice): ...
+google_veo3_1_pro_image_to_video_channel_low_price = _task(_GoogleVeo31ProImageToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By
+resolution since 2026-08, rules not recorded; 0.5 a call before. Endpoint:
+rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _GoogleVeo31ProImageToVideoOfficialStable(_Options, models.GoogleVeo31ProImageToVideoOfficialStable): ...
+google_veo3_1_pro_image_to_video_official_stable = _task(_GoogleVeo31ProImageToVideoOfficialStable)
+"""Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _GoogleVeo31ProReferenceToVideoOfficialStable(_Options, models.GoogleVeo31ProReferenceToVideoOfficialStable): ...
+google_veo3_1_pro_reference_to_video_official_stable = _task(_GoogleVeo31ProReferenceToVideoOfficialStable)
+"""Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
+"""
+
+class _GoogleVeo31ProStartEndToVideoChannelLowPrice(_Options, models.GoogleVeo31ProStartEndToVideoChannelLowPrice): ...
+google_veo3_1_pro_start_end_to_video_channel_low_price = _task(_GoogleVeo31ProStartEndToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The public pages of runninghub.cn do
+not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+    first_frame_url: JPG, PNG; up to 10 MB.
+    last_frame_url: JPG, PNG; up to 10 MB.
+"""
+
+class _GoogleVeo31ProTextToVideoChannelLowPrice(_Options, models.GoogleVeo31ProTextToVideoChannelLowPrice): ...
+google_veo3_1_pro_text_to_video_channel_low_price = _task(_GoogleVeo31ProTextToVideoChannelLowPrice)
+"""Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.90 to 1.40 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+"""
+
+class _GoogleVeo31ProTextToVideoOfficialStable(_Options, models.GoogleVeo31ProTextToVideoOfficialStable): ...
+google_veo3_1_pro_text_to_video_official_stable = _task(_GoogleVeo31ProTextToVideoOfficialStable)
+"""Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8000 characters.
+"""
+
+class _GoogleVeo31ProVideoExtendOfficialStable(_Options, models.GoogleVeo31ProVideoExtendOfficialStable): ...
+google_veo3_1_pro_video_extend_official_stable = _task(_GoogleVeo31ProVideoExtendOfficialStable)
+"""Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-v3.1-pro-official/video-extend. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    video: MP4; up to 10 MB.
+    prompt: Up to 8000 characters.
+"""
+
+class _GptImage15EditChannelLowPrice(_Options, models.GptImage15EditChannelLowPrice): ...
+gpt_image_1_5_edit_channel_low_price = _task(_GptImage15EditChannelLowPrice)
+"""Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 800 characters.
+    image_urls: One or a list of up to 2; JPG, PNG; up to 10 MB each.
+"""
+
+class _GptImage15ImageToImageOfficialStable(_Options, models.GptImage15ImageToImageOfficialStable): ...
+gpt_image_1_5_image_to_image_official_stable = _task(_GptImage15ImageToImageOfficialStable)
+"""Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+"""
+
+class _GptImage15TextToImageChannelLowPrice(_Options, models.GptImage15TextToImageChannelLowPrice): ...
+gpt_image_1_5_text_to_image_channel_low_price = _task(_GptImage15TextToImageChannelLowPrice)
+"""Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed
+2026-09-13). Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+"""
+
+class _GptImage15TextToImageOfficialStable(_Options, models.GptImage15TextToImageOfficialStable): ...
+gpt_image_1_5_text_to_image_official_stable = _task(_GptImage15TextToImageOfficialStable)
+"""Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+"""
+
+class _GptImage20EditChannelLowPrice(_Options, models.GptImage20EditChannelLowPrice): ...
+gpt_image_2_0_edit_channel_low_price = _task(_GptImage20EditChannelLowPrice)
+"""Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
+"""
+
+class _GptImage20TextToImageChannelLowPrice(_Options, models.GptImage20TextToImageChannelLowPrice): ...
+gpt_image_2_0_text_to_image_channel_low_price = _task(_GptImage20TextToImageChannelLowPrice)
+"""Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed
+2026-09-13). Endpoint: rhart-image-g-2/text-to-image. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _GptImage25FlareImageToImageEconomy(_Options, models.GptImage25FlareImageToImageEconomy): ...
+gpt_image_2_5_flare_image_to_image_economy = _task(_GptImage25FlareImageToImageEconomy)
+"""Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint:
+rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+    resolution: 2k and 4k are not guaranteed.
+"""
+
+class _GptImage25FlareImageToImageStableToken(_Options, models.GptImage25FlareImageToImageStableToken): ...
+gpt_image_2_5_flare_image_to_image_stable_token = _task(_GptImage25FlareImageToImageStableToken)
+"""Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token;
+the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 32000 characters.
+    image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    quality: Higher costs more tokens and time.
+"""
+
+class _GptImage25FlareTextToImageEconomy(_Options, models.GptImage25FlareTextToImageEconomy): ...
+gpt_image_2_5_flare_text_to_image_economy = _task(_GptImage25FlareTextToImageEconomy)
+"""Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint:
+rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    resolution: 2k and 4k are not guaranteed.
+"""
+
+class _GptImage25FlareTextToImageStableToken(_Options, models.GptImage25FlareTextToImageStableToken): ...
+gpt_image_2_5_flare_text_to_image_stable_token = _task(_GptImage25FlareTextToImageStableToken)
+"""Makes an image with gpt-image-2.5/flare/text-to-image/stable-token. Its price is not published. Per token; the
+rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 32000 characters.
+    quality: Higher costs more tokens and time.
+"""
+
+class _GptImage25SunburstImageToImageEconomy(_Options, models.GptImage25SunburstImageToImageEconomy): ...
+gpt_image_2_5_sunburst_image_to_image_economy = _task(_GptImage25SunburstImageToImageEconomy)
+"""Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint:
+rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+    resolution: 2k and 4k are not guaranteed.
+"""
+
+class _GptImage25SunburstImageToImageStableToken(_Options, models.GptImage25SunburstImageToImageStableToken): ...
+gpt_image_2_5_sunburst_image_to_image_stable_token = _task(_GptImage25SunburstImageToImageStableToken)
+"""Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token. Its price is not published. Per token;
+the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/edit. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 32000 characters.
+    image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    quality: Higher costs more tokens and time.
+"""
+
+class _GptImage25SunburstTextToImageEconomy(_Options, models.GptImage25SunburstTextToImageEconomy): ...
+gpt_image_2_5_sunburst_text_to_image_economy = _task(_GptImage25SunburstTextToImageEconomy)
+"""Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint:
+rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    resolution: 2k and 4k are not guaranteed.
+"""
+
+class _GptImage25SunburstTextToImageStableToken(_Options, models.GptImage25SunburstTextToImageStableToken): ...
+gpt_image_2_5_sunburst_text_to_image_stable_token = _task(_GptImage25SunburstTextToImageStableToken)
+"""Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token;
+the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The public pages
+of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 32000 characters.
+    quality: Higher costs more tokens and time.
+"""
+
+class _GptImage2ImageToImageOfficialStable(_Options, models.GptImage2ImageToImageOfficialStable): ...
+gpt_image_2_image_to_image_official_stable = _task(_GptImage2ImageToImageOfficialStable)
+"""Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
+2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint:
+rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+"""
+
+class _GptImage2TextToImageOfficialStable(_Options, models.GptImage2TextToImageOfficialStable): ...
+gpt_image_2_text_to_image_official_stable = _task(_GptImage2TextToImageOfficialStable)
+"""Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
+2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint:
+rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _Grok3ImageTextToImage(_Options, models.Grok3ImageTextToImage): ...
+grok_3_image_text_to_image = _task(_Grok3ImageTextToImage)
+"""Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+"""
+
+class _Grok3ImageToImage(_Options, models.Grok3ImageToImage): ...
+grok_3_image_to_image = _task(_Grok3ImageToImage)
+"""Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+"""
+
+class _Grok4ImageImageToImage(_Options, models.Grok4ImageImageToImage): ...
+grok_4_image_image_to_image = _task(_Grok4ImageImageToImage)
+"""Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+"""
+
+class _Grok4ImageTextToImage(_Options, models.Grok4ImageTextToImage): ...
+grok_4_image_text_to_image = _task(_Grok4ImageTextToImage)
+"""Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+"""
+
+class _GrokImageImageToImageChannelLowPrice(_Options, models.GrokImageImageToImageChannelLowPrice): ...
+grok_image_image_to_image_channel_low_price = _task(_GrokImageImageToImageChannelLowPrice)
+"""Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _GrokImageTextToImageChannelLowPrice(_Options, models.GrokImageTextToImageChannelLowPrice): ...
+grok_image_text_to_image_channel_low_price = _task(_GrokImageTextToImageChannelLowPrice)
+"""Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+"""
+
+class _Hailuo02Fast(_Options, models.Hailuo02Fast): ...
+hailuo_02_fast = _task(_Hailuo02Fast)
+"""Makes a video with hailuo-02-fast. Price: 0.45 to 0.75 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-02/fast.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _Hailuo02I2vPro(_Options, models.Hailuo02I2vPro): ...
+hailuo_02_i2v_pro = _task(_Hailuo02I2vPro)
+"""Makes a video with hailuo-02-i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-02/i2v-pro.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 30 MB.
+    last_image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo02I2vStandard(_Options, models.Hailuo02I2vStandard): ...
+hailuo_02_i2v_standard = _task(_Hailuo02I2vStandard)
+"""Makes a video with hailuo-02-i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-02/i2v-standard.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 30 MB.
+    last_image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo02Pro(_Options, models.Hailuo02Pro): ...
+hailuo_02_pro = _task(_Hailuo02Pro)
+"""Makes a video with hailuo-02-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-02/pro.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _Hailuo02Standard(_Options, models.Hailuo02Standard): ...
+hailuo_02_standard = _task(_Hailuo02Standard)
+"""Makes a video with hailuo-02-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-02/standard.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _Hailuo02T2vPro(_Options, models.Hailuo02T2vPro): ...
+hailuo_02_t2v_pro = _task(_Hailuo02T2vPro)
+"""Makes a video with hailuo-02-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-02/t2v-pro.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _Hailuo02T2vStandard(_Options, models.Hailuo02T2vStandard): ...
+hailuo_02_t2v_standard = _task(_Hailuo02T2vStandard)
+"""Makes a video with hailuo-02-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-02/t2v-standard.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _Hailuo23FastImageToVideo(_Options, models.Hailuo23FastImageToVideo): ...
+hailuo_2_3_fast_image_to_video = _task(_Hailuo23FastImageToVideo)
+"""Makes a video with hailuo-2.3-fast/image-to-video. Price: 1.01 to 1.69 CNY per call (listed 2026-05-07).
+Endpoint: minimax/hailuo-2.3-fast/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo23FastProImageToVideo(_Options, models.Hailuo23FastProImageToVideo): ...
+hailuo_2_3_fast_pro_image_to_video = _task(_Hailuo23FastProImageToVideo)
+"""Makes a video with hailuo-2.3-fast-pro/image-to-video. Price: 1.73 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-2.3-fast-pro/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo23I2vPro(_Options, models.Hailuo23I2vPro): ...
+hailuo_2_3_i2v_pro = _task(_Hailuo23I2vPro)
+"""Makes a video with hailuo-2.3/i2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-2.3/image-to-video-pro.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo23I2vStandard(_Options, models.Hailuo23I2vStandard): ...
+hailuo_2_3_i2v_standard = _task(_Hailuo23I2vStandard)
+"""Makes a video with hailuo-2.3/i2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-2.3/i2v-standard.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _Hailuo23T2vPro(_Options, models.Hailuo23T2vPro): ...
+hailuo_2_3_t2v_pro = _task(_Hailuo23T2vPro)
+"""Makes a video with hailuo-2.3-t2v-pro. Price: 2.63 CNY per call (listed 2026-09-13). Endpoint:
+minimax/hailuo-2.3/t2v-pro.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _Hailuo23T2vStandard(_Options, models.Hailuo23T2vStandard): ...
+hailuo_2_3_t2v_standard = _task(_Hailuo23T2vStandard)
+"""Makes a video with hailuo-2.3-t2v-standard. Price: 1.50 to 3.00 CNY per call (listed 2026-05-07). Endpoint:
+minimax/hailuo-2.3/t2v-standard.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _Happyhorse10ImageToVideo(_Options, models.Happyhorse10ImageToVideo): ...
+happyhorse_1_0_image_to_video = _task(_Happyhorse10ImageToVideo)
+"""Makes a video with happyhorse-1.0/image-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
+page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+alibaba/happyhorse-1.0/image-to-video.
+
+Args:
+    image_url: Sides at least 300 px, ratio 1:2.5 to 2.5:1; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB.
+    prompt: Up to 2500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse10ReferenceToVideo(_Options, models.Happyhorse10ReferenceToVideo): ...
+happyhorse_1_0_reference_to_video = _task(_Happyhorse10ReferenceToVideo)
+"""Makes a video with happyhorse-1.0/reference-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07).
+A page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+alibaba/happyhorse-1.0/reference-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse10TextToVideo(_Options, models.Happyhorse10TextToVideo): ...
+happyhorse_1_0_text_to_video = _task(_Happyhorse10TextToVideo)
+"""Makes a video with happyhorse-1.0/text-to-video. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A
+page of 2026-06-18 shows prices from 0.67: those here are older. Endpoint:
+alibaba/happyhorse-1.0/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse10VideoEdit(_Options, models.Happyhorse10VideoEdit): ...
+happyhorse_1_0_video_edit = _task(_Happyhorse10VideoEdit)
+"""Makes a video with happyhorse-1.0/video-edit. Price: 0.90 to 1.60 CNY per second (listed 2026-05-07). A page
+of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/happyhorse-1.0/video-edit.
+
+Args:
+    video_url: 3-60 s; only the first 15 s are used; MP4, MOV; up to 100 MB.
+    image_urls: One or a list of up to 5; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    prompt: Up to 2500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse11ImageToVideo(_Options, models.Happyhorse11ImageToVideo): ...
+happyhorse_1_1_image_to_video = _task(_Happyhorse11ImageToVideo)
+"""Makes a video with happyhorse-1.1/image-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+Endpoint: alibaba/happyhorse-1.1/image-to-video.
+
+Args:
+    image_url: Up to 10 MB.
+    prompt: Up to 2500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse11ReferenceToVideo(_Options, models.Happyhorse11ReferenceToVideo): ...
+happyhorse_1_1_reference_to_video = _task(_Happyhorse11ReferenceToVideo)
+"""Makes a video with happyhorse-1.1/reference-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+Endpoint: alibaba/happyhorse-1.1/reference-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    image_urls: One or a list of up to 9; up to 10 MB each.
+    seed: 0 to 2147483647.
+"""
+
+class _Happyhorse11TextToVideo(_Options, models.Happyhorse11TextToVideo): ...
+happyhorse_1_1_text_to_video = _task(_Happyhorse11TextToVideo)
+"""Makes a video with happyhorse-1.1/text-to-video. Price: 0.69 to 0.92 CNY per second (listed 2026-09-13).
+Endpoint: alibaba/happyhorse-1.1/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _HiggsfieldDopImageToVideo(_Options, models.HiggsfieldDopImageToVideo): ...
+higgsfield_dop_image_to_video = _task(_HiggsfieldDopImageToVideo)
+"""Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The
+price of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public
+pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is
+not complete; other parameters are accepted with a warning.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    motions: List of presets; their form is not published.
+"""
+
+class _HiggsfieldSoulImageToImage(_Options, models.HiggsfieldSoulImageToImage): ...
+higgsfield_soul_image_to_image = _task(_HiggsfieldSoulImageToImage)
+"""Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
+Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    strength: In steps of 0.01; 0 to 1.
+"""
+
+class _Hitem3dPortraitV15ImageTo3d(_Options, models.Hitem3dPortraitV15ImageTo3d): ...
+hitem3d_portrait_v15_image_to_3d = _task(_Hitem3dPortraitV15ImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v15/image-to-3d. Price: 5.60 to 7.00 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-portrait-v15/image-to-3d.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dPortraitV15MultiImageTo3d(_Options, models.Hitem3dPortraitV15MultiImageTo3d): ...
+hitem3d_portrait_v15_multi_image_to_3d = _task(_Hitem3dPortraitV15MultiImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v15/multi-image-to-3d. Price: 5.60 to 7.00 CNY per call (listed
+2026-05-07). Endpoint: hitem3d-portrait-v15/multi-image-to-3d.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG; up to 20 MB.
+    left_image_url: JPG, PNG; up to 20 MB.
+    right_image_url: JPG, PNG; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dPortraitV20ImageTo3d(_Options, models.Hitem3dPortraitV20ImageTo3d): ...
+hitem3d_portrait_v20_image_to_3d = _task(_Hitem3dPortraitV20ImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v20/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-portrait-v20/image-to-3d.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 10 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dPortraitV20MultiImageTo3d(_Options, models.Hitem3dPortraitV20MultiImageTo3d): ...
+hitem3d_portrait_v20_multi_image_to_3d = _task(_Hitem3dPortraitV20MultiImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v20/multi-image-to-3d. Price: 5.60 to 9.80 CNY per call (listed
+2026-05-07). Endpoint: hitem3d-portrait-v20/multi-image-to-3d.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG; up to 20 MB.
+    left_image_url: JPG, PNG; up to 20 MB.
+    right_image_url: JPG, PNG; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dPortraitV21ImageTo3d(_Options, models.Hitem3dPortraitV21ImageTo3d): ...
+hitem3d_portrait_v21_image_to_3d = _task(_Hitem3dPortraitV21ImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v21/image-to-3d. Price: 5.60 to 9.80 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-portrait-v21/image-to-3d.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dPortraitV21MultiImageTo3d(_Options, models.Hitem3dPortraitV21MultiImageTo3d): ...
+hitem3d_portrait_v21_multi_image_to_3d = _task(_Hitem3dPortraitV21MultiImageTo3d)
+"""Makes a 3D model with hitem3d-portrait-v21/multi-image-to-3d. Price: 5.60 to 5.80 CNY per call (listed
+2026-05-07). Endpoint: hitem3d-portrait-v21/multi-image-to-3d.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG; up to 20 MB.
+    left_image_url: JPG, PNG; up to 20 MB.
+    right_image_url: JPG, PNG; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV15ImageTo3d(_Options, models.Hitem3dV15ImageTo3d): ...
+hitem3d_v15_image_to_3d = _task(_Hitem3dV15ImageTo3d)
+"""Makes a 3D model with hitem3d-v15/image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07). Endpoint:
+hitem3d-v15/image-to-3d.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV15MultiImageTo3d(_Options, models.Hitem3dV15MultiImageTo3d): ...
+hitem3d_v15_multi_image_to_3d = _task(_Hitem3dV15MultiImageTo3d)
+"""Makes a 3D model with hitem3d-v15/multi-image-to-3d. Price: 0.70 to 9.80 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-v15/multi-image-to-3d.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG; up to 20 MB.
+    left_image_url: JPG, PNG; up to 20 MB.
+    right_image_url: JPG, PNG; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV21ImageTo3d(_Options, models.Hitem3dV21ImageTo3d): ...
+hitem3d_v21_image_to_3d = _task(_Hitem3dV21ImageTo3d)
+"""Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV21MultiImageTo3d(_Options, models.Hitem3dV21MultiImageTo3d): ...
+hitem3d_v21_multi_image_to_3d = _task(_Hitem3dV21MultiImageTo3d)
+"""Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
+    left_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
+    right_image_url: JPG, PNG, JPEG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV2ImageTo3d(_Options, models.Hitem3dV2ImageTo3d): ...
+hitem3d_v2_image_to_3d = _task(_Hitem3dV2ImageTo3d)
+"""Makes a 3D model with hitem3d-v2/image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07). Endpoint:
+hitem3d-v2/image-to-3d.
+
+Args:
+    image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV2MultiImageTo3d(_Options, models.Hitem3dV2MultiImageTo3d): ...
+hitem3d_v2_multi_image_to_3d = _task(_Hitem3dV2MultiImageTo3d)
+"""Makes a 3D model with hitem3d-v2/multi-image-to-3d. Price: 5.60 to 12.60 CNY per call (listed 2026-05-07).
+Endpoint: hitem3d-v2/multi-image-to-3d.
+
+Args:
+    front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
+    back_image_url: JPG, PNG; up to 20 MB.
+    left_image_url: JPG, PNG; up to 20 MB.
+    right_image_url: JPG, PNG; up to 20 MB.
+    face: In steps of 10000; 100000 to 2000000.
+"""
+
+class _Hitem3dV3ImageTo3d(_Options, models.Hitem3dV3ImageTo3d): ...
+hitem3d_v3_image_to_3d = _task(_Hitem3dV3ImageTo3d)
+"""Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d.
+Its published parameter list is not complete; other parameters are accepted with a warning.
+"""
+
+class _Hitem3dV3MultiImageTo3d(_Options, models.Hitem3dV3MultiImageTo3d): ...
+hitem3d_v3_multi_image_to_3d = _task(_Hitem3dV3MultiImageTo3d)
+"""Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint:
+hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; other parameters are accepted with
+a warning.
+"""
+
+class _Hunyuan3dV31ImageTo3d(_Options, models.Hunyuan3dV31ImageTo3d): ...
+hunyuan3d_v3_1_image_to_3d = _task(_Hunyuan3dV31ImageTo3d)
+"""Makes a 3D model with hunyuan3d-v3.1/image-to-3d. Price: 4.20 to 6.60 CNY per call (listed 2026-05-07).
+Endpoint: hunyuan3d-v3.1/image-to-3d.
+
+Args:
+    face_count: 10000 to 1500000.
+    image_url: JPG, PNG; up to 10 MB.
+    left_image_url: JPG, PNG; up to 10 MB.
+    right_image_url: JPG, PNG; up to 10 MB.
+    back_image_url: JPG, PNG; up to 10 MB.
+    top_image_url: JPG, PNG; up to 10 MB.
+    bottom_image_url: JPG, PNG; up to 10 MB.
+    left_front_image_url: JPG, PNG; up to 10 MB.
+    right_front_image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _Hunyuan3dV31TextTo3d(_Options, models.Hunyuan3dV31TextTo3d): ...
+hunyuan3d_v3_1_text_to_3d = _task(_Hunyuan3dV31TextTo3d)
+"""Makes a 3D model with hunyuan3d-v3.1/text-to-3d. Price: 1.80 to 4.20 CNY per call (listed 2026-05-07).
+Endpoint: hunyuan3d-v3.1/text-to-3d.
+
+Args:
+    face_count: 10000 to 1500000.
+"""
+
+class _HypirBalance(_Options, models.HypirBalance): ...
+hypir_balance = _task(_HypirBalance)
+"""Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
+image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    upscale: 1 or more.
+    prompt: Up to 8192 characters.
+    short_edge_size: -1 means no limit; -1 to 16384.
+    long_edge_size: -1 means no limit; -1 to 16384.
+"""
+
+class _HypirUltra(_Options, models.HypirUltra): ...
+hypir_ultra = _task(_HypirUltra)
+"""Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    prompt: Up to 8192 characters.
+    short_edge_size: -1 means no limit; -1 to 16384.
+    long_edge_size: -1 means no limit; -1 to 16384.
+    upscale: 1 or more.
+"""
+
+class _JimengSeed3TilesrImageUpscale(_Options, models.JimengSeed3TilesrImageUpscale): ...
+jimeng_seed3_tilesr_image_upscale = _task(_JimengSeed3TilesrImageUpscale)
+"""Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint:
+bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; other parameters
+are accepted with a warning.
+"""
+
+class _KlingElements(_Options, models.KlingElements): ...
+kling_elements = _task(_KlingElements)
+"""Answers with text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    element_refer_list: One or a list of up to 3; JPG, PNG; up to 20 MB each.
+    tag_list: List of tag objects.
+"""
+
+class _KlingLipSyncIdentifyFace(_Options, models.KlingLipSyncIdentifyFace): ...
+kling_lip_sync_identify_face = _task(_KlingLipSyncIdentifyFace)
+"""Answers with text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+kling-lip-sync/identify-face.
+
+Args:
+    video_url: Either videoUrl or videoId; 2-60 s, sides 512-2160 px; MP4, MOV; up to 100 MB.
+    video_id: Either videoUrl or videoId; made within 30 days, under 60 s.
+"""
+
+class _KlingLipSyncLipSyncVideo(_Options, models.KlingLipSyncLipSyncVideo): ...
+kling_lip_sync_lip_sync_video = _task(_KlingLipSyncLipSyncVideo)
+"""Makes a video with kling-lip-sync/lip-sync-video. Price: 0.35 CNY per 5 seconds (listed 2026-09-13). Endpoint:
+kling-lip-sync/lip-sync-video.
+
+Args:
+    session_id: Value returned by kling-lip-sync/identify-face.
+    face_id: Value returned by kling-lip-sync/identify-face.
+    audio_id: Either audioId or audioUrl; 2-60 s.
+    audio_url: Either audioId or audioUrl; 2-60 s; MP3, WAV, M4A; up to 5 MB.
+    sound_start_time: Milliseconds; at least 2 s must remain after trimming; 0 or more.
+    sound_end_time: Milliseconds; at least 2 s must remain after trimming.
+    sound_insert_time: Milliseconds; must overlap the face interval by 2 s; 0 or more.
+    sound_volume: 0 to 2.
+    original_audio_volume: No effect when the source video is silent; 0 to 2.
+"""
+
+class _KlingLipSyncTts(_Options, models.KlingLipSyncTts): ...
+kling_lip_sync_tts = _task(_KlingLipSyncTts)
+"""Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+kling-lip-sync/tts.
+
+Args:
+    text: Up to 1000 characters.
+    voice_speed: In steps of 0.1; 0.8 to 2.
+"""
+
+class _KlingO3Element(_Options, models.KlingO3Element): ...
+kling_o3_element = _task(_KlingO3Element)
+"""Makes a video with kling-o3/element. Its price is not published. The official price file shows 0, taken as a
+placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; other parameters
+are accepted with a warning.
+
+Args:
+    element_name: Up to 20 characters.
+    element_description: Up to 100 characters.
+    element_video_list: Up to 200 MB.
+"""
+
+class _KlingV25TurboProImageToVideo(_Options, models.KlingV25TurboProImageToVideo): ...
+kling_v2_5_turbo_pro_image_to_video = _task(_KlingV25TurboProImageToVideo)
+"""Makes a video with kling-v2.5-turbo-pro/image-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
+Endpoint: kling-v2.5-turbo-pro/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    guidance_scale: In steps of 0.1; 0 to 1.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _KlingV25TurboProTextToVideo(_Options, models.KlingV25TurboProTextToVideo): ...
+kling_v2_5_turbo_pro_text_to_video = _task(_KlingV25TurboProTextToVideo)
+"""Makes a video with kling-v2.5-turbo-pro/text-to-video. Price: 1.75 to 3.50 CNY per call (listed 2026-05-07).
+Endpoint: kling-v2.5-turbo-pro/text-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    guidance_scale: In steps of 0.1; 0 to 1.
+"""
+
+class _KlingV25TurboStdImageToVideo(_Options, models.KlingV25TurboStdImageToVideo): ...
+kling_v2_5_turbo_std_image_to_video = _task(_KlingV25TurboStdImageToVideo)
+"""Makes a video with kling-v2.5-turbo-std/image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-05-07).
+Endpoint: kling-v2.5-turbo-std/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    guidance_scale: In steps of 0.1; 0 to 1.
+    first_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _KlingV25TurboStdTextToVideo(_Options, models.KlingV25TurboStdTextToVideo): ...
+kling_v2_5_turbo_std_text_to_video = _task(_KlingV25TurboStdTextToVideo)
+"""Makes a video with kling-v2.5-turbo-std/text-to-video. Its price is not published. A page of 2026-06-18 shows
+prices from 1.05. Endpoint: kling-v2.5-turbo-std/text-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    guidance_scale: In steps of 0.1; 0 to 1.
+"""
+
+class _KlingV26ProImageToVideo(_Options, models.KlingV26ProImageToVideo): ...
+kling_v2_6_pro_image_to_video = _task(_KlingV26ProImageToVideo)
+"""Makes a video with kling-v2.6-pro-image-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
+Endpoint: kling-v2.6-pro/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    image_url: JPG, PNG; up to 20 MB.
+    sound: Strings true and false, not a JSON boolean.
+"""
+
+class _KlingV26ProMotionControl(_Options, models.KlingV26ProMotionControl): ...
+kling_v2_6_pro_motion_control = _task(_KlingV26ProMotionControl)
+"""Makes a video with kling-v2.6-pro-motion-control. Price: 0.56 CNY per second (listed 2026-09-13). Endpoint:
+kling-v2.6-pro/motion-control.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    video_url: MP4; up to 100 MB.
+    character_orientation: Image allows 10 s of video, video allows 30 s.
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingV26ProTextToVideo(_Options, models.KlingV26ProTextToVideo): ...
+kling_v2_6_pro_text_to_video = _task(_KlingV26ProTextToVideo)
+"""Makes a video with kling-v2.6-pro-text-to-video. Price: 1.75 to 7.00 CNY per call (listed 2026-05-07).
+Endpoint: kling-v2.6-pro/text-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    sound: Strings true and false, not a JSON boolean.
+"""
+
+class _KlingV26StdImageToVideo(_Options, models.KlingV26StdImageToVideo): ...
+kling_v2_6_std_image_to_video = _task(_KlingV26StdImageToVideo)
+"""Makes a video with kling-v2.6-std-image-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+Endpoint: kling-v2.6-std/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+    image_url: Up to 10 MB.
+"""
+
+class _KlingV26StdMotionControl(_Options, models.KlingV26StdMotionControl): ...
+kling_v2_6_std_motion_control = _task(_KlingV26StdMotionControl)
+"""Makes a video with kling-v2.6-std-motion-control. Price: 0.35 CNY per second (listed 2026-09-13). Endpoint:
+kling-v2.6-std/motion-control.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    video_url: MP4; up to 100 MB.
+    character_orientation: Image allows 10 s of video, video allows 30 s.
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingV26StdTextToVideo(_Options, models.KlingV26StdTextToVideo): ...
+kling_v2_6_std_text_to_video = _task(_KlingV26StdTextToVideo)
+"""Makes a video with kling-v2.6-std-text-to-video. Price: 1.05 to 2.10 CNY per call (listed 2026-09-13).
+Endpoint: kling-v2.6-std/text-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 2500 characters.
+"""
+
+class _KlingV2AiAvatarProImageAudioToVideo(_Options, models.KlingV2AiAvatarProImageAudioToVideo): ...
+kling_v2_ai_avatar_pro_image_audio_to_video = _task(_KlingV2AiAvatarProImageAudioToVideo)
+"""Makes a video with kling-v2-ai-avatar-pro/image-audio-to-video. Price: 0.72 CNY per second (listed
+2026-09-13). Endpoint: kling-v2-ai-avatar-pro/image-audio-to-video.
+
+Args:
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    audio_url: MP3, WAV, M4A; up to 20 MB.
+    prompt: Up to 2048 characters.
+"""
+
+class _KlingV2AiAvatarStandardImageAudioToVideo(_Options, models.KlingV2AiAvatarStandardImageAudioToVideo): ...
+kling_v2_ai_avatar_standard_image_audio_to_video = _task(_KlingV2AiAvatarStandardImageAudioToVideo)
+"""Makes a video with kling-v2-ai-avatar-standard/image-audio-to-video. Price: 0.36 CNY per second (listed
+2026-09-13). Endpoint: kling-v2-ai-avatar-standard/image-audio-to-video.
+
+Args:
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    audio_url: MP3, WAV, M4A; up to 20 MB.
+    prompt: Up to 2048 characters.
+"""
+
+class _KlingV304kImageToVideo(_Options, models.KlingV304kImageToVideo): ...
+kling_v3_0_4k_image_to_video = _task(_KlingV304kImageToVideo)
+"""Makes a video with kling-v3.0-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+kling-v3-4k/image-to-video.
+
+Args:
+    image_url: Sides at least 300 px, ratio 1:2.5 to 2.5:1; JPG, PNG, JPEG; up to 30 MB.
+    prompt: Prompt or multiPrompt, not both; up to 2500 characters.
+    end_image_url: JPG, PNG; up to 30 MB.
+    duration: 3 to 15.
+    cfg_scale: In steps of 0.01; 0 to 1.
+    shot_type: Required when multiShot is true.
+    multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV304kMotionControl(_Options, models.KlingV304kMotionControl): ...
+kling_v3_0_4k_motion_control = _task(_KlingV304kMotionControl)
+"""Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint:
+kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+"""
+
+class _KlingV30ProImageToVideo(_Options, models.KlingV30ProImageToVideo): ...
+kling_v3_0_pro_image_to_video = _task(_KlingV30ProImageToVideo)
+"""Makes a video with kling-v3.0-pro-image-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
+Endpoint: kling-v3.0-pro/image-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+    cfg_scale: In steps of 0.1; 0 to 1.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV30ProMotionControl(_Options, models.KlingV30ProMotionControl): ...
+kling_v3_0_pro_motion_control = _task(_KlingV30ProMotionControl)
+"""Makes a video with kling-v3.0-pro-motion-control. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
+kling-v3.0-pro/motion-control.
+
+Args:
+    image_url: Sides 300-65536 px, ratio 1:2.5 to 2.5:1; JPG, PNG; up to 10 MB.
+    video_url: 3-30 s, sides 340-3850 px; MP4; up to 100 MB.
+    character_orientation: Image allows 10 s of video, video allows 30 s.
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV30ProTextToVideo(_Options, models.KlingV30ProTextToVideo): ...
+kling_v3_0_pro_text_to_video = _task(_KlingV30ProTextToVideo)
+"""Makes a video with kling-v3.0-pro-text-to-video. Price: 0.69 to 1.04 CNY per second (listed 2026-05-07).
+Endpoint: kling-v3.0-pro/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    cfg_scale: In steps of 0.1; 0 to 1.
+    multi_prompt: List of shot objects; used when multiShot is true.
+"""
+
+class _KlingV30StdImageToVideo(_Options, models.KlingV30StdImageToVideo): ...
+kling_v3_0_std_image_to_video = _task(_KlingV30StdImageToVideo)
+"""Makes a video with kling-v3.0-std-image-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
+Endpoint: kling-v3.0-std/image-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+    cfg_scale: In steps of 0.1; 0 to 1.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV30StdMotionControl(_Options, models.KlingV30StdMotionControl): ...
+kling_v3_0_std_motion_control = _task(_KlingV30StdMotionControl)
+"""Makes a video with kling-v3.0-std-motion-control. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
+kling-v3.0-std/motion-control.
+
+Args:
+    image_url: Sides 300-65536 px, ratio 1:2.5 to 2.5:1; JPG, PNG; up to 10 MB.
+    video_url: 3-30 s, sides 340-3850 px; MP4; up to 100 MB.
+    character_orientation: Image allows 10 s of video, video allows 30 s.
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV30StdTextToVideo(_Options, models.KlingV30StdTextToVideo): ...
+kling_v3_0_std_text_to_video = _task(_KlingV30StdTextToVideo)
+"""Makes a video with kling-v3.0-std-text-to-video. Price: 0.52 to 0.78 CNY per second (listed 2026-05-07).
+Endpoint: kling-v3.0-std/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    cfg_scale: In steps of 0.1; 0 to 1.
+    multi_prompt: List of shot objects; used when multiShot is true.
+"""
+
+class _KlingV34kTextToVideo(_Options, models.KlingV34kTextToVideo): ...
+kling_v3_4k_text_to_video = _task(_KlingV34kTextToVideo)
+"""Makes a video with kling-v3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+kling-v3-4k/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    negative_prompt: Up to 2500 characters.
+    cfg_scale: In steps of 0.1; 0 to 1.
+    shot_type: Required when multiShot is true.
+    multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingV3TurboProImageToVideo(_Options, models.KlingV3TurboProImageToVideo): ...
+kling_v3_turbo_pro_image_to_video = _task(_KlingV3TurboProImageToVideo)
+"""Makes a video with kling-v3-turbo-pro-image-to-video. Its price is not published. Endpoint:
+kling-v3-turbo-pro/image-to-video.
+
+Args:
+    first_image_url: Up to 10 MB.
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingV3TurboProTextToVideo(_Options, models.KlingV3TurboProTextToVideo): ...
+kling_v3_turbo_pro_text_to_video = _task(_KlingV3TurboProTextToVideo)
+"""Makes a video with kling-v3-turbo-pro-text-to-video. Its price is not published. Endpoint:
+kling-v3-turbo-pro/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingV3TurboStdImageToVideo(_Options, models.KlingV3TurboStdImageToVideo): ...
+kling_v3_turbo_std_image_to_video = _task(_KlingV3TurboStdImageToVideo)
+"""Makes a video with kling-v3-turbo-std-image-to-video. Its price is not published. Endpoint:
+kling-v3-turbo-std/image-to-video.
+
+Args:
+    first_image_url: Up to 10 MB.
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingV3TurboStdTextToVideo(_Options, models.KlingV3TurboStdTextToVideo): ...
+kling_v3_turbo_std_text_to_video = _task(_KlingV3TurboStdTextToVideo)
+"""Makes a video with kling-v3-turbo-std-text-to-video. Price: 0.78 CNY per second (listed 2026-09-13). Endpoint:
+kling-v3-turbo-std/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+"""
+
+class _KlingVideoO1ImageToVideo(_Options, models.KlingVideoO1ImageToVideo): ...
+kling_video_o1_image_to_video = _task(_KlingVideoO1ImageToVideo)
+"""Makes a video with kling-video-o1/image-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+Endpoint: kling-video-o1/image-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 20 MB.
+"""
+
+class _KlingVideoO1StartToEnd(_Options, models.KlingVideoO1StartToEnd): ...
+kling_video_o1_start_to_end = _task(_KlingVideoO1StartToEnd)
+"""Makes a video with kling-video-o1/start-to-end. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+Endpoint: kling-video-o1/start-to-end.
+
+Args:
+    prompt: Up to 2000 characters.
+    first_image_url: JPG, PNG; up to 20 MB.
+    last_image_url: JPG, PNG; up to 20 MB.
+"""
+
+class _KlingVideoO1StdEditVideo(_Options, models.KlingVideoO1StdEditVideo): ...
+kling_video_o1_std_edit_video = _task(_KlingVideoO1StdEditVideo)
+"""Makes a video with kling-video-o1-std/edit-video. Price: 6.30 to 8.40 CNY per call (listed 2026-05-07).
+Endpoint: kling-video-o1-std/edit-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
+    video_url: MP4; up to 10 MB.
+"""
+
+class _KlingVideoO1StdRefrenceToVideo(_Options, models.KlingVideoO1StdRefrenceToVideo): ...
+kling_video_o1_std_refrence_to_video = _task(_KlingVideoO1StdRefrenceToVideo)
+"""Makes a video with kling-video-o1-std/refrence-to-video. Price: 3.15 to 8.40 CNY per call (listed 2026-05-07).
+Endpoint: kling-video-o1-std/refrence-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
+    video_url: MP4; up to 10 MB.
+"""
+
+class _KlingVideoO1TextToVideo(_Options, models.KlingVideoO1TextToVideo): ...
+kling_video_o1_text_to_video = _task(_KlingVideoO1TextToVideo)
+"""Makes a video with kling-video-o1/text-to-video. Price: 2.10 to 5.60 CNY per call (listed 2026-05-07).
+Endpoint: kling-video-o1/text-to-video.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _KlingVideoO34kImageToVideo(_Options, models.KlingVideoO34kImageToVideo): ...
+kling_video_o3_4k_image_to_video = _task(_KlingVideoO34kImageToVideo)
+"""Makes a video with kling-video-o3-4k-image-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+kling-video-o3-4k/image-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    first_image_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_image_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    duration: 3 to 15.
+    shot_type: Required when multiShot is true.
+    multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO34kReferenceToVideo(_Options, models.KlingVideoO34kReferenceToVideo): ...
+kling_video_o3_4k_reference_to_video = _task(_KlingVideoO34kReferenceToVideo)
+"""Makes a video with kling-video-o3-4k-reference-to-video. Price: 2.70 CNY per second (listed 2026-09-13).
+Endpoint: kling-video-o3-4k/reference-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    image_urls: Up to 7, or 4 together with a reference video; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    sound: Only without a reference video.
+    duration: 3 to 15.
+    shot_type: Required when multiShot is true.
+    multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO34kTextToVideo(_Options, models.KlingVideoO34kTextToVideo): ...
+kling_video_o3_4k_text_to_video = _task(_KlingVideoO34kTextToVideo)
+"""Makes a video with kling-video-o3-4k-text-to-video. Price: 2.70 CNY per second (listed 2026-09-13). Endpoint:
+kling-video-o3-4k/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    duration: 3 to 15.
+    shot_type: Required when multiShot is true.
+    multi_shot: True ignores prompt; false ignores shotType and multiPrompt.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO3ProImageToVideo(_Options, models.KlingVideoO3ProImageToVideo): ...
+kling_video_o3_pro_image_to_video = _task(_KlingVideoO3ProImageToVideo)
+"""Makes a video with kling-video-o3-pro-image-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
+Endpoint: kling-video-o3-pro/image-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO3ProReferenceToVideo(_Options, models.KlingVideoO3ProReferenceToVideo): ...
+kling_video_o3_pro_reference_to_video = _task(_KlingVideoO3ProReferenceToVideo)
+"""Makes a video with kling-video-o3-pro/reference-to-video. Price: 0.72 to 0.90 CNY per second (listed
+2026-05-07). Endpoint: kling-video-o3-pro/reference-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    video_url: At most 10 s; MP4; up to 50 MB.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO3ProTextToVideo(_Options, models.KlingVideoO3ProTextToVideo): ...
+kling_video_o3_pro_text_to_video = _task(_KlingVideoO3ProTextToVideo)
+"""Makes a video with kling-video-o3-pro-text-to-video. Price: 0.69 to 0.87 CNY per second (listed 2026-05-07).
+Endpoint: kling-video-o3-pro/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO3ProVideoEdit(_Options, models.KlingVideoO3ProVideoEdit): ...
+kling_video_o3_pro_video_edit = _task(_KlingVideoO3ProVideoEdit)
+"""Makes a video with kling-video-o3-pro/video-edit. Price: 1.08 CNY per second (listed 2026-09-13). Endpoint:
+kling-video-o3-pro/video-edit.
+
+Args:
+    prompt: Up to 2500 characters.
+    video_url: At most 10 s; MP4; up to 50 MB.
+    image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
+    element_list: List of element objects made with kling-elements.
+"""
+
+class _KlingVideoO3StdImageToVideo(_Options, models.KlingVideoO3StdImageToVideo): ...
+kling_video_o3_std_image_to_video = _task(_KlingVideoO3StdImageToVideo)
+"""Makes a video with kling-video-o3-std-image-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
+Endpoint: kling-video-o3-std/image-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+"""
+
+class _KlingVideoO3StdReferenceToVideo(_Options, models.KlingVideoO3StdReferenceToVideo): ...
+kling_video_o3_std_reference_to_video = _task(_KlingVideoO3StdReferenceToVideo)
+"""Makes a video with kling-video-o3-std/reference-to-video. Price: 0.54 to 0.72 CNY per second (listed
+2026-05-07). Endpoint: kling-video-o3-std/reference-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    video_url: At most 10 s; MP4; up to 50 MB.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+"""
+
+class _KlingVideoO3StdTextToVideo(_Options, models.KlingVideoO3StdTextToVideo): ...
+kling_video_o3_std_text_to_video = _task(_KlingVideoO3StdTextToVideo)
+"""Makes a video with kling-video-o3-std-text-to-video. Price: 0.52 to 0.69 CNY per second (listed 2026-05-07).
+Endpoint: kling-video-o3-std/text-to-video.
+
+Args:
+    prompt: Up to 2500 characters.
+    duration: 3 to 15.
+    multi_prompt: List of shot objects; used when multiShot is true.
+"""
+
+class _KlingVideoO3StdVideoEdit(_Options, models.KlingVideoO3StdVideoEdit): ...
+kling_video_o3_std_video_edit = _task(_KlingVideoO3StdVideoEdit)
+"""Makes a video with kling-video-o3-std/video-edit. Price: 0.81 CNY per second (listed 2026-09-13). Endpoint:
+kling-video-o3-std/video-edit.
+
+Args:
+    prompt: Up to 2500 characters.
+    video_url: At most 10 s; MP4; up to 50 MB.
+    image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
+"""
+
+class _Ltx219bTextToVideoLora(_Options, models.Ltx219bTextToVideoLora): ...
+ltx_2_19b_text_to_video_lora = _task(_Ltx219bTextToVideoLora)
+"""Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint:
+rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+"""
+
+class _Ltx23ImageToVideo(_Options, models.Ltx23ImageToVideo): ...
+ltx_2_3_image_to_video = _task(_Ltx23ImageToVideo)
+"""Makes a video with ltx-2.3/image-to-video. Its price is not published. Endpoint:
+rhart-video/ltx-2.3/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+    resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
+    aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
+    duration: 5 to 20.
+"""
+
+class _Ltx23ImageToVideoLora(_Options, models.Ltx23ImageToVideoLora): ...
+ltx_2_3_image_to_video_lora = _task(_Ltx23ImageToVideoLora)
+"""Makes a video with ltx-2.3/image-to-video-lora. Its price is not published. Endpoint:
+rhart-video/ltx-2.3/image-to-video-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    image_url: Up to 10 MB.
+    resolution: Unsure: a client sends an index such as 1; pass one with unchecked.
+    aspect_ratio: Unsure: a client sends an index such as 2; pass one with unchecked.
+    duration: 5 to 15.
+    lora1: LoRA file name known to RunningHub.
+    lora1_strength_model: In steps of 0.01; -100 to 100.
+    lora2: LoRA file name known to RunningHub.
+    lora2_strength_model: In steps of 0.01; -100 to 100.
+    lora3: LoRA file name known to RunningHub.
+    lora3_strength_model: In steps of 0.01; -100 to 100.
+"""
+
+class _Ltx23TextToVideo(_Options, models.Ltx23TextToVideo): ...
+ltx_2_3_text_to_video = _task(_Ltx23TextToVideo)
+"""Makes a video with ltx-2.3/text-to-video. Its price is not published. Endpoint:
+rhart-video/ltx-2.3/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    duration: 5 to 15.
+"""
+
+class _Ltx23TextToVideoLora(_Options, models.Ltx23TextToVideoLora): ...
+ltx_2_3_text_to_video_lora = _task(_Ltx23TextToVideoLora)
+"""Makes a video with ltx-2.3/text-to-video-lora. Its price is not published. Endpoint:
+rhart-video/ltx-2.3/text-to-video-lora. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    duration: 5 to 15.
+    lora1: LoRA file name known to RunningHub.
+    lora1_strength_model: In steps of 0.01; -100 to 100.
+    lora2: LoRA file name known to RunningHub.
+    lora2_strength_model: In steps of 0.01; -100 to 100.
+    lora3: LoRA file name known to RunningHub.
+    lora3_strength_model: In steps of 0.01; -100 to 100.
+"""
+
+class _LumaUni1ImageEdit(_Options, models.LumaUni1ImageEdit): ...
+luma_uni_1_image_edit = _task(_LumaUni1ImageEdit)
+"""Makes an image with Luma uni-1 Image Edit. Price: 0.38 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    prompt: Up to 6000 characters.
+"""
+
+class _LumaUni1ImageToImage(_Options, models.LumaUni1ImageToImage): ...
+luma_uni_1_image_to_image = _task(_LumaUni1ImageToImage)
+"""Makes an image with Luma uni-1 Image to Image. Price: 0.59 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 6000 characters.
+    image_url: Up to 50 MB.
+    image_ref: One or a list of up to 8; up to 50 MB each.
+"""
+
+class _LumaUni1MaxImageEdit(_Options, models.LumaUni1MaxImageEdit): ...
+luma_uni_1_max_image_edit = _task(_LumaUni1MaxImageEdit)
+"""Makes an image with Luma uni-1-max Image Edit. Price: 0.90 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    prompt: Up to 6000 characters.
+"""
+
+class _LumaUni1MaxImageToImage(_Options, models.LumaUni1MaxImageToImage): ...
+luma_uni_1_max_image_to_image = _task(_LumaUni1MaxImageToImage)
+"""Makes an image with Luma uni-1-max Image to Image. Price: 1.11 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 6000 characters.
+    image_url: Up to 50 MB.
+    image_ref: One or a list of up to 8; up to 50 MB each.
+"""
+
+class _LumaUni1MaxTextToImage(_Options, models.LumaUni1MaxTextToImage): ...
+luma_uni_1_max_text_to_image = _task(_LumaUni1MaxTextToImage)
+"""Makes an image with Luma uni-1-max Text to Image. Price: 0.88 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 6000 characters.
+"""
+
+class _LumaUni1TextToImage(_Options, models.LumaUni1TextToImage): ...
+luma_uni_1_text_to_image = _task(_LumaUni1TextToImage)
+"""Makes an image with Luma uni-1 Text to Image. Price: 0.35 CNY per call (listed 2026-09-13). Endpoint:
+luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 6000 characters.
+"""
+
+class _Marble10ImageToWorld(_Options, models.Marble10ImageToWorld): ...
+marble_1_0_image_to_world = _task(_Marble10ImageToWorld)
+"""Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
+marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Image URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble10MultiImageToWorld(_Options, models.Marble10MultiImageToWorld): ...
+marble_1_0_multi_image_to_world = _task(_Marble10MultiImageToWorld)
+"""Makes an image with marble-1.0/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble10TextToWorld(_Options, models.Marble10TextToWorld): ...
+marble_1_0_text_to_world = _task(_Marble10TextToWorld)
+"""Answers with text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble10VideoToWorld(_Options, models.Marble10VideoToWorld): ...
+marble_1_0_video_to_world = _task(_Marble10VideoToWorld)
+"""Makes a video with marble-1.0/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: Video URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11ImageToWorld(_Options, models.Marble11ImageToWorld): ...
+marble_1_1_image_to_world = _task(_Marble11ImageToWorld)
+"""Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
+marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Image URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11MultiImageToWorld(_Options, models.Marble11MultiImageToWorld): ...
+marble_1_1_multi_image_to_world = _task(_Marble11MultiImageToWorld)
+"""Makes an image with marble-1.1/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11PlusImageToWorld(_Options, models.Marble11PlusImageToWorld): ...
+marble_1_1_plus_image_to_world = _task(_Marble11PlusImageToWorld)
+"""Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
+Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: Image URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11PlusMultiImageToWorld(_Options, models.Marble11PlusMultiImageToWorld): ...
+marble_1_1_plus_multi_image_to_world = _task(_Marble11PlusMultiImageToWorld)
+"""Makes an image with marble-1.1-plus/multi-image-to-world. Price: 20.83 CNY per call (listed 2026-09-13).
+Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need
+a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a
+warning.
+
+Args:
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11PlusTextToWorld(_Options, models.Marble11PlusTextToWorld): ...
+marble_1_1_plus_text_to_world = _task(_Marble11PlusTextToWorld)
+"""Answers with text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11PlusVideoToWorld(_Options, models.Marble11PlusVideoToWorld): ...
+marble_1_1_plus_video_to_world = _task(_Marble11PlusVideoToWorld)
+"""Makes a video with marble-1.1-plus/video-to-world. Price: 20.83 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: Video URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11TextToWorld(_Options, models.Marble11TextToWorld): ...
+marble_1_1_text_to_world = _task(_Marble11TextToWorld)
+"""Answers with text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _Marble11VideoToWorld(_Options, models.Marble11VideoToWorld): ...
+marble_1_1_video_to_world = _task(_Marble11VideoToWorld)
+"""Makes a video with marble-1.1/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: Video URL or World Labs media asset id; up to 2048 characters.
+    text_prompt: Up to 4000 characters.
+    display_name: Up to 64 characters.
+    seed: 0 to 4294967295.
+    tags: Comma-separated, up to 10, 64 characters each; up to 700 characters.
+    permission_allowed_readers: Comma-separated user ids or addresses; up to 4000 characters.
+    permission_allowed_writers: Comma-separated user ids or addresses; up to 4000 characters.
+"""
+
+class _MarbleUploadMediaAsset(_Options, models.MarbleUploadMediaAsset): ...
+marble_upload_media_asset = _task(_MarbleUploadMediaAsset)
+"""Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows
+9999, taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    file_name: Up to 64 characters.
+    extension: Up to 16 characters.
+    image_url: JPG, PNG, JPEG; up to 100 MB.
+    video_url: MP4; up to 100 MB.
+"""
+
+class _Meshy6ImageTo3d(_Options, models.Meshy6ImageTo3d): ...
+meshy6_image_to_3d = _task(_Meshy6ImageTo3d)
+"""Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
+meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, JPEG, PNG; up to 10 MB.
+    target_polycount: 100 to 300000.
+    texture_prompt: Up to 2000 characters.
+    texture_image_url: JPG, JPEG, PNG; up to 10 MB.
+"""
+
+class _Meshy6TextTo3d(_Options, models.Meshy6TextTo3d): ...
+meshy6_text_to_3d = _task(_Meshy6TextTo3d)
+"""Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
+meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 600 characters.
+    target_polycount: 100 to 300000.
+    texture_prompt: Full mode only; up to 2000 characters.
+    texture_image_url: Full mode only; JPG, JPEG, PNG; up to 10 MB.
+"""
+
+class _MidjourneyImageToVideo(_Options, models.MidjourneyImageToVideo): ...
+midjourney_image_to_video = _task(_MidjourneyImageToVideo)
+"""Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call (listed 2026-05-07). Endpoint:
+youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    first_image_url: JPG, PNG, WEBP; up to 20 MB.
+    last_image_url: JPG, PNG, WEBP; up to 20 MB.
+    loop: True makes the last frame equal the first.
+"""
+
+class _MidjourneyTextToImageNiji6(_Options, models.MidjourneyTextToImageNiji6): ...
+midjourney_text_to_image_niji6 = _task(_MidjourneyTextToImageNiji6)
+"""Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    weird: 0 to 3000.
+    image_url: JPG, PNG, WEBP; up to 20 MB.
+    iw: 0 to 3.
+    cref: JPG, PNG, WEBP; up to 20 MB.
+    cw: Only with cref; 0 to 100.
+    sref: JPG, PNG, WEBP; up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 1 to 4.
+    stop: 10 to 100.
+"""
+
+class _MidjourneyTextToImageNiji7(_Options, models.MidjourneyTextToImageNiji7): ...
+midjourney_text_to_image_niji7 = _task(_MidjourneyTextToImageNiji7)
+"""Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    weird: 0 to 3000.
+    image_url: JPG, PNG, WEBP; up to 20 MB.
+    iw: 0 to 2.
+    sref: JPG, PNG, WEBP; up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 1 to 4.
+"""
+
+class _MidjourneyTextToImageV6(_Options, models.MidjourneyTextToImageV6): ...
+midjourney_text_to_image_v6 = _task(_MidjourneyTextToImageV6)
+"""Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    weird: 0 to 3000.
+    image_url: JPG, PNG, WEBP; up to 20 MB.
+    iw: 0 to 3.
+    cref: JPG, PNG, WEBP; up to 20 MB.
+    cw: Only with cref; 0 to 100.
+    sref: JPG, PNG, WEBP; up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 1 to 4.
+    stop: 10 to 100.
+"""
+
+class _MidjourneyTextToImageV61(_Options, models.MidjourneyTextToImageV61): ...
+midjourney_text_to_image_v61 = _task(_MidjourneyTextToImageV61)
+"""Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    negative_prompt: Up to 2000 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    weird: 0 to 3000.
+    image_url: JPG, PNG, WEBP; up to 20 MB.
+    iw: 0 to 3.
+    cref: JPG, PNG, WEBP; up to 20 MB.
+    cw: Only with cref; 0 to 100.
+    sref: JPG, PNG, WEBP; up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 1 to 4.
+    stop: 10 to 100.
+"""
+
+class _MidjourneyTextToImageV7(_Options, models.MidjourneyTextToImageV7): ...
+midjourney_text_to_image_v7 = _task(_MidjourneyTextToImageV7)
+"""Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
+youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    negative_prompt: Up to 2000 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    weird: 0 to 3000.
+    image_url: JPG, PNG, WEBP; up to 20 MB.
+    iw: 0 to 3.
+    sref: JPG, PNG, WEBP; up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 1 to 6.
+    oref: JPG, PNG; up to 20 MB.
+    ow: Only with oref; 1 to 1000.
+"""
+
+class _MidjourneyTextToImageV81(_Options, models.MidjourneyTextToImageV81): ...
+midjourney_text_to_image_v8_1 = _task(_MidjourneyTextToImageV81)
+"""Makes an image with midjourney-text-to-image-v8.1. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
+Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    image_url: Up to 20 MB.
+    iw: 0 to 3.
+    sref: Up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 6 to 6.
+"""
+
+class _MidjourneyTextToImageV82Preview(_Options, models.MidjourneyTextToImageV82Preview): ...
+midjourney_text_to_image_v8_2_preview = _task(_MidjourneyTextToImageV82Preview)
+"""Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed
+2026-09-13). Endpoint: youchuan/text-to-image-v82. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 8192 characters.
+    chaos: 0 to 100.
+    stylize: 0 to 1000.
+    image_url: Up to 20 MB.
+    iw: 0 to 3.
+    sref: Up to 20 MB.
+    sw: Only with sref; 0 to 1000.
+    sv: 6 to 6.
+"""
+
+class _MiniMaxH3ContextIRI2va(_Options, models.MiniMaxH3ContextIRI2va): ...
+minimax_h3_context_ir_i2va = _task(_MiniMaxH3ContextIRI2va)
+"""Answers with text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
+minimax/hailuo-h3/context-ir-image.
+
+Args:
+    prompt: Up to 7000 characters.
+    first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    duration: Length of the video planned.
+"""
+
+class _MiniMaxH3ContextIRR2va(_Options, models.MiniMaxH3ContextIRR2va): ...
+minimax_h3_context_ir_r2va = _task(_MiniMaxH3ContextIRR2va)
+"""Answers with text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
+minimax/hailuo-h3/context-ir-multimodal.
+
+Args:
+    prompt: Up to 7000 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    duration: Length of the video planned.
+"""
+
+class _MiniMaxH3ContextIRT2va(_Options, models.MiniMaxH3ContextIRT2va): ...
+minimax_h3_context_ir_t2va = _task(_MiniMaxH3ContextIRT2va)
+"""Answers with text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
+minimax/hailuo-h3/context-ir-text.
+
+Args:
+    prompt: Up to 7000 characters.
+    duration: Length of the video planned.
+"""
+
+class _MiniMaxH3ImageToVideoFirstLastFrame(_Options, models.MiniMaxH3ImageToVideoFirstLastFrame): ...
+minimax_h3_image_to_video_first_last_frame = _task(_MiniMaxH3ImageToVideoFirstLastFrame)
+"""Makes a video with MiniMax-H3 Image-to-Video (first/last frame). Price: 0.48 to 0.77 CNY per second (listed
+2026-09-21). Endpoint: minimax/hailuo-h3/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 30 MB.
+    last_frame_url: Up to 30 MB.
+"""
+
+class _MiniMaxH3ImageToVideoRegeneration768P2K(_Options, models.MiniMaxH3ImageToVideoRegeneration768P2K): ...
+minimax_h3_image_to_video_regeneration_768p_2k = _task(_MiniMaxH3ImageToVideoRegeneration768P2K)
+"""Makes a video with MiniMax-H3 Image-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
+2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-image-to-video.
+
+Args:
+    prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+    first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+"""
+
+class _MiniMaxH3MaxImageToVideoFirstLastFrame(_Options, models.MiniMaxH3MaxImageToVideoFirstLastFrame): ...
+minimax_h3_max_image_to_video_first_last_frame = _task(_MiniMaxH3MaxImageToVideoFirstLastFrame)
+"""Makes a video with MiniMax-H3-Max Image-to-Video (first/last frame). Price: 0.41 to 0.63 CNY per second
+(listed 2026-09-21). Endpoint: minimax/hailuo-h3-max/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: One of first and last frame is needed; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+"""
+
+class _MiniMaxH3MaxTextToVideo(_Options, models.MiniMaxH3MaxTextToVideo): ...
+minimax_h3_max_text_to_video = _task(_MiniMaxH3MaxTextToVideo)
+"""Makes a video with MiniMax-H3-Max Text-to-Video. Price: 0.41 to 0.63 CNY per second (listed 2026-09-21).
+Endpoint: minimax/hailuo-h3-max/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+"""
+
+class _MinimaxH3MaxTurboImageToVideo(_Options, models.MinimaxH3MaxTurboImageToVideo): ...
+minimax_h3_max_turbo_image_to_video = _task(_MinimaxH3MaxTurboImageToVideo)
+"""Makes a video with minimax-h3-max-turbo/image-to-video. Price: 0.22 to 0.34 CNY per second (listed
+2026-09-21). Endpoint: minimax/h3-max-turbo/image-to-video.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+"""
+
+class _MinimaxH3MaxTurboTextToVideo(_Options, models.MinimaxH3MaxTurboTextToVideo): ...
+minimax_h3_max_turbo_text_to_video = _task(_MinimaxH3MaxTurboTextToVideo)
+"""Makes a video with minimax-h3-max-turbo/text-to-video. Price: 0.22 to 0.34 CNY per second (listed 2026-09-21).
+Endpoint: minimax/h3-max-turbo/text-to-video.
+
+Args:
+    prompt: Up to 2048 characters.
+"""
+
+class _MiniMaxH3MultimodalReferenceToVideo(_Options, models.MiniMaxH3MultimodalReferenceToVideo): ...
+minimax_h3_multimodal_reference_to_video = _task(_MiniMaxH3MultimodalReferenceToVideo)
+"""Makes a video with MiniMax-H3 Multimodal Reference-to-Video. Price: 0.48 to 0.77 CNY per second (listed
+2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.2 each. Endpoint:
+minimax/hailuo-h3/multimodal-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 9; up to 30 MB each.
+    video_urls: One or a list of up to 3; up to 50 MB each.
+    audio_urls: One or a list of up to 3; up to 15 MB each.
+"""
+
+class _MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K(_Options, models.MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K): ...
+minimax_h3_multimodal_reference_to_video_regeneration_768p_2k = _task(_MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K)
+"""Makes a video with MiniMax-H3 Multimodal Reference-to-Video Regeneration (768P->2K). Price: 0.30 CNY per
+second (listed 2026-09-21). An input video is billed by its seconds too; images beyond five cost 0.15 each.
+Endpoint: minimax/hailuo-h3/regeneration-multimodal-to-video.
+
+Args:
+    prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+"""
+
+class _MiniMaxH3TextToVideo(_Options, models.MiniMaxH3TextToVideo): ...
+minimax_h3_text_to_video = _task(_MiniMaxH3TextToVideo)
+"""Makes a video with MiniMax-H3 Text-to-Video. Price: 0.48 to 0.77 CNY per second (listed 2026-09-21). Endpoint:
+minimax/hailuo-h3/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+"""
+
+class _MiniMaxH3TextToVideoRegeneration768P2K(_Options, models.MiniMaxH3TextToVideoRegeneration768P2K): ...
+minimax_h3_text_to_video_regeneration_768p_2k = _task(_MiniMaxH3TextToVideoRegeneration768P2K)
+"""Makes a video with MiniMax-H3 Text-to-Video Regeneration (768P->2K). Price: 0.30 CNY per second (listed
+2026-09-21). Endpoint: minimax/hailuo-h3/regeneration-text-to-video.
+
+Args:
+    prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
+    base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
+"""
+
+class _MinimaxMusic25(_Options, models.MinimaxMusic25): ...
+minimax_music_2_5 = _task(_MinimaxMusic25)
+"""Makes audio with minimax/music-2.5. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/music-2.5.
+"""
+
+class _MinimaxMusic26(_Options, models.MinimaxMusic26): ...
+minimax_music_2_6 = _task(_MinimaxMusic26)
+"""Makes audio with minimax/music-2.6. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint: minimax/music-2.6.
+
+Args:
+    prompt: Up to 2000 characters.
+    lyrics: Up to 3500 characters.
+"""
+
+class _MinimaxMusic26TextToInstrumental(_Options, models.MinimaxMusic26TextToInstrumental): ...
+minimax_music_2_6_text_to_instrumental = _task(_MinimaxMusic26TextToInstrumental)
+"""Makes audio with minimax/music-2.6/text-to-instrumental. Its price is not published. Endpoint:
+minimax/music-2.6/text-to-instrumental. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _MinimaxMusic26TextToMusic(_Options, models.MinimaxMusic26TextToMusic): ...
+minimax_music_2_6_text_to_music = _task(_MinimaxMusic26TextToMusic)
+"""Makes audio with minimax/music-2.6/text-to-music. Its price is not published. Endpoint:
+minimax/music-2.6/text-to-music. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 2000 characters.
+    lyrics: Up to 3500 characters.
+"""
+
+class _MinimaxMusicCover(_Options, models.MinimaxMusicCover): ...
+minimax_music_cover = _task(_MinimaxMusicCover)
+"""Makes audio with minimax/music-cover. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+minimax/music-cover.
+
+Args:
+    prompt: Up to 2000 characters.
+    audio_url: Up to 50 MB.
+    lyrics: Up to 1000 characters.
+"""
+
+class _MinimaxMusicCoverPreprocess(_Options, models.MinimaxMusicCoverPreprocess): ...
+minimax_music_cover_preprocess = _task(_MinimaxMusicCoverPreprocess)
+"""Makes audio with minimax/music-cover-preprocess. Price: 0.80 CNY per call (listed 2026-09-13). Endpoint:
+minimax/music-cover-preprocess.
+
+Args:
+    audio_url: Up to 50 MB.
+"""
+
+class _MinimaxSpeech02Hd(_Options, models.MinimaxSpeech02Hd): ...
+minimax_speech_02_hd = _task(_MinimaxSpeech02Hd)
+"""Makes audio with minimax/speech-02-hd. Price: 0.31 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-02-hd.
+
+Args:
+    pronunciation_dict: One or a list of up to 20.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxSpeech02Turbo(_Options, models.MinimaxSpeech02Turbo): ...
+minimax_speech_02_turbo = _task(_MinimaxSpeech02Turbo)
+"""Makes audio with minimax/speech-02-turbo. Price: 0.19 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-02-turbo.
+
+Args:
+    pronunciation_dict: One or a list of up to 20.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxSpeech26Hd(_Options, models.MinimaxSpeech26Hd): ...
+minimax_speech_2_6_hd = _task(_MinimaxSpeech26Hd)
+"""Makes audio with minimax/speech-2.6-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-2.6-hd.
+
+Args:
+    pronunciation_dict: One or a list of up to 20.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxSpeech26Turbo(_Options, models.MinimaxSpeech26Turbo): ...
+minimax_speech_2_6_turbo = _task(_MinimaxSpeech26Turbo)
+"""Makes audio with minimax/speech-2.6-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-2.6-turbo.
+
+Args:
+    pronunciation_dict: One or a list of up to 20.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxSpeech28Hd(_Options, models.MinimaxSpeech28Hd): ...
+minimax_speech_2_8_hd = _task(_MinimaxSpeech28Hd)
+"""Makes audio with minimax/speech-2.8-hd. Price: 0.62 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-2.8-hd.
+
+Args:
+    pronunciation_dict: One or a list of up to 1.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxSpeech28Turbo(_Options, models.MinimaxSpeech28Turbo): ...
+minimax_speech_2_8_turbo = _task(_MinimaxSpeech28Turbo)
+"""Makes audio with minimax/speech-2.8-turbo. Price: 0.37 CNY per 1000 characters (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/speech-2.8-turbo.
+
+Args:
+    pronunciation_dict: One or a list of up to 20.
+    voice_id: System voice name or a cloned voice id.
+    speed: In steps of 0.01; 0.5 to 2.
+    volume: In steps of 0.01; 0.1 to 10.
+    pitch: -12 to 12.
+"""
+
+class _MinimaxVoiceClone(_Options, models.MinimaxVoiceClone): ...
+minimax_voice_clone = _task(_MinimaxVoiceClone)
+"""Makes audio with minimax/voice-clone. Price: 3.12 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/text-to-audio/voice-clone.
+
+Args:
+    audio: MP3, WAV; up to 10 MB.
+    custom_voice_id: 8+ characters, letter first, letters and digits, unique per account.
+    accuracy: In steps of 0.1; 0 to 1.
+"""
+
+class _MinimaxVoiceDesign(_Options, models.MinimaxVoiceDesign): ...
+minimax_voice_design = _task(_MinimaxVoiceDesign)
+"""Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint:
+minimax/voice-design. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    preview_text: Up to 500 characters.
+    voice_id: Omit to have one generated.
+"""
+
+class _MurekaAiDescribeSong(_Options, models.MurekaAiDescribeSong): ...
+mureka_ai_describe_song = _task(_MurekaAiDescribeSong)
+"""Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    url: Up to 10 MB.
+"""
+
+class _MurekaAiExtendLyrics(_Options, models.MurekaAiExtendLyrics): ...
+mureka_ai_extend_lyrics = _task(_MurekaAiExtendLyrics)
+"""Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    lyrics: Up to 3000 characters.
+"""
+
+class _MurekaAiFilesUpload(_Options, models.MurekaAiFilesUpload): ...
+mureka_ai_files_upload = _task(_MurekaAiFilesUpload)
+"""Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0,
+taken as a placeholder. Endpoint: mureka-ai/files-upload.
+
+Args:
+    file_url: Up to 10 MB.
+"""
+
+class _MurekaAiGenerateLyrics(_Options, models.MurekaAiGenerateLyrics): ...
+mureka_ai_generate_lyrics = _task(_MurekaAiGenerateLyrics)
+"""Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/generate-lyrics.
+
+Args:
+    prompt: Up to 1024 characters.
+"""
+
+class _MurekaAiRecognizeSong(_Options, models.MurekaAiRecognizeSong): ...
+mureka_ai_recognize_song = _task(_MurekaAiRecognizeSong)
+"""Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    upload_audio_id: Up to 64 characters.
+"""
+
+class _MurekaAiStemSong(_Options, models.MurekaAiStemSong): ...
+mureka_ai_stem_song = _task(_MurekaAiStemSong)
+"""Makes audio with mureka-ai/stem-song. Its price is not published. Depends on parameters; the rules were not
+recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    url: Up to 10 MB.
+"""
+
+class _MurekaAiVocalClone(_Options, models.MurekaAiVocalClone): ...
+mureka_ai_vocal_clone = _task(_MurekaAiVocalClone)
+"""Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/vocal-clone.
+
+Args:
+    file_url: Up to 10 MB.
+"""
+
+class _MurekaO2GenerateSong(_Options, models.MurekaO2GenerateSong): ...
+mureka_o2_generate_song = _task(_MurekaO2GenerateSong)
+"""Makes audio with mureka-o2/generate-song. Its price is not published. Depends on parameters; the rules were
+not recorded. Endpoint: mureka-ai/mureka-o2/generate-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    reference_id: Up to 64 characters.
+"""
+
+class _MurekaO2InstrumentalGenerate(_Options, models.MurekaO2InstrumentalGenerate): ...
+mureka_o2_instrumental_generate = _task(_MurekaO2InstrumentalGenerate)
+"""Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint:
+mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    instrumental_id: Up to 64 characters.
+"""
+
+class _MurekaV76ExtendSong(_Options, models.MurekaV76ExtendSong): ...
+mureka_v7_6_extend_song = _task(_MurekaV76ExtendSong)
+"""Makes audio with mureka-v7.6/extend-song. Price: 0.245 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/mureka-v7.6/extend-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    extend_at: 8000 to 420000.
+    file_url: Up to 10 MB.
+"""
+
+class _MurekaV76GenerateBgm(_Options, models.MurekaV76GenerateBgm): ...
+mureka_v7_6_generate_bgm = _task(_MurekaV76GenerateBgm)
+"""Makes audio with mureka-v7.6/generate-bgm. Its price is not published. Depends on parameters; the rules were
+not recorded. Endpoint: mureka-ai/mureka-v7.6/generate-bgm.
+
+Args:
+    prompt: Up to 1024 characters.
+    instrumental_id: Up to 64 characters.
+    n: 1 to 3.
+"""
+
+class _MurekaV76GenerateSong(_Options, models.MurekaV76GenerateSong): ...
+mureka_v7_6_generate_song = _task(_MurekaV76GenerateSong)
+"""Makes audio with mureka-v7.6/generate-song. Its price is not published. Depends on parameters; the rules were
+not recorded. Endpoint: mureka-ai/mureka-v7.6/generate-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    reference_id: Up to 64 characters.
+    vocal_id: Up to 64 characters.
+    melody_id: Up to 64 characters.
+"""
+
+class _MurekaV8ExtendSong(_Options, models.MurekaV8ExtendSong): ...
+mureka_v8_extend_song = _task(_MurekaV8ExtendSong)
+"""Makes audio with mureka-v8/extend-song. Price: 0.63 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/mureka-v8/extend-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    file_url: Up to 10 MB.
+    extend_at: 8000 to 420000.
+"""
+
+class _MurekaV8GenerateBgm(_Options, models.MurekaV8GenerateBgm): ...
+mureka_v8_generate_bgm = _task(_MurekaV8GenerateBgm)
+"""Makes audio with mureka-v8/generate-bgm. Its price is not published. Depends on parameters; the rules were not
+recorded. Endpoint: mureka-ai/mureka-v8/generate-bgm.
+
+Args:
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    instrumental_id: Up to 64 characters.
+"""
+
+class _MurekaV8GenerateSong(_Options, models.MurekaV8GenerateSong): ...
+mureka_v8_generate_song = _task(_MurekaV8GenerateSong)
+"""Makes audio with mureka-v8/generate-song. Its price is not published. Depends on parameters; the rules were
+not recorded. Endpoint: mureka-ai/mureka-v8/generate-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    reference_id: Up to 64 characters.
+    vocal_id: Up to 64 characters.
+    melody_id: Up to 64 characters.
+"""
+
+class _MurekaV9GenerateBgm(_Options, models.MurekaV9GenerateBgm): ...
+mureka_v9_generate_bgm = _task(_MurekaV9GenerateBgm)
+"""Makes audio with mureka-v9/generate-bgm. Its price is not published. Depends on parameters; the rules were not
+recorded. Endpoint: mureka-ai/mureka-v9/generate-bgm.
+
+Args:
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    instrumental_id: Up to 64 characters.
+"""
+
+class _MurekaV9GenerateSong(_Options, models.MurekaV9GenerateSong): ...
+mureka_v9_generate_song = _task(_MurekaV9GenerateSong)
+"""Makes audio with mureka-v9/generate-song. Its price is not published. Depends on parameters; the rules were
+not recorded. Endpoint: mureka-ai/mureka-v9/generate-song.
+
+Args:
+    lyrics: Up to 3000 characters.
+    prompt: Up to 1024 characters.
+    n: 1 to 3.
+    reference_id: Up to 64 characters.
+    vocal_id: Up to 64 characters.
+    melody_id: Up to 64 characters.
+"""
+
+class _NanoBanana2Gemini31flashImageToImageChannelLowPrice(_Options, models.NanoBanana2Gemini31flashImageToImageChannelLowPrice): ...
+nano_banana2_gemini31flash_image_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashImageToImageChannelLowPrice)
+"""Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
+call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The public pages of runninghub.cn
+do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBanana2Gemini31flashImageToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashImageToImageOfficialStable): ...
+nano_banana2_gemini31flash_image_to_image_official_stable = _task(_NanoBanana2Gemini31flashImageToImageOfficialStable)
+"""Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per
+call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 14; JPG, PNG; up to 10 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(_Options, models.NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice): ...
+nano_banana2_gemini31flash_lite_image_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice)
+"""Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price. Price: 0.07 CNY per call
+(listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The public pages of runninghub.cn
+do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; up to 30 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBanana2Gemini31flashLiteImageToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashLiteImageToImageOfficialStable): ...
+nano_banana2_gemini31flash_lite_image_to_image_official_stable = _task(_NanoBanana2Gemini31flashLiteImageToImageOfficialStable)
+"""Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable. Price: 0.22 CNY per call
+(listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 4; up to 10 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(_Options, models.NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice): ...
+nano_banana2_gemini31flash_lite_text_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice)
+"""Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price. Price: 0.07 CNY per call
+(listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The public pages of runninghub.cn
+do not list it; it may need a key from runninghub.ai.
+"""
+
+class _NanoBanana2Gemini31flashLiteTextToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashLiteTextToImageOfficialStable): ...
+nano_banana2_gemini31flash_lite_text_to_image_official_stable = _task(_NanoBanana2Gemini31flashLiteTextToImageOfficialStable)
+"""Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable. Price: 0.22 CNY per call
+(listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBanana2Gemini31flashTextToImageChannelLowPrice(_Options, models.NanoBanana2Gemini31flashTextToImageChannelLowPrice): ...
+nano_banana2_gemini31flash_text_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashTextToImageChannelLowPrice)
+"""Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
+call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The public pages of runninghub.cn
+do not list it; it may need a key from runninghub.ai.
+"""
+
+class _NanoBanana2Gemini31flashTextToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashTextToImageOfficialStable): ...
+nano_banana2_gemini31flash_text_to_image_official_stable = _task(_NanoBanana2Gemini31flashTextToImageOfficialStable)
+"""Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
+(listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaEditChannelLowPrice(_Options, models.NanoBananaEditChannelLowPrice): ...
+nano_banana_edit_channel_low_price = _task(_NanoBananaEditChannelLowPrice)
+"""Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+"""
+
+class _NanoBananaEditOfficialStable(_Options, models.NanoBananaEditOfficialStable): ...
+nano_banana_edit_official_stable = _task(_NanoBananaEditOfficialStable)
+"""Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call (listed 2026-09-13). Endpoint:
+rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+"""
+
+class _NanoBananaProEditChannelLowPrice(_Options, models.NanoBananaProEditChannelLowPrice): ...
+nano_banana_pro_edit_channel_low_price = _task(_NanoBananaProEditChannelLowPrice)
+"""Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    prompt: Up to 20000 characters.
+    aspect_ratio: Omit to follow the input image.
+"""
+
+class _NanoBananaProEditOfficialStable(_Options, models.NanoBananaProEditOfficialStable): ...
+nano_banana_pro_edit_official_stable = _task(_NanoBananaProEditOfficialStable)
+"""Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-n-pro-official/edit. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaProEditUltraOfficialStable(_Options, models.NanoBananaProEditUltraOfficialStable): ...
+nano_banana_pro_edit_ultra_official_stable = _task(_NanoBananaProEditUltraOfficialStable)
+"""Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaProTextToImageChannelLowPrice(_Options, models.NanoBananaProTextToImageChannelLowPrice): ...
+nano_banana_pro_text_to_image_channel_low_price = _task(_NanoBananaProTextToImageChannelLowPrice)
+"""Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaProTextToImageOfficialStable(_Options, models.NanoBananaProTextToImageOfficialStable): ...
+nano_banana_pro_text_to_image_official_stable = _task(_NanoBananaProTextToImageOfficialStable)
+"""Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call (listed
+2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaProTextToImageUltraOfficialStable(_Options, models.NanoBananaProTextToImageUltraOfficialStable): ...
+nano_banana_pro_text_to_image_ultra_official_stable = _task(_NanoBananaProTextToImageUltraOfficialStable)
+"""Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call
+(listed 2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaTextToImageChannelLowPrice(_Options, models.NanoBananaTextToImageChannelLowPrice): ...
+nano_banana_text_to_image_channel_low_price = _task(_NanoBananaTextToImageChannelLowPrice)
+"""Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _NanoBananaTextToImageOfficialStable(_Options, models.NanoBananaTextToImageOfficialStable): ...
+nano_banana_text_to_image_official_stable = _task(_NanoBananaTextToImageOfficialStable)
+"""Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may need
+a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _PixverseC1ImageToVideo(_Options, models.PixverseC1ImageToVideo): ...
+pixverse_c1_image_to_video = _task(_PixverseC1ImageToVideo)
+"""Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
+Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+"""
+
+class _PixverseC1ReferenceToVideo(_Options, models.PixverseC1ReferenceToVideo): ...
+pixverse_c1_reference_to_video = _task(_PixverseC1ReferenceToVideo)
+"""Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed
+2026-05-07). Endpoint: pixverse-c1/reference-to-video. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted
+with a warning.
+
+Args:
+    duration: 1 to 15.
+    seed: -1 to 2147483647.
+"""
+
+class _PixverseC1TextToVideo(_Options, models.PixverseC1TextToVideo): ...
+pixverse_c1_text_to_video = _task(_PixverseC1TextToVideo)
+"""Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
+Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+"""
+
+class _PixverseC1Transition(_Options, models.PixverseC1Transition): ...
+pixverse_c1_transition = _task(_PixverseC1Transition)
+"""Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second (listed 2026-05-07). Endpoint:
+pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
+    end_image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
+    duration: 1 to 15.
+"""
+
+class _PixverseV55Effects(_Options, models.PixverseV55Effects): ...
+pixverse_v5_5_effects = _task(_PixverseV55Effects)
+"""Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
+pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, JPEG, PNG; up to 10 MB.
+    duration: 10 s not available at 1080p.
+    negative_prompt: Up to 2048 characters.
+"""
+
+class _PixverseV55ImageToVideo(_Options, models.PixverseV55ImageToVideo): ...
+pixverse_v5_5_image_to_video = _task(_PixverseV55ImageToVideo)
+"""Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
+Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG; up to 10 MB.
+    negative_prompt: Up to 2048 characters.
+    generate_audio_switch: Strings true and false, not a JSON boolean.
+    generate_multi_clip_switch: Strings true and false, not a JSON boolean.
+"""
+
+class _PixverseV55TextToVideo(_Options, models.PixverseV55TextToVideo): ...
+pixverse_v5_5_text_to_video = _task(_PixverseV55TextToVideo)
+"""Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
+Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    negative_prompt: Up to 2048 characters.
+    duration: 10 s not available at 1080p.
+    generate_audio_switch: Strings true and false, not a JSON boolean.
+    generate_multi_clip_switch: Strings true and false, not a JSON boolean.
+"""
+
+class _PixverseV55Transition(_Options, models.PixverseV55Transition): ...
+pixverse_v5_5_transition = _task(_PixverseV55Transition)
+"""Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
+pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG; up to 20 MB.
+    end_image_url: JPG, JPEG, PNG; up to 20 MB.
+    negative_prompt: Up to 2048 characters.
+"""
+
+class _PixverseV56ImageToVideo(_Options, models.PixverseV56ImageToVideo): ...
+pixverse_v5_6_image_to_video = _task(_PixverseV56ImageToVideo)
+"""Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
+Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG; up to 10 MB.
+    duration: 10 s not available at 1080p.
+    generate_audio_switch: Strings true and false, not a JSON boolean.
+    negative_prompt: Up to 2048 characters.
+"""
+
+class _PixverseV56TextToVideo(_Options, models.PixverseV56TextToVideo): ...
+pixverse_v5_6_text_to_video = _task(_PixverseV56TextToVideo)
+"""Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
+Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 10 s not available at 1080p.
+    generate_audio_switch: Strings true and false, not a JSON boolean.
+    negative_prompt: Up to 2048 characters.
+"""
+
+class _PixverseV6Effects(_Options, models.PixverseV6Effects): ...
+pixverse_v6_effects = _task(_PixverseV6Effects)
+"""Makes a video with pixverse-v6/effects. Its price is not published. Endpoint: pixverse-v6/effects. The public
+pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 4; up to 10 MB each.
+    template_id: Up to 32 characters.
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+    seed: 0 to 2147483647.
+    negative_prompt: Up to 2048 characters.
+"""
+
+class _PixverseV6Extend(_Options, models.PixverseV6Extend): ...
+pixverse_v6_extend = _task(_PixverseV6Extend)
+"""Makes a video with pixverse-v6/extend. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
+pixverse-v6/extend.
+
+Args:
+    prompt: Up to 2048 characters.
+    video_url: MP4, MOV, WEBM; up to 100 MB.
+    duration: 1 to 15.
+    negative_prompt: Up to 2048 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _PixverseV6ImageToVideo(_Options, models.PixverseV6ImageToVideo): ...
+pixverse_v6_image_to_video = _task(_PixverseV6ImageToVideo)
+"""Makes a video with pixverse-v6/image-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
+Endpoint: pixverse-v6/image-to-video.
+
+Args:
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+"""
+
+class _PixverseV6TextToVideo(_Options, models.PixverseV6TextToVideo): ...
+pixverse_v6_text_to_video = _task(_PixverseV6TextToVideo)
+"""Makes a video with pixverse-v6/text-to-video. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07).
+Endpoint: pixverse-v6/text-to-video.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+"""
+
+class _PixverseV6Transition(_Options, models.PixverseV6Transition): ...
+pixverse_v6_transition = _task(_PixverseV6Transition)
+"""Makes a video with pixverse-v6/transition. Price: 0.158 to 0.725 CNY per second (listed 2026-05-07). Endpoint:
+pixverse-v6/transition.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    end_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    duration: 1 to 15.
+    negative_prompt: Up to 2048 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _Qwen3TtsFlash(_Options, models.Qwen3TtsFlash): ...
+qwen3_tts_flash = _task(_Qwen3TtsFlash)
+"""Makes audio with qwen3-tts-flash. Its price is not published. Endpoint: alibaba/qwen3-tts-flash.
+
+Args:
+    text: Up to 600 characters.
+"""
+
+class _Qwen3TtsInstructFlash(_Options, models.Qwen3TtsInstructFlash): ...
+qwen3_tts_instruct_flash = _task(_Qwen3TtsInstructFlash)
+"""Makes audio with qwen3-tts-instruct-flash. Its price is not published. Endpoint:
+alibaba/qwen3-tts-instruct-flash.
+
+Args:
+    text: Up to 600 characters.
+    instructions: Up to 2000 characters.
+"""
+
+class _QwenImage20ImageEdit(_Options, models.QwenImage20ImageEdit): ...
+qwen_image_2_0_image_edit = _task(_QwenImage20ImageEdit)
+"""Makes an image with qwen-image-2.0/image-edit. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
+alibaba/qwen-image-2.0/image-edit.
+
+Args:
+    image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
+    prompt: Up to 800 characters.
+    negative_prompt: Up to 500 characters.
+    size: Omit to follow the last input image.
+"""
+
+class _QwenImage20ProImageEdit(_Options, models.QwenImage20ProImageEdit): ...
+qwen_image_2_0_pro_image_edit = _task(_QwenImage20ProImageEdit)
+"""Makes an image with qwen-image-2.0-pro/image-edit. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
+alibaba/qwen-image-2.0-pro/image-edit.
+
+Args:
+    image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
+    prompt: Up to 800 characters.
+    negative_prompt: Up to 500 characters.
+    size: Omit to follow the last input image.
+"""
+
+class _QwenImage20ProTextToImage(_Options, models.QwenImage20ProTextToImage): ...
+qwen_image_2_0_pro_text_to_image = _task(_QwenImage20ProTextToImage)
+"""Makes an image with qwen-image-2.0-pro/text-to-image. Price: 0.33 CNY per image (listed 2026-09-13). Endpoint:
+alibaba/qwen-image-2.0-pro/text-to-image.
+
+Args:
+    prompt: Up to 800 characters.
+    negative_prompt: Up to 500 characters.
+"""
+
+class _QwenImage20TextToImage(_Options, models.QwenImage20TextToImage): ...
+qwen_image_2_0_text_to_image = _task(_QwenImage20TextToImage)
+"""Makes an image with qwen-image-2.0/text-to-image. Price: 0.13 CNY per image (listed 2026-09-13). Endpoint:
+alibaba/qwen-image-2.0/text-to-image.
+
+Args:
+    prompt: Up to 800 characters.
+    negative_prompt: Up to 500 characters.
+"""
+
+class _QwenImage30ImageEdit(_Options, models.QwenImage30ImageEdit): ...
+qwen_image_3_0_image_edit = _task(_QwenImage30ImageEdit)
+"""Makes an image with qwen-image-3.0/image-edit. Its price is not published. Endpoint:
+alibaba/qwen-image-3.0/image-edit.
+
+Args:
+    image_urls: One or a list of up to 3; JPG, JPEG, PNG, WEBP, BMP; up to 10 MB each.
+    prompt: Up to 3000 characters.
+    negative_prompt: Up to 600 characters.
+    size: Width*height; 512*512 to 2048*2048 pixels in area.
+    image_num: The list shows integers.
+    prompt_extend_mode: Only with promptExtend.
+    seed: 0 to 2147483647.
+    enable_thinking: Only with promptExtend; not with agent.
+"""
+
+class _QwenImage30ProImageEdit(_Options, models.QwenImage30ProImageEdit): ...
+qwen_image_3_0_pro_image_edit = _task(_QwenImage30ProImageEdit)
+"""Makes an image with qwen-image-3.0-pro/image-edit. Its price is not published. Depends on parameters; the
+rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/image-edit.
+
+Args:
+    image_urls: One or a list of up to 3; up to 10 MB each.
+    prompt: Up to 2048 characters.
+    negative_prompt: Up to 500 characters.
+    image_num: The list shows integers.
+    seed: 0 to 2147483647.
+"""
+
+class _QwenImage30ProTextToImage(_Options, models.QwenImage30ProTextToImage): ...
+qwen_image_3_0_pro_text_to_image = _task(_QwenImage30ProTextToImage)
+"""Makes an image with qwen-image-3.0-pro/text-to-image. Its price is not published. Depends on parameters; the
+rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/text-to-image.
+
+Args:
+    prompt: Up to 2048 characters.
+    negative_prompt: Up to 500 characters.
+    image_num: The list shows integers.
+    seed: 0 to 2147483647.
+"""
+
+class _QwenImage30TextToImage(_Options, models.QwenImage30TextToImage): ...
+qwen_image_3_0_text_to_image = _task(_QwenImage30TextToImage)
+"""Makes an image with qwen-image-3.0/text-to-image. Its price is not published. Endpoint:
+alibaba/qwen-image-3.0/text-to-image.
+
+Args:
+    prompt: Up to 3000 characters.
+    negative_prompt: Up to 600 characters.
+    size: Width*height; 512*512 to 2048*2048 pixels in area.
+    image_num: The list shows integers.
+    prompt_extend_mode: Only with promptExtend.
+    seed: 0 to 2147483647.
+    enable_thinking: Only with promptExtend.
+"""
+
+class _QwenImageEdit2511(_Options, models.QwenImageEdit2511): ...
+qwen_image_edit_2511 = _task(_QwenImageEdit2511)
+"""Makes an image with qwen-image/edit-2511. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/qwen-image/edit-2511.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    image_url2: JPG, PNG; up to 10 MB.
+    image_url3: JPG, PNG; up to 10 MB.
+"""
+
+class _QwenImageEdit2511Lora(_Options, models.QwenImageEdit2511Lora): ...
+qwen_image_edit_2511_lora = _task(_QwenImageEdit2511Lora)
+"""Makes an image with qwen-image/edit-2511-lora. Price: 0.07 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/qwen-image/edit-2511-lora.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _QwenImageTextToImage2512(_Options, models.QwenImageTextToImage2512): ...
+qwen_image_text_to_image_2512 = _task(_QwenImageTextToImage2512)
+"""Makes an image with qwen-image/text-to-image-2512. Price: 0.12 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/qwen-image/text-to-image-2512.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 1 to 5000.
+    custom_height: Used when aspectRatio is custom; 1 to 5000.
+"""
+
+class _QwenImageTextToImage2512Lora(_Options, models.QwenImageTextToImage2512Lora): ...
+qwen_image_text_to_image_2512_lora = _task(_QwenImageTextToImage2512Lora)
+"""Makes an image with qwen-image/text-to-image-2512-lora. Price: 0.10 CNY per call (listed 2026-06-18).
+Endpoint: rhart-image/qwen-image/text-to-image-2512-lora.
+
+Args:
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _RhVideoFpsIncreaser(_Options, models.RhVideoFpsIncreaser): ...
+rh_video_fps_increaser = _task(_RhVideoFpsIncreaser)
+"""Makes a video with rh-video-fps-increaser. Price: 0.07 CNY per second (listed 2026-09-13). Endpoint:
+rhart-video/video-fps-increaser.
+
+Args:
+    video_url: MP4; up to 500 MB.
+"""
+
+class _RhVideoUpscaler(_Options, models.RhVideoUpscaler): ...
+rh_video_upscaler = _task(_RhVideoUpscaler)
+"""Makes a video with rh-video-upscaler. Price: 0.14 to 0.56 CNY per second (listed 2026-05-07). Endpoint:
+rhart-video/video-upscaler.
+
+Args:
+    video_url: Up to 10 minutes; MP4; up to 500 MB.
+"""
+
+class _RhartAudioExtractBackground(_Options, models.RhartAudioExtractBackground): ...
+rhart_audio_extract_background = _task(_RhartAudioExtractBackground)
+"""Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+rhart-audio/extract-background. Its published parameter list is not complete; other parameters are accepted
+with a warning.
+"""
+
+class _RhartAudioExtractVocal(_Options, models.RhartAudioExtractVocal): ...
+rhart_audio_extract_vocal = _task(_RhartAudioExtractVocal)
+"""Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+rhart-audio/extract-vocal. Its published parameter list is not complete; other parameters are accepted with a
+warning.
+"""
+
+class _RhartAudioQwen3TtsVoiceDesign(_Options, models.RhartAudioQwen3TtsVoiceDesign): ...
+rhart_audio_qwen3_tts_voice_design = _task(_RhartAudioQwen3TtsVoiceDesign)
+"""Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint:
+rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; other parameters are
+accepted with a warning.
+"""
+
+class _RhartAudioSourceSeparation(_Options, models.RhartAudioSourceSeparation): ...
+rhart_audio_source_separation = _task(_RhartAudioSourceSeparation)
+"""Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
+rhart-audio/source-separation. Its published parameter list is not complete; other parameters are accepted
+with a warning.
+"""
+
+class _RhartTextG25FlashCvImageToText(_Options, models.RhartTextG25FlashCvImageToText): ...
+rhart_text_g_25_flash_cv_image_to_text = _task(_RhartTextG25FlashCvImageToText)
+"""Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-flash-cv/image-to-text. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG25FlashImageToText(_Options, models.RhartTextG25FlashImageToText): ...
+rhart_text_g_25_flash_image_to_text = _task(_RhartTextG25FlashImageToText)
+"""Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG25FlashTextToText(_Options, models.RhartTextG25FlashTextToText): ...
+rhart_text_g_25_flash_text_to_text = _task(_RhartTextG25FlashTextToText)
+"""Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+"""
+
+class _RhartTextG25FlashVideoToText(_Options, models.RhartTextG25FlashVideoToText): ...
+rhart_text_g_25_flash_video_to_text = _task(_RhartTextG25FlashVideoToText)
+"""Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 20 MB.
+"""
+
+class _RhartTextG25ProCvImageToText(_Options, models.RhartTextG25ProCvImageToText): ...
+rhart_text_g_25_pro_cv_image_to_text = _task(_RhartTextG25ProCvImageToText)
+"""Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need
+a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG25ProImageToText(_Options, models.RhartTextG25ProImageToText): ...
+rhart_text_g_25_pro_image_to_text = _task(_RhartTextG25ProImageToText)
+"""Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG25ProTextToText(_Options, models.RhartTextG25ProTextToText): ...
+rhart_text_g_25_pro_text_to_text = _task(_RhartTextG25ProTextToText)
+"""Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+"""
+
+class _RhartTextG25ProVideoToText(_Options, models.RhartTextG25ProVideoToText): ...
+rhart_text_g_25_pro_video_to_text = _task(_RhartTextG25ProVideoToText)
+"""Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 20 MB.
+"""
+
+class _RhartTextG3FlashPreviewCvImageToText(_Options, models.RhartTextG3FlashPreviewCvImageToText): ...
+rhart_text_g_3_flash_preview_cv_image_to_text = _task(_RhartTextG3FlashPreviewCvImageToText)
+"""Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed
+2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG3FlashPreviewImageToText(_Options, models.RhartTextG3FlashPreviewImageToText): ...
+rhart_text_g_3_flash_preview_image_to_text = _task(_RhartTextG3FlashPreviewImageToText)
+"""Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed
+2026-09-13). Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG3FlashPreviewTextToText(_Options, models.RhartTextG3FlashPreviewTextToText): ...
+rhart_text_g_3_flash_preview_text_to_text = _task(_RhartTextG3FlashPreviewTextToText)
+"""Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed
+2026-09-13). Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+"""
+
+class _RhartTextG3FlashPreviewVideoToText(_Options, models.RhartTextG3FlashPreviewVideoToText): ...
+rhart_text_g_3_flash_preview_video_to_text = _task(_RhartTextG3FlashPreviewVideoToText)
+"""Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed
+2026-09-13). Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 20 MB.
+"""
+
+class _RhartTextG3ProPreviewCvImageToText(_Options, models.RhartTextG3ProPreviewCvImageToText): ...
+rhart_text_g_3_pro_preview_cv_image_to_text = _task(_RhartTextG3ProPreviewCvImageToText)
+"""Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed
+2026-09-13). Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG3ProPreviewImageToText(_Options, models.RhartTextG3ProPreviewImageToText): ...
+rhart_text_g_3_pro_preview_image_to_text = _task(_RhartTextG3ProPreviewImageToText)
+"""Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-pro-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 30 MB.
+"""
+
+class _RhartTextG3ProPreviewTextToText(_Options, models.RhartTextG3ProPreviewTextToText): ...
+rhart_text_g_3_pro_preview_text_to_text = _task(_RhartTextG3ProPreviewTextToText)
+"""Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-pro-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+"""
+
+class _RhartTextG3ProPreviewVideoToText(_Options, models.RhartTextG3ProPreviewVideoToText): ...
+rhart_text_g_3_pro_preview_video_to_text = _task(_RhartTextG3ProPreviewVideoToText)
+"""Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-pro-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 20 MB.
+"""
+
+class _RhartTextQwen27bChat(_Options, models.RhartTextQwen27bChat): ...
+rhart_text_qwen_27b_chat = _task(_RhartTextQwen27bChat)
+"""Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_url: MP4, MOV; up to 100 MB.
+"""
+
+class _RhartVideoMinimaxH3OssFl2va(_Options, models.RhartVideoMinimaxH3OssFl2va): ...
+rhart_video_minimax_h3_oss_fl2va = _task(_RhartVideoMinimaxH3OssFl2va)
+"""Makes a video with rhart-video/minimax-h3-oss/fl2va. Price: 0.15 CNY per second (listed 2026-09-05). A price
+preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its
+published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    prompt: Up to 20000 characters.
+    duration: 5 to 15.
+"""
+
+class _RhartVideoMinimaxH3OssFl2vaAdvanced(_Options, models.RhartVideoMinimaxH3OssFl2vaAdvanced): ...
+rhart_video_minimax_h3_oss_fl2va_advanced = _task(_RhartVideoMinimaxH3OssFl2vaAdvanced)
+"""Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05).
+A price preview shows the price of one second, not of the call. Endpoint:
+rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; other parameters are
+accepted with a warning.
+
+Args:
+    prompt: Up to 20000 characters.
+    duration: 5 to 15.
+"""
+
+class _RhartVideoMinimaxH3RhEnhancedRef2va(_Options, models.RhartVideoMinimaxH3RhEnhancedRef2va): ...
+rhart_video_minimax_h3_rh_enhanced_ref2va = _task(_RhartVideoMinimaxH3RhEnhancedRef2va)
+"""Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va. Its price is not published. Not published.
+Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other
+parameters are accepted with a warning.
+
+Args:
+    audio_mode: Clients send native（模型自己出声）.
+"""
+
+class _RhartVideoSparkvidV21FastV2(_Options, models.RhartVideoSparkvidV21FastV2): ...
+rhart_video_sparkvid_v2_1_fast_v2 = _task(_RhartVideoSparkvidV21FastV2)
+"""Makes a video with rhart-video/sparkvid-v2-1-fast-v2. Price: 0.50 to 1.63 CNY per second (listed 2026-05-08).
+Endpoint: rhart-video/sparkvid-v2-1-fast-v2. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    negative_prompt: Up to 20480 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _RhartVideoSparkvidV21V2(_Options, models.RhartVideoSparkvidV21V2): ...
+rhart_video_sparkvid_v2_1_v2 = _task(_RhartVideoSparkvidV21V2)
+"""Makes a video with rhart-video/sparkvid-v2-1-v2. Price: 0.80 to 1.86 CNY per second (listed 2026-05-08).
+Endpoint: rhart-video/sparkvid-v2-1-v2. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    negative_prompt: Up to 20480 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _RhartVideoSparkvideo20UploadAsset(_Options, models.RhartVideoSparkvideo20UploadAsset): ...
+rhart_video_sparkvideo_2_0_upload_asset = _task(_RhartVideoSparkvideo20UploadAsset)
+"""Makes a video with rhart-video/sparkvideo-2.0/upload-asset. Its price is not published. Endpoint:
+rhart-video/sparkvideo-2.0/upload-asset. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    url: Link of an image, video or audio file; up to 50 MB.
+"""
+
+class _RhartVideoVideoDepthConverter(_Options, models.RhartVideoVideoDepthConverter): ...
+rhart_video_video_depth_converter = _task(_RhartVideoVideoDepthConverter)
+"""Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint:
+rhart-video/video-depth-converter. Its published parameter list is not complete; other parameters are accepted
+with a warning.
+"""
+
+class _RhartVideoWan22CharacterMotionTransfer(_Options, models.RhartVideoWan22CharacterMotionTransfer): ...
+rhart_video_wan2_2_character_motion_transfer = _task(_RhartVideoWan22CharacterMotionTransfer)
+"""Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed
+2026-06-18). Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not
+complete; other parameters are accepted with a warning.
+"""
+
+class _RunwaymlGen4AlephVideoToVideoOfficialStable(_Options, models.RunwaymlGen4AlephVideoToVideoOfficialStable): ...
+runwayml_gen4_aleph_video_to_video_official_stable = _task(_RunwaymlGen4AlephVideoToVideoOfficialStable)
+"""Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call (listed
+2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The public pages of runninghub.cn do
+not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    video_url: Only the first 5 s are used; MP4; up to 16 MB.
+    reference_image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+"""
+
+class _RunwaymlGen4TurboImageToVideoChannelLowPrice(_Options, models.RunwaymlGen4TurboImageToVideoChannelLowPrice): ...
+runwayml_gen4_turbo_image_to_video_channel_low_price = _task(_RunwaymlGen4TurboImageToVideoChannelLowPrice)
+"""Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second (listed
+2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 1000 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+"""
+
+class _RunwaymlGen4TurboImageToVideoOfficialStable(_Options, models.RunwaymlGen4TurboImageToVideoOfficialStable): ...
+runwayml_gen4_turbo_image_to_video_official_stable = _task(_RunwaymlGen4TurboImageToVideoOfficialStable)
+"""Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
+    aspect_ratio: Omit to match the input image.
+"""
+
+class _Seedance20UploadAsset(_Options, models.Seedance20UploadAsset): ...
+seedance2_0_upload_asset = _task(_Seedance20UploadAsset)
+"""Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint:
+seedance2.0/upload-asset. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    url: Up to 2048 characters.
+    name: Up to 64 characters.
+"""
+
+class _Seedance20FastImageToVideo(_Options, models.Seedance20FastImageToVideo): ...
+seedance_2_0_fast_image_to_video = _task(_Seedance20FastImageToVideo)
+"""Makes a video with seedance-2.0-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
+Endpoint: rhart-video/sparkvideo-2.0-fast/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20FastImageToVideoLowPrice(_Options, models.Seedance20FastImageToVideoLowPrice): ...
+seedance_2_0_fast_image_to_video_low_price = _task(_Seedance20FastImageToVideoLowPrice)
+"""Makes a video with Seedance-2.0-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0-fast/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20FastMultimodalVideo(_Options, models.Seedance20FastMultimodalVideo): ...
+seedance_2_0_fast_multimodal_video = _task(_Seedance20FastMultimodalVideo)
+"""Makes a video with seedance-2.0-fast/multimodal-video. Price: from 0.50 to 1.63 CNY per second (listed
+2026-05-07). With a reference video: 0.6 a second of input and output, a least number of seconds, plus 0.42 an
+output second at 2k. Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20FastMultimodalVideoLowPrice(_Options, models.Seedance20FastMultimodalVideoLowPrice): ...
+seedance_2_0_fast_multimodal_video_low_price = _task(_Seedance20FastMultimodalVideoLowPrice)
+"""Makes a video with Seedance-2.0-fast Multimodal Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0-fast/multimodal-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    image_urls: One or a list of up to 3; up to 5 MB each.
+    video_url: Up to 50 MB.
+    audio_url: Up to 30 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20FastMultimodalVideoToken(_Options, models.Seedance20FastMultimodalVideoToken): ...
+seedance_2_0_fast_multimodal_video_token = _task(_Seedance20FastMultimodalVideoToken)
+"""Makes a video with seedance-2.0-fast/multimodal-video Token. Its price is not published. Per token; a price
+preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its
+published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20FastTextToVideo(_Options, models.Seedance20FastTextToVideo): ...
+seedance_2_0_fast_text_to_video = _task(_Seedance20FastTextToVideo)
+"""Makes a video with seedance-2.0-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed 2026-05-07).
+Endpoint: rhart-video/sparkvideo-2.0-fast/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20FastTextToVideoLowPrice(_Options, models.Seedance20FastTextToVideoLowPrice): ...
+seedance_2_0_fast_text_to_video_low_price = _task(_Seedance20FastTextToVideoLowPrice)
+"""Makes a video with Seedance-2.0-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0-fast/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastImageToVideo(_Options, models.Seedance20GlobalFastImageToVideo): ...
+seedance_2_0_global_fast_image_to_video = _task(_Seedance20GlobalFastImageToVideo)
+"""Makes a video with seedance-2.0-global-fast/image-to-video. Price: 0.50 to 1.63 CNY per second (listed
+2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/image-to-video. Not in RunningHub's newest lists; it
+may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastImageToVideoLowPrice(_Options, models.Seedance20GlobalFastImageToVideoLowPrice): ...
+seedance_2_0_global_fast_image_to_video_low_price = _task(_Seedance20GlobalFastImageToVideoLowPrice)
+"""Makes a video with Seedance-2.0-global-fast Image-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/eva-video-2.0-fast/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastMultimodalVideo(_Options, models.Seedance20GlobalFastMultimodalVideo): ...
+seedance_2_0_global_fast_multimodal_video = _task(_Seedance20GlobalFastMultimodalVideo)
+"""Makes a video with seedance-2.0-global-fast/multimodal-video. Price: 0.50 to 1.63 CNY per second (listed
+2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/multimodal-video. Not in RunningHub's newest lists;
+it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastMultimodalVideoLowPrice(_Options, models.Seedance20GlobalFastMultimodalVideoLowPrice): ...
+seedance_2_0_global_fast_multimodal_video_low_price = _task(_Seedance20GlobalFastMultimodalVideoLowPrice)
+"""Makes a video with Seedance-2.0-global-fast Multimodal Video (Low-Price). Its price is not published.
+Endpoint: minimax/eva-video-2.0-fast/multimodal-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    image_urls: One or a list of up to 3; up to 5 MB each.
+    video_url: Up to 50 MB.
+    audio_url: Up to 30 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastTextToVideo(_Options, models.Seedance20GlobalFastTextToVideo): ...
+seedance_2_0_global_fast_text_to_video = _task(_Seedance20GlobalFastTextToVideo)
+"""Makes a video with seedance-2.0-global-fast/text-to-video. Price: 0.50 to 1.63 CNY per second (listed
+2026-05-07). Endpoint: bytedance/seedance-2.0-global-fast/text-to-video. Not in RunningHub's newest lists; it
+may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalFastTextToVideoLowPrice(_Options, models.Seedance20GlobalFastTextToVideoLowPrice): ...
+seedance_2_0_global_fast_text_to_video_low_price = _task(_Seedance20GlobalFastTextToVideoLowPrice)
+"""Makes a video with Seedance-2.0-global-fast Text-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/eva-video-2.0-fast/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalImageToVideo(_Options, models.Seedance20GlobalImageToVideo): ...
+seedance_2_0_global_image_to_video = _task(_Seedance20GlobalImageToVideo)
+"""Makes a video with seedance-2.0-global/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+Endpoint: bytedance/seedance-2.0-global/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP; up to 30 MB.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 4294967295.
+"""
+
+class _Seedance20GlobalImageToVideoLowPrice(_Options, models.Seedance20GlobalImageToVideoLowPrice): ...
+seedance_2_0_global_image_to_video_low_price = _task(_Seedance20GlobalImageToVideoLowPrice)
+"""Makes a video with Seedance-2.0-global Image-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/eva-video-2.0/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalMiniImageToVideo(_Options, models.Seedance20GlobalMiniImageToVideo): ...
+seedance_2_0_global_mini_image_to_video = _task(_Seedance20GlobalMiniImageToVideo)
+"""Makes a video with seedance-2.0-global-mini/image-to-video. Its price is not published. Endpoint:
+bytedance/seedance-2.0-global-mini/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 30 MB.
+    last_frame_url: Up to 30 MB.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalMiniMultimodalVideo(_Options, models.Seedance20GlobalMiniMultimodalVideo): ...
+seedance_2_0_global_mini_multimodal_video = _task(_Seedance20GlobalMiniMultimodalVideo)
+"""Makes a video with seedance-2.0-global-mini/multimodal-video. Its price is not published. Endpoint:
+bytedance/seedance-2.0-global-mini/multimodal-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 9; up to 30 MB each.
+    video_urls: One or a list of up to 3; up to 50 MB each.
+    audio_urls: One or a list of up to 3; up to 50 MB each.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalMiniTextToVideo(_Options, models.Seedance20GlobalMiniTextToVideo): ...
+seedance_2_0_global_mini_text_to_video = _task(_Seedance20GlobalMiniTextToVideo)
+"""Makes a video with seedance-2.0-global-mini/text-to-video. Its price is not published. Endpoint:
+bytedance/seedance-2.0-global-mini/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalMultimodalVideo(_Options, models.Seedance20GlobalMultimodalVideo): ...
+seedance_2_0_global_multimodal_video = _task(_Seedance20GlobalMultimodalVideo)
+"""Makes a video with seedance-2.0-global/multimodal-video. Price: 0.60 to 3.00 CNY per second (listed
+2026-05-07). Endpoint: bytedance/seedance-2.0-global/multimodal-video. Not in RunningHub's newest lists; it
+may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    conversion_slots: Sent as a list; all selects every slot.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalMultimodalVideoLowPrice(_Options, models.Seedance20GlobalMultimodalVideoLowPrice): ...
+seedance_2_0_global_multimodal_video_low_price = _task(_Seedance20GlobalMultimodalVideoLowPrice)
+"""Makes a video with Seedance-2.0-global Multimodal Video (Low-Price). Its price is not published. Endpoint:
+minimax/eva-video-2.0/multimodal-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    image_urls: One or a list of up to 3; up to 5 MB each.
+    video_url: Up to 50 MB.
+    audio_url: Up to 30 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalTextToVideo(_Options, models.Seedance20GlobalTextToVideo): ...
+seedance_2_0_global_text_to_video = _task(_Seedance20GlobalTextToVideo)
+"""Makes a video with seedance-2.0-global/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+Endpoint: bytedance/seedance-2.0-global/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalTextToVideoLowPrice(_Options, models.Seedance20GlobalTextToVideoLowPrice): ...
+seedance_2_0_global_text_to_video_low_price = _task(_Seedance20GlobalTextToVideoLowPrice)
+"""Makes a video with Seedance-2.0-global Text-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/eva-video-2.0/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20GlobalUploadAsset(_Options, models.Seedance20GlobalUploadAsset): ...
+seedance_2_0_global_upload_asset = _task(_Seedance20GlobalUploadAsset)
+"""Answers with text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
+bytedance/seedance-2.0-global/upload-asset. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    url: Link of an image, video or audio file; up to 50 MB.
+"""
+
+class _Seedance20GlobalUploadAssetChannelLowPrice(_Options, models.Seedance20GlobalUploadAssetChannelLowPrice): ...
+seedance_2_0_global_upload_asset_channel_low_price = _task(_Seedance20GlobalUploadAssetChannelLowPrice)
+"""Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published.
+Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it
+may still work.
+
+Args:
+    url: Link of an image, video or audio file; up to 50 MB.
+"""
+
+class _Seedance20ImageToVideo(_Options, models.Seedance20ImageToVideo): ...
+seedance_2_0_image_to_video = _task(_Seedance20ImageToVideo)
+"""Makes a video with seedance-2.0/image-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+Endpoint: rhart-video/sparkvideo-2.0/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    first_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    last_frame_url: Asset:// ids accepted; JPG, JPEG, PNG, WEBP; up to 30 MB.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20ImageToVideoLowPrice(_Options, models.Seedance20ImageToVideoLowPrice): ...
+seedance_2_0_image_to_video_low_price = _task(_Seedance20ImageToVideoLowPrice)
+"""Makes a video with Seedance-2.0 Image-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0/image-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20MiniImageToVideo(_Options, models.Seedance20MiniImageToVideo): ...
+seedance_2_0_mini_image_to_video = _task(_Seedance20MiniImageToVideo)
+"""Makes a video with seedance-2.0-mini/image-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+Endpoint: rhart-video/sparkvideo-2.0-mini/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    first_frame_url: Asset:// ids accepted; up to 30 MB.
+    last_frame_url: Asset:// ids accepted; up to 30 MB.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20MiniMultimodalVideo(_Options, models.Seedance20MiniMultimodalVideo): ...
+seedance_2_0_mini_multimodal_video = _task(_Seedance20MiniMultimodalVideo)
+"""Makes a video with seedance-2.0-mini/multimodal-video. Its price is not published. 2k: 1.02 a second without a
+reference video; with one, another rate and a least number of seconds. Endpoint:
+rhart-video/sparkvideo-2.0-mini/multimodal-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    image_urls: Asset:// ids accepted; one or a list of up to 9; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; up to 50 MB each.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20MiniTextToVideo(_Options, models.Seedance20MiniTextToVideo): ...
+seedance_2_0_mini_text_to_video = _task(_Seedance20MiniTextToVideo)
+"""Makes a video with seedance-2.0-mini/text-to-video. Price: 0.30 to 1.23 CNY per second (listed 2026-09-13).
+Endpoint: rhart-video/sparkvideo-2.0-mini/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    return_last_frame: True adds the last frame image to the results.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20MultimodalVideo(_Options, models.Seedance20MultimodalVideo): ...
+seedance_2_0_multimodal_video = _task(_Seedance20MultimodalVideo)
+"""Makes a video with seedance-2.0/multimodal-video. Price: from 0.60 to 3.00 CNY per second (listed 2026-05-07).
+With a reference video: 0.8 a second of input and output, a least number of seconds, plus 0.42 an output
+second at 2k. Endpoint: rhart-video/sparkvideo-2.0/multimodal-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 50 MB each.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20MultimodalVideoLowPrice(_Options, models.Seedance20MultimodalVideoLowPrice): ...
+seedance_2_0_multimodal_video_low_price = _task(_Seedance20MultimodalVideoLowPrice)
+"""Makes a video with Seedance-2.0 Multimodal Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0/multimodal-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    first_frame_url: Up to 5 MB.
+    last_frame_url: Up to 5 MB.
+    image_urls: One or a list of up to 3; up to 5 MB each.
+    video_url: Up to 50 MB.
+    audio_url: Up to 30 MB.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20TextToVideo(_Options, models.Seedance20TextToVideo): ...
+seedance_2_0_text_to_video = _task(_Seedance20TextToVideo)
+"""Makes a video with seedance-2.0/text-to-video. Price: 0.60 to 3.00 CNY per second (listed 2026-05-07).
+Endpoint: rhart-video/sparkvideo-2.0/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    duration: -1 lets the model choose.
+    return_last_frame: True adds the last frame image to the results.
+"""
+
+class _Seedance20TextToVideoLowPrice(_Options, models.Seedance20TextToVideoLowPrice): ...
+seedance_2_0_text_to_video_low_price = _task(_Seedance20TextToVideoLowPrice)
+"""Makes a video with Seedance-2.0 Text-to-Video (Low-Price). Its price is not published. Endpoint:
+minimax/nova-video-2.0/text-to-video. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 20480 characters.
+    seed: -1 to 2147483647.
+"""
+
+class _Seedance20UploadAssetChannelLowPrice(_Options, models.Seedance20UploadAssetChannelLowPrice): ...
+seedance_2_0_upload_asset_channel_low_price = _task(_Seedance20UploadAssetChannelLowPrice)
+"""Makes a video with seedance-2.0/upload-asset-channel-low-price. Its price is not published. Endpoint:
+rhart-video/sparkvideo-2.0/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still
+work.
+
+Args:
+    url: Link of an image, video or audio file; up to 50 MB.
+"""
+
+class _Seedance25GlobalImageToVideoToken(_Options, models.Seedance25GlobalImageToVideoToken): ...
+seedance_2_5_global_image_to_video_token = _task(_Seedance25GlobalImageToVideoToken)
+"""Makes a video with seedance-2.5-global/image-to-video Token. Its price is not published. Per token; a price
+preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+    first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+    conversion_slots: The media whose real persons are turned into assets.
+"""
+
+class _Seedance25GlobalMultimodalVideoToken(_Options, models.Seedance25GlobalMultimodalVideoToken): ...
+seedance_2_5_global_multimodal_video_token = _task(_Seedance25GlobalMultimodalVideoToken)
+"""Makes a video with seedance-2.5-global/multimodal-video Token. Its price is not published. Per token; a price
+preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/multimodal-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+    image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+    video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+    conversion_slots: The media whose real persons are turned into assets.
+"""
+
+class _Seedance25GlobalTextToVideoToken(_Options, models.Seedance25GlobalTextToVideoToken): ...
+seedance_2_5_global_text_to_video_token = _task(_Seedance25GlobalTextToVideoToken)
+"""Makes a video with seedance-2.5-global/text-to-video Token. Its price is not published. Per token; a price
+preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.5-global-token/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+"""
+
+class _Seedance25ImageToVideoToken(_Options, models.Seedance25ImageToVideoToken): ...
+seedance_2_5_image_to_video_token = _task(_Seedance25ImageToVideoToken)
+"""Makes a video with seedance-2.5/image-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
+million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
+bytedance/seedance-2.5-token/image-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+    first_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+    last_frame_url: JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 30 MB.
+    conversion_slots: The media whose real persons are turned into assets.
+"""
+
+class _Seedance25MultimodalVideoToken(_Options, models.Seedance25MultimodalVideoToken): ...
+seedance_2_5_multimodal_video_token = _task(_Seedance25MultimodalVideoToken)
+"""Makes a video with seedance-2.5/multimodal-video Token. Its price is not published. Per token: at 2k 87.5 CNY
+a million plus 0.42 a second. With a reference video 52.5 a million. A price preview shows 0, which is not the
+price. Endpoint: bytedance/seedance-2.5-token/multimodal-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+    image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+    video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+    conversion_slots: The media whose real persons are turned into assets.
+"""
+
+class _Seedance25TextToVideoToken(_Options, models.Seedance25TextToVideoToken): ...
+seedance_2_5_text_to_video_token = _task(_Seedance25TextToVideoToken)
+"""Makes a video with seedance-2.5/text-to-video Token. Its price is not published. Per token: at 2k 87.5 CNY a
+million plus 0.42 a second. A price preview shows 0, which is not the price. Endpoint:
+bytedance/seedance-2.5-token/text-to-video.
+
+Args:
+    prompt: Up to 20480 characters.
+    resolution: 1080p, 2k and 4k are upscaled from 720p.
+    duration: -1 lets the model choose.
+"""
+
+class _SeedanceV15ProImageToVideo(_Options, models.SeedanceV15ProImageToVideo): ...
+seedance_v1_5_pro_image_to_video = _task(_SeedanceV15ProImageToVideo)
+"""Makes a video with seedance-v1.5-pro-image-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
+Endpoint: seedance-v1.5-pro/image-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    first_image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+    generate_audio: Strings true and false, not a JSON boolean.
+    camera_fixed: Strings true and false, not a JSON boolean.
+"""
+
+class _SeedanceV15ProImageToVideoFast(_Options, models.SeedanceV15ProImageToVideoFast): ...
+seedance_v1_5_pro_image_to_video_fast = _task(_SeedanceV15ProImageToVideoFast)
+"""Makes a video with seedance-v1.5-pro-image-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed
+2026-05-07). Endpoint: seedance-v1.5-pro/image-to-video-fast.
+
+Args:
+    prompt: Up to 5000 characters.
+    first_image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+    generate_audio: Strings true and false, not a JSON boolean.
+    camera_fixed: Strings true and false, not a JSON boolean.
+"""
+
+class _SeedanceV15ProTextToVideo(_Options, models.SeedanceV15ProTextToVideo): ...
+seedance_v1_5_pro_text_to_video = _task(_SeedanceV15ProTextToVideo)
+"""Makes a video with seedance-v1.5-pro-text-to-video. Price: 0.07 to 0.70 CNY per second (listed 2026-05-07).
+Endpoint: seedance-v1.5-pro/text-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    generate_audio: Strings true and false, not a JSON boolean.
+    camera_fixed: Strings true and false, not a JSON boolean.
+"""
+
+class _SeedanceV15ProTextToVideoFast(_Options, models.SeedanceV15ProTextToVideoFast): ...
+seedance_v1_5_pro_text_to_video_fast = _task(_SeedanceV15ProTextToVideoFast)
+"""Makes a video with seedance-v1.5-pro-text-to-video-fast. Price: 0.16 to 0.70 CNY per second (listed
+2026-05-07). Endpoint: seedance-v1.5-pro/text-to-video-fast.
+
+Args:
+    prompt: Up to 5000 characters.
+    generate_audio: Strings true and false, not a JSON boolean.
+    camera_fixed: Strings true and false, not a JSON boolean.
+"""
+
+class _SeedanceV1LiteReferenceToVideo(_Options, models.SeedanceV1LiteReferenceToVideo): ...
+seedance_v1_lite_reference_to_video = _task(_SeedanceV1LiteReferenceToVideo)
+"""Makes a video with seedance-v1-lite-reference-to-video. Price: 0.07 to 0.15 CNY per second (listed
+2026-05-07). Endpoint: seedance-v1-lite/reference-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_urls: One or a list of up to 4; JPG, PNG; up to 10 MB each.
+    camera_fixed: Strings true and false, not a JSON boolean.
+"""
+
+class _SeedreamV45ImageToImage(_Options, models.SeedreamV45ImageToImage): ...
+seedream_v4_5_image_to_image = _task(_SeedreamV45ImageToImage)
+"""Makes an image with seedream-v4.5/image-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v4.5/image-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 512 to 8192.
+    height: 512 to 8192.
+    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV45TextToImage(_Options, models.SeedreamV45TextToImage): ...
+seedream_v4_5_text_to_image = _task(_SeedreamV45TextToImage)
+"""Makes an image with seedream-v4.5/text-to-image. Price: 0.20 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v4.5/text-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 512 to 8192.
+    height: In steps of 8; 512 to 8192.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV4ImageToImage(_Options, models.SeedreamV4ImageToImage): ...
+seedream_v4_image_to_image = _task(_SeedreamV4ImageToImage)
+"""Makes an image with seedream-v4/image-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v4/image-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 512 to 8192.
+    height: 512 to 8192.
+    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV4TextToImage(_Options, models.SeedreamV4TextToImage): ...
+seedream_v4_text_to_image = _task(_SeedreamV4TextToImage)
+"""Makes an image with seedream-v4/text-to-image. Price: 0.14 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v4/text-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 512 to 8192.
+    height: 512 to 8192.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV5LiteImageToImage(_Options, models.SeedreamV5LiteImageToImage): ...
+seedream_v5_lite_image_to_image = _task(_SeedreamV5LiteImageToImage)
+"""Makes an image with seedream-v5-lite/image-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v5-lite/image-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 1600 to 4704.
+    height: 1344 to 4096.
+    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV5LiteTextToImage(_Options, models.SeedreamV5LiteTextToImage): ...
+seedream_v5_lite_text_to_image = _task(_SeedreamV5LiteTextToImage)
+"""Makes an image with seedream-v5-lite/text-to-image. Price: 0.22 CNY per image (listed 2026-09-13). Endpoint:
+seedream-v5-lite/text-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    width: In steps of 8; 1600 to 4704.
+    height: 1344 to 4096.
+    max_images: 1 to 15.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV5ProImageToImage(_Options, models.SeedreamV5ProImageToImage): ...
+seedream_v5_pro_image_to_image = _task(_SeedreamV5ProImageToImage)
+"""Makes an image with seedream-v5-pro/image-to-image. Its price is not published. The official price file could
+not express it. Endpoint: seedream-v5-pro/image-to-image.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: 240 to 8192.
+    height: 240 to 8192.
+    image_urls: One or a list of up to 10; up to 10 MB each.
+    resolution: Overrides width and height.
+"""
+
+class _SeedreamV5ProLayerDecomposition(_Options, models.SeedreamV5ProLayerDecomposition): ...
+seedream_v5_pro_layer_decomposition = _task(_SeedreamV5ProLayerDecomposition)
+"""Makes an image with seedream-v5-pro/layer-decomposition. Its price is not published. Endpoint:
+seedream-v5-pro/layer-decomposition.
+
+Args:
+    image_url: PNG, JPEG, WEBP, BMP, TIFF, GIF; up to 30 MB.
+    prompt: Up to 2000 characters.
+    resolution: Overrides width and height.
+    output_format: Of the ground picture; layers are png.
+"""
+
+class _SeedreamV5ProTextToImage(_Options, models.SeedreamV5ProTextToImage): ...
+seedream_v5_pro_text_to_image = _task(_SeedreamV5ProTextToImage)
+"""Makes an image with seedream-v5-pro/text-to-image. Its price is not published. The official price file could
+not express it. Endpoint: seedream-v5-pro/text-to-image.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: 240 to 8192.
+    height: 240 to 8192.
+    resolution: Overrides width and height.
+"""
+
+class _SkyreelsV3ReferenceToVideo(_Options, models.SkyreelsV3ReferenceToVideo): ...
+skyreels_v3_reference_to_video = _task(_SkyreelsV3ReferenceToVideo)
+"""Makes a video with skyreels-v3/reference-to-video. Price: 0.25 CNY per second (listed 2026-09-13). Endpoint:
+skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_urls: One or a list of up to 4; JPG, JPEG, PNG, GIF, BMP; up to 10 MB each.
+    duration: 1 to 5.
+"""
+
+class _SkyreelsV3ShotSwitchingVideoExtension(_Options, models.SkyreelsV3ShotSwitchingVideoExtension): ...
+skyreels_v3_shot_switching_video_extension = _task(_SkyreelsV3ShotSwitchingVideoExtension)
+"""Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
+Endpoint: skyreels-v3/shot-switching-video-extension. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    video_url: MP4; up to 100 MB.
+    duration: 2 to 5.
+"""
+
+class _SkyreelsV3SingleShotVideoExtension(_Options, models.SkyreelsV3SingleShotVideoExtension): ...
+skyreels_v3_single_shot_video_extension = _task(_SkyreelsV3SingleShotVideoExtension)
+"""Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
+Endpoint: skyreels-v3/single-shot-video-extension. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 100 MB.
+    duration: 5 to 30.
+"""
+
+class _SkyreelsV3VideoRestyling(_Options, models.SkyreelsV3VideoRestyling): ...
+skyreels_v3_video_restyling = _task(_SkyreelsV3VideoRestyling)
+"""Makes a video with skyreels-v3/video-restyling. Price: 0.28 CNY per second (listed 2026-09-13). Endpoint:
+skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: Up to 30 s; MP4; up to 100 MB.
+"""
+
+class _SkyreelsV4ImageToVideo(_Options, models.SkyreelsV4ImageToVideo): ...
+skyreels_v4_image_to_video = _task(_SkyreelsV4ImageToVideo)
+"""Makes a video with skyreels-v4/image-to-video. Its price is not published. Endpoint:
+skyreels-v4/image-to-video. Deprecated; use skyreels-v4/image-to-video-std.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_frame_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
+    duration: 3 to 15.
+"""
+
+class _SkyreelsV4ImageToVideoFast(_Options, models.SkyreelsV4ImageToVideoFast): ...
+skyreels_v4_image_to_video_fast = _task(_SkyreelsV4ImageToVideoFast)
+"""Makes a video with skyreels-v4/image-to-video-fast. Its price is not published. A page of 2026-06-18 shows
+prices from 0.28 a second. Endpoint: skyreels-v4/image-to-video-fast.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
+    duration: 3 to 15.
+"""
+
+class _SkyreelsV4ImageToVideoStd(_Options, models.SkyreelsV4ImageToVideoStd): ...
+skyreels_v4_image_to_video_std = _task(_SkyreelsV4ImageToVideoStd)
+"""Makes a video with skyreels-v4/image-to-video-std. Its price is not published. Endpoint:
+skyreels-v4/image-to-video-std.
+
+Args:
+    prompt: Up to 2048 characters.
+    first_image_url: JPG, JPEG, PNG, GIF, BMP; up to 10 MB.
+    duration: 3 to 15.
+"""
+
+class _SkyreelsV4OmniReference(_Options, models.SkyreelsV4OmniReference): ...
+skyreels_v4_omni_reference = _task(_SkyreelsV4OmniReference)
+"""Makes a video with skyreels-v4/omni-reference. Price: 0.01 CNY per call (listed 2026-05-07). Endpoint:
+skyreels-v4/omni-reference. Not in RunningHub's newest lists; it may still work.
+
+Args:
+    prompt: Up to 2500 characters.
+    aspect_ratio: Ignored when a reference video is given.
+    duration: Replaced by the reference video length, at most 10 s; 3 to 15.
+    ref_images: List of {type, tag, url}; refImages or refVideos required.
+    ref_videos: One object, type reference or extend; at most 15 s.
+"""
+
+class _SkyreelsV4OmniReferenceFast(_Options, models.SkyreelsV4OmniReferenceFast): ...
+skyreels_v4_omni_reference_fast = _task(_SkyreelsV4OmniReferenceFast)
+"""Makes a video with skyreels-v4/omni-reference-fast. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+skyreels-v4/omni-reference-fast.
+
+Args:
+    prompt: Up to 2500 characters.
+    duration: 3 to 15.
+    ref_images: List of {type, tag, url}, up to 3 images.
+    ref_videos: One object, type reference or extend.
+"""
+
+class _SkyreelsV4OmniReferenceStd(_Options, models.SkyreelsV4OmniReferenceStd): ...
+skyreels_v4_omni_reference_std = _task(_SkyreelsV4OmniReferenceStd)
+"""Makes a video with skyreels-v4/omni-reference-std. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+skyreels-v4/omni-reference-std.
+
+Args:
+    prompt: Up to 2500 characters.
+    duration: 3 to 15.
+    ref_images: List of {type, tag, url}, up to 3 images.
+    ref_videos: One object, type reference or extend.
+"""
+
+class _SkyreelsV4TextToVideo(_Options, models.SkyreelsV4TextToVideo): ...
+skyreels_v4_text_to_video = _task(_SkyreelsV4TextToVideo)
+"""Makes a video with skyreels-v4/text-to-video. Its price is not published. Endpoint: skyreels-v4/text-to-video.
+Deprecated; use skyreels-v4/text-to-video-std.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 3 to 15.
+"""
+
+class _SkyreelsV4TextToVideoFast(_Options, models.SkyreelsV4TextToVideoFast): ...
+skyreels_v4_text_to_video_fast = _task(_SkyreelsV4TextToVideoFast)
+"""Makes a video with skyreels-v4/text-to-video-fast. Its price is not published. A page of 2026-06-18 shows
+prices from 0.28 a second. Endpoint: skyreels-v4/text-to-video-fast.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 3 to 15.
+"""
+
+class _SkyreelsV4TextToVideoStd(_Options, models.SkyreelsV4TextToVideoStd): ...
+skyreels_v4_text_to_video_std = _task(_SkyreelsV4TextToVideoStd)
+"""Makes a video with skyreels-v4/text-to-video-std. Its price is not published. Endpoint:
+skyreels-v4/text-to-video-std.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 3 to 15.
+"""
+
+class _Sora2ImageToVideoAsynChannelLowPrice(_Options, models.Sora2ImageToVideoAsynChannelLowPrice): ...
+sora_2_image_to_video_asyn_channel_low_price = _task(_Sora2ImageToVideoAsynChannelLowPrice)
+"""Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    prompt: Up to 4000 characters.
+"""
+
+class _Sora2ImageToVideoChannelLowPrice(_Options, models.Sora2ImageToVideoChannelLowPrice): ...
+sora_2_image_to_video_channel_low_price = _task(_Sora2ImageToVideoChannelLowPrice)
+"""Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    prompt: Up to 4000 characters.
+"""
+
+class _Sora2ImageToVideoOfficialStable(_Options, models.Sora2ImageToVideoOfficialStable): ...
+sora_2_image_to_video_official_stable = _task(_Sora2ImageToVideoOfficialStable)
+"""Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-s-official/image-to-video. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+"""
+
+class _Sora2ImageToVideoProChannelLowPrice(_Options, models.Sora2ImageToVideoProChannelLowPrice): ...
+sora_2_image_to_video_pro_channel_low_price = _task(_Sora2ImageToVideoProChannelLowPrice)
+"""Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _Sora2ImageToVideoProOfficialStable(_Options, models.Sora2ImageToVideoProOfficialStable): ...
+sora_2_image_to_video_pro_official_stable = _task(_Sora2ImageToVideoProOfficialStable)
+"""Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second (listed
+2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+"""
+
+class _Sora2ImageToVideoRealisticOfficialStable(_Options, models.Sora2ImageToVideoRealisticOfficialStable): ...
+sora_2_image_to_video_realistic_official_stable = _task(_Sora2ImageToVideoRealisticOfficialStable)
+"""Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The public pages of runninghub.cn do
+not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
+"""
+
+class _Sora2TextToVideoChannelLowPrice(_Options, models.Sora2TextToVideoChannelLowPrice): ...
+sora_2_text_to_video_channel_low_price = _task(_Sora2TextToVideoChannelLowPrice)
+"""Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _Sora2TextToVideoOfficialStable(_Options, models.Sora2TextToVideoOfficialStable): ...
+sora_2_text_to_video_official_stable = _task(_Sora2TextToVideoOfficialStable)
+"""Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may need
+a key from runninghub.ai.
+"""
+
+class _Sora2TextToVideoProChannelLowPrice(_Options, models.Sora2TextToVideoProChannelLowPrice): ...
+sora_2_text_to_video_pro_channel_low_price = _task(_Sora2TextToVideoProChannelLowPrice)
+"""Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
+Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _Sora2TextToVideoProOfficialStable(_Options, models.Sora2TextToVideoProOfficialStable): ...
+sora_2_text_to_video_pro_official_stable = _task(_Sora2TextToVideoProOfficialStable)
+"""Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second (listed
+2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+"""
+
+class _SoraUploadCharacterChannelLowPrice(_Options, models.SoraUploadCharacterChannelLowPrice): ...
+sora_upload_character_channel_low_price = _task(_SoraUploadCharacterChannelLowPrice)
+"""Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    video_url: MP4; up to 10 MB.
+"""
+
+class _SoraUploadCharacterOfficial(_Options, models.SoraUploadCharacterOfficial): ...
+sora_upload_character_official = _task(_SoraUploadCharacterOfficial)
+"""Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint:
+rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
+    name: Up to 80 characters.
+"""
+
+class _StephenChowIPVideoGenFastSeedance20Fast(_Options, models.StephenChowIPVideoGenFastSeedance20Fast): ...
+stephen_chow_ip_video_gen_fast_seedance_2_0_fast = _task(_StephenChowIPVideoGenFastSeedance20Fast)
+"""Makes a video with Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast). Its price is not published. 2k: 1.52 a
+second without a reference video; with one, another rate and a least number of seconds. Endpoint:
+rhart-video/sparkvideo-2.0/multimodal-video-star-fast.
+
+Args:
+    duration: -1 lets the model choose.
+    image_url: Up to 10 MB.
+"""
+
+class _StephenChowIPVideoGenSeedance20(_Options, models.StephenChowIPVideoGenSeedance20): ...
+stephen_chow_ip_video_gen_seedance_2_0 = _task(_StephenChowIPVideoGenSeedance20)
+"""Makes a video with Stephen Chow IP Video Gen(Seedance 2.0). Its price is not published. 2k: 1.74 a second
+without a reference video; with one, another rate and a least number of seconds. Endpoint:
+rhart-video/sparkvideo-2.0/multimodal-video-star.
+
+Args:
+    duration: -1 lets the model choose.
+    image_url: Up to 10 MB.
+"""
+
+class _SunoCustomV45(_Options, models.SunoCustomV45): ...
+suno_custom_v4_5 = _task(_SunoCustomV45)
+"""Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
+    tags: Comma-separated styles; up to 1000 characters.
+"""
+
+class _SunoCustomV5(_Options, models.SunoCustomV5): ...
+suno_custom_v5 = _task(_SunoCustomV5)
+"""Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
+    tags: Comma-separated styles; up to 1000 characters.
+"""
+
+class _SunoCustomV55(_Options, models.SunoCustomV55): ...
+suno_custom_v5_5 = _task(_SunoCustomV55)
+"""Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    prompt: The full lyrics; section tags such as [Verse] allowed; up to 5000 characters.
+    tags: Comma-separated styles; up to 1000 characters.
+"""
+
+class _SunoLyrics(_Options, models.SunoLyrics): ...
+suno_lyrics = _task(_SunoLyrics)
+"""Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    prompt: Up to 500 characters.
+"""
+
+class _SunoSingleV45(_Options, models.SunoSingleV45): ...
+suno_single_v4_5 = _task(_SunoSingleV45)
+"""Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    description: Up to 400 characters.
+    make_instrumental: Strings true and false, not a JSON boolean.
+"""
+
+class _SunoSingleV5(_Options, models.SunoSingleV5): ...
+suno_single_v5 = _task(_SunoSingleV5)
+"""Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    description: Up to 400 characters.
+    make_instrumental: Strings true and false, not a JSON boolean.
+"""
+
+class _SunoSingleV55(_Options, models.SunoSingleV55): ...
+suno_single_v5_5 = _task(_SunoSingleV55)
+"""Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
+rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    title: Up to 80 characters.
+    description: Up to 400 characters.
+    make_instrumental: Strings true and false, not a JSON boolean.
+"""
+
+class _TopazlabsImageGigapixelArtAndCgi(_Options, models.TopazlabsImageGigapixelArtAndCgi): ...
+topazlabs_image_gigapixel_art_and_cgi = _task(_TopazlabsImageGigapixelArtAndCgi)
+"""Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint:
+topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    deblur_strength: 0 to 1.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+"""
+
+class _TopazlabsImageGigapixelHighFidelity2(_Options, models.TopazlabsImageGigapixelHighFidelity2): ...
+topazlabs_image_gigapixel_high_fidelity_2 = _task(_TopazlabsImageGigapixelHighFidelity2)
+"""Makes an image with topazlabs-image-gigapixel-high-fidelity-2. Its price is not published. Endpoint:
+topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+"""
+
+class _TopazlabsImageGigapixelLowResolution2(_Options, models.TopazlabsImageGigapixelLowResolution2): ...
+topazlabs_image_gigapixel_low_resolution_2 = _task(_TopazlabsImageGigapixelLowResolution2)
+"""Makes an image with topazlabs-image-gigapixel-low-resolution-2. Its price is not published. Endpoint:
+topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+"""
+
+class _TopazlabsImageGigapixelStandard2(_Options, models.TopazlabsImageGigapixelStandard2): ...
+topazlabs_image_gigapixel_standard_2 = _task(_TopazlabsImageGigapixelStandard2)
+"""Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint:
+topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+"""
+
+class _TopazlabsImageGigapixelTextAndShapes(_Options, models.TopazlabsImageGigapixelTextAndShapes): ...
+topazlabs_image_gigapixel_text_and_shapes = _task(_TopazlabsImageGigapixelTextAndShapes)
+"""Makes an image with topazlabs-image-gigapixel-text-and-shapes. Its price is not published. Endpoint:
+topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+    deblur_strength: 0 to 1.
+    decompression_strength: 0 to 1.
+    denoise_strength: 0 to 1.
+    opacity: 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleCgi(_Options, models.TopazlabsImageUpscaleCgi): ...
+topazlabs_image_upscale_cgi = _task(_TopazlabsImageUpscaleCgi)
+"""Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    face_enhancement_creativity: In steps of 0.1; 0 to 1.
+    face_enhancement_strength: In steps of 0.1; 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleDetailFaces(_Options, models.TopazlabsImageUpscaleDetailFaces): ...
+topazlabs_image_upscale_detail_faces = _task(_TopazlabsImageUpscaleDetailFaces)
+"""Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint:
+topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    detail_strength: 0 to 10.
+"""
+
+class _TopazlabsImageUpscaleHighFidelityV2(_Options, models.TopazlabsImageUpscaleHighFidelityV2): ...
+topazlabs_image_upscale_high_fidelity_v2 = _task(_TopazlabsImageUpscaleHighFidelityV2)
+"""Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call (listed
+2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    face_enhancement_creativity: In steps of 0.1; 0 to 1.
+    face_enhancement_strength: In steps of 0.1; 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleHighFidelityV3(_Options, models.TopazlabsImageUpscaleHighFidelityV3): ...
+topazlabs_image_upscale_high_fidelity_v3 = _task(_TopazlabsImageUpscaleHighFidelityV3)
+"""Makes an image with topazlabs-image-upscale-high-fidelity-v3. Its price is not published. Endpoint:
+topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    opacity: 0 to 1.
+    recovery_strength: 0 to 1.
+    strength: 0.01 to 1.
+    fix_compression: 0 to 1.
+    denoise: 0 to 1.
+    sharpen: 0 to 1.
+    face_enhancement_creativity: 0 to 1.
+    face_enhancement_strength: 0 to 1.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsImageUpscaleLowResolutionV2(_Options, models.TopazlabsImageUpscaleLowResolutionV2): ...
+topazlabs_image_upscale_low_resolution_v2 = _task(_TopazlabsImageUpscaleLowResolutionV2)
+"""Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call (listed
+2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    face_enhancement_creativity: In steps of 0.1; 0 to 1.
+    face_enhancement_strength: In steps of 0.1; 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleStandardV2(_Options, models.TopazlabsImageUpscaleStandardV2): ...
+topazlabs_image_upscale_standard_v2 = _task(_TopazlabsImageUpscaleStandardV2)
+"""Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    face_enhancement_creativity: In steps of 0.1; 0 to 1.
+    face_enhancement_strength: In steps of 0.1; 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleTextRefine(_Options, models.TopazlabsImageUpscaleTextRefine): ...
+topazlabs_image_upscale_text_refine = _task(_TopazlabsImageUpscaleTextRefine)
+"""Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
+Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may need a
+key from runninghub.ai.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    face_enhancement_creativity: In steps of 0.1; 0 to 1.
+    face_enhancement_strength: In steps of 0.1; 0 to 1.
+"""
+
+class _TopazlabsImageUpscaleTransparent(_Options, models.TopazlabsImageUpscaleTransparent): ...
+topazlabs_image_upscale_transparent = _task(_TopazlabsImageUpscaleTransparent)
+"""Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint:
+topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    image_url: Up to 50 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsVideoAstra(_Options, models.TopazlabsVideoAstra): ...
+topazlabs_video_astra = _task(_TopazlabsVideoAstra)
+"""Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: Up to 200 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsVideoDenoise(_Options, models.TopazlabsVideoDenoise): ...
+topazlabs_video_denoise = _task(_TopazlabsVideoDenoise)
+"""Makes a video with topazlabs-video-denoise. Its price is not published. Endpoint: topazlabs/video-denoise. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: Up to 200 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsVideoFrameInterpolation(_Options, models.TopazlabsVideoFrameInterpolation): ...
+topazlabs_video_frame_interpolation = _task(_TopazlabsVideoFrameInterpolation)
+"""Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint:
+topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: Up to 200 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+    output_frame_rate: 15 to 240.
+"""
+
+class _TopazlabsVideoProteus(_Options, models.TopazlabsVideoProteus): ...
+topazlabs_video_proteus = _task(_TopazlabsVideoProteus)
+"""Makes a video with topazlabs-video-proteus. Its price is not published. Endpoint: topazlabs/video-proteus. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: Up to 200 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsVideoStarlight(_Options, models.TopazlabsVideoStarlight): ...
+topazlabs_video_starlight = _task(_TopazlabsVideoStarlight)
+"""Makes a video with topazlabs-video-starlight. Its price is not published. Endpoint: topazlabs/video-starlight.
+The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: Up to 200 MB.
+    output_width: 1 to 32000.
+    output_height: 1 to 32000.
+"""
+
+class _TopazlabsVideoUpscale(_Options, models.TopazlabsVideoUpscale): ...
+topazlabs_video_upscale = _task(_TopazlabsVideoUpscale)
+"""Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second (listed 2026-05-07). Endpoint:
+topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+
+Args:
+    video_url: MP4; up to 100 MB.
+"""
+
+class _ViduImageToVideoQ2Pro(_Options, models.ViduImageToVideoQ2Pro): ...
+vidu_image_to_video_q2_pro = _task(_ViduImageToVideoQ2Pro)
+"""Makes a video with Vidu-image-to-video-q2-pro. Price: 0.18 to 4.16 CNY per call (listed 2026-05-07). Endpoint:
+vidu/image-to-video-q2-pro.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduImageToVideoQ2ProFast(_Options, models.ViduImageToVideoQ2ProFast): ...
+vidu_image_to_video_q2_pro_fast = _task(_ViduImageToVideoQ2ProFast)
+"""Makes a video with Vidu-image-to-video-q2-pro-fast. Price: 0.18 to 1.16 CNY per call (listed 2026-05-07).
+Endpoint: vidu/image-to-video-q2-pro-fast.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduImageToVideoQ2Turbo(_Options, models.ViduImageToVideoQ2Turbo): ...
+vidu_image_to_video_q2_turbo = _task(_ViduImageToVideoQ2Turbo)
+"""Makes a video with Vidu-image-to-video-q2-turbo. Price: 0.13 to 2.73 CNY per call (listed 2026-05-07).
+Endpoint: vidu/image-to-video-q2-turbo.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduImageToVideoQ3Pro(_Options, models.ViduImageToVideoQ3Pro): ...
+vidu_image_to_video_q3_pro = _task(_ViduImageToVideoQ3Pro)
+"""Makes a video with Vidu-image-to-video-q3-pro. Price: 0.31 to 1.09 CNY per second (listed 2026-05-07).
+Endpoint: vidu/image-to-video-q3-pro.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduImageToVideoQ3ProFast(_Options, models.ViduImageToVideoQ3ProFast): ...
+vidu_image_to_video_q3_pro_fast = _task(_ViduImageToVideoQ3ProFast)
+"""Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
+Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
+"""
+
+class _ViduImageToVideoQ3Turbo(_Options, models.ViduImageToVideoQ3Turbo): ...
+vidu_image_to_video_q3_turbo = _task(_ViduImageToVideoQ3Turbo)
+"""Makes a video with Vidu-image-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+Endpoint: vidu/image-to-video-q3-turbo.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduReferenceToVideoQ2(_Options, models.ViduReferenceToVideoQ2): ...
+vidu_reference_to_video_q2 = _task(_ViduReferenceToVideoQ2)
+"""Makes a video with Vidu-reference-to-video-q2. Price: 0.33 to 3.61 CNY per call (listed 2026-05-07). Endpoint:
+vidu/reference-to-video-q2.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+"""
+
+class _ViduReferenceToVideoQ2Pro(_Options, models.ViduReferenceToVideoQ2Pro): ...
+vidu_reference_to_video_q2_pro = _task(_ViduReferenceToVideoQ2Pro)
+"""Makes a video with Vidu-reference-to-video-q2-pro. Price: 0.44 to 3.83 CNY per call (listed 2026-05-07).
+Endpoint: vidu/reference-to-video-q2-pro.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    videos: One or a list of up to 2; MP4, AVI, MOV; up to 100 MB each.
+"""
+
+class _ViduReferenceToVideoQ3(_Options, models.ViduReferenceToVideoQ3): ...
+vidu_reference_to_video_q3 = _task(_ViduReferenceToVideoQ3)
+"""Makes a video with Vidu-reference-to-video-q3. Price: 0.22 to 0.55 CNY per second (listed 2026-05-07).
+Endpoint: vidu/reference-to-video-q3.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    duration: 3 to 16.
+    aspect_ratio: Auto follows the inputs.
+    audio: Strings true and false, not a JSON boolean.
+"""
+
+class _ViduReferenceToVideoQ3Ad(_Options, models.ViduReferenceToVideoQ3Ad): ...
+vidu_reference_to_video_q3_ad = _task(_ViduReferenceToVideoQ3Ad)
+"""Makes a video with Vidu-reference-to-video-q3-ad. Price: 0.61 to 0.74 CNY per second (listed 2026-09-13).
+Endpoint: vidu/reference-to-video-q3-ad.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+    duration: 3 to 16.
+    aspect_ratio: Auto follows the inputs.
+    audio: Strings true and false, not a JSON boolean.
+"""
+
+class _ViduReferenceToVideoQ3Drama(_Options, models.ViduReferenceToVideoQ3Drama): ...
+vidu_reference_to_video_q3_drama = _task(_ViduReferenceToVideoQ3Drama)
+"""Makes a video with Vidu-reference-to-video-q3-drama. Price: 0.69 CNY per second (listed 2026-09-13). Endpoint:
+vidu/reference-to-video-q3-drama.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+    duration: 2 to 15.
+    aspect_ratio: Auto follows the inputs.
+    audio: Strings true and false, not a JSON boolean.
+"""
+
+class _ViduReferenceToVideoQ3Mix(_Options, models.ViduReferenceToVideoQ3Mix): ...
+vidu_reference_to_video_q3_mix = _task(_ViduReferenceToVideoQ3Mix)
+"""Makes a video with Vidu-reference-to-video-q3-mix. Price: 0.55 to 0.66 CNY per second (listed 2026-05-07).
+Endpoint: vidu/reference-to-video-q3-mix.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    duration: 1 to 16.
+    aspect_ratio: Auto follows the inputs.
+    audio: Strings true and false, not a JSON boolean.
+"""
+
+class _ViduShortPlayQ3Ad(_Options, models.ViduShortPlayQ3Ad): ...
+vidu_short_play_q3_ad = _task(_ViduShortPlayQ3Ad)
+"""Makes a video with vidu/short-play-q3-ad. Its price is not published. Endpoint: vidu/short-play-q3-ad. Its
+published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    script_name: Up to 20 characters.
+    script_content: Up to 2000 characters.
+    assets: List of up to 14 persons, scenes and props; shape not published.
+"""
+
+class _ViduShortPlayQ3Drama(_Options, models.ViduShortPlayQ3Drama): ...
+vidu_short_play_q3_drama = _task(_ViduShortPlayQ3Drama)
+"""Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama.
+Its published parameter list is not complete; other parameters are accepted with a warning.
+
+Args:
+    script_name: Up to 20 characters.
+    script_content: Up to 2000 characters.
+    upload_image_url: Up to 50 MB.
+    style: Up to 30 characters.
+    assets: List of up to 14 persons, scenes and props; shape not published.
+"""
+
+class _ViduStartEndToVideoQ2Pro(_Options, models.ViduStartEndToVideoQ2Pro): ...
+vidu_start_end_to_video_q2_pro = _task(_ViduStartEndToVideoQ2Pro)
+"""Makes a video with Vidu-start-end-to-video-q2-pro. Price: 0.18 to 3.50 CNY per call (listed 2026-05-07).
+Endpoint: vidu/start-end-to-video-q2-pro.
+
+Args:
+    prompt: Up to 4000 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduStartEndToVideoQ2ProFast(_Options, models.ViduStartEndToVideoQ2ProFast): ...
+vidu_start_end_to_video_q2_pro_fast = _task(_ViduStartEndToVideoQ2ProFast)
+"""Makes a video with Vidu-start-end-to-video-q2-pro-fast. Price: 0.18 to 0.98 CNY per call (listed 2026-05-07).
+Endpoint: vidu/start-end-to-video-q2-pro-fast.
+
+Args:
+    prompt: Up to 4000 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduStartEndToVideoQ2Turbo(_Options, models.ViduStartEndToVideoQ2Turbo): ...
+vidu_start_end_to_video_q2_turbo = _task(_ViduStartEndToVideoQ2Turbo)
+"""Makes a video with Vidu-start-end-to-video-q2-turbo. Price: 0.13 to 2.30 CNY per call (listed 2026-05-07).
+Endpoint: vidu/start-end-to-video-q2-turbo.
+
+Args:
+    prompt: Up to 4000 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduStartEndToVideoQ3Pro(_Options, models.ViduStartEndToVideoQ3Pro): ...
+vidu_start_end_to_video_q3_pro = _task(_ViduStartEndToVideoQ3Pro)
+"""Makes a video with Vidu-start-end-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
+Endpoint: vidu/start-end-to-video-q3-pro.
+
+Args:
+    prompt: Up to 4000 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduStartEndToVideoQ3ProFast(_Options, models.ViduStartEndToVideoQ3ProFast): ...
+vidu_start_end_to_video_q3_pro_fast = _task(_ViduStartEndToVideoQ3ProFast)
+"""Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed
+2026-05-07). Endpoint: vidu/start-end-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 5000 characters.
+    first_image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
+    last_image_url: JPG, JPEG, PNG, WEBP; up to 50 MB.
+"""
+
+class _ViduStartEndToVideoQ3Turbo(_Options, models.ViduStartEndToVideoQ3Turbo): ...
+vidu_start_end_to_video_q3_turbo = _task(_ViduStartEndToVideoQ3Turbo)
+"""Makes a video with Vidu-start-end-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+Endpoint: vidu/start-end-to-video-q3-turbo.
+
+Args:
+    prompt: Up to 4000 characters.
+    first_image_url: JPG, PNG; up to 50 MB.
+    last_image_url: JPG, PNG; up to 50 MB.
+"""
+
+class _ViduTextToVideoQ2(_Options, models.ViduTextToVideoQ2): ...
+vidu_text_to_video_q2 = _task(_ViduTextToVideoQ2)
+"""Makes a video with Vidu-text-to-video-q2. Price: 0.22 to 2.41 CNY per call (listed 2026-05-07). Endpoint:
+vidu/text-to-video.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _ViduTextToVideoQ3Pro(_Options, models.ViduTextToVideoQ3Pro): ...
+vidu_text_to_video_q3_pro = _task(_ViduTextToVideoQ3Pro)
+"""Makes a video with Vidu-text-to-video-q3-pro. Price: 0.31 to 0.70 CNY per second (listed 2026-05-07).
+Endpoint: vidu/text-to-video-q3-pro.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _ViduTextToVideoQ3ProFast(_Options, models.ViduTextToVideoQ3ProFast): ...
+vidu_text_to_video_q3_pro_fast = _task(_ViduTextToVideoQ3ProFast)
+"""Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
+Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 2000 characters.
+"""
+
+class _ViduTextToVideoQ3Turbo(_Options, models.ViduTextToVideoQ3Turbo): ...
+vidu_text_to_video_q3_turbo = _task(_ViduTextToVideoQ3Turbo)
+"""Makes a video with Vidu-text-to-video-q3-turbo. Price: 0.18 to 0.35 CNY per second (listed 2026-05-07).
+Endpoint: vidu/text-to-video-q3-turbo.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _VolcDramaSerialVideoTranslate(_Options, models.VolcDramaSerialVideoTranslate): ...
+volc_drama_serial_video_translate = _task(_VolcDramaSerialVideoTranslate)
+"""Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint:
+volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may need a key from
+runninghub.ai.
+"""
+
+class _VolcDramaVideoTranslate(_Options, models.VolcDramaVideoTranslate): ...
+volc_drama_video_translate = _task(_VolcDramaVideoTranslate)
+"""Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0,
+taken as a placeholder. Endpoint: volc-drama/video-translate. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: Up to 1024 MB.
+"""
+
+class _VolcEnhanceFastVideo(_Options, models.VolcEnhanceFastVideo): ...
+volc_enhance_fast_video = _task(_VolcEnhanceFastVideo)
+"""Makes a video with volc-enhance-fast/video. Its price is not published. Endpoint: volc-enhance-fast/video.
+
+Args:
+    video_url: At most 2k: long side 360-2560, short 360-1440 px.
+    resolution: Left out: as the source.
+    resolution_limit: Short side; not together with resolution; 128 to 2160.
+    fps: Left out: as the source; 15 to 120.
+    bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+"""
+
+class _VolcEnhanceGenerativeVideo(_Options, models.VolcEnhanceGenerativeVideo): ...
+volc_enhance_generative_video = _task(_VolcEnhanceGenerativeVideo)
+"""Makes a video with volc-enhance-generative/video. Its price is not published. Endpoint:
+volc-enhance-generative/video.
+
+Args:
+    video_url: SDR, at most 1080p: long side 360-1920, short 360-1080 px.
+    fps: Left out: as the source; 15 to 120.
+    bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+"""
+
+class _VolcEnhanceVideo(_Options, models.VolcEnhanceVideo): ...
+volc_enhance_video = _task(_VolcEnhanceVideo)
+"""Makes a video with volc-enhance/video. Its price is not published. By mode, resolution and frame rate; the
+table was not recorded. Endpoint: volc-enhance/video.
+
+Args:
+    video_url: At most 2k: long side 360-2560, short 360-1440 px.
+    mode: Professional costs about ten times as much.
+    scene: Standard mode only.
+    resolution: Left out: as the source.
+    resolution_limit: Short side; not together with resolution; 128 to 4320.
+    fps: Left out: as the source; 15 to 120.
+    bitrate: Kbps; wins over bitrateLevel; 10 to 150000.
+    bit_depth: Professional mode only.
+"""
+
+class _VolcSubtitleEraseVideoRefinedVersion(_Options, models.VolcSubtitleEraseVideoRefinedVersion): ...
+volc_subtitle_erase_video_refined_version = _task(_VolcSubtitleEraseVideoRefinedVersion)
+"""Makes a video with volc-subtitle-erase/video(Refined version). Price: 0.013 CNY per second (listed
+2026-09-13). Endpoint: volc-subtitle-erase-pro/video.
+
+Args:
+    video_url: Up to 500 MB.
+"""
+
+class _VolcSubtitleEraseVideoStandardVersion(_Options, models.VolcSubtitleEraseVideoStandardVersion): ...
+volc_subtitle_erase_video_standard_version = _task(_VolcSubtitleEraseVideoStandardVersion)
+"""Makes a video with volc-subtitle-erase/video(Standard Version). Price: 0.005 CNY per second (listed
+2026-09-13). Endpoint: volc-subtitle-erase/video.
+
+Args:
+    video_url: Up to 500 MB.
+"""
+
+class _Wan22ImageToImage(_Options, models.Wan22ImageToImage): ...
+wan_2_2_image_to_image = _task(_Wan22ImageToImage)
+"""Makes an image with wan-2.2/image-to-image. Price: 0.08 CNY per call (listed 2026-06-18). Endpoint:
+rhart-video/wan-2.2/image-to-image.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_height: Used when aspectRatio is custom; 256 to 1536.
+"""
+
+class _Wan22ImageToVideo(_Options, models.Wan22ImageToVideo): ...
+wan_2_2_image_to_video = _task(_Wan22ImageToVideo)
+"""Makes a video with wan-2.2/image-to-video. Its price is not published. Endpoint:
+rhart-video/wan-2.2/image-to-video.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    prompt: Up to 20000 characters.
+    negative_prompt: Up to 500 characters.
+    duration: Unsure: a client sends an index such as 1; pass one with unchecked.
+    resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
+"""
+
+class _Wan22TextToImageLora(_Options, models.Wan22TextToImageLora): ...
+wan_2_2_text_to_image_lora = _task(_Wan22TextToImageLora)
+"""Makes an image with wan-2.2/text-to-image-lora. Price: 0.06 CNY per call (listed 2026-06-18). Endpoint:
+rhart-video/wan-2.2/text-to-image-lora.
+
+Args:
+    custom_width: Used when aspectRatio is custom; 256 to 1536.
+    custom_height: Used when aspectRatio is custom; 256 to 1536.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _Wan22TextToVideo(_Options, models.Wan22TextToVideo): ...
+wan_2_2_text_to_video = _task(_Wan22TextToVideo)
+"""Makes a video with wan-2.2/text-to-video. Its price is not published. Endpoint:
+rhart-video/wan-2.2/text-to-video.
+
+Args:
+    prompt: Up to 20000 characters.
+    resolution: Key starts with a space in working clients; U+00D7 separator.
+"""
+
+class _Wan22VideoStartToEnd(_Options, models.Wan22VideoStartToEnd): ...
+wan_2_2_video_start_to_end = _task(_Wan22VideoStartToEnd)
+"""Makes a video with wan-2.2-video/start-to-end. Its price is not published. Endpoint:
+rhart-video/wan-2.2/start-to-end.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+    last_image_url: JPG, PNG; up to 10 MB.
+    duration: Unsure: a client sends an index such as 1; pass one with unchecked.
+    resolution: Separator is U+00D7, not the letter x; unsure: a client sends an index such as 7; pass one with unchecked.
+"""
+
+class _Wan25PreviewImageToImage(_Options, models.Wan25PreviewImageToImage): ...
+wan_2_5_preview_image_to_image = _task(_Wan25PreviewImageToImage)
+"""Makes an image with wan-2.5-preview/image-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
+alibaba/wan-2.5-preview/image-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    image_urls: One or a list of up to 3; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    negative_prompt: Up to 500 characters.
+    size: Omit to follow the last input image.
+    n: 1 to 4.
+    seed: -1 to 2147483647.
+"""
+
+class _Wan25PreviewImageToVideo(_Options, models.Wan25PreviewImageToVideo): ...
+wan_2_5_preview_image_to_video = _task(_Wan25PreviewImageToVideo)
+"""Makes a video with wan-2.5-preview/image-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
+Endpoint: alibaba/wan-2.5-preview/image-to-video.
+
+Args:
+    prompt: Up to 1500 characters.
+    image_url: Sides 240-8000 px; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB.
+    audio_url: 3-30 s; cut at duration, silent past its end; MP3, WAV; up to 15 MB.
+    negative_prompt: Up to 500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan25PreviewTextToImage(_Options, models.Wan25PreviewTextToImage): ...
+wan_2_5_preview_text_to_image = _task(_Wan25PreviewTextToImage)
+"""Makes an image with wan-2.5-preview/text-to-image. Price: 0.13 CNY per image (listed 2026-05-07). Endpoint:
+alibaba/wan-2.5-preview/text-to-image.
+
+Args:
+    prompt: Up to 2000 characters.
+    negative_prompt: Up to 500 characters.
+    n: 1 to 4.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan25PreviewTextToVideo(_Options, models.Wan25PreviewTextToVideo): ...
+wan_2_5_preview_text_to_video = _task(_Wan25PreviewTextToVideo)
+"""Makes a video with wan-2.5-preview/text-to-video. Price: 0.196 to 0.652 CNY per second (listed 2026-05-07).
+Endpoint: alibaba/wan-2.5-preview/text-to-video.
+
+Args:
+    prompt: Up to 1500 characters.
+    negative_prompt: Up to 500 characters.
+    audio_url: 3-30 s; cut at duration, silent past its end; MP3, WAV; up to 15 MB.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan26ImageToVideoFlash(_Options, models.Wan26ImageToVideoFlash): ...
+wan_2_6_image_to_video_flash = _task(_Wan26ImageToVideoFlash)
+"""Makes a video with wan-2.6-image-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
+Endpoint: alibaba/wan-2.6/image-to-video-flash.
+
+Args:
+    image_url: JPG, PNG; up to 50 MB.
+    audio_url: MP3, WAV; up to 10 MB.
+"""
+
+class _Wan26ReferenceToVideo(_Options, models.Wan26ReferenceToVideo): ...
+wan_2_6_reference_to_video = _task(_Wan26ReferenceToVideo)
+"""Makes a video with wan-2.6-reference-to-video. Price: 0.45 to 0.75 CNY per second (listed 2026-05-07).
+Endpoint: alibaba/wan-2.6/reference-to-video.
+
+Args:
+    video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
+    image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
+"""
+
+class _Wan26ReferenceToVideoFlash(_Options, models.Wan26ReferenceToVideoFlash): ...
+wan_2_6_reference_to_video_flash = _task(_Wan26ReferenceToVideoFlash)
+"""Makes a video with wan-2.6-reference-to-video-flash. Price: 0.11 to 0.38 CNY per second (listed 2026-05-07).
+Endpoint: alibaba/wan-2.6/reference-to-video-flash.
+
+Args:
+    video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
+    image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
+"""
+
+class _Wan27ImageEdit(_Options, models.Wan27ImageEdit): ...
+wan_2_7_image_edit = _task(_Wan27ImageEdit)
+"""Makes an image with wan-2.7/image-edit. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
+alibaba/wan-2.7/image-edit.
+
+Args:
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    prompt: Up to 2048 characters.
+    width: Omit both to leave the size unset; 512 to 4096.
+    height: Omit both to leave the size unset; 512 to 4096.
+"""
+
+class _Wan27ImageEditPro(_Options, models.Wan27ImageEditPro): ...
+wan_2_7_image_edit_pro = _task(_Wan27ImageEditPro)
+"""Makes an image with wan-2.7/image-edit-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
+alibaba/wan-2.7/image-edit-pro.
+
+Args:
+    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    prompt: Up to 2048 characters.
+    width: Omit both to leave the size unset; 512 to 4096.
+    height: Omit both to leave the size unset; 512 to 4096.
+"""
+
+class _Wan27ImageToVideo(_Options, models.Wan27ImageToVideo): ...
+wan_2_7_image_to_video = _task(_Wan27ImageToVideo)
+"""Makes a video with wan-2.7/image-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+alibaba/wan-2.7/image-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    first_image_url: JPG, PNG, JPEG, BMP, WEBP; up to 20 MB.
+    last_image_url: Optional; with firstImageUrl gives first-and-last-frame mode; JPG, PNG, JPEG, BMP, WEBP; up to 20 MB.
+    audio_url: MP3, WAV; up to 15 MB.
+    negative_prompt: Up to 500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan27ReferenceToVideo(_Options, models.Wan27ReferenceToVideo): ...
+wan_2_7_reference_to_video = _task(_Wan27ReferenceToVideo)
+"""Makes a video with wan-2.7-reference-to-video. Its price is not published. The official price file could not
+express it. Endpoint: alibaba/wan-2.7/reference-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    video_urls: One or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One or a list of up to 5; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
+    audio_url: MP3, WAV; up to 15 MB.
+    negative_prompt: Up to 500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan27SpicyImageToVideo(_Options, models.Wan27SpicyImageToVideo): ...
+wan_2_7_spicy_image_to_video = _task(_Wan27SpicyImageToVideo)
+"""Makes a video with wan-2.7-spicy/image-to-video. Its price is not published. Depends on parameters; the rules
+were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 5000 characters.
+    image_url: Up to 20 MB.
+    audio_url: Up to 15 MB.
+    negative_prompt: Up to 500 characters.
+    duration: 2 to 15.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan27TextToImage(_Options, models.Wan27TextToImage): ...
+wan_2_7_text_to_image = _task(_Wan27TextToImage)
+"""Makes an image with wan-2.7/text-to-image. Price: 0.19 CNY per call (listed 2026-09-13). Endpoint:
+alibaba/wan-2.7/text-to-image.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: Omit both to leave the size unset; 512 to 4096.
+    height: Omit both to leave the size unset; 512 to 4096.
+"""
+
+class _Wan27TextToImagePro(_Options, models.Wan27TextToImagePro): ...
+wan_2_7_text_to_image_pro = _task(_Wan27TextToImagePro)
+"""Makes an image with wan-2.7/text-to-image-pro. Price: 0.47 CNY per call (listed 2026-09-13). Endpoint:
+alibaba/wan-2.7/text-to-image-pro.
+
+Args:
+    prompt: Up to 5000 characters.
+    width: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
+    height: Area 589824-16777216 px, ratio 1:8 to 8:1; omit for unset; 512 to 8192.
+"""
+
+class _Wan27TextToVideo(_Options, models.Wan27TextToVideo): ...
+wan_2_7_text_to_video = _task(_Wan27TextToVideo)
+"""Makes a video with wan-2.7/text-to-video. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+alibaba/wan-2.7/text-to-video.
+
+Args:
+    prompt: Up to 5000 characters.
+    negative_prompt: Up to 500 characters.
+    audio_url: MP3, WAV; up to 15 MB.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan27VideoEdit(_Options, models.Wan27VideoEdit): ...
+wan_2_7_video_edit = _task(_Wan27VideoEdit)
+"""Makes a video with wan-2.7/video-edit. Its price is not published. The official price file shows 0, taken as a
+placeholder. Endpoint: alibaba/wan-2.7/video-edit.
+
+Args:
+    prompt: Up to 5000 characters.
+    video_url: 2-10 s; MP4, MOV; up to 100 MB.
+    image_urls: One or a list of up to 3; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
+    negative_prompt: Up to 500 characters.
+    duration: 0 keeps the input length; never above it.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan27VideoExtend(_Options, models.Wan27VideoExtend): ...
+wan_2_7_video_extend = _task(_Wan27VideoExtend)
+"""Makes a video with wan-2.7/video-extend. Price: 0.51 to 0.85 CNY per second (listed 2026-05-07). Endpoint:
+alibaba/wan-2.7/video-extend.
+
+Args:
+    prompt: Up to 5000 characters.
+    video_url: MP4, MOV; up to 100 MB.
+    audio_url: MP3, WAV; up to 15 MB.
+    negative_prompt: Up to 500 characters.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan30ImageToVideo(_Options, models.Wan30ImageToVideo): ...
+wan_3_0_image_to_video = _task(_Wan30ImageToVideo)
+"""Makes a video with wan-3.0/image-to-video. Its price is not published. Endpoint:
+alibaba/wan-3.0/image-to-video.
+
+Args:
+    prompt: Up to 20000 characters.
+    first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+    last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+    duration: Auto lets the model choose; billed by the seconds made.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan30PrimeImageToVideo(_Options, models.Wan30PrimeImageToVideo): ...
+wan_3_0_prime_image_to_video = _task(_Wan30PrimeImageToVideo)
+"""Makes a video with wan-3.0-prime/image-to-video. Its price is not published. Endpoint:
+alibaba/wan-3.0-prime/image-to-video.
+
+Args:
+    prompt: Up to 20000 characters.
+    first_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+    last_frame_url: JPEG, JPG, PNG, BMP, WEBP; up to 20 MB.
+    duration: Auto lets the model choose; billed by the seconds made.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan30PrimeReferenceToVideo(_Options, models.Wan30PrimeReferenceToVideo): ...
+wan_3_0_prime_reference_to_video = _task(_Wan30PrimeReferenceToVideo)
+"""Makes a video with wan-3.0-prime/reference-to-video. Its price is not published. Endpoint:
+alibaba/wan-3.0-prime/reference-to-video.
+
+Args:
+    prompt: Up to 20000 characters.
+    video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+    audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+    file_url: A document; not together with linkUrl; up to 2048 characters.
+    link_url: A public page; not together with fileUrl; up to 2048 characters.
+    duration: Auto lets the model choose; billed by the seconds made.
+    seed: 0 to 2147483647.
+"""
+
+class _Wan30ReferenceToVideo(_Options, models.Wan30ReferenceToVideo): ...
+wan_3_0_reference_to_video = _task(_Wan30ReferenceToVideo)
+"""Makes a video with wan-3.0-reference-to-video. Its price is not published. Endpoint:
+alibaba/wan-3.0/reference-to-video.
+
+Args:
+    prompt: Up to 20000 characters.
+    video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+    audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+    file_url: A document; not together with linkUrl; up to 2048 characters.
+    link_url: A public page; not together with fileUrl; up to 2048 characters.
+    duration: Auto lets the model choose; billed by the seconds made.
+    seed: 0 to 2147483647.
+"""
+
+class _XaiGrokImagine20TextToImageEconomy(_Options, models.XaiGrokImagine20TextToImageEconomy): ...
+xai_grok_imagine_2_0_text_to_image_economy = _task(_XaiGrokImagine20TextToImageEconomy)
+"""Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint:
+rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _XaiGrokImagineEditVideoOfficialStable(_Options, models.XaiGrokImagineEditVideoOfficialStable): ...
+xai_grok_imagine_edit_video_official_stable = _task(_XaiGrokImagineEditVideoOfficialStable)
+"""Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed
+2026-09-13). Endpoint: rhart-video-g-official/edit-video. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 800 characters.
+    video_url: MP4; up to 50 MB.
+"""
+
+class _XaiGrokImagineImageEditOfficialStable(_Options, models.XaiGrokImagineImageEditOfficialStable): ...
+xai_grok_imagine_image_edit_official_stable = _task(_XaiGrokImagineImageEditOfficialStable)
+"""Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call (listed 2026-09-13).
+Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may need a key
+from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image: JPG, PNG, JPEG, WEBP; up to 10 MB.
+"""
+
+class _XaiGrokImagineImageTextToImageOfficialStable(_Options, models.XaiGrokImagineImageTextToImageOfficialStable): ...
+xai_grok_imagine_image_text_to_image_official_stable = _task(_XaiGrokImagineImageTextToImageOfficialStable)
+"""Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call (listed
+2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+"""
+
+class _XaiGrokImagineImageToVideoChannelLowPrice(_Options, models.XaiGrokImagineImageToVideoChannelLowPrice): ...
+xai_grok_imagine_image_to_video_channel_low_price = _task(_XaiGrokImagineImageToVideoChannelLowPrice)
+"""Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.04 CNY per second (listed
+2026-09-13). Endpoint: rhart-video-g/image-to-video. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    image_urls: One or a list of up to 7; JPG, PNG; up to 10 MB each.
+    duration: 6 to 30.
+"""
+
+class _XaiGrokImagineImageToVideoOfficialStable(_Options, models.XaiGrokImagineImageToVideoOfficialStable): ...
+xai_grok_imagine_image_to_video_official_stable = _task(_XaiGrokImagineImageToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The public pages of runninghub.cn do not list
+it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 800 characters.
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _XaiGrokImagineTextToVideoChannelLowPrice(_Options, models.XaiGrokImagineTextToVideoChannelLowPrice): ...
+xai_grok_imagine_text_to_video_channel_low_price = _task(_XaiGrokImagineTextToVideoChannelLowPrice)
+"""Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.04 CNY per second (listed
+2026-09-13). Endpoint: rhart-video-g/text-to-video. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 20000 characters.
+    duration: 6 to 30.
+"""
+
+class _XaiGrokImagineTextToVideoOfficialStable(_Options, models.XaiGrokImagineTextToVideoOfficialStable): ...
+xai_grok_imagine_text_to_video_official_stable = _task(_XaiGrokImagineTextToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
+2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The public pages of runninghub.cn do not list it;
+it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 800 characters.
+"""
+
+class _XaiGrokImagineVideoReferenceToVideoOfficialStable(_Options, models.XaiGrokImagineVideoReferenceToVideoOfficialStable): ...
+xai_grok_imagine_video_reference_to_video_official_stable = _task(_XaiGrokImagineVideoReferenceToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The public pages of runninghub.cn do
+not list it; it may need a key from runninghub.ai.
+
+Args:
+    image_urls: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    prompt: Up to 2048 characters.
+"""
+
+class _XaiGrokImagineVideoV15ImageToVideoOfficialStable(_Options, models.XaiGrokImagineVideoV15ImageToVideoOfficialStable): ...
+xai_grok_imagine_video_v1_5_image_to_video_official_stable = _task(_XaiGrokImagineVideoV15ImageToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable. Its price is not published.
+Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    image_url: Up to 100 MB.
+    duration: 1 to 15.
+"""
+
+class _XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(_Options, models.XaiGrokImagineVideoV15ReferenceToVideoOfficialStable): ...
+xai_grok_imagine_video_v1_5_reference_to_video_official_stable = _task(_XaiGrokImagineVideoV15ReferenceToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable. Its price is not published.
+Endpoint: rhart-video-g-official/reference-to-video-v1.5. The public pages of runninghub.cn do not list it; it
+may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    reference_images: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 100 MB each.
+    duration: 1 to 15.
+"""
+
+class _XaiGrokImagineVideoV15TextToVideoOfficialStable(_Options, models.XaiGrokImagineVideoV15TextToVideoOfficialStable): ...
+xai_grok_imagine_video_v1_5_text_to_video_official_stable = _task(_XaiGrokImagineVideoV15TextToVideoOfficialStable)
+"""Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable. Its price is not published.
+Endpoint: rhart-video-g-official/text-to-video-v1.5. The public pages of runninghub.cn do not list it; it may
+need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 2048 characters.
+    duration: 1 to 15.
+"""
+
+class _XaiGrokImagineVideoVideoExtendOfficialStable(_Options, models.XaiGrokImagineVideoVideoExtendOfficialStable): ...
+xai_grok_imagine_video_video_extend_official_stable = _task(_XaiGrokImagineVideoVideoExtendOfficialStable)
+"""Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call
+(listed 2026-05-07). Endpoint: rhart-video-g-official/video-extend. The public pages of runninghub.cn do not
+list it; it may need a key from runninghub.ai.
+
+Args:
+    video_url: MP4, MOV; up to 100 MB.
+    prompt: Up to 2048 characters.
+"""
+
+class _XaiRhartImagineImageQualityEditOfficialStable(_Options, models.XaiRhartImagineImageQualityEditOfficialStable): ...
+xai_rhart_imagine_image_quality_edit_official_stable = _task(_XaiRhartImagineImageQualityEditOfficialStable)
+"""Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends
+on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The public pages of
+runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+    image_url: Up to 10 MB.
+"""
+
+class _XaiRhartImagineImageQualityTextToImageOfficialStable(_Options, models.XaiRhartImagineImageQualityTextToImageOfficialStable): ...
+xai_rhart_imagine_image_quality_text_to_image_official_stable = _task(_XaiRhartImagineImageQualityTextToImageOfficialStable)
+"""Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable. Its price is not published.
+Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The
+public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+
+Args:
+    prompt: Up to 4000 characters.
+"""
+
+class _ZImageTurbo(_Options, models.ZImageTurbo): ...
+z_image_turbo = _task(_ZImageTurbo)
+"""Makes an image with z-image/turbo. Price: 0.04 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/z-image/turbo.
+"""
+
+class _ZImageTurboImageToImage(_Options, models.ZImageTurboImageToImage): ...
+z_image_turbo_image_to_image = _task(_ZImageTurboImageToImage)
+"""Makes an image with z-image-turbo/image-to-image. Price: 0.05 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/z-image-turbo/image-to-image.
+
+Args:
+    image_url: JPG, PNG; up to 10 MB.
+"""
+
+class _ZImageTurboImageToImageLora(_Options, models.ZImageTurboImageToImageLora): ...
+z_image_turbo_image_to_image_lora = _task(_ZImageTurboImageToImageLora)
+"""Makes an image with z-image-turbo/image-to-image-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/z-image-turbo/image-to-image-lora.
+
+Args:
+    image_url: Up to 10 MB.
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""
+
+class _ZImageTurboLora(_Options, models.ZImageTurboLora): ...
+z_image_turbo_lora = _task(_ZImageTurboLora)
+"""Makes an image with z-image/turbo-lora. Price: 0.03 CNY per call (listed 2026-06-18). Endpoint:
+rhart-image/z-image/turbo-lora.
+
+Args:
+    lora: LoRA file name known to RunningHub.
+    lora_strength: In steps of 0.01; -100 to 100.
+"""

@@ -17,17 +17,15 @@ from hypothesis import strategies as st
 from rh_prefect import catalog
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.frozen_forms import as_given, keep_model
-from rh_prefect.catalog.input_class_builder import build_input
 from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.refresh import merge, refresh
 from rh_prefect.errors import InputError
 from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request_preparation import as_request
-from rh_prefect.media.media import MediaInput
-from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.check.paid_steps import feed
 from tests.support.hypothesis_settings import search
+from tests.support.samples.input_classes import input_class
 from tests.support.samples.media import png
 
 KLING = "kling-v2.6-pro-image-to-video"
@@ -123,7 +121,7 @@ def hash_in_plan(model: Model, call: dict[str, Any]) -> str:
 
 
 def hash_of_call(model: Model, call: dict[str, Any]) -> str:
-    made = build_input(model, ModelInput, media=MediaInput, module=__name__)(**call)
+    made = input_class(model)(**call)
     stored = type(made).model_validate(made.model_dump(mode="json"))
     read = catalog.read_parameters(model, stored.params(), unchecked=stored.unchecked)
     return base_hash(site=SITE, endpoint=model.endpoint, payload=as_request(read.given))

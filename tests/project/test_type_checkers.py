@@ -55,9 +55,12 @@ models.KlingV26ProImageToVideo(image_url='a.png', prompt='x', duration='7')
 models.ZImageTurbo()
 models.ZImageTurbo(prompt='x', promt='y')
 print(models.Nothing)
+models.KlingV26ProImageToVideo(image_url=5, prompt='x')
+clip.duration = '5'
 reveal_type(clip.duration)
+reveal_type(clip.image_url)
 """
-"""Lines 3 to 6 are wrong, each in one way."""
+"""Lines 3 to 8 are wrong, each in one way."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ def test_a_mistake_in_a_call_of_an_endpoint_is_one_error(diagnostics: list[Diagn
 
 def test_a_mistake_in_an_input_is_one_error(diagnostics: list[Diagnostic]) -> None:
     errors, revealed = of(diagnostics, "use_inputs")
-    assert [one.line for one in errors] == [3, 4, 5, 6], errors
+    assert [one.line for one in errors] == [3, 4, 5, 6, 7, 8], errors
     assert "Literal['5', '10']" in errors[0].message.replace('"', "'")
-    assert len(revealed) == 1
+    duration, image = revealed
+    assert "Literal['5'" in duration.replace('"', "'")
+    assert re.search(r'is "(rh_prefect\.media\.media\.)?Media \| (builtins\.)?str"$', image)

@@ -226,19 +226,40 @@ async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_serv
     assert not rh.recorder.requests
 
 
-def test_the_stub_has_the_very_signatures_of_the_tasks() -> None:
-    text = (ROOT / "rh_prefect" / "tasks" / "endpoints.pyi").read_text(encoding="utf-8")
-    written = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.AsyncFunctionDef)}
-    assert list(written) == sorted(model.snake_name for model in catalog.models())
+def fields(text: str) -> dict[str, dict[str, tuple[ast.expr, ast.expr | None]]]:
+    """The annotation and the default of each field of each class of a stub."""
+    classes = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
+    return {
+        node.name: {ast.unparse(f.target): (f.annotation, f.value) for f in node.body if isinstance(f, ast.AnnAssign)}
+        for node in classes
+    }
+
+
+def test_the_stubs_have_the_very_signatures_of_the_tasks() -> None:
+    """A task of the stub takes the fields of the model's class, and those of the options."""
+    package = ROOT / "rh_prefect"
+    inputs = fields((package / "models.pyi").read_text(encoding="utf-8"))
+    text = (package / "tasks" / "endpoints.pyi").read_text(encoding="utf-8")
+    for name, (_, default) in fields(text)["_Options"].items():
+        assert default is not None
+        assert ast.literal_eval(default) == options()[name].default, name
+    assert {*fields(text)["_Options"]} == {*options()} == {*JobOptions.__annotations__, "scope"}
     for model in catalog.models():
-        node, real = written[model.snake_name], signature(model)
-        names = [one.arg for one in node.args.kwonlyargs]
-        assert {*names, *JobOptions.__annotations__} == set(real.parameters)
-        for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults):
-            wanted = real.parameters[argument.arg]
-            shown = inspect.Parameter.empty if default is None else ast.literal_eval(default)
-            assert wanted.default == shown or (wanted.default is shown)
+        name = model.class_name
+        assert f"class _{name}(_Options, models.{name}): ...\n{model.snake_name} = _task(_{name})\n" in text
+        real, written = signature(model).parameters, inputs[name]
+        assert [*written, *options()] == list(real)
+        for param in model.params:
+            annotation, default = written[param.name]
+            wanted = real[param.name]
+            assert (default is None) == (wanted.default is inspect.Parameter.empty)
+            if default is not None and not ast.unparse(annotation).startswith("Given["):
+                assert wanted.default == ast.literal_eval(default)
             if getattr(wanted.annotation, "__origin__", None) is Literal:
-                assert argument.annotation is not None
-                assert eval(ast.unparse(argument.annotation), {"Literal": Literal}) == wanted.annotation
-        assert model.endpoint in (ast.get_docstring(node) or "")
+                assert eval(ast.unparse(annotation), {"Literal": Literal}) == wanted.annotation
+
+
+def test_the_stubs_are_small_enough_for_an_editor() -> None:
+    package = ROOT / "rh_prefect"
+    sizes = [path.stat().st_size for path in (package / "models.pyi", package / "tasks" / "endpoints.pyi")]
+    assert sum(sizes) <= 600_000

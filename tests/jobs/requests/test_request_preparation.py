@@ -10,12 +10,10 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
-from rh_prefect.catalog.input_class_builder import build_input
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.requests.input_identification import Inputs
 from rh_prefect.jobs.requests.request_preparation import JobRequest, prepare_request
-from rh_prefect.media.media import MediaInput
-from rh_prefect.models import ModelInput
+from tests.support.samples.input_classes import input_class
 
 SITE = "www.runninghub.cn"
 
@@ -32,7 +30,7 @@ def with_default(model: Model, name: str, default: str) -> Model:
 
 
 async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> JobRequest:
-    made = build_input(model, ModelInput, media=MediaInput, module=__name__)
+    made = input_class(model)
     return await prepare_request(made(**params), site=SITE, inputs=inputs)
 
 
