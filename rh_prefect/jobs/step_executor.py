@@ -246,7 +246,7 @@ class StepExecutor:
         # If another process has recorded the work meanwhile, the claim fails and the work is read then.
         if not self._is_unread:
             self._view = await self._submitter.read()
-        self._is_unread, self._first_time = False, self._first_time or (n == 1 and not self._view.submits)
+        self._is_unread, self._first_time = False, self._first_time or not self._view.submits
         own = tuple(filter(self.context.policy.is_own, self._view.submits))
         self._spending.take(replace(self._view, submits=own))
         return self._view.find(n)

@@ -39,6 +39,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     CancelTask,
     CheckCancel,
     Claim,
+    Ended,
     Forget,
     FreeSlot,
     NoteWait,
@@ -46,9 +47,11 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Pause,
     Post,
     Prepare,
+    Publish,
     ReadResult,
     ReadSubmission,
     RecordAnswer,
+    RecordResult,
     Watch,
 )
 from tests.support.world.life import lifecycle
@@ -460,3 +463,18 @@ def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_
     assert life.send(None) == ReadSubmission(1)
     assert life.send(submit) == NoteWait(1)
     assert life.send(None) == Accepted(submit, adopted=True)
+
+
+def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: False, AwaitEnd: SUCCESS, Publish: "files"}
+    while not isinstance(steps[-1], RecordResult):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps[-6:] == [
+        Accepted(submit, adopted=True),
+        CheckCancel(fresh=True),
+        AwaitEnd(submit, adopted=True),
+        Ended(submit, SUCCESS),
+        Publish(submit, SUCCESS),
+        RecordResult("files"),
+    ]

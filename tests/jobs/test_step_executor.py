@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rh_prefect import catalog, models
-from rh_prefect.emulator import Emulator
-from rh_prefect.errors import JobCancelled, ModerationError
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ApiError, JobCancelled, ModerationError
 from rh_prefect.jobs.accounts.account import member
 from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
@@ -73,6 +73,15 @@ async def test_a_job_reports_its_end(run: PooledRun) -> None:
     assert isinstance(error, ModerationError)
     assert [event.state for event in run.heard] == ["failed"]
     assert run.said("failed") == [error.message]
+
+
+async def test_a_refused_upload_ends_the_job_if_no_other_account_can_pay(run: PooledRun, tmp_path: Path) -> None:
+    run.rh.faults.add(Fault("upload", number=1, kind="code", code="1014"))
+    photo = str(samples.png(tmp_path / "photo.png"))
+    (error,) = await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    assert isinstance(error, ApiError)
+    assert error.code == "1014"
+    assert run.rh.recorder.submissions == []
 
 
 async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:

@@ -328,6 +328,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     assert (done.home.task_id, done.home.flow_run) == (rh.recorder.paid[0].task_id, "one")
     assert (done.home.cost, done.home.currency, done.home.coins) == (PRICE, "CNY", None)
     assert (done.home.texts, done.home.value) == ((), None)
+    assert list((run.settings.state_dir / "parts").iterdir()) == [], "the download is published"
     end = next(event for event in run.heard if event.state == "succeeded")
     assert (end.task_id, end.cost, end.currency) == (done.home.task_id, PRICE, "CNY")
     assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
