@@ -406,10 +406,7 @@ class StepExecutor:
         if adopted:
             task_id = submit.task_id
             self.context.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
-        try:
-            return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
-        finally:
-            self._lease.release()
+        return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
 
     async def _can_query(self, submit: Submit) -> bool:
         """Returns whether an account of this run can query the task of another run."""

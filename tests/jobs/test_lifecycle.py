@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rh_prefect.errors import (
+    CODES,
     AccountError,
     Busy,
     ConnectFailed,
@@ -52,6 +53,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     ReadSubmission,
     RecordAnswer,
     RecordResult,
+    ReportFailure,
     Watch,
 )
 from tests.support.world.life import lifecycle
@@ -478,3 +480,36 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
         Publish(submit, SUCCESS),
         RecordResult("files"),
     ]
+
+
+ANEW = "run it again, which pays for a new task"
+
+
+@pytest.mark.parametrize(
+    ("code", "another_task", "advice"),
+    [
+        ("812", "", CODES["812"].advice),
+        ("805", "", CODES["805"].advice),
+        ("1501", "", CODES["1501"].advice),
+        ("1501", "run it with --retake", f"{CODES['1501'].advice}; run it with --retake"),
+        (BROKEN, "", "the same request would fail again; change it"),
+        ("1000", "", ANEW),
+        ("421", "", ANEW),
+        ("unknown", "", ANEW),
+    ],
+)
+def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str, advice: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed(code))
+    error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ReadSubmission(1), submit)
+    assert error.message.endswith(f"(code {code}). What to do: {advice}.")
+
+
+@pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
+def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
+    life = run_work(POLICY)
+    next(life)
+    life.send(None)
+    assert life.send(None) == ReadSubmission(1)
+    assert life.send(submit) == ReportFailure(submit, reported)
+    assert life.send(None) == ReadSubmission(2)

@@ -104,9 +104,10 @@ def test_a_number_of_images_counts_only_under_its_condition() -> None:
 
 def test_a_value_without_bounds_makes_the_price_open() -> None:
     assert cost(model(BY_LENGTH, LOOSE), {"duration": unknown("integer")}, attempts=2) == ("0", "0", "0", True)
-    lower = Param("duration", "duration", "int", min=5)
+    # None would have the price of the default.
+    lower = Param("duration", "duration", "int", min=5, default=8)
     assert cost(model(BY_LENGTH, lower), {"duration": unknown("integer")}) == ("0", "0", "0", True)
-    upper = Param("duration", "duration", "int", max=5)
+    upper = Param("duration", "duration", "int", max=5, default=4)
     assert cost(model(BY_LENGTH, upper), {"duration": unknown("integer")}) == ("0", "0", "0", True)
 
 

@@ -298,6 +298,30 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     assert await days.scope("first") == scope
 
 
+async def test_a_run_logs_that_it_continues_a_round_and_not_that_it_begins_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    days = Days()
+    with caplog.at_level("INFO", "rh_prefect"):
+        await (await days.held("first")).leave(is_complete=False)
+        assert caplog.messages == []
+        await days.held("second")
+    assert caplog.messages == [
+        "the round that began 29 Nov 12:00 UTC is not complete and is continued: what was made in it is used"
+    ]
+
+
+async def test_the_takes_of_a_step_are_decided_once_in_a_round() -> None:
+    days = Days()
+    first, second, plan = days.rounds("first"), days.rounds("second"), days.rounds(None)
+    assert await plan.keep_takes("choice", [1]) == [1]
+    assert await plan.takes_of("choice") is None, "a plan decides nothing"
+    assert await first.keep_takes("choice", [2]) == [2]
+    assert await second.keep_takes("choice", [3]) == (2,)
+    assert await plan.takes_of("choice") == (2,)
+    assert await second.keep_takes("another", [3]) == [3]
+
+
 async def test_a_round_that_waits_for_a_review_is_continued_after_days() -> None:
     days = Days()
     first = await days.held("first")
