@@ -1,8 +1,8 @@
 """Mutants of a module: copies of it with one small fault each, which some test must find.
 
-No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators and the sizes of
-caches, since no test should depend on them, none of `assert_never`, which is never reached, and no None of a returned
-False, which is the same to every caller.
+No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of
+caches and the numbers of requests at once, since no test should depend on them; none of `assert_never`, which is never
+reached; and no None of a returned False, which is the same to every caller.
 """
 
 from __future__ import annotations

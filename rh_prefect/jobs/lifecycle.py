@@ -63,6 +63,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Accepted,
     AwaitEnd,
     AwaitSlot,
+    CancelStep,
     CancelTask,
     CheckCancel,
     Claim,
@@ -226,7 +227,7 @@ def run_work(policy: Policy) -> Generator[Step, Any, Any]:
                 n += 1
 
 
-def cancel_work(n: int) -> Generator[Step, Any, bool]:
+def cancel_work(n: int) -> Generator[CancelStep, Any, bool]:
     """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
     Args:

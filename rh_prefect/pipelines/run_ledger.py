@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import assert_never
 
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
@@ -256,7 +257,7 @@ class WorksLedger:
                         status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
                         step = life.send(None)
                     case other:
-                        raise AssertionError(other)
+                        assert_never(other)
         except StopIteration:
             task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
             if task_id:

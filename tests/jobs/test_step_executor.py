@@ -37,7 +37,8 @@ from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request_preparation import Input, JobRequest
+from rh_prefect.jobs.requests.input_identification import Input
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.step_executor import LIMITER_PAUSES
 from rh_prefect.media.store import MediaStore
 from tests.support.processes.pooled_run import PooledRun, pictures
@@ -440,7 +441,7 @@ async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is
 
     async def listed(known: Money | None) -> None: ...
 
-    work.main.listed = listed  # type: ignore[assignment]
+    work.main.listed = listed  # type: ignore[method-assign]
     await work.finish()
     (intent,) = [one async for _, one in intents_of(work)]
     assert (intent["estimate"], intent["currency"]) == ("1", None)
