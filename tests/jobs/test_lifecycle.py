@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     RecordAnswer,
     RecordResult,
     ReportFailure,
+    SwitchAccount,
     Watch,
 )
 from tests.support.world.life import lifecycle
@@ -299,6 +301,52 @@ def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     life.raises(ConnectFailed, FreeSlot(), None)
 
 
+REFUSED = Answer(outcome="refused", code="812", reason="no money", retry="action_required")
+SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
+
+
+def test_a_refused_work_is_submitted_on_another_account_at_once() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None), (SwitchAccount(REFUSED), True))
+    life.answers(*posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None))
+    error = life.raises(AccountError, SwitchAccount(REFUSED), False)
+    assert error.message.startswith("run/key: submit to some/model: ")
+    named = Life(replace(POLICY, name="each[1].clip")).answers(*posts(1, REFUSED))
+    assert named.raises(AccountError, FreeSlot(), None).message.startswith("each[1].clip: submit to some/model: ")
+
+
+def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (FreeSlot(full=True), None))
+    assert life.step == Pause(1, "421", "TASK_QUEUE_MAXED")
+
+
+def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
+    life = Life().answers(*posts(1, BUSY)[:-1], (RecordAnswer(INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
+    life.answers((FreeSlot(full=False), None))
+    assert life.step == Pause(1, GAVE_UP, "never begun")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("some/model", r"call log of the account .*a.*\. If it is there: rh-prefect jobs adopt run/key TASK_ID\."),
+        ("/proxy", r"at /proxy/<key>/history and /proxy/<key>/queue .* adopt run/key proxy\.PROMPT_ID\."),
+    ],
+)
+def test_an_unknown_submission_is_looked_for_in_the_list_that_has_its_kind(endpoint: str, place: str) -> None:
+    intent = INTENT.model_copy(update={"endpoint": endpoint})
+    for reason, shown in (("", "accepted it. It"), ("cut", r"accepted it \(cut\). It")):
+        unknown = Submit(1, intent, UNKNOWN.model_copy(update={"reason": reason}))
+        error = Life().raises(SubmissionUnknown, ReadSubmission(1), unknown)
+        assert re.search(place, error.message)
+        assert re.search(shown, error.message)
+
+
 def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
     life = Life().answers(*posts(1, gave_up), (FreeSlot(), None))
@@ -314,6 +362,13 @@ def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     submit = Submit(1, INTENT, TICKET)
     life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), True))
     life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+
+
+def test_a_cancelled_run_that_has_cancelled_the_task_of_another_run_pays_for_no_other_one() -> None:
+    submit = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
+    error = life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+    assert error.task_id == "1"
 
 
 def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
@@ -472,7 +527,10 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
     steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: False, AwaitEnd: SUCCESS, Publish: "files"}
     while not isinstance(steps[-1], RecordResult):
         steps.append(life.send(came.get(type(steps[-1]))))
-    assert steps[-6:] == [
+    assert steps == [
+        ReadResult(),
+        NoteWaiter(),
+        ReadSubmission(1),
         Accepted(submit, adopted=True),
         CheckCancel(fresh=True),
         AwaitEnd(submit, adopted=True),

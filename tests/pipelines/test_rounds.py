@@ -269,6 +269,11 @@ class Days:
         records = MemoryJournal(self.place, FOLDER)
         return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
 
+    def bury(self) -> None:
+        """Has the records name a process that has ended in place of this one."""
+        for key, text in self.place.texts(FOLDER).items():
+            self.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
+
     async def held(self, run: str) -> Rounds:
         rounds = self.rounds(run)
         await rounds.round(RECORDS)
@@ -283,9 +288,9 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     first = await days.held("first")
     scope = (await first.round(RECORDS)).scope
     await first.leave(is_complete=False)
-    days.now += timedelta(hours=23)
+    days.now += timedelta(hours=24)
     assert await days.scope() == scope
-    days.now += timedelta(hours=2)
+    days.now += timedelta(seconds=1)
     expected = await days.rounds(None).round(RECORDS)
     assert expected.scope != scope
     assert expected.note == (
@@ -334,14 +339,78 @@ async def test_a_run_of_several_days_keeps_its_round_after_a_kill() -> None:
     days = Days()
     first, scope = await days.held("first"), await days.scope("first")
     for _ in range(60):
-        days.now += timedelta(minutes=40)
+        days.now += timedelta(minutes=30)
         await first.round(RECORDS)
-    for key, text in days.place.texts(FOLDER).items():
-        days.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
+    days.bury()
     days.now += timedelta(hours=23)
     assert await days.scope("second") == scope
     alive = [key for key in days.place.texts(FOLDER) if "-alive-" in key]
-    assert 20 <= len(alive) <= 40
+    assert len(alive) == 20, "one for each time that the last one is more than an hour old"
+
+
+async def test_a_round_has_these_records() -> None:
+    days = Days()
+    first = await days.held("first")
+    round_ = await first.round(RECORDS)
+    assert (round_.began, round_.note) == (DAY, "")
+    key = round_.scope.removesuffix("-1")
+    await first.leave(is_complete=False)
+    days.now += timedelta(hours=1)
+    second = await days.held("second")
+    days.now += timedelta(hours=1)
+    with pytest.raises(InputError, match="Flow run second"):
+        await days.held("third")
+    assert (await days.rounds(None).round(RECORDS)).began == DAY
+    await second.leave(is_complete=True)
+    third = await days.held("third")
+    await third.suspend()
+    of_first = {f"{key}-1", f"{key}-1-holder-1", f"{key}-1-left-1"}
+    of_second = {f"{key}-1-holder-2", f"{key}-1-closed-1", f"{key}-1-left-2"}
+    of_third = {f"{key}-2", f"{key}-2-holder-1", f"{key}-2-suspended-1"}
+    assert set(days.place.texts(FOLDER)) == of_first | of_second | of_third
+    # The retry of a run whose round is complete says nothing of it.
+    assert (await days.rounds("first").round(RECORDS)).note == ""
+
+
+async def test_a_plan_and_a_run_without_a_round_write_nothing() -> None:
+    days = Days()
+    plan, run = days.rounds(None), days.rounds("run")
+    await plan.round(RECORDS)
+    for rounds in (plan, run):
+        await rounds.suspend()
+        await rounds.leave(is_complete=True)
+    assert days.place.texts(FOLDER) == {}
+
+
+async def test_a_suspended_run_keeps_its_round_without_a_process_until_it_is_resumed() -> None:
+    days = Days()
+    first = await days.held("first")
+    scope = (await first.round(RECORDS)).scope
+    await first.suspend()
+    days.bury()
+    with pytest.raises(InputError, match="Flow run first"):
+        await days.held("second")
+    assert await days.scope("first") == scope
+    with pytest.raises(InputError, match="Flow run first"):
+        await days.held("second")
+    days.bury()
+    assert await days.scope("second") == scope
+
+
+async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandoned_after_a_day() -> None:
+    days = Days()
+    await days.held("first")
+    days.bury()
+    second = await days.held("second")
+    scope = (await second.round(RECORDS)).scope
+    records = MemoryJournal(days.place, FOLDER)
+    await leave_rounds(MemoryJournal(days.place, "first"), records)
+    with pytest.raises(InputError, match="Flow run second"):
+        await days.held("third")
+    await leave_rounds(MemoryJournal(days.place, "second"), records)
+    assert await days.scope() == scope
+    days.now = datetime.now(UTC) + timedelta(hours=25)
+    assert await days.scope() != scope
 
 
 async def test_runs_that_begin_at_once_make_one_round() -> None:
