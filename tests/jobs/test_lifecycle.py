@@ -52,8 +52,10 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Publish,
     ReadResult,
     ReadSubmission,
+    ReadWaiters,
     RecordAnswer,
     RecordResult,
+    ReleaseWaiter,
     ReportFailure,
     SwitchAccount,
     Watch,
@@ -571,3 +573,12 @@ def test_a_failure_is_reported_before_the_next_submission(reason: str, reported:
     assert life.send(None) == ReadSubmission(1)
     assert life.send(submit) == ReportFailure(submit, reported)
     assert life.send(None) == ReadSubmission(2)
+
+
+def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
+    """Of two runs that are cancelled at once, one must cancel the task."""
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: True, ReadWaiters: False}
+    while not isinstance(steps[-1], CancelTask):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps[-4:] == [CheckCancel(fresh=True), ReleaseWaiter(), ReadWaiters(), CancelTask(submit)]

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.rounds import FOLDER, Rounds, leave_rounds
+from rh_prefect.pipelines.rounds import FOLDER, Left, Rounds, RoundState, Verdict, leave_rounds
 from tests.support.processes.forkserver import FORKS
 from tests.support.samples import media as samples
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -281,6 +281,30 @@ class Days:
 
     async def scope(self, run: str | None = None, **more: Any) -> str:
         return (await self.rounds(run, **more).round(RECORDS)).scope
+
+
+OPEN = RoundState(n=1, began=DAY, seen=DAY)
+REVIEWED = replace(OPEN, left=Left(waits_for_review=True))
+
+
+@pytest.mark.parametrize(
+    ("state", "hours", "is_running", "verdict"),
+    [
+        (RoundState(), 0, False, "begin"),
+        (replace(OPEN, is_closed=True), 1, True, "begin"),
+        (OPEN, 24, False, "continue"),
+        (OPEN, 24, True, "refuse"),
+        (OPEN, 25, False, "abandon"),
+        (OPEN, 25, True, "abandon"),
+        (replace(OPEN, left=Left()), 25, False, "abandon"),
+        (REVIEWED, 250, False, "continue"),
+        (REVIEWED, 250, True, "refuse"),
+    ],
+)
+def test_what_a_run_does_with_the_newest_round(
+    state: RoundState, hours: float, is_running: bool, verdict: Verdict
+) -> None:
+    assert state.verdict(now=DAY + timedelta(hours=hours), is_running=is_running) == verdict
 
 
 async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
