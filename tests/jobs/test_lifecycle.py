@@ -357,7 +357,15 @@ def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
 
 def test_nothing_is_submitted_after_a_cancellation() -> None:
     life = Life().answers((ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
-    life.raises(JobCancelled, CheckCancel(fresh=False), True)
+    life.answers((CheckCancel(fresh=False), True), (FreeSlot(), None)).raises(JobCancelled, ReadSubmission(1), None)
+
+
+def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
+    """The other run was cancelled too, and has read that this one waits for the task."""
+    theirs = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers(*posts(1, TICKET)[:4], (CheckCancel(fresh=False), True), (FreeSlot(), None))
+    life.answers((ReadSubmission(1), theirs), (ReadSubmission(1), theirs), (CheckCancel(fresh=True), True))
+    life.raises(JobCancelled, CancelTask(theirs), End(status="CANCELLED", task_id="1"))
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
