@@ -23,6 +23,7 @@ from rh_prefect.errors import (
     JobCancelled,
     JobTimeout,
     ModerationError,
+    ResponseLost,
     StoreError,
     api_error,
 )
@@ -31,6 +32,7 @@ from rh_prefect.jobs.engine import engine_for
 from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import Money, spend_tracker_of
+from rh_prefect.jobs.journal.job_records import RESUBMITTED
 from rh_prefect.jobs.journal.record_types import Cancelled
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.lifecycle import Policy
@@ -484,6 +486,7 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
     tmp_path: Path,
 ) -> None:
     work = ExecutedWork(tmp_path)
+    work.pauses.append(1000)
     submit = work.main.submit
 
     async def cancelled(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
@@ -505,3 +508,15 @@ async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tm
     work.main.view = CANCELLED
     with pytest.raises(JobCancelled):
         await work.finish()
+    assert work.did == ["cancel at main", "query at main"]
+
+
+async def test_an_unknown_submission_is_forgotten_before_another_one_if_the_caller_accepts_that(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(on_unknown="resubmit"))
+    work.main.answers = [ResponseLost("cut")]
+    await work.finish()
+    resolution = await work.journal.read("job-resolution-1")
+    assert resolution is not None
+    assert (resolution["outcome"], resolution["by"]) == ("forgotten", RESUBMITTED)
+    assert work.did.count("submit to main") == 2
+    assert [state for state, _ in work.heard] == ["submitted", "collecting"]

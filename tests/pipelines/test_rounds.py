@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds import FOLDER, Left, Rounds, RoundState, Verdict, leave_rounds
 from tests.support.processes.forkserver import FORKS
 from tests.support.samples import media as samples
-from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.memory_journal import FiniteJournal, MemoryJournal, MemoryPlace
 from tests.support.world.pipeline_runs import (
     PipelineRun,
     ProcessKilled,
@@ -266,7 +266,7 @@ class Days:
 
     def rounds(self, run: str | None, **more: Any) -> Rounds:
         journal = None if run is None else MemoryJournal(self.place, run)
-        records = MemoryJournal(self.place, FOLDER)
+        records = FiniteJournal(self.place, FOLDER)
         return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
 
     def bury(self) -> None:

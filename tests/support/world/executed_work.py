@@ -23,7 +23,7 @@ from rh_prefect.jobs.run_cancellation import CancelWatch
 from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.store import MediaStore
 from tests.support.world.job_records import TASK, intent
-from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 from tests.support.world.simulated_process import ImmediateSpool
 
 REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base="x", estimate=Decimal(1))
@@ -139,7 +139,7 @@ class ExecutedWork:
         self.pauses: list[float] = []
         self.spare: list[str] = []
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
-        self.journal = MemoryJournal(place or MemoryPlace(), "run")
+        self.journal = FiniteJournal(place or MemoryPlace(), "run")
         self.spending = spending or SpendTracker(self.journal)
         self.records = JobRecords(self.journal, key)
         services = Services(
