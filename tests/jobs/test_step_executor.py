@@ -256,6 +256,7 @@ async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_i
         "record the result",
     ]
     assert [state for state, _ in work.heard] == ["adopted", "collecting"]
+    assert work.accounts["two"].ages == [0], "its age is not known"
 
 
 async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(tmp_path: Path) -> None:

@@ -481,3 +481,8 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
     with pytest.raises(JobError):
         await runner.begin(picture(), JobCall(run.scope, run.store))
     assert did == ["listen", "prepare"]
+
+
+def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
+    asked = picture()
+    assert (asked.take, asked.scope, asked.attempts, asked.price) == (1, "", 1, None)
