@@ -25,6 +25,8 @@ from rh_prefect.errors import (
     ModerationError,
     ResponseLost,
     StoreError,
+    SubmissionUnknown,
+    TaskNotFound,
     api_error,
 )
 from rh_prefect.jobs.accounts.account import member
@@ -33,9 +35,10 @@ from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import Money, spend_tracker_of
 from rh_prefect.jobs.journal.job_records import RESUBMITTED
-from rh_prefect.jobs.journal.record_types import Cancelled
+from rh_prefect.jobs.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.lifecycle_step_types import Accepted, Ended, Finished
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.outputs.result import Result
@@ -46,8 +49,8 @@ from rh_prefect.media.store import MediaStore
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
 from tests.support.servers.minimal_api import MinimalApi
-from tests.support.world.executed_work import REQUEST, ExecutedWork, with_policy
-from tests.support.world.job_records import TASK
+from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
+from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import MemoryPlace
 from tests.support.world.simulated_process import Process, machines
 from tests.support.world.virtual_time import VirtualLoop
@@ -279,6 +282,7 @@ async def test_nothing_is_submitted_if_the_storage_takes_no_outputs(tmp_path: Pa
     with pytest.raises(StoreError):
         await work.finish()
     assert work.did == []
+    assert work.spending.reserved() == 0
 
 
 async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_for_a_slot_again(
@@ -290,21 +294,30 @@ async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_
     tried = ["take a slot", "look for refused outputs", "check the storage", "submit to main"]
     refused = [*tried, "release the slot, which was none", "check the storage"]
     assert work.did[1:] == [*refused, *refused, *tried, *work.did[-5:]]
+    assert work.pauses == [], "the limiter pauses for all works of the account"
     assert [state for state, _ in work.heard] == ["waiting", "submitted", "collecting"]
 
 
-async def test_a_work_without_a_budget_counts_while_it_pauses_after_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("budget", "amounts"), [(None, [1, 1, 1, 1]), (Decimal(5), [1, 0, 1, 1])])
+async def test_a_work_counts_once_from_its_submission_to_its_end(
+    tmp_path: Path, budget: Decimal | None, amounts: list[int]
+) -> None:
+    """Without a budget also while it pauses: a budget of another call must leave room for it."""
     reserved = list[Decimal]()
 
     class Paused(ExecutedWork):
         async def _sleep(self, seconds: float) -> None:
+            await self.count()
+
+        async def count(self) -> None:
             reserved.append(self.spending.reserved())
 
-    work = Paused(tmp_path)
-    work.main.answers = [api_error(RATE, doing="submit", submitting=True)]
+    work = Paused(tmp_path, policy=with_policy(budget=budget))
+    work.main.answers, work.main.during = [api_error(RATE, doing="submit", submitting=True)], work.count
     await work.finish()
-    assert reserved == [1]
+    assert reserved == amounts, "while it is submitted, pauses, is submitted again and is waited for"
     assert work.spending.reserved() == 0
+    assert work.spending.spent() == 1
 
 
 async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if_another_one_has_a_budget(
@@ -329,14 +342,36 @@ async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if
     assert work.did.count("price at main") == 1
 
 
-async def test_a_run_waits_twelve_hours_for_the_task_of_an_account_whose_key_it_does_not_have(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path, policy=with_policy(run="second"))
-    await work.paid_before(account="three", flow_run="first")
-    with pytest.raises(JobTimeout, match="submitted by run first on account three"):
+@pytest.mark.parametrize(("deadline", "seconds"), [(None, 12 * 3600), (100, 100)])
+@pytest.mark.parametrize("account", ["three", "renamed"])
+async def test_a_run_without_the_key_of_a_task_waits_until_its_deadline_or_twelve_hours(
+    tmp_path: Path, account: str, deadline: float | None, seconds: float
+) -> None:
+    policy, options = with_policy(run="second"), Options(deadline=deadline)
+    work = ExecutedWork(tmp_path, policy=policy, options=options)
+    work.accounts["renamed"] = work.main
+    work.main.query_error = TaskNotFound("there is no such task")
+    await work.paid_before(account=account, flow_run="first")
+    work.pauses.append(1000)
+    with pytest.raises(JobTimeout, match=f"submitted by run first on account .*{account}"):
         await work.finish()
-    assert 12 * 3600 <= work.seconds < 12 * 3600 + 30
-    assert max(work.pauses) == 15
-    assert work.pauses[:3] == [0.05, 0.05 * 1.5, 0.05 * 1.5 * 1.5]
+    assert seconds <= work.seconds - 1000 < seconds + 16
+    assert work.pauses[1:4] == [0.05, 0.05 * 1.5, 0.05 * 1.5 * 1.5]
+    assert max(work.pauses[1:]) <= 15
+    assert seconds == 100 or work.pauses[-1] == 15
+
+
+async def test_a_run_without_the_key_of_a_task_uses_its_recorded_end(tmp_path: Path) -> None:
+    class Recorded(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds)
+            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
+
+    work = Recorded(tmp_path, policy=with_policy(run="second"))
+    await work.paid_before(account="three", flow_run="first")
+    await work.finish()
+    assert len(work.pauses) == 1
+    assert work.did == ["publish with a search", "record the result"]
 
 
 NO_MONEY = api_error("812", doing="ask")
@@ -521,3 +556,115 @@ async def test_an_unknown_submission_is_forgotten_before_another_one_if_the_call
     assert (resolution["outcome"], resolution["by"]) == ("forgotten", RESUBMITTED)
     assert work.did.count("submit to main") == 2
     assert [state for state, _ in work.heard] == ["submitted", "collecting"]
+
+
+async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    work.main.view = TaskView(task_id=TASK, status="FAILED", code="1504", reason="no GPU")
+
+    async def later() -> None:
+        if work.did.count("submit to main") == 2:
+            work.main.view = SUCCESS
+
+    work.main.during = later
+    await work.finish()
+    assert [state for state, _ in work.heard] == ["submitted", "waiting", "submitted", "collecting"]
+    assert work.heard[1][1] == f"task {TASK} failed (no GPU) and counts with its cost; another one is submitted"
+
+
+async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    claimed = intent(base=REQUEST.base)
+    await work.records.intent(1, claimed)
+    with pytest.raises(SubmissionUnknown, match="no response was recorded"):
+        await work.finish()
+    assert work.seconds > claimed.give_up + claimed.submit_timeout
+    assert work.did == []
+    assert [state for state, _ in work.heard] == ["unknown"]
+
+
+async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
+    reads = list[int]()
+    for number in (1, 6):
+        work = ExecutedWork(tmp_path / f"{number}")
+        for n in range(1, number + 1):
+            await work.records.intent(n, intent(base=REQUEST.base))
+            code = {"outcome": "refused", "code": RATE, "retry": "throttled"} if n % 2 else {"outcome": "unknown"}
+            await work.records.answer(n, Answer.model_validate(code))
+            await work.records.resolve(n, Resolution(outcome="forgotten", by="a person"))
+        await work.finish()
+        reads.append(work.journal.reads)
+    assert reads[0] == reads[1]
+
+
+async def test_a_new_run_does_not_read_what_it_knows_to_be_absent(tmp_path: Path) -> None:
+    reads = list[int]()
+    for is_new in (False, True):
+        work = ExecutedWork(tmp_path / f"{is_new}", is_new=is_new)
+        await work.finish()
+        reads.append(work.journal.reads)
+    assert reads[0] == reads[1] + 1
+
+
+async def test_a_work_that_is_interrupted_continues_at_its_next_stage(tmp_path: Path) -> None:
+    work, waits, ended = ExecutedWork(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        if "wait at main" in work.did:
+            waits.set()
+            await ended.wait()
+
+    work.main.during = wait
+    assert isinstance(await work.executor.advance(), Accepted)
+    interrupted = asyncio.ensure_future(work.executor.advance())
+    await waits.wait()
+    interrupted.cancel()
+    await asyncio.wait([interrupted])
+    assert work.did[-1] == "release the slot"
+    ended.set()
+    assert isinstance(await work.executor.advance(), Ended)
+    assert isinstance(await work.executor.advance(), Finished)
+    assert work.did.count("submit to main") == 1
+
+
+async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path) -> None:
+    work, posts, answered = ExecutedWork(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def post() -> None:
+        posts.set()
+        await answered.wait()
+
+    work.main.during = post
+    interrupted = asyncio.ensure_future(work.executor.advance())
+    await posts.wait()
+    interrupted.cancel()
+    await asyncio.wait([interrupted])
+    answered.set()
+    await LOOP.settle(60)
+    view = await work.records.view()
+    assert view.last is not None
+    assert view.last.state == "ticket"
+
+
+async def test_an_earlier_cancellation_check_counts_for_two_seconds(tmp_path: Path) -> None:
+    for seconds, submits in ((1, 1), (3, 0)):
+        work = ExecutedWork(tmp_path / f"{seconds}")
+        assert not await work.context.is_cancelled()
+        work.pauses.append(seconds)
+        await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+        work.main.view = CANCELLED
+        with pytest.raises(JobCancelled):
+            await work.finish()
+        assert work.did.count("submit to main") == submits
+
+
+async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:
+    work, reserved = ExecutedWork(tmp_path), list[Decimal]()
+
+    async def count() -> None:
+        reserved.append(work.spending.reserved())
+
+    await work.paid_before(estimate=Decimal(3), currency="CNY")
+    work.main.during = count
+    await work.finish()
+    assert reserved == [3]

@@ -436,14 +436,16 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
 async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
     rh: Emulator, given: dict[str, Any]
 ) -> None:
-    for part, paid in (("-claim-1", 0), ("-home", 1)):
+    for part, paid in (("-claim-1", 0), ("-intent-1", 0), ("-home", 1)):
 
         def fails(operation: str, part: str = part) -> None:
             if operation.startswith("create ") and operation.endswith(part):
                 raise JournalError("the records are away.")
 
+        run = PipelineRun(**given, operation=fails)
         with pytest.raises(JournalError, match=r"the records are away\.") as caught:
-            await PipelineRun(**given, operation=fails).one(picture())
+            await run.one(picture(), budget=1)
+        assert await reserved(run) == 0
         assert len(rh.recorder.paid) == paid
         assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
     await PipelineRun(**given, name="two").one(picture())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +18,7 @@ from rh_prefect.jobs.journal.job_records import JobRecords, Submit
 from rh_prefect.jobs.journal.record_types import Answer, Intent
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.options import Options
 from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.jobs.run_cancellation import CancelWatch
 from rh_prefect.jobs.step_executor import StepExecutor
@@ -27,6 +28,7 @@ from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 from tests.support.world.simulated_process import ImmediateSpool
 
 REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base="x", estimate=Decimal(1))
+OPTIONS = Options()
 POLICY = Policy(job="run/job", endpoint="m")
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(text="done"),))
@@ -44,6 +46,8 @@ class Account:
         price: Of each request, where the catalogue has none.
         refusal: Of each upload and price, if there is one.
         ages: How old each task was when it was waited for.
+        during: Is called at each submission and wait.
+        query_error: Of each query, if there is one.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Account:
     price: Money | None = None
     refusal: ApiError | None = None
     ages: list[float] = field(default_factory=list)
+    during: Callable[[], Awaitable[None]] | None = None
+    query_error: RunningHubError | None = None
 
     @property
     def client(self) -> Account:
@@ -62,22 +68,26 @@ class Account:
     prices = client
 
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None) -> TaskView:
-        self.did.append(f"submit to {self.name}")
+        await self._note(f"submit to {self.name}")
         answer = self.answers.pop(0) if self.answers else QUEUED
         if isinstance(answer, RunningHubError):
             raise answer
         return answer
 
     async def wait(self, task_id: str, *, age: float, **_: object) -> TaskView:
-        self.did.append(f"wait at {self.name}")
+        assert task_id == TASK
         self.ages.append(age)
+        await self._note(f"wait at {self.name}")
         return self.view
 
     async def cancel(self, task_id: str) -> None:
         self.did.append(f"cancel at {self.name}")
 
     async def query(self, task_id: str) -> TaskView:
+        assert task_id == TASK
         self.did.append(f"query at {self.name}")
+        if self.query_error is not None:
+            raise self.query_error
         return self.view
 
     async def currency(self) -> str:
@@ -98,6 +108,11 @@ class Account:
         self._asked("upload to")
         return f"https://{self.name}/{mark}"
 
+    async def _note(self, what: str) -> None:
+        self.did.append(what)
+        if self.during is not None:
+            await self.during()
+
     def _asked(self, what: str) -> None:
         self.did.append(f"{what} {self.name}")
         if self.refusal is not None:
@@ -111,7 +126,8 @@ class ExecutedWork:
         folder: For what a process stores on its machine.
         place: The journal's place, shared with another work; another one by default.
         key: Of the work.
-        policy: The options of the call.
+        policy: What the lifecycle decides by.
+        options: The options of the call.
         request: What is asked for.
         is_new: Whether nothing was recorded when the run began.
 
@@ -130,6 +146,7 @@ class ExecutedWork:
         place: MemoryPlace | None = None,
         key: str = "job",
         policy: Policy = POLICY,
+        options: Options = OPTIONS,
         request: JobRequest = REQUEST,
         is_new: bool = False,
         spending: SpendTracker | None = None,
@@ -161,6 +178,7 @@ class ExecutedWork:
             services=services,
             spending=self.spending,
             delivery=self,
+            options=options,
             is_new=is_new,
         )
         self.executor = StepExecutor(self.context)
@@ -244,10 +262,10 @@ class Lease:
         self._work.did.append("select an account")
 
     async def switch_to(self, intent: Intent) -> Account:
-        if intent.account != self.account.name:
-            self._work.did.append(f"switch to {intent.account}")
         if intent.account not in self._work.accounts:
             raise ConfigError(f"there is no key of {intent.account}")
+        if intent.account != self.account.name:
+            self._work.did.append(f"switch to {intent.account}")
         self.account = self._work.accounts[intent.account]
         return self.account
 

@@ -75,7 +75,7 @@ class MemoryJournal:
 class FiniteJournal(MemoryJournal):
     """A scope that ends what reads it for ever, which would wait for nothing."""
 
-    LIMIT = 500
+    LIMIT = 5000
     reads = 0
 
     async def read(self, key: str) -> JSON | None:
