@@ -1,7 +1,8 @@
 """Mutants of a module: copies of it with one small fault each, which some test must find.
 
-No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators and the sizes of
-caches, since no test should depend on them, and none of `assert_never`, which is never reached.
+No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of
+caches and the numbers of requests at once, since no test should depend on them; none of `assert_never`, which is never
+reached; and no None of a returned False, which is the same to every caller.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
             return
-        case ast.Assign([ast.Name("model_config" | "__all__" | "_CACHE_SIZE")]) | ast.Call(ast.Name("LruSet")):
+        case ast.Assign([ast.Name("model_config" | "__all__" | "_CACHE_SIZE")]) | ast.Call(
+            ast.Name("LruSet" | "SingleFlight")
+        ):
             return
         case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
             yield from (keyword.value for keyword in call.keywords)
@@ -127,7 +130,7 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
             yield value, repr(f"{text}~")
         case ast.AugAssign() if type(node.op) in SWAPS and not _is_text(node):
             yield node, ast.unparse(ast.AugAssign(node.target, _swapped(node.op), node.value))
-        case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant) or value.value is not None:
+        case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant) or value.value not in (None, False):
             yield value, "None"
             yield from _strings(value)
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")) | ast.Name("assert_never"))):

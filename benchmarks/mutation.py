@@ -6,15 +6,17 @@
     python -m benchmarks.mutation --pick 3 17               # these of the same sample again, after a test was added
 
 A mutant is written into a copy of the repository in a temporary folder. A process that is forked for it runs the tests
-of its module there, and the wide ones only if all of these pass. What exceeds a time limit is counted apart: a mutant
-may wait for ever, and a busy machine may be slow. A survivor is judged by hand: either it behaves like the original, or
-a test is missing.
+of its module there, the quickest first, and the wide ones only if all of these pass. Several mutants are tried at once,
+each in a separate copy. What exceeds a time limit is counted apart: a mutant may wait for ever, and a busy machine may
+be slow. A survivor is judged by hand: either it behaves like the original, or a test is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -25,8 +27,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -98,6 +102,38 @@ IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What this process has imported already is no error."""
 
 
+SECONDS_OF_A_TEST = 20.0
+"""Seconds that every test may take: what was measured once says little about a busy machine."""
+
+SLOWER = 10.0
+"""How many times longer than without a fault a test may take."""
+
+Seconds = Mapping[str, float]
+"""Test -> how long it takes without a fault."""
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """Runs the quickest tests first, limits the time of each, and measures them; a plugin of pytest.
+
+    Attributes:
+        seconds: What was measured before; empty to measure.
+        measured: What was measured now.
+    """
+
+    seconds: Seconds
+    measured: dict[str, float] = field(default_factory=dict)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items if self.seconds else ():
+            limit = max(SECONDS_OF_A_TEST, SLOWER * self.seconds.get(item.nodeid, 0.0))
+            item.add_marker(pytest.mark.timeout(limit), append=False)
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.measured[report.nodeid] = self.measured.get(report.nodeid, 0.0) + report.duration
+
+
 class Bench:
     """A copy of the repository in which tests are run.
 
@@ -109,6 +145,7 @@ class Bench:
         self.root = folder / "copy"
         self._temporary = folder / "tmp"
         self._output = folder / "output"
+        self._measured = folder / "measured.json"
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0"):
             if name and (ROOT / name).exists():
@@ -129,8 +166,16 @@ class Bench:
             path.write_bytes(original)
             Path(cache_from_source(str(path))).unlink(missing_ok=True)
 
-    def run(self, tests: Sequence[str], *, limit: float, compiles: bool = False) -> tuple[str, str]:
-        """Runs tests until the first failure.
+    def measure(self, tests: Sequence[str]) -> Seconds:
+        """Runs tests without a fault, and returns how long each takes."""
+        verdict, said = self.run(tests, seconds={}, limit=3600)
+        if verdict != "passed":
+            raise SystemExit(f"The tests do not pass without a fault: {said}. What to do: repair them first.")
+        measured: dict[str, float] = json.loads(self._measured.read_text())
+        return measured
+
+    def run(self, tests: Sequence[str], *, seconds: Seconds, limit: float) -> tuple[str, str]:
+        """Runs tests until the first failure, the quickest first.
 
         Returns:
             `passed`, `failed` or `timeout`, and the line of the test that failed.
@@ -139,7 +184,7 @@ class Bench:
         self._temporary.mkdir()
         child = os.fork()
         if child == 0:
-            self._become_tests(tests, compiles)
+            self._become_tests(tests, Order(seconds))
         try:
             code = _wait(child, limit)
         finally:
@@ -150,7 +195,7 @@ class Bench:
         is_late = verdict == "failed" and any("Failed: Timeout" in line for line in lines)
         return "timeout" if is_late else verdict, failed or "\n".join(lines[-1:])
 
-    def _become_tests(self, tests: Sequence[str], compiles: bool) -> None:
+    def _become_tests(self, tests: Sequence[str], order: Order) -> None:
         code = 70
         try:
             os.setsid()
@@ -163,8 +208,10 @@ class Bench:
             os.environ |= {"PYTHONPATH": str(self.root), "TMPDIR": str(self._temporary)}
             tempfile.tempdir = None
             sys.path[:] = [str(self.root), *(one for one in sys.path if Path(one or ".").resolve() != ROOT)]
-            sys.dont_write_bytecode = not compiles
-            verdict = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *IMPORTED, *tests]))
+            sys.dont_write_bytecode = bool(order.seconds)
+            options = ["-x", "-q", "-p", "no:cacheprovider", *IMPORTED]
+            verdict = int(pytest.main([*options, *tests], plugins=[order]))
+            self._measured.write_text(json.dumps(order.measured))
             package = sys.modules["rh_prefect"]
             assert str(package.__file__).startswith(str(self.root)), "the tests ran elsewhere"
             code = verdict
@@ -208,51 +255,50 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-LIMITS = {"quick": 20.0, "wide": 4.0}
+LIMITS = {"quick": 6.0, "wide": 4.0}
 """How many times longer than without a fault a run of tests may take."""
 
-SECONDS_OF_A_TEST = 60
-
-LEAST_LIMIT = 60.0
-"""Seconds that every run may take: what was measured once says little about a busy machine."""
+LEAST_LIMIT = 120.0
+"""Seconds that every run may take."""
 
 
-class Trials:
-    """Runs the tests of mutants, and knows how long they take without a fault."""
+def _stages(module: str, *, tests: Sequence[str] | None, is_quick: bool) -> dict[str, tuple[str, ...]]:
+    """The runs of tests for the mutants of a module: arguments of pytest."""
+    quick = [f"tests/{name}" for name in tests or QUICK[module]]
+    slow = [f"--deselect=tests/{name}" for name in SLOW]
+    stages = {"quick": ("-m", "not prefect and not s3 and not long", *slow, *quick)}
+    return stages if is_quick else {**stages, "wide": ("-m", "not long", *WIDE[module.partition("/")[0]])}
 
-    def __init__(self, bench: Bench, *, tests: Sequence[str] | None, is_quick: bool) -> None:
-        self._bench = bench
-        self._tests = tests
-        self._is_quick = is_quick
-        self._limits: dict[tuple[str, ...], float] = {}
 
-    def of(self, mutant: Mutant) -> tuple[str, str]:
+class Worker:
+    """Tries mutants in a copy of the repository; one in each process of the pool."""
+
+    bench: Bench
+
+    @classmethod
+    def begin(cls, folder: str) -> None:
+        """Makes the copy of this process."""
+        _adopt_orphans()
+        cls.bench = Bench(Path(folder) / str(os.getpid()))
+
+    @classmethod
+    def measure(cls, tests: tuple[str, ...]) -> Seconds:
+        """How long each test takes without a fault."""
+        return cls.bench.measure(tests)
+
+    @classmethod
+    def verdict(cls, mutant: Mutant, stages: Mapping[str, tuple[tuple[str, ...], Seconds]]) -> tuple[str, str]:
         """What becomes of a mutant: `killed`, `timeout` or `survived`, and by which test."""
-        quick = [f"tests/{name}" for name in self._tests or QUICK[mutant.module]]
-        slow = [f"--deselect=tests/{name}" for name in SLOW]
-        chosen = ["-m", "not prefect and not s3 and not long", f"--timeout={SECONDS_OF_A_TEST}", *slow]
-        stages = {"quick": [*chosen, *quick]}
-        if not self._is_quick:
-            stages["wide"] = ["-m", "not long", *WIDE[mutant.module.partition("/")[0]]]
-        for stage, tests in stages.items():
-            limit = self._limit(stage, tests)
-            with self._bench.changed(mutant):
-                verdict, by = self._bench.run(tests, limit=limit)
+        for stage, (tests, seconds) in stages.items():
+            limit = max(LEAST_LIMIT, LIMITS[stage] * sum(seconds.values()))
+            try:
+                with cls.bench.changed(mutant):
+                    verdict, by = cls.bench.run(tests, seconds=seconds, limit=limit)
+            except SystemExit:  # it was stopped, and what it ran is over; the pool would give it the next mutant
+                os._exit(1)
             if verdict != "passed":
                 return {"failed": "killed"}.get(verdict, verdict), by
         return "survived", ""
-
-    def _limit(self, stage: str, tests: Sequence[str]) -> float:
-        if tuple(tests) not in self._limits:
-            began = time.monotonic()
-            verdict, said = self._bench.run(tests, limit=3600, compiles=True)
-            if verdict != "passed":
-                raise SystemExit(f"The tests do not pass without a fault: {said}. What to do: repair them first.")
-            seconds = time.monotonic() - began
-            files = " ".join(name for name in tests if name.startswith("tests/"))
-            print(f"without a fault: {seconds:.0f} s for {files}", flush=True)
-            self._limits[tuple(tests)] = max(LEAST_LIMIT, seconds * LIMITS[stage])
-        return self._limits[tuple(tests)]
 
 
 def _sample(seed: int, only: Sequence[str]) -> list[Mutant]:
@@ -288,22 +334,39 @@ def main() -> None:
     parser.add_argument("--area", choices=WIDE, help="only the modules of this package")
     parser.add_argument("--tests", nargs="*", help="files below tests/ that are run in place of the module's own")
     parser.add_argument("--quick", action="store_true", help="leave the wide tests out")
+    parser.add_argument("--at-once", type=int, default=2, help="how many mutants are tried at the same time")
     given = parser.parse_args()
     only = given.only or [module for module in QUICK if module.startswith(given.area or "")]
     every = dict(enumerate(_sample(given.seed, only)))
     numbers = given.pick or list(every)[given.skip : given.skip + given.count]
     print(f"seed {given.seed}: {len(numbers)} of {len(every)} mutants", flush=True)
-    _adopt_orphans()
+    # Written first: the sources may be changed while the tests run.
+    shown = {number: str(every[number]) for number in numbers}
+    of_module = {module: _stages(module, tests=given.tests, is_quick=given.quick) for module in only}
+    needed = dict.fromkeys(tests for number in numbers for tests in of_module[every[number].module].values())
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, _stop)
     for name in WARM:
         importlib.import_module(name)
     results: dict[Mutant, str] = {}
-    with tempfile.TemporaryDirectory(prefix="rh-mutants-", ignore_cleanup_errors=True) as folder:
-        trials = Trials(Bench(Path(folder)), tests=given.tests, is_quick=given.quick)
+    forked = multiprocessing.get_context("fork")
+    with (
+        tempfile.TemporaryDirectory(prefix="rh-mutants-", ignore_cleanup_errors=True) as folder,
+        ProcessPoolExecutor(given.at_once, forked, initializer=Worker.begin, initargs=(folder,)) as pool,
+    ):
+        seconds = dict(zip(needed, pool.map(Worker.measure, needed), strict=True))
+        for tests, measured in seconds.items():
+            files = " ".join(name for name in tests if name.startswith("tests/"))
+            print(f"without a fault: {sum(measured.values()):.0f} s for {files}", flush=True)
+        trials = {}
         for number in numbers:
-            results[every[number]], by = trials.of(every[number])
-            print(f"{number} {results[every[number]]} {every[number]}  {by}", flush=True)
+            stages = of_module[every[number].module].items()
+            timed = {stage: (tests, seconds[tests]) for stage, tests in stages}
+            trials[pool.submit(Worker.verdict, every[number], timed)] = number
+        for trial in as_completed(trials):
+            number = trials[trial]
+            results[every[number]], by = trial.result()
+            print(f"{number} {results[every[number]]} {shown[number]}  {by}", flush=True)
     _show(results)
 
 

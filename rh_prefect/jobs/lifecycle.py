@@ -65,6 +65,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Accepted,
     AwaitEnd,
     AwaitSlot,
+    CancelStep,
     CancelTask,
     CheckCancel,
     Claim,
@@ -228,7 +229,7 @@ def run_work(policy: Policy) -> Generator[Step, Any, Any]:
                 n += 1
 
 
-def cancel_work(n: int) -> Generator[Step, Any, bool]:
+def cancel_work(n: int) -> Generator[CancelStep, Any, bool]:
     """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
     Args:
@@ -262,6 +263,11 @@ def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Su
     if policy.budget is not None and (short := (yield Reserve(n, policy.budget))) is not None:
         raise exceeded(policy.title, budget=policy.budget, short=short, unpriced=policy.unpriced_advice)
     if (yield CheckCancel(fresh=False)):
+        yield from _give_back(policy, n)
+        # Another run that is cancelled now leaves its task to this one, or reads that this one waits no more.
+        yield ReleaseWaiter()
+        if (yield ReadSubmission(n)) is not None:
+            return None
         raise JobCancelled(f"{policy.title}: the run was cancelled before this job was submitted.", job=policy.job)
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
     yield NoteClaim(n)
@@ -279,7 +285,7 @@ def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Su
 
 
 def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step, Any, None]:
-    """Releases the slot and the budget of submission n: it was refused, or another process was first."""
+    """Releases the slot and the budget of submission n, which has no task of this process."""
     yield FreeSlot(full=full)
     if policy.budget is not None:
         yield Release(n)

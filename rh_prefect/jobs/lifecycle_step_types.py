@@ -257,5 +257,8 @@ Step: TypeAlias = (
     | AwaitEnd
     | CancelTask
 )
+CancelStep: TypeAlias = ReadSubmission | ReleaseWaiter | ReadWaiters | CancelTask
+"""The steps of the cancellation of a task."""
+
 CRITICAL = (Claim, Post, RecordAnswer)
 """From the claim to the recorded answer nothing may interrupt."""

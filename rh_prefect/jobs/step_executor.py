@@ -263,7 +263,7 @@ class StepExecutor:
         # If another process has recorded the work meanwhile, the claim fails and the work is read then.
         if not self._is_unread:
             await self._read_view()
-        self._is_unread, self._first_time = False, self._first_time or (n == 1 and not self._view.submits)
+        self._is_unread, self._first_time = False, self._first_time or not self._view.submits
         found, recorded = self._view.find(n), self.context.delivery.recorded
         if found is None and recorded is not None and n <= recorded.n:
             raise JournalError(
@@ -428,10 +428,7 @@ class StepExecutor:
         if adopted:
             task_id = submit.task_id
             self.context.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
-        try:
-            return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
-        finally:
-            self._lease.release()
+        return await Waiter(self.context).wait(submit, first_view=self._submitter.first_view, age=self._age())
 
     async def _can_query(self, submit: Submit) -> bool:
         """Returns whether an account of this run can query the task of another run."""

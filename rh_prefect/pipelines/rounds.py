@@ -186,7 +186,7 @@ class Rounds:
         self._run, self._deployment = run, deployment
         self._is_scheduled, self._has_ended = is_scheduled, has_ended
         self._round: Round | None = None
-        self._number = 0
+        self._number: int
         self._now = now
         self._seen = now()
 
@@ -268,8 +268,8 @@ class Rounds:
             if own is None:
                 is_running = not self._is_scheduled and await self._is_running(state)
                 verdict = "begin" if self._is_scheduled else state.verdict(now=now, is_running=is_running)
-            if verdict == "refuse":
-                raise _refused(state)
+            if verdict == "refuse" and state.holder is not None:
+                raise _refused(state.holder.flow_run)
             if verdict == "continue":
                 chosen = state
             elif await self._create(f"{key}-{state.n + 1}", Begun(flow_run=run.scope)):
@@ -377,17 +377,13 @@ def _note(verdict: Verdict, state: RoundState) -> str:
             return f"{began} is not complete and is continued: what was made in it is used"
         case "abandon":
             return f"{began} was not complete and was not continued for 24 hours: what was made in it is not used"
-        case "refuse":
-            return f"{began} is being made by flow run {_holder(state)}: a run is refused until that one has ended"
+        case "refuse" if state.holder is not None:
+            run = state.holder.flow_run
+            return f"{began} is being made by flow run {run}: a run is refused until that one has ended"
     return ""
 
 
-def _holder(state: RoundState) -> str:
-    return state.holder.flow_run if state.holder is not None else "unknown"
-
-
-def _refused(state: RoundState) -> InputError:
-    run = _holder(state)
+def _refused(run: str) -> InputError:
     return InputError(
         f"Flow run {run} is making the results of the same pipeline with the same parameters right now, and its steps "
         "with reuse: never or an age belong to it. Nothing was paid. What to do: wait for it, or cancel it with "

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import assert_never
 
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
@@ -59,20 +60,6 @@ class RecordsPlace(Record):
     storage: str | None = None
 
 
-class PipelinePlace(RecordsPlace):
-    """The location of the records of one pipeline of a flow run.
-
-    Attributes:
-        attempt: The attempt of the flow run that has noted it first.
-    """
-
-    attempt: int
-
-    def key(self, pipeline: str) -> str:
-        """The key of this record; a flow may run a pipeline of one name in several places."""
-        return f"{_hash_of(f'{pipeline} {self.url}')}{_OF_A_PIPELINE}"
-
-
 async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
     """Records the location of the works of a pipeline in a flow run's journal.
 
@@ -87,24 +74,27 @@ async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attemp
     Raises:
         ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
     """
-    await run.create(_PLACE, place.model_dump(mode="json"))
-    own = PipelinePlace(url=place.url, storage=place.storage, attempt=attempt)
-    noted = own.model_dump(mode="json")
-    first_key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}"
+    noted = place.model_dump(mode="json")
+    await run.create(_PLACE, noted)
+    first_key, key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}", _key_of(pipeline, place)
+    # Before the first place: a flow that uses that one in this attempt, too, runs the pipeline in several places.
+    await run.create(_used_key(key, attempt), Record().model_dump(mode="json"))
     if not await run.create(first_key, noted):
-        first = PipelinePlace.model_validate(await run.read(first_key))
-        is_other = first.url != own.url and first.attempt < attempt
-        is_known = not is_other or await run.read(own.key(pipeline)) is not None
-        # A flow that has used the first place in this attempt, too, runs the pipeline in several places.
-        if not is_known and await run.read(_used_key(first.key(pipeline), attempt)) is None:
+        first = RecordsPlace.model_validate(await run.read(first_key))
+        is_known = first.url == place.url or await run.read(key) is not None
+        if not is_known and await run.read(_used_key(_key_of(pipeline, first), attempt)) is None:
             raise ConfigError(
                 f"An earlier attempt of this flow run has the records of {pipeline} in {first.url}, and this one would "
-                f"have them in {own.url}: what was paid for would be paid for again, and would not count in the "
+                f"have them in {place.url}: what was paid for would be paid for again, and would not count in the "
                 "budget. Nothing was sent. What to do: give this attempt the same storage and the same RH_RECORDS, or "
                 "start a new run."
             )
-    await run.create(own.key(pipeline), noted)
-    await run.create(_used_key(own.key(pipeline), attempt), Record().model_dump(mode="json"))
+    await run.create(key, noted)
+
+
+def _key_of(pipeline: str, place: RecordsPlace) -> str:
+    """The key of a place; a flow may run a pipeline of one name in several places."""
+    return f"{_hash_of(f'{pipeline} {place.url}')}{_OF_A_PIPELINE}"
 
 
 def _used_key(key: str, attempt: int) -> str:
@@ -267,7 +257,7 @@ class WorksLedger:
                         status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
                         step = life.send(None)
                     case other:
-                        raise AssertionError(other)
+                        assert_never(other)
         except StopIteration:
             task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
             if task_id:

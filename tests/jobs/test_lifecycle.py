@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 
 from rh_prefect.errors import (
+    CODES,
     AccountError,
     Busy,
     ConnectFailed,
@@ -39,6 +41,7 @@ from rh_prefect.jobs.lifecycle_step_types import (
     CancelTask,
     CheckCancel,
     Claim,
+    Ended,
     Forget,
     FreeSlot,
     NoteWait,
@@ -46,9 +49,15 @@ from rh_prefect.jobs.lifecycle_step_types import (
     Pause,
     Post,
     Prepare,
+    Publish,
     ReadResult,
     ReadSubmission,
+    ReadWaiters,
     RecordAnswer,
+    RecordResult,
+    ReleaseWaiter,
+    ReportFailure,
+    SwitchAccount,
     Watch,
 )
 from tests.support.world.life import lifecycle
@@ -294,6 +303,52 @@ def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     life.raises(ConnectFailed, FreeSlot(), None)
 
 
+REFUSED = Answer(outcome="refused", code="812", reason="no money", retry="action_required")
+SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
+
+
+def test_a_refused_work_is_submitted_on_another_account_at_once() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None), (SwitchAccount(REFUSED), True))
+    life.answers(*posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None))
+    error = life.raises(AccountError, SwitchAccount(REFUSED), False)
+    assert error.message.startswith("run/key: submit to some/model: ")
+    named = Life(replace(POLICY, name="each[1].clip")).answers(*posts(1, REFUSED))
+    assert named.raises(AccountError, FreeSlot(), None).message.startswith("each[1].clip: submit to some/model: ")
+
+
+def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (FreeSlot(full=True), None))
+    assert life.step == Pause(1, "421", "TASK_QUEUE_MAXED")
+
+
+def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
+    life = Life().answers(*posts(1, BUSY)[:-1], (RecordAnswer(INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
+    life.answers((FreeSlot(full=False), None))
+    assert life.step == Pause(1, GAVE_UP, "never begun")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("some/model", r"call log of the account .*a.*\. If it is there: rh-prefect jobs adopt run/key TASK_ID\."),
+        ("/proxy", r"at /proxy/<key>/history and /proxy/<key>/queue .* adopt run/key proxy\.PROMPT_ID\."),
+    ],
+)
+def test_an_unknown_submission_is_looked_for_in_the_list_that_has_its_kind(endpoint: str, place: str) -> None:
+    intent = INTENT.model_copy(update={"endpoint": endpoint})
+    for reason, shown in (("", "accepted it. It"), ("cut", r"accepted it \(cut\). It")):
+        unknown = Submit(1, intent, UNKNOWN.model_copy(update={"reason": reason}))
+        error = Life().raises(SubmissionUnknown, ReadSubmission(1), unknown)
+        assert re.search(place, error.message)
+        assert re.search(shown, error.message)
+
+
 def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
     life = Life().answers(*posts(1, gave_up), (FreeSlot(), None))
@@ -302,13 +357,28 @@ def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
 
 def test_nothing_is_submitted_after_a_cancellation() -> None:
     life = Life().answers((ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
-    life.raises(JobCancelled, CheckCancel(fresh=False), True)
+    life.answers((CheckCancel(fresh=False), True), (FreeSlot(), None)).raises(JobCancelled, ReadSubmission(1), None)
+
+
+def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
+    """The other run was cancelled too, and has read that this one waits for the task."""
+    theirs = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers(*posts(1, TICKET)[:4], (CheckCancel(fresh=False), True), (FreeSlot(), None))
+    life.answers((ReadSubmission(1), theirs), (ReadSubmission(1), theirs), (CheckCancel(fresh=True), True))
+    life.raises(JobCancelled, CancelTask(theirs), End(status="CANCELLED", task_id="1"))
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     submit = Submit(1, INTENT, TICKET)
     life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), True))
     life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+
+
+def test_a_cancelled_run_that_has_cancelled_the_task_of_another_run_pays_for_no_other_one() -> None:
+    submit = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
+    error = life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+    assert error.task_id == "1"
 
 
 def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
@@ -460,3 +530,63 @@ def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_
     assert life.send(None) == ReadSubmission(1)
     assert life.send(submit) == NoteWait(1)
     assert life.send(None) == Accepted(submit, adopted=True)
+
+
+def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: False, AwaitEnd: SUCCESS, Publish: "files"}
+    while not isinstance(steps[-1], RecordResult):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps == [
+        ReadResult(),
+        NoteWaiter(),
+        ReadSubmission(1),
+        Accepted(submit, adopted=True),
+        CheckCancel(fresh=True),
+        AwaitEnd(submit, adopted=True),
+        Ended(submit, SUCCESS),
+        Publish(submit, SUCCESS),
+        RecordResult("files"),
+    ]
+
+
+ANEW = "run it again, which pays for a new task"
+
+
+@pytest.mark.parametrize(
+    ("code", "another_task", "advice"),
+    [
+        ("812", "", CODES["812"].advice),
+        ("805", "", CODES["805"].advice),
+        ("1501", "", CODES["1501"].advice),
+        ("1501", "run it with --retake", f"{CODES['1501'].advice}; run it with --retake"),
+        (BROKEN, "", "the same request would fail again; change it"),
+        ("1000", "", ANEW),
+        ("421", "", ANEW),
+        ("unknown", "", ANEW),
+    ],
+)
+def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str, advice: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed(code))
+    error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ReadSubmission(1), submit)
+    assert error.message.endswith(f"(code {code}). What to do: {advice}.")
+
+
+@pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
+def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
+    life = run_work(POLICY)
+    next(life)
+    life.send(None)
+    assert life.send(None) == ReadSubmission(1)
+    assert life.send(submit) == ReportFailure(submit, reported)
+    assert life.send(None) == ReadSubmission(2)
+
+
+def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
+    """Of two runs that are cancelled at once, one must cancel the task."""
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: True, ReadWaiters: False}
+    while not isinstance(steps[-1], CancelTask):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps[-4:] == [CheckCancel(fresh=True), ReleaseWaiter(), ReadWaiters(), CancelTask(submit)]

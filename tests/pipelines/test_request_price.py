@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -104,9 +105,10 @@ def test_a_number_of_images_counts_only_under_its_condition() -> None:
 
 def test_a_value_without_bounds_makes_the_price_open() -> None:
     assert cost(model(BY_LENGTH, LOOSE), {"duration": unknown("integer")}, attempts=2) == ("0", "0", "0", True)
-    lower = Param("duration", "duration", "int", min=5)
+    # None would have the price of the default.
+    lower = Param("duration", "duration", "int", min=5, default=8)
     assert cost(model(BY_LENGTH, lower), {"duration": unknown("integer")}) == ("0", "0", "0", True)
-    upper = Param("duration", "duration", "int", max=5)
+    upper = Param("duration", "duration", "int", max=5, default=4)
     assert cost(model(BY_LENGTH, upper), {"duration": unknown("integer")}) == ("0", "0", "0", True)
 
 
@@ -114,6 +116,10 @@ def test_an_option_without_a_price_costs_at_least_the_cheapest_one() -> None:
     made = model(BY_SIZE, Param("size", "size", "enum", options=("1k", "2k", "8k")))
     assert cost(made, {"size": "8k"}, attempts=2) == ("1", "1", "2", True)
     assert cost(made, {"size": unknown("string")}, attempts=2) == ("1", "1", "2", True)
+    images = model(replace(BY_SIZE, unit="image"), SIZE)
+    assert cost(images, {"size": "8k"}, attempts=2) == ("1", "1", "2", True)
+    seconds = model(replace(BY_SIZE, unit="second"), SIZE)
+    assert cost(seconds, {"size": "8k"}, attempts=2) == ("0", "0", "0", True), "it may last less than a second"
 
 
 def test_a_length_between_two_that_have_a_price_has_none() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,10 @@ from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.rounds import FOLDER, Rounds, leave_rounds
+from rh_prefect.pipelines.rounds import FOLDER, Left, Rounds, RoundState, Verdict, leave_rounds
 from tests.support.processes.forkserver import FORKS
 from tests.support.samples import media as samples
-from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.memory_journal import FiniteJournal, MemoryJournal, MemoryPlace
 from tests.support.world.pipeline_runs import (
     PipelineRun,
     ProcessKilled,
@@ -266,8 +266,13 @@ class Days:
 
     def rounds(self, run: str | None, **more: Any) -> Rounds:
         journal = None if run is None else MemoryJournal(self.place, run)
-        records = MemoryJournal(self.place, FOLDER)
+        records = FiniteJournal(self.place, FOLDER)
         return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
+
+    def bury(self) -> None:
+        """Has the records name a process that has ended in place of this one."""
+        for key, text in self.place.texts(FOLDER).items():
+            self.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
 
     async def held(self, run: str) -> Rounds:
         rounds = self.rounds(run)
@@ -278,14 +283,38 @@ class Days:
         return (await self.rounds(run, **more).round(RECORDS)).scope
 
 
+OPEN = RoundState(n=1, began=DAY, seen=DAY)
+REVIEWED = replace(OPEN, left=Left(waits_for_review=True))
+
+
+@pytest.mark.parametrize(
+    ("state", "hours", "is_running", "verdict"),
+    [
+        (RoundState(), 0, False, "begin"),
+        (replace(OPEN, is_closed=True), 1, True, "begin"),
+        (OPEN, 24, False, "continue"),
+        (OPEN, 24, True, "refuse"),
+        (OPEN, 25, False, "abandon"),
+        (OPEN, 25, True, "abandon"),
+        (replace(OPEN, left=Left()), 25, False, "abandon"),
+        (REVIEWED, 250, False, "continue"),
+        (REVIEWED, 250, True, "refuse"),
+    ],
+)
+def test_what_a_run_does_with_the_newest_round(
+    state: RoundState, hours: float, is_running: bool, verdict: Verdict
+) -> None:
+    assert state.verdict(now=DAY + timedelta(hours=hours), is_running=is_running) == verdict
+
+
 async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     days = Days()
     first = await days.held("first")
     scope = (await first.round(RECORDS)).scope
     await first.leave(is_complete=False)
-    days.now += timedelta(hours=23)
+    days.now += timedelta(hours=24)
     assert await days.scope() == scope
-    days.now += timedelta(hours=2)
+    days.now += timedelta(seconds=1)
     expected = await days.rounds(None).round(RECORDS)
     assert expected.scope != scope
     assert expected.note == (
@@ -296,6 +325,30 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     assert (begun.scope, begun.note, begun.began) == (expected.scope, expected.note, days.now)
     # A retry of the first run keeps its own.
     assert await days.scope("first") == scope
+
+
+async def test_a_run_logs_that_it_continues_a_round_and_not_that_it_begins_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    days = Days()
+    with caplog.at_level("INFO", "rh_prefect"):
+        await (await days.held("first")).leave(is_complete=False)
+        assert caplog.messages == []
+        await days.held("second")
+    assert caplog.messages == [
+        "the round that began 29 Nov 12:00 UTC is not complete and is continued: what was made in it is used"
+    ]
+
+
+async def test_the_takes_of_a_step_are_decided_once_in_a_round() -> None:
+    days = Days()
+    first, second, plan = days.rounds("first"), days.rounds("second"), days.rounds(None)
+    assert await plan.keep_takes("choice", [1]) == [1]
+    assert await plan.takes_of("choice") is None, "a plan decides nothing"
+    assert await first.keep_takes("choice", [2]) == [2]
+    assert await second.keep_takes("choice", [3]) == (2,)
+    assert await plan.takes_of("choice") == (2,)
+    assert await second.keep_takes("another", [3]) == [3]
 
 
 async def test_a_round_that_waits_for_a_review_is_continued_after_days() -> None:
@@ -310,14 +363,78 @@ async def test_a_run_of_several_days_keeps_its_round_after_a_kill() -> None:
     days = Days()
     first, scope = await days.held("first"), await days.scope("first")
     for _ in range(60):
-        days.now += timedelta(minutes=40)
+        days.now += timedelta(minutes=30)
         await first.round(RECORDS)
-    for key, text in days.place.texts(FOLDER).items():
-        days.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
+    days.bury()
     days.now += timedelta(hours=23)
     assert await days.scope("second") == scope
     alive = [key for key in days.place.texts(FOLDER) if "-alive-" in key]
-    assert 20 <= len(alive) <= 40
+    assert len(alive) == 20, "one for each time that the last one is more than an hour old"
+
+
+async def test_a_round_has_these_records() -> None:
+    days = Days()
+    first = await days.held("first")
+    round_ = await first.round(RECORDS)
+    assert (round_.began, round_.note) == (DAY, "")
+    key = round_.scope.removesuffix("-1")
+    await first.leave(is_complete=False)
+    days.now += timedelta(hours=1)
+    second = await days.held("second")
+    days.now += timedelta(hours=1)
+    with pytest.raises(InputError, match="Flow run second"):
+        await days.held("third")
+    assert (await days.rounds(None).round(RECORDS)).began == DAY
+    await second.leave(is_complete=True)
+    third = await days.held("third")
+    await third.suspend()
+    of_first = {f"{key}-1", f"{key}-1-holder-1", f"{key}-1-left-1"}
+    of_second = {f"{key}-1-holder-2", f"{key}-1-closed-1", f"{key}-1-left-2"}
+    of_third = {f"{key}-2", f"{key}-2-holder-1", f"{key}-2-suspended-1"}
+    assert set(days.place.texts(FOLDER)) == of_first | of_second | of_third
+    # The retry of a run whose round is complete says nothing of it.
+    assert (await days.rounds("first").round(RECORDS)).note == ""
+
+
+async def test_a_plan_and_a_run_without_a_round_write_nothing() -> None:
+    days = Days()
+    plan, run = days.rounds(None), days.rounds("run")
+    await plan.round(RECORDS)
+    for rounds in (plan, run):
+        await rounds.suspend()
+        await rounds.leave(is_complete=True)
+    assert days.place.texts(FOLDER) == {}
+
+
+async def test_a_suspended_run_keeps_its_round_without_a_process_until_it_is_resumed() -> None:
+    days = Days()
+    first = await days.held("first")
+    scope = (await first.round(RECORDS)).scope
+    await first.suspend()
+    days.bury()
+    with pytest.raises(InputError, match="Flow run first"):
+        await days.held("second")
+    assert await days.scope("first") == scope
+    with pytest.raises(InputError, match="Flow run first"):
+        await days.held("second")
+    days.bury()
+    assert await days.scope("second") == scope
+
+
+async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandoned_after_a_day() -> None:
+    days = Days()
+    await days.held("first")
+    days.bury()
+    second = await days.held("second")
+    scope = (await second.round(RECORDS)).scope
+    records = MemoryJournal(days.place, FOLDER)
+    await leave_rounds(MemoryJournal(days.place, "first"), records)
+    with pytest.raises(InputError, match="Flow run second"):
+        await days.held("third")
+    await leave_rounds(MemoryJournal(days.place, "second"), records)
+    assert await days.scope() == scope
+    days.now = datetime.now(UTC) + timedelta(hours=25)
+    assert await days.scope() != scope
 
 
 async def test_runs_that_begin_at_once_make_one_round() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,20 +20,23 @@ from rh_prefect.errors import (
     JobCancelled,
     JobError,
     JobFailed,
+    JournalError,
     MediaError,
     RequestRejected,
     SubmissionUnknown,
 )
+from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.record_types import Record
-from rh_prefect.jobs.journal.scope import cancel_key
+from rh_prefect.jobs.journal.scope import Scope, cancel_key
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
+from rh_prefect.pipelines.rounds import no_evidence
 from rh_prefect.pipelines.run_ledger import WorksLedger
-from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.pipelines.work_runner import SharedRecords, WorkCall, WorkResult, WorkRunner
 from rh_prefect.workflows import WorkflowInput
-from tests.support.world.pipeline_runs import PipelineRun, picture
+from tests.support.world.pipeline_runs import PipelineRun, bury, picture
 
 PRICE = Decimal("0.04")
 
@@ -328,6 +331,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     assert (done.record.task_id, done.record.flow_run) == (rh.recorder.paid[0].task_id, "one")
     assert (done.record.cost, done.record.currency, done.record.coins) == (PRICE, "CNY", None)
     assert (done.record.texts, done.record.value) == ((), None)
+    assert list((run.settings.state_dir / "parts").iterdir()) == [], "the download is published"
     end = next(event for event in run.heard if event.state == "succeeded")
     assert (end.task_id, end.cost, end.currency) == (done.record.task_id, PRICE, "CNY")
     assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
@@ -371,6 +375,9 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
                 spent = runner.spent_on(first.work, call)
                 found = {work: str(cost) for work, cost in (await runner.costs(call)).items()}
                 assert str(spent) == found.get(first.work, "0")
+                assert await runner.currency() == "CNY"
+                number, open_costs = runner.open_costs(call)
+                assert (number, str(open_costs)) == (0, "0")
                 return found
 
             return await LOOP.call(look())
@@ -424,3 +431,60 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
     done = await PipelineRun(**given, name="two").one(picture())
     assert done.files[0].defect is None
     assert (done.record.n, len(rh.recorder.paid)) == (1, 1)
+
+
+async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    for part, paid in (("-claim-1", 0), ("-intent-1", 0), ("-result", 1)):
+
+        def fails(operation: str, part: str = part) -> None:
+            if operation.startswith("create ") and operation.endswith(part):
+                raise JournalError("the records are away.")
+
+        run = PipelineRun(**given, operation=fails)
+        with pytest.raises(JournalError, match=r"the records are away\.") as caught:
+            await run.one(picture(), budget=1)
+        assert await reserved(run) == 0
+        assert len(rh.recorder.paid) == paid
+        assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    await PipelineRun(**given, name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tmp_path: Path) -> None:
+    run = PipelineRun(**given)
+    works, ledger = await run.works(), WorksLedger(run.scope, await run.works())
+
+    async def waits(work: str) -> bool:
+        bury(tmp_path)
+        return await works.has_other_waiter(work, "another")
+
+    suspended, ended = (SharedRecords(works, work, ledger, name="", has_ended=no_evidence) for work in ("ab", "cd"))
+    await suspended.wait_suspended()
+    await ended.note_waiter()
+    assert await waits("ab")
+    assert not await waits("cd")
+
+
+async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(given: dict[str, Any]) -> None:
+    did = list[str]()
+
+    class Engine:
+        async def listen_for_ends(self, scope: Scope) -> None:
+            did.append("listen")
+
+        async def prepare(self, *_: object) -> None:
+            did.append("prepare")
+            raise JobError("invalid")
+
+    run = PipelineRun(**given)
+    runner = WorkRunner(cast(JobEngine, Engine()), await run.works(), settings=run.settings)
+    with pytest.raises(JobError):
+        await runner.begin(picture(), JobCall(run.scope, run.store))
+    assert did == ["listen", "prepare"]
+
+
+def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
+    asked = picture()
+    assert (asked.take, asked.scope, asked.attempts, asked.price) == (1, "", 1, None)

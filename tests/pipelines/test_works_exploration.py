@@ -27,6 +27,7 @@ COURSES = {
     "an invalid answer": (twice(A, B), Faults(lost=0, refused=0, failed=0, invalid=1, late=0)),
     "a cancelled run": ((A, B, CANCELLING), NONE),
     "a cancelled run that lives on": ((A, B), Faults(lost=0, refused=0, failed=0, late=0, cancelled=1)),
+    "two cancelled runs that live on": ((A, B), Faults(lost=0, refused=0, failed=0, late=0, cancelled=2)),
     "a cancelled run with a second task": (
         twice(A, CANCELLING),
         Faults(lost=0, refused=1, failed=1, late=0, cancelled=1),

@@ -70,3 +70,22 @@ class MemoryJournal:
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         for key in self.place.keys(self.scope):
             yield key, self.place.job(self.scope, key)
+
+
+class FiniteJournal(MemoryJournal):
+    """A scope that ends what reads it for ever, which would wait for nothing."""
+
+    LIMIT = 5000
+    reads = 0
+
+    async def read(self, key: str) -> JSON | None:
+        self._count()
+        return await super().read(key)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        self._count()
+        return await super().job(job_key)
+
+    def _count(self) -> None:
+        self.reads += 1
+        assert self.reads <= self.LIMIT, "the records are read for ever"

@@ -460,6 +460,9 @@ class Explorer:
         for actor, process in zip(self.actors, processes):
             if not process.outcome and self._has_begun(actor, world, processes):
                 raise Violation(f"{actor.pid} waits for ever at {process.step}: {world}")
+        going_on = [n for n, status in world.tasks if status == "pending" and world.read(f"answer-{n}") == "ticket"]
+        if going_on and all(process.outcome == "JobCancelled" for process in processes):
+            raise Violation(f"the tasks {going_on} go on, and all runs were cancelled: {world}")
         self.outcomes.add(tuple(process.outcome for process in processes))
 
 

@@ -1,0 +1,285 @@
+"""One work that a real executor makes in memory: what it does to accounts, storage and outputs is noted in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rh_prefect.client.wire.task import RemoteOutput, TaskView
+from rh_prefect.errors import ApiError, ConfigError, RunningHubError
+from rh_prefect.jobs.events import JobEvent
+from rh_prefect.jobs.job_context import JobContext, Services
+from rh_prefect.jobs.journal.budget import Money, SpendTracker
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.record_types import Answer, Intent
+from rh_prefect.jobs.journal.scope import FolderScope
+from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.jobs.options import Options
+from rh_prefect.jobs.requests.request_preparation import JobRequest
+from rh_prefect.jobs.run_cancellation import CancelWatch
+from rh_prefect.jobs.step_executor import StepExecutor
+from rh_prefect.media.store import MediaStore
+from tests.support.world.job_records import TASK, intent
+from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
+from tests.support.world.simulated_process import ImmediateSpool
+
+REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base="x", estimate=Decimal(1))
+OPTIONS = Options()
+POLICY = Policy(job="run/job", endpoint="m")
+QUEUED = TaskView(task_id=TASK, status="QUEUED")
+SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(text="done"),))
+
+
+@dataclass(eq=False)
+class Account:
+    """An account that answers as a test says.
+
+    Attributes:
+        name: Its name, which is noted.
+        did: Where that is noted.
+        answers: To the submissions, in their order; then each is accepted.
+        view: The task when it is waited for.
+        price: Of each request, where the catalogue has none.
+        refusal: Of each upload and price, if there is one.
+        ages: How old each task was when it was waited for.
+        during: Is called at each submission and wait.
+        query_error: Of each query, if there is one.
+    """
+
+    name: str
+    did: list[str]
+    answers: list[TaskView | RunningHubError]
+    view: TaskView = SUCCESS
+    price: Money | None = None
+    refusal: ApiError | None = None
+    ages: list[float] = field(default_factory=list)
+    during: Callable[[], Awaitable[None]] | None = None
+    query_error: RunningHubError | None = None
+
+    @property
+    def client(self) -> Account:
+        return self
+
+    poller = client
+    prices = client
+
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None) -> TaskView:
+        await self._note(f"submit to {self.name}")
+        answer = self.answers.pop(0) if self.answers else QUEUED
+        if isinstance(answer, RunningHubError):
+            raise answer
+        return answer
+
+    async def wait(self, task_id: str, *, age: float, **_: object) -> TaskView:
+        assert task_id == TASK
+        self.ages.append(age)
+        await self._note(f"wait at {self.name}")
+        return self.view
+
+    async def cancel(self, task_id: str) -> None:
+        self.did.append(f"cancel at {self.name}")
+
+    async def query(self, task_id: str) -> TaskView:
+        assert task_id == TASK
+        self.did.append(f"query at {self.name}")
+        if self.query_error is not None:
+            raise self.query_error
+        return self.view
+
+    async def currency(self) -> str:
+        return "CNY"
+
+    async def listed(self, known: Money | None) -> Money | None:
+        return known
+
+    def guess(self, known: Money | None) -> Money | None:
+        return known
+
+    async def of(self, endpoint: str, payload: Mapping[str, object], known: Money | None) -> Money | None:
+        if known is None:
+            self._asked("price at")
+        return known or self.price
+
+    async def link(self, request: JobRequest, mark: str, *, store: MediaStore) -> str:
+        self._asked("upload to")
+        return f"https://{self.name}/{mark}"
+
+    async def _note(self, what: str) -> None:
+        self.did.append(what)
+        if self.during is not None:
+            await self.during()
+
+    def _asked(self, what: str) -> None:
+        self.did.append(f"{what} {self.name}")
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class ExecutedWork:
+    """A work of one run, which the account `main` pays for; see `did`.
+
+    Args:
+        folder: For what a process stores on its machine.
+        place: The journal's place, shared with another work; another one by default.
+        key: Of the work.
+        policy: What the lifecycle decides by.
+        options: The options of the call.
+        request: What is asked for.
+        is_new: Whether nothing was recorded when the run began.
+
+    Attributes:
+        did: What was done, in order.
+        heard: The states that were reported, with their messages.
+        pauses: How long each pause was, in seconds.
+        spare: The accounts that pay if one refuses.
+        accounts: By the names in intents; `main` is the one that is selected first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        place: MemoryPlace | None = None,
+        key: str = "job",
+        policy: Policy = POLICY,
+        options: Options = OPTIONS,
+        request: JobRequest = REQUEST,
+        is_new: bool = False,
+        spending: SpendTracker | None = None,
+    ) -> None:
+        self.did: list[str] = []
+        self.heard: list[tuple[str, str]] = []
+        self.pauses: list[float] = []
+        self.spare: list[str] = []
+        self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
+        self.journal = FiniteJournal(place or MemoryPlace(), "run")
+        self.spending = spending or SpendTracker(self.journal)
+        self.records = JobRecords(self.journal, key)
+        services = Services(
+            spool=ImmediateSpool(folder / "spool"),
+            cancels=CancelWatch(clock=self._clock),
+            stores=self,  # type: ignore[arg-type]
+            sleep=self._sleep,
+            jitter=lambda: 0.5,
+            clock=self._clock,
+        )
+        self.context = JobContext(
+            request=request,
+            records=self.records,
+            scope=FolderScope(self.journal, attempt=policy.attempt),
+            store=MediaStore(str(folder / "store")),
+            observer=self,
+            policy=policy,
+            lease=Lease(self),  # type: ignore[arg-type]
+            services=services,
+            spending=self.spending,
+            delivery=self,
+            options=options,
+            is_new=is_new,
+        )
+        self.executor = StepExecutor(self.context)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has paused."""
+        return sum(self.pauses)
+
+    @property
+    def main(self) -> Account:
+        return self.accounts["main"]
+
+    async def finish(self) -> Any:
+        return await self.executor.finish()
+
+    async def paid_before(self, *, account: str = "main", **facts: Any) -> None:
+        """Records a submission of an earlier process that was accepted."""
+        claimed = intent(account=account, base=self.context.request.base, **facts)
+        assert await self.records.intent(1, claimed)
+        assert await self.records.answer(1, Answer(outcome="ticket", task_id=TASK))
+
+    # -- what the executor calls ---------------------------------------------------------------------------------------
+
+    def notify(self, event: JobEvent) -> None:
+        self.heard.append((event.state, event.message))
+
+    async def check(self, store: MediaStore) -> None:
+        self.did.append("check the storage")
+
+    def refuse_payment(self, run: object, store: MediaStore, job: str) -> None:
+        self.did.append("look for refused outputs")
+
+    async def read(self, context: JobContext) -> None: ...
+
+    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Submit:
+        self.did.append(f"publish {'without' if first_time else 'with'} a search")
+        return submit
+
+    async def record(self, context: JobContext, result: Submit) -> Submit:
+        self.did.append("record the result")
+        return result
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def _clock(self) -> float:
+        return self.seconds
+
+
+class Lease:
+    """The slot of a work, which notes what is done with it."""
+
+    def __init__(self, work: ExecutedWork) -> None:
+        self._work = work
+        self.account = work.main
+        self.has_slot = False
+
+    @property
+    def member(self) -> SimpleNamespace:
+        return SimpleNamespace(name=self.account.name, block=None)
+
+    def is_account_of(self, intent: Intent) -> bool:
+        return self.account.name == intent.account
+
+    async def acquire(self) -> None:
+        self._note("take a slot", has_slot=True)
+
+    def occupy(self) -> None:
+        if not self.has_slot:
+            self._note("occupy a slot", has_slot=True)
+
+    def release(self, *, full: bool = False) -> None:
+        if self.has_slot:
+            self._note("release the slot, which was none" if full else "release the slot", has_slot=False)
+
+    def submit_finished(self) -> None:
+        self._work.did.append("submitted")
+
+    async def select_account(self) -> None:
+        self._work.did.append("select an account")
+
+    async def switch_to(self, intent: Intent) -> Account:
+        if intent.account not in self._work.accounts:
+            raise ConfigError(f"there is no key of {intent.account}")
+        if intent.account != self.account.name:
+            self._work.did.append(f"switch to {intent.account}")
+        self.account = self._work.accounts[intent.account]
+        return self.account
+
+    def after_refusal(self, answer: Answer) -> str | None:
+        if not self._work.spare:
+            return None
+        self.account = self._work.accounts[self._work.spare.pop(0)]
+        return f"account {self.account.name} pays"
+
+    def _note(self, what: str, *, has_slot: bool) -> None:
+        self._work.did.append(what)
+        self.has_slot = has_slot
+
+
+def with_policy(**options: Any) -> Policy:
+    """The policy of a work, with other options."""
+    return replace(POLICY, **options)
