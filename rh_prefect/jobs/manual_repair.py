@@ -107,6 +107,8 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     """Moves a scope's tickets that are waiting on this machine into its journal.
 
+    A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
+
     Args:
         spool: This machine's spool.
         journal: The scope's journal.
@@ -117,12 +119,22 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
         records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        submit = await records.submission(entry.n)
+        if submit is None or submit.intent.token != entry.token:
+            _log.warning(
+                "task %s was paid for by %s, which is not recorded in this journal, so its ticket stays on this "
+                "machine. What to do: set RH_JOURNAL, or RH_RECORDS and RH_STORAGE_URL for a pipeline, to the values "
+                "of its run, then rh-prefect jobs adopt --spool",
+                task_id,
+                records.name,
+            )
+            continue
         if await _replay(entry, records):
             replayed.append(task_id)
         else:
             await records.late(entry.n, entry.answer)
             _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
-        spool.drop(entry.scope, entry.key, entry.n)
+        spool.drop(*entry.submission)
     return replayed
 
 
