@@ -61,19 +61,28 @@ async def mark_refused(journal: Journal, key: str) -> None:
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
-    """Records that a job's task no longer exists at RunningHub; the next run pays for a new one.
+    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one.
 
     Args:
         journal: The scope's journal.
-        key: The job's key; its task was queried on the account that paid for it.
+        key: The job's key; its task was queried on the account that paid for it, and its files are not to be had.
 
     Raises:
-        InputError: Its last submission has no running task.
+        InputError: Its last submission has neither a running task nor a result.
     """
     submit = (await read_job(journal, key)).last
-    if submit is None or submit.state != "ticket":
-        raise InputError(f"{journal.scope}/{key}: no task of this job is still running. See `rh-prefect jobs show`.")
-    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON))
+    if submit is None or not may_be_lost(submit):
+        raise InputError(
+            f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
+            "recorded. See `rh-prefect jobs show`."
+        )
+    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
+
+
+def may_be_lost(submit: Submit) -> bool:
+    """Returns whether a submission's task is expected to have a result, or has one."""
+    has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
+    return submit.state == "ticket" or has_result
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:

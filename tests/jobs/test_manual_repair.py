@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.costs import charge_of
 from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process_identity import current_owner
@@ -101,10 +104,29 @@ async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(jo
     view = await read_job(journal, KEY)
     assert view.last is not None
     assert (view.state, view.last.may_be_paid) == ("forgotten", True)
-    with pytest.raises(InputError, match="no task of this job is still running"):
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
         await mark_lost(journal, KEY)
     await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
     assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
+
+
+async def test_a_lost_result_lets_the_next_run_pay_and_keeps_its_cost(journal: FolderJournal) -> None:
+    end = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"))
+    await write(journal, {"intent-1": intent(estimate="9"), "answer-1": ticket(), "end-1": end})
+    await mark_lost(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.may_be_paid, str(charge_of(view.last).costs)) == ("forgotten", True, "0.04 CNY")
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+async def test_a_task_that_failed_is_not_marked_as_lost(journal: FolderJournal, status: Any) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status=status, task_id=TASK)})
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ended"
 
 
 async def test_an_intent_of_a_dead_process_can_be_resolved_immediately(journal: FolderJournal) -> None:
