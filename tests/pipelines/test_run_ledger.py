@@ -381,7 +381,9 @@ def test_a_note_holds_an_amount_exactly_or_is_not_written(
     if name is not None:
         notes.add(check_key(name), "0f")
         assert notes.settled == {("ab", 7): entry}
-        assert notes.settled["ab", 7].costs == entry.costs
+        noted = notes.settled["ab", 7]
+        assert noted is not None
+        assert noted.costs == entry.costs
 
 
 @pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d"])
