@@ -1,5 +1,8 @@
 """How long it takes to read a flow run of 8,000 jobs, and to cancel what runs of it.
 
+The second table is of a pipeline's run, whose works are recorded in a storage that takes 30 ms for a request: with the
+notes of settled submissions, and without them, as after a crash before each note.
+
 python -m benchmarks.listing
 python -m benchmarks.listing --jobs 800
 """
@@ -10,6 +13,8 @@ import argparse
 import asyncio
 import time
 from contextlib import ExitStack
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -20,14 +25,23 @@ from benchmarks.report import Figure, show
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.record_types import Intent
+from rh_prefect.jobs.journal.budget import SpendTracker, entry_of
+from rh_prefect.jobs.journal.job_records import Submit, jobs_of
+from rh_prefect.jobs.journal.record_types import End, Intent
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import cancel_scope
+from rh_prefect.pipelines.run_ledger import Noted, WorksLedger, settled_name
+from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import disconnect
 from tests.support.servers.prefect_server import PrefectServer
-from tests.support.world.seeded_run import seed
+from tests.support.world import slow_filesystem
+from tests.support.world.job_records import intent, ticket
+from tests.support.world.run_inputs import job_keys
+from tests.support.world.seeded_run import seed, seed_records
 
 RUNNING = 50
+REQUEST_SECONDS = 0.03
+PRICE = Decimal("0.04")
 
 
 class Timed:
@@ -57,7 +71,8 @@ def main() -> None:
         server = stack.enter_context(PrefectServer(folder / "prefect"))
         stack.enter_context(temporary_settings({PREFECT_API_URL: server.api}))
         figures = asyncio.run(_measure(server, given.jobs))
-    show(f"A flow run of {given.jobs} jobs, {RUNNING} of which run", figures)
+        show(f"A flow run of {given.jobs} jobs, {RUNNING} of which run", figures)
+        show(f"A pipeline's run of {given.jobs} works, {RUNNING} of which run", asyncio.run(_works(server, given.jobs)))
 
 
 async def _measure(server: PrefectServer, jobs: int) -> list[Figure]:
@@ -76,14 +91,73 @@ async def _measure(server: PrefectServer, jobs: int) -> list[Figure]:
     ]
 
 
+async def _works(server: PrefectServer, count: int) -> list[Figure]:
+    files = slow_filesystem.register()
+    measured = []
+    for is_noted in (False, True):
+        works = WorksJournal(f"slow://bucket/{is_noted}")
+        await works.check()
+        run = await seed_records(server, partial(_record_works, works, count, is_noted=is_noted))
+        ledger = WorksLedger(_scope_of(run), works)
+        for measure in (_count_costs, _cancel_works):
+            files.seconds, files.reads, began = REQUEST_SECONDS, 0, time.monotonic()
+            await LOOP.call(measure(ledger, count))
+            measured.append((time.monotonic() - began, files.reads))
+            files.seconds = 0.0
+    await LOOP.call(disconnect())
+    await disconnect()
+    return [
+        Figure(what, seconds, limit, "s", f"{reads} reads; without notes {before:.1f} s, {reads_before} reads")
+        for what, limit, (before, reads_before), (seconds, reads) in zip(
+            ("to count what it may cost", "to cancel all"), (10, 12), measured[:2], measured[2:], strict=True
+        )
+    ]
+
+
+def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool) -> dict[str, str]:
+    """Records works that a run has paid for; returns the run's notes about them."""
+    files, notes = slow_filesystem.SlowFiles(), dict[str, str]()
+    every = count // RUNNING
+    for number, key in enumerate(job_keys(count)):
+        end = End(status="SUCCESS", task_id=str(number), cost=PRICE, currency="CNY")
+        submit = Submit(1, intent(flow_run=str(run), estimate=PRICE, currency="CNY"), ticket(str(number)), end=end)
+        is_running = number % every == every - 1
+        records = {"intent": submit.intent, "answer": submit.answer} | ({} if is_running else {"end": submit.end})
+        for what, record in records.items():
+            path = f"{works.url.removeprefix('slow:/')}/works/{key}/{what}-1.json"
+            files.pipe_file(path, record.model_dump_json().encode() if record else b"")
+        name = settled_name(key, works.scope.removeprefix("works-"), 1, entry_of(submit))
+        names = [f"{key}-claim-1", *([name] if name and is_noted and not is_running else [])]
+        notes |= {one: Noted(attempt=1).model_dump_json() for one in names}
+    return notes
+
+
+async def _count_costs(ledger: WorksLedger, count: int) -> None:
+    tracker = SpendTracker(ledger)
+    await tracker.complete()
+    assert (tracker.spent(), tracker.reserved()) == (PRICE * (count - RUNNING), PRICE * RUNNING)
+
+
+async def _cancel_works(ledger: WorksLedger, _: int) -> None:
+    hub = Timed()
+
+    async def client_for(_: Intent) -> Timed:
+        return hub
+
+    assert len((await ledger.cancel(client_for)).cancelled) == RUNNING
+
+
+def _scope_of(run: UUID) -> RecordedScope:
+    return RecordedScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
+
+
 async def cancel_all(run: UUID, hub: Timed) -> int:
     """Cancels what a run has submitted; how many tasks."""
 
     async def client_for(_: Intent) -> Timed:
         return hub
 
-    scope = RecordedScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
-    return len((await cancel_scope(scope, client_for, by="a benchmark")).cancelled)
+    return len((await cancel_scope(_scope_of(run), client_for, by="a benchmark")).cancelled)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ for _name, _help in {
     "recover": "Restore the records of what a run has paid for, after Prefect's database was restored from a backup.",
     "adopt": "Record the task of an unknown submission; the next run waits for it.",
     "mark-refused": "Record that an unknown submission was not accepted; the next run submits it again.",
-    "mark-lost": "Record that a task no longer exists at RunningHub; the next run pays for a new one.",
+    "mark-lost": "Record that a task or its files no longer exist at RunningHub; the next run pays for a new one.",
     "collect": "Download what a run has paid for, without submitting anything.",
     "cancel": "Cancel the tasks that a run has submitted to RunningHub.",
 }.items():

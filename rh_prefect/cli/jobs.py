@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
-from rh_prefect.errors import InputError, JournalError, RunningHubError, TaskNotFound
+from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.jobs import manual_repair
 from rh_prefect.jobs.events import summary_of
 from rh_prefect.jobs.journal.costs import ended_costs
@@ -176,7 +176,7 @@ def mark_lost_(
         ),
     ] = False,
 ) -> None:
-    """Record that a job's task no longer exists at RunningHub; the next run pays for a new one.
+    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one.
 
     Args:
         job: `<run>/<key>`, or the name of a work, as the error shows it.
@@ -317,7 +317,7 @@ def _as_json(run: str, view: JobView, problem: str) -> dict[str, object]:
 
 
 def _state(submit: Submit) -> str:
-    return submit.end.status.lower() if submit.end else submit.state
+    return submit.end.status.lower() if submit.end and submit.state == "ended" else submit.state
 
 
 async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
@@ -412,20 +412,24 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
 
 async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
     journal = _journal(scope)
-    last = (await read_job(journal, key)).last
-    if last is not None and last.state == "ticket":
-        await _check_lost(f"{scope}/{key}", last, same_account=same_account)
+    view = await read_job(journal, key)
+    if view.last is not None and manual_repair.may_be_lost(view.last):
+        await _check_lost(f"{scope}/{key}", view.last, same_account=same_account)
+        if view.state == "ended":
+            await _check_files_lost(view, scope)
     await manual_repair.mark_lost(journal, key)
 
 
 async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
-    """Raises an error unless the account that paid for a task does not have it."""
+    """Raises an error unless the account that paid for a task does not have it, or has its end."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.jobs.loop_thread import LOOP
 
     task_id, scope = submit.task_id or "", split_job(job)[0]
     with suppress(TaskNotFound):
         status = (await _task(submit.intent, task_id)).status
+        if submit.state == "ended":
+            return
         raise InputError(
             f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(scope)}."
         )
@@ -437,6 +441,30 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
             "Nothing was recorded. What to do: set the key of that account, and run again. If it is the same account "
             f"with a renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
         )
+
+
+async def _check_files_lost(view: JobView, scope: str) -> None:
+    """Raises an error unless the files of a job's result can be downloaded no more; what can be, is downloaded."""
+    from rh_prefect.flow_runs.recorded_job_collection import bring_home
+    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.pipelines.works_store import WorksJournal
+
+    job, submit = f"{scope}/{view.key}", view.submits[-1]
+    if isinstance(_journal(scope), WorksJournal):
+        raise InputError(
+            f"{job}: task {submit.task_id} has succeeded. Nothing was recorded. What to do: for a new result, run the "
+            "pipeline again with --retake of this step, which pays for it."
+        )
+    seconds = get_settings().grace_seconds
+    print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
+    try:
+        await LOOP.call(bring_home(view, await _scope(scope)))
+    except OutputsExpired:
+        return
+    raise InputError(
+        f"{job}: task {submit.task_id} has succeeded, and its files are in the storage, so they are not lost. Nothing "
+        f"was recorded. What to do: {_continuation(scope)}, which pays nothing."
+    )
 
 
 async def _task(intent: Intent, task_id: str) -> TaskView:

@@ -132,6 +132,11 @@ class FlowRunJournal:
         for name in (await self._log().read()).jobs():
             yield name
 
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the keys of the records of all jobs; see `Journal.names`."""
+        for name in (await self._log().read()).names():
+            yield name
+
     async def jobs_with(self, *kinds: str) -> list[str]:
         """Lists the keys of the jobs that have a record of one of the given kinds, such as `intent`.
 

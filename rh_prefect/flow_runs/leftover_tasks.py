@@ -184,7 +184,7 @@ async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelRepor
     found = []
     try:
         for works in await works_of(scope.journal):
-            async for view in jobs_of(WorksLedger(scope, works)):
+            async for view in WorksLedger(scope, works).open_jobs():
                 judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
                 if view.last is not None and judged is not None:
                     found.append(_finding(flow_run, f"{works.scope}/{view.key}", view.last, judged))

@@ -42,7 +42,7 @@ _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
 """For how long a process that has appended is expected to append again."""
 _PROMPT: Final = 0
-_LATER: Final = {"answer": 1, "end": 2, "result": 2}
+_LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
 
 
 class EntryRefused(JournalError):
@@ -134,6 +134,10 @@ class Records:
         """The keys of all jobs."""
         return self._job_keys.copy()
 
+    def names(self) -> list[str]:
+        """The keys of all records of jobs."""
+        return [key for name in self._job_keys for key in self._jobs[name]]
+
     def jobs_with(self, kinds: Collection[str]) -> list[str]:
         """Returns the keys of the jobs that have a record of one of the given kinds, as in `<job>-<kind>-<n>`."""
         return [
@@ -223,9 +227,9 @@ class RecordLog:
         """Tracks the jobs of this process that will have more records."""
         name, _, rest = key.partition("-")
         what = rest.partition("-")[0]
-        if what == "intent":
+        if what in ("intent", "claim"):
             self._under_way.add(name)
-        elif what == "end":
+        elif what in ("end", "settled"):
             self._under_way.discard(name)
 
     def is_current(self, max_age: float) -> bool:

@@ -172,6 +172,12 @@ class PassingJournal:
         """Reads all records of the jobs whose keys have the same beginning, by full key."""
         return {key: record for key, record in self._records.items() if key.startswith(prefix)}
 
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the keys of the records of all jobs."""
+        for records in by_job(self._records).values():
+            for key in records:
+                yield key
+
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs."""
         for key in by_job(self._records):

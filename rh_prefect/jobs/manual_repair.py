@@ -61,19 +61,28 @@ async def mark_refused(journal: Journal, key: str) -> None:
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
-    """Records that a job's task no longer exists at RunningHub; the next run pays for a new one.
+    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one.
 
     Args:
         journal: The scope's journal.
-        key: The job's key; its task was queried on the account that paid for it.
+        key: The job's key; its task was queried on the account that paid for it, and its files are not to be had.
 
     Raises:
-        InputError: Its last submission has no running task.
+        InputError: Its last submission has neither a running task nor a result.
     """
     submit = (await read_job(journal, key)).last
-    if submit is None or submit.state != "ticket":
-        raise InputError(f"{journal.scope}/{key}: no task of this job is still running. See `rh-prefect jobs show`.")
-    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON))
+    if submit is None or not may_be_lost(submit):
+        raise InputError(
+            f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
+            "recorded. See `rh-prefect jobs show`."
+        )
+    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
+
+
+def may_be_lost(submit: Submit) -> bool:
+    """Returns whether a submission's task is expected to have a result, or has one."""
+    has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
+    return submit.state == "ticket" or has_result
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
@@ -107,6 +116,8 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     """Moves a scope's tickets that are waiting on this machine into its journal.
 
+    A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
+
     Args:
         spool: This machine's spool.
         journal: The scope's journal.
@@ -117,12 +128,22 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
         records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        submit = await records.submission(entry.n)
+        if submit is None or submit.intent.token != entry.token:
+            _log.warning(
+                "task %s was paid for by %s, which is not recorded in this journal, so its ticket stays on this "
+                "machine. What to do: set RH_JOURNAL, or RH_RECORDS and RH_STORAGE_URL for a pipeline, to the values "
+                "of its run, then rh-prefect jobs adopt --spool",
+                task_id,
+                records.name,
+            )
+            continue
         if await _replay(entry, records):
             replayed.append(task_id)
         else:
             await records.late(entry.n, entry.answer)
             _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
-        spool.drop(entry.scope, entry.key, entry.n)
+        spool.drop(*entry.submission)
     return replayed
 
 

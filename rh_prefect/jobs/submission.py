@@ -55,11 +55,11 @@ class Submitter:
 
     async def _replay_spool(self, view: JobView, submit: Submit) -> JobView:
         """Records a ticket in the journal that so far only the spool has."""
-        answer = self._spool.get(*self._name, submit.n)
+        answer = self._spool.get(*self._name, submit.n, submit.intent.token)
         if answer is None:
             return view
         if submit.task_id == answer.task_id:
-            self._unspool(submit.n)
+            self._unspool(submit.n, submit.intent)
             return view
         return view.adding(await self.record_answer(submit.intent, submit.n, answer))
 
@@ -96,7 +96,7 @@ class Submitter:
             )
         answer = self._without_secret(await self._submit_once(links, n))
         if answer.outcome == "ticket":
-            await self._put_in_spool(n, answer)
+            await self._put_in_spool(n, intent, answer)
         return answer
 
     async def _is_cancelled_before_claim(self) -> bool:
@@ -117,16 +117,16 @@ class Submitter:
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
 
-    async def _put_in_spool(self, n: int, answer: Answer) -> None:
+    async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
         try:
-            await self._spool.save(Spooled(*self._name, n, answer))
+            await self._spool.save(Spooled(*self._name, n, intent.token, answer))
         except OSError as error:
             # The ticket is recorded in the journal even if the local disk is full.
             _log.error("%s: task %s cannot be recorded on this machine: %s", self._context.job, answer.task_id, error)
 
-    def _unspool(self, n: int) -> None:
+    def _unspool(self, n: int, intent: Intent) -> None:
         try:
-            self._spool.drop(*self._name, n)
+            self._spool.drop(*self._name, n, intent.token)
         except OSError as error:
             _log.warning(
                 "%s: the journal already contains the ticket that is still in %s: %s",
@@ -162,7 +162,7 @@ class Submitter:
             submit = await self._write_answer(intent, n, answer)
         except JournalError as error:
             raise self._unrecorded(answer, error) from error
-        self._unspool(n)
+        self._unspool(n, intent)
         return submit
 
     async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:

@@ -1,11 +1,16 @@
 """The works that a flow run has paid for or waited for; the run's budget is computed from them.
 
-| note                   | written                                             |
-|------------------------|-----------------------------------------------------|
-| `<work>-claim-<n>`     | before the run creates `intent-n` of the work       |
-| `<work>-wait<a>-<n>`   | before attempt a waits for the task of another run  |
+| note                             | written                                                                    |
+|----------------------------------|----------------------------------------------------------------------------|
+| `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
+| `<work>-wait<a>-<n>`             | before attempt a waits for the task of another run                         |
+| `<work>-settled-<place>-<…>-<n>` | when the run sees that nothing can change any more what submission n costs |
 
 A claim counts only where the intent is this run's: one without an intent cost nothing.
+
+The name of a `settled` note holds what the submission adds to the budget, since a storage lists names in one request
+and reads records in one request each. Submissions without such a note are read in the records of their works, so that
+a crash before the note loses nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +18,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import assert_never
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
+from rh_prefect.jobs.journal.budget import Entries, Entry, entry_of
+from rh_prefect.jobs.journal.costs import COINS, Costs
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.jobs.journal.journal import JSON, Journal, run_together
 from rh_prefect.jobs.journal.record_types import Intent, Record
 from rh_prefect.jobs.journal.scope import Scope
@@ -27,13 +35,21 @@ from rh_prefect.jobs.lifecycle import cancel_work
 from rh_prefect.jobs.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters, ReleaseWaiter
 from rh_prefect.jobs.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
 from rh_prefect.pipelines.rounds import HasEnded, no_evidence
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.pipelines.works_store import FOLDER, WorksJournal
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
 _OF_A_PIPELINE = "-place-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 _WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
+_SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)((?:-[a-z0-9]+)*)-([0-9]+)")
+_AMOUNT = re.compile(r"([a-z]+)([0-9]+(?:p[0-9]+)?)?")
+_UNKNOWN = "unknown"
+_LONGEST_NOTE = 200
+"""Characters of the name of a note, which a folder's journal uses as the name of a file."""
+
+Claim = tuple[str, int]
+"""A work and the number of a submission."""
 
 
 class Noted(Record):
@@ -150,6 +166,82 @@ class CancelledWorks:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Notes:
+    """The notes of a flow run about the works in one place.
+
+    Attributes:
+        claims: Submissions that it has claimed, or was about to claim.
+        waits: Submissions of other runs that it has waited for.
+        settled: What a submission adds to its budget, where nothing can change that any more.
+    """
+
+    claims: set[Claim] = field(default_factory=set)
+    waits: set[Claim] = field(default_factory=set)
+    settled: dict[Claim, Entry | None] = field(default_factory=dict)
+
+    def add(self, name: str, place: str) -> None:
+        """Adds a note by its name; ignores other records, and what was settled in another place."""
+        if note := _CLAIM.fullmatch(name):
+            self.claims.add((note[1], int(note[2])))
+        elif note := _WAIT.fullmatch(name):
+            self.waits.add((note[1], int(note[2])))
+        elif (note := _SETTLED.fullmatch(name)) and note[2] == place:
+            self.settled[note[1], int(note[4])] = _entry_in(note[3].split("-")[1:])
+
+    @property
+    def open_claims(self) -> set[Claim]:
+        """The claims of which no note says what they cost."""
+        return self.claims - self.settled.keys()
+
+
+def is_settled(submit: Submit) -> bool:
+    """Returns whether no later record can change what a submission costs, or whether its task runs.
+
+    A submission that was resolved by a person may still get the ticket of its late owner.
+    """
+    if submit.answer is None or submit.resolution or submit.lost or submit.late:
+        return False
+    return submit.answer.outcome == "refused" or (submit.answer.outcome == "ticket" and submit.end is not None)
+
+
+def _words_of(entry: Entry | None) -> list[str]:
+    """Returns the parts of a note's name: the amount in the budget, then what the task has cost."""
+    if entry is None:
+        return []
+    amounts = [(entry.currency, entry.amount), *entry.costs.amounts.items()]
+    words = [unit.lower() + ("" if amount is None else f"{amount:f}".replace(".", "p")) for unit, amount in amounts]
+    return words + [_UNKNOWN] * entry.costs.unknown
+
+
+def _entry_in(words: Sequence[str]) -> Entry | None:
+    """Reads what a note says that a submission adds to the budget; see `_words_of`."""
+    if not words:
+        return None
+    (currency, amount), *costs = [_amount_in(word) for word in words if word != _UNKNOWN]
+    paid = Costs({unit: cost for unit, cost in costs if cost is not None}, unknown=words.count(_UNKNOWN))
+    return Entry(amount, is_spent=True, currency=currency, costs=paid)
+
+
+def _amount_in(word: str) -> tuple[str, Decimal | None]:
+    found = _AMOUNT.fullmatch(word)
+    if found is None:
+        raise ValueError(f"{word!r} is not an amount")
+    unit = found[1] if found[1] == COINS else found[1].upper()
+    return unit, Decimal(found[2].replace("p", ".")) if found[2] else None
+
+
+def settled_name(work: str, place: str, n: int, entry: Entry | None) -> str | None:
+    """Returns the name of a note; None where a name cannot hold the amount, whose record is read then."""
+    words = _words_of(entry)
+    name = "-".join([work, "settled", place, *words, str(n)])
+    if len(name) > _LONGEST_NOTE or not all(map(_AMOUNT.fullmatch, words)):
+        return None
+    noted = _entry_in(words)
+    is_whole = noted == entry and (noted is None or entry is None or noted.costs == entry.costs)
+    return name if is_whole else None
+
+
 class WorksLedger:
     """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
 
@@ -162,6 +254,7 @@ class WorksLedger:
         """
         self._run = run
         self._works = works
+        self._place = works.scope.removeprefix(f"{FOLDER}-")
         self.scope = run.journal.scope
 
     def __repr__(self) -> str:
@@ -180,29 +273,58 @@ class WorksLedger:
         """Notes that this attempt waits for the task of another run."""
         await self._note(f"{work}-wait{self._run.attempt}-{n}")
 
+    async def note_settled(self, work: str, submit: Submit) -> None:
+        """Notes what a submission has cost this run, if nothing can change that any more."""
+        entry = entry_of(submit) if submit.intent.flow_run == self.flow_run else None
+        name = settled_name(work, self._place, submit.n, entry) if is_settled(submit) else None
+        if name is not None:
+            await self._note(name)
+
     async def has_waited(self, work: str, n: int) -> bool:
         """Checks whether this attempt, or one whose payments count with it, has waited for a task."""
         attempts = range(self._run.first_attempt, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{work}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
 
-    async def claims(self) -> list[tuple[str, int]]:
+    async def claims(self) -> list[Claim]:
         """Lists the submissions that this run has claimed, or was about to claim."""
-        return await self._noted(_CLAIM)
+        return sorted((await self._notes()).claims)
 
-    async def _noted(self, *kinds: re.Pattern[str]) -> list[tuple[str, int]]:
-        found = [key async for _, records in self._run.journal.jobs() for key in records]
-        notes = (kind.fullmatch(key) for kind in kinds for key in found)
-        return sorted({(note[1], int(note[2])) for note in notes if note})
+    async def _notes(self) -> Notes:
+        notes = Notes()
+        async for name in self._run.journal.names():
+            notes.add(name, self._place)
+        return notes
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the submissions that this run has made, in the form of a journal's jobs."""
-        waiting = deque(partial(self._own, work, n) for work, n in await self.claims())
+        for work, records in (await self._read((await self._notes()).claims)).items():
+            yield work, records
+
+    async def open_jobs(self) -> AsyncIterator[JobView]:
+        """Reads the submissions that this run has made and of which no note says that they are settled."""
+        for work, records in (await self._read((await self._notes()).open_claims)).items():
+            yield JobView.parse(work, records)
+
+    async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
+        """Lists what the submissions of this run add to its budget; see `EntrySource`."""
+        notes = await self._notes()
+        found: dict[str, Entries] = {}
+        for work, n in notes.claims & notes.settled.keys():
+            found.setdefault(work, {})[n] = notes.settled[work, n]
+        for work, records in (await self._read(notes.open_claims)).items():
+            read = {submit.n: entry_of(submit) for submit in JobView.parse(work, records).submits}
+            found.setdefault(work, {}).update(read)
+        for work, entries in found.items():
+            yield work, entries
+
+    async def _read(self, claims: Iterable[Claim]) -> dict[str, dict[str, JSON]]:
+        """Reads submissions in the records of works, by work; those of other runs have no records here."""
+        waiting = deque(partial(self._own, work, n) for work, n in sorted(claims))
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(waiting, at_once=_AT_ONCE):
             found.setdefault(work, {}).update(records)
-        for work, records in found.items():
-            yield work, records
+        return found
 
     async def cancel(
         self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
@@ -214,8 +336,9 @@ class WorksLedger:
             has_ended: Returns whether a flow run has certainly ended.
         """
         done = CancelledWorks()
-        noted = await self._noted(_CLAIM, _WAIT)
-        waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in noted)
+        notes = await self._notes()
+        noted = (notes.claims | notes.waits) - notes.settled.keys()
+        waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in sorted(noted))
         async for _ in run_together(waiting, at_once=_AT_ONCE):
             pass
         return done

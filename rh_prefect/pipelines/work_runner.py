@@ -31,8 +31,8 @@ from rh_prefect.jobs.job_context import JobCall, JobContext
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import End, ResultRecord
+from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.jobs.journal.record_types import Answer, End, Intent, ResultRecord
 from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request, policy_of
@@ -41,13 +41,15 @@ from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.rounds import HasEnded, no_evidence
-from rh_prefect.pipelines.run_ledger import WorksLedger
+from rh_prefect.pipelines.run_ledger import WorksLedger, is_settled
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import FILES
 from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 
 _log = logging.getLogger("rh_prefect")
+_notes: set[asyncio.Task[None]] = set()
+"""Notes that are being written: the event loop holds tasks only weakly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +356,60 @@ class SharedRecords(JobRecords):
         self._step = name
         self._has_ended = has_ended
         self._waiters: list[str] = []
+        self._submits: dict[int, Submit] = {}
+        self._noted: set[int] = set()
+        self._settled: set[int] = set()
+
+    async def view(self) -> JobView:
+        """Reads the work."""
+        view = await super().view()
+        for submit in view.submits:
+            self._see(submit)
+        return view
+
+    async def intent(self, n: int, record: Intent) -> bool:
+        """Creates intent n; returns False if another process has created it."""
+        is_new = await super().intent(n, record)
+        if is_new:
+            self._see(Submit(n, record))
+        return is_new
+
+    async def answer(self, n: int, record: Answer) -> bool:
+        """Creates answer n; returns False if one is already recorded."""
+        is_new = await super().answer(n, record)
+        if is_new and n in self._submits:
+            self._see(replace(self._submits[n], answer=record))
+        return is_new
+
+    async def end(self, n: int, record: End) -> End:
+        """Creates end n; returns the end that is recorded now."""
+        return self._see_end(n, await super().end(n, record))
+
+    async def read_end(self, n: int) -> End | None:
+        """Reads end n; None where none is recorded."""
+        end = await super().read_end(n)
+        return None if end is None else self._see_end(n, end)
+
+    def _see_end(self, n: int, end: End) -> End:
+        if n in self._submits:
+            self._see(replace(self._submits[n], end=end))
+        return end
+
+    def _see(self, submit: Submit) -> None:
+        """Keeps the state of a submission, and notes in the run's journal that it is settled; waits for nothing."""
+        self._submits[submit.n] = submit
+        is_of_run = submit.intent.flow_run == self._ledger.flow_run or submit.n in self._noted
+        if is_of_run and submit.n not in self._settled and is_settled(submit):
+            self._settled.add(submit.n)
+            note = asyncio.ensure_future(LOOP.critical(self._note_settled(submit)))
+            _notes.add(note)
+            note.add_done_callback(_notes.discard)
+
+    async def _note_settled(self, submit: Submit) -> None:
+        try:
+            await self._ledger.note_settled(self.key, submit)
+        except RunningHubError as error:
+            _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
 
     def check(self, submit: Submit, *, base: str) -> None:
         """Checks nothing: the work's id is made of its request."""
@@ -382,10 +438,12 @@ class SharedRecords(JobRecords):
 
     async def note_claim(self, n: int) -> None:
         """Notes that the run is about to claim submission n."""
+        self._noted.add(n)
         await self._ledger.note_claim(self.key, n, self._step)
 
     async def note_wait(self, n: int) -> None:
         """Notes that the run waits for the task of submission n."""
+        self._noted.add(n)
         await self._ledger.note_wait(self.key, n)
 
     async def has_waited(self, n: int) -> bool:

@@ -123,6 +123,11 @@ class WorksJournal:
         async for key in self._files.keys():
             yield key
 
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the keys of all records; see `Journal.names`."""
+        async for name in self._files.names():
+            yield name
+
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads all works; see `Journal.jobs`."""
         async for key, records in self._files.jobs():

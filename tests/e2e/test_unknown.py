@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
-from rh_prefect.errors import InputError, TaskNotFound
+from rh_prefect.errors import InputError, OutputsExpired, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.jobs.journal.job_records import jobs_of
@@ -72,6 +72,40 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     rh.faults.clear()
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
+
+
+async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as_lost(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_GRACE_SECONDS", "1")
+    rh.faults.add(Fault("download", kind="expired"))
+    run = await runs.begin(flows.one)
+    for _ in range(2):
+        with pytest.raises(OutputsExpired) as gone:
+            await rerun(flows.one, run)
+    job = str(gone.value.job)
+    assert len(rh.recorder.paid) == 1
+    await runs.command("jobs", "mark-lost", job)
+    rh.faults.clear()
+    result = await rerun(flows.one, run)
+    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
+    assert await rerun(flows.one, run) == result, "and not a third time"
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_GRACE_SECONDS", "1")
+    rh.faults.add(Fault("download", kind="expired"))
+    run = await runs.begin(flows.one)
+    with pytest.raises(OutputsExpired) as gone:
+        await rerun(flows.one, run)
+    rh.faults.clear()
+    with pytest.raises(InputError, match=r"its files are in the storage.* Nothing was recorded"):
+        await runs.command("jobs", "mark-lost", str(gone.value.job))
+    result = await rerun(flows.one, run)
+    assert [one.task_id for one in rh.recorder.paid] == [result.task_id]
 
 
 @pytest.mark.long

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect.errors import InputError
+from rh_prefect.jobs.journal.costs import charge_of
 from rh_prefect.jobs.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.jobs.journal.process_identity import current_owner
@@ -14,7 +17,9 @@ from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.jobs.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 
-UNKNOWN = {"intent-1": intent(), "answer-1": unknown()}
+PAID = intent()
+UNKNOWN = {"intent-1": PAID, "answer-1": unknown()}
+SPOOLED = Spooled("run", KEY, 1, PAID.token, ticket())
 
 
 @pytest.fixture
@@ -99,10 +104,32 @@ async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(jo
     view = await read_job(journal, KEY)
     assert view.last is not None
     assert (view.state, view.last.may_be_paid) == ("forgotten", True)
-    with pytest.raises(InputError, match="no task of this job is still running"):
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
         await mark_lost(journal, KEY)
     await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
     assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
+
+
+async def test_a_lost_result_lets_the_next_run_pay_and_keeps_its_cost(journal: FolderJournal) -> None:
+    end = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"))
+    await write(journal, {"intent-1": intent(estimate="9"), "answer-1": ticket(), "end-1": end})
+    await mark_lost(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.may_be_paid) == ("forgotten", True)
+    charge = charge_of(view.last)
+    assert charge is not None
+    assert str(charge.costs) == "0.04 CNY"
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+async def test_a_task_that_failed_is_not_marked_as_lost(journal: FolderJournal, status: Any) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status=status, task_id=TASK)})
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ended"
 
 
 async def test_an_intent_of_a_dead_process_can_be_resolved_immediately(journal: FolderJournal) -> None:
@@ -129,17 +156,34 @@ async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> N
 
 
 async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, spool: Spool) -> None:
-    await write(journal, {"intent-1": intent(owner=dead_owner())})
-    spool.put(Spooled("run", KEY, 1, ticket()))
-    spool.put(Spooled("another", KEY, 1, ticket("9")))
+    paid = intent(owner=dead_owner())
+    await write(journal, {"intent-1": paid})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
+    spool.put(Spooled("another", KEY, 1, paid.token, ticket("9")))
     assert await replay_spool(spool, journal) == [TASK]
     assert (await read_job(journal, KEY)).state == "ticket"
     assert [entry.scope for entry in spool.entries()] == ["another"]
 
 
+async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, spool: Spool) -> None:
+    """RH_JOURNAL may name another place in which a scope of the same name has the same job."""
+    here, there = (FolderJournal(str(tmp_path / name), scope="run") for name in ("here", "there"))
+    paid = intent(owner=dead_owner())
+    await write(here, {"intent-1": paid})
+    await write(there, {"intent-1": intent(), "answer-1": ticket("9")})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
+    empty = FolderJournal(str(tmp_path / "empty"), scope="run")
+    for other in (there, empty):
+        assert await replay_spool(spool, other) == []
+    assert await empty.job(KEY) == {}
+    assert (await read_job(there, KEY)).submits[0].late is None
+    assert await replay_spool(spool, here) == [TASK]
+    assert list(spool.entries()) == []
+
+
 async def test_a_spooled_ticket_resolves_an_unknown_submission(journal: FolderJournal, spool: Spool) -> None:
     await write(journal, UNKNOWN)
-    spool.put(Spooled("run", KEY, 1, ticket()))
+    spool.put(SPOOLED)
     assert await replay_spool(spool, journal) == [TASK]
     view = await read_job(journal, KEY)
     assert view.last is not None
@@ -147,8 +191,8 @@ async def test_a_spooled_ticket_resolves_an_unknown_submission(journal: FolderJo
 
 
 async def test_a_spooled_ticket_that_is_recorded_is_dropped(journal: FolderJournal, spool: Spool) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
-    spool.put(Spooled("run", KEY, 1, ticket()))
+    await write(journal, {**UNKNOWN, "answer-1": ticket()})
+    spool.put(SPOOLED)
     assert await replay_spool(spool, journal) == [TASK]
     assert await replay_spool(spool, journal) == []
 
@@ -157,7 +201,7 @@ async def test_a_ticket_of_a_forgotten_submission_is_recorded_and_logged(
     journal: FolderJournal, spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
-    spool.put(Spooled("run", KEY, 1, ticket()))
+    spool.put(SPOOLED)
     assert await replay_spool(spool, journal) == []
     late = await journal.read(f"{KEY}-late-1")
     assert late is not None

@@ -215,9 +215,22 @@ async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
 async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
     open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
 ) -> None:
-    await write(journal, {"intent-1": intent(owner=dead_owner())})
-    spool.put(Spooled("run", KEY, 1, ticket()))
+    paid = intent(owner=dead_owner())
+    await write(journal, {"intent-1": paid})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
     assert await state(open_submitter) == "ticket"
+
+
+async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+) -> None:
+    """A run with another RH_JOURNAL has a scope and a job of the same names, and a submission of the same number."""
+    paid = Spooled("run", KEY, 1, intent(owner=dead_owner()).token, ticket("9"))
+    spool.put(paid)
+    submit = await submitted(open_submitter())
+    assert submit.task_id == TASK
+    assert (await open_submitter().read()).submits == (submit,)
+    assert list(spool.entries()) == [paid]
 
 
 async def test_a_ticket_is_recorded_if_the_spool_cannot_be_written(
@@ -234,8 +247,9 @@ async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
     open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
 ) -> None:
     answer, end = ticket(), End(status="SUCCESS", task_id=TASK)
-    await write(journal, {"intent-1": intent(), "answer-1": answer, "end-1": end})
-    spool.put(Spooled("run", KEY, 1, answer))
+    paid = intent()
+    await write(journal, {"intent-1": paid, "answer-1": answer, "end-1": end})
+    spool.put(Spooled("run", KEY, 1, paid.token, answer))
     view = await open_submitter().read()
     assert view.state == "ended"
     assert list(spool.entries()) == []

@@ -9,24 +9,37 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.journal.journal import FolderJournal
+from rh_prefect.jobs.journal.budget import Entry, SpendTracker, entry_of
+from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.jobs.journal.job_records import Submit, jobs_of
+from rh_prefect.jobs.journal.journal import FolderJournal, check_key
+from rh_prefect.jobs.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.run_cancellation import UNCLEAR
 from rh_prefect.pipelines.run_ledger import (
     CancelledWorks,
+    Notes,
     RecordsPlace,
     WorksLedger,
     has_works,
+    is_settled,
     note_place,
     read_places,
+    settled_name,
 )
-from rh_prefect.pipelines.works_store import run_name
+from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
+from rh_prefect.pipelines.works_store import WorksJournal, run_name
+from rh_prefect.workflows import WorkflowInput
 from tests.support.servers.caller import Caller
+from tests.support.world.job_records import TASK, intent, ticket, unknown
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 HERE, THERE = RecordsPlace(url="/here", storage="disk"), RecordsPlace(url="/there")
@@ -225,6 +238,152 @@ async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any
         await run.one(picture())
     report = await cancel(run)
     assert (report.cancelled, report.finished, report.failed) == ([], [], {})
+
+
+WORKS = 40
+
+
+async def seed(works: WorksJournal, ledger: WorksLedger, *, open_ones: int) -> None:
+    """Records works that a run has claimed and paid for; the last ones still run."""
+    for number in range(1, WORKS + 1):
+        work = f"{number:040x}"
+        end = End(status="SUCCESS", task_id=str(number), cost=Decimal("0.04"), currency="CNY")
+        paid = Submit(1, intent(flow_run=ledger.flow_run, estimate="0.04"), answer=ticket(str(number)), end=end)
+        records: dict[str, Record | None] = {"intent": paid.intent, "answer": paid.answer, "end": paid.end}
+        if number > WORKS - open_ones:
+            records["end"] = None
+        for what, record in records.items():
+            if record is not None:
+                await works.create(f"{work}-{what}-1", record.model_dump(mode="json"))
+        await ledger.note_claim(work, 1, "clip")
+        if records["end"] is not None:
+            await ledger.note_settled(work, paid)
+
+
+async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
+    operations: list[str] = []
+    run = PipelineRun(**given, operation=operations.append)
+    ledger = await ledger_of(run)
+    await seed(await run.works(), ledger, open_ones=3)
+
+    def read() -> int:
+        works = {what.removeprefix("read ").partition("-")[0] for what in operations if what.startswith("read ")}
+        operations.clear()
+        return len(works)
+
+    read()
+    tracker = SpendTracker(ledger)
+    await tracker.complete()
+    assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - 3), Decimal("0.04") * 3)
+    assert read() == 3
+    await cancel(run)
+    assert read() == 3
+
+
+async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    ledger = await ledger_of(run)
+    await seed(await run.works(), ledger, open_ones=0)
+    for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
+        note.unlink()
+    tracker = SpendTracker(ledger)
+    await tracker.complete()
+    assert tracker.spent() == Decimal("0.04") * WORKS
+
+
+async def test_works_of_one_name_in_two_places_count_once_each(given: dict[str, Any], tmp_path: Path) -> None:
+    run = PipelineRun(**given)
+    there = WorksJournal(str(tmp_path / "there"))
+    here, other = await ledger_of(run), WorksLedger(run.scope, there)
+    submits = [
+        Submit(1, intent(flow_run="one"), ticket(), end=End(status="SUCCESS", task_id=TASK, cost=cost, currency="CNY"))
+        for cost in (Decimal("0.04"), Decimal("0.09"))
+    ]
+    for ledger, submit in zip((here, other), submits):
+        await ledger.note_claim("ab", 1, "clip")
+        await ledger.note_settled("ab", submit)
+    found = [[entry async for _, entries in ledger.entries() for entry in entries.values()] for ledger in (here, other)]
+    assert found == [[entry_of(submit)] for submit in submits]
+
+
+async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
+    """The entries of a run, once all its submissions are noted as settled."""
+    ledger = await ledger_of(run)
+    for _ in range(3000):
+        if not [view async for view in ledger.open_jobs()]:
+            return {work: entries async for work, entries in ledger.entries()}
+        await asyncio.sleep(0.1)
+    raise AssertionError("a submission was not noted as settled within 300 s")
+
+
+async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    rh.faults.add(Fault("submit", prompt="refused once", times=1, kind="code", code="421"))
+    rh.faults.add(Fault("submit", prompt="fails once", times=1, kind="fail", code="1504"))
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+    await other.one(picture("of another run"))
+    words = ("refused once", "fails once", "of another run")
+    made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall("ink", ink))
+    assert [type(one) for one in made] == [WorkResult] * 4
+    recorded = {
+        view.key: {submit.n: entry_of(submit) for submit in view.submits}
+        async for view in jobs_of(await ledger_of(run))
+        if view.submits
+    }
+    noted = await _noted(run)
+    assert noted == recorded
+    assert sorted(map(len, noted.values())) == [1, 2, 2]
+    costs = [
+        {(work, n): entry.costs for work, one in found.items() for n, entry in one.items() if entry is not None}
+        for found in (noted, recorded)
+    ]
+    assert costs[0] == costs[1], "equality of entries leaves their costs out"
+
+
+ENDED = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"), currency="CNY")
+REFUSED = Answer(outcome="refused", code="301")
+ADOPTED = Resolution(outcome="adopted", task_id=TASK)
+FORGOTTEN = Resolution(outcome="forgotten")
+
+
+@pytest.mark.parametrize(
+    ("submit", "settled"),
+    [
+        (Submit(1, intent()), False),
+        (Submit(1, intent(), answer=ticket()), False),
+        (Submit(1, intent(), answer=unknown()), False),
+        (Submit(1, intent(), answer=REFUSED), True),
+        (Submit(1, intent(), answer=ticket(), end=ENDED), True),
+        # The ticket of a late owner may still come, and counts.
+        (Submit(1, intent(), answer=unknown(), resolution=ADOPTED, end=ENDED), False),
+        (Submit(1, intent(), answer=unknown(), resolution=FORGOTTEN), False),
+        (Submit(1, intent(), answer=unknown(), resolution=FORGOTTEN, late=ticket()), False),
+        (Submit(1, intent(), answer=ticket(), lost=Lost(by="a person")), False),
+    ],
+)
+def test_a_submission_is_settled_once_no_record_can_change_its_cost(submit: Submit, settled: bool) -> None:
+    assert is_settled(submit) is settled
+
+
+AMOUNTS = st.none() | st.decimals(allow_nan=False, allow_infinity=False)
+UNITS = st.sampled_from(["CNY", "USD", "coins", "Taler", "unknown", "", "¥"]) | st.text(max_size=5)
+
+
+@hypothesis.given(
+    st.lists(st.tuples(UNITS, st.decimals(allow_nan=False, allow_infinity=False)), max_size=3), UNITS, AMOUNTS
+)
+def test_a_note_holds_an_amount_exactly_or_is_not_written(
+    costs: list[tuple[str, Decimal]], currency: str, amount: Decimal | None
+) -> None:
+    entry = Entry(amount, is_spent=True, currency=currency, costs=Costs(dict(costs)))
+    notes, name = Notes(), settled_name("ab", "0f", 7, entry)
+    if name is not None:
+        notes.add(check_key(name), "0f")
+        assert notes.settled == {("ab", 7): entry}
+        noted = notes.settled["ab", 7]
+        assert noted is not None
+        assert noted.costs == entry.costs
 
 
 @pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d"])

@@ -45,7 +45,7 @@ async def test_a_journal_is_private(tmp_path: Path) -> None:
 
 async def test_a_spool_is_private(tmp_path: Path) -> None:
     """So are tickets on their way to the journal."""
-    await Spool(tmp_path / "state" / "spool").save(Spooled("run", KEY, 1, ticket()))
+    await Spool(tmp_path / "state" / "spool").save(Spooled("run", KEY, 1, "token", ticket()))
     assert_private(tmp_path / "state")
 
 

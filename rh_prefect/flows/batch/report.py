@@ -357,4 +357,5 @@ def _how(row: RowResult, view: JobView, known: Mapping[str, int]) -> dict[str, s
 
 def _is_under_way(submit: Submit) -> bool:
     """Returns whether a submission's task runs or has succeeded."""
-    return submit.state == "ticket" or (submit.end is not None and submit.end.status == "SUCCESS")
+    end = submit.end if submit.state == "ended" else None
+    return submit.state == "ticket" or (end is not None and end.status == "SUCCESS")

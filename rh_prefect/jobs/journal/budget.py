@@ -12,11 +12,11 @@ import math
 import os
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
@@ -106,6 +106,28 @@ def entry_of(submit: Submit) -> Entry | None:
     # Coins are not money, and an end without a price may have cost its estimate.
     amount = charge.costs.amounts.get(currency, intent.estimate)
     return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
+
+
+Entries: TypeAlias = "dict[int, Entry | None]"
+"""What a job's submissions add to the count, by number; None for one that certainly cost nothing."""
+
+
+@runtime_checkable
+class EntrySource(Protocol):
+    """A source of jobs that knows what they cost without reading all their records."""
+
+    def entries(self) -> AsyncIterator[tuple[str, Entries]]:
+        """Lists what each job adds to the count, by its key; each job once."""
+        ...
+
+
+async def _entries_of(journal: JobSource) -> AsyncIterator[tuple[str, Entries]]:
+    if isinstance(journal, EntrySource):
+        async for key, entries in journal.entries():
+            yield key, entries
+        return
+    async for view in jobs_of(journal):
+        yield view.key, {submit.n: entry_of(submit) for submit in view.submits}
 
 
 class SpendTracker:
@@ -206,12 +228,14 @@ class SpendTracker:
 
     def note(self, key: str, submit: Submit) -> None:
         """Records the outcome of one submission."""
+        self._note(key, submit.n, entry_of(submit))
+
+    def _note(self, key: str, n: int, entry: Entry | None) -> None:
         self._changed.add(key)
         self._entries.setdefault(key, {})
-        self.release(key, submit.n)
-        entry = entry_of(submit)
+        self.release(key, n)
         if entry is not None:
-            self._put(key, submit.n, entry)
+            self._put(key, n, entry)
 
     def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
@@ -301,20 +325,19 @@ class SpendTracker:
     async def _rebuild(self) -> None:
         self._changed.clear()
         attempts = len(self._attempts)
-        async for view in jobs_of(self._journal):
+        async for key, entries in _entries_of(self._journal):
             # What this process has recorded meanwhile is newer than what was read.
-            if view.key not in self._changed:
-                self._merge(view)
+            if key not in self._changed:
+                self._merge(key, entries)
         self._is_complete = attempts == len(self._attempts)  # another one may have begun meanwhile
 
-    def _merge(self, view: JobView) -> None:
+    def _merge(self, key: str, entries: Entries) -> None:
         """Adds what the journal says of a job; keeps the entries of submissions that this process is about to make."""
-        known = self._entries.setdefault(view.key, {})
-        for submit in view.submits:
-            entry = entry_of(submit)
+        known = self._entries.setdefault(key, {})
+        for n, entry in entries.items():
             # A reservation of this process has a price, or asks for one, and the record of the claim says no more.
-            if submit.n not in known or entry is None or entry.is_spent:
-                self.note(view.key, submit)
+            if n not in known or entry is None or entry.is_spent:
+                self._note(key, n, entry)
 
 
 _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()

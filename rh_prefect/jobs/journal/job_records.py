@@ -47,10 +47,11 @@ class Submit:
     @property
     def state(self) -> JobState:
         """The state of this submission."""
+        # A task that was given up and has an end was found after all.
+        if self.lost is not None and (self.end is None or self.lost.of_result):
+            return "forgotten"
         if self.end is not None:
             return "ended"
-        if self.lost is not None:
-            return "forgotten"
         # A recorded task id takes precedence over any other answer: to ignore it would pay again.
         if self.resolution is not None and self.resolution.outcome == "adopted":
             return "ticket"

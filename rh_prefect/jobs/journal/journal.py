@@ -106,6 +106,10 @@ class Journal(JobSource, Protocol):
         """Lists the keys of all jobs in the scope, each once."""
         ...
 
+    def names(self) -> AsyncIterator[str]:
+        """Lists the full keys of all records of jobs, without reading the records."""
+        ...
+
 
 class EndListener(Protocol):
     """A listener for the ends of tasks."""
@@ -296,6 +300,13 @@ class FolderJournal:
         for name in await self._call(self._files.folders, self.scope):
             if is_job_key(name):
                 yield name
+
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the keys of the records of all jobs; see `Journal.names`."""
+        for folder, paths in (await self._call(self._files.find, self.scope)).items():
+            if is_job_key(folder):
+                for path in paths:
+                    yield _key_of(path)
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""

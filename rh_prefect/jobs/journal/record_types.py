@@ -10,7 +10,7 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
 | `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
-| `lost-n`       | where RunningHub lost the task      | a person has confirmed it: it may be paid for again   |
+| `lost-n`       | where the task or its files are gone | a person has confirmed it: it may be paid for again  |
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 | `result`       | after the files are published       | the files, the texts, the cost; the job is done       |
 
@@ -235,9 +235,16 @@ class Resolution(Record):
 
 
 class Lost(Record):
-    """The record that an accepted and paid task no longer exists at RunningHub and will have no result."""
+    """The record that an accepted and paid task will have no result, so that another one may be paid for.
+
+    Attributes:
+        by: Who has confirmed it.
+        of_result: Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the
+            task itself.
+    """
 
     by: str = ""
+    of_result: bool = False
 
 
 class Link(BaseModel):

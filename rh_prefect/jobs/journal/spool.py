@@ -2,6 +2,9 @@
 
 A ticket is written here when it arrives, and deleted when the journal has it. So neither a kill between
 RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
+
+A ticket belongs to the submission whose intent has its token, and no other submission uses or deletes it: scopes of one
+name in several journals have jobs of the same keys.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from pathlib import Path
 from rh_prefect.jobs.journal.record_types import Answer
 from rh_prefect.local_files import PART, flush_folder, write_atomic
 
+_TOKEN_LENGTH = 12
+"""Characters of a token in the name of a file, which has up to 255."""
+
 _log = logging.getLogger("rh_prefect")
 
 
@@ -28,13 +34,20 @@ class Spooled:
         scope: The journal's scope.
         key: The job's key.
         n: The number of the submit.
+        token: That of its intent.
         answer: What RunningHub answered.
     """
 
     scope: str
     key: str
     n: int
+    token: str
     answer: Answer
+
+    @property
+    def submission(self) -> tuple[str, str, int, str]:
+        """What identifies the submission."""
+        return self.scope, self.key, self.n, self.token
 
 
 class Spool:
@@ -63,22 +76,22 @@ class Spool:
         Raises:
             OSError: The folder cannot be written to.
         """
-        head = {"scope": entry.scope, "key": entry.key, "n": entry.n}
+        head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
-        write_atomic(self._path(entry.scope, entry.key, entry.n), data, flush=self._flush)
+        write_atomic(self._path(*entry.submission), data, flush=self._flush)
 
-    def get(self, scope: str, key: str, n: int) -> Answer | None:
-        """Finds an answer."""
-        entry = _read(self._path(scope, key, n))
+    def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
+        """Finds the answer of a submission."""
+        entry = _read(self._path(scope, key, n, token))
         if entry is None:
-            entry = next((one for _, one in self._parts() if (one.scope, one.key, one.n) == (scope, key, n)), None)
-        return entry.answer if entry else None
+            entry = next((one for _, one in self._parts() if one.submission == (scope, key, n, token)), None)
+        return entry.answer if entry and entry.token == token else None
 
-    def drop(self, scope: str, key: str, n: int) -> None:
+    def drop(self, scope: str, key: str, n: int, token: str) -> None:
         """Removes an answer that the journal has."""
-        self._path(scope, key, n).unlink(missing_ok=True)
+        self._path(scope, key, n, token).unlink(missing_ok=True)
         for part, one in self._parts():
-            if (one.scope, one.key, one.n) == (scope, key, n):
+            if one.submission == (scope, key, n, token):
                 part.unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
@@ -96,8 +109,8 @@ class Spool:
             with suppress(OSError, ValueError, KeyError, TypeError):  # without its end it says nothing
                 yield part, _parsed(part)
 
-    def _path(self, scope: str, key: str, n: int) -> Path:
-        return self.folder / f"{scope}--{key}--{n}.json"
+    def _path(self, scope: str, key: str, n: int, token: str) -> Path:
+        return self.folder / f"{scope}--{key}--{n}--{token[:_TOKEN_LENGTH]}.json"
 
 
 def _read(path: Path) -> Spooled | None:
@@ -114,4 +127,4 @@ def _read(path: Path) -> Spooled | None:
 def _parsed(path: Path) -> Spooled:
     data = json.loads(path.read_text(encoding="utf-8"))
     answer = Answer.model_validate(data["answer"])
-    return Spooled(scope=data["scope"], key=data["key"], n=data["n"], answer=answer)
+    return Spooled(scope=data["scope"], key=data["key"], n=data["n"], token=data["token"], answer=answer)

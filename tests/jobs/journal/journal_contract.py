@@ -144,9 +144,11 @@ class JournalContract:
         jobs = {job_key: records async for job_key, records in journal.jobs()}
         assert jobs == {each: await journal.job(each) for each in [f"{job}{n}" for n in range(90)]}
         assert {key: value for records in jobs.values() for key, value in records.items()} == written
+        assert sorted([name async for name in journal.names()]) == sorted(written)
 
     async def test_a_scope_without_records_has_no_jobs(self, journal: Journal) -> None:
         assert [job async for job in journal.jobs()] == []
+        assert [name async for name in journal.names()] == []
 
     @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS.keys())
     async def test_any_text_is_stored_unchanged(self, journal: Journal, job: str, text: str) -> None:

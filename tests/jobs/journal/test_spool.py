@@ -15,7 +15,8 @@ from rh_prefect.jobs.journal.spool import Spool, Spooled
 from rh_prefect.local_files import PART
 from tests.support.world.job_records import KEY, ticket
 
-ENTRY = Spooled("run", KEY, 1, ticket())
+TOKEN = "0a" * 16
+ENTRY = Spooled("run", KEY, 1, TOKEN, ticket())
 
 
 @pytest.fixture
@@ -25,11 +26,21 @@ def spool(tmp_path: Path) -> Spool:
 
 def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
     spool.put(ENTRY)
-    assert Spool(spool.folder).get("run", KEY, 1) == ENTRY.answer
+    assert Spool(spool.folder).get("run", KEY, 1, TOKEN) == ENTRY.answer
 
 
-@pytest.mark.parametrize("other", [("other", KEY, 1), ("run", "other", 1), ("run", KEY, 2), ("run", KEY, 11)])
-def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tuple[str, str, int]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("other", KEY, 1, TOKEN),
+        ("run", "other", 1, TOKEN),
+        ("run", KEY, 2, TOKEN),
+        ("run", KEY, 11, TOKEN),
+        ("run", KEY, 1, "0b" * 16),
+        ("run", KEY, 1, TOKEN[:-1]),
+    ],
+)
+def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tuple[str, str, int, str]) -> None:
     assert spool.get(*other) is None
     spool.put(ENTRY)
     assert spool.get(*other) is None
@@ -45,16 +56,16 @@ def test_the_longest_scope_and_job_key_have_a_file_name(spool: Spool) -> None:
 
 
 def test_a_dropped_answer_is_removed_and_dropping_it_again_has_no_effect(spool: Spool) -> None:
-    spool.drop("run", KEY, 1)
+    spool.drop("run", KEY, 1, TOKEN)
     spool.put(ENTRY)
-    spool.drop("run", KEY, 1)
-    spool.drop("run", KEY, 1)
-    assert spool.get("run", KEY, 1) is None
+    spool.drop("run", KEY, 1, TOKEN)
+    spool.drop("run", KEY, 1, TOKEN)
+    assert spool.get("run", KEY, 1, TOKEN) is None
 
 
 def test_all_spooled_answers_are_listed(spool: Spool) -> None:
     assert list(spool.entries()) == []
-    entries = [ENTRY, Spooled("run", KEY, 2, ticket("2")), Spooled("a.b_c-d", "x--y", 1, ticket("3"))]
+    entries = [ENTRY, Spooled("run", KEY, 2, TOKEN, ticket("2")), Spooled("a.b_c-d", "x--y", 1, TOKEN, ticket("3"))]
     for entry in entries:
         spool.put(entry)
     assert sorted(spool.entries(), key=repr) == sorted(entries, key=repr)
@@ -62,9 +73,9 @@ def test_all_spooled_answers_are_listed(spool: Spool) -> None:
 
 def test_a_spooled_file_is_complete_and_no_other_file_remains(spool: Spool) -> None:
     spool.put(ENTRY)
-    spool.put(Spooled("run", KEY, 1, ticket("9")))
-    assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1.json"]
-    assert spool.get("run", KEY, 1) is not None
+    spool.put(Spooled("run", KEY, 1, TOKEN, ticket("9")))
+    assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1--{TOKEN[:12]}.json"]
+    assert spool.get("run", KEY, 1, TOKEN) is not None
 
 
 def test_an_answer_whose_file_has_no_name_yet_is_read(spool: Spool) -> None:
@@ -72,28 +83,28 @@ def test_an_answer_whose_file_has_no_name_yet_is_read(spool: Spool) -> None:
     (file,) = spool.folder.iterdir()
     file.rename(spool.folder / f".0123456789ab{PART}")  # its writer was killed here
     (spool.folder / f".ba9876543210{PART}").write_text('{"scope": "run", "key')
-    assert spool.get("run", KEY, 1) == ENTRY.answer
-    assert spool.get("run", KEY, 2) is None
+    assert spool.get("run", KEY, 1, TOKEN) == ENTRY.answer
+    assert spool.get("run", KEY, 2, TOKEN) is None
     assert list(spool.entries()) == [ENTRY]
-    spool.drop("run", KEY, 1)
+    spool.drop("run", KEY, 1, TOKEN)
     assert list(spool.entries()) == []
 
 
 def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:
     spool.put(ENTRY)
     logged = json.loads(next(spool.folder.iterdir()).read_text())
-    assert set(logged) == {"scope", "key", "n", "answer"}
+    assert set(logged) == {"scope", "key", "n", "token", "answer"}
     assert set(logged["answer"]) == set(Answer.model_fields)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"scope": "run"}', '{"scope": "run", "key": "k", "n": 1, "answer": 5}']
+    "text", ["", "{", "[]", '{"scope": "run"}', '{"scope": "run", "key": "k", "n": 1, "token": "t", "answer": 5}']
 )
 def test_an_unreadable_file_is_logged_and_skipped(spool: Spool, text: str, caplog: pytest.LogCaptureFixture) -> None:
     spool.put(ENTRY)
-    spool.put(Spooled("run", KEY, 2, ticket()))
-    (spool.folder / f"run--{KEY}--1.json").write_text(text)
-    assert spool.get("run", KEY, 1) is None
+    spool.put(Spooled("run", KEY, 2, TOKEN, ticket()))
+    (spool.folder / f"run--{KEY}--1--{TOKEN[:12]}.json").write_text(text)
+    assert spool.get("run", KEY, 1, TOKEN) is None
     assert "paid task" in caplog.text
     assert [entry.n for entry in spool.entries()] == [2]
 
@@ -102,7 +113,7 @@ def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         Spool(tmp_path / "file" / "spool").put(ENTRY)
-    assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1) is None
+    assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1, TOKEN) is None
 
 
 def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
@@ -128,4 +139,4 @@ async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
     await spool.save(ENTRY)
     assert threads
     assert threading.get_ident() not in threads
-    assert spool.get("run", KEY, 1) == ENTRY.answer
+    assert spool.get("run", KEY, 1, TOKEN) == ENTRY.answer

@@ -87,7 +87,7 @@ class Course(RuleBasedStateMachine):
             if process.machine is machine:
                 process.crash()
         for entry in list(machine.spool.entries()):
-            machine.spool.drop(entry.scope, entry.key, entry.n)
+            machine.spool.drop(*entry.submission)
 
     @rule(seconds=st.sampled_from([1, 5, 29, 31, 61, 101, 600]))
     def time_passes(self, seconds: int) -> None:

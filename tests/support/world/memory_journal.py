@@ -67,6 +67,11 @@ class MemoryJournal:
         for key in self.place.keys(self.scope):
             yield key
 
+    async def names(self) -> AsyncIterator[str]:
+        for key in self.place.keys(self.scope):
+            for name in self.place.job(self.scope, key):
+                yield name
+
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         for key in self.place.keys(self.scope):
             yield key, self.place.job(self.scope, key)

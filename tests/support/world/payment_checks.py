@@ -62,9 +62,10 @@ class PaymentChecks:
         """
         submit = next((one for one in self.view(task.job).submits if one.n == task.n), None)
         late = self._place.read(SCOPE, f"{task.job}-late-{task.n}") or {}
-        spooled = [machine.spool.get(SCOPE, task.job, task.n) for machine in machines]
         if submit is None:
             return ""
+        token = submit.intent.token
+        spooled = [machine.spool.get(SCOPE, task.job, task.n, token) for machine in machines]
         if task.task_id in (submit.task_id, late.get("task_id")):
             return "recorded"
         if any(answer and answer.task_id == task.task_id for answer in spooled):

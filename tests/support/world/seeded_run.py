@@ -1,11 +1,11 @@
-"""A flow run with many submitted jobs, written into the database of a Prefect server, because the API would take
+"""A flow run with many records, written into the database of a Prefect server, because the API would take
 minutes."""
 
 from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from uuid import UUID
 
 from prefect import flow
@@ -30,15 +30,26 @@ async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
         jobs: How many jobs; each that has ended has three records.
         running: How many of them have not ended; they are spread over the others.
     """
+    return await seed_records(server, lambda _: dict(_records(jobs, running)))
+
+
+async def seed_records(server: PrefectServer, records: Callable[[UUID], Mapping[str, str]]) -> UUID:
+    """Makes a flow run whose journal holds these records.
+
+    Args:
+        server: A server on SQLite, which this process's settings point at.
+        records: Makes the records of a flow run, as text by key.
+    """
     async with get_client() as client:
         flow_run_id = (await client.create_flow_run(_nothing)).id
         await client.create_flow_run_input(flow_run_id, _SAMPLE, '{"token": "sample"}')
     with sqlite3.connect(server.home / "prefect.db", timeout=300) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(flow_run_input)")]
-        sample = dict(zip(columns, *database.execute("SELECT * FROM flow_run_input WHERE key = ?", [_SAMPLE])))
+        newest = "SELECT * FROM flow_run_input WHERE key = ? ORDER BY rowid DESC LIMIT 1"
+        sample = dict(zip(columns, *database.execute(newest, [_SAMPLE])))
         rows = [
             tuple({**sample, "id": str(uuid.uuid4()), "key": key, "value": value}.values())
-            for key, value in logged(dict(_records(jobs, running))).items()
+            for key, value in logged(records(flow_run_id)).items()
         ]
         database.executemany(f"INSERT INTO flow_run_input VALUES ({', '.join('?' * len(columns))})", rows)
     database.close()

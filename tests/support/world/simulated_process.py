@@ -347,6 +347,11 @@ class _Journal:
         for key in await self._ask("keys", lambda: self._process.place.keys(SCOPE)):
             yield key
 
+    async def names(self) -> AsyncIterator[str]:
+        async for _, records in self.jobs():
+            for name in records:
+                yield name
+
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         async for key in self.keys():
             yield key, await self.job(key)
