@@ -51,6 +51,8 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
 _START_SECONDS = 300
 _ADDRESS = pytest.StashKey[str]()
@@ -118,6 +120,8 @@ class PrefectServer:
         del env["PREFECT_API_URL"]
         if self._template and self._template.exists():  # whose block types are those of this very Prefect
             env["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
+            # It would import all collections, this one too, to see whether there are others: 1.2 s of CPU.
+            env["PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION"] = "false"
         if self._database:
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
         with self.log.open("ab") as log:
