@@ -32,6 +32,8 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
@@ -46,7 +48,9 @@ _QUIET = {
     "PREFECT_UI_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # Each client would ask for both; a flow run opens several.
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
     # Not one of these does anything in a test but cost CPU.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
@@ -286,6 +290,8 @@ def _settings(server: PrefectServer) -> dict[object, object]:
         PREFECT_API_URL: server.api,
         PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "storage",
         PREFECT_SERVER_EPHEMERAL_ENABLED: False,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
         # The heart-beat's thread sleeps in whole seconds, and every attempt of a sync flow waits for it.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
