@@ -26,9 +26,10 @@ demo: $(INSTALLED)
 
 test: tests lint
 
-# By file: each of the processes starts servers of its own, and a file's tests share them.
+# By file: each of the processes starts servers of its own, and a file's tests share them. In the order of
+# tests/conftest.py, so that no long file is the last.
 tests: $(INSTALLED) $(DATABASE)
-	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # By file, as in `test`. Not in more processes: their many servers on SQLite then answer 503 on a small machine.
 # The programs of tests/identity share nothing but a process's servers, and mostly wait.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import certifi
+import pytest
 
 # A developer's own settings, models and tickets must not reach the tests, and tests must not change them.
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
@@ -36,3 +38,10 @@ pytest_plugins = [
     "tests.support.world.suspended_runs",
 ]
 pytest_plugins += ["tests.support.servers.link_server"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Has test processes begin with the files that take longest: those with most tests that start flow runs."""
+    if hasattr(config, "workerinput"):
+        runs = Counter(item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ()))
+        items.sort(key=lambda item: -runs[item.path])

@@ -190,7 +190,13 @@ def _happens_to(kind: faults.Kind) -> str:
     return f"any request{''.join(f' but `{on}`' for on in left_out)}"
 
 
-@pytest.mark.parametrize("name", doc_tables.PARTS)
+RENDERED = ("dub", "formats", "six-languages")
+"""Pages of examples whose inputs are videos, each rendered in seconds of CPU."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in RENDERED else []) for name in doc_tables.PARTS]
+)
 def test_what_is_made_from_code_is_in_step(name: str) -> None:
     page, make = doc_tables.PARTS[name]
     found = doc_tables.part(name).search((ROOT / "docs" / page).read_text(encoding="utf-8"))

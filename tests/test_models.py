@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +15,7 @@ from rh_prefect.catalog import InputWarning, Model
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import KlingV26ProImageToVideo, ModelInput
+from tests.support.processes import warm_process
 from tests.support.samples.each_model import for_each_model
 
 ROOT = Path(__file__).parents[1]
@@ -246,9 +245,7 @@ def test_an_input_pickles_into_a_fresh_interpreter(tmp_path: Path) -> None:
         "assert cls is type(given) is models.KlingV26ProImageToVideo\n"
         "print(given.model_dump_json())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "input")], check=True, capture_output=True, text=True
-    )
+    done = warm_process.run(["-c", code, tmp_path / "input"])
     assert done.stdout.strip() == given.model_dump_json()
 
 

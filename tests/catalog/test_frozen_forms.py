@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from rh_prefect.jobs.journal.identity import base_hash
 from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.pipelines.check.paid_steps import feed
 from tests.support.hypothesis_settings import search
+from tests.support.processes import warm_process
 from tests.support.samples.input_classes import input_class
 from tests.support.samples.media import png
 
@@ -323,12 +321,7 @@ def test_a_refresh_moves_no_file_and_no_value_to_another_parameter(
     png(tmp_path / "a.png", size=(400, 400))
 
     def places() -> object:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PLACES, str(tmp_path / "a.png")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = warm_process.run(["-c", PLACES, tmp_path / "a.png"])
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -363,13 +356,7 @@ def test_a_file_goes_where_the_first_list_that_decided_it_put_it() -> None:
 
 
 def hashes_in_a_new_process(calls: list[Any], folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", HASHES, json.dumps(calls), str(folder)],
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm_process.run(["-c", HASHES, json.dumps(calls), folder])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 

@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import tracemalloc
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.refresh import refresh, reset
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
+from tests.support.processes import warm_process
 from tests.support.samples.registry_file import registry as written
 
 TODAY = datetime.now(UTC).date().isoformat()
@@ -43,9 +43,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
+    return warm_process.run(["-c", code], env={**os.environ, **env})
 
 
 @contextmanager

@@ -153,7 +153,14 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     assert len(here.rh.recorder.paid) == 6
 
 
-@pytest.mark.parametrize("options", ["--new", "--retake each[b].picture", "--retake each.clip"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param("--new", marks=pytest.mark.long),
+        pytest.param("--retake each[b].picture", marks=pytest.mark.long),
+        "--retake each.clip",
+    ],
+)
 def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
     here.call(RUN)
     assert json.loads(here.call(f"{PLAN} --json"))["price"]["most"] == 0
@@ -172,8 +179,8 @@ def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
     ("part", "takes"),
     [
         ("--item a", {"each[a].picture": 2}),
-        ("--sample 1", {"each[a].picture": 2}),
-        ("--only each.clip", {"each[a].clip": 2, "each[b].clip": 2}),
+        pytest.param("--sample 1", {"each[a].picture": 2}, marks=pytest.mark.long),
+        pytest.param("--only each.clip", {"each[a].clip": 2, "each[b].clip": 2}, marks=pytest.mark.long),
     ],
 )
 def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, takes: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
+from tests.support.processes import warm_process
 from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -81,8 +82,7 @@ def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
 
 
 def test_a_taken_port_is_a_sentence(rh: Caller) -> None:
-    command = [sys.executable, "-m", "rh_prefect.emulator", "--port", rh.rh.url.rpartition(":")[2]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = warm_process.run(["-m", "rh_prefect.emulator", "--port", rh.rh.url.rpartition(":")[2]])
     assert done.returncode == 1
     assert done.stderr.startswith("Cannot listen on")
     assert len(done.stderr.splitlines()) == 1

@@ -6,6 +6,8 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from rh_prefect import catalog, emulator
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
@@ -18,6 +20,7 @@ LENGTHS = (None, 0.0, 4.2, 11.0)
 """Seconds of the longest file: models that are priced by their input are priced by these."""
 
 
+@pytest.mark.long
 @for_each_model
 def test_both_readings_agree(model: Model) -> None:
     """On what is taken, and on what it costs."""

@@ -121,7 +121,9 @@ class Broken(Exception):
     """The process breaks off here."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "partial" else [pytest.mark.long]) for kind in KINDS]
+)
 async def test_a_persisted_result_goes_to_the_call_with_its_arguments(kind: str) -> None:
     child = flow_of(kind, persist_result=True)
 
@@ -191,7 +193,7 @@ UNLIKE: dict[str, Callable[[str], Callable[..., str]]] = {
 """Callables for each mood, whose calls have equal arguments."""
 
 
-@pytest.mark.parametrize("name", ["one name", "two names"])
+@pytest.mark.parametrize("name", ["one name", pytest.param("two names", marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", UNLIKE)
 async def test_a_persisted_result_goes_to_the_callable_that_made_it(kind: str, name: str) -> None:
     def shot_of(mood: str) -> Callable[[str], str]:
@@ -240,7 +242,7 @@ def _noting() -> Callable[..., Coroutine[Any, Any, str]]:
     return made  # type: ignore[no-any-return]  # with the name that Prefect needs
 
 
-@pytest.mark.parametrize("kind", ["method", "partial"])
+@pytest.mark.parametrize("kind", [pytest.param("method", marks=pytest.mark.long), "partial"])
 async def test_equal_calls_of_what_changes_during_the_run_are_found_again(rh: Emulator, kind: str) -> None:
     shot: Any = flow(name="shot", validate_parameters=False)(Diary().shot if kind == "method" else _noting())
     attempts: list[int] = []

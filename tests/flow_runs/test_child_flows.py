@@ -121,6 +121,7 @@ async def branches_of_plain_flows() -> list[str]:
     return await branches(plain_shot)
 
 
+@pytest.mark.long
 async def test_children_of_branches_keep_their_jobs_when_the_branches_take_turns(rh: Emulator) -> None:
     turns[:] = [("left", "right"), ("right", "left"), ("left", "right")]
     found = await run_until_done(branches_that_take_turns, places=["end", "end"])

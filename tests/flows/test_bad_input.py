@@ -45,12 +45,14 @@ async def test_of_several_videos_the_missing_one_is_said_before_the_others_are_p
     assert not rh.recorder.submissions
 
 
+@pytest.mark.long
 async def test_an_empty_field_of_a_form_is_no_image(rh: Emulator) -> None:
     """It failed: "image_url is missing", an error about a model that the user has not chosen."""
     made = await film("a lighthouse", shots=1, image="")
     assert len(made.steps) == 5
 
 
+@pytest.mark.long
 async def test_a_long_prompt_is_a_film(rh: Emulator) -> None:
     made = await film("é" * 1500, shots=1)
     assert len(rh.recorder.paid) == 5

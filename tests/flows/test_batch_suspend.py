@@ -35,6 +35,7 @@ async def wake(desk: SuspendedRuns, run: UUID) -> None:
     assert await LOOP.call(wake_suspended()) == [run]
 
 
+@pytest.mark.long
 async def test_a_chain_rests_once_for_each_step(with_webhooks: SuspendedRuns, tmp_path: Path) -> None:
     photo = str(samples.png(tmp_path / "photo.png"))
     rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(3)]

@@ -19,6 +19,7 @@ from tests.support.servers.emulator_env import environment
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
 PAGES = [name for name in TEXTS if ".md" in name]
+QUICK = ("README.md 1", "pipelines.md 1", "pipelines.md 2")
 UNUSED = {"pipelines.md 2": {"photo": None}}
 """Parameters that are left out, so that the steps are made that replace them."""
 
@@ -29,7 +30,9 @@ def emulator() -> Iterator[Emulator]:
         yield one
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in PAGES]
+)
 async def test_it_makes_its_outputs(
     name: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

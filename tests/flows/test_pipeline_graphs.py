@@ -170,7 +170,10 @@ outputs: {ink: $(ink), face: $(face)}
 """
 
 
-@pytest.mark.parametrize("fault", [Fault("workflow", kind="code", code="380"), Fault("workflow", kind="html")])
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("workflow", kind="code", code="380"), pytest.param(Fault("workflow", kind="html"), marks=pytest.mark.long)],
+)
 async def test_a_graph_that_cannot_be_read_stops_only_the_step_that_needs_it(rh: Emulator, fault: Fault) -> None:
     name = rh.workflows.add(changed())
     pipeline = Pipeline.from_text(TWO.replace("NAME", name))

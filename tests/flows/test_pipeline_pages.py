@@ -75,6 +75,7 @@ def review(number: int, shown: list[Media] | list[str]) -> Instance:
     return one
 
 
+@pytest.mark.long
 async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
     pictures: list[Media], store: MediaStore
 ) -> None:
@@ -129,6 +130,7 @@ async def test_the_numbers_of_a_review_are_those_of_the_choice_and_its_texts_are
     assert '"text": "…"' not in text, "a text replaces no file"
 
 
+@pytest.mark.long
 async def test_the_results_of_a_run_with_300_pictures_count_the_others(
     pictures: list[Media], store: MediaStore
 ) -> None:

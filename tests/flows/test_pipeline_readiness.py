@@ -96,7 +96,14 @@ CLIPS = """
 """
 
 
-@pytest.mark.parametrize(("save", "lost"), [("", ""), (", save_as: s.png", ""), (", save_as: s.png", "s.png")])
+@pytest.mark.parametrize(
+    ("save", "lost"),
+    [
+        pytest.param("", "", marks=pytest.mark.long),
+        pytest.param(", save_as: s.png", "", marks=pytest.mark.long),
+        (", save_as: s.png", "s.png"),
+    ],
+)
 async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
     rh: Emulator, tmp_path: Path, save: str, lost: str
 ) -> None:
@@ -138,7 +145,7 @@ steps:
 """
 
 
-@pytest.mark.parametrize("save", ["", ", save_as: $(item.line).png"])
+@pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.line).png"])
 async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
     """Two lines of the answer are equal: one picture is made for both, and only one step can have the name."""
     text = ANSWERS.replace("SAVE", save)

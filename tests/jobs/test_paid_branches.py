@@ -49,7 +49,12 @@ class ForgetsPlaces(CallRegistry):
     ("registry", "finding"),
     [
         pytest.param(CountsAlike, "the result|was given what", id="counted in order"),
-        pytest.param(ForgetsPlaces, "no other call is like it|is given the result", id="places are forgotten"),
+        pytest.param(
+            ForgetsPlaces,
+            "no other call is like it|is given the result",
+            id="places are forgotten",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_the_search_finds_calls_that_are_not_distinguished(registry: type[CallRegistry], finding: str) -> None:

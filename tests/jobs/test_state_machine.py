@@ -61,10 +61,12 @@ class HidesCancellations(MemoryPlace):
 @pytest.mark.parametrize(
     ("place", "finding"),
     [
-        pytest.param(SaysYes, "a second time|is lost", id="every creation is first"),
+        pytest.param(SaysYes, "a second time|is lost", id="every creation is first", marks=pytest.mark.long),
         pytest.param(Replaces, "was changed", id="records are replaced"),
         pytest.param(LosesClaims, "is lost|is not on record", id="claims are lost"),
-        pytest.param(ListsNothing, "breaks the budget|nobody says so|never end", id="nothing is listed"),
+        pytest.param(
+            ListsNothing, "breaks the budget|nobody says so|never end", id="nothing is listed", marks=pytest.mark.long
+        ),
         pytest.param(HidesCancellations, "nobody says so|never end", id="cancellations are not seen"),
     ],
 )

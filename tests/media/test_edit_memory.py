@@ -13,7 +13,10 @@ from rh_prefect.media.edit import concat, frame, mix, mux
 from tests.support.samples import clip_samples
 
 STATUS = Path("/proc/self/status")
-pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="peak memory is read from Linux's /proc")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not STATUS.exists(), reason="peak memory is read from Linux's /proc"),
+]
 
 
 def _peak(do: Callable[[], object]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import subprocess
-import sys
 import textwrap
 import traceback
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
+from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
@@ -235,7 +235,8 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
         assert os.waitpid(child, 0)[1] == 0
         assert store.list() == ["a.txt", "b.txt"]
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
+    done = warm_process.run(["-c", textwrap.dedent(script)])
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("url", ["s3://media/a//b", "s3://media//a", "gs://media/a///b"])

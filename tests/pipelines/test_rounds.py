@@ -136,7 +136,9 @@ async def check_every_end(rh: Emulator, folder: Path, text: str, end: str) -> in
     raise AssertionError("the run creates records without end")
 
 
-@pytest.mark.parametrize("text", [NEVER, AN_HOUR], ids=["never", "an age"])
+@pytest.mark.parametrize(
+    "text", [pytest.param(NEVER, id="never", marks=pytest.mark.long), pytest.param(AN_HOUR, id="an age")]
+)
 async def test_a_run_that_ended_at_any_step_is_continued_without_a_second_payment(
     rh: Emulator, tmp_path: Path, text: str
 ) -> None:

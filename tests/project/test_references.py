@@ -7,6 +7,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rh_prefect", "tests", "benchmarks", "flows", "blocks")
 NAME = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(.*?\))?`")
-FILES = {file: file.read_text(encoding="utf-8") for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")}
 STEPS = {"each"}
 """First words of the addresses of steps in examples."""
-PATHS = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
 
 
 def docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
@@ -57,52 +56,69 @@ def members(node: ast.ClassDef) -> Iterator[str]:
                 yield name
 
 
-MODULES: defaultdict[str, set[str]] = defaultdict(set)
-"""What modules of a name define; of a folder also its modules and folders."""
-CLASSES: defaultdict[str, set[str]] = defaultdict(set)
-"""The members of classes of a name."""
-DEFINED: set[str] = set()
-"""What the modules of the package define."""
-TREES = {file: ast.parse(text) for file, text in FILES.items()}
-for file, tree in TREES.items():
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    parts = parts[:-1] if parts[-1] == "__init__" else parts
-    MODULES[parts[-1]].update(bound(tree.body))
-    for folder, inner in pairwise(parts):
-        MODULES[folder].add(inner)
-    if parts[0] == "rh_prefect":
-        DEFINED.update(bound(tree.body))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            CLASSES[node.name].update(members(node))
-MEMBERS = set().union(*CLASSES.values())
+@dataclass
+class Known:
+    """What the project's files define."""
+
+    modules: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """What modules of a name define; of a folder also its modules and folders."""
+    classes: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The members of classes of a name."""
+    package: set[str] = field(default_factory=set)
+    """What the modules of the package define."""
+
+    def add(self, file: Path, tree: ast.Module) -> None:
+        """Takes what a file defines.
+
+        Args:
+            file: Relative to the project's folder.
+            tree: What stands in it.
+        """
+        parts = file.with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        self.modules[parts[-1]].update(bound(tree.body))
+        for folder, inner in pairwise(parts):
+            self.modules[folder].add(inner)
+        if parts[0] == "rh_prefect":
+            self.package.update(bound(tree.body))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                self.classes[node.name].update(members(node))
 
 
-def is_stale(name: str) -> bool:
+def is_stale(name: str, known: Known, paths: list[str], all_members: set[str]) -> bool:
     """Whether a dotted name refers to something of this project that does not exist."""
     first, *others = name.split(".")
     last, owner = others[-1], (first, *others)[-2]
     if last == "py":
-        return not any(f"/{path}".endswith(f"/{owner}.py") for path in PATHS)
-    if owner in MODULES and (last in MODULES[owner] or "__getattr__" in MODULES[owner]):
+        return not any(f"/{path}".endswith(f"/{owner}.py") for path in paths)
+    if owner in known.modules and (last in known.modules[owner] or "__getattr__" in known.modules[owner]):
         return False
     if first in sys.stdlib_module_names or (first not in FOLDERS and find_spec(first) is not None):
         return False
     if first in STEPS:
         return False
     if last[0].isupper():
-        return last not in CLASSES[owner]
-    if first in MODULES or first in CLASSES:
-        return others[0] not in MODULES[first] | MEMBERS
-    return last in DEFINED and last not in MEMBERS
+        return last not in known.classes[owner]
+    if first in known.modules or first in known.classes:
+        return others[0] not in known.modules[first] | all_members
+    return last in known.package and last not in all_members
 
 
+# All is read in the test: the trees of all files, made at the import, cost every process that collects tests 6 s.
 def test_names_in_docstrings_exist() -> None:
+    known = Known()
+    texts: list[tuple[str, str]] = []
+    for file in sorted(file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        known.add(file, tree)
+        texts += [(f"{file}:{text.lineno}", str(text.value)) for text in docstrings(tree)]
+    paths = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    all_members = set().union(*known.classes.values())
     found = [
-        f"{file.relative_to(ROOT)}:{text.lineno}: {name}"
-        for file, tree in TREES.items()
-        for text in docstrings(tree)
-        for name in NAME.findall(str(text.value))
-        if is_stale(name)
+        f"{place}: {name}"
+        for place, text in texts
+        for name in NAME.findall(text)
+        if is_stale(name, known, paths, all_members)
     ]
     assert found == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +25,7 @@ from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
+from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model
 from tests.support.samples.minimal_calls import small_emulator
@@ -91,7 +90,8 @@ def test_tasks_are_built_on_first_use_and_once() -> None:
         "assert endpoints.z_image_turbo is endpoints.z_image_turbo\n"
         "assert [name for name in vars(endpoints) if name in dir(endpoints)] == ['z_image_turbo']\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = warm_process.run(["-c", code])
+    assert done.returncode == 0, done.stderr
     with ThreadPoolExecutor(8) as pool:
         assert len({id(task) for task in pool.map(lambda _: endpoints.seedream_v4_text_to_image, range(32))}) == 1
 
@@ -114,7 +114,8 @@ def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Pa
         "assert variant.retries == 7 and variant.task_run_name({'prompt': 'x'}) == task.name + ' (x)'\n"
         "assert inspect.signature(variant.fn) == inspect.signature(task.fn)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "tasks.pickle")], check=True)
+    done = warm_process.run(["-c", code, tmp_path / "tasks.pickle"])
+    assert done.returncode == 0, done.stderr
     assert len(pickled) < 20_000  # the catalogue is not in it
 
 

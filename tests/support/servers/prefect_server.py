@@ -32,6 +32,8 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
@@ -46,11 +48,15 @@ _QUIET = {
     "PREFECT_UI_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # Each client would ask for both; a flow run opens several.
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
     # Not one of these does anything in a test but cost CPU.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
 _START_SECONDS = 300
 _ADDRESS = pytest.StashKey[str]()
@@ -118,6 +124,8 @@ class PrefectServer:
         del env["PREFECT_API_URL"]
         if self._template and self._template.exists():  # whose block types are those of this very Prefect
             env["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
+            # It would import all collections, this one too, to see whether there are others: 1.2 s of CPU.
+            env["PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION"] = "false"
         if self._database:
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
         with self.log.open("ab") as log:
@@ -282,6 +290,8 @@ def _settings(server: PrefectServer) -> dict[object, object]:
         PREFECT_API_URL: server.api,
         PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "storage",
         PREFECT_SERVER_EPHEMERAL_ENABLED: False,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
         # The heart-beat's thread sleeps in whole seconds, and every attempt of a sync flow waits for it.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
