@@ -445,7 +445,7 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
 
 async def _check_files_lost(view: JobView, scope: str) -> None:
     """Raises an error unless the files of a job's result can be downloaded no more; what can be, is downloaded."""
-    from rh_prefect.flow_runs.recorded_job_collection import bring_home
+    from rh_prefect.flow_runs.recorded_job_collection import collect_result
     from rh_prefect.jobs.loop_thread import LOOP
     from rh_prefect.pipelines.works_store import WorksJournal
 
@@ -458,7 +458,7 @@ async def _check_files_lost(view: JobView, scope: str) -> None:
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
     try:
-        await LOOP.call(bring_home(view, await _scope(scope)))
+        await LOOP.call(collect_result(view, await _scope(scope)))
     except OutputsExpired:
         return
     raise InputError(

@@ -15,7 +15,7 @@ from rh_prefect.jobs.events import JobEvent
 from rh_prefect.jobs.job_context import JobContext, Services
 from rh_prefect.jobs.journal.budget import Money, SpendTracker
 from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import Answer, Intent
+from rh_prefect.jobs.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.jobs.journal.scope import FolderScope
 from rh_prefect.jobs.lifecycle import Policy
 from rh_prefect.jobs.options import Options
@@ -177,7 +177,7 @@ class ExecutedWork:
             lease=Lease(self),  # type: ignore[arg-type]
             services=services,
             spending=self.spending,
-            delivery=self,
+            delivery=self,  # type: ignore[arg-type]
             options=options,
             is_new=is_new,
         )
@@ -212,7 +212,10 @@ class ExecutedWork:
     def refuse_payment(self, run: object, store: MediaStore, job: str) -> None:
         self.did.append("look for refused outputs")
 
-    async def read(self, context: JobContext) -> None: ...
+    shape = ""
+    recorded = None
+
+    async def restore(self, context: JobContext, record: ResultRecord) -> None: ...
 
     async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Submit:
         self.did.append(f"publish {'without' if first_time else 'with'} a search")
