@@ -75,6 +75,8 @@ def show_(job: str) -> None:
             record = getattr(submit, name)
             if record is not None:
                 print(f"  {name}: {record.model_dump_json(exclude={'token'}, exclude_none=True)}")
+    if view.result is not None:
+        print(f"result: {view.result.model_dump_json(exclude={'token'}, exclude_none=True)}")
 
 
 def adopt_(

@@ -220,24 +220,9 @@ class Delivery:
         there = await asyncio.to_thread(stored_result.whole, context.store, record)
         return None if there is None else Delivered(record, self._result(context, there, context.store.url))
 
-    def _result(self, context: JobContext, record: ResultRecord, url: str) -> Result:
-        is_own = record.flow_run == context.policy.run
-        return Result(
-            model=context.request.model,
-            endpoint=context.request.endpoint,
-            job=context.job,
-            key=context.key,
-            task_id=record.task_id,
-            outputs=stored_result.files_in(url, record.outputs),
-            texts=record.texts,
-            cost=record.cost if is_own else None,
-            currency=record.currency,
-            queued_seconds=record.queued_seconds,
-            run_seconds=record.run_seconds,
-            reused=not is_own,
-            record=f"{url.rstrip('/')}/{stored_result.name_of(record)}",
-            label=context.request.label,
-        )
+    def _result(self, context: JobContext, files: ResultRecord, url: str) -> Result:
+        reused = files.flow_run != context.policy.run
+        return stored_result.as_result(files, context.request, job=context.job, url=url, reused=reused)
 
     async def _store(self, context: JobContext, done: Delivered) -> Result:
         if done.submit is not None:
@@ -271,7 +256,6 @@ def _stored(context: JobContext, submit: Submit, record: ResultRecord) -> Stored
     seed = request.payload.get("seed")
     return StoredResult(
         **dict(record),
-        key=context.key,
         job=context.job,
         site=request.site,
         account=intent.account,

@@ -122,7 +122,11 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None =
 def summary_of(result: Result) -> str:
     """Returns a clause with the outputs of a job, whether one is damaged, and the cost."""
     outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
-    cost = f"; {amount_text(result.cost)} {result.currency or CURRENCY}" if result.cost is not None else ""
+    cost = (
+        f"; {amount_text(result.cost)} {result.currency or CURRENCY}"
+        if result.cost is not None and not result.reused
+        else ""
+    )
     state = "stored, but damaged; run it again to download it again at no cost" if result.damaged else "done"
     return f"{state}: {outputs}{cost}"
 

@@ -186,8 +186,8 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     Raises:
         InputError: The store has no result of this scope, and the scope's format was not deleted.
     """
-    everything = await asyncio.to_thread(lambda: list(read_all(store)))
-    results = [one for one in everything if one.job.startswith(f"{journal.scope}/")]
+    stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
+    results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
     if not results and not lacks_format:
         raise InputError(
@@ -195,13 +195,13 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
             "pass with --storage the name of the MediaStorage block that contains the run's outputs."
         )
     await begin_scope(journal)
-    for one in results:
+    for key, one in results.items():
         intent, answer, end = _records(one, store)
-        records = JobRecords(journal, one.key)
+        records = JobRecords(journal, key)
         await records.intent(1, intent)
         await records.answer(1, answer)
         await records.end(1, end)
-    return [one.key for one in results]
+    return list(results)
 
 
 def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]:

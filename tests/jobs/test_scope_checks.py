@@ -174,12 +174,12 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
         await recover(restored, store)
     address = Address(place=Place(in_order=True, number=2))
     stored = StoredResult(
-        key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, address=address, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
         ended_at="2026-01-01T00:01:00.000+00:00",
     )  # fmt: skip
     stored_result.write(store, stored)
-    stored_result.write(store, stored.model_copy(update={"job": "another/1", "key": "cd" * 12, "task_id": "2031"}))
+    stored_result.write(store, stored.model_copy(update={"job": "another/1", "task_id": "2031"}))
     assert await recover(restored, store) == ["ab" * 12]
     assert await recover(restored, store) == ["ab" * 12], "it may be said twice"
     view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
@@ -191,7 +191,7 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
 async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
     """Its coins, its texts and its number among equal calls are recorded again, too."""
     stored = StoredResult(
-        key="ab" * 12, job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
         payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",
         submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
         run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),

@@ -340,7 +340,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     other = PipelineRun(**given, name="two")
     await other.one(picture())
     (reused,) = other.heard
-    assert (reused.state, reused.cost, reused.output) == ("reused", None, done.files[0].uri)
+    assert (reused.state, reused.cost, reused.output) == ("reused", Decimal(0), done.files[0].uri)
     assert reused.message == f"run one has made it: {done.files[0].uri}; nothing was paid"
 
 

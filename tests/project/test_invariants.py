@@ -53,7 +53,6 @@ def result(task_id: str = TASK, *, name: str = "run/a.png", sha256: str = PICTUR
     output = Media(uri=name, kind="image", mime="image/png", size=1, sha256=sha256)
     asked = intent()
     return StoredResult(
-        key=KEY,
         job=JOB,
         task_id=task_id,
         outputs=(output,),

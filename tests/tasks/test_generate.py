@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import MediaStorage, flow, models
+from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
@@ -190,6 +191,13 @@ async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_pat
     assert stored["cost"] == "1.75"
     assert files_in(stored["store"], [Media.model_validate(one) for one in stored["outputs"]]) == result.outputs
     assert rh.key not in Path(result.record).read_text()
+
+
+async def test_the_records_of_a_job_show_its_result(rh: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
+    await asyncio.to_thread(show_, result.job)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("result: ")]
+    assert json.loads(line.removeprefix("result: "))["outputs"][0]["sha256"] == result.first_output.sha256
 
 
 @pytest.mark.parametrize("kind", ["cut", "502"])

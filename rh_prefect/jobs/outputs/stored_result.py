@@ -18,6 +18,7 @@ from rh_prefect.errors import InputError, StoreError
 from rh_prefect.jobs.journal.identity import Address, graph_base
 from rh_prefect.jobs.journal.record_types import ResultRecord
 from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.jobs.requests.request_preparation import JobRequest
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 
@@ -31,8 +32,7 @@ class StoredResult(ResultRecord):
     """All that is known of a finished job.
 
     Attributes:
-        key: The job's key.
-        job: The job's full name.
+        job: The job's full name, `<scope>/<key>`.
         site: RunningHub's host.
         account: The account that paid: its name, or a fingerprint of its key.
         model: The model's name in RunningHub's documentation.
@@ -50,7 +50,6 @@ class StoredResult(ResultRecord):
         run: Details of the run, such as the flow run's id and name.
     """
 
-    key: str
     job: str
     site: str
     account: str
@@ -69,28 +68,28 @@ class StoredResult(ResultRecord):
     run: Mapping[str, str] = Field(default_factory=dict)
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
-        """The job as the `Result` that its caller receives.
+        """Returns the `Result` for a caller; a reused one cost it nothing."""
+        return as_result(self, self, job=self.job, url=store.url, reused=reused)
 
-        Args:
-            store: The store of its files.
-            reused: Whether another run has paid for it, so that this call costs nothing.
-        """
-        return Result(
-            model=self.model,
-            endpoint=self.endpoint,
-            job=self.job,
-            key=self.key,
-            task_id=self.task_id,
-            outputs=files_in(store.url, self.outputs),
-            texts=self.texts,
-            cost=Decimal(0) if reused else self.cost,
-            currency=self.currency,
-            queued_seconds=self.queued_seconds,
-            run_seconds=self.run_seconds,
-            reused=reused,
-            record=store.uri(name_of(self)),
-            label=self.label,
-        )
+
+def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
+    """Returns the `Result` for a caller, with the addresses of its files in a place."""
+    return Result(
+        model=request.model,
+        endpoint=request.endpoint,
+        job=job,
+        key=job.rpartition("/")[2],
+        task_id=record.task_id,
+        outputs=files_in(url, record.outputs),
+        texts=record.texts,
+        cost=Decimal(0) if reused else record.cost,
+        currency=record.currency,
+        queued_seconds=record.queued_seconds,
+        run_seconds=record.run_seconds,
+        reused=reused,
+        record=f"{url.rstrip('/')}/{name_of(record)}",
+        label=request.label,
+    )
 
 
 def files_in(url: str, outputs: Sequence[Media]) -> tuple[Media, ...]:

@@ -27,7 +27,6 @@ def store(tmp_path: Path) -> MediaStore:
 
 def result(store: MediaStore, /, **facts: Any) -> StoredResult:
     said: dict[str, Any] = {
-        "key": KEY,
         "job": f"run/{KEY}",
         "base": BASE,
         "site": "www.runninghub.cn",
