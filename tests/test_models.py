@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import warnings
@@ -253,5 +254,9 @@ def test_the_stub_and_the_classes_agree() -> None:
     text = (ROOT / "rh_prefect" / "models.pyi").read_text(encoding="utf-8")
     for model in catalog.models():
         assert f"class {model.class_name}(ModelInput):" in text
+    (base,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "ModelInput")
+    methods = {node.name for node in base.body if isinstance(node, ast.FunctionDef)}
+    fields = {ast.unparse(node.target) for node in base.body if isinstance(node, ast.AnnAssign)}
+    assert {*methods, *fields} <= {*dir(models.ZImageTurbo(prompt="x")), "model_fields"}
     annotation = models.KlingV26ProImageToVideo.model_fields["duration"].annotation
     assert get_args(annotation) == ("5", "10")
