@@ -478,6 +478,13 @@ def test_refusals_do_not_count_as_attempts() -> None:
     assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == Prepare()
 
 
+def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
+    """Two attempts may wait at once; the failure of a task that the later one knows is no reason for another task."""
+    submit = Submit(1, INTENT, TICKET)
+    life = Life(replace(POLICY, attempt=2)).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
+    life.raises(JobFailed, AwaitEnd(submit, adopted=True), failed("1000", attempt=1))
+
+
 def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
     submit = Submit(1, INTENT, TICKET, end=End(status="CANCELLED", task_id="1", attempt=1))
     Life().raises(JobCancelled, ReadSubmission(1), submit)

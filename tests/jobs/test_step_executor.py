@@ -361,6 +361,14 @@ async def test_a_run_without_the_key_of_a_task_waits_until_its_deadline_or_twelv
     assert seconds == 100 or work.pauses[-1] == 15
 
 
+async def test_a_wait_ends_when_its_deadline_is_reached(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(run="second"), options=Options(deadline=0.05))
+    await work.paid_before(account="three", flow_run="first")
+    with pytest.raises(JobTimeout):
+        await work.finish()
+    assert work.pauses == [0.05]
+
+
 async def test_a_run_without_the_key_of_a_task_uses_its_recorded_end(tmp_path: Path) -> None:
     class Recorded(ExecutedWork):
         async def _sleep(self, seconds: float) -> None:

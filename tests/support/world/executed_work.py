@@ -34,6 +34,14 @@ QUEUED = TaskView(task_id=TASK, status="QUEUED")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(text="done"),))
 
 
+class Done(list[str]):
+    """What was done; it ends a work that does the same for ever."""
+
+    def append(self, what: str) -> None:
+        assert len(self) < 200, f"for ever: {self[-5:]}"
+        super().append(what)
+
+
 @dataclass(eq=False)
 class Account:
     """An account that answers as a test says.
@@ -151,7 +159,7 @@ class ExecutedWork:
         is_new: bool = False,
         spending: SpendTracker | None = None,
     ) -> None:
-        self.did: list[str] = []
+        self.did: list[str] = Done()
         self.heard: list[tuple[str, str]] = []
         self.pauses: list[float] = []
         self.spare: list[str] = []
