@@ -100,18 +100,20 @@ def is_flow_run(scope: str) -> bool:
     return True
 
 
-async def has_ended(flow_run: str) -> bool:
-    """Returns whether a flow run has certainly ended, by its state in Prefect; False where that cannot be asked.
+async def has_ended(flow_run: str) -> bool | None:
+    """Returns whether a flow run has ended, by its state in Prefect; None where Prefect does not know it, or is away.
+
+    A run that is suspended, paused, scheduled or awaits a retry has not ended.
 
     Args:
         flow_run: Its id, or the name of a scope outside of flows.
     """
     if not is_flow_run(flow_run):
-        return False
+        return None
     try:
         found = await ask(lambda api: api.read_flow_run(UUID(flow_run)))
     except (ObjectNotFound, ConfigError, *FAILURES):
-        return False
+        return None
     return found.state is not None and found.state.is_final()
 
 

@@ -207,6 +207,11 @@ class RunSuspender(SuspendGroup):
         self._turn = asyncio.Lock()
         self._pause: Pause | None = None
 
+    @property
+    def timeout(self) -> int:
+        """Seconds for which the run waits at most while it is suspended."""
+        return int(self._wake_after) + UNTIL_IT_FAILS
+
     async def _decide_for_run(self, tasks: Sequence[PendingTask]) -> Verdict:
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
@@ -227,8 +232,7 @@ class RunSuspender(SuspendGroup):
             if self._pause is not None:
                 raise self._pause
             try:
-                timeout = int(self._wake_after) + UNTIL_IT_FAILS
-                await asuspend_flow_run(timeout=timeout, key=f"{PAUSE_KEY}{self._n}")
+                await asuspend_flow_run(timeout=self.timeout, key=f"{PAUSE_KEY}{self._n}")
                 why = "according to Prefect, the run was already suspended"
             except Pause as pause:
                 self._pause = pause

@@ -649,7 +649,7 @@ class PipelineRun:
                 while not isinstance(stage, Finished):
                     following = await group.follow(work.executor, stage, work.advance)
                     if isinstance(following, PendingTask):
-                        await work.records.wait_suspended()
+                        await work.records.wait_suspended(group.timeout)
                         return None
                     stage = following if isinstance(following, Finished) else await work.advance()
                 return runner.result(work, stage)

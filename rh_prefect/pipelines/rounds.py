@@ -49,15 +49,15 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _ALIVE_AFTER = timedelta(hours=1)
 _log = logging.getLogger("rh_prefect")
 
-HasEnded = Callable[[str], Awaitable[bool]]
-"""Returns whether a flow run has certainly ended; False where that is not known."""
+HasEnded = Callable[[str], Awaitable[bool | None]]
+"""Returns whether a flow run has ended; None where that is not known."""
 
 Verdict = Literal["begin", "continue", "abandon", "refuse"]
 
 
-async def no_evidence(_flow_run: str) -> bool:
+async def no_evidence(_flow_run: str) -> bool | None:
     """Knows of no flow run whether it has ended."""
-    return False
+    return None
 
 
 def _utc_now() -> datetime:

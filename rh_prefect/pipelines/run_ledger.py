@@ -218,7 +218,8 @@ def _entry_in(words: Sequence[str]) -> Entry | None:
     """Reads what a note says that a submission adds to the budget; see `_words_of`."""
     if not words:
         return None
-    (currency, amount), *costs = [_amount_in(word) for word in words if word != _UNKNOWN]
+    (currency, amount), words = _amount_in(words[0]), words[1:]
+    costs = [_amount_in(word) for word in words if word != _UNKNOWN]
     paid = Costs({unit: cost for unit, cost in costs if cost is not None}, unknown=words.count(_UNKNOWN))
     return Entry(amount, is_spent=True, currency=currency, costs=paid)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -43,6 +43,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.identity import work_id
 from rh_prefect.pipelines.rounds import HasEnded, no_evidence
 from rh_prefect.pipelines.run_ledger import WorksLedger, is_settled
+from rh_prefect.pipelines.signs_of_life import signs_of_life
 from rh_prefect.pipelines.site_graphs import unread
 from rh_prefect.pipelines.stored_edits import FILES
 from rh_prefect.pipelines.works_store import WorksJournal
@@ -122,9 +123,10 @@ class RunningWork:
 
     @asynccontextmanager
     async def released_on_error(self) -> AsyncIterator[None]:
-        """Records at an error or a cancellation that the run no longer waits for the work."""
+        """Writes meanwhile that the run is alive; records at an error that it no longer waits for the work."""
         try:
-            yield
+            with self.records.signs_of_life():
+                yield
         except BaseException as error:
             context = self.executor.context
             try:
@@ -419,9 +421,13 @@ class SharedRecords(JobRecords):
         """Records that the run waits for the work, so that other runs do not cancel its task."""
         self._waiters.append(await self._works.add_waiter(self.key, self._ledger.flow_run))
 
-    async def wait_suspended(self) -> None:
-        """Records that the run waits for the work while it is suspended, and has no process."""
-        await self._works.add_waiter(self.key, self._ledger.flow_run, is_suspended=True)
+    async def wait_suspended(self, seconds: float) -> None:
+        """Records that the run waits for the work while it is suspended and has no process, for so long at most."""
+        await self._works.add_waiter(self.key, self._ledger.flow_run, suspended=seconds)
+
+    def signs_of_life(self) -> AbstractContextManager[None]:
+        """Writes regularly that the run is alive, while a caller of the run waits for the work."""
+        return signs_of_life(self._works, self._ledger.flow_run)
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work, so that another one can cancel its task."""

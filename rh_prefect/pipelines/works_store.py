@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -30,6 +31,12 @@ from rh_prefect.settings import Settings
 FOLDER = "works"
 """The folder of all works, below the records' place."""
 
+SIGNS = "runs"
+"""The folder in which runs write that they are alive."""
+
+SILENT_AFTER = timedelta(minutes=15)
+"""How long after its last sign of life a run counts no more that Prefect cannot be asked about."""
+
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
@@ -39,10 +46,12 @@ class Waiting(Record):
     Attributes:
         flow_run: The flow run.
         owner: Its process; None for a run that is suspended meanwhile, which has none.
+        seconds: For so long after this record a run that is suspended waits without a sign of life.
     """
 
     flow_run: str
     owner: Owner | None = None
+    seconds: float = 0
 
 
 class Chosen(Record):
@@ -74,6 +83,7 @@ class WorksJournal:
         self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
         self.url = self._files.url
         self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
+        self._signs = FolderJournal(url, scope=SIGNS, options=options, readers="all")
         # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
@@ -168,14 +178,19 @@ class WorksJournal:
         """
         return result.store == store.url or self.url == shown_url(store.url)
 
-    async def add_waiter(self, work: str, flow_run: str, *, is_suspended: bool = False) -> str:
+    async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
         """Records that a flow run waits for a work, so that other runs do not cancel its task.
+
+        Args:
+            work: The work.
+            flow_run: The flow run.
+            suspended: For how many seconds it waits without a process; None where this process waits.
 
         Returns:
             The name of the waiter.
         """
-        owner = None if is_suspended else current_owner()
-        waiting = Waiting(flow_run=flow_run, owner=owner).model_dump(mode="json")
+        owner = current_owner() if suspended is None else None
+        waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
         # Each attempt is a waiter of its own: the one before may have been released.
         for number in count(1):
             name = f"{run_name(flow_run)}-{number}"
@@ -198,16 +213,46 @@ class WorksJournal:
                 await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
 
     async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
-        """Checks whether another flow run may still wait for a work.
+        """Checks whether another flow run still waits for a work.
+
+        A run that has ended by `has_ended`, or whose process has certainly ended, does not; where neither is known, one
+        that was silent for 15 minutes does not.
 
         Args:
             work: The work.
             flow_run: This flow run.
-            has_ended: Returns whether a flow run has certainly ended.
+            has_ended: Returns whether a flow run has ended.
         """
-        waiting = (await self._waiters(work)).values()
-        others = [one for one in waiting if one.flow_run != flow_run and not (one.owner and is_surely_dead(one.owner))]
-        return not all([await has_ended(one) for one in dict.fromkeys(other.flow_run for other in others)])
+        others: dict[str, dict[str, Waiting]] = {}
+        for name, one in (await self._waiters(work)).items():
+            if one.flow_run != flow_run and not (one.owner and is_surely_dead(one.owner)):
+                others.setdefault(one.flow_run, {})[name] = one
+        for other, waiters in others.items():
+            is_over = await has_ended(other)
+            if is_over is None:
+                is_over = await self._is_silent(work, other, waiters, reader=flow_run)
+            if not is_over:
+                return True
+        return False
+
+    async def sign_of_life(self, flow_run: str) -> None:
+        """Writes that a flow run is alive."""
+        await self._signs.sign(f"{run_name(flow_run)}-alive", flow_run)
+
+    async def _is_silent(self, work: str, flow_run: str, waiters: Mapping[str, Waiting], *, reader: str) -> bool:
+        """Returns whether a run that waits for a work has given no sign of life for a long time.
+
+        Both times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
+        learn the present time. In a storage that tells no times, no run is ever silent.
+        """
+        await self._signs.sign(f"{run_name(reader)}-reads", reader)
+        now = await self._signs.time_of(f"{run_name(reader)}-reads")
+        alive = await self._signs.time_of(f"{run_name(flow_run)}-alive")
+        begun = {name: await self._files.time_of(f"{work}-waiter-{name}") for name in waiters}
+        signs = [when + timedelta(seconds=waiters[name].seconds) for name, when in begun.items() if when is not None]
+        if now is None or len(signs) < len(waiters):
+            return False
+        return now - max(signs if alive is None else [*signs, alive]) > SILENT_AFTER
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
         """Reads the waiters that were not released, by the end of their keys."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ from rh_prefect.errors import (
     RequestRejected,
     SubmissionUnknown,
 )
+from rh_prefect.jobs.journal.process_identity import Owner
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
 from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import WorkCall, WorkResult
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.pipelines.works_store import Waiting, WorksJournal
 from rh_prefect.workflows import WorkflowInput
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
 from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 
 
@@ -275,6 +279,103 @@ async def cancelled(run: PipelineRun) -> list[str]:
     """Cancels a run as its hook does, and returns the tasks that were cancelled."""
     works, client_for = await run.works(), run.engine.pool.accounts.client_for
     return (await LOOP.call(WorksLedger(run.scope, works).cancel(client_for))).cancelled
+
+
+async def _waits_alive(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name)
+    return no_evidence
+
+
+async def _crashed(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, dead_owner())
+    return no_evidence
+
+
+async def _suspended(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name, suspended=3600)
+    _let_pass(other, work, minutes=30)
+    return no_evidence
+
+
+async def _suspended_for_too_long(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name, suspended=3600)
+    _let_pass(other, work, minutes=90)
+    return no_evidence
+
+
+async def _waits_for_review(other: PipelineRun, work: str) -> HasEnded:
+    """Its flow run has ended, and a later one makes what follows the review."""
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    return _ended
+
+
+async def _speaks_elsewhere(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    _let_pass(other, work, minutes=100)
+    await (await other.works()).sign_of_life(other.name)
+    return no_evidence
+
+
+async def _is_silent_elsewhere(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    _let_pass(other, work, minutes=100)
+    return no_evidence
+
+
+async def _is_silent_and_goes_on_in_prefect(other: PipelineRun, work: str) -> HasEnded:
+    await _is_silent_elsewhere(other, work)
+    return _goes_on
+
+
+async def _ended(_: str) -> bool:
+    return True
+
+
+async def _goes_on(_: str) -> bool:
+    return False
+
+
+async def _record_waiter(other: PipelineRun, work: str, owner: Owner) -> None:
+    waiting = Waiting(flow_run=other.name, owner=owner).model_dump(mode="json")
+    await (await other.works()).create(f"{work}-waiter-{other.name}-1", waiting)
+
+
+def _let_pass(other: PipelineRun, work: str, *, minutes: float) -> None:
+    file = Path(other.store_url) / "works" / work / f"waiter-{other.name}-1.json"
+    when = file.stat().st_mtime - 60 * minutes
+    os.utime(file, (when, when))
+
+
+@pytest.mark.parametrize(
+    ("other_run", "is_cancelled"),
+    [
+        (None, True),
+        (_waits_alive, False),
+        (_crashed, True),
+        (_suspended, False),
+        (_suspended_for_too_long, True),
+        (_waits_for_review, True),
+        (_speaks_elsewhere, False),
+        (_is_silent_elsewhere, True),
+        (_is_silent_and_goes_on_in_prefect, False),
+    ],
+)
+async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts_waits_for_it(
+    given: dict[str, Any], other_run: Callable[..., Awaitable[HasEnded]] | None, is_cancelled: bool
+) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        running = asyncio.create_task(run.one(picture()))
+        await _until_told(run, "submitted")
+        works, client_for = await run.works(), run.engine.pool.accounts.client_for
+        ((work, _),) = await WorksLedger(run.scope, works).claims()
+        has_ended = no_evidence if other_run is None else await other_run(other, work)
+        report = await LOOP.call(WorksLedger(run.scope, works).cancel(client_for, has_ended=has_ended))
+        task = rh.recorder.paid[0].task_id
+        assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(given: dict[str, Any]) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,9 +17,12 @@ from rh_prefect.jobs.journal.job_records import JobRecords, result_key
 from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.jobs.journal.process_identity import current_owner
 from rh_prefect.jobs.journal.record_types import Answer, End, Intent, ResultRecord
+from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.pipelines.rounds import HasEnded, no_evidence
+from rh_prefect.pipelines.signs_of_life import signs_of_life
 from rh_prefect.pipelines.works_store import (
     Waiting,
     WorksJournal,
@@ -25,6 +32,7 @@ from rh_prefect.pipelines.works_store import (
 )
 from rh_prefect.settings import Settings, get_settings
 from tests.support.servers.s3 import S3Server
+from tests.support.world import clock_filesystem
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
 from tests.support.world.two_writers import TwoWriters
 
@@ -113,6 +121,123 @@ async def test_a_process_of_this_host_that_has_ended_waits_no_more(works: WorksJ
         waiting = Waiting(flow_run="0190-b", owner=owner).model_dump(mode="json")
         await works.create(f"{WORK}-waiter-0190-b-{1 + waits}", waiting)
         assert await works.has_other_waiter(WORK, "0190-a") == waits
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> WorksJournal:
+    return WorksJournal(str(tmp_path / "store"))
+
+
+async def ends_in_prefect(_: str) -> bool:
+    return True
+
+
+async def goes_on_in_prefect(_: str) -> bool:
+    return False
+
+
+async def wait_elsewhere(works: WorksJournal, *, minutes: float, suspended: float | None = None) -> None:
+    """Records that a run on another machine waits for the work, so many minutes ago by the storage's clock."""
+    if suspended is None:
+        waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+        await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    else:
+        await works.add_waiter(WORK, "0190-b", suspended=suspended)
+    age(works, f"works/{WORK}/waiter-0190-b-1.json", minutes)
+
+
+def age(works: WorksJournal, name: str, minutes: float) -> None:
+    file = Path(works.url) / name
+    when = file.stat().st_mtime - 60 * minutes
+    os.utime(file, (when, when))
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "suspended", "has_ended", "waits"),
+    [
+        (14, None, no_evidence, True),
+        (16, None, no_evidence, False),
+        (1, None, ends_in_prefect, False),
+        (10_000, None, goes_on_in_prefect, True),
+        (70, HOUR, no_evidence, True),
+        (80, HOUR, no_evidence, False),
+        (80, HOUR, goes_on_in_prefect, True),
+        (1, HOUR, ends_in_prefect, False),
+    ],
+)
+async def test_a_run_that_prefect_cannot_be_asked_about_waits_until_it_was_silent_for_15_minutes(
+    on_disk: WorksJournal, minutes: float, suspended: float | None, has_ended: HasEnded, waits: bool
+) -> None:
+    await wait_elsewhere(on_disk, minutes=minutes, suspended=suspended)
+    assert await on_disk.has_other_waiter(WORK, "0190-a", has_ended=has_ended) is waits
+
+
+async def test_a_sign_of_life_counts_for_all_works_of_a_run(on_disk: WorksJournal) -> None:
+    await wait_elsewhere(on_disk, minutes=100)
+    await on_disk.sign_of_life("0190-b")
+    assert await on_disk.has_other_waiter(WORK, "0190-a")
+    age(on_disk, "runs/0190/b-alive.json", 16)
+    assert not await on_disk.has_other_waiter(WORK, "0190-a")
+    await on_disk.sign_of_life("0190-b")
+    assert await on_disk.has_other_waiter(WORK, "0190-a")
+    await on_disk.release_waiters(WORK, "0190-b", only=())
+    assert await on_disk.has_other_waiter(WORK, "0190-a"), "its process is on another host and may live"
+
+
+async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJournal) -> None:
+    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+    await works.check()
+    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    assert await works.has_other_waiter(WORK, "0190-a")
+    await works.sign_of_life("0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+
+
+@pytest.mark.parametrize("clock", ["ahead", "behind", "missing"])
+async def test_only_the_clock_of_the_storage_counts(clock: str) -> None:
+    """A storage that tells no times never lets a run be silent."""
+    files = clock_filesystem.register()
+    works = WorksJournal(f"clocked://{uuid4().hex}")
+    await works.check()
+    files.offset = {"ahead": timedelta(days=900), "behind": timedelta(days=-900), "missing": None}[clock]
+    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    await works.sign_of_life("0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+    if files.offset is not None:
+        files.offset += timedelta(minutes=16)
+        assert not await works.has_other_waiter(WORK, "0190-a")
+
+
+async def test_a_run_writes_one_sign_of_life_for_all_its_works_while_one_of_them_waits(on_disk: WorksJournal) -> None:
+    file = Path(on_disk.url) / "runs" / "0190" / "b-alive.json"
+
+    async def wait() -> None:
+        with signs_of_life(on_disk, "0190-b", every=0.01):
+            with signs_of_life(on_disk, "0190-b", every=0.01):
+                await until(file.exists)
+            file.unlink()
+            await until(file.exists)
+
+    def is_written_no_more() -> bool:
+        file.unlink(missing_ok=True)
+        time.sleep(0.5)
+        return not file.exists()
+
+    await LOOP.call(wait())
+    await until(is_written_no_more)  # a write may have been under way
+    assert [one.name for one in file.parent.iterdir()] == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not come true within 300 s")
 
 
 async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJournal, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
@@ -301,6 +302,15 @@ class FolderJournal:
             if is_job_key(name):
                 yield name
 
+    async def sign(self, key: str, text: str) -> None:
+        """Writes a file that is no record: it may be replaced, and only the time counts at which the storage got it."""
+        await self._call(self._files.replace, self._path(key), text.encode())
+
+    async def time_of(self, key: str) -> datetime | None:
+        """Returns the time at which the storage got a file, by the storage's clock; None without a file or a time."""
+        when: datetime | None = await self._call(self._files.time_of, self._path(key))
+        return when
+
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
         for folder, paths in (await self._call(self._files.find, self.scope)).items():
@@ -379,6 +389,8 @@ class _Files(Protocol):
 
     def check(self) -> None: ...
     def create(self, path: str, data: bytes) -> bool: ...
+    def replace(self, path: str, data: bytes) -> None: ...
+    def time_of(self, path: str) -> datetime | None: ...
     def read(self, path: str) -> bytes | None: ...
     def read_folder(self, path: str) -> dict[str, bytes]: ...
     def folders(self, path: str) -> list[str]: ...
@@ -432,6 +444,15 @@ class _LocalFiles:
                 "folders on another disk, or to an S3 bucket; outputs can stay on this one."
             ) from None
         return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        write_atomic(self._root / path, data, file_mode=self._file_mode, folder_mode=self._folder_mode)
+
+    def time_of(self, path: str) -> datetime | None:
+        try:
+            return datetime.fromtimestamp((self._root / path).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def read(self, path: str) -> bytes | None:
         try:
@@ -498,6 +519,17 @@ class _StoreFiles:
     def create(self, path: str, data: bytes) -> bool:
         self.check()
         return self._create(f"{self._root}/{path}", data)
+
+    def replace(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(f"{self._root}/{path}", data)
+
+    def time_of(self, path: str) -> datetime | None:
+        self._fs.invalidate_cache()
+        # Some file systems have no times, and some drivers cannot tell them.
+        with contextlib.suppress(FileNotFoundError, NotImplementedError, KeyError):
+            when = self._fs.modified(f"{self._root}/{path}")
+            return when if isinstance(when, datetime) else None
+        return None
 
     def read(self, path: str) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
