@@ -46,8 +46,10 @@ def test_an_end_from_outside_is_an_exit_code_and_no_traceback(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["models", "search", "image", "to", "video"], ["models", "show", "z-image/turbo"]])
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [(["models", "search", "image", "to", "video"], ""), (["models", "show", "z-image/turbo"], "1")],
+)
 def test_output_that_nobody_reads_on_ends_a_command_without_a_word(words: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -65,8 +67,9 @@ def test_a_command_whose_output_is_closed_succeeds(closed: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["models", "search", "image", "to", "video"], ["--version"]])
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [(["models", "search", "image", "to", "video"], "1"), (["--version"], "")]
+)
 def test_output_to_a_full_disk_is_said(words: list[str], unbuffered: str) -> None:
     """It ended in a traceback, or in an exception that the interpreter ignored."""
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
