@@ -138,25 +138,17 @@ class Delivery:
         return Delivered(record, self._result(context, record, context.store.url), submit if is_new else None)
 
     async def record(self, context: JobContext, done: Delivered) -> Delivered:
-        """Records the result, unless one is recorded, and stores it beside its files; returns the recorded one.
+        """Stores the result beside its files, and records it unless one is recorded; returns the recorded one.
 
         A result with a damaged file is only stored, so that a later run downloads the file again.
         """
-        storing = context.services.stores.storing(
-            context.run_attempt, context.store, context.job, self._store(context, done)
-        )
-        if done.record.is_damaged or self.recorded is not None:
-            await storing
-            done = done if self.recorded is None else replace(done, record=self.recorded)
-        else:
-            # At the same time, since each waits for a server.
-            recording = asyncio.ensure_future(self._record(context, done.record))
-            try:
-                await storing
-            finally:
-                first = await recording
-            if first is not None:
-                done = await self._find(context, first) or done
+        storing = self._store(context, done)
+        # Before the record, after which no call would store it.
+        await context.services.stores.storing(context.run_attempt, context.store, context.job, storing)
+        if self.recorded is not None:
+            done = replace(done, record=self.recorded)
+        elif not done.record.is_damaged and (first := await self._record(context, done.record)) is not None:
+            done = await self._find(context, first) or done
         self._notify(context, done)
         return done
 

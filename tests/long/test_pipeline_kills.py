@@ -32,7 +32,7 @@ CHAINS: tuple[tuple[Point, ...], ...] = (
     (
         Point("prefect", "[0-9a-f]-claim-1"),
         Point("s3", f"^PUT .*{WORK}/intent-1", number=2),
-        Point("s3", f"^PUT .*{WORK}/home", after=True),
+        Point("s3", f"^PUT .*{WORK}/result", after=True),
         Point("s3", "^PUT .*/edits/", after=True),
     ),
     (
@@ -60,7 +60,7 @@ CHAINS: tuple[tuple[Point, ...], ...] = (
     ),
     (
         Point("s3", f"^PUT .*{WORK}/answer-1"),
-        Point("s3", f"^PUT .*{WORK}/home"),
+        Point("s3", f"^PUT .*{WORK}/result"),
         Point("rh", f"{POST}media/upload", after=True),
         Point("s3", "^PUT .*/pipelines/", after=True),
         Point("s3", "^PUT .*/runs/", after=True),

@@ -168,9 +168,9 @@ class FilmRun:
     def _check_fetched_once(self, steps: list[dict[str, Any]]) -> None:
         now = Counter(one.task_id for one in self.rh.recorder.downloads)
         for step in steps:
-            if all(output["uri"] in self.published for output in step["outputs"]):
+            if step["record"] in self.published:
                 before = (self.fetched or {}).get(step["task_id"], 0)
-                assert now[step["task_id"]] == before, f"{step['label']} was published and is fetched again"
+                assert now[step["task_id"]] == before, f"{step['label']} was stored and is fetched again"
 
     def _check_film(self, result: dict[str, Any]) -> None:
         played = play(self.local(result["film"]["uri"]))
