@@ -433,21 +433,23 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
     assert (done.home.n, len(rh.recorder.paid)) == (1, 1)
 
 
+@pytest.mark.parametrize("budget", [None, 1])
+@pytest.mark.parametrize(
+    ("record", "paid", "amount"), [("-claim-1", 0, 0), ("-intent-1", 0, 0), ("-answer-1", 1, PRICE), ("-home", 1, 0)]
+)
 async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, given: dict[str, Any], record: str, paid: int, amount: Decimal, budget: Any
 ) -> None:
-    for part, paid in (("-claim-1", 0), ("-intent-1", 0), ("-home", 1)):
+    def fails(operation: str) -> None:
+        if operation.startswith("create ") and operation.endswith(record):
+            raise JournalError("the records are away.")
 
-        def fails(operation: str, part: str = part) -> None:
-            if operation.startswith("create ") and operation.endswith(part):
-                raise JournalError("the records are away.")
-
-        run = PipelineRun(**given, operation=fails)
-        with pytest.raises(JournalError, match=r"the records are away\.") as caught:
-            await run.one(picture(), budget=1)
-        assert await reserved(run) == 0
-        assert len(rh.recorder.paid) == paid
-        assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    run = PipelineRun(**given, operation=fails)
+    with pytest.raises(JournalError, match=r"the records are away\.") as caught:
+        await run.one(picture(), budget=budget)
+    assert len(rh.recorder.paid) == paid
+    assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    assert await reserved(run) == amount, "what may have been paid for counts"
     await PipelineRun(**given, name="two").one(picture())
     assert len(rh.recorder.paid) == 1
 
