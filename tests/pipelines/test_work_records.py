@@ -433,24 +433,35 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
     assert (done.record.n, len(rh.recorder.paid)) == (1, 1)
 
 
+@pytest.mark.parametrize("budget", [None, 1])
+@pytest.mark.parametrize(
+    ("record", "paid", "amount"), [("-claim-1", 0, 0), ("-intent-1", 0, 0), ("-answer-1", 1, PRICE)]
+)
 async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
+    rh: Emulator, given: dict[str, Any], record: str, paid: int, amount: Decimal, budget: Any
+) -> None:
+    def fails(operation: str) -> None:
+        if operation.startswith("create ") and operation.endswith(record):
+            raise JournalError("the records are away.")
+
+    run = PipelineRun(**given, operation=fails)
+    with pytest.raises(JournalError, match=r"the records are away\.") as caught:
+        await run.one(picture(), budget=budget)
+    assert len(rh.recorder.paid) == paid
+    assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    assert await reserved(run) == amount, "what may have been paid for counts"
+    await PipelineRun(**given, name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pays_nothing(
     rh: Emulator, given: dict[str, Any]
 ) -> None:
-    def fails_at(part: str) -> Callable[[str], None]:
-        def fails(operation: str) -> None:
-            if operation.startswith("create ") and operation.endswith(part):
-                raise JournalError("the records are away.")
+    def fails(operation: str) -> None:
+        if operation.startswith("create ") and operation.endswith("-result"):
+            raise JournalError("the records are away.")
 
-        return fails
-
-    for part in ("-claim-1", "-intent-1"):
-        run = PipelineRun(**given, operation=fails_at(part))
-        with pytest.raises(JournalError, match=r"the records are away\.") as caught:
-            await run.one(picture(), budget=1)
-        assert await reserved(run) == 0
-        assert len(rh.recorder.paid) == 0
-        assert not caught.value.message.endswith("takes its result and pays for no other one.")
-    done = await PipelineRun(**given, operation=fails_at("-result")).one(picture(), budget=1)
+    done = await PipelineRun(**given, operation=fails).one(picture())
     again = await PipelineRun(**given, name="two").one(picture())
     assert [one.sha256 for one in done.files] == [one.sha256 for one in again.files]
     assert len(rh.recorder.paid) == 1
