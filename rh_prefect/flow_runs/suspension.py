@@ -37,7 +37,7 @@ from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.job_records import read_job, split_job
 from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.lifecycle_step_types import Accepted, Stage
+from rh_prefect.jobs.lifecycle_step_types import Accepted, Ended, Stage
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Request
 from rh_prefect.jobs.outputs.result import Result
@@ -138,15 +138,18 @@ class SuspendGroup:
             stage: Its stage.
             advance: Continues it to its next stage.
         """
-        while isinstance(stage, Accepted) and stage.submit.end is None:
-            # After a failed task the work may have another one.
-            task = PendingTask(job=work.context.job, n=stage.submit.n, task_id=stage.submit.task_id or "")
-            wake = partial(work.context.lease.account.poller.wake, task.task_id)
-            following = await self.wait(task, advance(), poll_now=wake)
-            if following is None:
-                return task
-            stage = following
-        return stage
+        while True:
+            if isinstance(stage, Ended) and not stage.is_success:
+                stage = await advance()  # the work fails, or has another task
+            elif isinstance(stage, Accepted) and stage.submit.end is None:
+                task = PendingTask(job=work.context.job, n=stage.submit.n, task_id=stage.submit.task_id or "")
+                wake = partial(work.context.lease.account.poller.wake, task.task_id)
+                following = await self.wait(task, advance(), poll_now=wake)
+                if following is None:
+                    return task
+                stage = following
+            else:
+                return stage
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
         """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""

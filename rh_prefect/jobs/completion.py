@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
-from rh_prefect.errors import AccountError, JobTimeout, JournalError, KeyRejected, OutputsPending, TaskNotFound
+from rh_prefect.errors import AccountError, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.jobs.accounts.poller import IsRecorded, is_settled
 from rh_prefect.jobs.job_context import JobContext
 from rh_prefect.jobs.journal.job_records import Submit
@@ -55,7 +55,6 @@ class Waiter:
             Its end, as it was recorded.
 
         Raises:
-            JobTimeout: It has not ended in time.
             AccountError: The account that paid for it cannot query it.
             TaskNotFound: RunningHub does not have the task, or no longer.
             OutputsPending: It has succeeded, and RunningHub lists no file that can be fetched.
@@ -106,18 +105,9 @@ class Waiter:
 
     async def _wait(self, submit: Submit, task_id: str, changed: Callable[[TaskView], None]) -> TaskView | End:
         is_notified = submit.intent.webhook and isinstance(self._context.scope.journal, NotifyingJournal)
-        deadline = self._context.options.deadline
         watch = asyncio.ensure_future(self._poll_once_cancelled(task_id)) if is_notified else None
         try:
-            async with asyncio.timeout(deadline):
-                return await self._wait_for_end(submit, task_id, changed, is_notified=is_notified)
-        except TimeoutError:
-            raise JobTimeout(
-                f"{self._context.job}: task {task_id} has not ended within {deadline} s. It continues to "
-                "run and is paid for. What to do: run again to wait for it, or cancel the run.",
-                job=self._context.job,
-                task_id=task_id,
-            ) from None
+            return await self._wait_for_end(submit, task_id, changed, is_notified=is_notified)
         except (KeyRejected, AccountError, TaskNotFound) as error:
             raise self._lease.query_error(submit.intent, task_id, error) from error
         finally:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, assert_never, cast
 from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
 from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
-from rh_prefect.errors import SubmissionUnknown
+from rh_prefect.errors import JobTimeout, SubmissionUnknown
 from rh_prefect.jobs.accounts.account import Member, is_native
 from rh_prefect.jobs.accounts.account_slot import SlotLease
 from rh_prefect.jobs.accounts.pool import Pool
@@ -23,7 +23,7 @@ from rh_prefect.jobs.job_context import Callback, JobCall, JobContext, Services,
 from rh_prefect.jobs.journal.budget import spend_tracker_of
 from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS, Caller, CallJob
 from rh_prefect.jobs.journal.identity import reused_key
-from rh_prefect.jobs.journal.job_records import JobRecords, split_job
+from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.jobs.journal.journal import NotifyingJournal
 from rh_prefect.jobs.journal.record_types import Intent
 from rh_prefect.jobs.journal.record_types import Reused as ReusedRecord
@@ -46,18 +46,18 @@ from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
-    """The ticket of a job whose task is known. Its slot is held until the task has ended, or the ticket is released.
+    """A caller's ticket of a job whose task is known. The slot is held until the task has ended, or until `release`.
 
     Attributes:
-        work: Continues the job.
-        stage: The submission, or the result that an earlier attempt has recorded.
-        context: The job as the caller wants it; of concurrent calls of one job, each may want another storage.
+        work: Continues the job; concurrent calls of the job share it.
+        stage: The stage that the caller has reached: the submission, its end, or the result.
+        context: The job as the caller wants it, with the caller's own deadline and storage.
     """
 
     work: StepExecutor
-    stage: Accepted | Finished
+    stage: Stage
     context: JobContext
 
     @property
@@ -68,9 +68,13 @@ class Submitted:
     @property
     def task_id(self) -> str:
         """RunningHub's task id."""
-        if isinstance(self.stage, Finished):
-            return _result_of(self.stage).task_id
-        return self.stage.submit.task_id or ""
+        stage = self.stage
+        return (_result_of(stage).task_id if isinstance(stage, Finished) else stage.submit.task_id) or ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the caller waits for no task any more."""
+        return isinstance(self.stage, Finished) or (isinstance(self.stage, Ended) and self.stage.is_success)
 
     def release(self) -> None:
         """Releases the slot without completing the job."""
@@ -124,7 +128,9 @@ class JobEngine:
             submit_timeout=settings.submit_timeout,
         )
         self._submissions: SharedTasks[tuple[str, str], Submitted] = SharedTasks(drop=Submitted.release)
-        self._stages: SharedTasks[tuple[str, str], Stage] = SharedTasks()
+        self._stages: SharedTasks[tuple[str, str], tuple[StepExecutor, Stage]] = SharedTasks(
+            drop=lambda reached: reached[0].release()
+        )
         self._completions: SharedTasks[tuple[str, str, str], Result] = SharedTasks()
         self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
         self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
@@ -197,13 +203,28 @@ class JobEngine:
             ticket: The ticket.
 
         Returns:
-            `Ended` before its outputs are collected, `Accepted` of another task where the first one failed, or
-            `Finished`.
+            `Ended` when its task has ended, `Accepted` of another task after one that failed, or `Finished`.
 
         Raises:
+            JobTimeout: The task has not ended within the caller's deadline.
             RunningHubError: The task failed, was cancelled, or cannot be polled; or an output cannot be collected.
         """
-        return await self._stages.run(_name(ticket.context), ticket.work.advance)
+        context, stage, own = ticket.context, ticket.stage, ticket.work
+
+        async def advance() -> tuple[StepExecutor, Stage]:
+            return own, await own.advance()
+
+        running = stage.submit if isinstance(stage, Accepted) and stage.submit.end is None else None
+        try:
+            async with asyncio.timeout(context.options.deadline if running else None) as limit:
+                ticket.work, ticket.stage = await self._stages.run(_name(context), advance)
+        except TimeoutError:
+            if running is None or not limit.expired():
+                raise
+            raise _timeout(context, running) from None
+        if ticket.work is not own:  # the other one holds the slot
+            own.release()
+        return ticket.stage
 
     async def complete(self, ticket: Ticket) -> Result:
         """Waits for the end of a job's task, and collects its outputs.
@@ -219,8 +240,10 @@ class JobEngine:
         """
         if isinstance(ticket, Reused):
             return ticket.result
+        while not ticket.is_over:
+            await self.advance(ticket)
         name = (*_name(ticket.context), ticket.context.store.identity)
-        return await self._completions.run(name, lambda: self._complete(ticket))
+        return await self._completions.run(name, lambda: _collect(ticket))
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -288,20 +311,6 @@ class JobEngine:
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
             for member in self.pool.members:
                 await scope.journal.notify_of_ends(member.account.poller)
-
-    async def _complete(self, ticket: Submitted) -> Result:
-        # A cancelled call keeps the slot: concurrent calls for other storages share the wait, which releases it.
-        work, context = ticket.work, ticket.context
-        is_shared = context.store.identity == work.context.store.identity
-        stage: Stage = ticket.stage
-        while not isinstance(stage, Finished if is_shared else Ended | Finished):
-            stage = await self.advance(ticket)
-        ticket.release()  # its end may be another process's, so that this one has not waited
-        if isinstance(stage, Finished) and is_shared:
-            return _result_of(stage)
-        # The task has ended, so that its outputs are only collected again, into the other storage.
-        collects = replace(context, policy=replace(context.policy, may_submit=False))
-        return _result_of(await StepExecutor(collects).finish())
 
     async def _reusable(
         self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
@@ -452,6 +461,27 @@ def engine_for(
 
 def _name(context: JobContext) -> tuple[str, str]:
     return context.scope.journal.scope, context.key
+
+
+def _timeout(context: JobContext, submit: Submit) -> JobTimeout:
+    error = JobTimeout(
+        f"{context.job}: task {submit.task_id} has not ended within {context.options.deadline} s. It continues to "
+        "run and is paid for. What to do: run again to wait for it, or cancel the run.",
+        job=context.job,
+        task_id=submit.task_id,
+    )
+    context.notify("failed", error.message, costs=context.spending.spent_on(context.key))
+    return error
+
+
+async def _collect(ticket: Submitted) -> Result:
+    """Collects the outputs of a task that has succeeded into the caller's storage."""
+    work, context = ticket.work, ticket.context
+    if context.store.identity != work.context.store.identity:
+        work = StepExecutor(replace(context, policy=replace(context.policy, may_submit=False)))
+    elif isinstance(ticket.stage, Finished):
+        return _result_of(ticket.stage)
+    return _result_of(await work.finish())
 
 
 def _result_of(stage: Finished) -> Result:

@@ -351,11 +351,11 @@ def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: boo
         yield NoteWait(submit.n)
     if end is None or end.status == "SUCCESS":
         yield Accepted(submit, adopted)
-    if end is None:
-        end = yield from _wait(policy, submit, progress, adopted=adopted)
+        if end is None:
+            end = yield from _wait(policy, submit, progress, adopted=adopted)
+        yield Ended(submit, end)
     failure: JobFailed | JobCancelled
     if end.status == "SUCCESS":
-        yield Ended(submit, end)
         result = yield Publish(submit, end)
         if not isinstance(result, Invalid):
             return (yield RecordResult(result))

@@ -207,10 +207,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stage at which a task has succeeded and its outputs can be published. Its result is None."""
+    """The stage at which a task has ended; after a success its outputs can be published. Its result is None."""
 
     submit: Submit
     end: End
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the task has succeeded; after a failure the work fails, or submits another task."""
+        return self.end.status == "SUCCESS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ LIMITER_PAUSES = 2
 """So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
 
 LONGEST_WAIT: Final = 12 * 3600.0
-"""Seconds for which a run without a deadline waits for the task of an account whose key it does not have."""
+"""Seconds for which a run waits for the task of an account whose key it does not have."""
 
 _LONGEST_PAUSE: Final = 15.0
 
@@ -443,14 +443,14 @@ class StepExecutor:
 
     async def _await_record(self, submit: Submit) -> End:
         """Waits until another run has recorded the end of a task that this run cannot query."""
-        services, deadline = self.context.services, self.context.options.deadline or LONGEST_WAIT
-        began, gap, account = services.clock(), 0.05, submit.intent.account_words
+        services, account = self.context.services, submit.intent.account_words
+        began, gap = services.clock(), 0.05
         message = (
             f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
             "waiting for its end"
         )
         self.context.notify("adopted", message, task_id=submit.task_id)
-        while services.clock() - began < deadline:
+        while services.clock() - began < LONGEST_WAIT:
             end = await self._records.read_end(submit.n)
             if end is not None:
                 return end
@@ -459,7 +459,7 @@ class StepExecutor:
         raise JobTimeout(
             f"{self.context.policy.title}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
             f"account {account}, whose key this run does not have, and its end was not recorded within "
-            f"{deadline:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
+            f"{LONGEST_WAIT:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
             "for this run, and run again.",
             job=self.context.job,
             task_id=submit.task_id,

@@ -597,3 +597,15 @@ def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_wait
     while not isinstance(steps[-1], CancelTask):
         steps.append(life.send(came.get(type(steps[-1]))))
     assert steps[-4:] == [CheckCancel(fresh=True), ReleaseWaiter(), ReadWaiters(), CancelTask(submit)]
+
+
+def test_the_end_of_a_failed_task_is_a_stage_before_another_one_is_tried() -> None:
+    submit, life = Submit(n=1, intent=INTENT, answer=TICKET), run_work(POLICY)
+    end = failed("1504")
+    assert (next(life), life.send(None), life.send(None)) == (ReadResult(), NoteWaiter(), ReadSubmission(1))
+    assert life.send(submit) == Accepted(submit, adopted=True)
+    assert life.send(None) == CheckCancel(fresh=True)
+    assert life.send(False) == AwaitEnd(submit, adopted=True)
+    assert life.send(end) == Ended(submit, end)
+    assert isinstance(life.send(None), ReportFailure)
+    assert life.send(None) == ReadSubmission(2)

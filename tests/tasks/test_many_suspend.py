@@ -125,6 +125,25 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     assert len(without_webhooks.paid) == 8
 
 
+async def test_a_task_that_fails_before_the_last_one_is_in_is_followed_by_another_one_that_is_waited_for(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    without_webhooks.rh.faults.add(Fault("submit", prompt="unlucky", kind="fail", code="1504", times=1))
+    prompts = ["unlucky", *(f"number {n}" for n in range(5))]
+    run = await without_webhooks.begin(pictures, prompts=prompts)
+    going_on = asyncio.ensure_future(rerun(pictures, run))
+    await until_paid(without_webhooks, 5)
+    await without_webhooks.end()
+    with pytest.raises(Pause):
+        await going_on
+    assert len(without_webhooks.paid) == 7
+    await without_webhooks.end()
+    assert await LOOP.call(wake_suspended()) == [run]
+    fetched = await rerun(pictures, run)
+    assert set(fetched) < set(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 7
+
+
 async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with_webhooks: SuspendedRuns) -> None:
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
     run = await with_webhooks.begin(pictures, prompts=["good", "bad"])

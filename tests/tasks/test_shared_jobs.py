@@ -1,0 +1,124 @@
+"""Calls that share one job at the same time: one payment, and each call keeps its own deadline and storage."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import MediaStorage, flow, models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import JobTimeout
+from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.tasks import generate
+
+POSTER = models.ZImageTurbo(prompt="a poster")
+
+ways_to_share = pytest.mark.parametrize("shared", [{"key": "poster"}, {"reuse": "always"}], ids=["key", "reuse"])
+begins = pytest.mark.parametrize("is_later", [False, True], ids=["at once", "once the task runs"])
+
+
+@pytest.fixture
+def stopped(rh: Emulator) -> Emulator:
+    """An emulator whose tasks run until its clock is `instant`."""
+    rh.clock.mode, rh.clock.factor = "real", 0
+    return rh
+
+
+async def run(**options: Any) -> Result:
+    result: Result = await generate.fn(POSTER, scope="test", **options)
+    return result
+
+
+async def begin(rh: Emulator, *, is_later: bool, first: dict[str, Any], second: dict[str, Any]) -> list[Any]:
+    """Begins two calls, the second one after the submission of the first one if `is_later`."""
+    calls = [asyncio.ensure_future(run(**first))]
+    if is_later:
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    return [*calls, asyncio.ensure_future(run(**second))]
+
+
+@begins
+@ways_to_share
+async def test_a_call_ends_at_its_own_deadline_and_the_first_one_gets_the_result(
+    stopped: Emulator, shared: dict[str, Any], is_later: bool
+) -> None:
+    patient, hasty = await begin(
+        stopped, is_later=is_later, first={"deadline": 3600, **shared}, second={"deadline": 0.5, **shared}
+    )
+    with pytest.raises(JobTimeout, match=r"has not ended within 0\.5 s.*paid for"):
+        await hasty
+    assert not patient.done()
+    stopped.clock.mode = "instant"
+    assert (await patient).first_output
+    assert len(stopped.recorder.submissions) == 1
+    assert not stopped.recorder.cancelled
+
+
+@begins
+@ways_to_share
+async def test_the_first_call_ends_at_its_deadline_and_the_other_one_gets_the_result(
+    stopped: Emulator, shared: dict[str, Any], is_later: bool
+) -> None:
+    hasty, patient = await begin(stopped, is_later=is_later, first={"deadline": 0.5, **shared}, second=shared)
+    with pytest.raises(JobTimeout, match=r"has not ended within 0\.5 s"):
+        await hasty
+    await asyncio.sleep(0.2)
+    assert not patient.done()
+    stopped.clock.mode = "instant"
+    assert (await patient).first_output
+    assert len(stopped.recorder.submissions) == 1
+    assert not stopped.recorder.cancelled
+
+
+async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator, prefect_server: object) -> None:
+    @flow
+    async def posters() -> tuple[Any, Result]:
+        hasty, patient = (
+            generate.submit(POSTER, reuse="always", deadline=0.5),
+            generate.submit(POSTER, reuse="always", deadline=3600),
+        )
+        failed = await asyncio.to_thread(hasty.result, raise_on_failure=False)
+        stopped.clock.mode = "instant"
+        return failed, await asyncio.to_thread(patient.result)
+
+    failed, result = await posters()
+    assert isinstance(failed, JobTimeout)
+    assert result.first_output
+    assert len(stopped.recorder.submissions) == 1
+
+
+async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_waits_for_the_task(stopped: Emulator) -> None:
+    with pytest.raises(JobTimeout, match=r"has not ended within 0\.2 s"):
+        await run(key="poster", deadline=0.2)
+    stopped.clock.mode = "instant"
+    assert (await run(key="poster", deadline=300)).first_output
+    assert len(stopped.recorder.submissions) == 1
+
+
+async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> None:
+    stopped.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    calls = await begin(stopped, is_later=True, first={"key": "poster"}, second={"key": "poster", "deadline": 300})
+    stopped.clock.mode = "instant"
+    first, second = await asyncio.gather(*calls)
+    assert first == second
+    assert len(stopped.recorder.paid) == 2
+
+
+async def test_a_later_call_gets_the_files_in_its_own_storage(
+    stopped: Emulator, prefect_server: object, tmp_path: Path
+) -> None:
+    """It got the first call's files, in the storage of the first call."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        await MediaStorage(url=str(folder)).asave(folder.name, overwrite=True)
+    first, second = ({"key": "poster", "storage": folder.name} for folder in folders)
+    calls = await begin(stopped, is_later=True, first=first, second=second)
+    await asyncio.sleep(0.5)
+    stopped.clock.mode = "instant"
+    for folder, result in zip(folders, await asyncio.gather(*calls), strict=True):
+        assert Path(result.first_output.uri).is_relative_to(folder)
+        assert Path(result.record).is_relative_to(folder)
+    assert len(stopped.recorder.submissions) == 1
