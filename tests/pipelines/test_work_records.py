@@ -28,7 +28,7 @@ from rh_prefect.errors import (
 from rh_prefect.jobs.engine import JobEngine
 from rh_prefect.jobs.job_context import JobCall
 from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.jobs.journal.record_types import End, Link, Record
 from rh_prefect.jobs.journal.scope import Scope, cancel_key
 from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.jobs.options import Options
@@ -36,6 +36,7 @@ from rh_prefect.pipelines.rounds import no_evidence
 from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.pipelines.work_runner import SharedRecords, WorkCall, WorkResult, WorkRunner
 from rh_prefect.workflows import WorkflowInput
+from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
 
 PRICE = Decimal("0.04")
@@ -503,3 +504,22 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
 def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
     asked = picture()
     assert (asked.take, asked.scope, asked.attempts, asked.price) == (1, "", 1, None)
+
+
+async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    works, call = await run.works(), JobCall(run.scope, run.store)
+    asked = WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt="one"))
+    work, _ = await LOOP.call(WorkRunner(run.engine, works, settings=run.settings).prepare(asked, call))
+    end = End(
+        status="SUCCESS",
+        task_id=TASK,
+        links=(Link(text="done"),),
+        cost=Decimal("3.85"),
+        currency="CNY",
+        coins=Decimal(7),
+    )
+    await write(works, {"intent-1": intent(flow_run="one"), "answer-1": ticket(), "end-1": end}, key=work)
+    home = (await run.one(asked)).home
+    assert (home.texts, home.cost, home.currency, home.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
+    assert rh.recorder.submissions == []
