@@ -510,7 +510,7 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
     run = PipelineRun(**given)
     works, call = await run.works(), JobCall(run.scope, run.store)
     asked = WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt="one"))
-    work, _ = await LOOP.call(WorkRunner(run.engine, works, settings=run.settings).prepare(asked, call))
+    work, _ = await LOOP.call(WorkRunner(run.engine, works).prepare(asked, call))
     end = End(
         status="SUCCESS",
         task_id=TASK,
@@ -520,6 +520,6 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
         coins=Decimal(7),
     )
     await write(works, {"intent-1": intent(flow_run="one"), "answer-1": ticket(), "end-1": end}, key=work)
-    home = (await run.one(asked)).home
-    assert (home.texts, home.cost, home.currency, home.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
+    record = (await run.one(asked)).record
+    assert (record.texts, record.cost, record.currency, record.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
     assert rh.recorder.submissions == []
