@@ -25,14 +25,14 @@ from benchmarks.report import Figure, show
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.jobs.journal.budget import SpendTracker, entry_of
-from rh_prefect.jobs.journal.job_records import Submit, jobs_of
-from rh_prefect.jobs.journal.record_types import End, Intent
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.run_cancellation import cancel_scope
-from rh_prefect.pipelines.run_ledger import Noted, WorksLedger, settled_name
-from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import disconnect
+from rh_prefect.works.journal.budget import SpendTracker, entry_of
+from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.record_types import End, Intent
+from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_cancellation import cancel_scope
+from rh_prefect.works.run_ledger import Noted, WorksLedger, settled_name
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world import slow_filesystem
 from tests.support.world.job_records import intent, ticket

@@ -1,7 +1,7 @@
 """Mutation tests of the modules that decide about money: each mutant has one small fault, which a test must find.
 
     python -m benchmarks.mutation                           # 200 random mutants, the quick tests and then the wide ones
-    python -m benchmarks.mutation --seed 7 --count 40 --quick --only jobs/journal/call_matching
+    python -m benchmarks.mutation --seed 7 --count 40 --quick --only works/journal/call_matching
     python -m benchmarks.mutation --quick --area pipelines  # the modules of one package
     python -m benchmarks.mutation --pick 3 17               # these of the same sample again, after a test was added
 
@@ -39,57 +39,57 @@ import pytest
 from benchmarks.mutants import ROOT, Mutant, mutants_of
 
 QUICK = {
-    "jobs/journal/identity": ["jobs/journal/test_identity.py", "jobs/journal/test_call_matching.py"],
-    "jobs/journal/call_matching": ["jobs/journal/test_call_matching.py"],
-    "jobs/journal/call_assignment": ["jobs/journal/test_call_assignment.py", "jobs/journal/test_call_path.py"],
-    "jobs/journal/record_types": ["jobs/journal/test_record_types.py", "jobs/test_lifecycle.py"],
-    "jobs/journal/job_records": [
-        "jobs/journal/test_record_types.py",
-        "jobs/test_lifecycle.py",
-        "jobs/journal/test_budget.py",
+    "works/journal/identity": ["works/journal/test_identity.py", "works/journal/test_call_matching.py"],
+    "works/journal/call_matching": ["works/journal/test_call_matching.py"],
+    "works/journal/call_assignment": ["works/journal/test_call_assignment.py", "works/journal/test_call_path.py"],
+    "works/journal/record_types": ["works/journal/test_record_types.py", "works/test_lifecycle.py"],
+    "works/journal/job_records": [
+        "works/journal/test_record_types.py",
+        "works/test_lifecycle.py",
+        "works/journal/test_budget.py",
     ],
-    "jobs/journal/budget": ["jobs/journal/test_budget.py"],
-    "jobs/journal/costs": ["jobs/journal/test_costs.py", "jobs/journal/test_budget.py"],
-    "jobs/journal/scope": ["jobs/test_scope_checks.py", "jobs/test_run_cancellation.py"],
-    "jobs/lifecycle": [
-        "jobs/test_lifecycle.py",
-        "jobs/journal/test_budget.py",
-        "pipelines/test_work_refusals.py",
-        "pipelines/test_works_exploration.py",
-        "pipelines/test_work_records.py",
-        "pipelines/test_work_runner.py",
+    "works/journal/budget": ["works/journal/test_budget.py"],
+    "works/journal/costs": ["works/journal/test_costs.py", "works/journal/test_budget.py"],
+    "works/journal/scope": ["works/test_scope_checks.py", "works/test_run_cancellation.py"],
+    "works/lifecycle": [
+        "works/test_lifecycle.py",
+        "works/journal/test_budget.py",
+        "works/test_work_refusals.py",
+        "works/test_works_exploration.py",
+        "works/test_work_records.py",
+        "works/test_work_runner.py",
     ],
-    "jobs/submission": [
-        "jobs/test_submission.py",
-        "jobs/accounts/test_poller_with_webhooks.py",
-        "jobs/test_scope_checks.py",
+    "works/submission": [
+        "works/test_submission.py",
+        "works/accounts/test_poller_with_webhooks.py",
+        "works/test_scope_checks.py",
     ],
-    "jobs/run_cancellation": ["jobs/test_run_cancellation.py", "jobs/test_suspension.py"],
-    "jobs/step_executor": [
-        "jobs/test_step_executor.py",
-        "jobs/journal/test_budget.py",
-        "jobs/test_completion.py",
-        "pipelines/test_work_records.py",
-        "pipelines/test_work_runner.py",
+    "works/run_cancellation": ["works/test_run_cancellation.py", "works/test_suspension.py"],
+    "works/step_executor": [
+        "works/test_step_executor.py",
+        "works/journal/test_budget.py",
+        "works/test_completion.py",
+        "works/test_work_records.py",
+        "works/test_work_runner.py",
     ],
-    "jobs/outputs/collect": ["jobs/outputs/test_collect.py"],
-    "jobs/outputs/stored_result": [
-        "jobs/outputs/test_stored_result.py",
-        "jobs/outputs/test_collect.py",
+    "works/outputs/collect": ["works/outputs/test_collect.py"],
+    "works/outputs/stored_result": [
+        "works/outputs/test_stored_result.py",
+        "works/outputs/test_collect.py",
     ],
-    "jobs/accounts/limiter": ["jobs/accounts/test_limiter.py", "jobs/accounts/test_first_free.py"],
-    "pipelines/run_ledger": ["pipelines/test_run_ledger.py", "pipelines/test_work_runner.py"],
-    "pipelines/work_runner": ["pipelines/test_work_records.py", "pipelines/test_work_runner.py"],
+    "works/accounts/limiter": ["works/accounts/test_limiter.py", "works/accounts/test_first_free.py"],
+    "works/run_ledger": ["works/test_run_ledger.py", "works/test_work_runner.py"],
+    "works/work_runner": ["works/test_work_records.py", "works/test_work_runner.py"],
     "pipelines/rounds": ["pipelines/test_rounds.py"],
     "pipelines/plan/request_price": ["pipelines/test_request_price.py", "pipelines/test_prices.py"],
 }
 """Module -> the tests that are run first: those without a Prefect server and S3."""
 
-SLOW = ("pipelines/test_work_runner.py::test_a_run_killed_before_any_operation_is_continued_by_a_new_one",)
+SLOW = ("works/test_work_runner.py::test_a_run_killed_before_any_operation_is_continued_by_a_new_one",)
 """Tests of the quick files that are left to the wide run."""
 
 WIDE = {
-    "jobs": [f"tests/{folder}" for folder in ("jobs", "client", "tasks", "flow_runs", "flows")],
+    "works": [f"tests/{folder}" for folder in ("works", "client", "tasks", "flow_runs", "flows")],
     "pipelines": ["tests/pipelines", "tests/flows"],
 }
 """Package -> the tests that are run after the quick ones."""
@@ -330,7 +330,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="how many mutants are run")
     parser.add_argument("--skip", type=int, default=0, help="how many of the sample are left out")
     parser.add_argument("--pick", type=int, nargs="*", help="numbers of the sample's mutants that alone are run")
-    parser.add_argument("--only", nargs="*", default=(), choices=QUICK, metavar="MODULE", help="such as jobs/lifecycle")
+    parser.add_argument(
+        "--only", nargs="*", default=(), choices=QUICK, metavar="MODULE", help="such as works/lifecycle"
+    )
     parser.add_argument("--area", choices=WIDE, help="only the modules of this package")
     parser.add_argument("--tests", nargs="*", help="files below tests/ that are run in place of the module's own")
     parser.add_argument("--quick", action="store_true", help="leave the wide tests out")

@@ -122,9 +122,9 @@ async def measure_budget(items: int) -> dict[str, Any]:
     from decimal import Decimal
 
     from rh_prefect.flows.pipeline_budget import RunBudget
-    from rh_prefect.jobs.journal.budget import SpendTracker
-    from rh_prefect.jobs.journal.journal import FolderJournal
     from rh_prefect.pipelines.pipeline import Pipeline
+    from rh_prefect.works.journal.budget import SpendTracker
+    from rh_prefect.works.journal.journal import FolderJournal
 
     text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)
     plan = await Pipeline.from_text(text).plan(products=_rows(items))
@@ -153,14 +153,13 @@ def measure_stored(items: int) -> dict[str, Any]:
 
 
 async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict[str, Any]:
-    from rh_prefect.jobs.journal.job_records import JobRecords
-    from rh_prefect.jobs.journal.record_types import ResultRecord
     from rh_prefect.media.store import MediaStore
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.pipelines.pipeline import Pipeline
-    from rh_prefect.pipelines.stored_edits import FILES
-    from rh_prefect.pipelines.works_store import WorksJournal
     from rh_prefect.settings import Settings
+    from rh_prefect.works.journal.job_records import JobRecords
+    from rh_prefect.works.journal.record_types import ResultRecord
+    from rh_prefect.works.journal.works_journal import FILES, WorksJournal
 
     settings, store = Settings(state_dir=state_dir), MediaStore(server.url("plans"), options=server.options)
     works, pipeline, rows = WorksJournal(store.url, options=server.options), Pipeline.from_text(PIPELINE), _rows(items)

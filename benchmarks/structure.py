@@ -37,7 +37,7 @@ from rh_prefect.emulator import Emulator
 from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(rh_prefect.__file__).parent
-PAYS = ("jobs",)
+PAYS = ("works",)
 """The packages that pay."""
 
 _PRIVATE = re.compile(r"prefect(?:\.\w+)*\._\w+|\b(?!self|cls)\w+\._[a-z]\w*|\.co_name\b|\.__class__ = ")

@@ -92,8 +92,8 @@ async def _sleep(jobs: int) -> None:
 async def _wait(jobs: int) -> None:
     from rh_prefect import flow, generate_many, models
     from rh_prefect.flow_runs.job_progress import listeners
-    from rh_prefect.jobs.events import JobEvent
-    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.works.events import JobEvent
+    from rh_prefect.works.loop_thread import LOOP
 
     submitted: list[float] = []
     noticed: dict[str, float] = {}

@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-    from rh_prefect.jobs.outputs.result import Face, Result
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
+    from rh_prefect.works.outputs.result import Face, Result
 
 _HOMES = {
-    "Face": "rh_prefect.jobs.outputs.result",
+    "Face": "rh_prefect.works.outputs.result",
     "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
     "Pipeline": "rh_prefect.flows.pipeline",
-    "Result": "rh_prefect.jobs.outputs.result",
+    "Result": "rh_prefect.works.outputs.result",
     "RunningHubApp": "rh_prefect.job_blocks",
     "RunningHubCredentials": "rh_prefect.blocks",
     "RunningHubJobRun": "rh_prefect.job_blocks",

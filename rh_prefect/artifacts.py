@@ -30,8 +30,8 @@ from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.prefect_api import ask
+from rh_prefect.works.journal.costs import Costs
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")

@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_files import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import guarded
 from rh_prefect.media.urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
+from rh_prefect.works.requests.input_identification import open_local
 
 Form = Literal["csv", "tsv", "jsonl", "parquet"]
 _FORMS: dict[str, Form] = {

@@ -18,8 +18,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, Step, contact_sheet, steps_table
 from rh_prefect.errors import InputError
 from rh_prefect.flows.pipeline import pipeline_flow
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.works.journal.costs import Costs
 
 JPEG = b"\xff\xd8\xff" + b"x" * 30_000
 

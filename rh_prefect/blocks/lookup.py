@@ -19,13 +19,13 @@ from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.jobs.accounts.account import Accounts, Key, Member, member
-from rh_prefect.jobs.engine import JobEngine, engine_for
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.account import Accounts, Key, Member, member
+from rh_prefect.works.engine import JobEngine, engine_for
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

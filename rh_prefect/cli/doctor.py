@@ -12,10 +12,10 @@ from cyclopts import Parameter
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.jobs.journal.costs import amount_text
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import protocol_of, read_options, shown_url
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.costs import amount_text
 
 if TYPE_CHECKING:
     from rh_prefect.client import Client
@@ -174,7 +174,7 @@ async def _records(storage: str | None) -> str:
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
-    from rh_prefect.pipelines.works_store import records_url
+    from rh_prefect.works.journal.works_journal import records_url
 
     store = await load_storage(storage)
     url = records_url(store, get_settings())
@@ -194,7 +194,7 @@ async def _records(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.jobs.job_context import callback_of
+    from rh_prefect.works.job_context import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)
@@ -212,7 +212,7 @@ async def _webhook() -> str:
 
 
 async def _machine() -> str:
-    from rh_prefect.jobs.journal.spool import Spool
+    from rh_prefect.works.journal.spool import Spool
 
     folder = get_settings().state_dir
     waiting = list(Spool(folder / "spool").entries())

@@ -16,22 +16,22 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
-from rh_prefect.jobs import manual_repair
-from rh_prefect.jobs.events import summary_of
-from rh_prefect.jobs.journal.costs import ended_costs
-from rh_prefect.jobs.journal.job_records import JobView, jobs_of, read_job, split_job
-from rh_prefect.jobs.journal.journal import folder_scopes, run_together
-from rh_prefect.jobs.journal.spool import Spool
 from rh_prefect.settings import get_settings
+from rh_prefect.works import manual_repair
+from rh_prefect.works.events import summary_of
+from rh_prefect.works.journal.costs import ended_costs
+from rh_prefect.works.journal.job_records import JobView, jobs_of, read_job, split_job
+from rh_prefect.works.journal.journal import folder_scopes, run_together
+from rh_prefect.works.journal.spool import Spool
 
 if TYPE_CHECKING:
     from rh_prefect.client import TaskView
-    from rh_prefect.jobs.journal.job_records import Submit
-    from rh_prefect.jobs.journal.journal import Journal
-    from rh_prefect.jobs.journal.record_types import Intent
-    from rh_prefect.jobs.journal.scope import Scope
-    from rh_prefect.jobs.run_cancellation import CancelReport
-    from rh_prefect.pipelines.works_store import WorksJournal
+    from rh_prefect.works.journal.job_records import Submit
+    from rh_prefect.works.journal.journal import Journal
+    from rh_prefect.works.journal.record_types import Intent
+    from rh_prefect.works.journal.scope import Scope
+    from rh_prefect.works.journal.works_journal import WorksJournal
+    from rh_prefect.works.run_cancellation import CancelReport
 
 
 _KINDS = frozenset({"image", "video", "audio"})
@@ -115,7 +115,7 @@ def adopt_(
 
 def _is_of_works(scope: str) -> bool:
     """Returns whether a scope holds the works of pipelines, which `jobs collect` and `jobs cancel` do not take."""
-    from rh_prefect.pipelines.works_store import WorksJournal
+    from rh_prefect.works.journal.works_journal import WorksJournal
 
     return isinstance(_journal(scope), WorksJournal)
 
@@ -278,7 +278,7 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     """Returns a run's jobs, including works of pipelines: each with its scope, and the error if it is unreadable."""
     from rh_prefect.flow_runs.cancellation import works_of
-    from rh_prefect.pipelines.run_ledger import WorksLedger
+    from rh_prefect.works.run_ledger import WorksLedger
 
     own = await _scope(run)
     every = await works_of(own.journal)
@@ -425,7 +425,7 @@ async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
 async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
     """Raises an error unless the account that paid for a task does not have it, or has its end."""
     from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.works.loop_thread import LOOP
 
     task_id, scope = submit.task_id or "", split_job(job)[0]
     with suppress(TaskNotFound):
@@ -448,8 +448,8 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
 async def _check_files_lost(view: JobView, scope: str) -> None:
     """Raises an error unless the files of a job's result can be downloaded no more; what can be, is downloaded."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
-    from rh_prefect.jobs.loop_thread import LOOP
-    from rh_prefect.pipelines.works_store import WorksJournal
+    from rh_prefect.works.journal.works_journal import WorksJournal
+    from rh_prefect.works.loop_thread import LOOP
 
     job, submit = f"{scope}/{view.key}", view.submits[-1]
     if isinstance(_journal(scope), WorksJournal):
@@ -472,8 +472,8 @@ async def _check_files_lost(view: JobView, scope: str) -> None:
 async def _task(intent: Intent, task_id: str) -> TaskView:
     """Returns a task as the account that submitted it sees it."""
     from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.jobs.accounts.poller import query_repeatedly
-    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.works.accounts.poller import query_repeatedly
+    from rh_prefect.works.loop_thread import LOOP
 
     async def look() -> TaskView:
         return await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)
@@ -490,7 +490,7 @@ async def _recover(run: str, storage: str | None) -> list[str]:
 
 async def _collect(run: str) -> None:
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
-    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.works.loop_thread import LOOP
 
     failed = False
     async for scope, view in _jobs(run):
@@ -514,7 +514,7 @@ async def _collect(run: str) -> None:
 
 async def _cancel(run: str) -> CancelReport:
     from rh_prefect.flow_runs.cancellation import cancel_run
-    from rh_prefect.jobs.loop_thread import LOOP
+    from rh_prefect.works.loop_thread import LOOP
 
     return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
 

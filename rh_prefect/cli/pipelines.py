@@ -181,8 +181,8 @@ async def saved_graphs(
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
     from rh_prefect.blocks.lookup import load_engine
-    from rh_prefect.jobs.loop_thread import LOOP
     from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
+    from rh_prefect.works.loop_thread import LOOP
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""

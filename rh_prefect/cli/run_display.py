@@ -24,9 +24,9 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from rh_prefect.flows.batch import BatchReport

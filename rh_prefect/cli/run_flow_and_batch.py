@@ -199,7 +199,7 @@ def _command(name: str, out: str | None) -> str:
 async def _go_on_where_its_files_are(flow_run_id: str) -> None:
     """Uses the run's recorded storage if the command names none, so that existing files are not downloaded again."""
     from rh_prefect.flow_runs.journal import FlowRunJournal
-    from rh_prefect.jobs.journal.job_records import jobs_of
+    from rh_prefect.works.journal.job_records import jobs_of
 
     if "RH_STORAGE_URL" in os.environ:
         return

@@ -16,11 +16,11 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.jobs.journal.costs import amount_text
-from rh_prefect.jobs.journal.record_types import is_fingerprint
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.takes_file import step_of
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.costs import amount_text
+from rh_prefect.works.journal.record_types import is_fingerprint
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.spend_report import Charges, TaskCharge

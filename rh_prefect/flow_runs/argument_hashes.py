@@ -18,8 +18,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
+from rh_prefect.works.outputs.result import Result
 
 _EPOCH = (1.4e9, 2.4e9)
 """Seconds since 1970 of the years 2014 to 2046."""

@@ -26,8 +26,8 @@ from prefect.tasks import Task
 
 from rh_prefect.flow_runs.argument_hashes import argument_hash, arguments_of
 from rh_prefect.flow_runs.prefect_internals import RunContext, run_contexts, runs_in_order
-from rh_prefect.jobs.journal.identity import Place
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.journal.identity import Place
+from rh_prefect.works.outputs.result import Result
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

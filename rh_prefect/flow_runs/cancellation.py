@@ -15,17 +15,17 @@ from prefect.logging.loggers import flow_run_logger
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, has_ended, is_suspended, scope_of
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.scope import Scope, forbid_attempt
-from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.manual_repair import replay_spool
-from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.pipelines.rounds import leave_rounds
-from rh_prefect.pipelines.run_ledger import WorksLedger, read_places
-from rh_prefect.pipelines.works_store import WorksJournal
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.scope import Scope, forbid_attempt
+from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.manual_repair import replay_spool
+from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.works.run_ledger import WorksLedger, read_places
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.job_progress import RunProgress  # it starts the watch

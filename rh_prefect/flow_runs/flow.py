@@ -29,16 +29,16 @@ from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
-from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
-from rh_prefect.jobs.journal.costs import Costs, charge_of
-from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.jobs.journal.journal import JobSource
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.manual_repair import orphans
-from rh_prefect.jobs.run_cancellation import CancelReport
 from rh_prefect.media.input_files import shown
-from rh_prefect.pipelines.run_ledger import WorksLedger
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
+from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.costs import Costs, charge_of
+from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.journal import JobSource
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.manual_repair import orphans
+from rh_prefect.works.run_cancellation import CancelReport
+from rh_prefect.works.run_ledger import WorksLedger
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:

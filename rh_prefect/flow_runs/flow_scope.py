@@ -37,11 +37,11 @@ from rh_prefect.flow_runs.prefect_internals import (
     run_contexts,
 )
 from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
-from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
-from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.journal.identity import Address, Place, Step
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
+from rh_prefect.works.journal.call_assignment import Caller, CallRegistry, Try
+from rh_prefect.works.journal.call_matching import Equal
+from rh_prefect.works.journal.identity import Address, Place, Step
+from rh_prefect.works.loop_thread import LOOP
 
 _CACHE_SIZE = 1000
 """How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
@@ -57,7 +57,7 @@ _equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse
 
 @dataclass
 class FlowScope:
-    """The scope of a call inside a flow run; see `rh_prefect.jobs.journal.scope.Scope`."""
+    """The scope of a call inside a flow run; see `rh_prefect.works.journal.scope.Scope`."""
 
     journal: FlowRunJournal
     run: str

@@ -21,9 +21,9 @@ from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
-from rh_prefect.jobs.events import JobEvent, JobEventState, Observer
-from rh_prefect.jobs.journal.costs import Costs
 from rh_prefect.media.media import Media
+from rh_prefect.works.events import JobEvent, JobEventState, Observer
+from rh_prefect.works.journal.costs import Costs
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
@@ -211,7 +211,7 @@ class RunObserver:
         self._status = status
 
     def notify(self, event: JobEvent) -> None:
-        """Forwards a change; see `rh_prefect.jobs.events.Observer`.
+        """Forwards a change; see `rh_prefect.works.events.Observer`.
 
         A part of it that fails is logged once and stops nothing: the job may be paid for.
         """

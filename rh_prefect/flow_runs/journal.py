@@ -23,9 +23,6 @@ from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
-from rh_prefect.jobs.journal.journal import JSON, EndListener, UnreadableRecord, check_key
-from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import (
     FAILURES,
     PATIENCE,
@@ -35,6 +32,9 @@ from rh_prefect.prefect_api import (
     disconnect,
     failure_of,
 )
+from rh_prefect.works.journal.journal import JSON, EndListener, UnreadableRecord, check_key
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY
+from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -60,7 +60,7 @@ _logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]
 
 
 class FlowRunJournal:
-    """A journal in the inputs of one flow run; see `rh_prefect.jobs.journal.journal.Journal`.
+    """A journal in the inputs of one flow run; see `rh_prefect.works.journal.journal.Journal`.
 
     Works on any event loop; the Prefect API is the one of the caller's settings. All journals of a flow run on one loop
     share one log.

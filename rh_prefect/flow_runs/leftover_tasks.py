@@ -27,12 +27,12 @@ from rh_prefect.flow_runs.queries import (
     scopes_of,
 )
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
-from rh_prefect.jobs.events import summary_of
-from rh_prefect.jobs.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.jobs.journal.record_types import Record
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.run_cancellation import CancelReport
-from rh_prefect.pipelines.run_ledger import WorksLedger
+from rh_prefect.works.events import summary_of
+from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.run_cancellation import CancelReport
+from rh_prefect.works.run_ledger import WorksLedger
 
 Done = Literal[
     "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"

@@ -23,12 +23,12 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
-from rh_prefect.jobs.journal.call_assignment import CallRegistry
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
-from rh_prefect.jobs.journal.scope import FolderScope, Scope, last_attempt
-from rh_prefect.pipelines.works_store import WorksJournal, find_works
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.works.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.works.journal.works_journal import WorksJournal, find_works
 
 _log = logging.getLogger("rh_prefect")
 

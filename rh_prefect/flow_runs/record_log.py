@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
-from rh_prefect.jobs.journal.journal import UnreadableRecord, is_job_key
+from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
 
 VERSION: Final = 1
 """Of the form of an entry, which its first line says."""

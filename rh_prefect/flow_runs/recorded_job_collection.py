@@ -15,15 +15,15 @@ from rh_prefect.flow_runs.cancellation import works_of
 from rh_prefect.flow_runs.job_progress import RunObserver
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import is_flow_run, journal_of, scope_named
-from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.engine import engine_for
-from rh_prefect.jobs.journal.job_records import JobRecords, JobView, Submit, split_job
-from rh_prefect.jobs.journal.record_types import End, Intent, ResultRecord
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.outputs import stored_result
-from rh_prefect.jobs.outputs.result import Result, broken_end, end_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.poller import is_settled
+from rh_prefect.works.engine import engine_for
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
+from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.result import Result, broken_end, end_of
 
 _log = logging.getLogger("rh_prefect")
 

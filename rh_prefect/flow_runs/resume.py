@@ -21,10 +21,10 @@ from rh_prefect.flow_runs.flow_scope import equal_calls
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, is_suspended, read_flow_run
-from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.run_ledger import has_works
 from rh_prefect.prefect_api import ask
+from rh_prefect.works.journal.call_matching import Equal
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_ledger import has_works
 
 CANCELLATION = timedelta(seconds=60)
 """Time for a cancellation: a worker stops the process, calls the hooks for 30 s at most, and sets the state."""

@@ -19,16 +19,16 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs
-from rh_prefect.jobs.journal.costs import COINS, Charge, Costs, charge_of
-from rh_prefect.jobs.journal.job_records import Submit, jobs_of
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.outputs import stored_result
-from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
-from rh_prefect.pipelines.run_ledger import RecordsPlace, read_places
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of
+from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.run_ledger import RecordsPlace, read_places
 
 _AT_ONCE = 16
 """How many journals are read together."""

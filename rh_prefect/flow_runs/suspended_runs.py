@@ -36,10 +36,10 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.flow_runs.recorded_job_collection import queried, record_end, records_of
 from rh_prefect.flow_runs.suspension import PAUSE_KEY, SUSPEND, PendingTask, Suspension
-from rh_prefect.jobs.accounts.poller import query_repeatedly
-from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.loop_thread import LOOP, end_task
 from rh_prefect.prefect_api import ask
+from rh_prefect.works.accounts.poller import query_repeatedly
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.loop_thread import LOOP, end_task
 
 BY_THE_CLOCK: Final = 60.0
 """Seconds between two checks that query RunningHub: they find the ends that no webhook reports."""

@@ -32,18 +32,18 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.queries import read_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
-from rh_prefect.jobs.engine import JobEngine, Reused
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.job_records import read_job, split_job
-from rh_prefect.jobs.journal.record_types import Record
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.lifecycle_step_types import Accepted, Ended, Stage
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Request
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
+from rh_prefect.works.engine import JobEngine, Reused
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.job_records import read_job, split_job
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.lifecycle_step_types import Accepted, Ended, Stage
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Request
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.step_executor import StepExecutor
 
 Wait: TypeAlias = Literal["poll", "suspend"]
 """How a run waits for its jobs: in its process, or suspended."""

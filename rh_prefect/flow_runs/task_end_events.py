@@ -17,8 +17,8 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.flow_runs.prefect_internals import emit
-from rh_prefect.jobs.journal.journal import EndListener
-from rh_prefect.jobs.loop_thread import LOOP, end_task
+from rh_prefect.works.journal.journal import EndListener
+from rh_prefect.works.loop_thread import LOOP, end_task
 
 FINISHED: Final = "runninghub.task.finished"
 _RESOURCE: Final = "runninghub.task."

@@ -18,13 +18,13 @@ from rh_prefect.errors import BudgetExceeded, JournalError, jobs_failed
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.parameter_types import Aspect, ClipSeconds, Resolution
-from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.journal.costs import CURRENCY, Costs, amount_text
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import generate
+from rh_prefect.works.journal.budget import spend_tracker_of
+from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.outputs.result import Result
 
 T = TypeVar("T")
 FRAMINGS = (

@@ -31,11 +31,11 @@ from rh_prefect.flows.common_steps import (
     speech_request,
     upscale_request,
 )
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks.assemble import assemble
 from rh_prefect.tasks.generate import check_job
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.outputs.result import Result
 
 _LATER = "the-file-of-an-earlier-step"
 """Stands for a file that is not made yet, where only the price is looked up."""

@@ -10,7 +10,7 @@ from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, ClipSeconds, MaxAttempts, Resolution
 from rh_prefect.flows import common_steps
 from rh_prefect.flows.common_steps import Blocks, upscale_request
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 
 
 @flow(name="image-to-video", flow_run_name=run_name)

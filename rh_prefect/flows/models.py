@@ -20,12 +20,12 @@ from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_class_builder import type_of
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input
 from rh_prefect.tasks import endpoints
 from rh_prefect.tasks.generate import generate
 from rh_prefect.tasks.model_task import RETURNS, Endpoint, option_docs, options
+from rh_prefect.works.outputs.result import Result
 
 HOME = "rh_prefect.flows.models"
 """Where every model's flow can be imported from."""

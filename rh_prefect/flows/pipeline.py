@@ -28,10 +28,6 @@ from rh_prefect.flows.pipeline_pages import show_plan
 from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
 from rh_prefect.flows.pipeline_report import PipelineResult, report
 from rh_prefect.flows.pipeline_run import PipelineRun, Tools
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.budget import spend_tracker_of
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options
 from rh_prefect.json_checks import flaw_of
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
@@ -43,13 +39,17 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
-from rh_prefect.pipelines.run_ledger import RecordsPlace, WorksLedger, note_place
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.work_runner import WorkRunner
-from rh_prefect.pipelines.works_store import open_works, records_url
 from rh_prefect.settings import get_settings
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.budget import spend_tracker_of
+from rh_prefect.works.journal.works_journal import open_works, records_url
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
+from rh_prefect.works.run_ledger import RecordsPlace, WorksLedger, note_place
+from rh_prefect.works.work_runner import WorkRunner
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from rh_prefect.errors import BudgetExceeded
-from rh_prefect.jobs.journal.budget import SpendTracker
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money, own_works
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.budget import SpendTracker
 
 
 def run_limit(

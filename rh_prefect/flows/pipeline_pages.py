@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect import artifacts
 from rh_prefect.artifacts import fitting, not_shown, size_of
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
@@ -30,6 +29,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance, paid_steps
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.works.loop_thread import LOOP
 
 PER_SHEET = 12
 """Pictures on one contact sheet: with more, one could not see what is on them."""

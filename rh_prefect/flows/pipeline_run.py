@@ -37,10 +37,6 @@ from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.suspension import PendingTask, RunSuspender, group_member, idle
 from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.flows.pipeline_events import What, tell
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.lifecycle_step_types import Finished, Stage
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.call_builder import files_that_stand_in, has_all_ids, known_values, work_call
@@ -64,7 +60,11 @@ from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.lifecycle_step_types import Finished, Stage
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 MAX_IN_FLIGHT = 200
 """How many steps of a run are begun at once; the account's slots decide how many of their tasks run.

@@ -16,7 +16,7 @@ from rh_prefect import artifacts
 from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
 from rh_prefect.flow_runs.stopped_runs import revive_stopped
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 
 _STUCK = {
     "NOT cancelled": "could not be cancelled and may continue and be charged",

@@ -11,9 +11,9 @@ from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Resolution
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.common_steps import Blocks, expect
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import check_job
+from rh_prefect.works.outputs.result import Result
 
 
 @flow(name="upscale", flow_run_name=run_name)

@@ -12,14 +12,14 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.job_handle import RunningHubJobRun
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.outputs.result import Result
 
 if TYPE_CHECKING:
-    from rh_prefect.jobs.journal.identity import Place
-    from rh_prefect.jobs.options import JobOptions, Request
     from rh_prefect.models import ModelInput
+    from rh_prefect.works.journal.identity import Place
+    from rh_prefect.works.options import JobOptions, Request
 
     class Overrides(JobOptions, total=False):
         """The values for one run; `params` and `nodes` are merged into the saved ones, other values replace them."""
@@ -109,7 +109,7 @@ class RunningHubJob(JobBlock[Result], ABC):
     async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
         # Slow to import, and not needed to look up a block type, as Prefect's server does at its start.
         from rh_prefect.job_blocks.job_handle import start
-        from rh_prefect.jobs.options import JobOptions, Options
+        from rh_prefect.works.options import JobOptions, Options
 
         values = dict(overrides)
         scope = values.pop("scope", None)

@@ -16,23 +16,23 @@ from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
-from rh_prefect.jobs.accounts.account import Accounts, Member
-from rh_prefect.jobs.engine import JobEngine
-from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.journal.identity import Place, base_hash
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit, split_job
-from rh_prefect.jobs.journal.journal import by_job
-from rh_prefect.jobs.journal.process_identity import current_owner
-from rh_prefect.jobs.journal.record_types import Answer, Intent
-from rh_prefect.jobs.journal.scope import FolderScope, Scope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options, Request
-from rh_prefect.jobs.outputs import stored_result
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.outputs.stored_result import StoredResult
-from rh_prefect.jobs.run_cancellation import cancel_submission
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
+from rh_prefect.works.accounts.account import Accounts, Member
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.events import JobEvent, Observer
+from rh_prefect.works.journal.identity import Place, base_hash
+from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.works.journal.journal import by_job
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import Answer, Intent
+from rh_prefect.works.journal.scope import FolderScope, Scope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Request
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.run_cancellation import cancel_submission
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ _SCOPE: Final = "attached"
 class PassingJournal:
     """A journal in memory only, since a task that was started elsewhere needs no lasting records.
 
-    See `rh_prefect.jobs.journal.journal.Journal`.
+    See `rh_prefect.works.journal.journal.Journal`.
     """
 
     scope = _SCOPE

@@ -9,15 +9,15 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.options import Request
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
-from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
+from rh_prefect.works.options import Request
+from rh_prefect.works.work_runner import WorkCall
 
 
 def work_call(instance: Instance, work: Work) -> WorkCall:

@@ -14,7 +14,6 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
@@ -30,6 +29,7 @@ from rh_prefect.pipelines.types import file_kind
 from rh_prefect.pipelines.use_step_arguments import KINDS, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
+from rh_prefect.works.requests.input_identification import open_local
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000

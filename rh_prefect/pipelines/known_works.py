@@ -14,26 +14,27 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from rh_prefect.jobs.journal.job_records import JobView, Submit, result_key
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process_identity import is_surely_dead
-from rh_prefect.jobs.journal.record_types import ResultRecord
-from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.local_files import create, make_folder
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
-from rh_prefect.pipelines.stored_edits import FILES, EditResult, EditResults, open_edits
-from rh_prefect.pipelines.works_store import (
+from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
+from rh_prefect.settings import Settings
+from rh_prefect.works.journal.job_records import JobView, Submit, result_key
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.process_identity import is_surely_dead
+from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.journal.works_journal import (
+    FILES,
     FOLDER,
     WorksJournal,
     choose_new_take,
     next_take,
     records_url,
 )
-from rh_prefect.settings import Settings
+from rh_prefect.works.outputs import stored_result
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.rounds import COMMAND_LINE
-from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
+from rh_prefect.works.journal.works_journal import records_url
 
 FOLDER = "pipelines"
 _OWN_NAMES = ("cli", "latest")

@@ -22,21 +22,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process_identity import Owner, current_owner, is_surely_dead
-from rh_prefect.jobs.journal.record_types import Record
-from rh_prefect.jobs.journal.scope import last_number
 from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import Round
-
-FOLDER = "rounds"
-"""The folder of all rounds, in the records' place."""
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.scope import last_number
+from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 
 COMMAND_LINE = ""
 """In place of a deployment's name, outside of deployments."""
@@ -49,15 +47,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _ALIVE_AFTER = timedelta(hours=1)
 _log = logging.getLogger("rh_prefect")
 
-HasEnded = Callable[[str], Awaitable[bool | None]]
-"""Returns whether a flow run has ended; None where that is not known."""
-
 Verdict = Literal["begin", "continue", "abandon", "refuse"]
-
-
-async def no_evidence(_flow_run: str) -> bool | None:
-    """Knows of no flow run whether it has ended."""
-    return None
 
 
 def _utc_now() -> datetime:
@@ -201,7 +191,7 @@ class Rounds:
             JournalError: The records cannot be used.
         """
         if self._round is None:
-            key = recipe_id(FOLDER, {"pipeline": pipeline, "deployment": self._deployment})
+            key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
         elif self._run is not None and self._now() - self._seen > _ALIVE_AFTER:
             self._seen = self._now()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.accounts.pool import Pool
-from rh_prefect.jobs.requests.graph_request import fingerprint
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.planning_values import digest
+from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.requests.graph_request import fingerprint, unread
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,18 +97,6 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
     nodes = [node.model_dump(mode="json") for node in app.nodes]
     fields = {f"{node['node_id']}.{node['field_name']}": node for node in nodes}
     return SavedGraph(fields, fingerprint(nodes))
-
-
-def unread(what: str, error: RunningHubError) -> str:
-    """Builds the message for a graph that cannot be read, with advice.
-
-    Args:
-        what: The workflow or the app.
-        error: Why.
-    """
-    reason = error.message.partition(f"{what}: ")[2] or error.message
-    remedy = "" if "What to do:" in reason else " What to do: run again."
-    return f"the graph of {what} cannot be read: {reason}{remedy}"
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:

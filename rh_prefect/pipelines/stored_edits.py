@@ -17,26 +17,23 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from rh_prefect.jobs.journal.identity import media_mark
-from rh_prefect.jobs.journal.journal import FolderJournal, UnreadableRecord
-from rh_prefect.jobs.journal.record_types import Record
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.plan.identity import recipe_id
-from rh_prefect.pipelines.works_store import records_url
 from rh_prefect.settings import Settings
+from rh_prefect.works.journal.identity import media_mark
+from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.works_journal import FILES, records_url
 
 Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
 """Renders an edit from local files; see `rendering.render`."""
 
 FOLDER = "edits"
 """The folder of all recipes, below the records' place."""
-
-FILES = "pipelines"
-"""The folder of files that are named by their content, in the store."""
 
 
 class EditResult(Record):

@@ -20,12 +20,12 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.outputs.result import Result
 
 _log = logging.getLogger("rh_prefect")
 

@@ -19,10 +19,10 @@ from rh_prefect.flow_runs.suspension import (
     open_suspend_group,
     wait_for,
 )
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Request
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.generate import check_request, generate
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Request
+from rh_prefect.works.outputs.result import Result
 
 _Job: TypeAlias = tuple[Task[..., Any], Request]
 """A task at the place of its call, and what it is to make."""

@@ -32,16 +32,16 @@ from rh_prefect.flow_runs.flow_scope import current_caller, current_scope, scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
-from rh_prefect.jobs.engine import JobEngine
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.identity import Place
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.scope import FolderScope, Scope, loose_scope, open_scope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options, Request, Reuse
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.identity import Place
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.scope import FolderScope, Scope, loose_scope, open_scope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Request, Reuse
+from rh_prefect.works.outputs.result import Result
 
 P = ParamSpec("P")
 T = TypeVar("T")

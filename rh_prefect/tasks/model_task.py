@@ -15,12 +15,12 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_class_builder import item_type
 from rh_prefect.flow_runs.call_positions import PaidTask, placed
-from rh_prefect.jobs.journal.identity import Place
-from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, run_job, titled
+from rh_prefect.works.journal.identity import Place
+from rh_prefect.works.options import Options
+from rh_prefect.works.outputs.result import Result
 
 P = ParamSpec("P")
 T = TypeVar("T")

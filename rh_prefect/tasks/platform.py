@@ -30,8 +30,8 @@ from rh_prefect.client import (
     WebhookEvent,
 )
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
+from rh_prefect.works.loop_thread import LOOP
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -21,7 +21,6 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PricePreview, Upload
 from rh_prefect.client.session import usable_id
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.input_identification import open_local
 from rh_prefect.media.input_files import Source, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import Facts, probe
@@ -29,6 +28,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.platform import ask, once, one_of, repeatable, words
+from rh_prefect.works.requests.input_identification import open_local
 
 LegacyType = Literal["input", "image", "video", "audio"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal, Unpack
 
 from pydantic import SecretStr
 
-from rh_prefect.jobs.options import JobOptions, Options
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks.generate import paid_task, run_job
 from rh_prefect.workflows import AppInput, GraphInput, InstanceType, QuickCreateInput, WorkflowInput
+from rh_prefect.works.options import JobOptions, Options
+from rh_prefect.works.outputs.result import Result
 
 
 @paid_task(run_name="workflow {workflow_id}")

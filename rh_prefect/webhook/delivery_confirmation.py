@@ -20,9 +20,9 @@ from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
 from rh_prefect.flow_runs.task_end_events import announce
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
 """Seconds before each further look at what cannot be confirmed yet: RunningHub may tell of an end a moment before its

@@ -30,10 +30,10 @@ from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
-from rh_prefect.jobs.job_context import usable_token
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
+from rh_prefect.works.job_context import usable_token
+from rh_prefect.works.loop_thread import LOOP
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a delivery with a hundred outputs takes less than a tenth of it."""

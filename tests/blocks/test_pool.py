@@ -14,7 +14,7 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_engine
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
-from rh_prefect.jobs.engine import JobEngine
+from rh_prefect.works.engine import JobEngine
 
 SITE = "https://www.runninghub.ai"
 

@@ -18,9 +18,9 @@ from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.refresh import merge, refresh
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.pipelines.check.paid_steps import feed
+from rh_prefect.works.journal.identity import base_hash
+from rh_prefect.works.requests.request_preparation import as_request
 from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
 from tests.support.samples.input_classes import input_class
@@ -241,10 +241,10 @@ HASHES = """
 import asyncio, json, sys
 from pathlib import Path
 from rh_prefect import models
-from rh_prefect.jobs.requests.input_identification import Inputs
-from rh_prefect.jobs.requests.request_preparation import prepare_request
+from rh_prefect.works.requests.input_identification import Inputs
+from rh_prefect.works.requests.request_preparation import prepare_request
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.identity import work_id
+from rh_prefect.works.journal.identity import work_id
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 SITE, folder, found = "www.runninghub.cn", Path(sys.argv[2]), {}

@@ -17,8 +17,8 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.journal.costs import Costs
 from tests.support.processes import warm_process
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.emulator_env import environment

@@ -13,8 +13,8 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.executor import Progress
 from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.journal.costs import Costs
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.journal.costs import Costs
 
 
 def test_what_was_done_earlier_is_told_once_and_bad_rows_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli import app, main
-from rh_prefect.jobs.journal.job_records import JobRecords
-from rh_prefect.jobs.journal.record_types import ResultRecord
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.works.journal.job_records import JobRecords
+from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.journal.works_journal import WorksJournal
 
 
 def call(*words: str) -> int:

@@ -19,9 +19,9 @@ from rh_prefect.cli import app, main
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.flows import film
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import End, Record
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import End, Record
 from tests.support.processes.cli_process import run_each
 from tests.support.servers.emulator_env import environment
 from tests.support.world.job_records import intent, ticket, write

@@ -6,10 +6,10 @@ import pytest
 
 from rh_prefect.cli.run_display import Watch
 from rh_prefect.flow_runs import job_progress
-from rh_prefect.jobs.events import JobEvent, JobEventState
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
+from rh_prefect.works.events import JobEvent, JobEventState
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.outputs.result import Result
 
 RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
 

@@ -18,9 +18,9 @@ from rh_prefect.cli.spend import records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
-from rh_prefect.jobs.journal.costs import COINS, Charge, Costs
-from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.costs import COINS, Charge, Costs
+from rh_prefect.works.journal.journal import FolderJournal
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:

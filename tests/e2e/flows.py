@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.parameter_types import Reuse
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, run_workflow
+from rh_prefect.works.outputs.result import Result
 
 MODULE = "tests.e2e.flows"
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from rh_prefect import flow
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import run_graph
+from rh_prefect.works.outputs.result import Result
 
 MODULE = "tests.e2e.native_flows"
 

@@ -15,8 +15,8 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
+from rh_prefect.works.outputs.result import Result
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun, staged
 from tests.support.processes.flow_process import command

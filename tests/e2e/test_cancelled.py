@@ -15,16 +15,16 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.accounts.account import Key, member
-from rh_prefect.jobs.engine import engine_for
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry
-from rh_prefect.jobs.journal.job_records import JobView
-from rh_prefect.jobs.journal.record_types import End
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.account import Key, member
+from rh_prefect.works.engine import engine_for
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.call_assignment import Caller, CallRegistry
+from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.record_types import End
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun, staged
 from tests.support.processes.flow_process import FlowProcess

@@ -13,8 +13,8 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.manual_repair import adopt
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.manual_repair import adopt
 from tests.e2e import native_flows, runs
 from tests.support.processes.film_run import FilmRun, staged
 from tests.support.servers.emulator_env import environment

@@ -10,8 +10,8 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, OutputsExpired, OutputsPending
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
+from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 
 

@@ -11,7 +11,7 @@ from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError, OutputsExpired, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.journal.job_records import jobs_of
+from rh_prefect.works.journal.job_records import jobs_of
 from tests.e2e import flows, runs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

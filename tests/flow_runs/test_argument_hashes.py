@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from rh_prefect import models
 from rh_prefect.flow_runs.argument_hashes import argument_hash, arguments_of
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
+from rh_prefect.works.outputs.result import Result
 
 
 @dataclass(frozen=True)

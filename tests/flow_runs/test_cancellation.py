@@ -23,8 +23,8 @@ from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.run_cancellation import CancelWatch
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.servers.emulator_env import environment

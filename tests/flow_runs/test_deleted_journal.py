@@ -22,11 +22,11 @@ from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
 from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.jobs.journal.record_types import FORMAT_KEY
-from rh_prefect.jobs.journal.scope import OpenScopes
-from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import disconnect
+from rh_prefect.works.journal.record_types import FORMAT_KEY
+from rh_prefect.works.journal.scope import OpenScopes
+from rh_prefect.works.manual_repair import recover
 from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer

@@ -24,7 +24,7 @@ import rh_prefect
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.call_positions import PaidTask
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_caller, current_scope
-from rh_prefect.jobs.journal.call_assignment import Caller
+from rh_prefect.works.journal.call_assignment import Caller
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -13,7 +13,7 @@ import pytest
 
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunObserver
-from rh_prefect.jobs.events import JobEvent
+from rh_prefect.works.events import JobEvent
 
 EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")
 
@@ -69,8 +69,8 @@ def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_trace
 import asyncio, logging, threading
 from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
 from rh_prefect.flow_runs.prefect_internals import is_exiting
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.loop_thread import LOOP
 
 log = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs"), {"flow_run_id": "run"})
 observer, began = RunObserver(log, RunProgress()), threading.Event()

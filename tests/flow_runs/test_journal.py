@@ -15,12 +15,12 @@ from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.flow_runs.record_log import encode
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.record_types import FORMAT, FORMAT_KEY, Format
 from rh_prefect.prefect_api import ask, disconnect
-from tests.jobs.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, submitted
 from tests.support.world.run_inputs import serve as serve_inputs
+from tests.works.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -10,9 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from tests.jobs.journal.journal_contract import JournalContract, OpenJournal
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.servers.prefect_server import PrefectServer, free_port
+from tests.works.journal.journal_contract import JournalContract, OpenJournal
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 

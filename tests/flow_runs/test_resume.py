@@ -19,8 +19,8 @@ from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun, resume
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.pipelines.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed
 from tests.support.processes import warm_process
 from tests.support.servers.prefect_server import PrefectServer

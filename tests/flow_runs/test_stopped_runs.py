@@ -22,7 +22,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
 
 from rh_prefect.flow_runs.stopped_runs import MARK_CRASHED, RUN_AGAIN, revive_stopped
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "automations")]

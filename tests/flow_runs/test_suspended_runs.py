@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken

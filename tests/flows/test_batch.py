@@ -32,9 +32,9 @@ from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch.batch_plan import InvalidRow, Plan, Work, make_plan
 from rh_prefect.flows.batch.row_sources import open_source
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.s3 import S3Server

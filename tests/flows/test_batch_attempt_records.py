@@ -15,8 +15,8 @@ from fsspec.registry import _registry
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.flows.batch.attempt_records import find_state_place
-from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
 
 
 class Drive(MemoryFileSystem):

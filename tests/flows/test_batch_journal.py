@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.flows.batch.report import RowResult, filled_in, recorded_jobs
-from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import End, Record
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import End, Record
 from tests.support.world.job_records import TASK, intent, ticket, write
 
 FIRST, SECOND = "a" * 24, "b" * 24

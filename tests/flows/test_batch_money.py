@@ -23,8 +23,8 @@ from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.jobs.journal.costs import Costs
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.link_server import LinkHost

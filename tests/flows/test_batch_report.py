@@ -19,11 +19,11 @@ from rh_prefect.flows.batch.report import (
     summarise,
     write,
 )
-from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import COINS, Costs
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.costs import COINS, Costs
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
 from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
 from tests.support.world.job_records import write as record
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace

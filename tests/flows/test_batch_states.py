@@ -8,8 +8,8 @@ import pytest
 
 from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.flows.batch.report import STATES, RowState
-from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.journal.job_records import JobState
+from rh_prefect.works.events import JobEventState
+from rh_prefect.works.journal.job_records import JobState
 
 
 @pytest.mark.parametrize(

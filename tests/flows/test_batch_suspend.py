@@ -14,8 +14,8 @@ from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch, upscale
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.world.suspended_runs import SuspendedRuns, until_woken
 

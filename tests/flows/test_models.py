@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows import for_model
 from rh_prefect.flows import models as module
 from rh_prefect.flows.models import flow_name
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
+from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer

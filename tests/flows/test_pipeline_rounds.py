@@ -21,11 +21,11 @@ from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import WAITING
-from rh_prefect.jobs.journal.process_identity import current_owner
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.pipelines.plan import ReviewedPlan
-from rh_prefect.pipelines.rounds import FOLDER
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.works_journal import ROUNDS
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.world.pipeline_flows import planned, run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -111,9 +111,9 @@ async def hold(flow: Any, rh: Emulator) -> UUID:
     run_id = await create(flow, {})
     with pytest.raises(PipelineIncomplete):
         await rerun(flow, run_id)
-    (left,) = (get_storage() / FOLDER).glob("*/1-left-1.json")
+    (left,) = (get_storage() / ROUNDS).glob("*/1-left-1.json")
     left.unlink()
-    (holder,) = (get_storage() / FOLDER).glob("*/1-holder-1.json")
+    (holder,) = (get_storage() / ROUNDS).glob("*/1-holder-1.json")
     holder.write_text(holder.read_text().replace(current_owner().host, "elsewhere"))
     async with get_client() as client:
         await client.set_flow_run_state(run_id, Running(), force=True)

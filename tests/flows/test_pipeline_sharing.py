@@ -17,8 +17,8 @@ from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.pipeline_report import NOTHING_NEW
-from rh_prefect.jobs.journal.journal import NotExclusive
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.journal.journal import NotExclusive
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
 from tests.support.world.pipeline_flows import run
 from tests.support.world.two_writers import TwoWriters

@@ -16,7 +16,7 @@ from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.world.suspended_runs import SuspendedRuns, state_of, until_woken
 
 pytestmark = pytest.mark.prefect

@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.leftover_tasks import Finding, reconcile_runs
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.jobs.journal.job_records import JobView, jobs_of
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.servers.emulator_env import environment

@@ -6,7 +6,7 @@ import random
 import time
 
 from rh_prefect import generate, models
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 from tests.support.processes.program_report import keep, tag
 
 

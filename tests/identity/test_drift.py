@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 
 from rh_prefect.catalog import registry
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.manual_repair import recover
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.manual_repair import recover
 from tests.identity.harness import Form, Shape, Stage, World
 from tests.support.samples import media as samples
 

@@ -10,10 +10,10 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-from rh_prefect.jobs.journal.journal import folder_scopes
-from rh_prefect.jobs.outputs import stored_result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.journal import folder_scopes
+from rh_prefect.works.outputs import stored_result
 from tests.support.processes import warm_process
 from tests.support.servers.scripted_server import Asked, WireServer, reply, task
 

@@ -18,9 +18,9 @@ from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.job_blocks import RunningHubModel
-from rh_prefect.jobs.journal.job_records import JobView, jobs_of
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.prefect_api import connect
+from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.flow_process import flow_processes

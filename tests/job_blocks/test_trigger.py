@@ -12,10 +12,10 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError, SubmissionUnknown
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
-from rh_prefect.jobs.journal.job_records import read_job
-from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
+from rh_prefect.works.journal.job_records import read_job
+from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.samples import media as samples
 
 HOUR = 3600

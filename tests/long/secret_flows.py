@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rh_prefect import flow, generate, generate_many, models, tasks
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 
 MODULE = "tests.long.secret_flows"
 

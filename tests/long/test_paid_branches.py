@@ -1,4 +1,4 @@
-"""The search of `tests/jobs/test_paid_branches.py`, longer."""
+"""The search of `tests/works/test_paid_branches.py`, longer."""
 
 from __future__ import annotations
 

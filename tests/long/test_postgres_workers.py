@@ -23,8 +23,8 @@ from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.servers.deployment_server import Worker, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres

@@ -12,10 +12,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.prefect_api import disconnect
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.seeded_run import seed
 

@@ -17,15 +17,15 @@ import pytest
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs import manual_repair
-from rh_prefect.jobs.journal.job_records import RESUBMITTED, JobView, jobs_of
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Request
-from rh_prefect.jobs.run_cancellation import cancel_scope
 from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works import manual_repair
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, jobs_of
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Request
+from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.processes.pooled_run import PooledRun, pictures
 
 pytestmark = pytest.mark.long

@@ -1,4 +1,4 @@
-"""The search of `tests/jobs/test_state_machine.py`, longer."""
+"""The search of `tests/works/test_state_machine.py`, longer."""
 
 from __future__ import annotations
 

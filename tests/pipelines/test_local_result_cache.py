@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.journal.record_types import ResultRecord
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import ResultCache, StoredWorks, cache_of
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.works_store import FOLDER
 from rh_prefect.settings import Settings
+from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.journal.works_journal import FOLDER
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 

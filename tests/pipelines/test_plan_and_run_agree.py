@@ -15,8 +15,8 @@ from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.work_runner import WorkCall
 from rh_prefect.settings import get_settings
+from rh_prefect.works.work_runner import WorkCall
 from tests.support.samples import media as samples
 from tests.support.world.pipeline_runs import PipelineRun
 

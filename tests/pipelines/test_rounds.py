@@ -16,12 +16,13 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.process_identity import current_owner
-from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.rounds import FOLDER, Left, Rounds, RoundState, Verdict, leave_rounds
+from rh_prefect.pipelines.rounds import Left, Rounds, RoundState, Verdict, leave_rounds
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.works_journal import ROUNDS
+from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.forkserver import FORKS
 from tests.support.samples import media as samples
 from tests.support.world.memory_journal import FiniteJournal, MemoryJournal, MemoryPlace
@@ -106,7 +107,7 @@ class Runs:
         return process.exitcode == 9
 
     async def is_closed(self) -> bool:
-        return bool(await asyncio.to_thread(lambda: list(self.folder.glob(f"store/{FOLDER}/*/*-closed-1.json"))))
+        return bool(await asyncio.to_thread(lambda: list(self.folder.glob(f"store/{ROUNDS}/*/*-closed-1.json"))))
 
     async def _settle(self, process: PipelineRun, error: SubmissionUnknown) -> None:
         """Does what a person does who finds the task in the call log, or does not find it."""
@@ -249,7 +250,7 @@ async def test_a_run_that_has_ended_in_prefect_or_was_cancelled_is_not_waited_fo
     for name in ("crashed", "cancelled"):
         process = runs.process(name)
         await process.plan(NEVER, process.rounds(is_run=True, has_ended=has_ended))
-    records = FolderJournal(str(tmp_path / "store"), scope=FOLDER)
+    records = FolderJournal(str(tmp_path / "store"), scope=ROUNDS)
     await leave_rounds(process.scope.journal, records)
     await leave_rounds(process.scope.journal, records)
     await runs.run("next", pays=STEPS)
@@ -268,13 +269,13 @@ class Days:
 
     def rounds(self, run: str | None, **more: Any) -> Rounds:
         journal = None if run is None else MemoryJournal(self.place, run)
-        records = FiniteJournal(self.place, FOLDER)
+        records = FiniteJournal(self.place, ROUNDS)
         return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
 
     def bury(self) -> None:
         """Has the records name a process that has ended in place of this one."""
-        for key, text in self.place.texts(FOLDER).items():
-            self.place._scopes[FOLDER][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
+        for key, text in self.place.texts(ROUNDS).items():
+            self.place._scopes[ROUNDS][key] = text.replace(f'"pid": {current_owner().pid}', '"pid": 4194305')
 
     async def held(self, run: str) -> Rounds:
         rounds = self.rounds(run)
@@ -370,7 +371,7 @@ async def test_a_run_of_several_days_keeps_its_round_after_a_kill() -> None:
     days.bury()
     days.now += timedelta(hours=23)
     assert await days.scope("second") == scope
-    alive = [key for key in days.place.texts(FOLDER) if "-alive-" in key]
+    alive = [key for key in days.place.texts(ROUNDS) if "-alive-" in key]
     assert len(alive) == 20, "one for each time that the last one is more than an hour old"
 
 
@@ -393,7 +394,7 @@ async def test_a_round_has_these_records() -> None:
     of_first = {f"{key}-1", f"{key}-1-holder-1", f"{key}-1-left-1"}
     of_second = {f"{key}-1-holder-2", f"{key}-1-closed-1", f"{key}-1-left-2"}
     of_third = {f"{key}-2", f"{key}-2-holder-1", f"{key}-2-suspended-1"}
-    assert set(days.place.texts(FOLDER)) == of_first | of_second | of_third
+    assert set(days.place.texts(ROUNDS)) == of_first | of_second | of_third
     # The retry of a run whose round is complete says nothing of it.
     assert (await days.rounds("first").round(RECORDS)).note == ""
 
@@ -405,7 +406,7 @@ async def test_a_plan_and_a_run_without_a_round_write_nothing() -> None:
     for rounds in (plan, run):
         await rounds.suspend()
         await rounds.leave(is_complete=True)
-    assert days.place.texts(FOLDER) == {}
+    assert days.place.texts(ROUNDS) == {}
 
 
 async def test_a_suspended_run_keeps_its_round_without_a_process_until_it_is_resumed() -> None:
@@ -429,7 +430,7 @@ async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandon
     days.bury()
     second = await days.held("second")
     scope = (await second.round(RECORDS)).scope
-    records = MemoryJournal(days.place, FOLDER)
+    records = MemoryJournal(days.place, ROUNDS)
     await leave_rounds(MemoryJournal(days.place, "first"), records)
     with pytest.raises(InputError, match="Flow run second"):
         await days.held("third")
@@ -460,7 +461,7 @@ async def test_the_reads_do_not_grow_with_the_rounds() -> None:
             reads.append(key)
             return await super().read(key)
 
-    await Rounds(Counted(days.place, FOLDER), deployment="cli").round(RECORDS)
+    await Rounds(Counted(days.place, ROUNDS), deployment="cli").round(RECORDS)
     assert len(reads) < 30
 
 
@@ -468,7 +469,7 @@ async def test_a_plan_begins_no_round(rh: Emulator, tmp_path: Path) -> None:
     runs = Runs(rh, tmp_path)
     for text in (NEVER, AN_HOUR):
         await runs.process("plan").plan(text)
-    assert not list((tmp_path / "store").glob(f"{FOLDER}/**/*.json"))
+    assert not list((tmp_path / "store").glob(f"{ROUNDS}/**/*.json"))
 
 
 def set_ages(folder: Path, hours: float) -> None:

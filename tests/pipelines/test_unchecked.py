@@ -8,13 +8,13 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.works.requests.request_preparation import as_request
 
 
 async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:

@@ -13,12 +13,12 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options
-from rh_prefect.pipelines.work_runner import WorkResult, WorkRunner
-from rh_prefect.pipelines.works_store import open_works
 from rh_prefect.settings import get_settings
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.works_journal import open_works
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
+from rh_prefect.works.work_runner import WorkResult, WorkRunner
 from tests.support.world.pipeline_runs import picture
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

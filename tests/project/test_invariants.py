@@ -13,14 +13,14 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Answer, End, Resolution
-from rh_prefect.jobs.outputs.stored_result import StoredResult
 from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.outputs.stored_result import StoredResult
 from tests.support.world.invariants import Evidence, Paid, Place, Told, broken, gather
 from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
 

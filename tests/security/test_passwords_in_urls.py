@@ -14,12 +14,12 @@ from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
 from rh_prefect.flows.batch.batch_plan import InvalidRow, make_plan
 from rh_prefect.flows.batch.row_sources import open_source
-from rh_prefect.jobs.journal.journal import FolderJournal
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
 from rh_prefect.redaction import mask
+from rh_prefect.works.journal.journal import FolderJournal
 
 SECRETS = ("pa55", "w0rd", "w@rd", "5ec", "r3t")
 URLS = [

@@ -6,8 +6,8 @@ import json
 import sys
 
 from rh_prefect import flow
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import endpoints
+from rh_prefect.works.outputs.result import Result
 
 
 @flow(name="two-endpoints", persist_result=True)

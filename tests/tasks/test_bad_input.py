@@ -15,8 +15,8 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, MediaError, RunningHubError, StoreError
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
+from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 

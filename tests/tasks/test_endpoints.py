@@ -20,11 +20,11 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.model import RUN_OPTIONS, decode_model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.jobs.options import JobOptions
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
+from rh_prefect.works.options import JobOptions
+from rh_prefect.works.outputs.result import Result
 from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model

@@ -18,16 +18,16 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.flow_runs.queries import scope_named
-from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
-from rh_prefect.jobs.journal.job_records import JobRecords, split_job
-from rh_prefect.jobs.journal.record_types import Resolution
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.manual_repair import adopt
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.outputs.stored_result import files_in
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
+from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.job_records import JobRecords, split_job
+from rh_prefect.works.journal.record_types import Resolution
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.manual_repair import adopt
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.outputs.stored_result import files_in
 from tests.support.samples import media as samples
 
 

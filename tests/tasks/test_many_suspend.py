@@ -15,7 +15,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken
 
 pytestmark = pytest.mark.prefect

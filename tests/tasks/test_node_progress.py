@@ -15,8 +15,8 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.outputs.result import Result
 from tests.support.servers.emulator_env import environment
 
 QUEUED, RUNNING = 1.0, 100.0

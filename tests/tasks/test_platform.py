@@ -13,7 +13,7 @@ from rh_prefect import flow, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 
 

@@ -23,11 +23,11 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.journal import FolderJournal, Journal
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.journal import FolderJournal, Journal
+from rh_prefect.works.outputs.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer

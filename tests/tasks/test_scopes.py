@@ -20,12 +20,12 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.scope import last_attempt, open_scope
-from rh_prefect.jobs.loop_thread import LOOP
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.scope import last_attempt, open_scope
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
 from tests.support.servers.emulator_env import environment
 

@@ -11,8 +11,8 @@ import pytest
 from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobTimeout
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.tasks import generate
+from rh_prefect.works.outputs.result import Result
 
 POSTER = models.ZImageTurbo(prompt="a poster")
 

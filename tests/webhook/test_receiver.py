@@ -18,11 +18,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.jobs.job_context import Callback
-from rh_prefect.jobs.journal.costs import charge_of
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Answer, End, Record, Resolution
+from rh_prefect.works.job_context import Callback
+from rh_prefect.works.journal.costs import charge_of
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, receiver
 from tests.support.world.job_records import intent, ticket, unknown, write

@@ -6,7 +6,7 @@ import weakref
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 
 
 async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:

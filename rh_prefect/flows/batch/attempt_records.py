@@ -23,10 +23,10 @@ from rh_prefect.flow_runs.flow_scope import FlowScope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import ATTEMPTS_OF_A_BATCH, BATCH, RecordedScope, recorded_scope
 from rh_prefect.flows.batch.batch_plan import Stage
-from rh_prefect.jobs.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.media.input_files import file_state
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
 
 _PLACE = "batchplace"
 """Begins the keys of a flow run's records of the batches that it began: `batchplace-1` names the first one."""

@@ -15,12 +15,12 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.options import Options
 from rh_prefect.media.input_files import identity_uri, shown
 from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.models import ModelInput, input_for
 from rh_prefect.table_files import Row, Source, is_empty, trouble
+from rh_prefect.works.options import Options
 
 ChainStep = str | Mapping[str, Any]
 """A further model of a chain: its name, or an object with `model` and parameters."""

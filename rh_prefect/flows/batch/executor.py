@@ -18,16 +18,16 @@ from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, group_member, in_suspend_group
 from rh_prefect.flows.batch.batch_plan import InvalidRow, Plan, Work
 from rh_prefect.flows.batch.report import BAD_INPUT, RowResult, RowState
-from rh_prefect.jobs.events import JobEvent, JobEventState, summary_of
-from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import CURRENCY, Costs
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.requests.request_preparation import REQUEST
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
 from rh_prefect.tasks.generate import generate
+from rh_prefect.works.events import JobEvent, JobEventState, summary_of
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.costs import CURRENCY, Costs
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.requests.request_preparation import REQUEST
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 

@@ -17,13 +17,13 @@ from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.queries import first_of_batch
 from rh_prefect.flows.batch.attempt_records import FOLDER
-from rh_prefect.jobs.events import JobEventState
-from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.costs import Costs, charge_of
-from rh_prefect.jobs.journal.job_records import JobState, JobView, Submit, jobs_of
-from rh_prefect.jobs.journal.journal import Journal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import csv_text
+from rh_prefect.works.events import JobEventState
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.costs import Costs, charge_of
+from rh_prefect.works.journal.job_records import JobState, JobView, Submit, jobs_of
+from rh_prefect.works.journal.journal import Journal
 
 _log = logging.getLogger("rh_prefect")
 

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
-from rh_prefect.jobs.requests.stored_input_copies import is_copy
 from rh_prefect.json_checks import snapshot
 from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.media.input_files import identity_uri, shown, unsigned_uri
@@ -26,6 +25,7 @@ from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.table_files import Row, Source, form_of, open_table, trouble
+from rh_prefect.works.requests.stored_input_copies import is_copy
 
 RowInput: TypeAlias = str | Sequence[Any]
 """The source of a batch's rows: a place, or rows that are mappings of parameters or files."""

@@ -26,16 +26,16 @@ from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Stage
 from rh_prefect.flows.batch.executor import Progress, RowExecutor
 from rh_prefect.flows.batch.report import BatchReport, RowResult, filled_in
 from rh_prefect.flows.batch.row_sources import RowInput, open_source
-from rh_prefect.jobs.journal.budget import SpendTracker, spend_tracker_of
-from rh_prefect.jobs.journal.call_assignment import REQUESTED_KEYS
-from rh_prefect.jobs.journal.job_records import JobView
-from rh_prefect.jobs.journal.scope import Scope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options, Reuse
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
+from rh_prefect.works.journal.budget import SpendTracker, spend_tracker_of
+from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Reuse
 
 _MAX_LISTED = 10
 """How many rows of one reason, and how many reasons, an error names."""

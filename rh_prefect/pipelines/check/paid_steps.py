@@ -13,7 +13,6 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.validation import check
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.jobs.requests.graph_fields import GraphFields, is_link_text
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
@@ -23,6 +22,7 @@ from rh_prefect.pipelines.file_model import Step, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
+from rh_prefect.works.requests.graph_fields import GraphFields, is_link_text
 
 
 class PaidCheck(ValueCheck):

@@ -19,7 +19,7 @@ from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condit
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts, uses
-from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base, work_id
+from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
     Candidate,
@@ -47,6 +47,7 @@ from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
+from rh_prefect.works.journal.identity import work_id
 
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.jobs.journal.identity import base_hash
-from rh_prefect.jobs.requests.request_preparation import as_request
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.works.journal.identity import base_hash
+from rh_prefect.works.requests.request_preparation import as_request
 
 UNSETTLED = "made-by:"
 """Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""
@@ -65,18 +65,6 @@ def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
         params: The parameters that are given, by wire names; see `mark`.
     """
     return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
-
-
-def work_id(base: str, take: int, scope: str = "") -> str:
-    """Returns the id of a work: one request with one take, in one scope; 40 hex digits.
-
-    Args:
-        base: The request's hash.
-        take: Which result of the request, from 1.
-        scope: The round that it belongs to; empty for a work that all runs share.
-    """
-    name = f"{base}/{take}/{scope}" if scope else f"{base}/{take}"
-    return hashlib.sha256(name.encode()).hexdigest()[:40]
 
 
 def recipe_id(edit: str, params: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 
 from rh_prefect import flow, generate
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 from tests.identity.branches import abranch, branch, first, made
 from tests.support.processes.program_report import break_off, keep
 

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import generate
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 from tests.identity.branches import first
 from tests.support.processes.program_report import BrokenOff, break_off, keep, tag
 

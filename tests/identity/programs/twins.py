@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rh_prefect import flow, generate
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 from tests.identity.branches import edited, first, made
 from tests.support.processes.program_report import break_off, keep
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.jobs.journal.job_records import JobView, jobs_of
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.job_records import JobView, jobs_of
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment

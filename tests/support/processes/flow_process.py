@@ -29,8 +29,8 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.jobs.events import JobEvent
 from rh_prefect.prefect_api import connect
+from rh_prefect.works.events import JobEvent
 from tests.support.processes import warm_process
 from tests.support.processes.warm_process import RH, WarmProcess
 

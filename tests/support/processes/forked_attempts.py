@@ -28,7 +28,7 @@ from prefect import Flow
 from rh_prefect import flows, resume, tasks  # noqa: F401 - imports all that an attempt needs before the fork
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume import create
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.program_report import say
 
 ROOT = Path(__file__).parents[3]

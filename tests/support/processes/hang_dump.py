@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec.asyn
 
-from rh_prefect.jobs.loop_thread import LOOP
+from rh_prefect.works.loop_thread import LOOP
 
 
 def hang_dump() -> str:

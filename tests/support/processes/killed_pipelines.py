@@ -20,15 +20,15 @@ from typing import Any, TypeAlias
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.manual_repair import adopt, mark_refused
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.pipelines.works_store import WorksJournal
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.forked_attempts import Attempt, Attempts, attempts
 from tests.support.servers.emulator_env import environment

@@ -14,21 +14,21 @@ from pydantic import SecretStr
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.jobs.accounts.account import Key, Member, member
-from rh_prefect.jobs.engine import engine_for
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.call_assignment import Caller
-from rh_prefect.jobs.journal.identity import Address, Place
-from rh_prefect.jobs.journal.job_records import jobs_of
-from rh_prefect.jobs.journal.journal import FolderJournal
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options, Request
-from rh_prefect.jobs.outputs.result import Result
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import Key, Member, member
+from rh_prefect.works.engine import engine_for
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.call_assignment import Caller
+from rh_prefect.works.journal.identity import Address, Place
+from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Request
+from rh_prefect.works.outputs.result import Result
 
 
 @dataclass

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from rh_prefect.jobs.outputs.result import Result
+from rh_prefect.works.outputs.result import Result
 
 _lock = threading.Lock()
 _kept: set[str] = set()

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from rh_prefect import models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import job_progress
-from rh_prefect.jobs.events import JobEvent
 from rh_prefect.tasks import generate
+from rh_prefect.works.events import JobEvent
 from tests.support.processes.warm_process import WarmProcess
 
 PROMPT = "a lighthouse"

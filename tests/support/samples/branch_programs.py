@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from rh_prefect.errors import AmbiguousCall, JournalError, RunningHubError, StoreError
-from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry, Try
-from rh_prefect.jobs.journal.call_matching import Equal
-from rh_prefect.jobs.journal.identity import Address, Place, Step
-from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.lifecycle import Policy
+from rh_prefect.works.journal.call_assignment import Caller, CallRegistry, Try
+from rh_prefect.works.journal.call_matching import Equal
+from rh_prefect.works.journal.identity import Address, Place, Step
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.lifecycle import Policy
 from tests.support.servers.minimal_api import MinimalApi
 from tests.support.world.fault_machine import ROUNDS, Course, numbers, pick
 from tests.support.world.payment_checks import PaymentChecks

@@ -7,14 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rh_prefect.jobs.events import Silent
-from rh_prefect.jobs.job_context import JobContext, Services
-from rh_prefect.jobs.journal.budget import SpendTracker
-from rh_prefect.jobs.journal.job_records import JobRecords
-from rh_prefect.jobs.journal.spool import Spool
-from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.requests.request_preparation import JobRequest
-from rh_prefect.jobs.run_cancellation import CancelWatch
+from rh_prefect.works.events import Silent
+from rh_prefect.works.job_context import JobContext, Services
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.job_records import JobRecords
+from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.run_cancellation import CancelWatch
 
 
 async def _nothing(_: object) -> None: ...

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rh_prefect.errors import AmbiguousCall
-from rh_prefect.jobs.journal.call_assignment import Caller, CallRegistry
-from rh_prefect.jobs.journal.identity import Address, Place, Step, request_id
-from rh_prefect.jobs.journal.process_identity import current_owner
-from rh_prefect.jobs.journal.record_types import Intent
+from rh_prefect.works.journal.call_assignment import Caller, CallRegistry
+from rh_prefect.works.journal.identity import Address, Place, Step, request_id
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import Intent
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 BRANCHES = 5

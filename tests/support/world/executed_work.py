@@ -11,18 +11,18 @@ from typing import Any
 
 from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.job_context import JobContext, Services
-from rh_prefect.jobs.journal.budget import Money, SpendTracker
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.record_types import Answer, Intent, ResultRecord
-from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.requests.request_preparation import JobRequest
-from rh_prefect.jobs.run_cancellation import CancelWatch
-from rh_prefect.jobs.step_executor import StepExecutor
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_context import JobContext, Services
+from rh_prefect.works.journal.budget import Money, SpendTracker
+from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.options import Options
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.run_cancellation import CancelWatch
+from rh_prefect.works.step_executor import StepExecutor
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 from tests.support.world.simulated_process import ImmediateSpool

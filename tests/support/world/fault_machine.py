@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rh_prefect.errors import ResponseLost
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.process_identity import is_surely_dead
-from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.manual_repair import adopt, mark_refused
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.process_identity import is_surely_dead
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.servers.minimal_api import MinimalApi, MinimalTask
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.payment_checks import PaymentChecks

@@ -22,11 +22,11 @@ import fsspec
 import httpx
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.jobs.journal.job_records import JobView, Submit
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.lifecycle import is_hopeless
-from rh_prefect.jobs.outputs.stored_result import FOLDER, StoredResult
 from rh_prefect.local_files import PART
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.lifecycle import is_hopeless
+from rh_prefect.works.outputs.stored_result import FOLDER, StoredResult
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
 NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "rh-prefect-check-")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.jobs.journal.journal import Journal
-from rh_prefect.jobs.journal.process_identity import Owner, current_owner
-from rh_prefect.jobs.journal.record_types import Answer, Intent, Record
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.process_identity import Owner, current_owner
+from rh_prefect.works.journal.record_types import Answer, Intent, Record
 
 KEY = "0123456789abcdef01234567"
 TASK = "2031112223334445057"

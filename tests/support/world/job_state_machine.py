@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, SubmissionUnknown
-from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.lifecycle import Policy, is_hopeless
-from rh_prefect.jobs.run_cancellation import CancelReport
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.lifecycle import Policy, is_hopeless
+from rh_prefect.works.run_cancellation import CancelReport
 from tests.support.servers.minimal_api import PRICE
 from tests.support.world.fault_machine import MOST_AT_WORK, ROUNDS, Course, numbers, pick
 from tests.support.world.payment_checks import PaymentChecks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from rh_prefect.jobs.lifecycle import Policy, run_work
-from rh_prefect.jobs.lifecycle_step_types import (
+from rh_prefect.works.lifecycle import Policy, run_work
+from rh_prefect.works.lifecycle_step_types import (
     Accepted,
     Ended,
     NoteClaim,

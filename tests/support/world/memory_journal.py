@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from rh_prefect.jobs.journal.journal import JSON, check_key
+from rh_prefect.works.journal.journal import JSON, check_key
 
 
 class MemoryPlace:
@@ -45,7 +45,7 @@ class MemoryPlace:
 
 
 class MemoryJournal:
-    """One scope of a place; see `rh_prefect.jobs.journal.journal.Journal`."""
+    """One scope of a place; see `rh_prefect.works.journal.journal.Journal`."""
 
     def __init__(self, place: MemoryPlace, scope: str) -> None:
         self.place = place

@@ -15,24 +15,24 @@ from pydantic import SecretStr
 
 from rh_prefect import models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.jobs.accounts.account import Key, member
-from rh_prefect.jobs.engine import JobEngine, engine_for
-from rh_prefect.jobs.events import JobEvent
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.journal.journal import JSON, FolderJournal
-from rh_prefect.jobs.journal.scope import FolderScope
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.options import Options
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.rounds import COMMAND_LINE, FOLDER, Rounds
+from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.pipelines.work_runner import WorkCall, WorkResult, WorkRunner
-from rh_prefect.pipelines.works_store import WorksJournal, open_works
 from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import Key, member
+from rh_prefect.works.engine import JobEngine, engine_for
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.journal import JSON, FolderJournal
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 
 @dataclass
@@ -94,7 +94,7 @@ class PipelineRun:
 
     def rounds(self, *, is_run: bool = False, **options: Any) -> Rounds:
         """The rounds as a plan sees them, or as this flow run does."""
-        records = _Watched(self.store.url, scope=FOLDER, options=dict(self.store_options), readers="all")
+        records = _Watched(self.store.url, scope=ROUNDS, options=dict(self.store_options), readers="all")
         records.operation = self.operation
         return Rounds(records, run=self.scope.journal if is_run else None, **{"deployment": COMMAND_LINE, **options})
 

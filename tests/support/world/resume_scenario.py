@@ -27,17 +27,17 @@ from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.jobs.accounts.account import Key, member
-from rh_prefect.jobs.engine import JobEngine, engine_for
-from rh_prefect.jobs.events import JobEvent, Observer
-from rh_prefect.jobs.job_context import JobCall
-from rh_prefect.jobs.loop_thread import LOOP
-from rh_prefect.jobs.manual_repair import adopt, mark_refused
-from rh_prefect.jobs.options import Options
-from rh_prefect.jobs.outputs.result import Result
-from rh_prefect.jobs.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import Key, member
+from rh_prefect.works.engine import JobEngine, engine_for
+from rh_prefect.works.events import JobEvent, Observer
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.options import Options
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from tests.support.samples import media as samples
 from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
 

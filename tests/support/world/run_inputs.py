@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from rh_prefect.flow_runs.record_log import encode
-from rh_prefect.jobs.journal.record_types import Record
+from rh_prefect.works.journal.record_types import Record
 from tests.support.world.job_records import intent, ticket
 
 RUN = UUID("11111111-2222-4333-8444-555555555555")

@@ -11,7 +11,7 @@ from uuid import UUID
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from rh_prefect.jobs.journal.record_types import End
+from rh_prefect.works.journal.record_types import End
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.run_inputs import job_keys, logged, submitted
 

@@ -22,23 +22,23 @@ from pydantic import SecretStr
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
-from rh_prefect.jobs import submission
-from rh_prefect.jobs.accounts.poller import is_settled
-from rh_prefect.jobs.events import Silent
-from rh_prefect.jobs.job_context import Callback, JobContext, Services
-from rh_prefect.jobs.journal.budget import Money, SpendTracker
-from rh_prefect.jobs.journal.call_assignment import CallRegistry
-from rh_prefect.jobs.journal.job_records import JobRecords, Submit
-from rh_prefect.jobs.journal.journal import JSON
-from rh_prefect.jobs.journal.process_identity import Owner, is_surely_dead
-from rh_prefect.jobs.journal.record_types import Intent
-from rh_prefect.jobs.journal.scope import is_empty
-from rh_prefect.jobs.journal.spool import Spool, Spooled
-from rh_prefect.jobs.lifecycle import Policy
-from rh_prefect.jobs.manual_repair import replay_spool
-from rh_prefect.jobs.requests.request_preparation import JobRequest
-from rh_prefect.jobs.run_cancellation import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.jobs.step_executor import StepExecutor
+from rh_prefect.works import submission
+from rh_prefect.works.accounts.poller import is_settled
+from rh_prefect.works.events import Silent
+from rh_prefect.works.job_context import Callback, JobContext, Services
+from rh_prefect.works.journal.budget import Money, SpendTracker
+from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.journal import JSON
+from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.scope import is_empty
+from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.manual_repair import replay_spool
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.run_cancellation import CancelReport, CancelWatch, cancel_scope
+from rh_prefect.works.step_executor import StepExecutor
 from tests.support.servers.minimal_api import PRICE, MinimalApi, MinimalTask
 from tests.support.world.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.world.memory_journal import MemoryPlace
@@ -102,7 +102,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Run:
-    """A scope as one process sees it; see `rh_prefect.jobs.journal.scope.Scope`."""
+    """A scope as one process sees it; see `rh_prefect.works.journal.scope.Scope`."""
 
     journal: Any
     attempt: int

@@ -15,11 +15,11 @@ from functools import cache, reduce
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
-from rh_prefect.jobs import lifecycle_step_types
-from rh_prefect.jobs.journal.job_records import Submit
-from rh_prefect.jobs.journal.process_identity import Owner
-from rh_prefect.jobs.journal.record_types import Answer, End, Intent, Resolution, ResultRecord
-from rh_prefect.jobs.lifecycle import Invalid, Policy, cancel_work, run_work
+from rh_prefect.works import lifecycle_step_types
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.process_identity import Owner
+from rh_prefect.works.journal.record_types import Answer, End, Intent, Resolution, ResultRecord
+from rh_prefect.works.lifecycle import Invalid, Policy, cancel_work, run_work
 
 HELPS, NO_HELP = "1504", "401"
 """Codes of failed tasks: after the first a new task may succeed."""

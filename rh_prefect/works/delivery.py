@@ -1,0 +1,267 @@
+"""Brings the outputs of a work into the storage, and records its result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rh_prefect.client import TaskView
+from rh_prefect.errors import JournalError, OutputsExpired, TransportError
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.accounts.account import is_native
+from rh_prefect.works.events import event_of, summary_of
+from rh_prefect.works.job_context import JobContext
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.record_types import End, ResultRecord
+from rh_prefect.works.lifecycle import Invalid
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.collect import Collector
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.outputs.stored_result import StoredResult
+
+Publish: TypeAlias = Callable[[JobContext, End, Path, int, str], Media]
+"""Moves a downloaded output of a task into the store, by its index, from 0, and its extension."""
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The result of a work.
+
+    Attributes:
+        record: What is recorded.
+        result: The result for the caller, with the addresses of its files.
+        submit: The submission whose outputs were brought now; None where the files were in the storage.
+    """
+
+    record: ResultRecord
+    result: Result
+    submit: Submit | None = None
+
+
+def named_by_template(context: JobContext, end: End, part: Path, index: int, extension: str) -> Media:
+    """Publishes an output of a job under the name that the storage's template gives it."""
+    name = context.store.name_for(
+        run=context.scope.run,
+        flow=context.scope.flow,
+        label=context.request.label or "",
+        model=context.request.model,
+        key=context.key,
+        task=end.task_id,
+        index=index + 1,
+        ext=extension,
+    )
+    return context.store.take(part, name).model_copy(update={"uri": name})
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The delivery of one work.
+
+    Attributes:
+        folder: Local folder for unfinished downloads.
+        grace: Seconds for which a file host may refuse a file.
+        publish_file: Publishes an output.
+        parse: Reads the answer; raises `ValueError` where it has another shape.
+        shape: What `parse` asks for; empty without `parse`.
+        is_here: Whether the files of a recorded result belong into the caller's store; else they are where they are.
+        advice: What to do where a file cannot be downloaded.
+        recorded: The recorded result, whose files may be missing.
+    """
+
+    folder: Path
+    grace: float
+    publish_file: Publish = named_by_template
+    parse: Callable[[str], Any] | None = None
+    shape: str = ""
+    is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
+    advice: str = (
+        "run it again, or `rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
+        "which is about a day. Later, a new run or another label pays for a new result."
+    )
+    recorded: ResultRecord | None = None
+
+    async def restore(self, context: JobContext, record: ResultRecord) -> Delivered | None:
+        """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
+        self.recorded = record
+        done = await self._find(context, record)
+        if done is not None:
+            self._notify(context, done)
+        return done
+
+    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
+        """Downloads and publishes the outputs of a submission that has ended.
+
+        Args:
+            context: The work.
+            submit: The submission, with its end.
+            first_time: Whether its outputs cannot have been published before.
+
+        Returns:
+            The result, or `Invalid` where the answer does not have the required structure. A file that was damaged in
+            every download is kept with its `Media.defect`.
+
+        Raises:
+            OutputsExpired: The links do not work, and RunningHub gave no working ones.
+            StoreError: The store refuses the files; a run within a day can still collect them.
+        """
+        end = submit.end
+        if end is None:
+            raise ValueError(f"{context.job}: its task has not ended")
+        record = ResultRecord(
+            task_id=end.task_id,
+            n=submit.n,
+            flow_run=submit.intent.flow_run,
+            base=context.request.base,
+            texts=tuple(link.text for link in end.links if link.text),
+            cost=end.cost,
+            currency=end.currency,
+            coins=end.coins,
+            queued_seconds=end.queued_seconds,
+            run_seconds=end.run_seconds,
+        )
+        collecting = self._collect(context, submit, end, record, first_time=first_time)
+        found = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
+        try:
+            value = self.parse("\n\n".join(found.texts)) if self.parse is not None else None
+        except ValueError as error:
+            return Invalid(str(error))
+        record = ResultRecord.model_validate({**dict(found), "value": value})
+        is_new = not isinstance(found, StoredResult)
+        return Delivered(record, self._result(context, record, context.store.url), submit if is_new else None)
+
+    async def record(self, context: JobContext, done: Delivered) -> Delivered:
+        """Stores the result beside its files, and records it unless one is recorded; returns the recorded one.
+
+        A result with a damaged file is only stored, so that a later run downloads the file again.
+        """
+        storing = self._store(context, done)
+        # Before the record, after which no call would store it.
+        await context.services.stores.storing(context.run_attempt, context.store, context.job, storing)
+        if self.recorded is not None:
+            done = replace(done, record=self.recorded)
+        elif not done.record.is_damaged and (first := await self._record(context, done.record)) is not None:
+            done = await self._find(context, first) or done
+        self._notify(context, done)
+        return done
+
+    async def _collect(
+        self, context: JobContext, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
+    ) -> ResultRecord:
+        """Publishes the outputs that are not in the store.
+
+        Returns:
+            The record with all of them, or the stored result that has them.
+        """
+        store, earlier = context.store, None
+        if not first_time:
+            earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))
+        known = [one for one in (earlier, self.recorded) if one is not None and one.task_id == end.task_id]
+        there = await asyncio.to_thread(stored_result.whole_files, store, known)
+        # Damaged files are in the store already, so a working link is not waited for.
+        is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
+        if earlier is not None and is_complete and not earlier.is_damaged:
+            return earlier
+        collector = await self._collector(context, submit, grace=0.0 if is_complete else self.grace)
+        try:
+            outputs = await collector.collect(
+                context.job,
+                end,
+                lambda part, index, extension: self.publish_file(context, end, part, index, extension),
+                there=there,
+                count=max((len(one.outputs) for one in known), default=0),
+            )
+        except (OutputsExpired, TransportError):
+            if earlier is None or not is_complete:
+                raise
+            return earlier
+        record = record.model_copy(update={"outputs": outputs})
+        return await asyncio.to_thread(stored_result.stamped, store, record)
+
+    async def _collector(self, context: JobContext, submit: Submit, *, grace: float) -> Collector:
+        lease, services = context.lease, context.services
+
+        async def query(task_id: str) -> TaskView:
+            # Only the query needs the account: links take no key, and published outputs need no link.
+            return await (await lease.switch_to(submit.intent)).client.query(task_id)
+
+        # Files of a machine are behind the key that paid for them.
+        account = await lease.switch_to(submit.intent) if is_native(context.request.endpoint) else lease.account
+        return Collector(
+            download=account.client.download,
+            query=query,
+            folder=self.folder,
+            grace=grace,
+            advice=self.advice,
+            pause=services.sleep,
+            clock=services.clock,
+            jitter=services.jitter,
+        )
+
+    async def _find(self, context: JobContext, record: ResultRecord) -> Delivered | None:
+        """Returns a recorded result whose files are all there; None where they are not."""
+        if not self.is_here(record, context.store):
+            return Delivered(record, self._result(context, record, record.store))
+        there = await asyncio.to_thread(stored_result.whole, context.store, record)
+        return None if there is None else Delivered(record, self._result(context, there, context.store.url))
+
+    def _result(self, context: JobContext, files: ResultRecord, url: str) -> Result:
+        reused = files.flow_run != context.policy.run
+        return stored_result.as_result(files, context.request, job=context.job, url=url, reused=reused)
+
+    async def _store(self, context: JobContext, done: Delivered) -> Result:
+        if done.submit is not None:
+            stored = _stored(context, done.submit, done.record)
+            await asyncio.to_thread(stored_result.write, context.store, stored)
+        return done.result
+
+    async def _record(self, context: JobContext, record: ResultRecord) -> ResultRecord | None:
+        """Records a result; returns the one that another process has recorded first."""
+        try:
+            is_first = await context.records.create_result(record, self.shape)
+            return None if is_first else await context.records.read_result(self.shape)
+        except JournalError as error:
+            # The stored result has its files, by which a later call records it.
+            _log.warning("%s: the result of task %s could not be recorded: %s", context.job, record.task_id, error)
+            return None
+
+    def _notify(self, context: JobContext, done: Delivered) -> None:
+        """Notifies the observer of the result, which this run or another one has paid for."""
+        result, record = done.result, done.record
+        costs = context.spending.spent_on(context.key) or Costs.of(record.cost, record.currency)
+        message = summary_of(result)
+        if result.reused:
+            made = message.removeprefix("done: ")
+            costs, message = Costs(), f"run {record.flow_run} has made it: {made}; nothing was paid"
+        context.observer.notify(event_of(result, message=message, prompt=context.request.prompt, costs=costs))
+
+
+def _stored(context: JobContext, submit: Submit, record: ResultRecord) -> StoredResult:
+    request, intent = context.request, submit.intent
+    seed = request.payload.get("seed")
+    return StoredResult(
+        **dict(record),
+        job=context.job,
+        site=request.site,
+        account=intent.account,
+        model=request.model,
+        endpoint=request.endpoint,
+        payload=dict(request.payload),
+        address=intent.address,
+        flow=intent.flow,
+        flow_version=intent.version,
+        order=intent.order,
+        label=request.label,
+        seed=seed if isinstance(seed, int) else None,
+        graph=intent.graph,
+        submitted_at=intent.at,
+        ended_at=submit.end.at if submit.end is not None else intent.at,
+        run=dict(context.scope.details),
+    )

@@ -1,0 +1,135 @@
+"""Events about changes of a job's state, for its observers; a poll without a change causes no event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, Protocol
+
+from rh_prefect.display_names import with_prompt
+from rh_prefect.media.media import Media
+from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.works.outputs.result import Result
+
+JobEventState = Literal[
+    "uploading",
+    "waiting",
+    "moved",
+    "matched",
+    "submitted",
+    "adopted",
+    "running",
+    "collecting",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "unknown",
+    "reused",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """A change of one job's state.
+
+    Attributes:
+        state: The new state.
+        job: The job's full name.
+        model: The model's name.
+        label: The caller's name for the output.
+        task_id: RunningHub's task id, once it is known.
+        message: One line for the log.
+        cost: Its cost, at the end.
+        currency: Of the cost.
+        costs: The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end.
+        queued_seconds: At the end.
+        run_seconds: At the end.
+        output: URI of the first file, at the end.
+        is_step: The state is the same: the message reports the progress of the task.
+        prompt: The beginning of the request's prompt.
+    """
+
+    state: JobEventState
+    job: str
+    model: str
+    label: str | None = None
+    task_id: str | None = None
+    message: str = ""
+    cost: Decimal | None = None
+    currency: str | None = None
+    costs: Costs = field(default_factory=Costs)
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    output: str | None = None
+    is_step: bool = False
+    prompt: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name by which a person knows the job: its label, or else its model and the beginning of its prompt."""
+        return self.label or with_prompt(self.model, self.prompt)
+
+    @property
+    def line(self) -> str:
+        """The name and the message; the message of an error may begin with the name already."""
+        return self.message if self.message.startswith(f"{self.name}: ") else f"{self.name}: {self.message}"
+
+
+class Observer(Protocol):
+    """Receives every change; must be quick and not raise; is called on the package's loop thread."""
+
+    def notify(self, event: JobEvent) -> None:
+        """Receives a change."""
+        ...
+
+
+class Silent:
+    """An observer that ignores all events."""
+
+    def notify(self, event: JobEvent) -> None:
+        """Does nothing."""
+
+
+def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None = None) -> JobEvent:
+    """Creates the event for a completed job; a job with a damaged file counts as failed.
+
+    Args:
+        result: The job.
+        message: One line for the log.
+        prompt: The beginning of the request's prompt.
+        costs: The cost of its tasks, including failed ones; by default the cost of the result.
+    """
+    good: JobEventState = "reused" if result.reused else "succeeded"
+    if costs is None:
+        costs = Costs() if result.reused else Costs.of(result.cost, result.currency)
+    return JobEvent(
+        state="failed" if result.damaged else good,
+        job=result.job,
+        model=result.model,
+        label=result.label,
+        task_id=result.task_id,
+        message=message,
+        cost=result.cost,
+        currency=result.currency,
+        costs=costs,
+        queued_seconds=result.queued_seconds,
+        run_seconds=result.run_seconds,
+        output=result.outputs[0].uri if result.outputs else result.record,
+        prompt=prompt,
+    )
+
+
+def summary_of(result: Result) -> str:
+    """Returns a clause with the outputs of a job, whether one is damaged, and the cost."""
+    outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
+    cost = (
+        f"; {amount_text(result.cost)} {result.currency or CURRENCY}"
+        if result.cost is not None and not result.reused
+        else ""
+    )
+    state = "stored, but damaged; run it again to download it again at no cost" if result.damaged else "done"
+    return f"{state}: {outputs}{cost}"
+
+
+def _file(media: Media) -> str:
+    return media.uri if media.defect is None else f"{media.uri} ({media.defect})"

@@ -1,0 +1,287 @@
+"""`JobCall`, one call for a job, and `JobContext`, the objects that submit and complete the job."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rh_prefect.errors import ConfigError, JournalError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import Member
+from rh_prefect.works.accounts.account_slot import SlotLease
+from rh_prefect.works.download_folder import RunAttempt, StoreChecks
+from rh_prefect.works.events import JobEvent, JobEventState, Observer, Silent
+from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.call_assignment import Caller
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.job_records import JobRecords
+from rh_prefect.works.journal.process_identity import current_owner, uptime
+from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.options import Options
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.run_cancellation import REMEMBER, CancelWatch
+
+if TYPE_CHECKING:
+    from rh_prefect.works.delivery import Delivery
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """The webhook address to which ends of tasks are reported.
+
+    Attributes:
+        url: The receiver's address, as RunningHub reaches it.
+        token: The secret part.
+    """
+
+    url: str
+    token: SecretStr
+
+    def address(self, scope: str, key: str, n: int) -> str:
+        """Returns the webhook address for one submission, by which the receiver finds the job's journal.
+
+        Args:
+            scope: The journal's scope.
+            key: The job's key.
+            n: The number of the submit.
+        """
+        return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
+
+    def hide(self, text: str) -> str:
+        """Removes the secret from a text that will be recorded."""
+        return text.replace(self.token.get_secret_value(), "***")
+
+
+def callback_of(settings: Settings) -> Callback | None:
+    """Determines whether and where ends of tasks are reported.
+
+    Args:
+        settings: With RH_WEBHOOK_URL and RH_WEBHOOK_TOKEN.
+
+    Returns:
+        None where RH_WEBHOOK_URL is unset.
+
+    Raises:
+        ConfigError: One of the two cannot be used.
+    """
+    if not settings.webhook_url:
+        return None
+    url = settings.webhook_url.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+        raise ConfigError(
+            "RH_WEBHOOK_URL is not the address of a receiver. What to do: set it to the address at which "
+            "RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or unset "
+            "it to use polling."
+        )
+    if settings.webhook_token is None:
+        raise ConfigError(
+            "RH_WEBHOOK_URL is set, but RH_WEBHOOK_TOKEN is not. What to do: set RH_WEBHOOK_TOKEN to the "
+            "token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
+        )
+    return Callback(url, usable_token(settings.webhook_token))
+
+
+def usable_token(token: SecretStr) -> SecretStr:
+    """Checks a token.
+
+    Raises:
+        ConfigError: It is too short, or has characters that a URL cannot have.
+    """
+    if not _TOKEN.fullmatch(token.get_secret_value()):
+        raise ConfigError(
+            "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: "
+            "unset it for `rh-prefect webhook serve`, which generates a token and shows it."
+        )
+    return token
+
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class JobCall:
+    """One call for a job: who calls, in which run, and how the job is run.
+
+    Attributes:
+        scope: The run that the job belongs to.
+        store: Where its outputs go.
+        caller: Who calls, and where in the run.
+        options: How to run it.
+        observer: Is notified of every change.
+    """
+
+    scope: Scope
+    store: MediaStore
+    caller: Caller = field(default_factory=Caller)
+    options: Options = field(default_factory=Options)
+    observer: Observer = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The objects that all jobs of one engine share.
+
+    Attributes:
+        spool: This machine's tickets that are not in the journal yet.
+        cancels: Checks whether a run was cancelled.
+        stores: Checks that outputs can be written.
+        sleep: Waits.
+        jitter: Numbers from 0 to 1.
+        clock: Monotonic seconds, including system sleep.
+        submit_timeout: Seconds that a POST may take.
+    """
+
+    spool: Spool
+    cancels: CancelWatch
+    stores: StoreChecks
+    sleep: Callable[[float], Awaitable[None]]
+    jitter: Callable[[], float]
+    clock: Callable[[], float] = uptime
+    submit_timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """One work that a call is for, with what is needed to submit and to complete it.
+
+    Attributes:
+        request: The request, with its files by content.
+        records: The job's records.
+        scope: The run that the job belongs to.
+        store: Where its outputs go.
+        observer: Is notified of every change.
+        policy: The options of the call, and its position in the run.
+        lease: The account that pays, and the job's slot there.
+        services: The objects that it shares with other jobs.
+        spending: The costs of its scope.
+        delivery: Publishes its outputs, and records its result.
+        options: How to run it.
+        caller: Who calls, and where in the run.
+        order: Which of the calls with this request it is.
+        callback: Where RunningHub sends a webhook at the task's end.
+        is_new: Whether it had no record when its scope was opened.
+        flow: The flow or the pipeline, for the records; the scope's flow by default.
+    """
+
+    request: JobRequest
+    records: JobRecords
+    scope: Scope
+    store: MediaStore
+    observer: Observer
+    policy: Policy
+    lease: SlotLease
+    services: Services
+    spending: SpendTracker
+    delivery: Delivery
+    options: Options = field(default_factory=Options)
+    caller: Caller = field(default_factory=Caller)
+    order: int = 1
+    callback: Callback | None = None
+    is_new: bool = False
+    flow: str = ""
+
+    @property
+    def key(self) -> str:
+        """The job's key."""
+        return self.records.key
+
+    @property
+    def job(self) -> str:
+        """The job's full name, as used by `rh-prefect jobs`."""
+        return self.records.name
+
+    def intent(self, member: Member) -> Intent:
+        """Makes the record that precedes a POST.
+
+        Args:
+            member: The account that pays.
+        """
+        request, scope = self.request, self.scope
+        return Intent(
+            owner=current_owner(),
+            account=member.name,
+            site=request.site,
+            credentials=member.block,
+            storage=self.options.storage,
+            store=self.store.url,
+            model=request.model,
+            endpoint=request.endpoint,
+            payload=dict(request.payload),
+            base=request.base,
+            address=self.caller.address,
+            version=self.caller.version,
+            order=self.order,
+            is_detached=self.caller.is_detached,
+            label=request.label,
+            run=scope.run,
+            flow=self.flow or scope.flow,
+            estimate=request.estimate,
+            currency=request.currency,
+            submit_timeout=self.services.submit_timeout,
+            attempt=scope.attempt,
+            graph=request.graph,
+            webhook=self.callback is not None,
+            flow_run=self.policy.run,
+        )
+
+    @property
+    def run_attempt(self) -> RunAttempt:
+        """The run that the job belongs to, and its attempt."""
+        return self.scope.journal.scope, self.scope.attempt
+
+    async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
+        """Whether the run was cancelled.
+
+        Args:
+            max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
+        """
+        try:
+            return await self.services.cancels.check(self.scope.journal, self.scope.attempt, max_age=max_age)
+        except JournalError as error:
+            # Before a claim the journal is read again; after a ticket, the task can be cancelled later.
+            _log.warning("%s: could not check whether the run was cancelled: %s", self.job, error)
+            return False
+
+    def notify(
+        self,
+        state: JobEventState,
+        message: str,
+        *,
+        task_id: str | None = None,
+        is_step: bool = False,
+        costs: Costs | None = None,
+    ) -> None:
+        """Notifies the observer of a change.
+
+        Args:
+            state: The job's state now.
+            message: One line for the log.
+            task_id: RunningHub's task id, once it is known.
+            is_step: The state is the same: the message reports the progress of the task.
+            costs: What the job's tasks have cost, at a submission and at its end.
+        """
+        event = JobEvent(
+            state=state,
+            job=self.job,
+            model=self.request.model,
+            label=self.request.label,
+            task_id=task_id,
+            message=message,
+            is_step=is_step,
+            costs=costs or Costs(),
+            prompt=self.request.prompt,
+        )
+        self.observer.notify(event)

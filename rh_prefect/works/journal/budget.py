@@ -1,0 +1,495 @@
+"""Tracks the spent and reserved costs of a run's jobs, and refuses a job that would exceed the budget.
+
+All jobs of a scope share one `SpendTracker` in a process, also those without a budget. It is rebuilt from the journal
+by the first job with a budget: an ended job counts with its cost, a job that may still be paid for with its estimate.
+Each currency has its own sums. The tracker lives on the loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.catalog.model import is_placeholder
+from rh_prefect.client import Client
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    BudgetExceeded,
+    KeyRejected,
+    OutcomeUnknown,
+    PriceUnknown,
+    RunningHubError,
+    Transient,
+)
+from rh_prefect.works.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
+from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.journal import JobSource
+
+_CACHE_SIZE = 200
+"""Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
+
+_NEXT = 0
+"""The number of a submit that has no number yet: of a call without a budget, before its claim."""
+
+_RETRY_SECONDS = 5.0
+"""Seconds between a failed request for an account's currency and the next one, if it is only a label."""
+
+_LABEL_SECONDS = 2.0
+"""Seconds for which such a request is repeated while RunningHub is busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An expected cost of a job."""
+
+    amount: Decimal
+    currency: str | None
+
+
+Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
+"""Requests a job's price from RunningHub; None if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """The figures of a job that the budget does not allow.
+
+    Attributes:
+        price: What it would cost; None where it is unknown.
+        spent: What the run's ended jobs have cost, in the currency of the price.
+        reserved: What its other jobs may still cost, in the same currency.
+    """
+
+    price: Money | None
+    spent: Decimal
+    reserved: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The amount that one submission adds to the budget's count.
+
+    Attributes:
+        amount: In a budget; None where neither a cost nor a price is known.
+        is_spent: Whether its task has ended.
+        currency: Of the amount.
+        costs: What RunningHub reports of the ended task.
+    """
+
+    amount: Decimal | None
+    is_spent: bool
+    currency: str = CURRENCY
+    costs: Costs = field(default_factory=Costs, compare=False)
+
+
+def entry_of(submit: Submit) -> Entry | None:
+    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing.
+
+    Args:
+        submit: As the journal has it.
+    """
+    charge, intent, end = charge_of(submit), submit.intent, submit.end
+    if charge is None:
+        return None
+    units = [unit for unit in charge.costs.amounts if unit != COINS]
+    currency = units[0] if units else intent.currency or CURRENCY
+    # Coins are not money, and an end without a price may have cost its estimate.
+    amount = charge.costs.amounts.get(currency, intent.estimate)
+    return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
+
+
+Entries: TypeAlias = "dict[int, Entry | None]"
+"""What a job's submissions add to the count, by number; None for one that certainly cost nothing."""
+
+
+@runtime_checkable
+class EntrySource(Protocol):
+    """A source of jobs that knows what they cost without reading all their records."""
+
+    def entries(self) -> AsyncIterator[tuple[str, Entries]]:
+        """Lists what each job adds to the count, by its key; each job once."""
+        ...
+
+
+async def _entries_of(journal: JobSource) -> AsyncIterator[tuple[str, Entries]]:
+    if isinstance(journal, EntrySource):
+        async for key, entries in journal.entries():
+            yield key, entries
+        return
+    async for view in jobs_of(journal):
+        yield view.key, {submit.n: entry_of(submit) for submit in view.submits}
+
+
+class SpendTracker:
+    """The costs of one scope's jobs, spent and reserved."""
+
+    def __init__(self, journal: JobSource) -> None:
+        """Creates an empty tracker; the first job with a budget reads the journal."""
+        self._journal = journal
+        self._lock = asyncio.Lock()
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._asks: dict[tuple[str, int], Ask] = {}
+        # Running sums, since each of thousands of jobs reads them.
+        self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
+        self._is_complete = False
+        self._attempts: set[int] = set()
+        self._changed: set[str] = set()
+        self.is_limited = False
+        """Whether a call of the scope has a budget; then the others determine their price before they claim."""
+
+    def spent(self, currency: str = CURRENCY) -> Decimal:
+        """Returns the cost of ended jobs in a currency."""
+        return self._sums[currency, True]
+
+    def reserved(self, currency: str = CURRENCY) -> Decimal:
+        """Returns the reserved amount in a currency, which may still be paid."""
+        return self._sums[currency, False]
+
+    def counted(self, currency: str = CURRENCY) -> Decimal:
+        """The amount in a currency that counts against a budget: spent plus reserved."""
+        return self.spent(currency) + self.reserved(currency)
+
+    @property
+    def all_spent(self) -> Decimal:
+        """The amount of all ended jobs that counts against a budget; an account has one currency."""
+        return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
+
+    @property
+    def all_counted(self) -> Decimal:
+        """The amount of all jobs that counts against a budget, spent or reserved."""
+        return sum(tuple(self._sums.values()), Decimal(0))
+
+    def amount_of(self, key: str) -> Decimal:
+        """The amount of one job's ended tasks that counts against a budget."""
+        entries = tuple(self._entries.get(key, {}).values())
+        return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
+
+    def begin(self, attempt: int) -> None:
+        """Lets a new attempt read the journal again: another process may have paid since the last one of this process.
+
+        Args:
+            attempt: Its number in this process; see `CallRegistry`.
+        """
+        if attempt not in self._attempts:
+            self._attempts.add(attempt)
+            self._is_complete = False
+
+    async def complete(self) -> None:
+        """Reads the costs of the scope from its journal, unless this attempt has read them.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        async with self._lock:
+            if not self._is_complete:
+                await self._rebuild()
+
+    def spent_on(self, key: str) -> Costs | None:
+        """The cost of one job's ended tasks; None if no task has ended."""
+        ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
+        return Costs.total(ended) if ended else None
+
+    def open_costs(self) -> tuple[int, Costs]:
+        """The number of submissions without a known end, and what they may cost by their prices."""
+        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.items()))
+        costs = [Costs.of(one.amount, one.currency) for n, one in entries if n != _NEXT and not one.is_spent]
+        return len(costs), Costs.total(costs)
+
+    def newest_submit(self, key: str) -> int:
+        """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
+        return max(tuple(self._entries.get(key, {})), default=0)
+
+    async def costs(self) -> dict[str, Costs]:
+        """The costs of the ended tasks of each job, by its key, including earlier processes of the run.
+
+        Raises:
+            JournalError: The journal cannot be read.
+        """
+        await self.complete()
+        return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
+
+    def take(self, view: JobView) -> None:
+        """Replaces the stored data of a job with newly read data."""
+        self._changed.add(view.key)
+        for n in tuple(self._entries.setdefault(view.key, {})):
+            self.release(view.key, n)
+        for submit in view.submits:
+            self.note(view.key, submit)
+
+    def note(self, key: str, submit: Submit) -> None:
+        """Records the outcome of one submission."""
+        self._note(key, submit.n, entry_of(submit))
+
+    def _note(self, key: str, n: int, entry: Entry | None) -> None:
+        self._changed.add(key)
+        self._entries.setdefault(key, {})
+        self.release(key, n)
+        if entry is not None:
+            self._put(key, n, entry)
+
+    def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
+
+        Args:
+            key: The job's key.
+            price: What it will cost; None where that is not known.
+            ask: Requests an unknown price, if a budget needs it.
+        """
+        self._reserve(key, _NEXT, price, ask)
+
+    def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a submit that is claimed at this moment, whether or not it has a budget.
+
+        Args:
+            key: The job's key.
+            n: The submit.
+            price: What it will cost; None where that is not known.
+            ask: As of `expect`.
+        """
+        self.drop(key)
+        self._reserve(key, n, price, ask)
+
+    def drop(self, key: str) -> None:
+        """Releases the amount that a call without a budget has reserved before its claim."""
+        self.release(key, _NEXT)
+
+    async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
+        """Reserves a job's price, if the budget allows it.
+
+        Args:
+            key: The job's key.
+            n: The submit that is about to be made.
+            price: What it will cost; None, which no budget allows, where it is unknown.
+            budget: What all jobs of the scope may cost together, in the currency of the price.
+
+        Returns:
+            None if it is reserved, else the shortfall.
+
+        Raises:
+            JournalError: The journal cannot be read.
+        """
+        self.is_limited = True
+        await self.complete()
+        async with self._lock:
+            await self._ask_for_prices()
+        # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
+        self.release(key, n)
+        currency = (price and price.currency) or CURRENCY
+        spent, reserved = self.spent(currency), self.reserved(currency)
+        if price is None or spent + reserved + price.amount > budget:
+            return Shortfall(price, spent=spent, reserved=reserved)
+        self._reserve(key, n, price)
+        return None
+
+    def release(self, key: str, n: int) -> None:
+        """Releases the amount reserved for a submission; does nothing if none was reserved."""
+        self._asks.pop((key, n), None)
+        entry = self._entries.get(key, {}).pop(n, None)
+        if entry is not None:
+            self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
+
+    def _reserve(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        self._changed.add(key)
+        self.release(key, n)
+        if price is not None:
+            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
+            return
+        self._put(key, n, Entry(None, is_spent=False))
+        if ask is not None:
+            self._asks[key, n] = ask
+
+    def _put(self, key: str, n: int, entry: Entry) -> None:
+        self._entries.setdefault(key, {})[n] = entry
+        self._sums[entry.currency, entry.is_spent] += entry.amount or 0
+
+    async def _ask_for_prices(self) -> None:
+        """Requests the unknown prices of calls without a budget, each once."""
+        while self._asks:
+            asks = set(self._asks.values())
+            prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks)), strict=True))
+            # During the requests a call may have ended, or have claimed its submission under another number.
+            for (key, n), ask in tuple(self._asks.items()):
+                if ask in prices:
+                    self._reserve(key, n, prices[ask])
+
+    async def _rebuild(self) -> None:
+        self._changed.clear()
+        attempts = len(self._attempts)
+        async for key, entries in _entries_of(self._journal):
+            # What this process has recorded meanwhile is newer than what was read.
+            if key not in self._changed:
+                self._merge(key, entries)
+        self._is_complete = attempts == len(self._attempts)  # another one may have begun meanwhile
+
+    def _merge(self, key: str, entries: Entries) -> None:
+        """Adds what the journal says of a job; keeps the entries of submissions that this process is about to make."""
+        known = self._entries.setdefault(key, {})
+        for n, entry in entries.items():
+            # A reservation of this process has a price, or asks for one, and the record of the claim says no more.
+            if n not in known or entry is None or entry.is_spent:
+                self._note(key, n, entry)
+
+
+_ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
+# The locks are bound to the event loop of the parent, which a forked child does not have.
+os.register_at_fork(after_in_child=_ledgers.clear)
+
+
+def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> SpendTracker:
+    """Returns this process's only `SpendTracker` of a scope; call it on the loop thread.
+
+    Args:
+        journal: The scope's journal; two journals of one description are one.
+        attempt: The number of the attempt in this process, which reads the journal at its first job with a budget;
+            None for no attempt of its own.
+    """
+    name = repr(journal)
+    ledger = _ledgers.setdefault(name, SpendTracker(journal))
+    _ledgers.move_to_end(name)
+    if attempt is not None:
+        ledger.begin(attempt)
+    while len(_ledgers) > _CACHE_SIZE:
+        _ledgers.popitem(last=False)
+    return ledger
+
+
+class Prices:
+    """Prices of jobs on one account."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Sends no request before the first call.
+
+        Args:
+            client: Talks to RunningHub.
+            clock: Monotonic seconds.
+        """
+        self._client = client
+        self._clock = clock
+        self._requests: SingleFlight[bool, str | None] = SingleFlight()
+        self._reported: tuple[str | None] | None = None
+        self._failed_at = -math.inf
+
+    def guess(self, price: Money | None) -> Money | None:
+        """Returns the catalogue's price unless the account is known to have another currency."""
+        if price is None or is_placeholder(price.amount):
+            return None
+        currency = self._reported[0] if self._reported else None
+        # An account that reports no currency has the catalogue's.
+        is_comparable = currency is None or price.currency is None or currency == price.currency
+        return Money(price.amount, price.currency or currency) if is_comparable else None
+
+    async def listed(self, price: Money | None) -> Money | None:
+        """Returns the catalogue's price; None if there is none, or the account's currency is another one or unknown."""
+        await self.currency()
+        return self.guess(price) if self._reported else None
+
+    async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
+        """Finds a price in the account's currency.
+
+        Args:
+            endpoint: The endpoint of the request.
+            payload: The request as it will be sent.
+            catalogue_price: The catalogue's price, if it has one.
+
+        Returns:
+            The price; None where neither the catalogue nor RunningHub has one.
+
+        Raises:
+            RunningHubError: RunningHub does not respond, so that the price or its currency is not known now.
+        """
+        currency, unknown = None, None
+        try:
+            currency = await self.certain_currency()
+        except RunningHubError as error:
+            unknown = error
+        listed = self.guess(catalogue_price)
+        if listed is not None and unknown is None:
+            return listed
+        try:
+            preview = await self._client.price_preview(endpoint, payload)
+        except (ApiError, PriceUnknown) as error:
+            # A lost or delayed response says nothing about the price, and an account that is refused would not be
+            # charged.
+            if unknown is not None or isinstance(error, Transient | OutcomeUnknown | KeyRejected | AccountError):
+                raise
+            return None
+        if unknown is not None and preview.currency is None:
+            raise unknown
+        if not preview.free and is_placeholder(preview.amount):
+            return None
+        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
+
+    async def currency(self) -> str | None:
+        """Returns the account's currency for a label; None if it is not reported, or unknown at the moment."""
+        # The next callers do not repeat a request that has just failed.
+        if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
+            return self._reported[0] if self._reported else None
+        try:
+            return await self._requests.get(False, partial(self._request, pace_seconds=_LABEL_SECONDS))
+        except RunningHubError:
+            self._failed_at = self._clock()
+            return None
+
+    async def certain_currency(self) -> str | None:
+        """Returns the currency in which the account pays; None if RunningHub does not report it.
+
+        Raises:
+            RunningHubError: RunningHub does not respond, so that it is not known now.
+        """
+        if self._reported:
+            return self._reported[0]
+        try:
+            return await self._requests.get(True, self._request)
+        except ApiError as error:
+            if isinstance(error, Transient | OutcomeUnknown):
+                raise
+            return None  # the key may not read its account
+
+    async def _request(self, *, pace_seconds: float | None = None) -> str | None:
+        self._reported = ((await self._client.account(pace_seconds=pace_seconds)).currency,)
+        return self._reported[0]
+
+
+def exceeded(
+    job: str, *, budget: Decimal, short: Shortfall, unpriced: str = "run it without a budget"
+) -> BudgetExceeded:
+    """Builds the error for a job that the budget does not allow.
+
+    Args:
+        job: Its full name.
+        budget: The budget.
+        short: The figures.
+        unpriced: What to do if its price is not known.
+    """
+    price = short.price
+    unit = f" {price.currency}" if price and price.currency else ""
+    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"
+    so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
+    cost, advice = (
+        "its price is neither in the catalogue nor in the price response of RunningHub",
+        unpriced,
+    )
+    if price is not None:
+        cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
+    return BudgetExceeded(
+        (
+            f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; finished "
+            "results are kept."
+        ),
+        job=job,
+        price=price.amount if price else None,
+        currency=price.currency if price else None,
+        budget=budget,
+        spent=short.spent,
+        reserved=short.reserved,
+    )

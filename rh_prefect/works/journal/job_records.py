@@ -1,0 +1,382 @@
+"""Makes the keys of one job's records, and derives the job's state from its records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from rh_prefect.errors import InputError
+from rh_prefect.works.journal.journal import JobSource, Journal, UnreadableRecord
+from rh_prefect.works.journal.record_types import (
+    Answer,
+    CallRecord,
+    End,
+    Intent,
+    Lost,
+    Record,
+    Resolution,
+    ResultRecord,
+    Reused,
+)
+
+RESUBMITTED = "on_unknown=resubmit"
+BY_A_PERSON = "a person"
+"""Who resolves an unknown submission as forgotten without a check: it may have been paid for."""
+
+JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
+
+_R = TypeVar("_R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """One numbered submission of a job, with its records."""
+
+    n: int
+    intent: Intent
+    answer: Answer | None = None
+    resolution: Resolution | None = None
+    end: End | None = None
+    lost: Lost | None = None
+    late: Answer | None = None
+
+    @property
+    def state(self) -> JobState:
+        """The state of this submission."""
+        # A task that was given up and has an end was found after all.
+        if self.lost is not None and (self.end is None or self.lost.of_result):
+            return "forgotten"
+        if self.end is not None:
+            return "ended"
+        # A recorded task id takes precedence over any other answer: to ignore it would pay again.
+        if self.resolution is not None and self.resolution.outcome == "adopted":
+            return "ticket"
+        if self.answer is None:
+            return "open"
+        if self.answer.outcome != "unknown":
+            return self.answer.outcome
+        return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def is_settled_by_a_person(self) -> bool:
+        """Whether a person has said what became of it."""
+        by = self.lost.by if self.lost is not None else self.resolution.by if self.resolution is not None else ""
+        return by == BY_A_PERSON
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether its outcome is unknown, or a user gave it up without checking the outcome."""
+        if self.state == "forgotten":
+            return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
+        return self.state == "unknown"
+
+    @property
+    def task_id(self) -> str | None:
+        """RunningHub's task id, from whichever record has it."""
+        for record in (self.end, self.resolution, self.answer):
+            if record is not None and record.task_id:
+                return record.task_id
+        return None
+
+    @property
+    def late_task_id(self) -> str | None:
+        """The task of a ticket that arrived after the submission was resolved without it."""
+        late = self.late.task_id if self.late is not None else None
+        return late if late != self.task_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """All journal records of one job, in order."""
+
+    key: str
+    submits: tuple[Submit, ...] = ()
+    reused: Reused | None = None
+    result: ResultRecord | None = None
+
+    @property
+    def last(self) -> Submit | None:
+        """The newest submission, which determines the next step."""
+        return self.submits[-1] if self.submits else None
+
+    @property
+    def state(self) -> JobState:
+        """The state of the job."""
+        return self.last.state if self.last else "new"
+
+    @property
+    def tickets(self) -> int:
+        """The number of tasks that this job has had, each of them paid for."""
+        return sum(1 for submit in self.submits if submit.task_id)
+
+    def find(self, n: int) -> Submit | None:
+        """Returns the submission of a number; None if the job has none."""
+        return next((submit for submit in self.submits if submit.n == n), None)
+
+    def adding(self, submit: Submit) -> JobView:
+        """Returns the job with one more submission, or with newer data of one."""
+        others = (old for old in self.submits if old.n != submit.n)
+        return replace(self, submits=tuple(sorted((*others, submit), key=lambda other: other.n)))
+
+    @classmethod
+    def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
+        """Reads a job's records in any order.
+
+        Args:
+            key: The job's key.
+            records: Full record key -> JSON object, as `Journal.job` returns them.
+
+        Raises:
+            UnreadableRecord: One of them has a form that this version does not support.
+        """
+        by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for name, record in records.items():
+            kind, _, n = name.removeprefix(f"{key}-").rpartition("-")
+            if n.isdecimal():
+                by_number.setdefault(int(n), {})[kind] = record
+        # A submit without its intent can only be a half-finished reading: the intent is always written first.
+        submits = tuple(_submit(key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
+        reuse, result = records.get(f"{key}-reuse-1"), records.get(result_key(key))
+        return cls(
+            key,
+            submits,
+            None if reuse is None else parse_record(f"{key}-reuse-1", Reused, reuse),
+            None if result is None else parse_record(result_key(key), ResultRecord, result),
+        )
+
+
+class JobRecords:
+    """One work's records in the scope of one run: the only place that makes and reads their keys.
+
+    No other run can wait for the work there, so the steps for waiters, claims and waits do nothing.
+
+    Attributes:
+        is_shared: Whether other runs share the work.
+    """
+
+    is_shared = False
+
+    def __init__(self, journal: Journal, key: str) -> None:
+        """Refers to the records of a job; reads nothing."""
+        self.journal = journal
+        self.key = key
+
+    @property
+    def name(self) -> str:
+        """The job's full name, as messages and `rh-prefect jobs` show it."""
+        return f"{self.journal.scope}/{self.key}"
+
+    async def view(self) -> JobView:
+        """Reads the job; it has no submissions if nothing is recorded."""
+        return JobView.parse(self.key, await self.journal.job(self.key))
+
+    async def submission(self, n: int) -> Submit | None:
+        """Reads one submission; None where the job has none of this number."""
+        return (await self.view()).find(n)
+
+    def check(self, submit: Submit, *, base: str) -> None:
+        """Checks that a recorded submission is of the caller's request.
+
+        Raises:
+            InputError: The caller's key is used for another request.
+        """
+        if submit.intent.base != base:
+            raise InputError(
+                f"{self.name}: this key is already used for another request ({submit.intent.model}"
+                "). What to do: use a different key for each request."
+            )
+
+    async def note_waiter(self) -> None:
+        """Records that the run waits for the work."""
+
+    async def release_waiter(self) -> None:
+        """Records that the run no longer waits for the work."""
+
+    async def has_other_waiters(self) -> bool:
+        """Checks whether another run waits for the work."""
+        return False
+
+    async def note_claim(self, n: int) -> None:
+        """Records that the run is about to claim submission n."""
+
+    async def note_wait(self, n: int) -> None:
+        """Records that the run waits for the task of submission n."""
+
+    async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
+        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        return False
+
+    async def intent(self, n: int, record: Intent) -> bool:
+        """Creates intent n; returns False if another process has created it."""
+        return await self._create("intent", n, record)
+
+    async def answer(self, n: int, record: Answer) -> bool:
+        """Creates answer n; returns False if one is already recorded."""
+        return await self._create("answer", n, record)
+
+    async def resolve(self, n: int, record: Resolution) -> bool:
+        """Creates the resolution of unknown answer n; returns False if one is already recorded."""
+        return await self._create("resolution", n, record)
+
+    async def late(self, n: int, record: Answer) -> bool:
+        """Records a ticket that arrived after submission n was resolved without it."""
+        return await self._create("late", n, record)
+
+    async def lost(self, n: int, record: Lost) -> bool:
+        """Records that the task of submission n no longer exists at RunningHub."""
+        return await self._create("lost", n, record)
+
+    async def end(self, n: int, record: End) -> End:
+        """Creates end n.
+
+        Returns:
+            The end that is recorded now: another process may have been first.
+        """
+        if await self._create("end", n, record):
+            return record
+        return await self.read_end(n) or record
+
+    async def read_end(self, n: int) -> End | None:
+        """Reads end n; None where none is recorded."""
+        name = f"{self.key}-end-{n}"
+        record = await self.journal.read(name)
+        return None if record is None else parse_record(name, End, record)
+
+    async def read_result(self, shape: str = "") -> ResultRecord | None:
+        """Reads the result; None where there is none yet.
+
+        Args:
+            shape: What `parse` asks for; empty without `parse`.
+        """
+        name = result_key(self.key, shape)
+        record = await self.journal.read(name)
+        return None if record is None else parse_record(name, ResultRecord, record)
+
+    async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
+        """Records the result; returns False if one is recorded already."""
+        return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
+
+    async def call(self, record: CallRecord) -> bool:
+        """Records the position in the run at which the job is called."""
+        return await self._create("call", 1, record)
+
+    async def reuse(self, record: Reused) -> bool:
+        """Records which finished job's result this job reuses; returns False if that is recorded already."""
+        return await self._create("reuse", 1, record)
+
+    async def _create(self, kind: str, n: int, record: Record) -> bool:
+        return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
+
+
+def result_key(key: str, shape: str = "") -> str:
+    """Returns the key of the record that holds the result of a work.
+
+    Args:
+        key: The work's key.
+        shape: What `parse` asks for; empty without `parse`.
+    """
+    return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
+
+
+def split_job(name: str) -> tuple[str, str]:
+    """Splits a job's full name, `<scope>/<key>`.
+
+    Returns:
+        Scope and key.
+
+    Raises:
+        InputError: The name has another form.
+    """
+    scope, slash, key = name.rpartition("/")
+    if not (scope and slash and key):
+        raise InputError(
+            f"{name!r} is not the name of a job. What to do: pass <run>/<key>, as `rh-prefect jobs list` shows it."
+        )
+    return scope, key
+
+
+async def read_job(journal: Journal, key: str) -> JobView:
+    """Reads a job; raises an error if it is not recorded.
+
+    Raises:
+        InputError: The scope has no such job.
+    """
+    view = await JobRecords(journal, key).view()
+    if view.last is None:
+        raise InputError(
+            f"{journal.scope}/{key}: this job is not recorded. What to do: see `rh-prefect jobs list {journal.scope}`."
+        )
+    return view
+
+
+async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
+    """Reads all jobs of a scope, page by page."""
+    async for key, records in journal.jobs():
+        yield JobView.parse(key, records)
+
+
+def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord | Intent]:
+    """Returns the call of each job, from its call record or else from its first intent.
+
+    Args:
+        records: Records of jobs, by full key.
+    """
+    calls: dict[str, CallRecord | Intent] = {}
+    for name in sorted(records):
+        key, _, part = name.partition("-")
+        if part == "call-1":
+            calls[key] = parse_record(name, CallRecord, records[name])
+        elif part.startswith("intent-") and key not in calls:
+            calls[key] = parse_record(name, Intent, records[name])
+    return calls
+
+
+def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
+    """Returns the bases of the submitted requests.
+
+    Args:
+        records: Records of jobs, by full key.
+    """
+    return {record.get("base") for name, record in records.items() if "-intent-" in name}
+
+
+def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
+    def read(part: str, kind: type[_R]) -> _R:
+        return parse_record(f"{key}-{part}-{n}", kind, records[part])
+
+    def find(part: str, kind: type[_R]) -> _R | None:
+        return read(part, kind) if part in records else None
+
+    return Submit(
+        n=n,
+        intent=read("intent", Intent),
+        answer=find("answer", Answer),
+        resolution=find("resolution", Resolution),
+        end=find("end", End),
+        lost=find("lost", Lost),
+        late=find("late", Answer),
+    )
+
+
+def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
+    """Reads a record.
+
+    Raises:
+        UnreadableRecord: It has a form that this version does not support.
+    """
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        raise UnreadableRecord(
+            f"the record {name} has a format that this version cannot read ({_first_flaw(error)}). "
+            "What to do: use the version of rh-prefect that wrote it."
+        ) from error
+
+
+def _first_flaw(error: ValidationError) -> str:
+    flaw = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"

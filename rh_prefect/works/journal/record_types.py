@@ -1,0 +1,378 @@
+"""The journal's records about one paid job, each created once and never changed.
+
+Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records` makes and reads them:
+
+| record         | written                             | holds                                                 |
+|----------------|-------------------------------------|-------------------------------------------------------|
+| `call-1`       | when another call is equal          | where in the run the call is made                     |
+| `reuse-1`      | when an earlier job is served       | which one                                             |
+| `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
+| `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
+| `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
+| `late-n`       | a ticket came after a resolution    | the task, which was accepted and may have been paid   |
+| `lost-n`       | where the task or its files are gone | a person has confirmed it: it may be paid for again  |
+| `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
+| `result`       | after the files are published       | the files, the texts, the cost; the job is done       |
+
+Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
+
+- The name is an input's address as the caller gave it: `MediaRecord`, one record for each content that was read. A
+  presigned link's address without its signature is a second name.
+- The name is a text that a node of a workflow takes for a file: `FoundName`, one record for each working folder.
+
+It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
+flows holds `attempt-<n>` for each process that has opened it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rh_prefect.errors import Retry
+from rh_prefect.media.media import Media
+from rh_prefect.works.journal.identity import Address
+from rh_prefect.works.journal.process_identity import Owner
+
+
+def _token() -> str:
+    return uuid.uuid4().hex
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Record(BaseModel):
+    """The fields that every record has.
+
+    Attributes:
+        token: Identifies this creation, so that one whose response was lost is recognised.
+        at: When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    token: str = Field(default_factory=_token)
+    at: str = Field(default_factory=_now)
+
+
+class Intent(Record):
+    """The record written right before a POST; from then on, the job may have been paid for.
+
+    Attributes:
+        owner: The process that posts.
+        account: The account that pays, by name or by fingerprint of its key; never the key.
+        site: RunningHub's host.
+        credentials: Name of the credentials block, if one was named.
+        storage: Name of the storage block, if one was named.
+        store: URL of the place for the files.
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        payload: The request's parameters; files by content, as `sha256:…`.
+        base: Hash of all of the above that makes two calls equal.
+        address: Where in the run the call is made.
+        version: Version of the flow that makes it.
+        order: Which of the calls with this request it is, in the order of the calls.
+        is_detached: Whether the process knew only a part of the run.
+        label: The caller's name for the output.
+        run: Short name of the run, used in file names.
+        flow_run: The flow run that submits a work of a pipeline; empty for a job of a scope.
+        flow: Name of the flow, used in file names.
+        estimate: Expected price.
+        currency: Of the estimate.
+        give_up: Seconds in which the POST must begin, from before the claim was written.
+        submit_timeout: Seconds that the POST may take.
+        attempt: The flow-run attempt.
+        graph: Of a saved workflow or an app: a fingerprint of the graph that the site had under its id.
+        webhook: Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded.
+    """
+
+    owner: Owner
+    account: str
+    site: str
+    credentials: str | None = None
+    storage: str | None = None
+    store: str = ""
+    model: str
+    endpoint: str
+    payload: dict[str, Any]
+    base: str
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    is_detached: bool = False
+    label: str | None = None
+    run: str = ""
+    flow_run: str = ""
+    flow: str = ""
+    estimate: Decimal | None = None
+    currency: str | None = None
+    give_up: float = 30.0
+    submit_timeout: float = 60.0
+    attempt: int = 1
+    graph: str = ""
+    webhook: bool = False
+
+    @property
+    def account_words(self) -> str:
+        """The account that pays, for a message; see `account_words`."""
+        return account_words(self.account, self.credentials)
+
+
+def account_words(account: str, block: str | None) -> str:
+    """Returns what follows "account" in a message: the account's name, or its key, and where the key is from.
+
+    Args:
+        account: The name, or the fingerprint of the key of an account without a name.
+        block: Name of its credentials block; None for RH_API_KEY.
+    """
+    source = "RH_API_KEY" if block is None else f"block {block!r}"
+    return f"of {source} (key fingerprint {account})" if is_fingerprint(account) else f"{account} ({source})"
+
+
+def is_fingerprint(account: str) -> bool:
+    """Returns whether a record names an account by the fingerprint of its key.
+
+    Args:
+        account: The account of the record.
+    """
+    return re.fullmatch("[0-9a-f]{12}", account) is not None
+
+
+FORMAT = 4
+"""The format of the records. Raise it when the meaning of a record changes."""
+
+FORMAT_KEY = "format-1"
+
+
+class Format(Record):
+    """The first record of a scope: the format version of all others."""
+
+    format: int = FORMAT
+
+
+class CallRecord(Record):
+    """The position of a call in its run, written as soon as two calls make the same request.
+
+    Attributes:
+        owner: The process that made it.
+        address: Where in the run.
+        version: Version of the flow.
+        order: Which of the calls with this request it is, in the order of the calls.
+        attempt: The flow-run attempt.
+        is_detached: Whether the process knew only a part of the run.
+    """
+
+    owner: Owner
+    address: Address = Address()
+    version: str = ""
+    order: int = 1
+    attempt: int = 1
+    is_detached: bool = False
+
+
+class Reused(Record):
+    """The finished job whose result a run reused, so that a resumed run reuses the same one.
+
+    Attributes:
+        stored: Name of its stored result; see `outputs.stored_result`.
+    """
+
+    stored: str
+
+
+NOT_DELIVERED = "not-delivered"
+"""This package's code for a request that never left this machine."""
+
+NOT_SENT = "not-sent"
+"""This package's code for a request that could not be serialised."""
+
+BROKEN = "node-errors"
+"""This package's code for a workflow in which RunningHub found broken nodes at the submit."""
+
+GAVE_UP = "gave-up"
+"""This package's code for a claim whose POST did not start, since the process was stopped before it."""
+
+
+class Answer(Record):
+    """The outcome of a POST.
+
+    Attributes:
+        outcome: `ticket`, `refused` (definitely not accepted) or `unknown`.
+        task_id: RunningHub's task id; with `ticket`.
+        code: RunningHub's code, or this package's for a request that was never sent.
+        reason: RunningHub's message.
+        retry: How to continue after a refusal.
+        node_errors: With a ticket: the nodes of a workflow that RunningHub reports as broken, with the reason.
+    """
+
+    outcome: Literal["ticket", "refused", "unknown"]
+    task_id: str | None = None
+    code: str = ""
+    reason: str = ""
+    retry: Retry = "final"
+    node_errors: dict[str, str] = Field(default_factory=dict)
+
+
+class Resolution(Record):
+    """The settlement of an unknown answer.
+
+    Attributes:
+        outcome: `adopted`, with the task, or `forgotten`: the next call pays again.
+        task_id: The adopted task.
+        by: Who settled it: a person, the late owner, or the `on_unknown` option.
+    """
+
+    outcome: Literal["adopted", "forgotten"]
+    task_id: str | None = None
+    by: str = ""
+
+
+class Lost(Record):
+    """The record that an accepted and paid task will have no result, so that another one may be paid for.
+
+    Attributes:
+        by: Who has confirmed it.
+        of_result: Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the
+            task itself.
+    """
+
+    by: str = ""
+    of_result: bool = False
+
+
+class Link(BaseModel):
+    """One output as RunningHub lists it: a file's link or a text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    url: str | None = None
+    text: str | None = None
+    type: str | None = None
+    node_id: str | None = None
+
+
+class End(Record):
+    """The record of a remote task's terminal state.
+
+    Attributes:
+        status: `SUCCESS`, `FAILED` or `CANCELLED`.
+        task_id: RunningHub's task id.
+        links: Its outputs; links expire after about a day.
+        code: RunningHub's code of a failure.
+        reason: What failed, in one line, with the node and its exception.
+        cost: Its cost, if RunningHub reports it.
+        currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
+        queued_seconds: Time from the answer to the first poll in which it ran.
+        run_seconds: Time that it ran, as RunningHub reports it or as it was measured here.
+        attempt: The flow-run attempt that recorded the end.
+    """
+
+    status: Literal["SUCCESS", "FAILED", "CANCELLED"]
+    task_id: str
+    links: tuple[Link, ...] = ()
+    code: str = ""
+    reason: str = ""
+    cost: Decimal | None = None
+    currency: str | None = None
+    coins: Decimal | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    attempt: int = 1
+
+
+class ResultRecord(Record):
+    """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done.
+
+    Attributes:
+        task_id: RunningHub's task id.
+        n: The number of its submission.
+        flow_run: The flow run that paid for a work that runs share; empty in the scope of one run.
+        base: Hash of the request.
+        store: URL of the place of its files.
+        outputs: Its files; `uri` is the name in the store.
+        states: The state in which the store reported each file right after it was published; a file in the same state
+            is not read to check it.
+        texts: Its texts.
+        value: The answer as `parse` of a pipeline's step read it.
+        cost: The cost of the task, if RunningHub reports it.
+        currency: Of the cost.
+        coins: The coins of a task that cost coins beside its money.
+        queued_seconds: Time in RunningHub's queue.
+        run_seconds: Time that the task ran.
+    """
+
+    task_id: str
+    n: int = 1
+    flow_run: str = ""
+    base: str = ""
+    store: str = ""
+    outputs: tuple[Media, ...] = ()
+    states: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    value: Any = None
+    cost: Decimal | None = None
+    currency: str | None = None
+    coins: Decimal | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether RunningHub delivered one of the files damaged."""
+        return any(file.defect is not None for file in self.outputs)
+
+
+class MediaRecord(Record):
+    """One content of an input, as it was read under one name.
+
+    Attributes:
+        uri: Where it was read, without user and query, for display.
+        sha256: Hex digest of the content.
+        size: Bytes.
+        kind: Its kind of media, by its content.
+        mime: Its MIME type, by its content.
+        extension: Its usual extension, without a dot.
+        seconds: Duration of a video or audio.
+        stamp: The state in which it was read, where an equal stamp proves an equal content; else empty.
+        attempt: The attempt of the run that read it.
+        stored: Name of its copy in the store; only of a link whose host gives no strong ETag.
+    """
+
+    uri: str
+    sha256: str
+    size: int
+    kind: str
+    mime: str
+    extension: str
+    seconds: float | None = None
+    stamp: str = ""
+    attempt: int = 1
+    stored: str = ""
+
+
+class FoundName(Record):
+    """The record of whether a text was the name of one of the caller's files, decided at the job's first request.
+
+    Attributes:
+        folder: The working folder.
+        path: The caller's file; empty where the text is a name at RunningHub.
+        attempt: The attempt of the run that decided it.
+    """
+
+    folder: str
+    path: str = ""
+    attempt: int = 1
+
+
+class Cancelled(Record):
+    """The record after which this attempt of the run makes no more submissions."""
+
+    by: str = ""

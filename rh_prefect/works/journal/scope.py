@@ -1,0 +1,247 @@
+"""Scopes: a flow run, or a named folder outside of flows, with the journal of its paid jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.errors import JournalError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.journal import FolderJournal, Journal, as_cached
+from rh_prefect.works.journal.process_identity import Owner, current_owner
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
+
+
+class Scope(Protocol):
+    """The run that a job belongs to.
+
+    Attributes:
+        journal: Holds the scope's records.
+        run: A short name of the run, for file names.
+        flow: The flow's name, for file names.
+        attempt: Which attempt of the run this is, from 1.
+        first_attempt: The first attempt whose payments count together with this one's: this one itself, which a person
+            started, or an earlier one where Prefect retries the flow by itself.
+        details: What a stored result says of the run, as plain JSON.
+        calls: The calls of this attempt of the run.
+    """
+
+    @property
+    def journal(self) -> Journal:
+        """The scope's records."""
+        ...
+
+    @property
+    def run(self) -> str:
+        """A short name, for file names."""
+        ...
+
+    @property
+    def flow(self) -> str:
+        """The flow's name, for file names."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the run this is."""
+        ...
+
+    @property
+    def first_attempt(self) -> int:
+        """The first attempt whose payments count together with this one's."""
+        ...
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """The data about the run that a stored result contains."""
+        ...
+
+    @property
+    def calls(self) -> CallRegistry:
+        """The calls of this attempt of the run."""
+        ...
+
+
+class FolderScope:
+    """A scope outside flows: a name, and its records, usually in a folder below the journal's URL."""
+
+    def __init__(self, journal: Journal, *, attempt: int = 1) -> None:
+        """Opens the scope for an existing attempt; `open_scope` begins a new one."""
+        self.journal = journal
+        self.run = journal.scope
+        self.flow = "call"
+        self.attempt = self.first_attempt = attempt
+        self.details: Mapping[str, str] = {}
+        self.calls = CallRegistry()
+
+
+class Opened(Record):
+    """The record that a process has opened a named scope; each opening is a new attempt."""
+
+    owner: Owner
+
+
+async def open_scope(journal: FolderJournal) -> FolderScope:
+    """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
+
+    Each process is an attempt, whether the previous process has ended or not. Two processes at the same time do not
+    pay for one job twice: the claim decides which one submits, and it is exclusive across attempts.
+    """
+    record = Opened(owner=current_owner()).model_dump(mode="json")
+    attempt = await last_attempt(journal) + 1
+    while not await journal.create(f"attempt-{attempt}", record):
+        attempt += 1
+    return FolderScope(journal, attempt=attempt)
+
+
+async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
+    """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps.
+
+    Args:
+        journal: The scope's records.
+        kind: `cancel` finds the newest cancelled attempt instead.
+
+    Returns:
+        Its number; 0 where there is none.
+    """
+
+    async def exists(number: int) -> bool:
+        return await journal.read(f"{kind}-{number}") is not None
+
+    return await last_number(exists)
+
+
+async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
+    """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm.
+
+    Args:
+        exists: Returns whether the record of a number exists.
+
+    Returns:
+        Its number; 0 where there is none.
+    """
+    newest, beyond = 0, 1
+    while await exists(beyond):
+        newest, beyond = beyond, 2 * beyond
+    while beyond - newest > 1:
+        middle = (newest + beyond) // 2
+        newest, beyond = (middle, beyond) if await exists(middle) else (newest, middle)
+    return newest
+
+
+def loose_scope(journal_url: str) -> FolderScope:
+    """Creates a scope that no later process can find; after a crash, its paid jobs cannot be found again."""
+    return FolderScope(FolderJournal(journal_url, scope=f"loose-{uuid.uuid4().hex[:12]}"))
+
+
+_CACHE_SIZE = 1000
+"""Number of scopes for which a process stores whether they were empty; a dropped one is read again."""
+
+
+class OpenScopes:
+    """The scopes that this process has opened."""
+
+    def __init__(self) -> None:
+        self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
+
+    async def open(self, scope: Scope, store: MediaStore) -> bool:
+        """Checks a scope before the first job of an attempt; accesses the journal and the store once.
+
+        Later records of another process are safe: the claim of a job is exclusive, and the second process reads the
+        first one's records.
+
+        Args:
+            scope: The run.
+            store: Where its outputs go.
+
+        Returns:
+            Whether it had no job when this attempt opened it.
+
+        Raises:
+            JournalError: It was written in another format; it is older than its run, as after the restore of a database
+                backup; or it cannot be read.
+            StoreError: The store cannot be read or written.
+        """
+        # A later attempt in this process has to read the records of earlier ones.
+        name = (repr(scope.journal), store.identity, scope.calls.number)
+        return await self._were_empty.get(name, lambda: _open(scope, store))
+
+
+async def _open(scope: Scope, store: MediaStore) -> bool:
+    journal = scope.journal
+    cached = as_cached(journal)
+    if cached is not None:
+        await cached.check_cache()
+    was_empty = await is_empty(journal)
+    record = await journal.read(FORMAT_KEY)
+    if record is None and was_empty:
+        await _begin(scope, store)
+    elif record is None:
+        raise JournalError(
+            f"{journal.scope} has jobs, but no record of their format ({FORMAT_KEY}): it was deleted, or another "
+            "program wrote these records. Nothing was paid. What to do: if it was deleted, write it again with "
+            f"rh-prefect jobs recover {journal.scope}; otherwise start a new run."
+        )
+    elif Format.model_validate(record).format != FORMAT:
+        raise JournalError(
+            f"The jobs of {journal.scope} are recorded in a format other than {FORMAT}, which this "
+            "version of rh_prefect writes. Nothing was paid. What to do: finish this run with the "
+            "version that started it, or start a new run."
+        )
+    return was_empty
+
+
+async def _begin(scope: Scope, store: MediaStore) -> None:
+    """Records the format, and the start of the run in the store, by which a restored journal is detected."""
+    journal, marker = scope.journal, f"runs/{scope.journal.scope}.json"
+    # The owner of a named scope outside of flows may delete it, to start again.
+    is_flow_run = "flow_run" in scope.details
+    if is_flow_run and await asyncio.to_thread(store.exists, marker) and await journal.read(FORMAT_KEY) is None:
+        raise _is_restored(journal, store, marker)
+    await begin_scope(journal)
+    if is_flow_run:
+        text = json.dumps({**scope.details, "format": FORMAT})
+        await asyncio.to_thread(store.write_bytes, marker, text.encode())
+
+
+async def begin_scope(journal: Journal) -> None:
+    """Records the format of a scope, as its first record."""
+    await journal.create(FORMAT_KEY, Format().model_dump(mode="json"))
+
+
+def cancel_key(attempt: int) -> str:
+    """The key of the record after which an attempt of a run submits nothing more."""
+    return f"cancel-{attempt}"
+
+
+async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
+    """Records that an attempt of a run submits nothing more.
+
+    Args:
+        journal: The run's records.
+        attempt: The number of the attempt.
+        by: Who cancels, for the record.
+    """
+    await journal.create(cancel_key(attempt), Cancelled(by=by).model_dump(mode="json"))
+
+
+async def is_empty(journal: Journal) -> bool:
+    """Whether a scope has no job."""
+    async for _ in journal.keys():
+        return False
+    return True
+
+
+def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalError:
+    return JournalError(
+        f"The flow run {journal.scope} may have paid for jobs in an earlier attempt, as {store.uri(marker)} shows, but "
+        "its journal is empty: its records were deleted, or Prefect's database was restored from a backup that is "
+        "older than they are. Nothing was paid in this attempt. What to do: for a pipeline, start a "
+        f"new run, in which existing results cost nothing; else rh-prefect jobs recover {journal.scope}, which "
+        "restores the records from the results in the storage, and run it again."
+    )

@@ -1,0 +1,130 @@
+"""A local folder for tickets (task ids) that are not recorded in the journal yet.
+
+A ticket is written here when it arrives, and deleted when the journal has it. So neither a kill between
+RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
+
+A ticket belongs to the submission whose intent has its token, and no other submission uses or deletes it: scopes of one
+name in several journals have jobs of the same keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rh_prefect.local_files import PART, flush_folder, write_atomic
+from rh_prefect.works.journal.record_types import Answer
+
+_TOKEN_LENGTH = 12
+"""Characters of a token in the name of a file, which has up to 255."""
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An answer that the journal may not have yet.
+
+    Attributes:
+        scope: The journal's scope.
+        key: The job's key.
+        n: The number of the submit.
+        token: That of its intent.
+        answer: What RunningHub answered.
+    """
+
+    scope: str
+    key: str
+    n: int
+    token: str
+    answer: Answer
+
+    @property
+    def submission(self) -> tuple[str, str, int, str]:
+        """What identifies the submission."""
+        return self.scope, self.key, self.n, self.token
+
+
+class Spool:
+    """A folder of answers, one small file each."""
+
+    def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
+        """Uses a folder, which the first write creates.
+
+        Args:
+            folder: The folder.
+            flush: Writes a folder's entries to the disk.
+        """
+        self.folder = folder
+        self._flush = flush
+
+    async def save(self, entry: Spooled) -> None:
+        """Writes an answer in a thread, since a flush to the disk may take long; see `put`."""
+        try:
+            await asyncio.to_thread(self.put, entry)
+        except RuntimeError:  # at the end of a process no more threads start
+            self.put(entry)
+
+    def put(self, entry: Spooled) -> None:
+        """Writes an answer atomically, safe also against a power failure.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
+        data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
+        write_atomic(self._path(*entry.submission), data, flush=self._flush)
+
+    def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
+        """Finds the answer of a submission."""
+        entry = _read(self._path(scope, key, n, token))
+        if entry is None:
+            entry = next((one for _, one in self._parts() if one.submission == (scope, key, n, token)), None)
+        return entry.answer if entry and entry.token == token else None
+
+    def drop(self, scope: str, key: str, n: int, token: str) -> None:
+        """Removes an answer that the journal has."""
+        self._path(scope, key, n, token).unlink(missing_ok=True)
+        for part, one in self._parts():
+            if one.submission == (scope, key, n, token):
+                part.unlink(missing_ok=True)
+
+    def entries(self) -> Iterator[Spooled]:
+        """Lists the answers that are not in their journal yet."""
+        for path in sorted(self.folder.glob("*.json")):
+            entry = _read(path)
+            if entry is not None:
+                yield entry
+        for _, entry in self._parts():
+            yield entry
+
+    def _parts(self) -> Iterator[tuple[Path, Spooled]]:
+        """Lists the answers whose writer was killed before their files had their names."""
+        for part in sorted(self.folder.glob(f".*{PART}")):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # without its end it says nothing
+                yield part, _parsed(part)
+
+    def _path(self, scope: str, key: str, n: int, token: str) -> Path:
+        return self.folder / f"{scope}--{key}--{n}--{token[:_TOKEN_LENGTH]}.json"
+
+
+def _read(path: Path) -> Spooled | None:
+    try:
+        return _parsed(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Without the ticket the job is still safe: its intent stays open in the journal, then unknown.
+        _log.error("%s may contain the id of a paid task but cannot be read: %s. Check the file.", path, error)
+        return None
+
+
+def _parsed(path: Path) -> Spooled:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    answer = Answer.model_validate(data["answer"])
+    return Spooled(scope=data["scope"], key=data["key"], n=data["n"], token=data["token"], answer=answer)

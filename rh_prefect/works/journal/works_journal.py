@@ -1,0 +1,370 @@
+"""Reads and writes the records of works, beside their files or at RH_RECORDS.
+
+    works = await open_works(store, settings)
+    result = await JobRecords(works, work_id(request.base, 1)).read_result()
+
+What decides is read by name: a work's submissions by number, its result by `result`. Listings serve commands only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from datetime import timedelta
+from itertools import count
+from typing import Any, TypeAlias
+
+from rh_prefect.media.store import MediaStore, lasting_place
+from rh_prefect.media.urls import locate, shown_url
+from rh_prefect.settings import Settings
+from rh_prefect.works.journal.identity import work_id
+from rh_prefect.works.journal.job_records import JobView, Submit, parse_record
+from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal, NotExclusive
+from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
+from rh_prefect.works.journal.record_types import Record, ResultRecord
+from rh_prefect.works.journal.scope import last_number
+
+FOLDER = "works"
+"""The folder of all works, below the records' place."""
+
+ROUNDS = "rounds"
+"""The folder of all rounds beside it."""
+
+FILES = "pipelines"
+"""The folder of files that are named by their content, in a storage."""
+
+HasEnded: TypeAlias = Callable[[str], Awaitable[bool | None]]
+"""Returns whether a flow run has ended; None where that is not known."""
+
+SIGNS = "runs"
+"""The folder in which runs write that they are alive."""
+
+SILENT_AFTER = timedelta(minutes=15)
+"""How long after its last sign of life a run counts no more that Prefect cannot be asked about."""
+
+_AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
+
+
+async def no_evidence(_flow_run: str) -> bool | None:
+    """Knows of no flow run whether it has ended."""
+    return None
+
+
+class Waiting(Record):
+    """The record that a flow run waits for a work, or may pay for it.
+
+    Attributes:
+        flow_run: The flow run.
+        owner: Its process; None for a run that is suspended meanwhile, which has none.
+        seconds: For so long after this record a run that is suspended waits without a sign of life.
+    """
+
+    flow_run: str
+    owner: Owner | None = None
+    seconds: float = 0
+
+
+class Chosen(Record):
+    """The take that a run chose for a request that is to be made again.
+
+    Attributes:
+        take: Its number.
+    """
+
+    take: int
+
+
+class WorksJournal:
+    """A journal of works, which no run owns; see `rh_prefect.works.journal.journal.Journal`.
+
+    Attributes:
+        scope: Its name in messages and commands; each records' place has its own.
+        url: The place, as it may be shown.
+        rounds: The records of rounds beside it; see `rounds`.
+    """
+
+    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
+        """Stores the location; reads nothing before the first call.
+
+        Args:
+            url: A folder or any fsspec URL.
+            options: fsspec's storage options.
+        """
+        self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self.url = self._files.url
+        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
+        self._signs = FolderJournal(url, scope=SIGNS, options=options, readers="all")
+        # A machine's spool and a process's running jobs distinguish storages by this name only.
+        self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+
+    def __repr__(self) -> str:
+        return f"WorksJournal({self._files!r})"
+
+    async def check(self) -> None:
+        """Checks whether records can be created exclusively in this storage.
+
+        Raises:
+            NotExclusive: Two runs could create the same record, and would both pay.
+            JournalError: The place cannot be used.
+        """
+        try:
+            await self._files.check()
+        except NotExclusive as error:
+            raise NotExclusive(
+                f"The records of a pipeline's jobs cannot be stored at {self.url}: two runs could create "
+                "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
+                "to a folder or an S3 bucket that is shared by all machines that run the pipeline."
+            ) from error
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively; see `Journal.create`."""
+        return await self._files.create(key, record)
+
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; None where there is none."""
+        return await self._files.read(key)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads the submissions of a work, by number instead of a listing."""
+        found: dict[str, JSON] = {}
+        for n in count(1):
+            records = await self.numbered(job_key, n)
+            if not records:
+                return found
+            found |= records
+        raise AssertionError("a count does not end")
+
+    async def request(self, prefix: str) -> dict[str, JSON]:
+        """Reads all records of the works whose names have the same beginning."""
+        return await self._files.request(prefix)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Lists all works."""
+        async for key in self._files.keys():
+            yield key
+
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the keys of all records; see `Journal.names`."""
+        async for name in self._files.names():
+            yield name
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all works; see `Journal.jobs`."""
+        async for key, records in self._files.jobs():
+            yield key, records
+
+    async def numbered(self, work: str, n: int) -> dict[str, JSON]:
+        """Reads the records of submission n, by full key; none where it has no intent."""
+        intent = await self.read(f"{work}-intent-{n}")
+        if intent is None:
+            return {}
+        keys = [f"{work}-{what}-{n}" for what in _AFTER_INTENT]
+        found = dict(zip(keys, await asyncio.gather(*map(self.read, keys))))
+        return {f"{work}-intent-{n}": intent, **{key: record for key, record in found.items() if record is not None}}
+
+    async def submission(self, work: str, n: int) -> Submit | None:
+        """Reads submission n of a work; None where it has no intent."""
+        return JobView.parse(work, await self.numbered(work, n)).last
+
+    async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
+        """Reads many records at a time; returns those that exist, by key."""
+        return await self._files.read_many(keys)
+
+    async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
+        """Reads the results of many works at once.
+
+        Args:
+            keys: See `result_key`.
+
+        Returns:
+            By key, those that are there.
+        """
+        return {key: parse_record(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
+
+    def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
+        """Whether the files of a result are in a store.
+
+        Those of the store in which the records lie are, also under an earlier name of it.
+        """
+        return result.store == store.url or self.url == shown_url(store.url)
+
+    async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
+        """Records that a flow run waits for a work, so that other runs do not cancel its task.
+
+        Args:
+            work: The work.
+            flow_run: The flow run.
+            suspended: For how many seconds it waits without a process; None where this process waits.
+
+        Returns:
+            The name of the waiter.
+        """
+        owner = current_owner() if suspended is None else None
+        waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
+        # Each attempt is a waiter of its own: the one before may have been released.
+        for number in count(1):
+            name = f"{run_name(flow_run)}-{number}"
+            if await self.create(f"{work}-waiter-{name}", waiting):
+                return name
+        raise AssertionError("a count does not end")
+
+    async def release_waiters(self, work: str, flow_run: str, *, only: Collection[str] | None = None) -> None:
+        """Records that a flow run no longer waits for a work.
+
+        Args:
+            work: The work.
+            flow_run: The flow run.
+            only: The waiters that have ended, by name; those of earlier processes of the run have ended, too, and
+                another caller in the run may still wait. None where the whole run has ended.
+        """
+        for name, waiting in (await self._waiters(work)).items():
+            is_over = only is None or name in only or waiting.owner is None or is_surely_dead(waiting.owner)
+            if waiting.flow_run == flow_run and is_over:
+                await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
+
+    async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
+        """Checks whether another flow run still waits for a work.
+
+        A run that has ended by `has_ended`, or whose process has certainly ended, does not; where neither is known, one
+        that was silent for 15 minutes does not.
+
+        Args:
+            work: The work.
+            flow_run: This flow run.
+            has_ended: Returns whether a flow run has ended.
+        """
+        others: dict[str, dict[str, Waiting]] = {}
+        for name, one in (await self._waiters(work)).items():
+            if one.flow_run != flow_run and not (one.owner and is_surely_dead(one.owner)):
+                others.setdefault(one.flow_run, {})[name] = one
+        for other, waiters in others.items():
+            is_over = await has_ended(other)
+            if is_over is None:
+                is_over = await self._is_silent(work, other, waiters, reader=flow_run)
+            if not is_over:
+                return True
+        return False
+
+    async def sign_of_life(self, flow_run: str) -> None:
+        """Writes that a flow run is alive."""
+        await self._signs.sign(f"{run_name(flow_run)}-alive", flow_run)
+
+    async def _is_silent(self, work: str, flow_run: str, waiters: Mapping[str, Waiting], *, reader: str) -> bool:
+        """Returns whether a run that waits for a work has given no sign of life for a long time.
+
+        Both times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
+        learn the present time. In a storage that tells no times, no run is ever silent.
+        """
+        await self._signs.sign(f"{run_name(reader)}-reads", reader)
+        now = await self._signs.time_of(f"{run_name(reader)}-reads")
+        alive = await self._signs.time_of(f"{run_name(flow_run)}-alive")
+        begun = {name: await self._files.time_of(f"{work}-waiter-{name}") for name in waiters}
+        signs = [when + timedelta(seconds=waiters[name].seconds) for name, when in begun.items() if when is not None]
+        if now is None or len(signs) < len(waiters):
+            return False
+        return now - max(signs if alive is None else [*signs, alive]) > SILENT_AFTER
+
+    async def _waiters(self, work: str) -> dict[str, Waiting]:
+        """Reads the waiters that were not released, by the end of their keys."""
+        records, begin = await self._files.job(work), f"{work}-waiter-"
+        waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
+        return {
+            name: Waiting.model_validate(one)
+            for name, one in waiting.items()
+            if f"{work}-released-{name}" not in records
+        }
+
+
+def run_name(flow_run: str) -> str:
+    """Returns the name of a run in a form that is valid in a record's key.
+
+    Args:
+        flow_run: A flow run's id, or the name of a scope outside of flows.
+    """
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
+        return flow_run
+    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
+
+
+def records_url(store: MediaStore, settings: Settings) -> str:
+    """Returns the URL of the records of works: RH_RECORDS, or the storage.
+
+    Raises:
+        ConfigError: A worker would delete it.
+    """
+    return (lasting_place(settings.records) if settings.records else store.url).rstrip("/")
+
+
+async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
+    """Opens the records of works, and checks whether they can be created exclusively.
+
+    Args:
+        store: Where the files go.
+        settings: RH_RECORDS.
+
+    Raises:
+        NotExclusive: Two runs could both pay for a work there.
+        JournalError: The place cannot be used.
+        ConfigError: A worker would delete it.
+    """
+    url = records_url(store, settings)
+    works = WorksJournal(url, options=store.options_for(url))
+    await works.check()
+    return works
+
+
+def find_works(scope: str, settings: Settings) -> WorksJournal | None:
+    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere.
+
+    Args:
+        scope: The name.
+        settings: RH_RECORDS, and the storage that is used where no block is named.
+    """
+    places: list[tuple[str, Mapping[str, Any]]] = [(settings.storage_url, settings.storage_options)]
+    if settings.records:
+        store = MediaStore(settings.storage_url, options=settings.storage_options)
+        places.insert(0, (settings.records, store.options_for(settings.records)))
+    for url, options in places:
+        works = WorksJournal(locate(url), options=options)
+        if works.scope == scope:
+            return works
+    return None
+
+
+async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
+    """Chooses a take that was never submitted for a request; a resumed run keeps it.
+
+    Args:
+        works: The records of works.
+        run: The flow run's own journal.
+        base: Hash of the request.
+        scope: The round that the take belongs to.
+
+    Returns:
+        The take. Two runs that choose at once may choose the same one, and share it.
+    """
+    key = f"{work_id(base, 0, scope)}-take-1"
+    noted = await run.read(key)
+    if noted is None:
+        chosen = Chosen(take=await next_take(works, base, scope))
+        if await run.create(key, chosen.model_dump(mode="json")):
+            return chosen.take
+        noted = await run.read(key)
+    return Chosen.model_validate(noted).take
+
+
+async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
+    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm.
+
+    Args:
+        works: The records of works.
+        base: Hash of the request.
+        scope: The round that the take belongs to.
+    """
+
+    async def is_submitted(take: int) -> bool:
+        return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
+
+    return 1 + await last_number(is_submitted)

@@ -1,0 +1,236 @@
+"""Repairs jobs by hand: resolves unknown submissions, restores lost records, finds tasks without a record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+
+from rh_prefect.client import is_task_id
+from rh_prefect.errors import InputError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.job_records import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.process_identity import current_owner, is_surely_dead
+from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Intent, Link, Lost, Resolution
+from rh_prefect.works.journal.scope import begin_scope, is_empty
+from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.outputs.stored_result import StoredResult, read_all
+
+_log = logging.getLogger("rh_prefect")
+
+
+async def adopt(journal: Journal, key: str, task_id: str) -> None:
+    """Records the task of an unknown submission; the next run waits for it and pays nothing.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+        task_id: RunningHub's task id.
+
+    Raises:
+        InputError: The state of the job does not allow this, or the task is another submit's.
+    """
+    if not is_task_id(task_id):
+        raise InputError(
+            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
+        )
+    async for view in jobs_of(journal):
+        if any(submit.task_id == task_id for submit in view.submits):
+            raise InputError(
+                f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
+                "and one task cannot belong to two jobs. What to do: look for another task in "
+                "RunningHub's call log, near the time that is shown in the error; if there is none, "
+                f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
+            )
+    await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by=BY_A_PERSON))
+
+
+async def mark_refused(journal: Journal, key: str) -> None:
+    """Records that an unknown submission was not accepted; the next run submits it again.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key.
+
+    Raises:
+        InputError: The state of the job does not allow this.
+    """
+    await _resolve(journal, key, Resolution(outcome="forgotten", by=BY_A_PERSON))
+
+
+async def mark_lost(journal: Journal, key: str) -> None:
+    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one.
+
+    Args:
+        journal: The scope's journal.
+        key: The job's key; its task was queried on the account that paid for it, and its files are not to be had.
+
+    Raises:
+        InputError: Its last submission has neither a running task nor a result.
+    """
+    submit = (await read_job(journal, key)).last
+    if submit is None or not may_be_lost(submit):
+        raise InputError(
+            f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
+            "recorded. See `rh-prefect jobs show`."
+        )
+    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
+
+
+def may_be_lost(submit: Submit) -> bool:
+    """Returns whether a submission's task is expected to have a result, or has one."""
+    has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
+    return submit.state == "ticket" or has_result
+
+
+async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
+    view = await read_job(journal, key)
+    submit = view.last
+    if submit is not None and submit.state == "open":
+        submit = await _call_unknown(journal, view, submit)
+    if submit is None or submit.state != "unknown":
+        raise InputError(
+            f"{journal.scope}/{key}: there is nothing to settle: the state of its last submission is "
+            f"{view.state!r}{(f' (task {view.last.task_id})' if view.last and view.last.task_id else '')}"
+            ". What to do: run it again."
+        )
+    if not await JobRecords(journal, key).resolve(submit.n, resolution):
+        raise InputError(f"{journal.scope}/{key}: another process has just settled it. See `rh-prefect jobs show`.")
+
+
+async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
+    if not is_surely_dead(submit.intent.owner):
+        owner = submit.intent.owner
+        raise InputError(
+            f"{journal.scope}/{view.key}: its submission may still be in progress, in process {owner.pid} "
+            f"on {owner.host}. What to do: run it again; once that process has certainly ended, the error "
+            "message says what to do."
+        )
+    answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
+    await JobRecords(journal, view.key).answer(submit.n, answer)
+    return (await read_job(journal, view.key)).last
+
+
+async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
+    """Moves a scope's tickets that are waiting on this machine into its journal.
+
+    A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
+
+    Args:
+        spool: This machine's spool.
+        journal: The scope's journal.
+
+    Returns:
+        The task ids that the journal has now.
+    """
+    replayed: list[str] = []
+    for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
+        records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        submit = await records.submission(entry.n)
+        if submit is None or submit.intent.token != entry.token:
+            _log.warning(
+                "task %s was paid for by %s, which is not recorded in this journal, so its ticket stays on this "
+                "machine. What to do: set RH_JOURNAL, or RH_RECORDS and RH_STORAGE_URL for a pipeline, to the values "
+                "of its run, then rh-prefect jobs adopt --spool",
+                task_id,
+                records.name,
+            )
+            continue
+        if await _replay(entry, records):
+            replayed.append(task_id)
+        else:
+            await records.late(entry.n, entry.answer)
+            _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
+        spool.drop(*entry.submission)
+    return replayed
+
+
+async def _replay(entry: Spooled, records: JobRecords) -> bool:
+    """Records a ticket; False if its submission was resolved otherwise."""
+    if await records.answer(entry.n, entry.answer):
+        return True
+    await records.resolve(
+        entry.n, Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
+    )
+    submit = await records.submission(entry.n)
+    return submit is not None and submit.task_id == entry.answer.task_id
+
+
+async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
+    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts.
+
+    Args:
+        journal: The scope's journal.
+        requested: Keys that this attempt has requested in this process.
+        attempt: This attempt; its own payments in another process, as of a process pool, are used there.
+    """
+
+    def is_orphan(view: JobView) -> bool:
+        return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
+
+    return [view async for view in jobs_of(journal) if is_orphan(view)]
+
+
+async def recover(journal: Journal, store: MediaStore) -> list[str]:
+    """Records again the jobs of a scope for which its store has results.
+
+    Args:
+        journal: The scope's records.
+        store: Where its outputs went.
+
+    Returns:
+        The keys of the jobs; empty if only the scope's format is recorded again.
+
+    Raises:
+        InputError: The store has no result of this scope, and the scope's format was not deleted.
+    """
+    stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
+    results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
+    lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
+    if not results and not lacks_format:
+        raise InputError(
+            f"{store.url} has no result of a job of {journal.scope}; nothing was recorded. What to do: "
+            "pass with --storage the name of the MediaStorage block that contains the run's outputs."
+        )
+    await begin_scope(journal)
+    for key, one in results.items():
+        intent, answer, end = _records(one, store)
+        records = JobRecords(journal, key)
+        await records.intent(1, intent)
+        await records.answer(1, answer)
+        await records.end(1, end)
+    return list(results)
+
+
+def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]:
+    intent = Intent(
+        at=one.submitted_at,
+        owner=current_owner(),
+        account=one.account,
+        site=one.site,
+        store=store.url,
+        model=one.model,
+        endpoint=one.endpoint,
+        payload=one.payload,
+        base=one.base,
+        address=one.address,
+        version=one.flow_version,
+        order=one.order,
+        label=one.label,
+        graph=one.graph,
+    )
+    answer = Answer(at=one.submitted_at, outcome="ticket", task_id=one.task_id)
+    end = End(
+        at=one.ended_at,
+        status="SUCCESS",
+        task_id=one.task_id,
+        links=tuple(Link(text=text) for text in one.texts),
+        cost=one.cost,
+        currency=one.currency,
+        coins=one.coins,
+        queued_seconds=one.queued_seconds,
+        run_seconds=one.run_seconds,
+    )
+    return intent, answer, end

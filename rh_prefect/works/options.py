@@ -1,0 +1,145 @@
+"""`Request`, the union of all kinds of requests, and the options of a job."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, TypeAlias, get_args
+
+from typing_extensions import TypedDict
+
+from rh_prefect.custom import CustomInput
+from rh_prefect.errors import InputError
+from rh_prefect.json_checks import is_text
+from rh_prefect.models import ModelInput
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.requests.request_preparation import JobRequest
+
+LONGEST_LABEL = 1000
+"""Maximum number of characters; names of files contain the first ones."""
+
+Reuse = Literal["never", "always"]
+Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
+"""The kinds of requests."""
+
+
+class JobOptions(TypedDict, total=False):
+    """The options of every paid task; see `Options`."""
+
+    label: str | None
+    reuse: Reuse
+    on_unknown: Literal["raise", "resubmit"]
+    max_attempts: int
+    budget: float | None
+    deadline: float | None
+    credentials: str | None
+    storage: str | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one job.
+
+    Attributes:
+        label: A name for the output, a part of its file's name; calls with different labels are different jobs.
+        key: The caller's own idempotency key: within a scope, calls with the same key are the same job.
+        reuse: `always` returns the result of an equal earlier request at no cost; equal calls are then one job.
+        on_unknown: After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again.
+        max_attempts: Maximum number of tasks that one job pays for before a person reruns it; failed ones count.
+        deadline: Seconds to wait for the task's end; None waits without a limit.
+        budget: Maximum cost of all jobs of the run together, in the account's currency; None for no limit.
+        may_submit: False only downloads results that are already paid for.
+        credentials: Name of the block of the account or of the pool that pays.
+        storage: Name of the storage block, for the journal.
+    """
+
+    label: str | None = None
+    key: str | None = None
+    reuse: Reuse = "never"
+    on_unknown: Literal["raise", "resubmit"] = "raise"
+    max_attempts: int = 3
+    deadline: float | None = None
+    budget: float | Decimal | None = None
+    may_submit: bool = True
+    credentials: str | None = None
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values before anything is paid.
+
+        Raises:
+            InputError: The value of an option is invalid.
+        """
+        self._check_label()
+        if self.reuse not in get_args(Reuse):
+            raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
+        if self.on_unknown not in ("raise", "resubmit"):
+            raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
+        self._check_numbers()
+
+    def _check_label(self) -> None:
+        if self.label is None:
+            return
+        if not isinstance(self.label, str):
+            raise InputError(f"The label must be text, not {type(self.label).__name__}. Nothing was sent.")
+        if len(self.label) > LONGEST_LABEL:
+            raise InputError(
+                f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. "
+                "Nothing was sent; use a shorter one."
+            )
+        if not is_text(self.label):
+            raise InputError(
+                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent; use another label."
+            )
+
+    def _check_numbers(self) -> None:
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise InputError(
+                "max_attempts is the maximum number of tasks paid for one job and must be at least 1, "
+                f"not {self.max_attempts!r}. Nothing was sent."
+            )
+        if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
+            raise InputError(
+                f"deadline is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
+                "omit it to wait without a limit."
+            )
+        if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
+            raise InputError(
+                f"budget is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; omit it for no limit."
+            )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number: NaN would pass each comparison with a limit."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+
+
+def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_switch_account: bool) -> Policy:
+    """Converts the caller's options to the lifecycle's `Policy`.
+
+    Args:
+        request: The request.
+        scope: The run of the job.
+        options: The caller's options.
+        job: The job's full name, for messages.
+        may_switch_account: Whether another account may pay after an account-specific refusal.
+    """
+    return Policy(
+        job=job,
+        endpoint=request.endpoint,
+        attempt=scope.attempt,
+        first_attempt=scope.first_attempt,
+        attempts=options.max_attempts,
+        on_unknown=options.on_unknown,
+        may_submit=options.may_submit,
+        # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
+        budget=None if options.budget is None else Decimal(str(options.budget)),
+        may_switch_account=may_switch_account,
+    )

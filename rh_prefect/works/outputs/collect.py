@@ -1,0 +1,298 @@
+"""Collects a finished job's outputs: downloads and checks them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from rh_prefect.client import Download, TaskView, discard_partial
+from rh_prefect.client.wire.task import extension_of_link
+from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError
+from rh_prefect.media.file_types import format_named
+from rh_prefect.media.media import Media
+from rh_prefect.media.names import extension_of
+from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
+from rh_prefect.redaction import bare
+from rh_prefect.works.download_folder import part_file, remove
+from rh_prefect.works.journal.record_types import End, Link
+
+_log = logging.getLogger("rh_prefect")
+
+TRIES = 5
+"""Maximum number of downloads of one file that fail or give an invalid file."""
+
+LONGEST_PAUSE = 30.0
+"""Maximum time in seconds between two requests for a file that its host refuses."""
+
+
+Publish: TypeAlias = Callable[[Path, int, str], Media]
+"""Moves a downloaded output into the store, by its index, from 0, and its extension; `uri` is the name there."""
+
+
+@dataclass(slots=True)
+class _Failures:
+    """The failed requests for one file.
+
+    Attributes:
+        downloads: Downloads that were interrupted, or gave an invalid file.
+        refusals: Consecutive responses that the link does not work.
+        refused_since: The time of the first of these.
+        hashes: Hashes of the invalid files.
+    """
+
+    downloads: int = 0
+    refusals: int = 0
+    refused_since: float = 0.0
+    hashes: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Downloads and publishes the outputs of one task.
+
+    Attributes:
+        download: Downloads a link into a local file; resumes an interrupted download.
+        query: Queries a task on the account that paid for it, for new links.
+        folder: Local folder for unfinished downloads.
+        grace: Seconds for which a file host may refuse a file before `OutputsExpired` is raised.
+        advice: What to do where a file cannot be downloaded.
+        pause: Waits before the next request.
+        clock: Monotonic seconds.
+        jitter: Numbers from 0 to 1.
+    """
+
+    download: Callable[[str, Path], Awaitable[Download]]
+    query: Callable[[str], Awaitable[TaskView]]
+    folder: Path
+    grace: float
+    advice: str
+    pause: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+    jitter: Callable[[], float]
+
+    async def collect(
+        self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
+    ) -> tuple[Media, ...]:
+        """Publishes the outputs that are not in the store.
+
+        A file that is damaged at RunningHub itself is published with `Media.defect`.
+
+        Args:
+            job: The job's full name.
+            end: The end of the task.
+            publish: Moves a downloaded file into the store.
+            there: The files that are in the store, by index.
+            count: How many files the task is known to have; its record may list fewer links.
+
+        Returns:
+            The files, each with its name in the store.
+
+        Raises:
+            OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.
+            StoreError: The store refuses the files; a run within a day can still collect them.
+        """
+        end = await self._with_all_links(job, end, count=count)
+        # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
+        # saved is saved before the error of another one ends the job, and with it perhaps the process.
+        outputs = await asyncio.gather(
+            *(
+                self._output(job, end, index, publish, there.get(index))
+                for index, _ in enumerate(_file_links(end.links))
+            ),
+            return_exceptions=True,
+        )
+        errors = [one for one in outputs if isinstance(one, BaseException)]
+        if errors:
+            raise errors[0]
+        return tuple(one for one in outputs if isinstance(one, Media))
+
+    async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
+        """Returns the end with a link for each of `count` files: the record of a recovered job has no links.
+
+        Raises:
+            OutputsExpired: RunningHub returns no links either.
+        """
+        if not end.links:  # its stored result may be gone, too, and each task that succeeded has an output
+            count = max(count, 1)
+        if len(_file_links(end.links)) >= count:
+            return end
+        newer = await self._newer_links(end)
+        if len(newer) < count:
+            raise self._without_links(job, end)
+        texts = [link for link in end.links if link.url is None]
+        return end.model_copy(update={"links": (*newer, *texts)})
+
+    async def _output(self, job: str, end: End, index: int, publish: Publish, there: Media | None) -> Media:
+        if there is not None:
+            return there
+        with part_file(self.folder, f"{end.task_id}-{index}") as part:
+            defect = await self._download(job, end, index, part)
+            extension = await asyncio.to_thread(extension_of_output, end, index, part)
+            media = await asyncio.to_thread(publish, part, index, extension)
+            await asyncio.to_thread(remove, part)
+            return media.model_copy(update={"defect": defect.what if defect else None})
+
+    async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
+        """Downloads a file, with retries; returns its defect if the file is damaged at RunningHub itself."""
+        link, failures = _file_links(end.links)[index], _Failures()
+        url, task = link.url or "", f"{job}: task {end.task_id}"
+        while True:
+            try:
+                await self.download(url, part)
+                return await self._check(part, link, failures, task=task)
+            except LinkExpired as error:
+                await self._pause_after_refusal(failures, job, end, error)
+                url = await self._newer_link(end, index) or url
+            except RunningHubError:
+                failures.downloads, failures.refusals = failures.downloads + 1, 0
+                if failures.downloads >= TRIES:
+                    raise
+                await self.pause(min(2.0**failures.downloads / 4, 10.0))
+
+    async def _check(self, part: Path, link: Link, failures: _Failures, *, task: str) -> DownloadDefect | None:
+        """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
+        extension = _extension(link) or link.type or ""
+        defect = await asyncio.to_thread(defect_of, part, extension=extension)
+        is_last = failures.downloads == TRIES - 1
+        # Equal damaged bytes twice mean that the file is damaged at RunningHub. It was paid for, so it is kept.
+        if defect is None or (is_last and defect.sha256 in failures.hashes):
+            return defect
+        failures.hashes.update({defect.sha256} - {""})
+        await asyncio.to_thread(discard_partial, part)
+        raise ResponseLost(
+            f"{task} was paid for, but the file host returned {defect.what} instead of a complete "
+            f"{f'{extension} file' if extension else 'file'}, which was discarded. What to do: run again within a day, "
+            "at no cost."
+        )
+
+    async def _pause_after_refusal(self, failures: _Failures, job: str, end: End, error: LinkExpired) -> None:
+        """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake.
+
+        Raises:
+            OutputsExpired: The host has refused the file for `grace` seconds.
+        """
+        if not failures.refusals:
+            failures.refused_since = self.clock()
+        failures.refusals += 1
+        if failures.refusals == 1:
+            return  # a new link is tried first
+        waited = self.clock() - failures.refused_since
+        if waited >= self.grace:
+            raise self._expired(job, end, error, waited=waited) from error
+        longest = min(LONGEST_PAUSE, 2.0 ** min(failures.refusals - 2, 10))
+        await self.pause(longest * (0.5 + self.jitter() / 2))
+
+    async def _newer_link(self, end: End, index: int) -> str | None:
+        return _renewed(_file_links(end.links), index, await self._newer_links(end))
+
+    async def _newer_links(self, end: End) -> list[Link]:
+        """Queries the task again: RunningHub may return links with a new signature."""
+        try:
+            view = await self.query(end.task_id)
+        except RunningHubError as error:
+            _log.info("task %s: requesting new links from RunningHub failed: %s", end.task_id, error)
+            return []
+        return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
+
+    def _expired(self, job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
+        return OutputsExpired(
+            f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
+            f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: {self.advice}",
+            job=job,
+            task_id=end.task_id,
+        )
+
+    def _without_links(self, job: str, end: End) -> OutputsExpired:
+        return OutputsExpired(
+            f"{job}: task {end.task_id} was paid for and succeeded; not all of its files are in the "
+            "storage, and neither its record nor RunningHub still lists its files. No new task was "
+            f"submitted. What to do: put the files back into the storage, or {self.advice}",
+            job=job,
+            task_id=end.task_id,
+        )
+
+
+def _file_links(links: tuple[Link, ...]) -> list[Link]:
+    return [link for link in links if link.url is not None]
+
+
+def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
+    """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
+
+    The address without the query decides, and of several links with one address the parameters that they have in
+    common. A new address belongs to the output if no other output of its node and type has a new one. If nothing tells
+    several outputs apart, their order decides.
+    """
+    link, pairs = recorded[index], _pairs(recorded, newer)
+    if id(link) in pairs:
+        return pairs[id(link)].url
+    taken = {id(one) for one in pairs.values()}
+    old = [one for one in recorded if id(one) not in pairs and _is_of_kind(one, link)]
+    new = [one for one in newer if id(one) not in taken and _is_of_kind(one, link)]
+    is_renewed = any(_is_of_kind(one, link) for one in pairs.values())
+    return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
+
+
+def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
+    """Returns the new links of recorded ones with the same address, by the identity of the recorded one."""
+    pairs: dict[int, Link] = {}
+    for address in dict.fromkeys(map(_address, recorded)):
+        old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
+        # Each must be the closest of the other: the new link of one output must not be taken for a missing one.
+        found = {id(one): best for one in old if (best := _closest(one, new)) and _closest(best, old) is one}
+        taken = {id(one) for one in found.values()}
+        rest = [one for one in old if id(one) not in found], [one for one in new if id(one) not in taken]
+        if len(rest[0]) == len(rest[1]):
+            found |= {id(one): other for one, other in zip(*rest, strict=True)}
+        pairs |= found
+    return pairs
+
+
+def _closest(link: Link, others: list[Link]) -> Link | None:
+    """Returns the link that has most parameters in common with a link; None if that is not only one."""
+    common = [len(_parameters(link) & _parameters(one)) for one in others]
+    return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
+
+
+def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
+    return new[next(n for n, one in enumerate(old) if one is link)].url if len(old) == len(new) else None
+
+
+def _address(link: Link) -> str:
+    url = link.url or ""
+    return url if url.startswith("data:") else bare(url)
+
+
+def _parameters(link: Link) -> set[str]:
+    return set((link.url or "").partition("?")[2].split("&"))
+
+
+def _is_of_kind(one: Link, other: Link) -> bool:
+    """Whether two links can be of one node and type; an invalid link may name none."""
+    pairs = ((one.node_id, other.node_id), (one.type, other.type))
+    return all(first == second or first is None or second is None for first, second in pairs)
+
+
+_NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "file", "other", "bin", "unknown"})
+"""Types and endings of links that leave the extension open; the content then determines it."""
+
+
+def _extension(link: Link) -> str:
+    """Returns the extension that a link names, or an empty text."""
+    named = (link.type or "", extension_of_link(link.url or "") or "")
+    return next((one for one in named if one and one not in _NO_EXTENSIONS), "")
+
+
+def extension_of_output(end: End, index: int, part: Path) -> str:
+    """Returns the extension of a downloaded output: the one that its link names, if that says its kind."""
+    named = _extension(_file_links(end.links)[index])
+    said = format_named(f"file.{named}")
+    if named and (said is None or file_type(part).kind == said[0]):
+        return extension_of(named)
+    found = facts_or_type(part)
+    is_other = said is not None and found.kind in ("image", "video", "audio") and found.kind != said[0]
+    return extension_of(found.extension if is_other or not named else named)

@@ -1,0 +1,237 @@
+"""The result of a job, and the record of its task's end."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from rh_prefect.client import TaskView
+from rh_prefect.errors import InputError
+from rh_prefect.media.media import Media
+from rh_prefect.works.journal.costs import COINS, CURRENCY
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.record_types import BROKEN, End, Link
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+class Result(BaseModel):
+    """A finished job: its files, already in the store, and its cost.
+
+    A result, or one of its outputs, can be passed as any media parameter.
+
+    Attributes:
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
+        key: The job's key.
+        task_id: RunningHub's task id.
+        outputs: The task's files, in the order of RunningHub's response; a damaged one has a `Media.defect`.
+        texts: The task's texts; text models return nothing else.
+        cost: What this task cost; 0 if an earlier result was reused, None if RunningHub does not report it. The job's
+            failed tasks are not included; `rh-prefect jobs list` shows the cost of all.
+        currency: Of the cost.
+        queued_seconds: Measured time in RunningHub's queue.
+        run_seconds: Time that the task ran.
+        reused: Whether an identical earlier request was served from the store.
+        record: URI of the JSON file that describes the result: request, cost, times and files.
+        label: The caller's name for the output.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    endpoint: str
+    job: str
+    key: str
+    task_id: str
+    outputs: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+    cost: Decimal | None = None
+    currency: str | None = None
+    queued_seconds: float | None = None
+    run_seconds: float | None = None
+    reused: bool = False
+    record: str = ""
+    label: str | None = None
+
+    @property
+    def first_output(self) -> Media:
+        """The first file.
+
+        Raises:
+            InputError: The job has no file.
+        """
+        if not self.outputs:
+            raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or use another model.")
+        return self.outputs[0]
+
+    @property
+    def damaged(self) -> tuple[Media, ...]:
+        """The files that were damaged in every download. No paid step uses them; a later run downloads them again."""
+        return tuple(media for media in self.outputs if media.defect is not None)
+
+    @property
+    def text(self) -> str:
+        """All texts, joined by blank lines."""
+        return "\n\n".join(self.texts)
+
+    def json(self) -> Any:  # type: ignore[override]  # pydantic's own method of this name is deprecated
+        """Parses the JSON in the texts, even if a language model added text around it.
+
+        Raises:
+            InputError: No text of the result contains JSON; the texts are paid for and remain in `texts`.
+        """
+        for text in self.texts:
+            try:
+                return _parse(text)
+            except ValueError:
+                continue
+        raise InputError(
+            f"{self.job}: {self.model} did not return JSON but {self.text[:200]!r}. What to do: ask for "
+            "JSON, or read `.text`."
+        )
+
+
+def _parse(text: str) -> Any:
+    fenced = _FENCE.search(text)
+    for part in (text, *([fenced[1]] if fenced else []), *_bracketed(text)):
+        try:
+            return json.loads(part)
+        except ValueError:
+            continue
+    raise ValueError("no JSON")
+
+
+def _bracketed(text: str) -> list[str]:
+    """Returns the parts of a text from the first to the last bracket of a kind, ordered by their start."""
+    spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
+    return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
+
+
+def end_of(
+    submit: Submit,
+    view: TaskView,
+    *,
+    attempt: int,
+    queued: float | None,
+    ran: float | None,
+    currency: str | None = None,
+) -> End:
+    """Builds the record of a task's end.
+
+    Args:
+        submit: The task's submission.
+        view: The task's terminal view.
+        attempt: The attempt of the run that records the end.
+        queued: Measured seconds in the queue; None if the task was not polled.
+        ran: Measured seconds of running; a figure of RunningHub takes precedence.
+        currency: The account's currency; by default the one that was known at the submission.
+    """
+    return End(
+        status=_status(view),
+        task_id=submit.task_id or view.task_id,
+        links=tuple(Link.model_validate(output.model_dump()) for output in view.outputs),
+        code=view.code,
+        reason=str(view.failure) if view.failure else view.reason,
+        cost=view.cost,
+        # A task's usage has no currency. That of the intent is the catalogue's, if the account could not be read then.
+        currency=COINS if view.unit == "coins" else currency or submit.intent.currency or CURRENCY,
+        coins=view.usage.coins if view.unit == "money" else None,
+        queued_seconds=_rounded(queued),
+        # Standard models report a run time of 0.
+        run_seconds=view.usage.seconds or _rounded(ran),
+        attempt=attempt,
+    )
+
+
+def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
+    """Builds the record of the end of a task that was cancelled because its graph has invalid nodes.
+
+    Args:
+        submit: The submission; its answer lists the nodes.
+        view: The task's terminal view; a success is recorded as such.
+        attempt: The attempt of the run that records the end.
+    """
+    end = end_of(submit, view, attempt=attempt, queued=0.0, ran=0.0)
+    errors = submit.answer.node_errors if submit.answer else {}
+    if end.status == "SUCCESS" or not errors:
+        return end
+    reason = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
+    return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": reason})
+
+
+def with_times(end: End, *, queued: float, ran: float) -> End:
+    """Adds measured times to the end record of a process that did not poll the task.
+
+    Args:
+        end: The record.
+        queued: Measured seconds in the queue.
+        ran: Measured seconds of running.
+    """
+    measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
+    return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _status(view: TaskView) -> Literal["SUCCESS", "FAILED", "CANCELLED"]:
+    if view.status == "SUCCESS" or view.status == "CANCELLED":
+        return view.status
+    return "FAILED"
+
+
+class Face(BaseModel):
+    """The face that `kling-lip-sync/identify-face` found in a video; `kling-lip-sync/lip-sync-video` takes both ids.
+
+        face = Face.of(await generate(models.KlingLipSyncIdentifyFace(video_url=clip)))
+
+    RunningHub does not document this response. The ids are read by the names of RunningHub's parameters and of Kling's
+    API; of several faces, the first is used. The ids expire.
+
+    Attributes:
+        session_id: Id of the analysed video.
+        face_id: Id of the face in it.
+        start_ms: Time in milliseconds at which the face appears; 0 if the response does not contain it.
+        end_ms: Time in milliseconds at which the face disappears; None if the response does not contain it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+    session_id: str = Field(min_length=1, validation_alias=AliasChoices("sessionId", "session_id"))
+    face_id: str = Field(min_length=1, validation_alias=AliasChoices("faceId", "face_id"))
+    start_ms: int = Field(0, validation_alias=AliasChoices("startTime", "start_time"))
+    end_ms: int | None = Field(None, validation_alias=AliasChoices("endTime", "end_time"))
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Parses the response of `kling-lip-sync/identify-face`.
+
+        Args:
+            result: The result of the model.
+
+        Raises:
+            InputError: The response has no session or no face; it is paid for, and remains in `result.text`.
+        """
+        answer = result.json()
+        first: dict[str, object] = next(
+            (answer[name][0] for name in ("faceData", "face_data", "faces") if _has_items(answer, name)), {}
+        )
+        try:
+            return cls.model_validate(answer | first)
+        except (ValidationError, TypeError) as error:
+            raise InputError(
+                f"{result.job}: {result.model} returned no session or no face: {result.text[:200]!r}. "
+                "What to do: use a video that shows one face from the front. The response is stored; it "
+                "is not paid for again."
+            ) from error
+
+
+def _has_items(answer: object, name: str) -> bool:
+    return isinstance(answer, dict) and isinstance(answer.get(name), list) and bool(answer[name])

@@ -1,0 +1,215 @@
+"""Stored results: the JSON file of each result, `results/<request>/<task id>.json`, beside its files.
+
+It is for people, reports and `reuse="always"`. The journal's `result` decides whether a work is done; it is written
+once, and the stored result again when files had to be downloaded again. RunningHub may give them other bytes then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from rh_prefect.errors import InputError, StoreError
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.identity import Address, graph_base
+from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.requests.request_preparation import JobRequest
+
+FOLDER = "results"
+
+_R = TypeVar("_R", bound=ResultRecord)
+_log = logging.getLogger("rh_prefect")
+
+
+class StoredResult(ResultRecord):
+    """All that is known of a finished job.
+
+    Attributes:
+        job: The job's full name, `<scope>/<key>`.
+        site: RunningHub's host.
+        account: The account that paid: its name, or a fingerprint of its key.
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        payload: The request's parameters; files by content, as `sha256:…`.
+        address: Where in the run the call was made.
+        flow: The flow or the pipeline that made it.
+        flow_version: Version of the flow.
+        order: Number of the call among the calls with this request, in the order of the calls.
+        label: The caller's name for the output.
+        seed: The seed in the request, if there is one.
+        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
+        submitted_at: ISO 8601, UTC.
+        ended_at: ISO 8601, UTC.
+        run: Details of the run, such as the flow run's id and name.
+    """
+
+    job: str
+    site: str
+    account: str
+    model: str
+    endpoint: str
+    payload: dict[str, Any]
+    address: Address = Address()
+    flow: str = ""
+    flow_version: str = ""
+    order: int = 1
+    label: str | None = None
+    seed: int | None = None
+    graph: str = ""
+    submitted_at: str
+    ended_at: str
+    run: Mapping[str, str] = Field(default_factory=dict)
+
+    def result(self, store: MediaStore, *, reused: bool = False) -> Result:
+        """Returns the `Result` for a caller; a reused one cost it nothing."""
+        return as_result(self, self, job=self.job, url=store.url, reused=reused)
+
+
+def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
+    """Returns the `Result` for a caller, with the addresses of its files in a place."""
+    return Result(
+        model=request.model,
+        endpoint=request.endpoint,
+        job=job,
+        key=job.rpartition("/")[2],
+        task_id=record.task_id,
+        outputs=files_in(url, record.outputs),
+        texts=record.texts,
+        cost=Decimal(0) if reused else record.cost,
+        currency=record.currency,
+        queued_seconds=record.queued_seconds,
+        run_seconds=record.run_seconds,
+        reused=reused,
+        record=f"{url.rstrip('/')}/{name_of(record)}",
+        label=request.label,
+    )
+
+
+def files_in(url: str, outputs: Sequence[Media]) -> tuple[Media, ...]:
+    """Returns files that are named by their names in a place with their addresses."""
+    return tuple(file.model_copy(update={"uri": f"{url.rstrip('/')}/{file.uri}"}) for file in outputs)
+
+
+def name_of(result: ResultRecord) -> str:
+    """Returns the name of a stored result; a task has one name in every run that asks for its request."""
+    return f"{FOLDER}/{result.base}/{result.task_id}.json"
+
+
+def write(store: MediaStore, stored: StoredResult) -> None:
+    """Writes a stored result atomically."""
+    text = stored.model_dump_json(indent=1, exclude_none=True)
+    store.write_bytes(name_of(stored), text.encode())
+
+
+def read(store: MediaStore, name: str) -> StoredResult | None:
+    """Reads a stored result; returns None if it is missing or invalid."""
+    if not store.exists(name):
+        return None
+    try:
+        return StoredResult.model_validate_json(store.read_bytes(name))
+    except ValidationError:
+        return None
+
+
+def find(store: MediaStore, base: str, graph: str = "") -> StoredResult | None:
+    """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
+
+    Args:
+        store: The store to search.
+        base: Hash of the request.
+        graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. Results of another
+            graph are not found.
+    """
+    names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
+    found = [one for one in _read_valid(store, names) if one.graph == graph]
+    newest_first = sorted(found, key=lambda one: one.ended_at, reverse=True)
+    return next((one for one in newest_first if is_whole(store, one)), None)
+
+
+def read_all(store: MediaStore) -> Iterator[StoredResult]:
+    """Reads all valid stored results of a store; the log names damaged ones."""
+    return _read_valid(store, store.list(FOLDER))
+
+
+def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[StoredResult]:
+    for name in names:
+        stored = read(store, name)
+        if stored is not None:
+            yield stored
+        elif store.exists(name):
+            _log.warning(
+                "The stored result %s is damaged and was left out: its task was paid for. What to do: restore the file "
+                "from a backup, then run the command again.",
+                store.uri(name),
+            )
+
+
+def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
+    """Returns what describes the files of a result that are in the store; None if one is missing, short or another.
+
+    The newer bytes of files that were downloaded again are in the stored result only.
+    """
+    if all(_is_unchanged(store, record, index) for index, _ in enumerate(record.outputs)):
+        return record
+    stored = read(store, name_of(record))
+    return next((one for one in (stored, record) if one is not None and is_whole(store, one)), None)
+
+
+def is_whole(store: MediaStore, result: ResultRecord) -> bool:
+    """Whether all files of a result are in the store and undamaged, so that nothing has to be downloaded."""
+    return not result.is_damaged and has_all_files(store, result)
+
+
+def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
+    """Whether all files of a result are in the store, each with its recorded size and content.
+
+    A file whose state is not the recorded one is read and hashed. Its state is stored then, so that it is read once.
+    """
+    checks = [_check(store, result, index) for index, _ in enumerate(result.outputs)]
+    if "missing" in checks:
+        return False
+    if "read" in checks and isinstance(result, StoredResult):
+        with suppress(StoreError):  # the next lookup reads the files again
+            write(store, stamped(store, result))
+    return True
+
+
+def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
+    """Returns the undamaged files of a task that are in the store, by index; of several descriptions the first."""
+    found: dict[int, Media] = {}
+    for result in results:
+        for index, file in enumerate(result.outputs):
+            if index not in found and file.defect is None and _check(store, result, index) != "missing":
+                found[index] = file
+    return found
+
+
+def stamped(store: MediaStore, result: _R) -> _R:
+    """Returns a result with the present place and states of its files, whose contents are known to be right."""
+    stamps = [store.stamp(file.uri) for file in result.outputs]
+    states = tuple(stamp.text if stamp is not None else "" for stamp in stamps)
+    return result.model_copy(update={"store": store.url, "states": states})
+
+
+def _is_unchanged(store: MediaStore, result: ResultRecord, index: int) -> bool:
+    state, name = "".join(result.states[index : index + 1]), result.outputs[index].uri
+    return bool(state) and (stamp := store.stamp(name)) is not None and stamp.text == state
+
+
+def _check(store: MediaStore, result: ResultRecord, index: int) -> Literal["same", "read", "missing"]:
+    """Checks one file of a result; "read" if it had to be read for this."""
+    file = result.outputs[index]
+    try:
+        if _is_unchanged(store, result, index):
+            return "same"
+        is_equal = store.size(file.uri) == file.size and store.digest(file.uri) == file.sha256
+    except InputError:  # a person has edited the name
+        return "missing"
+    return "read" if is_equal else "missing"

@@ -1,0 +1,266 @@
+"""Requests for ComfyUI workflows and AI apps: each field is checked against the real graph before sending."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+from rh_prefect.client import Client
+from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.media.media import Media
+from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
+from rh_prefect.works.journal.identity import base_hash, file_mark
+from rh_prefect.works.requests.graph_fields import AppFields, Fields, GraphFields, is_link_text
+from rh_prefect.works.requests.input_identification import Input, Inputs
+from rh_prefect.works.requests.request_preparation import JobRequest, as_request
+
+V1_CREATE = "/task/openapi/create"
+V1_QUICK = "/task/openapi/quick-ai-app/run"
+V1_APP = "/task/openapi/ai-app/run"
+
+FieldKind: TypeAlias = Literal["file", "value", "any"]
+"""Whether a field takes a file or a plain value; `any` if that is unknown."""
+
+_FILE_SCHEME = "file://"
+"""The start of a value that the caller gave as a `Path`."""
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
+_FILE_NAME = re.compile(r"[^\n\r]{0,1000}([/\\][^\n\r]{1,255}|\.[A-Za-z0-9]{1,8})")
+
+_UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQueue", False))
+"""This package's defaults. They are not in the request's hash, so that a changed default does not create new jobs."""
+
+
+async def workflow_request(
+    graph_input: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None
+) -> JobRequest:
+    """Checks a run of a workflow against the saved graph, or against the one that the caller provides.
+
+    Args:
+        graph_input: The workflow, and the values of its nodes.
+        client: Reads the saved graph; that costs nothing.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+
+    Returns:
+        The request.
+
+    Raises:
+        InputError: A node or field does not exist, or the field is connected to another node.
+        ApiError: RunningHub does not return the graph.
+    """
+    graph: Any = (
+        graph_input.workflow if graph_input.workflow is not None else await client.workflows.json(graph_input.id)
+    )
+    files: dict[str, Input] = {}
+    fields = GraphFields(graph, f"workflow {graph_input.id}")
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine_options(graph_input)}
+    if graph_input.workflow is None and graph_input.access_password is None:
+        endpoint = f"run/workflow/{graph_input.id}"
+        payload["nodeInfoList"] = nodes
+    else:
+        endpoint = V1_CREATE
+        payload["workflowId"] = graph_input.id
+        if graph_input.workflow:
+            payload["workflow"] = _graph_with(graph_input.workflow, nodes)
+        else:
+            payload["nodeInfoList"] = nodes
+    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
+    return replace(
+        prepared, node_names=fields.node_names(), graph="" if graph_input.workflow is not None else fingerprint(graph)
+    )
+
+
+async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+    """Checks a run of an AI app against its call example.
+
+    Args:
+        graph_input: The app, and the values of its fields.
+        client: Reads the call example; that costs nothing.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+
+    Returns:
+        The request.
+
+    Raises:
+        InputError: A field does not exist, or does not allow its value.
+        ApiError: RunningHub does not know the app.
+    """
+    app = await client.apps.demo(graph_input.id)
+    if not app.nodes:
+        raise InputError(
+            f"app {graph_input.id}: RunningHub lists no fields for it. What to do: run it once on the "
+            "site; nothing was sent."
+        )
+    if app.encrypted and graph_input.access_password is None:
+        raise InputError(f"app {graph_input.id} is encrypted. What to do: set its `access_password`; nothing was sent.")
+    files: dict[str, Input] = {}
+    fields = AppFields(app)
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine_options(graph_input)}
+    endpoint = f"run/ai-app/{graph_input.id}"
+    if graph_input.access_password is not None:
+        endpoint = V1_APP
+        payload["webappId"] = graph_input.id
+    graph = fingerprint([node.model_dump(mode="json") for node in app.nodes])
+    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
+    return replace(prepared, node_names=fields.node_names(), graph=graph)
+
+
+async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest.
+
+    Args:
+        graph_input: The graph, and the values of its nodes.
+        client: Its site is a part of the request.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+
+    Returns:
+        The request.
+
+    Raises:
+        InputError: A node or field does not exist, or the field is connected to another node.
+    """
+    files: dict[str, Input] = {}
+    fields = GraphFields(graph_input.graph, "the graph")
+    nodes = await _node_list(graph_input, fields, inputs, files)
+    payload = {"prompt": _graph_with(graph_input.graph, nodes)}
+    prepared = _job_request(graph_input, f"/{graph_input.machine}", payload, client.site, files, label)
+    return replace(prepared, node_names=fields.node_names())
+
+
+async def _node_list(
+    graph_input: NodeValues, fields: Fields, inputs: Inputs, files: dict[str, Input]
+) -> list[dict[str, object]]:
+    """Returns the checked `nodeInfoList` of a request; files are replaced by their marks."""
+    values: dict[tuple[str, str], object] = {}
+    for name, value in graph_input.nodes.items():
+        node_id, _, field = name.partition(".")
+        checked = fields.check(node_id, field, value)
+        kind: FieldKind = "file" if fields.takes_file(node_id, field) else "value"
+        if kind == "file" and not graph_input.opens_texts:
+            kind = "value"
+            if is_link_text(checked):
+                raise InputError(f"{name} takes a file; a text is never used as a link. Nothing was sent.")
+        values[node_id, field] = await _wire_value(checked, kind, inputs, files)
+    if graph_input.seed is not None:
+        for key in fields.seeds():
+            values.setdefault(key, fields.check(*key, graph_input.seed))
+    return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
+
+
+async def _wire_value(value: object, kind: FieldKind, inputs: Inputs, files: dict[str, Input]) -> object:
+    """Returns a value for the payload; a file is replaced by a mark, and after its upload by its name at RunningHub."""
+    source = await _input_source(value, kind, inputs)
+    if source is None:
+        return value
+    file = await inputs.identify(source)
+    mark = file_mark(file.record.sha256)
+    files[mark] = file
+    return mark
+
+
+async def _input_source(value: object, kind: FieldKind, inputs: Inputs) -> Media | str | None:
+    """Returns the file that a value names; None for a plain value and for the name of a file at RunningHub."""
+    if isinstance(value, Media):
+        return value
+    if not isinstance(value, str) or kind == "value":
+        return None
+    if value.startswith(_FILE_SCHEME) or (kind == "file" and _URI.match(value)):
+        return value
+    # Only a text with a folder or a suffix can be a file name; other texts are not looked up on the disk.
+    return await inputs.find_file(value) if kind == "file" or _FILE_NAME.fullmatch(value) else None
+
+
+def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
+    """The caller's graph with its nodes set: RunningHub ignores `nodeInfoList` in a request with a graph."""
+    changed: dict[str, Any] = copy.deepcopy(dict(graph or {}))
+    for node in nodes:
+        changed[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]
+    return changed
+
+
+def fingerprint(graph: object) -> str:
+    """Returns a hash of a graph that changes if the graph is edited on the site; 40 hex digits.
+
+    Args:
+        graph: Plain JSON data.
+    """
+    text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _machine_options(graph_input: NodesInput) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "instanceType": graph_input.instance_type,
+        "usePersonalQueue": graph_input.use_personal_queue,
+    }
+    if graph_input.retain_seconds is not None:
+        options["retainSeconds"] = graph_input.retain_seconds
+    return options
+
+
+async def quick_create_request(
+    graph_input: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
+) -> JobRequest:
+    """Builds the request for a quick-create module, unchecked because its fields are not documented.
+
+    Args:
+        graph_input: The module and its fields.
+        client: Its site is a part of the request.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+    """
+    files: dict[str, Input] = {}
+    nodes = [
+        {
+            key: await _wire_value(value, "any" if key == "fieldValue" else "value", inputs, files)
+            for key, value in node.items()
+        }
+        for node in graph_input.nodes
+    ]
+    payload: dict[str, Any] = {"webappId": graph_input.id, "quickCreateCode": graph_input.code, "nodeInfoList": nodes}
+    return _job_request(graph_input, V1_QUICK, payload, client.site, files, label)
+
+
+def _job_request(
+    graph_input: WorkflowInput | AppInput | QuickCreateInput | GraphInput,
+    endpoint: str,
+    payload: dict[str, Any],
+    site: str,
+    files: dict[str, Input],
+    label: str | None,
+) -> JobRequest:
+    password = getattr(graph_input, "access_password", None)
+    request = as_request({name: value for name, value in payload.items() if (name, value) not in _UNCHANGED})
+    return JobRequest(
+        model=graph_input.model,
+        endpoint=endpoint,
+        site=site,
+        payload=payload,
+        base=base_hash(site=site, endpoint=endpoint, payload=request),
+        label=label,
+        request=request,
+        inputs=files,
+        private={} if password is None else {"accessPassword": password.get_secret_value()},
+    )
+
+
+def unread(what: str, error: RunningHubError) -> str:
+    """Builds the message for a graph that cannot be read, with advice.
+
+    Args:
+        what: The workflow or the app.
+        error: Why.
+    """
+    reason = error.message.partition(f"{what}: ")[2] or error.message
+    remedy = "" if "What to do:" in reason else " What to do: run again."
+    return f"the graph of {what} cannot be read: {reason}{remedy}"

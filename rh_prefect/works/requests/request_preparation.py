@@ -1,0 +1,359 @@
+"""Prepares a job's request before it is sent: checks it against the catalogue and identifies its files by content."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from itertools import islice, product
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.custom import CustomInput, FileValue
+from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.errors import InputError
+from rh_prefect.media.input_files import CheckSize, shown
+from rh_prefect.media.media import Media, as_media_input
+from rh_prefect.models import ModelInput
+from rh_prefect.works.journal.identity import base_hash, explicit_key, graph_base, request_id
+from rh_prefect.works.journal.job_records import bases_of
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.record_types import Intent, MediaRecord
+from rh_prefect.works.requests.input_identification import Input, Inputs
+
+_log = logging.getLogger("rh_prefect")
+
+_MAX_COMBINATIONS = 64
+"""Maximum number of combinations of earlier contents that are looked up for one call."""
+
+REQUEST = "{request}"
+"""The placeholder in a key for the hash of the request."""
+
+ASSET = "asset://"
+"""The start of the address of media that are registered with RunningHub; it is sent unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """One checked job that is ready to be submitted.
+
+    Attributes:
+        model: The model's name in RunningHub's documentation.
+        endpoint: Path below `/openapi/v2/`.
+        site: RunningHub's host.
+        payload: The request's parameters under their wire names; files by content, as `sha256:…`.
+        base: A hash of `request`; calls with the same hash are equal.
+        label: The caller's name for the output.
+        estimate: Expected price; None if the catalogue has none.
+        currency: Of the estimate.
+        request: The parameters that the caller gave, as the identity compares them; see
+            `rh_prefect.catalog.frozen_forms`. Defaults of the catalogue and of this package are in `payload` only, so
+            that changed defaults do not create new jobs. Empty for a request that was rebuilt from the journal.
+        graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`:
+            an edit of the graph does not create a new job.
+        inputs: The files by their marks; empty for a request that was rebuilt from the journal.
+        private: Parameters that are sent and never recorded, such as a password.
+        node_names: Of a graph: node id -> class of the node, if it is known; for messages.
+    """
+
+    model: str
+    endpoint: str
+    site: str
+    payload: Mapping[str, Any]
+    base: str
+    label: str | None = None
+    estimate: Decimal | None = None
+    currency: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    graph: str = ""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, intent: Intent) -> JobRequest:
+        """Rebuilds a request from its record, to collect its outputs; it cannot be submitted again."""
+        return cls(
+            model=intent.model,
+            endpoint=intent.endpoint,
+            site=intent.site,
+            payload=intent.payload,
+            base=intent.base,
+            label=intent.label,
+            estimate=intent.estimate,
+            currency=intent.currency,
+            graph=intent.graph,
+        )
+
+    @property
+    def request_id(self) -> str:
+        """Returns the common prefix of the keys of all equal requests under this label in a scope."""
+        return request_id(self.base, self.label)
+
+    @property
+    def prompt(self) -> str:
+        """Returns the beginning of its prompt, for people; empty if it has none."""
+        return beginning_of_prompt(self.payload)
+
+    def with_graph(self) -> JobRequest:
+        """Returns the request with the site's current graph in its hash, for reuse of results."""
+        return replace(self, base=graph_base(self.base, self.graph))
+
+    def with_inputs(self, others: Mapping[str, Input]) -> JobRequest:
+        """Returns the request with other contents of its files.
+
+        Args:
+            others: Mark -> the file that replaces it.
+        """
+        marks = {
+            mark: mark.replace(self.inputs[mark].record.sha256, other.record.sha256) for mark, other in others.items()
+        }
+        request = replace_marks(self.request, marks)
+        return replace(
+            self,
+            payload=replace_marks(self.payload, marks),
+            request=request,
+            base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
+            inputs={marks.get(mark, mark): others.get(mark, file) for mark, file in self.inputs.items()},
+        )
+
+    def key(self, key: str) -> str:
+        """Returns the job's key for the caller's own key; `REQUEST` in it is replaced by the request's hash."""
+        return explicit_key(key.replace(REQUEST, self.base))
+
+
+async def prepare_request(
+    model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
+) -> JobRequest:
+    """Checks the parameters and the files of a model, and returns its request.
+
+    Args:
+        model_input: The model and its parameters.
+        site: RunningHub's host.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+
+    Returns:
+        The request.
+
+    Raises:
+        InputError: The model does not accept a parameter or a file.
+    """
+    model, unchecked = model_input.entry, model_input.unchecked
+    params = model_input.params()
+    files: dict[str, Input] = {}
+    for param in model.file_params:
+        value = params.get(param.name)
+        if value is not None:
+            is_checked = param.name not in unchecked
+            params[param.name] = await _marks_of(model, param, value, inputs, files, is_checked=is_checked)
+    read = catalog.read_parameters(model, params, unchecked=unchecked)
+    price = catalog.estimate(model, read.sent, seconds=_longest(files))
+    request = as_request(read.given)
+    return JobRequest(
+        model=model.name,
+        endpoint=model.endpoint,
+        site=site,
+        payload=read.sent,
+        base=base_hash(site=site, endpoint=model.endpoint, payload=request),
+        label=label,
+        estimate=price.amount if price else None,
+        currency=price.currency if price else None,
+        request=request,
+        inputs=files,
+    )
+
+
+async def as_recorded(
+    request: JobRequest,
+    *,
+    journal: Journal,
+    key: str | None = None,
+    is_recorded: Callable[[JobRequest], Awaitable[bool]] | None = None,
+) -> JobRequest:
+    """Returns the request as an earlier attempt recorded it, if the content behind one of its links has changed.
+
+    Hosts re-encode pictures, and without a strong ETag a link does not show whether its file was replaced. A resumed
+    run must not pay again for that, so the content that an earlier attempt of the call has used counts.
+
+    Args:
+        request: The request with the current contents of its links.
+        journal: The scope's records.
+        key: The caller's own key, if there is one.
+        is_recorded: Whether a job with a request is recorded; by default, the journal is searched.
+
+    Returns:
+        The recorded request; the given one if none is recorded.
+    """
+    is_recorded = is_recorded or partial(_is_recorded, journal=journal, key=key)
+    changed = {mark: file for mark, file in request.inputs.items() if file.earlier}
+    if not changed or await is_recorded(request):
+        return request
+    for files in islice(product(*((file, *file.earlier) for file in changed.values())), 1, _MAX_COMBINATIONS):
+        other = request.with_inputs(dict(zip(changed, files)))
+        if await is_recorded(other):
+            links = ", ".join(sorted({file.record.uri for file in changed.values()}))
+            _log.warning(
+                "%s returns different bytes than in an earlier attempt of this run, and its host does "
+                "not report whether the file has changed. The file that was recorded for this job is "
+                "used.",
+                links,
+            )
+            return other
+    return request
+
+
+async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -> bool:
+    """Whether the journal has an intent with this request."""
+    if key is None:
+        records = await journal.request(request.request_id)
+    else:
+        records = await journal.job(request.key(key))
+    return request.base in bases_of(records)
+
+
+def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
+    """Replaces the marks of files in a payload; a text that is not exactly a mark of the job's files is unchanged.
+
+    Args:
+        value: The payload, or a part of it.
+        marks: Mark -> its replacement.
+    """
+    if isinstance(value, Mapping):
+        return {name: replace_marks(item, marks) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_marks(item, marks) for item in value]
+    return marks.get(value, value) if isinstance(value, str) else value
+
+
+def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters as used for the request's hash: texts without trailing line breaks.
+
+    Args:
+        params: The caller's parameters; files by their marks.
+
+    Raises:
+        InputError: A value cannot be sent as JSON.
+    """
+    return {name: _without_line_breaks(value) for name, value in params.items()}
+
+
+def _without_line_breaks(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        # A prompt from a file ends with a line break; the same prompt in a program does not.
+        return value.rstrip("\r\n")
+    if isinstance(value, Mapping):
+        return {name: _without_line_breaks(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_line_breaks(item) for item in value]
+    raise InputError(
+        f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
+    )
+
+
+async def _marks_of(
+    model: catalog.Model,
+    param: catalog.Param,
+    value: object,
+    inputs: Inputs,
+    files: dict[str, Input],
+    *,
+    is_checked: bool,
+) -> str | list[str]:
+    async def mark(source: Media | str) -> str:
+        def check(file: MediaRecord) -> None:
+            catalog.check_file(model, param, extension=file.extension, size=file.size, kind=file.kind, source=file.uri)
+
+        def check_size(size: int) -> None:
+            catalog.check_file(model, param, extension=None, size=size, source=shown(source))
+
+        if not is_checked:
+            return await identify_file(source, inputs, files)
+        return await identify_file(source, inputs, files, check=check, check_size=check_size)
+
+    if isinstance(value, list | tuple):
+        return await asyncio.gather(*(mark(as_media_input(source)) for source in value))
+    return await mark(as_media_input(value))
+
+
+async def identify_file(
+    source: Media | str,
+    inputs: Inputs,
+    files: dict[str, Input],
+    *,
+    check: Callable[[MediaRecord], None] = lambda _: None,
+    check_size: CheckSize = lambda _: None,
+) -> str:
+    """Identifies a file, adds it to the job's files, and returns its mark.
+
+    Args:
+        source: The file; an `asset://` address is returned unchanged.
+        inputs: Identifies the file.
+        files: The job's files by their marks.
+        check: Raises an error if the content is not accepted.
+        check_size: Raises an error if the size is not accepted; called before the file is read.
+
+    Returns:
+        The placeholder of the file in the job's payload.
+
+    Raises:
+        InputError: The file cannot be read or is not accepted.
+    """
+    if isinstance(source, str) and source.startswith(ASSET):
+        return source
+    file = await inputs.identify(source, check=check, check_size=check_size)
+    files[file.mark] = file
+    return file.mark
+
+
+def _longest(files: Mapping[str, Input]) -> float | None:
+    """The longest duration of the inputs, which determines the price of models that are priced by their input."""
+    durations = [file.record.seconds for file in files.values() if file.record.seconds is not None]
+    return max(durations, default=None)
+
+
+async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
+    """Checks the files of a custom call, and returns its request.
+
+    Args:
+        custom: The endpoint and its parameters.
+        site: RunningHub's host.
+        inputs: Identifies the files.
+        label: The caller's name for the output.
+
+    Returns:
+        The request.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    files: dict[str, Input] = {}
+
+    async def with_marks(value: Any) -> Any:
+        match value:
+            case FileValue():
+                return await identify_file(value.file, inputs, files)
+            case dict():
+                return {name: await with_marks(item) for name, item in value.items()}
+            case list():
+                return [await with_marks(item) for item in value]
+        return value
+
+    payload = {name: await with_marks(value) for name, value in custom.params.items() if value is not None}
+    request = as_request(payload)
+    return JobRequest(
+        model=custom.model,
+        endpoint=custom.endpoint,
+        site=site,
+        payload=payload,
+        base=base_hash(site=site, endpoint=custom.endpoint, payload=request),
+        label=label,
+        estimate=custom.price,  # in the account's currency
+        request=request,
+        inputs=files,
+    )

@@ -1,0 +1,63 @@
+"""Content-named copies of inputs in the store: `inputs/<sha256>.<extension>`, written once and never overwritten."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rh_prefect.errors import StoreError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.record_types import MediaRecord
+
+FOLDER = "inputs"
+_NAME = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.[a-z0-9]+")
+
+
+def is_copy(name: str) -> bool:
+    """Whether a file of a store is a content-named copy of an input, by its name there."""
+    return _NAME.fullmatch(name) is not None
+
+
+class Copies:
+    """The copies in one store. All methods block."""
+
+    def __init__(self, store: MediaStore) -> None:
+        """Takes the store; the first copy is the first access to it.
+
+        Args:
+            store: The store of the copies.
+        """
+        self._store = store
+
+    def name(self, record: MediaRecord) -> str:
+        """Returns the file name of the copy of a content."""
+        return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
+
+    def uri(self, name: str) -> str:
+        """Returns the URI of a copy."""
+        return self._store.uri(name)
+
+    def has(self, record: MediaRecord) -> bool:
+        """Checks whether a complete copy of a content exists."""
+        try:
+            return self._store.size(self.name(record)) == record.size
+        except StoreError:
+            return False  # the write reports it
+
+    def put(self, local: Path, record: MediaRecord) -> str:
+        """Writes the copy of a content, unless it exists.
+
+        Args:
+            local: A file with this content that does not change during the call.
+            record: The record of the content.
+
+        Returns:
+            The copy's name.
+
+        Raises:
+            StoreError: The store refuses the copy.
+        """
+        if not self.has(record):
+            with local.open("rb") as reader:
+                self._store.write_stream(self.name(record), reader, mime=record.mime)
+        return self.name(record)

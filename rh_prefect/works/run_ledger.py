@@ -1,0 +1,392 @@
+"""The works that a flow run has paid for or waited for; the run's budget is computed from them.
+
+| note                             | written                                                                    |
+|----------------------------------|----------------------------------------------------------------------------|
+| `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
+| `<work>-wait<a>-<n>`             | before attempt a waits for the task of another run                         |
+| `<work>-settled-<place>-<…>-<n>` | when the run sees that nothing can change any more what submission n costs |
+
+A claim counts only where the intent is this run's: one without an intent cost nothing.
+
+The name of a `settled` note holds what the submission adds to the budget, since a storage lists names in one request
+and reads records in one request each. Submissions without such a note are read in the records of their works, so that
+a crash before the note loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import assert_never
+
+from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.works.journal.budget import Entries, Entry, entry_of
+from rh_prefect.works.journal.costs import COINS, Costs
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.works.journal.journal import JSON, Journal, run_together
+from rh_prefect.works.journal.record_types import Intent, Record
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.works_journal import FOLDER, HasEnded, WorksJournal, no_evidence
+from rh_prefect.works.lifecycle import cancel_work
+from rh_prefect.works.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters, ReleaseWaiter
+from rh_prefect.works.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
+
+_AT_ONCE = 16
+_PLACE = "pipeline-records-1"
+_OF_A_PIPELINE = "-place-1"
+_CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
+_WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
+_SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)((?:-[a-z0-9]+)*)-([0-9]+)")
+_AMOUNT = re.compile(r"([a-z]+)([0-9]+(?:p[0-9]+)?)?")
+_UNKNOWN = "unknown"
+_LONGEST_NOTE = 200
+"""Characters of the name of a note, which a folder's journal uses as the name of a file."""
+
+Claim = tuple[str, int]
+"""A work and the number of a submission."""
+
+
+class Noted(Record):
+    """A note in a flow run's journal about a claim or a wait.
+
+    Attributes:
+        attempt: The attempt of the flow run.
+        name: The step, for people.
+    """
+
+    attempt: int
+    name: str = ""
+
+
+class RecordsPlace(Record):
+    """The location of the records of a flow run's works, for its cancellation from another process.
+
+    Attributes:
+        url: The place.
+        storage: Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS.
+    """
+
+    url: str
+    storage: str | None = None
+
+
+async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
+    """Records the location of the works of a pipeline in a flow run's journal.
+
+    Several pipelines of one flow run may have several places, and each keeps its own in later attempts.
+
+    Args:
+        run: The flow run's journal.
+        place: The place.
+        pipeline: The pipeline's name.
+        attempt: The attempt of the flow run.
+
+    Raises:
+        ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
+    """
+    noted = place.model_dump(mode="json")
+    await run.create(_PLACE, noted)
+    first_key, key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}", _key_of(pipeline, place)
+    # Before the first place: a flow that uses that one in this attempt, too, runs the pipeline in several places.
+    await run.create(_used_key(key, attempt), Record().model_dump(mode="json"))
+    if not await run.create(first_key, noted):
+        first = RecordsPlace.model_validate(await run.read(first_key))
+        is_known = first.url == place.url or await run.read(key) is not None
+        if not is_known and await run.read(_used_key(_key_of(pipeline, first), attempt)) is None:
+            raise ConfigError(
+                f"An earlier attempt of this flow run has the records of {pipeline} in {first.url}, and this one would "
+                f"have them in {place.url}: what was paid for would be paid for again, and would not count in the "
+                "budget. Nothing was sent. What to do: give this attempt the same storage and the same RH_RECORDS, or "
+                "start a new run."
+            )
+    await run.create(key, noted)
+
+
+def _key_of(pipeline: str, place: RecordsPlace) -> str:
+    """The key of a place; a flow may run a pipeline of one name in several places."""
+    return f"{_hash_of(f'{pipeline} {place.url}')}{_OF_A_PIPELINE}"
+
+
+def _used_key(key: str, attempt: int) -> str:
+    return f"{key.removesuffix(_OF_A_PIPELINE)}-used-{attempt}"
+
+
+def _hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+async def has_works(run: Journal) -> bool:
+    """Checks whether a flow run has run a pipeline.
+
+    Args:
+        run: The flow run's journal.
+    """
+    return await run.read(_PLACE) is not None
+
+
+async def read_places(run: Journal) -> list[RecordsPlace]:
+    """Reads the locations of a flow run's works; it has several if its pipelines have several storages.
+
+    Args:
+        run: The flow run's journal.
+    """
+    first = await run.read(_PLACE)
+    if first is None:
+        return []
+    found = [first]
+    async for _, records in run.jobs():
+        found += [record for key, record in records.items() if key.endswith(_OF_A_PIPELINE)]
+    places: dict[str, RecordsPlace] = {}
+    for record in found:
+        place = RecordsPlace.model_validate(record)
+        places.setdefault(place.url, place)  # two blocks of one location would list each work twice
+    return list(places.values())
+
+
+@dataclass(slots=True)
+class CancelledWorks:
+    """The results of cancelling the tasks of a run.
+
+    Attributes:
+        cancelled: Tasks that were cancelled.
+        finished: Tasks that had ended already.
+        continued: Tasks that continue, since another run waits for them.
+        failed: Work -> the reason why its task could not be cancelled, or why its existence is unknown.
+    """
+
+    cancelled: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    continued: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Notes:
+    """The notes of a flow run about the works in one place.
+
+    Attributes:
+        claims: Submissions that it has claimed, or was about to claim.
+        waits: Submissions of other runs that it has waited for.
+        settled: What a submission adds to its budget, where nothing can change that any more.
+    """
+
+    claims: set[Claim] = field(default_factory=set)
+    waits: set[Claim] = field(default_factory=set)
+    settled: dict[Claim, Entry | None] = field(default_factory=dict)
+
+    def add(self, name: str, place: str) -> None:
+        """Adds a note by its name; ignores other records, and what was settled in another place."""
+        if note := _CLAIM.fullmatch(name):
+            self.claims.add((note[1], int(note[2])))
+        elif note := _WAIT.fullmatch(name):
+            self.waits.add((note[1], int(note[2])))
+        elif (note := _SETTLED.fullmatch(name)) and note[2] == place:
+            self.settled[note[1], int(note[4])] = _entry_in(note[3].split("-")[1:])
+
+    @property
+    def open_claims(self) -> set[Claim]:
+        """The claims of which no note says what they cost."""
+        return self.claims - self.settled.keys()
+
+
+def is_settled(submit: Submit) -> bool:
+    """Returns whether no later record can change what a submission costs, or whether its task runs.
+
+    A submission that was resolved by a person may still get the ticket of its late owner.
+    """
+    if submit.answer is None or submit.resolution or submit.lost or submit.late:
+        return False
+    return submit.answer.outcome == "refused" or (submit.answer.outcome == "ticket" and submit.end is not None)
+
+
+def _words_of(entry: Entry | None) -> list[str]:
+    """Returns the parts of a note's name: the amount in the budget, then what the task has cost."""
+    if entry is None:
+        return []
+    amounts = [(entry.currency, entry.amount), *entry.costs.amounts.items()]
+    words = [unit.lower() + ("" if amount is None else f"{amount:f}".replace(".", "p")) for unit, amount in amounts]
+    return words + [_UNKNOWN] * entry.costs.unknown
+
+
+def _entry_in(words: Sequence[str]) -> Entry | None:
+    """Reads what a note says that a submission adds to the budget; see `_words_of`."""
+    if not words:
+        return None
+    (currency, amount), words = _amount_in(words[0]), words[1:]
+    costs = [_amount_in(word) for word in words if word != _UNKNOWN]
+    paid = Costs({unit: cost for unit, cost in costs if cost is not None}, unknown=words.count(_UNKNOWN))
+    return Entry(amount, is_spent=True, currency=currency, costs=paid)
+
+
+def _amount_in(word: str) -> tuple[str, Decimal | None]:
+    found = _AMOUNT.fullmatch(word)
+    if found is None:
+        raise ValueError(f"{word!r} is not an amount")
+    unit = found[1] if found[1] == COINS else found[1].upper()
+    return unit, Decimal(found[2].replace("p", ".")) if found[2] else None
+
+
+def settled_name(work: str, place: str, n: int, entry: Entry | None) -> str | None:
+    """Returns the name of a note; None where a name cannot hold the amount, whose record is read then."""
+    words = _words_of(entry)
+    name = "-".join([work, "settled", place, *words, str(n)])
+    if len(name) > _LONGEST_NOTE or not all(map(_AMOUNT.fullmatch, words)):
+        return None
+    noted = _entry_in(words)
+    is_whole = noted == entry and (noted is None or entry is None or noted.costs == entry.costs)
+    return name if is_whole else None
+
+
+class WorksLedger:
+    """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
+
+    def __init__(self, run: Scope, works: WorksJournal) -> None:
+        """Stores the arguments; reads nothing.
+
+        Args:
+            run: The flow run.
+            works: The records of works.
+        """
+        self._run = run
+        self._works = works
+        self._place = works.scope.removeprefix(f"{FOLDER}-")
+        self.scope = run.journal.scope
+
+    def __repr__(self) -> str:
+        return f"WorksLedger({self._run.journal!r}, {self._works!r})"
+
+    @property
+    def flow_run(self) -> str:
+        """The flow run's name, as written in intents."""
+        return self._run.journal.scope
+
+    async def note_claim(self, work: str, n: int, name: str) -> None:
+        """Notes that this run is about to claim a submission of a work."""
+        await self._note(f"{work}-claim-{n}", name)
+
+    async def note_wait(self, work: str, n: int) -> None:
+        """Notes that this attempt waits for the task of another run."""
+        await self._note(f"{work}-wait{self._run.attempt}-{n}")
+
+    async def note_settled(self, work: str, submit: Submit) -> None:
+        """Notes what a submission has cost this run, if nothing can change that any more."""
+        entry = entry_of(submit) if submit.intent.flow_run == self.flow_run else None
+        name = settled_name(work, self._place, submit.n, entry) if is_settled(submit) else None
+        if name is not None:
+            await self._note(name)
+
+    async def has_waited(self, work: str, n: int) -> bool:
+        """Checks whether this attempt, or one whose payments count with it, has waited for a task."""
+        attempts = range(self._run.first_attempt, self._run.attempt + 1)
+        notes = [await self._run.journal.read(f"{work}-wait{attempt}-{n}") for attempt in attempts]
+        return any(note is not None for note in notes)
+
+    async def claims(self) -> list[Claim]:
+        """Lists the submissions that this run has claimed, or was about to claim."""
+        return sorted((await self._notes()).claims)
+
+    async def _notes(self) -> Notes:
+        notes = Notes()
+        async for name in self._run.journal.names():
+            notes.add(name, self._place)
+        return notes
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads the submissions that this run has made, in the form of a journal's jobs."""
+        for work, records in (await self._read((await self._notes()).claims)).items():
+            yield work, records
+
+    async def open_jobs(self) -> AsyncIterator[JobView]:
+        """Reads the submissions that this run has made and of which no note says that they are settled."""
+        for work, records in (await self._read((await self._notes()).open_claims)).items():
+            yield JobView.parse(work, records)
+
+    async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
+        """Lists what the submissions of this run add to its budget; see `EntrySource`."""
+        notes = await self._notes()
+        found: dict[str, Entries] = {}
+        for work, n in notes.claims & notes.settled.keys():
+            found.setdefault(work, {})[n] = notes.settled[work, n]
+        for work, records in (await self._read(notes.open_claims)).items():
+            read = {submit.n: entry_of(submit) for submit in JobView.parse(work, records).submits}
+            found.setdefault(work, {}).update(read)
+        for work, entries in found.items():
+            yield work, entries
+
+    async def _read(self, claims: Iterable[Claim]) -> dict[str, dict[str, JSON]]:
+        """Reads submissions in the records of works, by work; those of other runs have no records here."""
+        waiting = deque(partial(self._own, work, n) for work, n in sorted(claims))
+        found: dict[str, dict[str, JSON]] = {}
+        async for work, records in run_together(waiting, at_once=_AT_ONCE):
+            found.setdefault(work, {}).update(records)
+        return found
+
+    async def cancel(
+        self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
+    ) -> CancelledWorks:
+        """Cancels the tasks that this run made or waited for, and that no other run waits for.
+
+        Args:
+            client_for: Finds the client of the account that an intent names.
+            has_ended: Returns whether a flow run has certainly ended.
+        """
+        done = CancelledWorks()
+        notes = await self._notes()
+        noted = (notes.claims | notes.waits) - notes.settled.keys()
+        waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in sorted(noted))
+        async for _ in run_together(waiting, at_once=_AT_ONCE):
+            pass
+        return done
+
+    async def _note(self, key: str, name: str = "") -> None:
+        await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
+
+    async def _own(self, work: str, n: int) -> tuple[str, dict[str, JSON]]:
+        records = await self._works.numbered(work, n)
+        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.flow_run
+        return work, records if is_own else {}
+
+    async def _cancel(
+        self,
+        work: str,
+        n: int,
+        client_for: Callable[[Intent], Awaitable[Cancels]],
+        has_ended: HasEnded,
+        done: CancelledWorks,
+    ) -> None:
+        name, life = f"{self._works.scope}/{work}", cancel_work(n)
+        submit: Submit | None = None
+        status: str | None = None
+        try:
+            step = next(life)
+            while True:
+                match step:
+                    case ReadSubmission():
+                        submit = await self._works.submission(work, n)
+                        step = life.send(submit)
+                    case ReleaseWaiter():
+                        await self._works.release_waiters(work, self.flow_run)
+                        step = life.send(None)
+                    case ReadWaiters():
+                        others = await self._works.has_other_waiter(work, self.flow_run, has_ended=has_ended)
+                        step = life.send(others)
+                    case CancelTask(ticket):
+                        records, client = JobRecords(self._works, work), await client_for(ticket.intent)
+                        status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
+                        step = life.send(None)
+                    case other:
+                        assert_never(other)
+        except StopIteration:
+            task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
+            if task_id:
+                found = done.cancelled if status == "CANCELLED" else done.finished if status else done.continued
+                found.append(task_id)
+            elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
+                done.failed[name] = UNCLEAR
+        except RunningHubError as error:
+            done.failed[name] = error.message

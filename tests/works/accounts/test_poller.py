@@ -1,0 +1,531 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from rh_prefect.client import RemoteOutput, TaskView
+from rh_prefect.errors import (
+    AccountError,
+    Busy,
+    ConnectFailed,
+    KeyRejected,
+    ResponseLost,
+    TaskNotFound,
+)
+from rh_prefect.works.accounts.limiter import Count
+from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, MAX_POLLS, MIN_REPEATS, Poller, is_settled
+from tests.support.world.virtual_time import in_virtual_time, now, settle
+
+OUTPUT = RemoteOutput(url="http://files/1.png")
+HOUR = 3600.0
+
+
+def view(status: Any, task_id: str = "1") -> TaskView:
+    return TaskView(task_id=task_id, status=status, outputs=(OUTPUT,) if status == "SUCCESS" else ())
+
+
+QUEUED, RUNNING, SUCCESS = view("QUEUED"), view("RUNNING"), view("SUCCESS")
+EMPTY = TaskView(task_id="1", status="SUCCESS")
+Answer = TaskView | Exception
+
+
+class RunningHub:
+    """Answers queries with given answers for each task; the last one is repeated."""
+
+    def __init__(self, *answers: Answer, takes: float = 0.0) -> None:
+        self._default = answers
+        self._takes = takes
+        self._answers: dict[str, list[Answer]] = {}
+        self.polls: list[float] = []
+        self.in_flight = self.most_in_flight = 0
+        self._polled = asyncio.Event()
+
+    async def polled_after(self, moment: float) -> None:
+        """Waits for a poll that begins later."""
+        while not self.polls or self.polls[-1] <= moment:
+            self._polled.clear()
+            await self._polled.wait()
+
+    def answer_with(self, task_id: str, *answers: Answer) -> None:
+        self._answers[task_id] = list(answers)
+
+    async def query(self, task_id: str) -> TaskView:
+        self.polls.append(now())
+        self._polled.set()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._takes)
+        finally:
+            self.in_flight -= 1
+        answers = self._answers.setdefault(task_id, list(self._default))
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer.model_copy(update={"task_id": task_id})
+
+    @property
+    def gaps(self) -> list[float]:
+        return [round(later - earlier, 2) for earlier, later in pairwise(self.polls)]
+
+
+def poller_of(rh: RunningHub, **options: Any) -> Poller:
+    return Poller(rh.query, clock=now, **options)
+
+
+def not_found() -> TaskNotFound:
+    return TaskNotFound("no such task", code="807")
+
+
+async def ends_after(rh: RunningHub, seconds: float, task_id: str = "1") -> None:
+    await asyncio.sleep(seconds)
+    rh.answer_with(task_id, SUCCESS)
+
+
+@in_virtual_time
+async def test_each_change_of_a_task_is_reported_once() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(QUEUED, QUEUED, RUNNING, RUNNING, SUCCESS)
+    ended = await poller_of(rh).wait("1", on_change=seen.append)
+    assert ended == SUCCESS
+    assert [one.status for one in seen] == ["QUEUED", "RUNNING", "SUCCESS"]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        ended = await poller_of(RunningHub(RUNNING, view(status))).wait("1")
+        assert ended is not None
+        assert ended.status == status
+
+    check()
+
+
+@in_virtual_time
+async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, HOUR))
+    await poller_of(rh, shortest=2.0).wait("1")
+    await end
+    assert rh.gaps[0] == 2.0
+    assert rh.gaps == sorted(rh.gaps)
+    assert rh.gaps[-1] == LONGEST_GAP
+    assert len(rh.polls) < HOUR / LONGEST_GAP + 60
+    assert now() - HOUR <= LONGEST_GAP
+
+
+@in_virtual_time
+async def test_a_short_task_is_noticed_soon() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, 20.0))
+    await poller_of(rh, shortest=2.0).wait("1")
+    await end
+    assert now() <= 22.5
+
+
+@in_virtual_time
+async def test_a_paid_task_is_polled_without_a_deadline() -> None:
+    rh = RunningHub(RUNNING)
+    end = asyncio.create_task(ends_after(rh, 24 * HOUR))
+    assert await poller_of(rh).wait("1") == SUCCESS
+    await end
+
+
+@in_virtual_time
+async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
+    rh = RunningHub(RUNNING, RUNNING, SUCCESS, takes=0.5)
+    poller = poller_of(rh)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(100)]
+    await asyncio.sleep(1.2)
+    loops = [task for task in asyncio.all_tasks() if "Poller._run" in repr(task)]
+    assert len(loops) == 1
+    assert {ended.task_id for ended in await asyncio.gather(*waits) if ended is not None} == {
+        str(n) for n in range(100)
+    }
+    assert rh.most_in_flight == MAX_POLLS
+    assert len(rh.polls) == 300
+
+
+BLIPS: list[Callable[[], Exception]] = [
+    lambda: ResponseLost("no readable answer (HTTP 502, HTML)"),
+    lambda: ConnectFailed("no connection"),
+    lambda: Busy("too many requests", code="1003"),
+    lambda: RuntimeError("a defect of our own"),
+]
+
+
+@pytest.mark.parametrize("blip", BLIPS)
+def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
+        assert await poller_of(rh).wait("1") == SUCCESS
+        assert max(rh.gaps) == LONGEST_GAP
+
+    check()
+
+
+@in_virtual_time
+async def test_failed_polls_are_followed_by_longer_gaps() -> None:
+    rh = RunningHub(ResponseLost("cut"), ResponseLost("cut"), ResponseLost("cut"), SUCCESS)
+    await poller_of(rh, shortest=2.0).wait("1")
+    assert rh.gaps == [4.0, 6.0, 8.0]
+
+
+DENIALS: list[Callable[[], Exception]] = [
+    not_found,
+    lambda: KeyRejected("the key is unknown", code="412"),
+    lambda: KeyRejected("the key is unknown", code="401"),
+    lambda: KeyRejected("the key is disabled", code="802"),
+    lambda: AccountError("free accounts may not use the API", code="801"),
+]
+
+
+@pytest.mark.parametrize("denial", DENIALS)
+def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[], Exception]) -> None:
+    """A task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
+
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(denial(), SUCCESS)
+        rh.answer_with("1", denial())
+        with pytest.raises(type(denial())):
+            await poller_of(rh).wait("1")
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert len(rh.polls) < 40
+        rh.answer_with("1", SUCCESS)
+        assert await poller_of(rh).wait("1") == SUCCESS
+
+    check()
+
+
+@pytest.mark.parametrize("denial", DENIALS)
+def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
+    """One 1004, 807, 412, 401 or 802 in a poll fails no job."""
+
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(denial(), RUNNING, denial(), denial(), denial(), RUNNING, SUCCESS)
+        assert await poller_of(rh).wait("1") == SUCCESS
+
+    check()
+
+
+@in_virtual_time
+async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> None:
+    rh = RunningHub(not_found())
+    with pytest.raises(TaskNotFound):
+        await poller_of(rh, grace=0).wait("1")
+    assert len(rh.polls) == MIN_REPEATS
+
+
+@in_virtual_time
+async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
+    """RunningHub deletes a graph that is cancelled in the queue; its recorded end counts."""
+    recorded: list[str] = []
+
+    async def is_recorded() -> bool:
+        return bool(recorded)
+
+    rh = RunningHub(QUEUED)
+    wait = asyncio.create_task(poller_of(rh).wait("1", is_recorded=is_recorded))
+    await asyncio.sleep(HOUR)
+    rh.answer_with("1", not_found())
+    recorded.append("end")
+    began = now()
+    assert await wait is None
+    assert now() - began <= LONGEST_GAP
+
+
+@in_virtual_time
+async def test_a_notification_causes_an_immediate_poll() -> None:
+    rh = RunningHub(RUNNING)
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
+    await asyncio.sleep(HOUR)
+    rh.answer_with("1", SUCCESS)
+    poller.wake("another")
+    poller.wake("1")
+    assert await wait == SUCCESS
+    assert now() == pytest.approx(HOUR)
+
+
+@in_virtual_time
+async def test_a_notification_during_a_poll_causes_another_poll() -> None:
+    rh = RunningHub(RUNNING, takes=0.5)
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
+    await asyncio.sleep(HOUR)
+    await rh.polled_after(now())
+    began = now()
+    poller.wake("1")
+    rh.answer_with("1", RUNNING, SUCCESS)
+    assert await wait == SUCCESS
+    assert now() - began < 2.0
+
+
+@in_virtual_time
+async def test_two_waiters_for_one_task_share_its_polls() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(RUNNING, RUNNING, SUCCESS)
+    poller = poller_of(rh)
+    both = await asyncio.gather(poller.wait("1", on_change=seen.append), poller.wait("1"))
+    assert list(both) == [SUCCESS, SUCCESS]
+    assert len(rh.polls) == 3
+
+
+@pytest.mark.parametrize("leaver_listens", [True, False])
+@pytest.mark.parametrize("stayer_listens", [True, False])
+def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer_listens: bool) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        seen: list[TaskView] = []
+        rh = RunningHub(RUNNING)
+        poller = poller_of(rh)
+        leaver = asyncio.create_task(poller.wait("1", on_change=(lambda _: None) if leaver_listens else None))
+        stayer = asyncio.create_task(poller.wait("1", on_change=seen.append if stayer_listens else None))
+        await asyncio.sleep(60)
+        leaver.cancel()
+        await asyncio.sleep(60)
+        rh.answer_with("1", SUCCESS)
+        assert await stayer == SUCCESS
+        assert bool(seen) == stayer_listens
+
+    check()
+
+
+@in_virtual_time
+async def test_a_cancelled_waiter_leaves_no_asyncio_task() -> None:
+    rh = RunningHub(RUNNING)
+    poller = poller_of(rh)
+    waits = [asyncio.create_task(poller.wait(task_id)) for task_id in ("1", "1", "2")]
+    await asyncio.sleep(60)
+    for wait in waits:
+        wait.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    polls = len(rh.polls)
+    await asyncio.sleep(HOUR)
+    assert len(rh.polls) == polls
+
+
+@in_virtual_time
+async def test_a_waiter_cancelled_during_a_poll_leaves_no_asyncio_task() -> None:
+    rh = RunningHub(RUNNING, takes=0.5)
+    wait = asyncio.create_task(poller_of(rh).wait("1"))
+    await rh.polled_after(now())
+    wait.cancel()
+    await asyncio.sleep(1.0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(rh.polls) == 1
+
+
+@in_virtual_time
+async def test_a_task_can_be_waited_for_again_after_all_waiters_were_cancelled() -> None:
+    rh = RunningHub(RUNNING)
+    poller = poller_of(rh)
+    wait = asyncio.create_task(poller.wait("1"))
+    await asyncio.sleep(60)
+    wait.cancel()
+    rh.answer_with("1", SUCCESS)
+    assert await poller.wait("1") == SUCCESS
+
+
+@in_virtual_time
+async def test_a_success_is_polled_until_it_has_outputs() -> None:
+    seen: list[TaskView] = []
+    rh = RunningHub(RUNNING, EMPTY, EMPTY, SUCCESS)
+    ended = await poller_of(rh).wait("1", on_change=seen.append)
+    assert ended is not None
+    assert ended.outputs == (OUTPUT,)
+    assert [one.status for one in seen] == ["RUNNING", "SUCCESS"]
+
+
+@in_virtual_time
+async def test_a_success_without_outputs_that_is_taken_back_does_not_count_later() -> None:
+    rh = RunningHub(EMPTY, *[RUNNING] * 200, EMPTY, EMPTY, SUCCESS)
+    assert await poller_of(rh).wait("1") == SUCCESS
+    assert max(rh.gaps[:150]) > 10, "a task that runs again is polled as any other"
+
+
+ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url="/files/2.png", type="png")))
+
+
+@pytest.mark.parametrize("view", [EMPTY, ODD])
+def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
+    """Its view is returned unchanged, and is not settled."""
+
+    @in_virtual_time
+    async def check() -> None:
+        rh = RunningHub(view)
+        assert await poller_of(rh, shortest=2.0).wait("1") == view
+        assert not is_settled(view)
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert len(rh.polls) < 40
+
+    check()
+
+
+@in_virtual_time
+async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
+    def fail(_: TaskView) -> None:
+        raise LookupError
+
+    assert await poller_of(RunningHub(RUNNING, SUCCESS)).wait("1", on_change=fail) == SUCCESS
+
+
+class Account:
+    """RunningHub with an account that counts its tasks, which end at given times."""
+
+    def __init__(self, *, others: int = 0, never_counts_ends: bool = False) -> None:
+        self.rh = RunningHub(RUNNING)
+        self.others = others
+        self.never_counts_ends = never_counts_ends
+        self.error: Exception | None = None
+        self.counts: list[float] = []
+        self.ended: set[str] = set()
+        self._noticed: set[str] = set()
+
+    async def count(self, watched: int) -> Count | None:
+        self.counts.append(now())
+        if self.error is not None:
+            raise self.error
+        missing = 0 if self.never_counts_ends else len(self.ended - self._noticed)
+        return Count(missing=missing, others=self.others)
+
+    async def ends(self, task_id: str, after: float) -> None:
+        await asyncio.sleep(after)
+        self.ended.add(task_id)
+        self.rh.answer_with(task_id, view("SUCCESS", task_id))
+
+    async def lateness(self, lengths: list[float]) -> list[float]:
+        """Runs tasks of these durations concurrently; returns the delay with which each end was noticed."""
+        poller = poller_of(self.rh, count=self.count)
+
+        async def one(task_id: str, length: float) -> float:
+            end = asyncio.create_task(self.ends(task_id, length))
+            began = now()
+            await poller.wait(task_id)
+            self._noticed.add(task_id)
+            await end
+            return now() - began - length
+
+        return list(await asyncio.gather(*(one(str(n), length) for n, length in enumerate(lengths))))
+
+
+@in_virtual_time
+async def test_counted_tasks_are_polled_less_and_noticed_sooner() -> None:
+    lengths = [60.0 + 3 * n for n in range(40)]
+    counted = Account()
+    late = await counted.lateness(lengths)
+    alone = RunningHub(RUNNING)
+    poller = poller_of(alone)
+    for n, length in enumerate(lengths):
+        asyncio.get_running_loop().call_later(length, alone.answer_with, str(n), SUCCESS)
+    await asyncio.gather(*(poller.wait(str(n)) for n in range(len(lengths))))
+    assert sum(late) / len(late) < 4.0
+    assert len(counted.rh.polls) + len(counted.counts) < len(alone.polls)
+
+
+@in_virtual_time
+async def test_ends_of_equal_tasks_are_noticed_soon_with_few_polls() -> None:
+    account = Account()
+    late = await account.lateness([60.0] * 50)
+    assert max(late) < 2.0
+    assert len(account.rh.polls) < 8 * 50
+
+
+@in_virtual_time
+async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_seconds() -> None:
+    lengths = [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]
+    late = await Account().lateness(lengths)
+    assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
+    lengths = [60.0 + n for n in range(20)]
+    late = await Account(others=5, never_counts_ends=True).lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() -> None:
+    """The first ends, of which no duration is known, and the later ones, some of which take longer than any before."""
+    lengths = [6.0 + 0.02 * (37 * n % 60) for n in range(75)]
+    account = Account(others=25, never_counts_ends=True)
+    poller, late = poller_of(account.rh, count=account.count), list[float]()
+
+    async def in_a_slot() -> None:
+        while lengths:
+            length, task_id = lengths.pop(), str(len(lengths))
+            end, began = asyncio.create_task(account.ends(task_id, length)), now()
+            await poller.wait(task_id)
+            late.append(now() - began - length)
+            await end
+
+    await asyncio.gather(*(in_a_slot() for _ in range(25)))
+    assert len(late) == 75
+    assert sum(late) / len(late) < 0.5
+    assert max(late) < 1.5
+    assert len(account.rh.polls) < 5 * 75
+
+
+@in_virtual_time
+async def test_a_task_that_takes_much_longer_than_the_others_is_polled_rarely() -> None:
+    account = Account()
+    late = await account.lateness([6.0] * 20 + [1200.0])
+    assert late[-1] < 0.1 * 1200
+    assert len(account.rh.polls) < 20 * 8 + 100
+
+
+@in_virtual_time
+async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
+    late = await Account(never_counts_ends=True).lateness([60.0 + n for n in range(20)])
+    assert all(one <= 140 for one in late)
+
+
+@in_virtual_time
+async def test_a_count_with_false_ends_causes_few_polls() -> None:
+    account = Account()
+    account.ended = {f"another-{n}" for n in range(20)}
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+    assert len(account.rh.polls) < 40 * len(lengths)
+
+
+@in_virtual_time
+async def test_an_account_without_counts_only_causes_a_delay() -> None:
+    account = Account()
+    account.error = RuntimeError("a defect of our own")
+    lengths = [60.0 + n for n in range(20)]
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
+async def test_a_single_task_is_polled_and_not_counted() -> None:
+    account = Account()
+    await account.lateness([600.0])
+    assert len(account.counts) <= 1
+
+
+@in_virtual_time
+async def test_no_counts_are_requested_without_waiters() -> None:
+    account = Account()
+    poller = poller_of(account.rh, count=account.count)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(5)]
+    await asyncio.sleep(60)
+    for wait in waits:
+        wait.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    counts = len(account.counts)
+    await asyncio.sleep(HOUR)
+    assert len(account.counts) == counts

@@ -1,0 +1,208 @@
+"""The poller where webhooks report ends: fewer polls, and as many as without where no webhook arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rh_prefect.client import RemoteOutput, TaskView
+from rh_prefect.errors import JournalError, ResponseLost
+from rh_prefect.works.accounts.poller import LONGEST_FIRST, LONGEST_LATER, MISSED_NOTIFICATIONS, REMEMBERED, Poller
+from tests.support.world.virtual_time import in_virtual_time, now, settle
+
+RUNNING = TaskView(task_id="1", status="RUNNING")
+SUCCESS = TaskView(task_id="1", status="SUCCESS", outputs=(RemoteOutput(url="https://x.example.net/y.png"),))
+
+
+class Tasks:
+    """Tasks that end at given times, and the journal in which their ends are recorded."""
+
+    def __init__(self, **ends: float) -> None:
+        self.ends = ends
+        self.polls: list[tuple[str, float]] = []
+        self.recorded: set[str] = set()
+        self.broken = False
+        self.failures = 0
+        self.poller = Poller(self.query, clock=now)
+        self.poller.set_receiving(is_on=True)
+
+    async def query(self, task_id: str) -> TaskView:
+        self.polls.append((task_id, round(now(), 1)))
+        if self.failures:
+            self.failures -= 1
+            raise ResponseLost("lost")
+        is_over = now() >= self.ends.get(task_id, float("inf"))
+        return (SUCCESS if is_over else RUNNING).model_copy(update={"task_id": task_id})
+
+    def wait(self, task_id: str) -> asyncio.Task[TaskView | None]:
+        async def is_recorded() -> bool:
+            if self.broken:
+                raise JournalError("away")
+            return task_id in self.recorded
+
+        return asyncio.create_task(self.poller.wait(task_id, is_recorded=is_recorded, has_webhook=True))
+
+    async def notify(self, task_id: str, *, recorded: bool = True) -> None:
+        """Notifies the poller at the task's end."""
+        await asyncio.sleep(max(0.0, self.ends[task_id] - now()))
+        if recorded:
+            self.recorded.add(task_id)
+        self.poller.wake(task_id)
+
+
+@in_virtual_time
+async def test_a_notified_and_recorded_end_needs_no_query() -> None:
+    tasks = Tasks(a=40)
+    waiting = tasks.wait("a")
+    await tasks.notify("a")
+    assert await waiting is None
+    assert (tasks.polls, round(now())) == ([], 40)
+
+
+@in_virtual_time
+async def test_a_notified_end_that_is_not_recorded_is_queried() -> None:
+    tasks = Tasks(a=40)
+    waiting = tasks.wait("a")
+    await tasks.notify("a", recorded=False)
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
+    assert tasks.polls == [("a", 40.0)]
+
+
+@in_virtual_time
+async def test_a_task_is_queried_if_the_journal_is_unavailable() -> None:
+    tasks = Tasks(a=40)
+    tasks.broken = True
+    waiting = tasks.wait("a")
+    await tasks.notify("a")
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
+
+
+@in_virtual_time
+async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_task() -> None:
+    tasks = Tasks(a=1000)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(10)
+    tasks.poller.wake("a")
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
+    first, *later = [moment for _, moment in tasks.polls]
+    assert first == 10.0
+    assert {round(b - a) for a, b in zip([first, *later], later)} == {round(LONGEST_LATER)}
+
+
+@in_virtual_time
+async def test_an_end_without_a_notification_is_found() -> None:
+    tasks = Tasks(a=6, b=170)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.gather(*waiting)
+    assert tasks.polls[:2] == [("a", LONGEST_FIRST), ("b", LONGEST_FIRST)]
+    assert now() == pytest.approx(LONGEST_FIRST + LONGEST_LATER, abs=1)
+
+
+@in_virtual_time
+async def test_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
+    tasks = Tasks(**{f"t{n}": 6.0 for n in range(MISSED_NOTIFICATIONS)}, late=90, last=1000)
+    waiting = [tasks.wait(name) for name in tasks.ends]
+    await asyncio.gather(*waiting[:-1])
+    assert now() < 90 * 1.12
+    polls = len(tasks.polls)
+    tasks.poller.wake("another")
+    await asyncio.sleep(500)
+    assert len(tasks.polls) - polls <= 4
+    await waiting[-1]
+
+
+@in_virtual_time
+async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
+    tasks = Tasks(a=100, b=100)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(10)
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.gather(*waiting)
+    assert now() <= 111
+    quick = Tasks(a=1)
+    quick.poller.set_receiving(is_on=False)
+    await quick.wait("a")
+    assert quick.polls[0][1] - (now() - 1) < 1.5
+
+
+@in_virtual_time
+async def test_an_end_that_was_notified_before_the_wait_is_queried_immediately() -> None:
+    tasks = Tasks(a=0)
+    tasks.recorded.add("a")
+    tasks.poller.wake("a")
+    assert await tasks.wait("a") is None
+    assert now() < 0.1
+
+
+@in_virtual_time
+async def test_the_number_of_stored_notifications_is_limited() -> None:
+    tasks = Tasks(a=0)
+    for n in ("a", *map(str, range(REMEMBERED))):
+        tasks.poller.wake(n)
+    waiting: Any = tasks.wait("a")
+    await settle()
+    assert not waiting.done()
+    await waiting
+
+
+@in_virtual_time
+async def test_a_failed_poll_is_repeated_soon() -> None:
+    tasks = Tasks(a=61)
+    tasks.failures = 1
+    await tasks.wait("a")
+    assert now() < 61 + 20
+
+
+@in_virtual_time
+async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
+    """Once its run is cancelled, a task is polled as without webhooks."""
+    tasks = Tasks(a=100)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(80)
+    tasks.poller.poll_often("a")
+    tasks.poller.poll_often("another")
+    await waiting
+    assert now() < 106
+
+
+@in_virtual_time
+async def test_a_task_without_a_webhook_is_polled_often() -> None:
+    tasks = Tasks(a=10)
+    await tasks.poller.wait("a")
+    assert now() <= 12
+
+
+@in_virtual_time
+async def test_ends_during_a_disconnection_are_found_in_the_records() -> None:
+    tasks = Tasks(a=5, b=500)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(5)
+    tasks.recorded.add("a")
+    tasks.poller.set_receiving(is_on=True)
+    assert await waiting[0] is None
+    assert (tasks.polls, round(now())) == ([], 6)
+    await waiting[1]
+    assert [round(moment) for _, moment in tasks.polls] == [60, 300, 540]
+
+
+@in_virtual_time
+async def test_a_check_of_the_records_does_not_delay_a_poll_or_a_notification() -> None:
+    tasks = Tasks(a=60.2, b=60.2)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(59.8)
+    tasks.poller.set_receiving(is_on=True)
+    await asyncio.sleep(0.1)
+    tasks.poller.wake("b")
+    await settle()
+    assert tasks.polls == [("b", 59.9)]
+    await tasks.notify("b")
+    await asyncio.gather(*waiting)
+    assert tasks.polls[1] == ("a", 60.0)

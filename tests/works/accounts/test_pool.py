@@ -1,0 +1,439 @@
+"""Several accounts pay together, each with its own limit; a job stays with the account that it was paid on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    HTTP_401,
+    AccountError,
+    BudgetExceeded,
+    ConfigError,
+    JobFailed,
+    KeyRejected,
+    RequestRejected,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.accounts.account import member
+from rh_prefect.works.accounts.pool import Pool, account_specific
+from rh_prefect.works.journal.record_types import Answer
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.outputs.result import Result
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.samples import media as samples
+from tests.support.servers.emulator_env import HELPFUL
+
+KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    """Two keys that run three tasks each; a task takes 0.2 s."""
+    with Emulator(clock="real", factor=50, limit=3, long_side=48, fps=2, assumptions=HELPFUL) as emulator:
+        emulator.keys.add("two", limit=3)
+        yield emulator
+
+
+Again = Callable[..., PooledRun]
+
+
+@pytest.fixture
+def again(rh: Emulator, tmp_path: Path) -> Again:
+    """Creates another run of the same scope, with any accounts."""
+
+    def made(**facts: Any) -> PooledRun:
+        return PooledRun(rh, tmp_path, **facts)
+
+    return made
+
+
+@pytest.fixture
+def run(again: Again) -> PooledRun:
+    return again()
+
+
+def results(done: list[Result | RunningHubError]) -> list[Result]:
+    wrong = [one for one in done if not isinstance(one, Result)]
+    assert not wrong, wrong
+    return [one for one in done if isinstance(one, Result)]
+
+
+def errors(done: list[Result | RunningHubError]) -> list[RunningHubError]:
+    return [one for one in done if isinstance(one, RunningHubError)]
+
+
+async def test_the_limits_of_both_accounts_are_used_and_kept(run: PooledRun) -> None:
+    done = results(await run.all(pictures(24)))
+    assert len({one.task_id for one in done}) == 24
+    assert sum(run.paid.values()) == 24
+    assert min(run.paid["main"], run.paid["two"]) >= 8
+    assert sum(run.refused.values()) <= 2, run.refused
+
+
+async def test_each_job_records_its_account_and_never_the_key(run: PooledRun, rh: Emulator) -> None:
+    await run.all(pictures(6))
+    intents = await run.intents()
+    assert Counter((one.account, one.credentials) for one in intents) == {
+        ("account of main", "main"): run.paid["main"],
+        ("account of two", "two"): run.paid["two"],
+    }
+    records = "".join(path.read_text() for path in run.folder.rglob("*.json"))
+    assert not any(key.secret in records for key in rh.keys)
+
+
+async def test_inputs_are_uploaded_once_to_each_account_that_uses_them(run: PooledRun, rh: Emulator) -> None:
+    photo = str(samples.png(run.folder / "photo.png"))
+    requests = [
+        models.ZImageTurboImageToImage(image_url=photo, prompt=f"{n}", aspect_ratio="1:1", output_format="png")
+        for n in range(12)
+    ]
+    results(await run.all(requests))
+    assert run.paid["main"] and run.paid["two"]
+    assert Counter(one.key_name for one in rh.recorder.uploads) == {"main": 1, "two": 1}
+
+
+async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: PooledRun, rh: Emulator) -> None:
+    requests = [
+        models.ZImageTurboImageToImage(
+            image_url=str(samples.png(run.folder / f"{n}.png", text=str(n))),
+            prompt="x",
+            aspect_ratio="1:1",
+            output_format="png",
+        )
+        for n in range(12)
+    ]
+    results(await run.all(requests))
+    sent = Counter(one.sha256 for one in rh.recorder.uploads)
+    assert len(sent) == 12
+    # Some may have moved to a slot that was free elsewhere; most went where they were expected.
+    assert sum(sent.values()) <= 14
+
+
+async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(run: PooledRun, rh: Emulator) -> None:
+    wrong = "f" * 32
+    run.secrets = {"two": wrong}
+    results(await run.all(pictures(9)))
+    assert run.paid == {"main": 9}
+    (said,) = run.said("moved")
+    for word in ("account of two", "block 'two'", "key is missing or unknown", KEY_IS_WRONG, "account of main"):
+        assert word in said
+    assert wrong not in said
+
+
+@pytest.mark.parametrize("wrong", ["main", "two"])
+async def test_an_account_that_refuses_an_upload_is_excluded(run: PooledRun, rh: Emulator, wrong: str) -> None:
+    run.secrets = {wrong: "f" * 32}
+    photos = [str(samples.png(run.folder / f"{n}.png", text=str(n))) for n in range(8)]
+    requests = [
+        models.ZImageTurboImageToImage(image_url=photo, prompt="x", aspect_ratio="1:1", output_format="png")
+        for photo in photos
+    ]
+    results(await run.all(requests))
+    (right,) = {"main", "two"} - {wrong}
+    assert run.paid == {right: 8}
+    (said,) = run.said("moved")
+    assert f"account of {wrong}" in said and "the key is unknown (code 401" in said
+
+
+async def test_an_account_that_refuses_to_state_a_price_is_excluded(run: PooledRun, rh: Emulator) -> None:
+    run.secrets = {"main": "f" * 32}
+    requests = [models.SkyreelsV4TextToVideoFast(prompt=f"{n}") for n in range(4)]
+    results(await run.all(requests, budget=Decimal(100)))
+    assert run.paid == {"two": 4}
+    (said,) = run.said("moved")
+    assert "account of main" in said
+
+
+async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(again: Again) -> None:
+    run = again(members=("main",), secrets={"main": "f" * 32})
+    request = models.SkyreelsV4TextToVideoFast(prompt="x")
+    (wrong,) = errors(await run.all([request], budget=Decimal(100)))
+    assert isinstance(wrong, KeyRejected), wrong
+
+
+async def test_jobs_of_an_empty_wallet_use_the_other_accounts(run: PooledRun, rh: Emulator) -> None:
+    wallet = rh.keys["two"].account
+    wallet.money = Decimal(0)
+    results(await run.all(pictures(9)))
+    assert run.paid == {"main": 9}
+    # Now and then a slot is tried a moment before RunningHub has freed it.
+    assert {code for _, code in run.refused} - {"421"} == {WALLET_IS_EMPTY}
+    assert len(run.said("moved")) == 1
+    wallet.money = Decimal(100)
+    run.attempt = 2
+    results(await run.all(pictures(9, "another")))
+    assert run.paid["two"], "a later attempt asks all accounts again"
+
+
+async def test_the_error_for_excluded_accounts_has_the_reason_of_each(run: PooledRun, rh: Emulator) -> None:
+    for key in rh.keys:
+        key.account.money = Decimal(0)
+    wrong = errors(await run.all(pictures(8)))
+    assert [type(one) for one in wrong] == [AccountError] * 8
+    for one in wrong:
+        assert all(
+            word in one.message for word in ("pool 'night'", "account of main", "account of two", WALLET_IS_EMPTY)
+        )
+    submits = len(rh.recorder.submissions)
+    assert submits <= 6
+    await run.all(pictures(3, "more"))
+    assert len(rh.recorder.submissions) == submits, "no account is tried again in this run"
+
+
+async def test_a_workflow_that_one_account_lacks_uses_another_without_an_exclusion(
+    run: PooledRun, rh: Emulator
+) -> None:
+    workflow = WorkflowInput(id="2030000000000000001", nodes={})
+    rh.faults.add(Fault("submit", endpoint="run/workflow/*", kind="code", code="380", times=1))
+    results(await run.all([workflow], label="first"))
+    results(await run.all([workflow] * 4))
+    refused = next(one.key_name for one in rh.recorder.submissions if one.code == "380")
+    assert run.paid[refused] == 0
+    (said,) = run.said("moved")
+    assert f"for {workflow.model}: this workflow does not exist" in said
+    results(await run.all(pictures(8)))
+    assert run.paid[refused] > 0, "the account pays for everything else"
+
+
+async def test_a_workflow_is_read_from_an_account_that_has_it(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("workflow", kind="code", code="380", number=1))
+    results(await run.all([WorkflowInput(id="2030000000000000001", nodes={})]))
+    assert run.paid == {"two": 1}
+
+
+async def test_a_workflow_that_all_accounts_lack_is_an_error_with_each_account(run: PooledRun, rh: Emulator) -> None:
+    (wrong,) = errors(await run.all([WorkflowInput(id="1", nodes={})]))
+    assert isinstance(wrong, RequestRejected)
+    assert "account of main" in wrong.message and "account of two" in wrong.message
+    assert not rh.recorder.submissions
+
+
+async def test_a_job_that_no_account_accepts_does_not_affect_the_others(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="picture 0", kind="code", code="433"))
+    done = await run.all(pictures(6))
+    (wrong,) = errors(done)
+    assert "433" in wrong.message
+    assert sum(run.paid.values()) == 5
+    assert not run.said("moved")
+
+
+async def test_an_invalid_request_is_tried_on_one_account_only(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="code", code="1501"))
+    (wrong,) = errors(await run.all(pictures(1)))
+    assert type(wrong).__name__ == "ModerationError"
+    assert len(rh.recorder.submissions) == 1
+
+
+async def test_a_budget_is_one_for_all_accounts(run: PooledRun, rh: Emulator) -> None:
+    (first,) = results(await run.all(pictures(1, "the price")))
+    assert first.cost
+    done = await run.all(pictures(12), budget=float(first.cost) * 5.5)
+    assert Counter(type(one) for one in done) == {Result: 4, BudgetExceeded: 8}
+    assert sum(run.paid.values()) == 5
+
+
+async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=3, currency="USD")
+    run.members = ("main", "dollars")
+    (wrong,) = errors(await run.all(pictures(1), budget=10))
+    assert isinstance(wrong, ConfigError)
+    assert "CNY" in wrong.message and "USD" in wrong.message
+    assert not rh.recorder.submissions
+    results(await run.all(pictures(1)))
+
+
+async def test_a_budget_holds_where_the_currency_is_not_known_at_first(again: Again, rh: Emulator) -> None:
+    """The first jobs were reserved in the catalogue's currency, the later ones in the account's."""
+    rh.keys.add("dollars", limit=10, currency="USD")
+    run = again(members=("dollars",))
+    rh.clock.factor = 0
+    rh.faults.add(Fault("account", kind="429"))
+    first = asyncio.ensure_future(run.all(pictures(2, "early"), budget=Decimal("0.10")))
+    await asyncio.sleep(3)
+    rh.faults.clear()
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    second = asyncio.ensure_future(run.all(pictures(2, "late"), budget=Decimal("0.10")))
+    await asyncio.sleep(0.5)
+    rh.clock.factor = 50
+    done = [*await first, *await second]
+    assert [type(one) for one in done] == [Result, Result, BudgetExceeded, BudgetExceeded]
+    assert rh.recorder.charged <= Decimal("0.10")
+
+
+async def test_a_job_without_a_budget_counts_in_the_accounts_currency(again: Again, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=10, currency="USD")
+    run = again(members=("dollars",))
+    rh.clock.factor = 0
+    rh.faults.add(Fault("account", kind="429"))
+    free = asyncio.ensure_future(run.all(pictures(2, "early")))
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    rh.faults.clear()
+    limited = asyncio.ensure_future(run.all(pictures(1, "late"), budget=Decimal("0.10")))
+    await asyncio.sleep(0.5)
+    rh.clock.factor = 50
+    assert [type(one) for one in [*await free, *await limited]] == [Result, Result, BudgetExceeded]
+
+
+async def test_currencies_are_compared_again_if_one_was_not_known(run: PooledRun, rh: Emulator) -> None:
+    rh.keys.add("dollars", limit=3, currency="USD")
+    run.members = ("main", "dollars")
+    rh.faults.add(Fault("account", kind="429", times=4))
+    for _ in range(2):
+        done = await run.all(pictures(1), budget=Decimal(1))
+        assert [type(one) for one in done] == [ConfigError]
+    assert rh.recorder.submissions == []
+
+
+@pytest.mark.parametrize("refused", ["main", "two"])
+async def test_the_owner_of_a_task_is_found_beside_an_account_whose_key_is_refused(
+    run: PooledRun, rh: Emulator, refused: str
+) -> None:
+    owner = {"main": "two", "two": "main"}[refused]
+    (result,) = results(await replace(run, members=(owner,)).all(pictures(1)))
+    names = ("main", "two")
+    run = replace(run, secrets={refused: "0" * 32})
+    pool = Pool([member(run.key(name), settings=run.settings) for name in names])
+    found = await LOOP.call(pool.find_owner(result.task_id))
+    assert found is pool.members[names.index(owner)]
+    with pytest.raises(KeyRejected):
+        await LOOP.call(pool.find_owner("1234567890123456789"))
+
+
+class TestPaidOn:
+    """A job that was paid, or may have been, keeps its account."""
+
+    async def begin(self, run: PooledRun, count: int = 4) -> None:
+        """Submits some pictures without completing them."""
+        run.rh.clock.factor = 0
+        working = asyncio.ensure_future(run.all(pictures(count)))
+        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == count)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        run.rh.clock.factor = 50
+
+    @pytest.mark.parametrize("members", [("two", "main"), ("two",), ("main",), ("third", "two"), ("third",)], ids=str)
+    async def test_a_job_keeps_its_account_when_the_pool_changes(
+        self, run: PooledRun, again: Again, rh: Emulator, members: Any
+    ) -> None:
+        rh.keys.add("third", limit=3)
+        await self.begin(run)
+        before = run.paid
+        assert before["main"] and before["two"]
+        later = again(members=members)
+        done = results(await later.all(pictures(4)))
+        assert later.paid == before, "nothing was paid for again"
+        assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
+        assert len(later.said("adopted")) == 4
+
+    async def test_a_job_keeps_its_account_beside_another_of_that_name(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        run.names = dict.fromkeys(("main", "two"), "studio")
+        await self.begin(run)
+        before = run.paid
+        assert before["main"] and before["two"]
+        later = again(members=("main",), names=run.names)
+        results(await later.all(pictures(4)))
+        assert later.paid == before
+
+    async def test_a_new_task_after_a_failure_may_use_any_account(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        rh.faults.add(Fault("submit", kind="fail", code="1000", times=1))
+        run.members = ("two",)
+        (failed,) = errors(await run.all(pictures(1)))
+        assert isinstance(failed, JobFailed)
+        results(await again(members=("main",), attempt=2).all(pictures(1)))
+        assert run.paid == {"two": 1, "main": 1}
+
+    async def test_an_unknown_submit_names_its_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        rh.faults.add(Fault("submit", kind="cut", times=1))
+        run.members = ("two",)
+        rh.keys.add("third")
+        (first,) = errors(await run.all(pictures(1)))
+        (second,) = errors(await again(members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
+        for one in (first, second):
+            assert isinstance(one, SubmissionUnknown)
+            assert "call log of the account account of two" in one.message
+        assert len(rh.recorder.submissions) == 1
+
+    async def test_a_missing_block_is_an_error_with_the_account_that_paid(
+        self, run: PooledRun, again: Again, rh: Emulator
+    ) -> None:
+        await self.begin(run, 2)
+        later = again(members=("third",), gone=frozenset({"main", "two"}))
+        rh.keys.add("third")
+        for one in errors(await later.all(pictures(2))):
+            assert isinstance(one, ConfigError)
+        assert later.paid == run.paid
+        done = results(await again(members=("main", "two")).all(pictures(2)))
+        assert len(done) == 2
+
+    async def test_a_renewed_key_is_the_same_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        await self.begin(run, 2)
+        for name in ("main", "two"):
+            rh.keys.add(name, limit=3, account=name, secret=name.ljust(32, "0"))
+        results(await again().all(pictures(2)))
+        assert sum(run.paid.values()) == 2
+
+    async def test_a_key_that_is_rejected_while_its_tasks_run(self, run: PooledRun, again: Again, rh: Emulator) -> None:
+        rh.clock.factor = 0
+        working = asyncio.ensure_future(run.all(pictures(6)))
+        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == 6)
+        secret = rh.keys["two"].secret
+        rh.keys.add("two", limit=3, account="two", secret="0" * 32)
+        rh.clock.factor = 50
+        done = await working
+        assert len(results([one for one in done if isinstance(one, Result)])) == run.paid["main"]
+        for one in errors(done):
+            assert isinstance(one, KeyRejected)
+            assert "account of two" in one.message and "does not pay for it again" in one.message
+        rh.keys.add("two", limit=3, account="two", secret=secret)
+        results(await again().all(pictures(6)))
+        assert sum(run.paid.values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [
+        ("412", "account"),
+        (HTTP_401, "account"),
+        ("802", "account"),
+        ("414", "account"),
+        ("416", "account"),
+        ("812", "account"),
+        ("436", "account"),
+        ("380", "model"),
+        ("433", "job"),
+        ("435", "job"),
+        ("810", "model"),
+        ("901", "model"),
+        ("1014", "model"),
+        ("40310", "model"),
+        ("1501", None),
+        ("1007", None),
+        ("803", None),
+        ("not-sent", None),
+    ],
+)
+def test_the_scope_of_a_refusal(code: str, trouble: str | None) -> None:
+    assert account_specific(Answer(outcome="refused", code=code)) == trouble
+
+
+def test_a_refusal_without_a_code_is_recognized_by_its_text() -> None:
+    words = "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
+    assert account_specific(Answer(outcome="refused", code="", reason=words)) == "account"

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rh_prefect.client import Client, Upload
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import InputError, MediaError, ResponseLost
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import UPLOAD_LIFETIME, UPLOADS_AT_ONCE, Account, Uploads
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.requests.input_identification import Input, Inputs
+from rh_prefect.works.requests.request_preparation import JobRequest
+from tests.support.samples import media as samples
+from tests.support.world.object_count import count_of
+
+
+class RunningHub:
+    """Receives uploads when the test allows it."""
+
+    def __init__(self) -> None:
+        self.uploads: list[tuple[Path, str, str, bytes]] = []
+        self.errors: list[Exception] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.in_flight = self.most_in_flight = 0
+        self._began = asyncio.Event()
+
+    async def sends(self, count: int) -> None:
+        """Waits for a number of concurrent uploads."""
+        while self.in_flight < count:
+            self._began.clear()
+            await self._began.wait()
+
+    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            self.uploads.append((path, name, mime, path.read_bytes()))
+            self._began.set()
+            await self.may_go_on.wait()
+            if self.errors:
+                raise self.errors.pop()
+        finally:
+            self.in_flight -= 1
+        return Upload(url=f"https://rh/{len(self.uploads)}/{name}", file_name=name, size=1, kind="image")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def rh_site() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def rh() -> RunningHub:
+    return RunningHub()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def uploads(rh: RunningHub, clock: Clock, tmp_path: Path) -> Uploads:
+    return Uploads(rh.upload, folder=tmp_path / "scratch", clock=clock)
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+
+
+@pytest.fixture
+async def photo(inputs: Inputs, tmp_path: Path) -> Input:
+    return await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.png")))
+
+
+async def test_a_file_is_uploaded_with_an_ascii_name_and_its_real_extension(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
+    file = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
+    link = await uploads.link(file, options={})
+    [(path, name, mime, content)] = rh.uploads
+    assert (path.name, mime, content) == ("Ein Föto 灯塔.jpeg", "image/png", path.read_bytes())
+    assert name == f"{file.record.sha256[:32]}.png"
+    assert link == f"https://rh/1/{name}"
+
+
+async def test_equal_contents_are_uploaded_once(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, photo: Input, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(photo.source).read_bytes())
+    first = await uploads.link(photo, options={})
+    assert await uploads.link(await inputs.identify(str(copy)), options={}) == first
+    assert len(rh.uploads) == 1
+
+
+async def test_concurrent_callers_share_an_upload(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    links = await asyncio.gather(*(uploads.link(photo, options={}) for _ in range(20)))
+    assert len(set(links)) == 1
+    assert len(rh.uploads) == 1
+
+
+async def test_a_cancelled_caller_does_not_cancel_the_upload_of_the_others(
+    uploads: Uploads, rh: RunningHub, photo: Input
+) -> None:
+    rh.may_go_on.clear()
+    first, second = (asyncio.create_task(uploads.link(photo, options={})) for _ in range(2))
+    await rh.sends(1)
+    first.cancel()
+    rh.may_go_on.set()
+    assert await second == f"https://rh/2/{rh.uploads[1][1]}"
+
+
+async def test_a_link_that_expires_soon_is_replaced(
+    uploads: Uploads, rh: RunningHub, photo: Input, clock: Clock
+) -> None:
+    first = await uploads.link(photo, options={})
+    clock.now = UPLOAD_LIFETIME - 1
+    assert await uploads.link(photo, options={}) == first
+    clock.now = UPLOAD_LIFETIME
+    assert await uploads.link(photo, options={}) != first
+    assert len(rh.uploads) == 2
+
+
+async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
+    rh_site: Emulator, tmp_path: Path, photo: Input
+) -> None:
+    """The age of an upload's link is measured by the wall clock, which continues while a laptop sleeps."""
+    clock = Clock()
+    clock.now = 1_800_000_000.0
+    client = Client(rh_site.key, base_url=rh_site.url)
+    account = Account(client, settings=Settings(state_dir=tmp_path / "state"), clock=clock)
+    order = JobRequest(model="m", endpoint="m", site="s", payload={}, base="b", inputs={photo.mark: photo})
+    store = MediaStore(tmp_path / "out")
+    uploads = []
+    for slept in (0, 60, 21 * 3600, -60):
+        clock.now += slept
+        await account.link(order, photo.mark, store=store)
+        uploads.append(len(rh_site.recorder.uploads))
+    await account.aclose()
+    assert uploads == [1, 1, 2, 3], "the last: a clock that was set back says nothing of a link's age"
+
+
+def test_a_link_is_used_for_less_than_its_lifetime() -> None:
+    assert UPLOAD_LIFETIME < 24 * 3600
+
+
+async def test_a_failed_upload_is_repeated_by_the_next_call(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    rh.errors = [ResponseLost("HTTP 502")]
+    with pytest.raises(ResponseLost):
+        await uploads.link(photo, options={})
+    assert await uploads.link(photo, options={})
+
+
+async def test_a_changed_file_is_not_uploaded(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    samples.png(Path(photo.source), text="another")
+    with pytest.raises(InputError, match="was changed after this job had read it"):
+        await uploads.link(photo, options={})
+    assert rh.uploads == []
+
+
+async def test_a_missing_file_is_an_error(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+    Path(photo.source).unlink()
+    with pytest.raises(MediaError):
+        await uploads.link(photo, options={})
+    assert rh.uploads == []
+
+
+async def test_a_remote_file_is_uploaded_from_a_temporary_copy(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
+    place = f"memory://{uuid.uuid4().hex}/photo.png"
+    fsspec.filesystem("memory").pipe_file(place, samples.picture("PNG"))
+    await uploads.link(await inputs.identify(place), options={})
+    assert rh.uploads[0][3] == samples.picture("PNG")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_the_number_of_concurrent_uploads_is_limited(
+    uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
+) -> None:
+    files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * UPLOADS_AT_ONCE)]
+    identified = [await inputs.identify(str(path)) for path in files]
+    rh.may_go_on.clear()
+    sending = asyncio.gather(*(uploads.link(one, options={}) for one in identified))
+    await rh.sends(UPLOADS_AT_ONCE)
+    rh.may_go_on.set()
+    assert len(set(await sending)) == len(files)
+    assert rh.most_in_flight == UPLOADS_AT_ONCE
+
+
+async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
+    """An account does not store every upload."""
+    sent: list[str] = []
+
+    async def upload(path: Path, *, name: str, mime: str) -> Upload:
+        sent.append(name)
+        return Upload(url=f"https://rh/{name}", file_name=name, size=1, kind="image")
+
+    uploads = Uploads(upload, folder=tmp_path / "scratch", clock=clock, most=10)
+    photos = [await inputs.identify(str(samples.png(tmp_path / f"{n}.png", text=str(n)))) for n in range(40)]
+
+    async def send(some: list[Input]) -> int:
+        for photo in some:
+            await uploads.link(photo, options={})
+        return count_of(uploads)
+
+    few = await send(photos[:20])
+    assert await send(photos[20:]) < few + 20
+    await uploads.link(photos[-1], options={})
+    assert len(sent) == len(photos)

@@ -1,0 +1,168 @@
+"""The contract of every journal. A test module inherits the suite:
+
+    class TestFolderJournal(JournalContract):
+        @pytest.fixture
+        def open_journal(self, tmp_path):
+            return lambda scope: FolderJournal(str(tmp_path), scope=scope)
+
+`open_journal(name)` opens the journal of a scope; the same name opens the same scope anew, as another process would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rh_prefect.works.journal.journal import Journal
+
+OpenJournal = Callable[[str], Journal]
+PAGE = 200
+"""The longest page of any of the stores."""
+SPECIAL_TEXTS = {
+    "scripts": "灯塔 🗼 naïve \u200e",
+    "control": 'quote " back \\ tab \t nul \0 percent %',
+    "surrogate": "\ud83d without its other half",
+}
+
+
+def record(**facts: Any) -> dict[str, Any]:
+    """A record as the driver writes it, with its own token."""
+    return {"token": uuid.uuid4().hex, **facts}
+
+
+async def listed(journal: Journal) -> list[str]:
+    return [key async for key in journal.keys()]  # noqa: SIM118  # no mapping
+
+
+class JournalContract:
+    """Inherit, and define the fixture `open_journal`."""
+
+    @pytest.fixture
+    def scope(self) -> str:
+        return f"s{uuid.uuid4().hex[:8]}"
+
+    @pytest.fixture
+    def journal(self, open_journal: OpenJournal, scope: str) -> Journal:
+        return open_journal(scope)
+
+    @pytest.fixture
+    def job(self) -> str:
+        return uuid.uuid4().hex[:16]
+
+    async def test_a_record_is_read_as_it_was_created(self, journal: Journal, job: str) -> None:
+        written = record(payload={"prompt": "a lighthouse", "seed": 7, "tags": ["x", None, True, 1.5]})
+        assert await journal.create(f"{job}-intent-1", written) is True
+        assert await journal.read(f"{job}-intent-1") == written
+
+    async def test_a_missing_record_is_none(self, journal: Journal, job: str) -> None:
+        assert await journal.read(f"{job}-intent-1") is None
+        assert await journal.job(job) == {}
+        assert await listed(journal) == []
+
+    async def test_another_journal_object_reads_the_records(
+        self, open_journal: OpenJournal, scope: str, job: str
+    ) -> None:
+        written = record()
+        await open_journal(scope).create(f"{job}-intent-1", written)
+        assert await open_journal(scope).job(job) == {f"{job}-intent-1": written}
+
+    async def test_a_record_is_never_overwritten(self, journal: Journal, job: str) -> None:
+        first = record(by="first")
+        assert await journal.create(f"{job}-answer-1", first) is True
+        assert await journal.create(f"{job}-answer-1", record(by="second")) is False
+        assert await journal.read(f"{job}-answer-1") == first
+
+    async def test_a_creation_sent_again_is_recognised_by_its_token(self, journal: Journal, job: str) -> None:
+        mine = record()
+        assert await journal.create(f"{job}-intent-1", mine) is True
+        assert await journal.create(f"{job}-intent-1", mine) is True
+        assert await journal.create(f"{job}-intent-1", {**mine, "token": "another"}) is False
+
+    async def test_one_of_32_concurrent_creations_succeeds(
+        self, open_journal: OpenJournal, scope: str, job: str
+    ) -> None:
+        records = [record(n=n) for n in range(32)]
+        journals = [open_journal(scope) for _ in records]
+        won = await asyncio.gather(*(j.create(f"{job}-intent-1", r) for j, r in zip(journals, records)))
+        assert won.count(True) == 1
+        assert await journals[0].read(f"{job}-intent-1") == records[won.index(True)]
+
+    async def test_creations_on_other_threads_and_loops_are_exclusive(
+        self, open_journal: OpenJournal, scope: str, job: str
+    ) -> None:
+        journals = [open_journal(scope) for _ in range(4)]
+        barrier = threading.Barrier(len(journals))
+
+        def create(journal: Journal) -> bool:
+            barrier.wait()
+            return asyncio.run(journal.create(f"{job}-intent-1", record()))
+
+        won = await asyncio.gather(*(asyncio.to_thread(create, journal) for journal in journals))
+        assert won.count(True) == 1
+
+    async def test_a_job_has_only_its_own_records(self, journal: Journal, job: str) -> None:
+        mine = {f"{job}-{what}-{n}": record() for what in ("intent", "answer") for n in (1, 2, 10)}
+        others = [f"{job}0-intent-1", f"{job[:-1]}-intent-1", f"media-{job}", "cancel-1"]
+        for key, value in mine.items():
+            await journal.create(key, value)
+        for key in others:
+            await journal.create(key, record())
+        assert await journal.job(job) == mine
+
+    async def test_each_job_has_one_key(self, journal: Journal, job: str) -> None:
+        for key in (f"{job}-intent-1", f"{job}-answer-1", f"{job}0-intent-1", f"media-{job}", "cancel-1"):
+            await journal.create(key, record())
+        assert sorted(await listed(journal)) == sorted([job, f"{job}0"])
+
+    async def test_scopes_are_separate(self, open_journal: OpenJournal, scope: str, job: str) -> None:
+        other = open_journal(f"{scope}-other")
+        assert await open_journal(scope).create(f"{job}-intent-1", record()) is True
+        assert await other.read(f"{job}-intent-1") is None
+        assert await listed(other) == []
+
+    async def test_more_records_than_a_page_are_all_read(self, journal: Journal, job: str) -> None:
+        keys = [f"{job}-intent-{n}" for n in range(1, PAGE + 32)]
+        await asyncio.gather(*(journal.create(key, record()) for key in keys))
+        assert sorted(await journal.job(job)) == sorted(keys)
+
+    async def test_more_jobs_than_a_page_are_all_listed(self, journal: Journal, job: str) -> None:
+        jobs = [f"{job}{n}" for n in range(PAGE + 1)]
+        await asyncio.gather(*(journal.create(f"{each}-intent-1", record()) for each in jobs))
+        assert sorted(await listed(journal)) == sorted(jobs)
+
+    async def test_jobs_are_read_with_exactly_their_records(self, journal: Journal, job: str) -> None:
+        """`Journal.jobs()` reads the records of all jobs at once."""
+        written = {f"{job}{n}-{what}-1": record(n=n) for n in range(90) for what in ("intent", "answer", "end")}
+        await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
+        for key in (f"media-{job}", "cancel-1", "attempt-1"):
+            await journal.create(key, record())
+        jobs = {job_key: records async for job_key, records in journal.jobs()}
+        assert jobs == {each: await journal.job(each) for each in [f"{job}{n}" for n in range(90)]}
+        assert {key: value for records in jobs.values() for key, value in records.items()} == written
+        assert sorted([name async for name in journal.names()]) == sorted(written)
+
+    async def test_a_scope_without_records_has_no_jobs(self, journal: Journal) -> None:
+        assert [job async for job in journal.jobs()] == []
+        assert [name async for name in journal.names()] == []
+
+    @pytest.mark.parametrize("text", SPECIAL_TEXTS.values(), ids=SPECIAL_TEXTS.keys())
+    async def test_any_text_is_stored_unchanged(self, journal: Journal, job: str, text: str) -> None:
+        written = record(prompt=text)
+        await journal.create(f"{job}-intent-1", written)
+        assert await journal.read(f"{job}-intent-1") == written
+        assert await journal.job(job) == {f"{job}-intent-1": written}
+
+    async def test_a_record_of_100_kb_is_stored(self, journal: Journal, job: str) -> None:
+        written = record(prompt="é" * 100_000)
+        await journal.create(f"{job}-end-1", written)
+        assert await journal.read(f"{job}-end-1") == written
+
+    @pytest.mark.parametrize("key", ["Upper-intent-1", "under_score-1", "a/b-1", "", "plain", "-intent-1", "a--1"])
+    async def test_a_key_that_is_invalid_in_any_journal_is_refused(self, journal: Journal, key: str) -> None:
+        with pytest.raises(ValueError, match="journal key"):
+            await journal.create(key, record())

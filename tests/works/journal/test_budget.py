@@ -1,0 +1,596 @@
+"""The budget of a run: the step of the lifecycle, the ledger over a journal, and jobs against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rh_prefect import catalog, models
+from rh_prefect.client import PricePreview
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    BudgetExceeded,
+    ConnectFailed,
+    InputError,
+    JobFailed,
+    PriceUnknown,
+    ResponseLost,
+    RunningHubError,
+    api_error,
+)
+from rh_prefect.flows import image_to_video
+from rh_prefect.tasks import generate
+from rh_prefect.works.journal.budget import Entry, Money, Prices, Shortfall, SpendTracker, entry_of, spend_tracker_of
+from rh_prefect.works.journal.costs import Costs, amount_text
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle_step_types import (
+    AwaitEnd,
+    AwaitSlot,
+    CheckCancel,
+    Claim,
+    FreeSlot,
+    Pause,
+    Post,
+    Prepare,
+    ReadSubmission,
+    RecordAnswer,
+    Release,
+    Reserve,
+)
+from rh_prefect.works.options import Options
+from rh_prefect.works.outputs.result import Result
+from tests.support.processes.pooled_run import PooledRun
+from tests.support.samples import media as samples
+from tests.support.world.job_records import TASK, intent, ticket, unknown, write
+from tests.support.world.life import lifecycle
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+
+BUDGET = Decimal("1.00")
+INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
+BUSY = Answer(outcome="refused", code="421", reason="full", retry="throttled")
+POLICY = Policy(job="run/key", endpoint="some/model", budget=BUDGET)
+
+
+def end(cost: str | None = None, *, status: Any = "SUCCESS", currency: str = "CNY") -> End:
+    return End(status=status, task_id=TASK, cost=None if cost is None else Decimal(cost), currency=currency)
+
+
+def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
+    """Drives a lifecycle through these steps and returns its next step."""
+    life = lifecycle(policy)
+    step: Any = next(life)
+    for expected, came in pairs:
+        assert step == expected
+        step = life.send(came)
+    return step
+
+
+UP_TO_THE_BUDGET = [(ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None)]
+
+
+def test_the_price_is_reserved_between_the_slot_and_the_claim() -> None:
+    step = drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), None), (CheckCancel(fresh=False), False))
+    assert step == Claim(1)
+
+
+def test_a_job_beyond_the_budget_is_not_claimed_and_the_error_has_the_sums() -> None:
+    short = Shortfall(Money(Decimal("0.40"), "CNY"), spent=Decimal("0.50"), reserved=Decimal("0.25"))
+    with pytest.raises(
+        BudgetExceeded, match=r"cost 0\.40 CNY; of the budget of 1\.00 CNY, 0\.50 .* 0\.25 reserved"
+    ) as caught:
+        drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), short))
+    assert (caught.value.job, caught.value.price, caught.value.budget) == ("run/key", Decimal("0.40"), BUDGET)
+
+
+def test_a_job_without_a_price_is_an_error_with_a_budget() -> None:
+    with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
+        drive(POLICY, *UP_TO_THE_BUDGET, (Reserve(1, BUDGET), Shortfall(None, Decimal(0), Decimal(0))))
+
+
+def test_a_refused_submission_releases_its_reservation() -> None:
+    submit = Submit(1, INTENT, BUSY)
+    step = drive(
+        POLICY,
+        *UP_TO_THE_BUDGET,
+        (Reserve(1, BUDGET), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(1), INTENT),
+        (Post(INTENT, 1), BUSY),
+        (RecordAnswer(INTENT, 1, BUSY), submit),
+        (FreeSlot(full=True), None),
+        (Release(1), None),
+    )
+    assert isinstance(step, Pause)
+
+
+def test_a_lost_claim_releases_its_reservation() -> None:
+    step = drive(
+        POLICY,
+        *UP_TO_THE_BUDGET,
+        (Reserve(1, BUDGET), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(1), None),
+        (FreeSlot(), None),
+        (Release(1), None),
+    )
+    assert step == ReadSubmission(1)
+
+
+def test_a_job_that_has_a_ticket_is_never_refused() -> None:
+    submit = Submit(1, INTENT, ticket())
+    step = drive(POLICY, (ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
+    assert step == AwaitEnd(submit, adopted=True)
+
+
+@pytest.mark.parametrize(
+    ("submit", "counts"),
+    [
+        (Submit(1, INTENT), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, ticket()), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, unknown()), Entry(Decimal("0.40"), is_spent=False)),
+        (Submit(1, INTENT, BUSY), None),
+        (Submit(1, INTENT, ticket(), end=end("0.30")), Entry(Decimal("0.30"), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end("0", status="FAILED")), Entry(Decimal(0), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end()), Entry(Decimal("0.40"), is_spent=True)),
+        (Submit(1, INTENT, ticket(), end=end("250", currency="coins")), Entry(Decimal("0.40"), is_spent=True)),
+        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by="a person")), None),
+        (
+            Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by=RESUBMITTED)),
+            Entry(Decimal("0.40"), is_spent=False),
+        ),
+    ],
+    ids=["open", "ticket", "unknown", "refused", "ended", "failed", "unpriced", "coins", "forgotten", "resubmitted"],
+)
+def test_the_budget_entry_of_a_submission(submit: Submit, counts: Entry | None) -> None:
+    assert entry_of(submit) == counts
+
+
+def journal(folder: Path) -> FolderJournal:
+    return FolderJournal(str(folder), scope="run")
+
+
+async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
+    records = journal(tmp_path)
+    jobs: list[dict[str, Record]] = [
+        {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")},
+        {"intent-1": INTENT, "answer-1": ticket()},
+        {"intent-1": INTENT, "answer-1": BUSY},
+    ]
+    for number, job in enumerate(jobs):
+        await write(records, job, key=f"{number:024d}")
+    ledger = SpendTracker(records)
+    short = await ledger.reserve("f" * 24, 1, Money(Decimal("0.26"), "CNY"), budget=BUDGET)
+    assert short == Shortfall(Money(Decimal("0.26"), "CNY"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
+    assert await ledger.reserve("f" * 24, 1, Money(Decimal("0.25"), "CNY"), budget=BUDGET) is None
+    assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
+
+
+async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Path) -> None:
+    """A process that keeps running is followed by others, and goes on after them."""
+    records, requests = journal(tmp_path), []
+    mine, unpriced, theirs, new = (letter * 24 for letter in "abcd")
+
+    async def ask() -> Money:
+        requests.append("price")
+        return Money(Decimal("0.10"), "CNY")
+
+    ledger, price = SpendTracker(records), Money(Decimal("0.30"), "CNY")
+    ledger.begin(1)
+    assert await ledger.reserve(mine, 1, price, budget=BUDGET) is None
+    ledger.claim(unpriced, 1, None, ask)
+    for key in (mine, unpriced):  # its own claims are in the journal too
+        await write(records, {"intent-1": INTENT.model_copy(update={"estimate": None})}, key=key)
+    await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
+    ledger.begin(1)
+    assert await ledger.reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
+    ledger.release(new, 1)
+    ledger.claim(unpriced, 1, None, ask)
+    ledger.begin(2)
+    short = await ledger.reserve(new, 1, price, budget=BUDGET)
+    assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.40"))
+    assert requests == ["price", "price"]
+
+
+async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path) -> None:
+    ledger, price = SpendTracker(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
+    assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
+    assert await ledger.reserve("b", 1, price, budget=BUDGET) is None
+    assert await ledger.reserve("c", 1, price, budget=BUDGET) is not None
+    ledger.release("b", 1)
+    assert await ledger.reserve("c", 1, price, budget=BUDGET) is None
+    ledger.note("a", Submit(1, INTENT, ticket(), end=end("0.05")))
+    assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal("0.40"))
+    ledger.take(JobView("c", (Submit(1, INTENT, BUSY),)))
+    assert ledger.reserved() == 0
+
+
+async def test_concurrent_reservations_stay_within_the_budget(tmp_path: Path) -> None:
+    ledger = SpendTracker(journal(tmp_path))
+    requested = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
+    assert sum(short is None for short in await asyncio.gather(*requested)) == 3
+
+
+PRICE = Money(Decimal("0.40"), "CNY")
+
+
+async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
+    """The claim of a call without a budget counts immediately, not when its answer is recorded."""
+    ledger = SpendTracker(journal(tmp_path))
+    ledger.claim("a", 1, PRICE)
+    ledger.claim("b", 1, PRICE)
+    short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.80"))
+    ledger.note("a", Submit(1, INTENT, BUSY))
+    assert await ledger.reserve("c", 1, PRICE, budget=BUDGET) is None
+
+
+async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
+    """A call that uploads inputs or waits for a slot will be paid for."""
+    ledger = SpendTracker(journal(tmp_path))
+    ledger.expect("a", PRICE)
+    ledger.expect("a", PRICE)
+    assert ledger.reserved() == PRICE.amount
+    ledger.claim("a", 1, PRICE)
+    assert ledger.reserved() == PRICE.amount
+    ledger.expect("b", PRICE)
+    ledger.drop("b")
+    assert ledger.reserved() == PRICE.amount
+
+
+async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
+    """A call without a budget and without a listed price is priced for the first concurrent budget."""
+    ledger, requests = SpendTracker(journal(tmp_path)), []
+
+    async def ask() -> Money:
+        requests.append("price")
+        await asyncio.sleep(0)
+        ledger.claim("a", 1, None, ask)  # meanwhile it goes on
+        return Money(Decimal("0.70"), "CNY")
+
+    ledger.expect("a", None, ask)
+    assert ledger.reserved() == 0
+    short = await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
+    await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    assert requests == ["price"]
+
+
+async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
+    tmp_path: Path,
+) -> None:
+    """Reading the journal for the first budget keeps the price request of a call that is being paid for."""
+    records = journal(tmp_path)
+    await write(records, {"intent-1": intent()}, key="a" * 24)
+    ledger = SpendTracker(records)
+
+    async def ask() -> Money:
+        return Money(Decimal("0.70"), "CNY")
+
+    ledger.claim("a" * 24, 1, None, ask)
+    short = await ledger.reserve("b" * 24, 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
+
+
+async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) -> None:
+    ledger = SpendTracker(journal(tmp_path))
+    for n in (1, 2):
+        ledger.claim("a", n, PRICE)
+    ledger.claim("b", 1, PRICE)
+    ledger.take(JobView("a", (Submit(1, INTENT, BUSY),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal(0), PRICE.amount, PRICE.amount)
+    ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
+    assert (ledger.spent(), ledger.reserved(), ledger.counted()) == (Decimal("0.05"), Decimal(0), Decimal("0.05"))
+
+
+@pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
+def test_a_process_keeps_the_spending_of_the_latest_200_scopes(tmp_path: Path, others: int, is_kept: bool) -> None:
+    spend_tracker_of(journal(tmp_path / "older"))
+    ledger = spend_tracker_of(journal(tmp_path))
+    for number in range(others):
+        spend_tracker_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
+    assert (spend_tracker_of(journal(tmp_path)) is ledger) == is_kept
+
+
+async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
+    """Amounts of two currencies are not added, and neither are coins."""
+    ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
+    ledger.claim("a", 1, dollars)
+    assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
+    ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
+    ledger.note("b", Submit(1, INTENT, ticket(), end=ended))
+    assert (ledger.spent(), ledger.spent("USD"), ledger.reserved("USD")) == (
+        Decimal("0.30"),
+        Decimal(0),
+        Decimal("0.90"),
+    )
+    assert str(ledger.spent_on("b")) == "0.30 CNY, 7 coins"
+    assert await ledger.reserve("c", 1, dollars, budget=BUDGET) is not None
+
+
+CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st.booleans())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
+def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
+    """With any concurrent jobs with and without a budget, and any end of them."""
+    asyncio.run(play(moves))
+
+
+async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
+    ledger = SpendTracker(MemoryJournal(MemoryPlace(), "run"))
+    counted: dict[str, Decimal] = {}
+    for (number, amount, is_limited), move in moves:
+        key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")
+        priced = INTENT.model_copy(update={"estimate": price and price.amount})
+        match move:
+            case "start" if key in counted:
+                pass
+            case "start" if is_limited:
+                short = await ledger.reserve(key, 1, price, budget=BUDGET)
+                within = price is not None and sum(counted.values()) + price.amount <= BUDGET
+                assert (short is None) == within
+                if price is not None and short is None:
+                    counted[key] = price.amount
+                    ledger.claim(key, 1, price)
+            case "start":
+                ledger.expect(key, price)
+                ledger.claim(key, 1, price)
+                counted[key] = price.amount if price else Decimal(0)
+            case "refuse" if key in counted:
+                ledger.note(key, Submit(1, INTENT, BUSY))
+                del counted[key]
+            case "end" if key in counted:
+                ledger.note(key, Submit(1, priced, ticket(), end=end(amount)))
+                counted[key] = Decimal(amount or 0)
+            case "read" if key in counted:
+                ledger.take(JobView(key, (Submit(1, priced, ticket()),)))
+                counted[key] = Decimal(amount or 0)
+        assert ledger.spent() + ledger.reserved() == sum(counted.values())
+
+
+def prices_of(account: Any, **options: Any) -> Prices:
+    """`account` answers the client calls of `Prices`."""
+    return Prices(account, **options)
+
+
+class Account:
+    """An account for `Prices`; each answer is returned once, the last one always."""
+
+    def __init__(self, *answers: str | Exception | None, preview: PricePreview | None = None) -> None:
+        self.answers, self.preview, self.requests = list(answers), preview, 0
+        self.is_silent = False
+
+    async def account(self, *, pace_seconds: float | None = None) -> Any:
+        self.requests += 1
+        if self.is_silent:
+            await asyncio.Event().wait()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(currency=answer)
+
+    async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+        return self.preview
+
+
+async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
+    """A cancelled request has no exception."""
+    account = Account("USD")
+    account.is_silent = True
+    prices = prices_of(account)
+    waiting = asyncio.ensure_future(prices.currency())
+    await asyncio.sleep(0)
+    (request,) = [task for task in asyncio.all_tasks() if task not in (waiting, asyncio.current_task())]
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    account.is_silent = False
+    assert await prices.currency() == "USD"
+
+
+async def test_an_account_without_a_response_is_queried_again_later() -> None:
+    now = [1000.0]
+    account = Account(ResponseLost("silence"), "USD")
+    prices = prices_of(account, clock=lambda: now[0])
+    assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
+    now[0] += 6
+    assert await prices.currency() == "USD"
+
+
+async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> None:
+    now = [1000.0]
+
+    class Slow(Account):
+        async def account(self, *, pace_seconds: float | None = None) -> Any:
+            now[0] += 60
+            return await super().account(pace_seconds=pace_seconds)
+
+    account = Slow(ResponseLost("silence"))
+    prices = prices_of(account, clock=lambda: now[0])
+    assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("amount", "free", "price"),
+    [
+        ("0.00", False, None),
+        ("9999", False, None),
+        ("-1", False, None),
+        ("0", True, Money(Decimal(0), "USD")),
+        ("0.50", False, Money(Decimal("0.50"), "USD")),
+    ],
+)
+async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
+    """RunningHub's preview shows 0 or 9,999 where it has no price."""
+    preview = PricePreview(amount=Decimal(amount), currency=None, free=free)
+    prices = prices_of(Account("USD", preview=preview))
+    assert await prices.of("some/model", {}, None) == price
+    assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
+
+
+async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -> None:
+    """Without the error, a call would start that no budget counts."""
+
+    class Away(Account):
+        def __init__(self, error: RunningHubError) -> None:
+            super().__init__("USD")
+            self.error = error
+
+        async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+            raise self.error
+
+    # A gateway's 502, and a code of RunningHub about itself, were "its price is neither in the catalogue nor in the
+    # price response of RunningHub", which no retry repeats.
+    for error in (ConnectFailed("refused"), ResponseLost("HTTP 502"), api_error("1000", doing="price")):
+        with pytest.raises(type(error)):
+            await prices_of(Away(error)).of("some/model", {}, None)
+    for no_price in (api_error("1007", doing="price"), PriceUnknown("no price")):
+        assert await prices_of(Away(no_price)).of("some/model", {}, None) is None
+
+
+@pytest.mark.parametrize("budget", [True, False, "5", -1, float("nan"), float("inf"), Decimal("NaN"), 1j])
+def test_an_invalid_budget_is_refused(budget: Any) -> None:
+    """`budget=True` was `decimal.InvalidOperation` in the middle of the run."""
+    with pytest.raises(InputError, match="budget is an amount of money"):
+        Options(budget=budget)
+
+
+# Against the emulator.
+
+PICTURE = Decimal("0.04")
+
+
+async def run(request: models.ModelInput, **options: Any) -> Result:
+    result: Result = await generate.fn(request, **({"scope": "test"} | options))
+    return result
+
+
+async def run_many(count: int, budget: float, **options: object) -> list[Result | BaseException]:
+    requested = (run(models.ZImageTurbo(prompt=f"picture {n}"), budget=budget, **options) for n in range(count))
+    return list(await asyncio.gather(*requested, return_exceptions=True))
+
+
+async def test_no_job_starts_beyond_the_budget(rh: Emulator) -> None:
+    done = await run_many(8, 0.13)
+    refused = [one for one in done if isinstance(one, BudgetExceeded)]
+    assert (len(rh.recorder.submissions), len(refused)) == (3, 5)
+    assert sum(one.charged for one in rh.recorder.paid) == 3 * PICTURE
+    assert "of the budget of 0.13 CNY" in str(refused[0])
+
+
+async def test_concurrent_calls_without_a_budget_count(rh: Emulator) -> None:
+    """Three calls without a budget and six with 0.24 paid 0.36."""
+    requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=None if n % 3 else 0.24) for n in range(12)]
+    done = await asyncio.gather(*requested, return_exceptions=True)
+    assert [type(one) for one in done].count(Result) == 8
+    assert {str(one)[-40:] for one in done if not isinstance(one, Result | BudgetExceeded)} == set()
+    assert rh.recorder.charged == 8 * PICTURE
+    limited = [f"picture {n}" for n in range(0, 12, 3)]
+    assert not [one for one in rh.recorder.paid if one.payload["prompt"] in limited]
+
+
+async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
+    """The same with a budget that suffices for some of the calls with a budget."""
+    rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
+    requested = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24 if n < 6 else None) for n in range(9)]
+    done = await asyncio.gather(*requested, return_exceptions=True)
+    assert [isinstance(one, Result) for one in done[6:]] == [True] * 3
+    assert rh.recorder.charged == Decimal("0.24")
+
+
+async def test_an_unlisted_call_without_a_budget_is_priced_if_other_calls_have_one(rh: Emulator) -> None:
+    """Its price is requested if the run has a budget."""
+    calls = [run(models.input_for(UNPRICED)(prompt="a lighthouse"))]
+    calls += [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=1.05) for n in range(3)]
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(done[0], Result)
+    assert rh.recorder.charged <= Decimal("1.05")
+    assert sum(isinstance(one, BudgetExceeded) for one in done) == 2
+
+
+async def test_a_run_without_a_budget_requests_no_price(rh: Emulator) -> None:
+    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+    assert not [one for one in rh.recorder.requests if "price-preview" in one.path]
+
+
+async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
+    request = models.ZImageTurbo(prompt="a lighthouse")
+    first = await run(request, key="mine")
+    assert await run(request, key="mine", budget=0.01) == first
+    with pytest.raises(BudgetExceeded, match=r"0\.04 is spent"):
+        await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
+
+
+async def test_a_refused_submission_does_not_use_the_budget(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
+    done = await run_many(1, 0.04)
+    assert isinstance(done[0], Result)
+
+
+async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
+    with pytest.raises(JobFailed):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
+    (failed,) = rh.recorder.paid
+    done = await run_many(1, float(failed.charged + PICTURE))
+    assert isinstance(done[0], Result)
+    assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
+
+
+async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, tmp_path: Path) -> None:
+    """The table of steps leaves out neither a failed task nor one of an earlier attempt."""
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="805"))
+    run = PooledRun(rh, tmp_path, members=("main",))
+    requested: list[models.ModelInput] = [models.ZImageTurbo(prompt="a lighthouse")]
+    await run.all(requested)
+    assert [event.costs for event in run.heard if event.state == "failed"] == [Costs(unknown=1)]
+    again = replace(run, attempt=2)
+    await again.all(requested)
+    assert again.heard[-1].costs == Costs({"CNY": PICTURE}, unknown=1)
+    assert rh.recorder.charged == PICTURE
+
+
+UNPRICED = next(
+    model
+    for model in catalog.models()
+    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
+)
+
+
+async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> None:
+    request = models.input_for(UNPRICED)(prompt="a lighthouse")
+    result = await run(request, budget=1000)
+    assert result.cost is not None
+    assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
+    with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} is spent"):
+        await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
+
+
+@pytest.mark.parametrize(("code", "words"), [("1007", ""), ("1501", "PRICE_CONFIG_NOT_FOUND"), ("301", "")])
+async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator, code: str, words: str) -> None:
+    rh.faults.add(Fault("price", every=1, kind="code", code=code, message=words))
+    with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
+        await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
+    assert not rh.recorder.submissions
+    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    with pytest.raises(BudgetExceeded, match=r"2 job\(s\) cost at least 4\.55 CNY .* the budget is 2\.00 CNY"):
+        await image_to_video(photo, "waves", resolution="4k", budget=2.0)
+    assert not rh.recorder.paid, "the sum is known before anything is paid"

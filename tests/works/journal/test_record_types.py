@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rh_prefect.works.journal.identity import Address
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.works.journal.record_types import (
+    FORMAT,
+    FORMAT_KEY,
+    Answer,
+    CallRecord,
+    End,
+    Format,
+    FoundName,
+    Intent,
+    Link,
+    Lost,
+    MediaRecord,
+    Record,
+    Resolution,
+    account_words,
+)
+from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
+
+INTENT = intent()
+ADOPTED = Resolution(outcome="adopted", task_id="7")
+FORGOTTEN = Resolution(outcome="forgotten")
+REFUSED = Answer(outcome="refused", code="421", retry="throttled")
+SUCCESS = End(status="SUCCESS", task_id="1")
+
+
+def parsed(**records: Record) -> JobView:
+    """`intent_1=…` stands for the record `<key>-intent-1`."""
+    found = {f"{KEY}-{name.replace('_', '-')}": one.model_dump(mode="json") for name, one in records.items()}
+    return JobView.parse(KEY, found)
+
+
+def test_each_record_has_its_own_token() -> None:
+    assert len({intent().token for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        intent(estimate=Decimal("0.30"), label="dawn", payload={"n": 1, "tags": ["x"]}),
+        ticket(),
+        FORGOTTEN,
+        End(status="SUCCESS", task_id="1", links=(Link(url="http://x/1.png", type="png"),), cost=Decimal("1.5")),
+    ],
+)
+def test_a_record_is_equal_after_json(record: Record) -> None:
+    assert type(record).model_validate(record.model_dump(mode="json")) == record
+
+
+def test_a_record_with_unknown_fields_is_read() -> None:
+    assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
+
+
+def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
+    """The defaults: the first call, of the first attempt, in one process, with the usual time limits."""
+    bare = Intent(
+        owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
+    )
+    assert bare.model_dump(exclude={"token", "at", "owner", "payload", "address"}) == {
+        "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
+        "endpoint": "e", "base": BASE, "version": "", "order": 1, "is_detached": False, "label": None, "run": "",
+        "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
+        "graph": "", "webhook": False, "flow_run": "",
+    }  # fmt: skip
+    call = CallRecord(owner=SOMEWHERE_ELSE)
+    assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
+    assert SUCCESS.attempt == 1
+    assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
+    assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
+
+
+@pytest.mark.parametrize(
+    ("records", "state", "task_id"),
+    [
+        ({}, "open", None),
+        ({"answer": ticket("5")}, "ticket", "5"),
+        ({"answer": REFUSED}, "refused", None),
+        ({"answer": unknown()}, "unknown", None),
+        ({"answer": unknown(), "resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, "forgotten", None),
+        ({"answer": ticket("1"), "end": SUCCESS}, "ended", "1"),
+        ({"answer": unknown(), "resolution": ADOPTED, "end": SUCCESS}, "ended", "1"),
+        # Not meant to come about; but a task that is known of must never be paid for again.
+        ({"answer": REFUSED, "resolution": ADOPTED}, "ticket", "7"),
+        ({"resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person")}, "forgotten", "5"),
+        ({"answer": ticket("5"), "lost": Lost(by="a person"), "end": SUCCESS}, "ended", "1"),
+        ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7"),
+    ],
+)
+def test_the_state_of_a_submission(records: dict[str, Any], state: str, task_id: str | None) -> None:
+    submit = Submit(1, INTENT, **records)
+    assert (submit.state, submit.task_id) == (state, task_id)
+
+
+@pytest.mark.parametrize(
+    ("records", "may_be_paid"),
+    [
+        ({}, False),
+        ({"answer": ticket()}, False),
+        ({"answer": REFUSED}, False),
+        ({"answer": unknown()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED}, False),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, False),
+        ({"answer": unknown(), "resolution": Resolution(outcome="forgotten", by=RESUBMITTED)}, True),
+        ({"answer": ticket(), "lost": Lost()}, True),
+        ({"answer": unknown(), "resolution": ADOPTED, "lost": Lost()}, True),
+        ({"answer": unknown(), "end": SUCCESS}, False),
+    ],
+)
+def test_submissions_that_may_be_paid_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
+    assert Submit(1, INTENT, **records).may_be_paid == may_be_paid
+
+
+@pytest.mark.parametrize(
+    ("records", "late"),
+    [
+        ({"answer": ticket("5")}, None),
+        ({"answer": unknown(), "resolution": FORGOTTEN, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("8")}, "8"),
+        ({"answer": unknown(), "resolution": ADOPTED, "late": ticket("7")}, None),
+    ],
+)
+def test_a_late_ticket_is_not_the_task_of_its_submission(records: dict[str, Any], late: str | None) -> None:
+    assert Submit(1, INTENT, **records).late_task_id == late
+
+
+def test_a_job_without_records_is_new() -> None:
+    view = JobView.parse(KEY, {})
+    assert (view.state, view.last, view.tickets) == ("new", None, 0)
+
+
+def test_a_job_has_its_submissions_in_order() -> None:
+    records: dict[str, Record] = {f"answer_{n}": REFUSED for n in range(11, 0, -1)}
+    records |= {f"intent_{n}": INTENT for n in (10, 2, 11, 1, 3, 9, 4, 8, 5, 7, 6)}
+    view = parsed(**records)
+    assert [submit.n for submit in view.submits] == list(range(1, 12))
+    assert view.state == "refused"
+
+
+def test_the_last_submission_determines_the_state() -> None:
+    view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, intent_2=INTENT, answer_2=ticket("9"))
+    assert view.state == "ticket"
+    assert view.last is not None
+    assert view.last.task_id == "9"
+
+
+def test_an_answer_without_an_intent_is_not_a_submission() -> None:
+    assert parsed(answer_1=ticket()).state == "new"
+
+
+def test_other_records_of_the_job_are_not_submissions() -> None:
+    view = parsed(intent_1=INTENT, answer_1=unknown(), resolution_1=FORGOTTEN, late_1=ticket("8"))
+    assert view.state == "forgotten"
+
+
+def test_tickets_count_as_paid_and_refusals_do_not() -> None:
+    view = parsed(
+        intent_1=INTENT,
+        answer_1=REFUSED,
+        intent_2=INTENT,
+        answer_2=ticket("2"),
+        end_2=End(status="FAILED", task_id="2"),
+        intent_3=INTENT,
+        answer_3=unknown(),
+        resolution_3=FORGOTTEN,
+        intent_4=INTENT,
+        answer_4=unknown(),
+        resolution_4=ADOPTED,
+        intent_5=INTENT,
+        answer_5=unknown(),
+        intent_6=INTENT,
+        answer_6=unknown(),
+        resolution_6=Resolution(outcome="forgotten", by=RESUBMITTED),
+    )
+    assert view.tickets == 2
+    may_be_paid = [one.n for one in view.submits if one.may_be_paid]
+    assert may_be_paid == [5, 6], "who forgot it by hand has looked; the option has not"
+
+
+def test_a_newer_view_of_an_earlier_submission_does_not_become_the_last() -> None:
+    view = JobView(KEY, (Submit(1, INTENT, unknown()), Submit(2, INTENT, ticket("2"))))
+    newer = view.adding(Submit(1, INTENT, unknown(), FORGOTTEN))
+    assert [submit.n for submit in newer.submits] == [1, 2]
+    assert newer.submits[0].state == "forgotten"
+    assert newer.state == "ticket"
+
+
+@pytest.mark.parametrize(
+    ("account", "block", "words"),
+    [
+        ("main", "studio", "main (block 'studio')"),
+        ("main", None, "main (RH_API_KEY)"),
+        ("3eb1bd439947", None, "of RH_API_KEY (key fingerprint 3eb1bd439947)"),
+        ("3eb1bd439947", "studio", "of block 'studio' (key fingerprint 3eb1bd439947)"),
+    ],
+)
+def test_an_account_without_a_name_is_named_by_its_key(account: str, block: str | None, words: str) -> None:
+    assert account_words(account, block) == words

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.local_files import PART
+from rh_prefect.works.journal.identity import explicit_key
+from rh_prefect.works.journal.journal import LONGEST_SCOPE, FolderJournal
+from rh_prefect.works.journal.record_types import Answer
+from rh_prefect.works.journal.spool import Spool, Spooled
+from tests.support.world.job_records import KEY, ticket
+
+TOKEN = "0a" * 16
+ENTRY = Spooled("run", KEY, 1, TOKEN, ticket())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "not" / "yet" / "there")
+
+
+def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
+    spool.put(ENTRY)
+    assert Spool(spool.folder).get("run", KEY, 1, TOKEN) == ENTRY.answer
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("other", KEY, 1, TOKEN),
+        ("run", "other", 1, TOKEN),
+        ("run", KEY, 2, TOKEN),
+        ("run", KEY, 11, TOKEN),
+        ("run", KEY, 1, "0b" * 16),
+        ("run", KEY, 1, TOKEN[:-1]),
+    ],
+)
+def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tuple[str, str, int, str]) -> None:
+    assert spool.get(*other) is None
+    spool.put(ENTRY)
+    assert spool.get(*other) is None
+
+
+def test_the_longest_scope_and_job_key_have_a_file_name(spool: Spool) -> None:
+    """A scope of over 220 characters had no place for its tickets, which was found out after the payment."""
+    entry = replace(ENTRY, scope="s" * LONGEST_SCOPE, key=explicit_key("a name"), n=999)
+    spool.put(entry)
+    assert list(spool.entries()) == [entry]
+    with pytest.raises(InputError, match="up to 200"):
+        FolderJournal("memory://journal", scope="s" * (LONGEST_SCOPE + 1))
+
+
+def test_a_dropped_answer_is_removed_and_dropping_it_again_has_no_effect(spool: Spool) -> None:
+    spool.drop("run", KEY, 1, TOKEN)
+    spool.put(ENTRY)
+    spool.drop("run", KEY, 1, TOKEN)
+    spool.drop("run", KEY, 1, TOKEN)
+    assert spool.get("run", KEY, 1, TOKEN) is None
+
+
+def test_all_spooled_answers_are_listed(spool: Spool) -> None:
+    assert list(spool.entries()) == []
+    entries = [ENTRY, Spooled("run", KEY, 2, TOKEN, ticket("2")), Spooled("a.b_c-d", "x--y", 1, TOKEN, ticket("3"))]
+    for entry in entries:
+        spool.put(entry)
+    assert sorted(spool.entries(), key=repr) == sorted(entries, key=repr)
+
+
+def test_a_spooled_file_is_complete_and_no_other_file_remains(spool: Spool) -> None:
+    spool.put(ENTRY)
+    spool.put(Spooled("run", KEY, 1, TOKEN, ticket("9")))
+    assert [path.name for path in spool.folder.iterdir()] == [f"run--{KEY}--1--{TOKEN[:12]}.json"]
+    assert spool.get("run", KEY, 1, TOKEN) is not None
+
+
+def test_an_answer_whose_file_has_no_name_yet_is_read(spool: Spool) -> None:
+    spool.put(ENTRY)
+    (file,) = spool.folder.iterdir()
+    file.rename(spool.folder / f".0123456789ab{PART}")  # its writer was killed here
+    (spool.folder / f".ba9876543210{PART}").write_text('{"scope": "run", "key')
+    assert spool.get("run", KEY, 1, TOKEN) == ENTRY.answer
+    assert spool.get("run", KEY, 2, TOKEN) is None
+    assert list(spool.entries()) == [ENTRY]
+    spool.drop("run", KEY, 1, TOKEN)
+    assert list(spool.entries()) == []
+
+
+def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:
+    spool.put(ENTRY)
+    logged = json.loads(next(spool.folder.iterdir()).read_text())
+    assert set(logged) == {"scope", "key", "n", "token", "answer"}
+    assert set(logged["answer"]) == set(Answer.model_fields)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"scope": "run"}', '{"scope": "run", "key": "k", "n": 1, "token": "t", "answer": 5}']
+)
+def test_an_unreadable_file_is_logged_and_skipped(spool: Spool, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    spool.put(ENTRY)
+    spool.put(Spooled("run", KEY, 2, TOKEN, ticket()))
+    (spool.folder / f"run--{KEY}--1--{TOKEN[:12]}.json").write_text(text)
+    assert spool.get("run", KEY, 1, TOKEN) is None
+    assert "paid task" in caplog.text
+    assert [entry.n for entry in spool.entries()] == [2]
+
+
+def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Spool(tmp_path / "file" / "spool").put(ENTRY)
+    assert Spool(tmp_path / "file" / "spool").get("run", KEY, 1, TOKEN) is None
+
+
+def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
+    """After the file is renamed, its folder and all new folders are flushed to the disk."""
+    flushed: list[tuple[Path, bool]] = []
+    folder = tmp_path / "not" / "yet"
+
+    def flush(one: Path) -> None:
+        flushed.append((one, any(folder.glob("*.json"))))
+
+    spool = Spool(folder, flush=flush)
+    spool.put(ENTRY)
+    assert flushed == [(folder, True), (folder.parent, True), (tmp_path, True)]
+    flushed.clear()
+    spool.put(ENTRY)
+    assert flushed == [(folder, True)]
+
+
+async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
+    """A slow disk does not stop the loop."""
+    threads: list[int] = []
+    spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
+    await spool.save(ENTRY)
+    assert threads
+    assert threading.get_ident() not in threads
+    assert spool.get("run", KEY, 1, TOKEN) == ENTRY.answer

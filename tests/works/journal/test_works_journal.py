@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from rh_prefect.errors import ConfigError
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import Settings, get_settings
+from rh_prefect.works.journal.identity import work_id
+from rh_prefect.works.journal.job_records import JobRecords, result_key
+from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
+from rh_prefect.works.journal.signs_of_life import signs_of_life
+from rh_prefect.works.journal.works_journal import (
+    HasEnded,
+    Waiting,
+    WorksJournal,
+    choose_new_take,
+    no_evidence,
+    open_works,
+    records_url,
+)
+from rh_prefect.works.loop_thread import LOOP
+from tests.support.servers.s3 import S3Server
+from tests.support.world import clock_filesystem
+from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
+from tests.support.world.two_writers import TwoWriters
+
+WORK = work_id("ab" * 20, 1)
+
+
+def intent(flow_run: str = "A") -> dict[str, Any]:
+    given: dict[str, Any] = {"site": "s", "model": "m", "endpoint": "e", "payload": {"prompt": "a"}, "base": "b"}
+    return Intent(owner=current_owner(), account="a", flow_run=flow_run, **given).model_dump(mode="json")
+
+
+def answer(task_id: str = "1") -> dict[str, Any]:
+    return Answer(outcome="ticket", task_id=task_id).model_dump(mode="json")
+
+
+def result(task_id: str = "1") -> ResultRecord:
+    file = Media(uri="pipelines/ab.mp4", kind="video", mime="video/mp4", size=2, sha256="ab")
+    return ResultRecord(task_id=task_id, store="s3://old/films", outputs=(file,))
+
+
+@pytest.fixture(params=["folder", "s3"])
+def works(request: pytest.FixtureRequest, tmp_path: Path) -> WorksJournal:
+    if request.param == "folder":
+        return WorksJournal(str(tmp_path / "store"))
+    s3: S3Server = request.getfixturevalue("s3")
+    return WorksJournal(s3.url("works"), options=s3.options)
+
+
+async def test_a_work_is_read_by_the_numbers_of_its_submissions(works: WorksJournal) -> None:
+    await works.check()
+    assert await works.job(WORK) == {}
+    assert await works.create(f"{WORK}-intent-1", intent())
+    assert not await works.create(f"{WORK}-intent-1", intent("B"))
+    await works.create(f"{WORK}-answer-1", answer())
+    await works.create(f"{WORK}-end-1", End(status="FAILED", task_id="1").model_dump(mode="json"))
+    await works.create(f"{WORK}-intent-2", intent("B"))
+    await works.create(f"{WORK}-intent-4", intent("C"))  # no number is left out
+    assert set(await works.job(WORK)) == {f"{WORK}-{what}" for what in ("intent-1", "answer-1", "end-1", "intent-2")}
+    first, second = await works.submission(WORK, 1), await works.submission(WORK, 2)
+    assert first is not None and first.state == "ended" and first.intent.flow_run == "A"
+    assert second is not None and second.state == "open" and second.n == 2
+    assert await works.submission(WORK, 3) is None
+    assert [key async for key, _ in works.jobs()] == [WORK]
+
+
+async def test_a_result_is_recorded_once(works: WorksJournal) -> None:
+    records = JobRecords(works, WORK)
+    assert await records.read_result() is None
+    written = [result(str(n)) for n in range(5)]
+    is_first = await asyncio.gather(*map(records.create_result, written))
+    assert sum(is_first) == 1
+    assert await records.read_result() == written[is_first.index(True)]
+    assert await records.read_result("cd") is None
+    assert await records.create_result(other := result("9"), "cd")
+    assert await records.read_result("cd") == other
+
+
+async def test_the_results_of_many_works_are_read_together(works: WorksJournal) -> None:
+    ids = [work_id("ab" * 20, take) for take in range(1, 41)]
+    await asyncio.gather(*(JobRecords(works, work).create_result(result(work)) for work in ids[::2]))
+    found = await works.read_results(map(result_key, ids))
+    assert {key: one.task_id for key, one in found.items()} == {result_key(work): work for work in ids[::2]}
+
+
+async def test_another_run_waits_until_it_is_released_or_has_ended(works: WorksJournal) -> None:
+    await works.add_waiter(WORK, "0190-a")
+    assert not await works.has_other_waiter(WORK, "0190-a")
+    for _ in range(2):
+        await works.add_waiter(WORK, "0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+    await works.release_waiters(WORK, "0190-b")
+    assert not await works.has_other_waiter(WORK, "0190-a")
+    await works.add_waiter(WORK, "0190-b")  # its next attempt
+    assert await works.has_other_waiter(WORK, "0190-a")
+
+    async def has_ended(flow_run: str) -> bool:
+        return flow_run == "0190-b"
+
+    assert not await works.has_other_waiter(WORK, "0190-a", has_ended=has_ended)
+    await works.add_waiter(WORK, "The Third")
+    assert await works.has_other_waiter(WORK, "0190-a", has_ended=has_ended)
+
+
+async def test_a_process_of_this_host_that_has_ended_waits_no_more(works: WorksJournal) -> None:
+    for owner, waits in ((dead_owner(), False), (SOMEWHERE_ELSE, True)):
+        waiting = Waiting(flow_run="0190-b", owner=owner).model_dump(mode="json")
+        await works.create(f"{WORK}-waiter-0190-b-{1 + waits}", waiting)
+        assert await works.has_other_waiter(WORK, "0190-a") == waits
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> WorksJournal:
+    return WorksJournal(str(tmp_path / "store"))
+
+
+async def ends_in_prefect(_: str) -> bool:
+    return True
+
+
+async def goes_on_in_prefect(_: str) -> bool:
+    return False
+
+
+async def wait_elsewhere(works: WorksJournal, *, minutes: float, suspended: float | None = None) -> None:
+    """Records that a run on another machine waits for the work, so many minutes ago by the storage's clock."""
+    if suspended is None:
+        waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+        await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    else:
+        await works.add_waiter(WORK, "0190-b", suspended=suspended)
+    age(works, f"works/{WORK}/waiter-0190-b-1.json", minutes)
+
+
+def age(works: WorksJournal, name: str, minutes: float) -> None:
+    file = Path(works.url) / name
+    when = file.stat().st_mtime - 60 * minutes
+    os.utime(file, (when, when))
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "suspended", "has_ended", "waits"),
+    [
+        (14, None, no_evidence, True),
+        (16, None, no_evidence, False),
+        (1, None, ends_in_prefect, False),
+        (10_000, None, goes_on_in_prefect, True),
+        (70, HOUR, no_evidence, True),
+        (80, HOUR, no_evidence, False),
+        (80, HOUR, goes_on_in_prefect, True),
+        (1, HOUR, ends_in_prefect, False),
+    ],
+)
+async def test_a_run_that_prefect_cannot_be_asked_about_waits_until_it_was_silent_for_15_minutes(
+    on_disk: WorksJournal, minutes: float, suspended: float | None, has_ended: HasEnded, waits: bool
+) -> None:
+    await wait_elsewhere(on_disk, minutes=minutes, suspended=suspended)
+    assert await on_disk.has_other_waiter(WORK, "0190-a", has_ended=has_ended) is waits
+
+
+async def test_a_sign_of_life_counts_for_all_works_of_a_run(on_disk: WorksJournal) -> None:
+    await wait_elsewhere(on_disk, minutes=100)
+    await on_disk.sign_of_life("0190-b")
+    assert await on_disk.has_other_waiter(WORK, "0190-a")
+    age(on_disk, "runs/0190/b-alive.json", 16)
+    assert not await on_disk.has_other_waiter(WORK, "0190-a")
+    await on_disk.sign_of_life("0190-b")
+    assert await on_disk.has_other_waiter(WORK, "0190-a")
+    await on_disk.release_waiters(WORK, "0190-b", only=())
+    assert await on_disk.has_other_waiter(WORK, "0190-a"), "its process is on another host and may live"
+
+
+async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJournal) -> None:
+    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+    await works.check()
+    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    assert await works.has_other_waiter(WORK, "0190-a")
+    await works.sign_of_life("0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+
+
+@pytest.mark.parametrize("clock", ["ahead", "behind", "missing"])
+async def test_only_the_clock_of_the_storage_counts(clock: str) -> None:
+    """A storage that tells no times never lets a run be silent."""
+    files = clock_filesystem.register()
+    works = WorksJournal(f"clocked://{uuid4().hex}")
+    await works.check()
+    files.offset = {"ahead": timedelta(days=900), "behind": timedelta(days=-900), "missing": None}[clock]
+    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
+    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    await works.sign_of_life("0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+    if files.offset is not None:
+        files.offset += timedelta(minutes=16)
+        assert not await works.has_other_waiter(WORK, "0190-a")
+
+
+async def test_a_run_writes_one_sign_of_life_for_all_its_works_while_one_of_them_waits(on_disk: WorksJournal) -> None:
+    file = Path(on_disk.url) / "runs" / "0190" / "b-alive.json"
+
+    async def wait() -> None:
+        with signs_of_life(on_disk, "0190-b", every=0.01):
+            with signs_of_life(on_disk, "0190-b", every=0.01):
+                await until(file.exists)
+            file.unlink()
+            await until(file.exists)
+
+    def is_written_no_more() -> bool:
+        file.unlink(missing_ok=True)
+        time.sleep(0.5)
+        return not file.exists()
+
+    await LOOP.call(wait())
+    await until(is_written_no_more)  # a write may have been under way
+    assert [one.name for one in file.parent.iterdir()] == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it did not come true within 300 s")
+
+
+async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJournal, tmp_path: Path) -> None:
+    base = "cd" * 20
+    runs = [FolderJournal(str(tmp_path / "runs"), scope=name) for name in ("one", "two")]
+    for take in (1, 2):
+        await works.create(f"{work_id(base, take)}-intent-1", intent())
+    assert await choose_new_take(works, runs[0], base) == 3
+    await works.create(f"{work_id(base, 3)}-intent-1", intent())
+    assert await choose_new_take(works, runs[0], base) == 3  # the resumed run
+    assert await choose_new_take(works, runs[1], base) == 4
+
+
+async def test_a_place_without_exclusive_creation_is_refused_before_payment(tmp_path: Path) -> None:
+    store = MediaStore(f"{TwoWriters.protocol}://{tmp_path}/store")
+    with pytest.raises(NotExclusive, match=r"two runs could create the same record .* set RH_RECORDS"):
+        await open_works(store, get_settings())
+    works = await open_works(store, Settings(records=str(tmp_path / "records")))
+    assert works.url == str(tmp_path / "records")
+
+
+async def test_records_lie_beside_the_files(s3: S3Server) -> None:
+    store = MediaStore(s3.url("films"), options=s3.options)
+    works = await open_works(store, get_settings())
+    await works.create(f"{WORK}-intent-1", intent())
+    assert await asyncio.to_thread(store.list, "works") == [f"works/{WORK}/intent-1.json"]
+    # A store under another name than at the time of the payment has the files under its own.
+    assert works.is_in(result(), store)
+    elsewhere = WorksJournal("/records")
+    assert not elsewhere.is_in(result(), store)
+    assert elsewhere.is_in(result().model_copy(update={"store": store.url}), store)
+
+
+def test_each_place_has_a_name_of_its_own() -> None:
+    names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
+    assert len(names) == 3
+    assert all(name.startswith("works-") for name in names)
+
+
+async def test_an_empty_setting_of_the_records_means_the_storage(tmp_path: Path) -> None:
+    """Files for containers often set all variables, unused ones to an empty text."""
+    store = MediaStore(tmp_path / "out")
+    with_setting, without = [await open_works(store, Settings(records=records)) for records in ("", None)]
+    assert with_setting.scope == without.scope
+
+
+def test_records_in_a_relative_folder_have_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan and the run after it must find the same records."""
+    monkeypatch.chdir(tmp_path)
+    assert records_url(MediaStore(tmp_path / "out"), Settings(records="records")) == f"{tmp_path}/records"
+
+
+async def test_records_in_a_folder_that_a_worker_deletes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would find none of its works, and pay for all of them again."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="RH_RECORDS"):
+        await open_works(MediaStore(tmp_path / "out"), Settings(records="records"))

@@ -1,0 +1,584 @@
+"""An invalid response of a file host is not published, unless each download gives the same damaged file."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.client import Client, Download, RemoteOutput, TaskView
+from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.delivery import Delivered, Delivery
+from rh_prefect.works.events import event_of, summary_of
+from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import End, Link, ResultRecord
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.collect import LONGEST_PAUSE, TRIES, extension_of_output
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.requests.request_preparation import JobRequest
+from tests.support.samples import media as samples
+from tests.support.samples.contexts import FileLease, context_of, services
+from tests.support.servers.scripted_server import WireServer, raw
+from tests.support.world.job_records import KEY, TASK, intent, ticket
+
+PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
+PICTURE = samples.picture("PNG")
+HALF = PICTURE[: len(PICTURE) // 2]
+
+
+LINK = "https://files/a.png?sign=1"
+COST = Decimal("0.30")
+
+
+class FileHost:
+    """A file host with given responses, and RunningHub with given links; the last one of each is repeated.
+
+    Args:
+        given: Bytes, or the error that a request for them ends with.
+        links: The link in each response of RunningHub.
+    """
+
+    def __init__(self, *responses: bytes | Exception, links: Sequence[str] = (LINK,)) -> None:
+        self.responses = responses
+        self.links = links
+        self.urls: list[str] = []
+        self.queries = 0
+        self.now = 0.0
+
+    @property
+    def times(self) -> int:
+        return len(self.urls)
+
+    async def download(self, url: str, to: Path) -> Download:
+        data = self.responses[min(self.times, len(self.responses) - 1)]
+        self.urls.append(url)
+        if isinstance(data, Exception):
+            raise data
+        to.write_bytes(data)
+        return Download(size=len(data))
+
+    async def query(self, task_id: str) -> TaskView:
+        link = self.links[min(self.queries, len(self.links) - 1)]
+        self.queries += 1
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=(RemoteOutput(url=link, type="png"),))
+
+    async def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def dead() -> LinkExpired:
+    return LinkExpired("download of https://files/a.png: the link no longer works (HTTP 404).")
+
+
+def store_in(folder: Path) -> MediaStore:
+    return MediaStore(str(folder / "out"))
+
+
+async def collect(
+    host: FileHost,
+    journal: FolderJournal,
+    folder: Path,
+    *,
+    first_time: bool = True,
+    links: tuple[Link, ...] = (Link(url=LINK),),
+    order: int = 1,
+    **facts: Any,
+) -> Result:
+    """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
+    submit = Submit(
+        1, intent(order=order), answer=ticket(), end=End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
+    )
+    context = context_of(
+        JobRequest.of(submit.intent),
+        scope=FolderScope(journal),
+        key=KEY,
+        store=store_in(folder),
+        lease=FileLease(host.download, host.query),
+        services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: host.now),
+    )
+    delivery = Delivery(folder / "parts", 300.0, **facts)
+    record = None if first_time else await context.records.read_result(delivery.shape)
+    done = None if record is None else await delivery.restore(context, record)
+    if done is None:
+        published = await delivery.publish(context, submit, first_time=first_time)
+        assert isinstance(published, Delivered)
+        done = await delivery.record(context, published)
+    return done.result
+
+
+@pytest.mark.parametrize("first", [[PAGE], [b""], [HALF], [PAGE, b"", HALF]], ids=["page", "empty", "half", "all"])
+async def test_an_invalid_download_is_discarded_and_repeated(
+    journal: FolderJournal, tmp_path: Path, first: list[bytes]
+) -> None:
+    host = FileHost(*first, PICTURE)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
+    assert host.times == len(first) + 1
+
+
+@pytest.mark.parametrize(("given", "what"), [(PAGE, "a web page or a message"), (b"", "an empty file")])
+async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: Path, given: bytes, what: str) -> None:
+    host = FileHost(given)
+    with pytest.raises(
+        ResponseLost, match=f"task {TASK} was paid for.*{what} instead of a complete png file(?s:.*)at no cost"
+    ):
+        await collect(host, journal, tmp_path)
+    assert host.times == TRIES
+    assert not MediaStore(str(tmp_path / "out")).list()
+
+
+async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """The file was paid for, so it is kept; result, stored result and event name the damage, and it is not done."""
+    host = FileHost(HALF)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.first_output.uri).read_bytes() == HALF
+    assert host.times == TRIES
+    assert result.damaged == (result.first_output,)
+    assert result.first_output.defect == "a broken png"
+    store = store_in(tmp_path)
+    (stored,) = stored_result.read_all(store)
+    assert stored_result.files_in(store.url, stored.outputs) == result.outputs
+    assert stored_result.find(store, stored.base) is None, "`reuse` does not serve it"
+    assert await recorded(journal) is None
+    event = event_of(result, prompt="", message=summary_of(result))
+    assert event.state == "failed"
+    assert "damaged" in event.message
+
+
+async def test_a_recovered_job_without_its_stored_result_is_no_result_without_files(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Its record has no links: a result without an output was written, and every later call returned it."""
+    with pytest.raises(OutputsExpired, match="not all of its files are in the storage"):
+        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
+    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+    assert again.first_output.defect is None
+
+
+class ClosingHost(FileHost):
+    """Sends half of a file over HTTP, without a Content-Length, and closes the connection."""
+
+    async def download(self, url: str, to: Path) -> Download:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
+        async with WireServer(always=raw(head + HALF)) as wire, Client("k" * 32, base_url=wire.url) as client:
+            self.urls.append(url)
+            return await client.download(f"{wire.url}/a.png", to)
+
+
+async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Without a length in the HTTP response, the content shows that the file is incomplete."""
+    result = await collect(host := ClosingHost(), journal, tmp_path)
+    assert result.damaged == (result.first_output,)
+    assert host.times == TRIES
+
+
+@pytest.mark.parametrize("given", ["media", "result", "json"])
+async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp_path: Path, given: str) -> None:
+    """Half a picture is refused before anything is sent."""
+    result = await collect(FileHost(HALF), journal, tmp_path)
+    values: dict[str, Any] = {
+        "media": result.first_output,
+        "result": result,
+        "json": result.first_output.model_dump(mode="json"),
+    }
+    with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
+        models.KlingV26ProImageToVideo(image_url=values[given], prompt="waves", duration="5")
+
+
+async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
+    """A file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
+    damaged = await collect(FileHost(HALF), journal, tmp_path)
+    still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert still == damaged
+    assert host.now == 0.0
+    whole = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
+    assert Path(whole.first_output.uri).read_bytes() == PICTURE
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (whole, 0)
+
+
+async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: FolderJournal, tmp_path: Path) -> None:
+    """A recorded result whose file is missing does not replace a file that cannot be downloaded."""
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    store = store_in(tmp_path)
+    store.delete(str(store.name_of(first.first_output.uri)))
+    with pytest.raises(OutputsExpired):
+        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
+    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert Path(again.first_output.uri).read_bytes() == PICTURE
+
+
+async def test_links_of_files_that_only_the_result_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
+    """A recovered record has no links; its files that are missing in the store are not ignored."""
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    store = store_in(tmp_path)
+    store.delete(str(store.name_of(first.first_output.uri)))
+    (before,) = stored_result.read_all(store)
+    with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
+        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
+    assert list(stored_result.read_all(store)) == [before]
+    again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+    assert (again.outputs, host.urls) == (first.outputs, [LINK])
+
+
+RECODED = samples.picture("PNG", text="the same picture, encoded again")
+
+
+def damage(store: MediaStore, name: str, how: str) -> None:
+    if how == "deleted":
+        store.delete(name)
+    else:
+        store.write_bytes(name, {"cut": HALF, "replaced": bytes(len(PICTURE))}[how])
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
+@pytest.mark.parametrize("given", [PICTURE, RECODED], ids=["equal bytes", "other bytes"])
+async def test_a_file_that_is_not_whole_is_downloaded_again_and_then_found(
+    journal: FolderJournal, tmp_path: Path, how: str, given: bytes
+) -> None:
+    """The record is never changed; the stored result has the state of the newer file."""
+    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
+    record = await recorded(journal)
+    damage(store, str(store.name_of(first.first_output.uri)), how)
+    again = await collect(host := FileHost(given), journal, tmp_path, first_time=False)
+    assert (host.times, again.first_output.uri) == (1, first.first_output.uri)
+    assert Path(again.first_output.uri).read_bytes() == given
+    assert again.cost == first.cost == COST
+    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == again
+    assert (host.times, await recorded(journal)) == (0, record)
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
+async def test_a_file_that_is_not_whole_and_cannot_be_downloaded_is_an_error_that_says_what_to_do(
+    journal: FolderJournal, tmp_path: Path, how: str
+) -> None:
+    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
+    damage(store, str(store.name_of(first.first_output.uri)), how)
+    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another label pays for a new"):
+        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
+
+
+async def test_only_the_missing_one_of_several_files_is_downloaded_again(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    links = numbered("a", "b", sign=2)
+    first, store = await collect(ChangingHost(), journal, tmp_path, links=links), store_in(tmp_path)
+    store.delete(str(store.name_of(first.outputs[1].uri)))
+    again = await collect(host := ChangingHost(), journal, tmp_path, links=links, first_time=False)
+    assert (again, host.urls) == (first, [links[1].url])
+
+
+async def test_a_whole_result_is_returned_without_its_stored_result(journal: FolderJournal, tmp_path: Path) -> None:
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 0)
+
+
+async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Both have downloaded the file, and the host has encoded it again meanwhile."""
+    await collect(FileHost(PICTURE), journal, tmp_path)
+    record = await recorded(journal)
+    second = await collect(FileHost(RECODED), journal, tmp_path)
+    assert Path(second.first_output.uri).read_bytes() == RECODED
+    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == second
+    assert (host.times, await recorded(journal)) == (0, record)
+
+
+async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
+    """One 404 or 403 of a link only causes a delay."""
+    host = FileHost(dead(), dead(), PICTURE)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
+    assert (host.times, host.now) == (3, 1.0)
+
+
+async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
+    """After that, the outputs count as expired, and the message says what a later run can do at no cost."""
+    host = FileHost(dead())
+    with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
+        await collect(host, journal, tmp_path)
+    assert 300 <= host.now <= 300 + LONGEST_PAUSE
+    assert host.times < 25
+    assert "pay for" not in caught.value.message
+    result = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
+
+
+async def test_links_that_change_with_each_query_are_requested_for_minutes(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """New links that do not work do not use up the tries in milliseconds."""
+    links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
+    host = FileHost(*[dead()] * 9, PICTURE, links=links)
+    result = await collect(host, journal, tmp_path)
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
+    assert host.urls == [LINK, *links[:9]]
+    assert host.now > 60
+
+
+async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: Path) -> None:
+    host = FileHost(dead(), PICTURE, links=["https://files/a.png?sign=2"])
+    await collect(host, journal, tmp_path)
+    assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
+
+
+async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """A file at the final name is replaced unless the result of this job has its content."""
+    store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    name = str(store.name_of(first.first_output.uri))
+    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
+    store.write_bytes(name, other)
+    result = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False)
+    assert host.times == 1
+    assert Path(result.first_output.uri).read_bytes() == PICTURE
+
+
+async def test_outputs_that_were_published_before_a_crash_are_downloaded_again_under_their_names(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """The process was killed before it could record the result."""
+    store, host = store_in(tmp_path), FileHost(PICTURE)
+    first = await collect(host, journal, tmp_path)
+    forget(journal, tmp_path)
+    again = await collect(host, journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 2)
+    assert len([name for name in store.list() if name.endswith(".png")]) == 1
+
+
+async def test_a_result_that_was_stored_but_not_recorded_is_recorded(journal: FolderJournal, tmp_path: Path) -> None:
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    shutil.rmtree(tmp_path / "journal")
+    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, 0)
+    assert await recorded(journal) is not None
+
+
+def forget(journal: FolderJournal, folder: Path) -> None:
+    """Deletes what is written of a result after its files."""
+    shutil.rmtree(folder / "journal")
+    shutil.rmtree(folder / "out" / stored_result.FOLDER)
+
+
+async def recorded(journal: FolderJournal) -> ResultRecord | None:
+    return await JobRecords(journal, KEY).read_result()
+
+
+@pytest.mark.parametrize(
+    ("link", "extension"),
+    [
+        (Link(url="https://files/a?id=7"), "png"),
+        (Link(url="https://files/a.bin"), "png"),
+        (Link(url="https://files/a", type="image"), "png"),
+        (Link(url="https://files/a.webp", type="image"), "webp"),
+        (Link(url="https://files/a.webp"), "webp"),
+        (Link(url="https://files/a", type="jpg"), "jpg"),
+    ],
+)
+async def test_the_content_gives_the_extension_that_a_link_does_not_name(
+    journal: FolderJournal, tmp_path: Path, link: Link, extension: str
+) -> None:
+    result = await collect(FileHost(PICTURE), journal, tmp_path, links=(link,))
+    assert Path(result.first_output.uri).suffix == f".{extension}"
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+async def test_a_web_page_of_a_link_with_only_a_kind_is_never_published(
+    journal: FolderJournal, tmp_path: Path, kind: str
+) -> None:
+    with pytest.raises(ResponseLost, match=f"a web page or a message instead of a complete {kind} file"):
+        await collect(FileHost(PAGE), journal, tmp_path, links=(Link(url="https://files/a", type=kind),))
+
+
+async def test_a_file_with_different_damage_in_each_download_is_not_published(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    host = FileHost(*(PICTURE[:-cut] for cut in range(20, 20 + TRIES)))
+    with pytest.raises(ResponseLost, match="a broken png instead of a complete png file"):
+        await collect(host, journal, tmp_path)
+    assert not MediaStore(str(tmp_path / "out")).list()
+
+
+async def test_a_stored_result_has_the_number_of_its_call_among_equal_calls(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """`recover` rebuilds the record of the call from it."""
+    await collect(FileHost(PICTURE), journal, tmp_path, order=3)
+    (stored,) = stored_result.read_all(store_in(tmp_path))
+    assert stored.order == 3
+
+
+def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/{name}.png?sign={sign}", type="png", node_id=node) for name in names)
+
+
+class ChangingHost(FileHost):
+    """RunningHub lists other links in each response, and the file host refuses those with the first signature."""
+
+    def __init__(self, *listed: tuple[Link, ...]) -> None:
+        super().__init__()
+        self.listed = listed
+
+    async def download(self, url: str, to: Path) -> Download:
+        self.urls.append(url)
+        if not url or (url.endswith("sign=1") and "/kept" not in url):
+            raise dead()
+        name = url.rpartition("/")[2].partition(".")[0]
+        to.write_bytes(samples.picture("PNG", text=name))
+        return Download(size=to.stat().st_size)
+
+    async def query(self, task_id: str) -> TaskView:
+        links = self.listed[min(self.queries, len(self.listed) - 1)]
+        self.queries += 1
+        outputs = tuple(RemoteOutput(url=one.url, type=one.type, node_id=one.node_id) for one in links)
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
+
+
+@pytest.mark.parametrize("order", [("red", "kept", "blue"), ("blue", "red", "kept"), ("kept", "blue", "red")])
+async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
+    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    """Taken by its place in the list, one file would be published twice and another one lost."""
+    first, second = numbered("red", "kept", "blue", sign=1), numbered(*order, sign=2)
+    result = await collect(ChangingHost(second, second[::-1]), journal, tmp_path, links=first)
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("red", "kept", "blue")]
+
+
+def queried(*names: str, sign: int) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/view?file=/{name}.png&sign={sign}", type="png") for name in names)
+
+
+@pytest.mark.parametrize("order", [("red", "blue"), ("blue", "red")])
+async def test_a_new_link_of_a_file_that_its_query_names_is_that_of_the_same_file(
+    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    """Links with one address and other parameters are links to other files."""
+    host = ChangingHost(queried(*order, sign=2))
+    result = await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
+
+
+async def test_the_new_link_of_another_file_is_not_that_of_a_missing_one(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    host = ChangingHost(queried("red", sign=2))
+    with pytest.raises(OutputsExpired):
+        await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
+    (saved,) = [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+    assert store_in(tmp_path).read_bytes(saved) == samples.picture("PNG", text="red")
+
+
+async def test_a_link_that_was_invalid_is_found_at_the_address_of_another_file(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    host = ChangingHost(queried("blue", "red", sign=2))
+    result = await collect(host, journal, tmp_path, links=(*queried("red", sign=1), Link(url="")))
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
+
+
+async def test_new_links_that_only_their_tokens_tell_apart_are_taken_by_their_order(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    def links(*names: str, sign: int) -> tuple[Link, ...]:
+        return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
+
+    result = await collect(ChangingHost(links("c", "d", sign=2)), journal, tmp_path, links=links("a", "b", sign=1))
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in "cd"]
+
+
+async def test_a_new_link_with_another_address_is_found_by_its_node(journal: FolderJournal, tmp_path: Path) -> None:
+    first = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
+    second = numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7")
+    result = await collect(ChangingHost(second), journal, tmp_path, links=first)
+    found = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert found == [samples.picture("PNG", text=name) for name in ("d", "c")]
+
+
+async def test_a_new_link_that_could_be_of_two_files_is_not_taken(journal: FolderJournal, tmp_path: Path) -> None:
+    first, second = numbered("kept", "a", "b", sign=1), numbered("c", "kept", "d", sign=2)
+    with pytest.raises(OutputsExpired):
+        await collect(host := ChangingHost(second), journal, tmp_path, links=first)
+    assert not any("/c" in url or "/d" in url for url in host.urls)
+
+
+class LateHost(ChangingHost):
+    """The file host answers only a while after the request."""
+
+    async def download(self, url: str, to: Path) -> Download:
+        if not url.startswith("https://"):
+            raise dead()
+        await asyncio.sleep(0.05)
+        return await super().download(url, to)
+
+
+@pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
+async def test_an_output_beside_one_with_an_invalid_link_is_saved(
+    journal: FolderJournal, tmp_path: Path, url: str
+) -> None:
+    """The other one is downloaded as soon as RunningHub lists its link, in any order."""
+    links = (*numbered("a", sign=2), Link(url=url, node_id="9"))
+    with pytest.raises(OutputsExpired, match="could not be downloaded"):
+        await collect(LateHost(links), journal, tmp_path, links=links)
+    (saved,) = [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+    assert store_in(tmp_path).read_bytes(saved) == samples.picture("PNG", text="a")
+    host = LateHost(numbered("b", "a", sign=3))
+    result = await collect(host, journal, tmp_path, links=links, first_time=False)
+    assert [Path(media.uri).read_bytes() for media in result.outputs] == [
+        samples.picture("PNG", text=name) for name in "ab"
+    ]
+    assert host.urls == [links[0].url, "https://files/b.png?sign=3"]
+
+
+async def test_an_output_is_saved_although_another_one_fails_at_once(journal: FolderJournal, tmp_path: Path) -> None:
+    """The process may end with the error, and the links of all outputs expire at the same time."""
+
+    class Host(LateHost):
+        async def download(self, url: str, to: Path) -> Download:
+            if "/broken" in url:
+                raise StoreError("no space left")
+            return await super().download(url, to)
+
+    links = numbered("broken", "a", sign=2)
+    with pytest.raises(StoreError, match="no space left"):
+        await collect(Host(links), journal, tmp_path, links=links)
+    assert [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+
+
+@pytest.mark.parametrize(
+    ("link", "content", "name"),
+    [
+        ("https://files/a.png", samples.mp4, "mp4"),
+        ("https://files/a.mp4", samples.png, "png"),
+        ("https://files/a.jpg", samples.png, "jpg"),  # of the right kind
+        ("https://files/a.xyz", samples.png, "xyz"),
+    ],
+)
+def test_the_kind_of_the_content_decides_the_extension(
+    link: str, content: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    part = content(tmp_path / f"sample.{name if name in ('mp4', 'png') else 'png'}")
+    end = End(task_id=TASK, status="SUCCESS", at="", links=(Link(url=link),))
+    assert extension_of_output(end, 0, part) == name

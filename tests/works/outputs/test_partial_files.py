@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import signal
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.works.download_folder import part_file, remove
+from tests.support.processes.forkserver import FORKS
+
+NAME = "2031112223334445057-1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "parts"
+
+
+def test_an_unfinished_download_is_resumed_by_the_next_run(folder: Path) -> None:
+    with part_file(folder, NAME) as part:
+        part.write_bytes(b"half")
+    with part_file(folder, NAME) as again:
+        assert again == part
+        assert again.read_bytes() == b"half"
+
+
+def test_a_failed_download_is_kept(folder: Path) -> None:
+    with pytest.raises(OSError, match="cut"), part_file(folder, NAME) as part:
+        part.write_bytes(b"half")
+        raise OSError("cut")
+    with part_file(folder, NAME) as again:
+        assert again.read_bytes() == b"half"
+
+
+def test_each_output_has_its_own_file(folder: Path) -> None:
+    with part_file(folder, "1-1") as one, part_file(folder, "1-2") as two, part_file(folder, "11-1") as three:
+        assert len({one, two, three}) == 3
+
+
+def test_a_second_holder_gets_a_private_file_that_is_removed(folder: Path) -> None:
+    with part_file(folder, NAME) as part:
+        part.write_bytes(b"mine")
+        with part_file(folder, NAME) as private:
+            assert private != part
+            private.write_bytes(b"another")
+            private.with_name(f"{private.name}.resume").write_text("{}")
+        assert part.read_bytes() == b"mine"
+        assert [path.name for path in folder.glob("*.part*")] == [part.name]
+    with part_file(folder, NAME) as again:
+        assert again == part
+
+
+def test_removing_a_download_leaves_no_file(folder: Path) -> None:
+    with part_file(folder, NAME) as part:
+        part.write_bytes(b"whole")
+        part.with_name(f"{part.name}.resume").write_text("{}")
+        remove(part)
+    assert list(folder.iterdir()) == []
+    with part_file(folder, NAME) as fresh:
+        assert fresh == part
+        assert not fresh.exists()
+
+
+def test_removing_a_download_keeps_the_others(folder: Path) -> None:
+    with part_file(folder, "1-1") as one, part_file(folder, "1-11") as other:
+        other.write_bytes(b"half")
+        remove(one)
+        assert other.read_bytes() == b"half"
+
+
+def _hold(folder: Path, held: SimpleQueue[str]) -> None:
+    with part_file(folder, NAME) as part:
+        part.write_bytes(b"half")
+        held.put(str(part))
+        signal.pause()
+
+
+def test_the_download_of_a_killed_process_is_resumed(folder: Path) -> None:
+    held = FORKS.SimpleQueue()
+    holder = FORKS.Process(target=_hold, args=(folder, held))
+    holder.start()
+    path = Path(held.get())
+    with part_file(folder, NAME) as private:
+        assert private != path
+    holder.kill()
+    holder.join()
+    with part_file(folder, NAME) as part:
+        assert part == path
+        assert part.read_bytes() == b"half"
+
+
+def _take_turns(folder: Path, clashes: SimpleQueue[str]) -> None:
+    shared = folder / f"{NAME}.part"
+    for _ in range(400):
+        with part_file(folder, NAME) as part:
+            if part != shared:
+                continue
+            try:
+                (folder / "taken").open("x").close()
+            except FileExistsError:
+                clashes.put("two at once")
+            part.write_bytes(b"whole")
+            (folder / "taken").unlink(missing_ok=True)
+            remove(part)
+
+
+def test_two_processes_never_write_into_one_file(folder: Path) -> None:
+    clashes = FORKS.SimpleQueue()
+    processes = [FORKS.Process(target=_take_turns, args=(folder, clashes)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert clashes.empty()
+    assert [process.exitcode for process in processes] == [0] * 4

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.stored_result import StoredResult
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import BASE, KEY, TASK
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(tmp_path / "out")
+
+
+def result(store: MediaStore, /, **facts: Any) -> StoredResult:
+    said: dict[str, Any] = {
+        "job": f"run/{KEY}",
+        "base": BASE,
+        "site": "www.runninghub.cn",
+        "account": "acc",
+        "model": "some/model",
+        "endpoint": "some/model",
+        "payload": {"prompt": "灯塔", "seed": 7},
+        "seed": 7,
+        "task_id": TASK,
+        "submitted_at": "2026-01-01T10:00:00.000+00:00",
+        "ended_at": "2026-01-01T10:01:00.000+00:00",
+        "cost": Decimal("0.30"),
+        "currency": "CNY",
+        "run": {"flow_run": "1"},
+    }
+    made = StoredResult(**(said | facts))
+    return stored_result.stamped(store, made) if "states" not in facts else made
+
+
+def published(store: MediaStore, tmp_path: Path, name: str) -> Media:
+    """A file as a result names it: by its name in the store."""
+    return store.publish(samples.png(tmp_path / "local.png", text=name), name).model_copy(update={"uri": name})
+
+
+def test_a_stored_result_is_read_as_it_was_written(store: MediaStore, tmp_path: Path) -> None:
+    written = result(store, outputs=(published(store, tmp_path, "1.png"),), texts=("words",), label="dawn")
+    stored_result.write(store, written)
+    assert stored_result.read(store, stored_result.name_of(written)) == written
+
+
+def test_a_stored_result_is_json_at_the_path_of_its_request(store: MediaStore) -> None:
+    stored_result.write(store, result(store))
+    said = json.loads(store.read_bytes(f"results/{BASE}/{TASK}.json"))
+    assert said["payload"] == {"prompt": "灯塔", "seed": 7}
+    assert Decimal(said["cost"]) == Decimal("0.30")
+
+
+def test_a_missing_or_invalid_stored_result_is_none(store: MediaStore) -> None:
+    name = f"results/{BASE}/{TASK}.json"
+    assert stored_result.read(store, name) is None
+    for text in ("", "{", "[]", "{}"):
+        store.write_bytes(name, text.encode())
+        assert stored_result.read(store, name) is None
+    assert stored_result.find(store, BASE) is None
+    assert list(stored_result.read_all(store)) == []
+
+
+def test_the_log_names_each_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
+    stored_result.write(store, result(store, task_id="1"))
+    store.write_bytes("results/broken/2.json", b"{")
+    assert [one.task_id for one in stored_result.read_all(store)] == ["1"]
+    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
+        f"The stored result {store.uri('results/broken/2.json')}"
+    ]
+
+
+def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
+    for day in (2, 3, 1):
+        ended = f"2026-01-0{day}T10:00:00.000+00:00"
+        stored_result.write(store, result(store, task_id=str(day), ended_at=ended))
+    stored_result.write(store, result(store, base="c" * 40, task_id="9"))
+    found = stored_result.find(store, BASE)
+    assert found is not None
+    assert found.task_id == "3"
+
+
+def test_a_result_with_a_missing_file_is_skipped(store: MediaStore, tmp_path: Path) -> None:
+    files = tuple(published(store, tmp_path, f"{n}.png") for n in (1, 2))
+    newer = result(store, task_id="2", ended_at="2026-02-01T10:00:00.000+00:00", outputs=files)
+    stored_result.write(store, newer)
+    stored_result.write(store, result(store, task_id="1", outputs=files[:1]))
+    assert stored_result.find(store, BASE) == newer
+    store.delete("2.png")
+    older = stored_result.find(store, BASE)
+    assert older is not None
+    assert older.task_id == "1"
+    store.delete("1.png")
+    assert stored_result.find(store, BASE) is None
+
+
+def test_files_of_another_store_count_as_missing(store: MediaStore, tmp_path: Path) -> None:
+    elsewhere = MediaStore(tmp_path / "elsewhere")
+    stored_result.write(store, result(elsewhere, outputs=(published(elsewhere, tmp_path, "1.png"),)))
+    assert stored_result.find(store, BASE) is None
+
+
+NAME = "films/1/shot-1.png"
+
+
+@pytest.mark.parametrize("move", [os.rename, os.symlink, shutil.copytree])
+def test_a_store_that_was_moved_keeps_its_results(store: MediaStore, tmp_path: Path, move: Any) -> None:
+    media = published(store, tmp_path, NAME)
+    stored_result.write(store, result(store, outputs=(media,)))
+    place = tmp_path / "moved"
+    move(store.url, place)
+    moved = MediaStore(place)
+    found = stored_result.find(moved, BASE)
+    assert found is not None
+    assert found.result(moved).outputs == (media.model_copy(update={"uri": moved.uri(NAME)}),)
+
+
+def test_a_stored_result_never_names_another_file_of_another_store(store: MediaStore, tmp_path: Path) -> None:
+    media = published(store, tmp_path, NAME)
+    other = MediaStore(tmp_path / "other")
+    stored_result.write(other, result(store, outputs=(media,)))
+    assert stored_result.find(other, BASE) is None
+    other.write_bytes(NAME, b"x" * media.size)
+    assert stored_result.find(other, BASE) is None
+    outside = media.model_copy(update={"uri": "../secret.png"})
+    stored_result.write(other, result(store, outputs=(outside,), states=()))
+    assert stored_result.find(other, BASE) is None
+
+
+class Counting(MediaStore):
+    reads = 0
+
+    def digest(self, name: str) -> str:
+        self.reads += 1
+        return super().digest(name)
+
+
+def test_another_file_of_the_same_size_is_not_the_output(store: MediaStore, tmp_path: Path) -> None:
+    media = published(store, tmp_path, NAME)
+    stored_result.write(store, result(store, outputs=(media,)))
+    assert stored_result.find(store, BASE) is not None
+    store.write_bytes(NAME, b"x" * media.size)
+    assert stored_result.find(store, BASE) is None
+
+
+def test_a_file_is_read_only_if_the_storage_reports_another_state(tmp_path: Path) -> None:
+    """And then once."""
+    store = Counting(tmp_path / "out")
+    media = published(store, tmp_path, NAME)
+    stored_result.write(store, result(store, outputs=(media,)))
+    for reads in (0, 1, 1):
+        assert stored_result.find(store, BASE) is not None
+        assert store.reads == reads
+        os.utime(store.uri(NAME), (1, 1))
+    moved = Counting(Path(store.url).rename(tmp_path / "moved"))
+    assert stored_result.find(moved, BASE) is not None
+    assert moved.reads == 0
+
+
+def test_an_object_is_not_read_to_find_it(s3: S3Server, tmp_path: Path) -> None:
+    store = Counting(s3.url("out"), options=s3.options)
+    media = published(store, tmp_path, NAME)
+    stored_result.write(store, result(store, outputs=(media,)))
+    assert stored_result.find(store, BASE) is not None
+    assert store.reads == 0
+    store.write_bytes(NAME, b"x" * media.size)
+    assert stored_result.find(store, BASE) is None
+
+
+def test_the_lookup_names_a_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A request whose result is not found is paid for again."""
+    name = f"results/{BASE}/{TASK}.json"
+    store.write_bytes(name, b"{")
+    assert stored_result.find(store, BASE) is None
+    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
+        f"The stored result {store.uri(name)}"
+    ]
+
+
+def test_all_stored_results_are_read(store: MediaStore, tmp_path: Path) -> None:
+    published(store, tmp_path, "1.png")
+    for base, task in (("c" * 40, "1"), (BASE, "2"), (BASE, "3")):
+        stored_result.write(store, result(store, base=base, task_id=task))
+    assert sorted(one.task_id for one in stored_result.read_all(store)) == ["1", "2", "3"]
+
+
+def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> None:
+    media = published(store, tmp_path, "1.png")
+    made = result(store, outputs=(media,), texts=("one", "two")).result(store)
+    assert (made.cost, made.currency, made.reused) == (Decimal("0.30"), "CNY", False)
+    assert (made.first_output.uri, made.text) == (store.uri("1.png"), "one\n\ntwo")
+    assert made.record == store.uri(f"results/{BASE}/{TASK}.json")
+    assert made.job == f"run/{KEY}"
+
+
+def test_a_reused_result_costs_nothing(store: MediaStore) -> None:
+    made = result(store).result(store, reused=True)
+    assert (made.cost, made.reused) == (Decimal(0), True)
+
+
+def test_the_first_output_of_a_result_without_files_is_an_error(store: MediaStore) -> None:
+    with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
+        _ = result(store, texts=("words",)).result(store).first_output
+
+
+def recorded(store: MediaStore, *outputs: Media, **facts: Any) -> ResultRecord:
+    record = ResultRecord(task_id=TASK, base=BASE, outputs=outputs, **facts)
+    return stored_result.stamped(store, record)
+
+
+def test_the_record_describes_its_files_while_they_are_whole(tmp_path: Path) -> None:
+    store = Counting(tmp_path / "out")
+    record = recorded(store, published(store, tmp_path, NAME))
+    assert stored_result.whole(store, record) is record
+    os.utime(store.uri(NAME), (1, 1))
+    assert stored_result.whole(store, record) is record
+    assert store.reads == 1
+    assert stored_result.whole(store, recorded(store, texts=("words",))) is not None
+
+
+def test_the_stored_result_describes_files_that_were_downloaded_again(store: MediaStore, tmp_path: Path) -> None:
+    record = recorded(store, published(store, tmp_path, NAME))
+    newer = store.publish(samples.png(tmp_path / "again.png", text="encoded again"), NAME)
+    assert stored_result.whole(store, record) is None
+    stored = result(store, outputs=(newer.model_copy(update={"uri": NAME}),))
+    stored_result.write(store, stored)
+    assert stored_result.whole(store, record) == stored
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "replaced", "a folder"])
+def test_a_file_that_is_not_whole_is_never_returned(store: MediaStore, tmp_path: Path, how: str) -> None:
+    media = published(store, tmp_path, NAME)
+    record = recorded(store, media)
+    stored_result.write(store, result(store, outputs=(media,)))
+    data = store.read_bytes(NAME)
+    store.delete(NAME)
+    if how == "a folder":
+        store.write_bytes(f"{NAME}/x", data)
+    elif how != "deleted":
+        store.write_bytes(NAME, data[:-1] if how == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+    assert stored_result.whole(store, record) is None
+    assert stored_result.whole_files(store, [record]) == {}
+
+
+def test_a_damaged_file_is_not_whole(store: MediaStore, tmp_path: Path) -> None:
+    damaged = published(store, tmp_path, NAME).model_copy(update={"defect": "a broken png"})
+    stored = result(store, outputs=(damaged, published(store, tmp_path, "2.png")))
+    stored_result.write(store, stored)
+    assert stored_result.find(store, BASE) is None
+    assert stored_result.has_all_files(store, stored)
+    assert set(stored_result.whole_files(store, [stored])) == {1}

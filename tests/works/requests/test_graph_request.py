@@ -1,0 +1,228 @@
+"""Workflows, apps and quick create: files and texts, and the state of the graph of a result."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.emulator import Emulator
+from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
+from rh_prefect.errors import InputError, MediaError, RunningHubError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Request
+from rh_prefect.works.outputs.result import Result
+from tests.support.samples import media as samples
+
+
+@pytest.fixture
+def pay(rh: Emulator, tmp_path: Path) -> Any:
+    """Runs a request in an attempt of one run."""
+
+    async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
+        scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
+        engine, store = await load_engine(None), MediaStore(tmp_path / "out")
+        done: Result = await LOOP.call(engine.run(asked, JobCall(scope, store, options=Options(**options))))
+        return done
+
+    return paid
+
+
+def values(rh: Emulator) -> dict[str, object]:
+    """The node values of the newest submission."""
+    listed: Any = rh.recorder.submissions[-1].payload["nodeInfoList"]
+    return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in listed}
+
+
+def restyle(rh: Emulator, image: str) -> WorkflowInput:
+    return WorkflowInput(id=rh.workflows.id_of("restyle"), nodes={"10.image": image})
+
+
+def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
+    """Three prompts in a loop over one graph are three graphs; each input is a deep copy."""
+    graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
+    node = {"nodeId": "20", "fieldName": "Input", "fieldValue": "1"}
+    shots: list[Any] = [{"prompt": "one", "points": [[1, 2]]}]
+    model = models.ZImageTurbo(prompt="x", unchecked={"shots": shots})
+    made: Any = [
+        WorkflowInput(id="1", workflow=graph),
+        GraphInput(graph=graph),
+        QuickCreateInput(id="1", code="002", nodes=(node,)),
+        model,
+    ]
+    before = [one.model_dump_json() for one in made]
+    graph["6"]["inputs"]["text"] = "changed"
+    graph["9"]["inputs"]["images"].append("changed")
+    node["fieldValue"] = "changed"
+    shots[0]["points"][0].append("changed")
+    assert [one.model_dump_json() for one in made] == before
+
+
+async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emulator, pay: Any) -> None:
+    """The graph is copied when the input is made."""
+    graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
+    asked = []
+    for prompt in ("a pier", "a harbour", "a lighthouse"):
+        graph["6"]["inputs"]["text"] = prompt
+        asked.append(WorkflowInput(id=rh.workflows.id_of("text-to-image"), workflow=graph))
+    for one in asked:
+        await pay(one)
+    sent = "".join(str(one.payload["workflow"]) for one in rh.recorder.paid)
+    assert [sent.count(prompt) for prompt in ("a pier", "a harbour", "a lighthouse")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_resume_in_another_folder_finds_the_same_file(
+    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Whether a relative name is a file of the caller's is decided once, and recorded."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    photo = samples.png(here / "photo.png")
+    monkeypatch.chdir(here)
+    first = await pay(restyle(rh, "photo.png"))
+    if there:
+        samples.png(elsewhere / "photo.png", text="another")
+    else:
+        photo.unlink()
+    monkeypatch.chdir(elsewhere)
+    again = await pay(restyle(rh, "photo.png"), attempt=2)
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
+
+
+async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
+    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name at RunningHub does not become a file in the folder of a later attempt."""
+    monkeypatch.chdir(tmp_path)
+    name = await _uploaded(samples.png(tmp_path / "first.png"))
+    first = await pay(restyle(rh, name))
+    assert values(rh)["10.image"] == name
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / name).parent.mkdir(parents=True)
+    samples.png(elsewhere / name, text="another")
+    monkeypatch.chdir(elsewhere)
+    again = await pay(restyle(rh, name), attempt=2)
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
+
+
+async def _uploaded(path: Path) -> str:
+    payer = await load_engine(None)
+    sent = await LOOP.call(payer.pool.members[0].client.upload(path, name=path.name, mime="image/png"))
+    return str(sent.file_name)
+
+
+async def test_a_name_of_several_files_is_an_error(
+    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that changes its folder has a file in each; in another folder the name is refused."""
+    for folder, text in (("a", "one"), ("b", "two"), ("c", "three")):
+        (tmp_path / folder).mkdir()
+        samples.png(tmp_path / folder / "photo.png", text=text)
+        if folder != "c":
+            monkeypatch.chdir(tmp_path / folder)
+            await pay(restyle(rh, "photo.png"))
+    assert len({one.sha256 for one in rh.recorder.uploads}) == 2
+    monkeypatch.chdir(tmp_path / "c")
+    with pytest.raises(InputError, match="meant different files in earlier attempts"):
+        await pay(restyle(rh, "photo.png"), attempt=2)
+    assert len(rh.recorder.paid) == 2
+
+
+def module(rh: Emulator, value: Any) -> QuickCreateInput:
+    node = {"nodeId": "20", "fieldName": "text1", "fieldType": "STRING", "fieldValue": value}
+    return QuickCreateInput(id=rh.apps.id_of("Quick picture"), code="002", nodes=(node,))
+
+
+TEXTS = [
+    "a lighthouse " * 40,
+    "a/" + "b" * 300 + ".png",
+    "~nobody/at dawn",
+    "~nobody.",
+    "as on https://h/a.png",
+    "https://h/a.png",
+    "a\0b.png",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+async def test_a_text_of_quick_create_is_sent_as_text(rh: Emulator, pay: Any, text: str) -> None:
+    """A text of any length and form is sent as text."""
+    await pay(module(rh, text))
+    assert values(rh)["20.text1"] == text
+
+
+@pytest.mark.parametrize("form", ["path", "text"])
+async def test_a_file_of_quick_create_is_uploaded(rh: Emulator, pay: Any, tmp_path: Path, form: str) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    await pay(module(rh, photo if form == "path" else str(photo)))
+    assert [one.sha256 for one in rh.recorder.uploads] == [hashlib.sha256(photo.read_bytes()).hexdigest()]
+
+
+async def test_a_missing_file_of_quick_create_is_refused(rh: Emulator, pay: Any) -> None:
+    with pytest.raises(MediaError, match=r"photo\.png"):
+        await pay(module(rh, Path("no-such-folder/photo.png")))
+    assert not rh.recorder.submissions
+
+
+@pytest.mark.parametrize("text", TEXTS[:4])
+async def test_a_text_of_a_loader_that_is_not_a_local_file_is_a_name_at_runninghub(
+    rh: Emulator, pay: Any, text: str
+) -> None:
+    """A long text or an unknown user's home in a loader's field is not an error of this machine."""
+    graph = copy.deepcopy(RESTYLE)
+    with pytest.raises(RunningHubError, match="node 10"):
+        await pay(WorkflowInput(id=rh.workflows.id_of("restyle"), workflow=graph, nodes={"10.image": text}))
+    assert rh.recorder.submissions
+
+
+@pytest.mark.parametrize("kind", ["workflow", "app"])
+async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
+    """After an edit of the graph on the site, `reuse="always"` submits a new job; else it reuses the result."""
+    site: Any = rh.workflows if kind == "workflow" else rh.apps
+    ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
+    asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)
+    await pay(asked)
+    assert (await pay(asked, reuse="always")).reused
+    assert len(rh.recorder.paid) == 1
+    site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
+    edited = await pay(asked, reuse="always")
+    assert (edited.reused, len(rh.recorder.paid)) == (False, 2)
+    again = await pay(asked, reuse="always")
+    assert (again.task_id, len(rh.recorder.paid)) == (edited.task_id, 2), "this run's own"
+
+
+async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator, pay: Any) -> None:
+    ident = rh.workflows.add(copy.deepcopy(TEXT_TO_IMAGE))
+    first = await pay(WorkflowInput(id=ident))
+    site: Any = rh.workflows
+    site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
+    assert (await pay(WorkflowInput(id=ident), attempt=2)).task_id == first.task_id
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_deleted_working_folder_causes_no_error(
+    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = Path.cwd()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        await pay(module(rh, "a/b.png"))
+    finally:
+        os.chdir(before)
+    assert values(rh)["20.text1"] == "a/b.png"

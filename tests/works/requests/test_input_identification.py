@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+import zlib
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.media import Kind, Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.identity import media_mark
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.loop_thread import LOOP, WORKERS
+from rh_prefect.works.requests.input_identification import READS, Inputs, check_unchanged, open_local
+from rh_prefect.works.requests.stored_input_copies import Copies
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkHost
+from tests.support.servers.s3 import S3Server
+
+PICTURE = samples.picture("PNG")
+
+
+class Options:
+    """Returns no storage options, and counts the accesses to files."""
+
+    def __init__(self) -> None:
+        self.accesses: list[str] = []
+
+    def __call__(self, source: str) -> dict[str, object]:
+        self.accesses.append(source)
+        return {}
+
+
+@pytest.fixture
+def options() -> Options:
+    return Options()
+
+
+def settled() -> float:
+    """A clock for which the files of a test are old enough for reliable time stamps."""
+    return time.time() + 10
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled)
+
+
+@pytest.fixture
+def later_run(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
+    """The next attempt of the scope, in a new process."""
+    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled, attempt=2)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return samples.png(tmp_path / "photo.png")
+
+
+def records(journal: FolderJournal) -> list[Path]:
+    return sorted(Path(journal.url).rglob("media/*.json"))
+
+
+def mark_of(path: Path) -> str:
+    return media_mark(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+async def test_a_file_is_identified_by_its_content(inputs: Inputs, photo: Path) -> None:
+    file = await inputs.identify(str(photo))
+    assert file.mark == mark_of(photo)
+    assert (file.record.kind, file.record.extension, file.record.mime) == ("image", "png", "image/png")
+    assert file.record.size == photo.stat().st_size
+    assert file.source == str(photo)
+
+
+async def test_slow_inputs_leave_threads_to_other_work(inputs: Inputs) -> None:
+    """Reads of many links took all threads of the loop, which name resolution and records of paid jobs need, too."""
+    asked, go_on = 0, asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+        writer.close()
+
+    async def other_work() -> None:
+        async with asyncio.timeout(300):
+            await asyncio.to_thread(int)
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        link = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        reads = [LOOP.submit(inputs.identify(f"{link}/{number}.png")) for number in range(2 * WORKERS)]
+        while asked < READS:  # noqa: ASYNC110 - counted by another thread's requests
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        try:
+            await LOOP.call(other_work())
+        finally:
+            for read in reads:
+                read.cancel()
+            go_on.set()
+
+
+async def test_the_duration_of_a_video_is_recorded(inputs: Inputs, tmp_path: Path) -> None:
+    file = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
+    assert file.record.kind == "video"
+    assert file.record.seconds == pytest.approx(2, abs=0.2)
+
+
+async def test_equal_contents_at_two_paths_have_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(photo.read_bytes())
+    assert (await inputs.identify(str(photo))).mark == (await inputs.identify(str(copy))).mark
+
+
+async def test_all_spellings_of_a_path_have_one_record(
+    inputs: Inputs, photo: Path, journal: FolderJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    identified = [
+        await inputs.identify(source) for source in (str(photo), "photo.png", f"file://{photo}", photo.as_uri())
+    ]
+    assert len({one.record for one in identified}) == 1
+    assert len(records(journal)) == 1
+
+
+async def test_concurrent_callers_read_a_link_once(inputs: Inputs, links: LinkHost) -> None:
+    link = links.put("photo.png", PICTURE)
+    await asyncio.gather(*(inputs.identify(link) for _ in range(20)))
+    assert links.reads == ["/photo.png"]
+
+
+async def test_a_cancelled_caller_does_not_cancel_the_others(inputs: Inputs, photo: Path) -> None:
+    first, second = (asyncio.create_task(inputs.identify(str(photo))) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).mark == mark_of(photo)
+
+
+async def test_a_missing_file_has_its_recorded_content(
+    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await inputs.identify(str(photo))
+    photo.unlink()
+    assert (await later_run.identify(str(photo))).mark == first.mark
+    assert "The recorded content is used" in caplog.text
+
+
+async def test_a_missing_file_with_two_recorded_contents_is_an_error(
+    inputs: Inputs, later_run: Inputs, photo: Path
+) -> None:
+    await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    await inputs.identify(str(photo))
+    photo.unlink()
+    with pytest.raises(MediaError, match="does not exist"):
+        await later_run.identify(str(photo))
+
+
+async def test_a_later_run_does_not_read_an_unchanged_file(
+    inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
+) -> None:
+    first = await inputs.identify(str(photo))
+    again = (await later_run.identify(str(photo))).record
+    assert again == first.record  # with its token: it is the record, not a description of what was read again
+    assert again.stamp
+
+
+async def test_a_media_is_identified_without_being_read(
+    inputs: Inputs, journal: FolderJournal, options: Options
+) -> None:
+    media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
+    file = await inputs.identify(media)
+    assert file.mark == media_mark("a" * 64)
+    assert (file.record.extension, file.record.seconds, file.source) == ("mp4", 5.0, "s3://b/film.MP4")
+    assert not options.accesses
+    assert not Path(journal.url).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mime", "extension"),
+    [
+        ("a.bin", "image", "image/png", "png"),
+        ("a", "image", "image/jpeg", "jpg"),
+        ("a.image", "image", "image/webp", "webp"),
+        ("a.mp4", "audio", "audio/mp4", "m4a"),
+        ("a.webm", "audio", "audio/webm", "webm"),
+        ("a.bin", "3d", "model/gltf-binary", "glb"),
+        ("a.fbx", "3d", "application/octet-stream", "fbx"),
+        ("a.srt", "text", "text/plain", "srt"),
+        ("a.zip", "other", "application/zip", "zip"),
+        ("a.bin", "other", "application/octet-stream", "bin"),
+    ],
+)
+async def test_the_extension_of_a_media_is_that_of_its_content(
+    inputs: Inputs, name: str, kind: Kind, mime: str, extension: str
+) -> None:
+    file = await inputs.identify(Media(uri=f"s3://b/{name}", kind=kind, mime=mime, size=9, sha256="a" * 64))
+    assert file.record.extension == extension
+
+
+async def test_a_missing_file_is_read_again_by_the_next_call(inputs: Inputs, tmp_path: Path) -> None:
+    late = tmp_path / "late.png"
+    with pytest.raises(MediaError, match=r"late\.png"):
+        await inputs.identify(str(late))
+    samples.png(late)
+    assert (await inputs.identify(str(late))).mark == mark_of(late)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
+async def test_a_damaged_file_is_refused_and_not_recorded(
+    inputs: Inputs, journal: FolderJournal, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(MediaError):
+        await inputs.identify(str(tmp_path / "broken.png"))
+    assert not Path(journal.url).exists()
+
+
+async def test_a_rewritten_file_with_equal_content_is_the_same(inputs: Inputs, photo: Path) -> None:
+    first = await inputs.identify(str(photo))
+    photo.write_bytes(photo.read_bytes())
+    assert await inputs.identify(str(photo)) == first
+
+
+async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp_path: Path) -> None:
+    place = f"memory://{uuid.uuid4().hex}/photo.png"
+    data = samples.picture("PNG")
+    fsspec.filesystem("memory").pipe_file(place, data)
+    file = await inputs.identify(place)
+    assert file.mark == media_mark(hashlib.sha256(data).hexdigest())
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_local_file_is_not_copied(photo: Path, tmp_path: Path) -> None:
+    with open_local(str(photo), tmp_path / "scratch") as held:
+        assert held.path == photo
+        assert media_mark(held.sha256) == mark_of(photo)
+        assert held.size == photo.stat().st_size
+    assert photo.exists()
+    assert not (tmp_path / "scratch").exists()
+
+
+async def test_a_file_that_has_changed_must_not_be_uploaded(inputs: Inputs, photo: Path) -> None:
+    file = await inputs.identify(str(photo))
+    check_unchanged(file, file.record.sha256)
+    with pytest.raises(InputError, match="was changed after this job had read it"):
+        check_unchanged(file, "b" * 64)
+
+
+async def test_a_file_that_changes_within_a_run_is_another_file(
+    inputs: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A local file that is overwritten under its name within a run is another file, and the log says so."""
+    first = await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    second = await inputs.identify(str(photo))
+    assert second.mark == mark_of(photo) != first.mark
+    assert "photo.png is not the same file as earlier in this run" in caplog.text
+
+
+async def test_a_file_that_changed_since_an_earlier_attempt_is_another_file(
+    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A local file that changed since an earlier attempt is another file, and the log says so."""
+    first = await inputs.identify(str(photo))
+    samples.png(photo, text="another")
+    assert (await later_run.identify(str(photo))).mark == mark_of(photo) != first.mark
+    assert "not the same file as in an earlier attempt of this run" in caplog.text
+
+
+async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, photo: Path) -> None:
+    """A file that was overwritten with an equal time stamp is another file."""
+    first = await inputs.identify(str(photo))
+    times, content = photo.stat(), photo.read_bytes()
+    photo.write_bytes(_with_comment(content, b"1"))
+    one = await inputs.identify(str(photo))
+    size = photo.stat().st_size
+    photo.write_bytes(_with_comment(content, b"2"))
+    os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert photo.stat().st_size == size
+    assert len({first.mark, one.mark, (await inputs.identify(str(photo))).mark}) == 3
+
+
+async def test_a_recently_changed_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
+    """Within 2 s of a change, a time stamp is not reliable, and the file is hashed again."""
+    times = photo.stat()
+    now = max(times.st_mtime, times.st_ctime) + 1
+    inputs = Inputs(journal, tmp_path / "scratch", options_for=lambda _: {}, clock=lambda: now)
+    await inputs.identify(str(photo))
+    [record] = records(journal)
+    assert '"stamp": ""' in record.read_text()
+
+
+@pytest.mark.parametrize("place", ["memory", pytest.param("s3", marks=pytest.mark.s3)])
+async def test_an_object_that_is_overwritten_under_its_name_is_another_file(
+    request: pytest.FixtureRequest, journal: FolderJournal, tmp_path: Path, place: str
+) -> None:
+    """An object that is overwritten under its name within a run is another file for later jobs."""
+    if place == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        store = MediaStore(server.url(), options=server.options)
+    else:
+        store = MediaStore(f"memory://{uuid.uuid4().hex}")
+    inputs = Inputs(journal, tmp_path / "scratch", options_for=store.options_for)
+    marks = []
+    for text in ("one", "two", "one"):
+        store.write_bytes("photo.png", samples.png(tmp_path / "new.png", text=text).read_bytes())
+        marks.append((await inputs.identify(store.uri("photo.png"))).mark)
+        assert marks[-1] == mark_of(tmp_path / "new.png")
+    assert marks[0] == marks[2] != marks[1]
+
+
+async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    """A link whose file is overwritten gives another file, and one with an equal strong ETag is not read again."""
+    link = links.put("photo.png", PICTURE, etag='"1"')
+    first = await inputs.identify(link)
+    assert (await inputs.identify(link), (await later_run.identify(link)).record) == (first, first.record)
+    assert links.reads == ["/photo.png"]
+    other = samples.png(tmp_path / "other.png", text="another")
+    links.put("photo.png", other.read_bytes(), etag='"2"')
+    assert (await inputs.identify(link)).mark == mark_of(other)
+    assert (await later_run.identify(link)).mark == mark_of(other)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"1"'])
+async def test_a_link_without_a_strong_etag_is_read_once_in_an_attempt(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, etag: str
+) -> None:
+    link = links.put("photo.png", PICTURE, etag=etag)
+    for _ in range(3):
+        await inputs.identify(link)
+        await later_run.identify(link)
+    assert links.reads == ["/photo.png"] * 2
+
+
+async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, links: LinkHost, tmp_path: Path) -> None:
+    """Each link is read; equal contents of several links are one file."""
+    other = samples.png(tmp_path / "other.png", text="another").read_bytes()
+    for name in ("token", "sig", "q-page", "x-oss-process"):
+        one = await inputs.identify(links.put(f"photo?{name}=1", PICTURE))
+        two = await inputs.identify(links.put(f"photo?{name}=2", other))
+        three = await inputs.identify(links.put(f"photo?{name}=3", PICTURE))
+        assert one.mark == three.mark != two.mark
+
+
+async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJournal, links: LinkHost) -> None:
+    link = links.put("photo.png?token=canary", PICTURE)
+    file = await inputs.identify(link.replace("//", "//canary:canary@"))
+    assert file.record.uri == f"{links.url}/photo.png"
+    assert records(journal)
+    assert not any("canary" in path.read_text() + path.name for path in records(journal))
+
+
+SIGNED = "X-Amz-Algorithm=A&X-Amz-Credential=C&X-Amz-Date=1&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature="
+
+
+async def test_an_expired_presigned_link_has_its_recorded_content(
+    inputs: Inputs, later_run: Inputs, links: LinkHost
+) -> None:
+    first = await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
+    expired = f"{links.url}/photo.png?{SIGNED}2"
+    assert (await later_run.identify(expired)).mark == first.mark
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?{SIGNED}2&versionId=3")
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?token=1")
+
+
+async def test_an_expired_link_with_two_recorded_contents_is_an_error(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    """The name without a signature is used only where exactly one content is recorded under it."""
+    await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE))
+    other = samples.png(tmp_path / "other.png", text="another").read_bytes()
+    await inputs.identify(links.put(f"photo.png?{SIGNED}2", other))
+    with pytest.raises(MediaError, match="no such file"):
+        await later_run.identify(f"{links.url}/photo.png?{SIGNED}3")
+
+
+async def test_a_valid_presigned_link_is_read_again(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    await inputs.identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
+    other = samples.png(tmp_path / "other.png", text="another")
+    link = links.put(f"photo.png?{SIGNED}2", other.read_bytes(), etag='"2"')
+    assert (await later_run.identify(link)).mark == mark_of(other)
+
+
+async def test_all_processes_of_an_attempt_use_the_first_reading_of_a_link(
+    journal: FolderJournal, tmp_path: Path, links: LinkHost
+) -> None:
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
+    store = MediaStore(tmp_path / "out")
+    processes = [
+        Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store)) for _ in range(3)
+    ]
+    identified = [await process.identify(link) for process in processes]
+    assert len({one.mark for one in identified}) == 1
+    [copy] = (tmp_path / "out" / "inputs").iterdir()
+    assert {one.source for one in identified} == {str(copy)}
+    assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
+    assert copy.name == f"{identified[0].record.sha256}.png"
+
+
+async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
+    link = links.put("photo.png", PICTURE, etag='"1"')
+
+    def refuse(size: int) -> None:
+        raise MediaError(f"{size} bytes is too large")
+
+    with pytest.raises(MediaError, match="is too large"):
+        await inputs.identify(link, check_size=refuse)
+    assert not records(journal)
+
+
+def _with_comment(png: bytes, text: bytes) -> bytes:
+    """An equal picture with other bytes: with a text chunk before its end."""
+    body = b"tEXtComment\0" + text
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:-12] + chunk + png[-12:]

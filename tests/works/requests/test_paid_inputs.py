@@ -1,0 +1,244 @@
+"""Which file a paid job gets, by the requests to the emulator: several files at one path, and several attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from rh_prefect import models
+from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.recorder import Submission
+from rh_prefect.errors import ConfigError, JobFailed, StoreError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options, Request
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.result import Result
+from tests.support.samples import media as samples
+from tests.support.servers.link_server import LinkHost
+from tests.support.servers.s3 import S3Server
+from tests.support.world.twin_filesystem import register
+
+ENLARGER = "hypir-ultra"
+
+
+def enlarge(source: object) -> Request:
+    return models.input_for(ENLARGER)(image_url=source)
+
+
+class Run:
+    """One run with several attempts."""
+
+    def __init__(self, folder: Path, store: MediaStore) -> None:
+        self.journal = FolderJournal(str(folder / "journal"), scope="run")
+        self.store = store
+        self.begin(1)
+
+    def begin(self, attempt: int) -> None:
+        """Begins an attempt: the numbers of equal calls start again."""
+        self.scope = FolderScope(self.journal, attempt=attempt)
+
+    async def pay(self, request: Request, **options: Any) -> Result:
+        engine = await load_engine(None)
+        call = JobCall(self.scope, self.store, options=Options(**options))
+        done: Result = await LOOP.call(engine.run(request, call))
+        return done
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> Run:
+    return Run(tmp_path, MediaStore(tmp_path / "out"))
+
+
+def sent(rh: Emulator, submission: Submission) -> str:
+    """The SHA-256 of the input of a job."""
+    given = " ".join(map(str, submission.payload.values()))
+    return next(one.sha256 for one in rh.recorder.uploads if one.file_name.rpartition("/")[2] in given)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def picture(text: str) -> bytes:
+    """A picture with a unique text."""
+    body = b"tEXtComment\0" + text.encode()
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    png = samples.picture("PNG")
+    return png[:-12] + chunk + png[-12:]
+
+
+@pytest.mark.parametrize("name", ["token", "sig", "q-page", "x-oss-process"])
+async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
+    rh: Emulator, run: Run, links: LinkHost, name: str
+) -> None:
+    """Two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
+    for number in "12":
+        await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
+    """A later job gets the current file, and its stored result has the hash."""
+    place = fsspec.filesystem("memory")
+    for number in "12":
+        place.pipe_file("/overwritten/photo.png", picture(number))
+        await run.pay(enlarge("memory://overwritten/photo.png"))
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+    recorded = {str(one.payload["imageUrl"]) for one in stored_result.read_all(run.store)}
+    assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
+
+
+async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
+    rh: Emulator, run: Run, links: LinkHost
+) -> None:
+    """The state of a link with a strong ETag is requested before each job."""
+    for number in "12":
+        await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
+    rh: Emulator, run: Run, tmp_path: Path
+) -> None:
+    """A local file that is overwritten under its name is another file, and no error."""
+    photo = tmp_path / "photo.png"
+    for number in "12":
+        photo.write_bytes(picture(number))
+        await run.pay(enlarge(str(photo)))
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+
+
+async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
+    rh: Emulator, run: Run, links: LinkHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a strong ETag, the content of the same call in an earlier attempt counts, with one warning."""
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: picture(str(next(numbers))))
+    first = await run.pay(enlarge(link))
+    for attempt in (2, 3):
+        run.begin(attempt)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            assert (await run.pay(enlarge(link))).task_id == first.task_id
+        assert caplog.text.count("returns different bytes than in an earlier attempt") == 1
+    assert len(rh.recorder.paid) == 1
+    await run.pay(enlarge(link), label="another")
+    [_, new] = rh.recorder.paid
+    assert sent(rh, new) != sent(rh, rh.recorder.paid[0])
+
+
+async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
+    rh: Emulator, run: Run, links: LinkHost
+) -> None:
+    """A later submission sends the recorded content, even if the link returns other bytes."""
+    numbers = iter(range(100))
+    link = links.make("photo.png", lambda: picture(str(next(numbers))))
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
+    with pytest.raises(JobFailed):
+        await run.pay(enlarge(link))
+    run.begin(2)
+    await run.pay(enlarge(link))
+    assert len({sent(rh, one) for one in rh.recorder.paid}) == 1
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
+    """A link with a new signature does not create a new job."""
+    first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
+    again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
+    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
+
+
+async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: Run) -> None:
+    for number in "12":
+        await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
+    assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
+
+
+async def test_a_job_with_a_missing_file_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    first = await run.pay(enlarge(str(samples.png(folder / "photo.png"))))
+    shutil.rmtree(folder)
+    run.begin(2)
+    assert (await run.pay(enlarge(str(folder / "photo.png")))).task_id == first.task_id
+    assert len(rh.recorder.paid) == 1
+
+
+@pytest.mark.s3
+async def test_a_store_with_signed_inputs_links_content_named_copies(
+    rh: Emulator, s3: S3Server, tmp_path: Path
+) -> None:
+    """With public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
+    for number in "12":
+        run.store.write_bytes("photo.png", picture(number))
+        await run.pay(enlarge(run.store.uri("photo.png")))
+    links = [str(one.payload["imageUrl"]) for one in rh.recorder.paid]
+    for link, number in zip(links, "12", strict=True):
+        assert f"/inputs/{sha(picture(number))}.png?" in link
+    assert not rh.recorder.uploads
+    assert sorted(name for name in run.store.list("inputs")) == sorted(
+        f"inputs/{sha(picture(number))}.png" for number in "12"
+    )
+
+
+@pytest.mark.s3
+async def test_an_output_as_input_is_linked_through_a_content_named_copy(
+    rh: Emulator, s3: S3Server, tmp_path: Path
+) -> None:
+    """With public storage a job's output reaches the next job through a copy that is not overwritten."""
+    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
+    first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
+    await run.pay(enlarge(first))
+    assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.recorder.paid[1].payload["imageUrl"])
+    assert not rh.recorder.uploads
+
+
+async def test_stores_of_one_url_and_other_options_have_their_own_files(
+    rh: Emulator, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two buckets of one name on two services: each job gets its own store's file, and writes there."""
+    register()
+    monkeypatch.setenv("RH_INPUT_ROOTS", "twin://bucket")
+    name = uuid.uuid4().hex
+    for where in "ab":
+        run.store = MediaStore(f"twin://bucket/{name}", options={"where": f"{name}-{where}"})
+        run.store.write_bytes("photo.png", picture(where))
+        result = await run.pay(enlarge(run.store.uri("photo.png")), key=where)
+        assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("a")), sha(picture("b"))]
+
+
+async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator, run: Run) -> None:
+    """The library for FTP mixes up what several jobs write at once."""
+    run.store = MediaStore("ftp://127.0.0.1:9/films")
+    with pytest.raises(ConfigError, match="use a folder, s3://"):
+        await run.pay(models.ZImageTurbo(prompt="a"))
+    assert rh.recorder.paid == []
+
+
+async def test_a_store_of_the_same_url_that_cannot_be_written_to_is_found_before_payment(
+    rh: Emulator, run: Run
+) -> None:
+    """The check of another store with the same URL does not count."""
+    register()
+    run.store = MediaStore("twin://checked", options={"where": "first"})
+    await run.pay(models.ZImageTurbo(prompt="a"))
+    run.store = MediaStore("twin://checked", options={"where": "read-only"})
+    with pytest.raises(StoreError):
+        await run.pay(models.ZImageTurbo(prompt="b"))
+    assert len(rh.recorder.paid) == 1

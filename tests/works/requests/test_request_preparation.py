@@ -1,0 +1,60 @@
+"""When two calls are one request: by the parameters of the caller, without defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rh_prefect import catalog
+from rh_prefect.catalog import Model
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.requests.input_identification import Inputs
+from rh_prefect.works.requests.request_preparation import JobRequest, prepare_request
+from tests.support.samples.input_classes import input_class
+
+SITE = "www.runninghub.cn"
+
+
+@pytest.fixture
+def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+
+
+def with_default(model: Model, name: str, default: str) -> Model:
+    """The model of another catalogue."""
+    params = tuple(replace(param, default=default) if param.name == name else param for param in model.params)
+    return replace(model, params=params)
+
+
+async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> JobRequest:
+    made = input_class(model)
+    return await prepare_request(made(**params), site=SITE, inputs=inputs)
+
+
+async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:
+    """A default of the catalogue is sent and recorded, and is not in the request's hash."""
+    model = catalog.get("z-image/turbo")
+    param = next(one for one in model.params if one.required and one.default is not None and one.type == "enum")
+    other = next(option for option in param.options if option != param.default)
+    before = await order(model, {"prompt": "a lighthouse"}, inputs)
+    after = await order(with_default(model, param.name, other), {"prompt": "a lighthouse"}, inputs)
+    assert (before.payload[param.key], after.payload[param.key]) == (param.default, other)
+    assert before.base == after.base
+
+
+async def test_a_parameter_of_the_caller_changes_the_request(inputs: Inputs) -> None:
+    model = catalog.get("z-image/turbo")
+    prompts = ["a lighthouse", "a harbour", " a lighthouse", "a lighthouse "]
+    assert len({(await order(model, {"prompt": prompt}, inputs)).base for prompt in prompts}) == 4
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+async def test_trailing_line_breaks_do_not_change_the_request(inputs: Inputs, end: str) -> None:
+    """A prompt from a file is equal to the prompt in a program."""
+    model = catalog.get("z-image/turbo")
+    read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
+    assert read.payload["prompt"] == f"a lighthouse{end}"
+    assert read.base == (await order(model, {"prompt": "a lighthouse"}, inputs)).base

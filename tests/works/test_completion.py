@@ -1,0 +1,181 @@
+"""From the ticket to the recorded end: which events end a wait."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rh_prefect.client import RemoteOutput, TaskView
+from rh_prefect.errors import OutputsPending, TaskNotFound
+from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, Poller
+from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, Waiter
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import EndListener
+from rh_prefect.works.journal.record_types import End, Intent
+from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import KEY, TASK, intent, ticket, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.simulated_process import SCOPE, Run, order_of
+from tests.support.world.virtual_time import in_virtual_time, now
+
+RUNNING = TaskView(task_id=TASK, status="RUNNING")
+EMPTY = TaskView(task_id=TASK, status="SUCCESS")
+SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url="https://files/a.png", type="png"),))
+
+
+class NotifyingMemoryJournal(MemoryJournal):
+    """A journal that notifies of ends and counts its reads."""
+
+    reads = 0
+
+    async def notify_of_ends(self, listener: EndListener) -> None:
+        listener.set_receiving(is_on=True)
+
+    async def read(self, key: str) -> Any:
+        self.reads += 1
+        return await super().read(key)
+
+
+class RunningHub:
+    """A server with one task; after its cancellation, the task is deleted or has the status CANCELLED."""
+
+    def __init__(self, view: TaskView = RUNNING, *, deletes: bool = False) -> None:
+        self.view: TaskView | None = view
+        self.deletes = deletes
+
+    async def query(self, task_id: str) -> TaskView:
+        if self.view is None:
+            raise TaskNotFound("no such task", code="807")
+        return self.view
+
+    async def cancel(self, task_id: str) -> None:
+        if self.view == RUNNING:
+            self.view = None if self.deletes else TaskView(task_id=task_id, status="CANCELLED")
+
+
+class WaitingJob:
+    """A job with a ticket, a process that waits for it, and another one that monitors its run."""
+
+    def __init__(self, rh: RunningHub, *, webhook: bool = False) -> None:
+        self.rh = rh
+        self.journal = NotifyingMemoryJournal(MemoryPlace(), SCOPE)
+        self.scope = Run(self.journal, 1)
+        self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
+        self.poller = Poller(rh.query, clock=now)
+        lease = SimpleNamespace(
+            account=SimpleNamespace(client=rh, poller=self.poller),
+            release=lambda: None,
+            query_error=lambda _, error: error,
+        )
+        self.waiter = Waiter(
+            context_of(
+                order_of(KEY),
+                scope=self.scope,
+                key=KEY,
+                lease=lease,
+                services=services(cancels=CancelWatch(clock=now), clock=now),
+            )
+        )
+
+    async def begin(self) -> asyncio.Task[End]:
+        await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
+        await self.journal.notify_of_ends(self.poller)
+        return asyncio.create_task(self.waiter.wait(self.submit, first_view=None))
+
+    async def cancel_elsewhere(self) -> None:
+        async def client_for(_: Intent) -> RunningHub:
+            return self.rh
+
+        await cancel_scope(self.scope, client_for, by="jobs cancel", clock=now)
+
+    async def ends(self) -> list[End]:
+        view = JobView.parse(KEY, await self.journal.job(KEY))
+        return [submit.end for submit in view.submits if submit.end is not None]
+
+
+@in_virtual_time
+async def test_a_success_without_files_is_not_an_end() -> None:
+    """No end is recorded, so that the next run queries the task again and gets its outputs."""
+    job = WaitingJob(RunningHub(EMPTY))
+    with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*run again later"):
+        await (await job.begin())
+    assert GRACE <= now() <= GRACE + LONGEST_GAP
+    assert await job.ends() == []
+    job.rh.view = SUCCESS
+    end = await job.waiter.wait(job.submit, first_view=None)
+    assert end is not None
+    assert [link.url for link in end.links] == ["https://files/a.png"]
+
+
+@in_virtual_time
+async def test_an_invalid_link_is_named() -> None:
+    """Neither a relative nor a malformed link is recorded as the job's output."""
+    for url in ("/files/a.png?token=secret", "http://[::1"):
+        job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
+        with pytest.raises(OutputsPending, match="which is not a URL") as caught:
+            await (await job.begin())
+        assert "secret" not in caught.value.message
+        assert await job.ends() == []
+
+
+@pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
+def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
+    """One invalid link beside it does not keep an output that can be fetched until its own link has expired."""
+
+    @in_virtual_time
+    async def check() -> None:
+        outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
+        job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=outputs)))
+        end = await (await job.begin())
+        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert [link.url for link in end.links] == ["https://files/a.png", url]
+        assert await job.ends() == [end]
+
+    check()
+
+
+@in_virtual_time
+async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
+    """The process that cancels a run records no success without files."""
+    job = WaitingJob(RunningHub(EMPTY))
+    waiting = await job.begin()
+    await job.cancel_elsewhere()
+    assert await job.ends() == []
+    waiting.cancel()
+
+
+@in_virtual_time
+async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
+    """The recorded end is read before the response "no such task" counts."""
+    job = WaitingJob(RunningHub(deletes=True))
+    waiting = await job.begin()
+    await asyncio.sleep(20)
+    await job.cancel_elsewhere()
+    end = await waiting
+    assert end is not None
+    assert end.status == "CANCELLED"
+    assert now() < 25
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
+    """RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
+
+    @in_virtual_time
+    async def check() -> None:
+        job = WaitingJob(RunningHub(deletes=deletes), webhook=True)
+        waiting = await job.begin()
+        await asyncio.sleep(100)
+        began = now()
+        await job.cancel_elsewhere()
+        end = await waiting
+        assert end is not None
+        assert end.status == "CANCELLED"
+        assert now() - began <= 2 * CANCEL_CHECK_SECONDS
+        assert job.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
+
+    check()

@@ -1,0 +1,611 @@
+"""The rules about payments in each state: the test drives the generator without I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from rh_prefect.errors import (
+    CODES,
+    AccountError,
+    Busy,
+    ConnectFailed,
+    InputError,
+    JobCancelled,
+    JobFailed,
+    ModerationError,
+    RunningHubError,
+    SubmissionUnknown,
+)
+from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
+from rh_prefect.works.journal.process_identity import Owner
+from rh_prefect.works.journal.record_types import (
+    BROKEN,
+    GAVE_UP,
+    NOT_DELIVERED,
+    NOT_SENT,
+    Answer,
+    End,
+    Intent,
+    Lost,
+    Resolution,
+)
+from rh_prefect.works.lifecycle import Policy, run_work
+from rh_prefect.works.lifecycle_step_types import (
+    Accepted,
+    AwaitEnd,
+    AwaitSlot,
+    CancelTask,
+    CheckCancel,
+    Claim,
+    Ended,
+    Forget,
+    FreeSlot,
+    NoteWait,
+    NoteWaiter,
+    Pause,
+    Post,
+    Prepare,
+    Publish,
+    ReadResult,
+    ReadSubmission,
+    ReadWaiters,
+    RecordAnswer,
+    RecordResult,
+    ReleaseWaiter,
+    ReportFailure,
+    SwitchAccount,
+    Watch,
+)
+from tests.support.world.life import lifecycle
+
+POLICY = Policy(job="run/key", endpoint="some/model")
+SECOND = replace(POLICY, run="second")
+INTENT = Intent(
+    owner=Owner(host="h", boot="b", pid=1, started="1"),
+    account="a",
+    site="s",
+    model="some/model",
+    endpoint="some/model",
+    payload={},
+    base="0" * 40,
+)
+TICKET = Answer(outcome="ticket", task_id="2031112223334445057")
+UNKNOWN = Answer(outcome="unknown", reason="read timeout")
+BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="throttled")
+SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
+
+
+def failed(code: str, *, attempt: int = 1) -> End:
+    return End(status="FAILED", task_id="1", code=code, attempt=attempt)
+
+
+Raised = TypeVar("Raised", bound=RunningHubError)
+
+
+class Life:
+    """Drives one generator through an expected list of steps."""
+
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.generator = lifecycle(policy)
+        self.step: Any = next(self.generator)
+
+    def answers(self, *pairs: tuple[object, object]) -> Life:
+        for expected, came in pairs:
+            assert self.step == expected
+            self.step = self.generator.send(came)
+        return self
+
+    def reads(self, *submits: Submit) -> Life:
+        """Reads the recorded submissions, and that there is no other."""
+        for submit in submits:
+            self.answers((ReadSubmission(submit.n), submit))
+        return self.answers((ReadSubmission(len(submits) + 1), None))
+
+    def ends(self, expected: object, came: object) -> Submit | None:
+        assert self.step == expected
+        with pytest.raises(StopIteration) as over:
+            self.generator.send(came)
+        if over.value.value is None:
+            return None
+        submit: Submit
+        submit, end = over.value.value
+        return replace(submit, end=end)
+
+    def reads_and_raises(self, kind: type[Raised], *submits: Submit) -> Raised:
+        """Reads the recorded submissions; the last one raises."""
+        *earlier, last = submits
+        return self.answers(*((ReadSubmission(one.n), one) for one in earlier)).raises(
+            kind, ReadSubmission(last.n), last
+        )
+
+    def raises(self, kind: type[Raised], expected: object, came: object) -> Raised:
+        assert self.step == expected
+        with pytest.raises(kind) as caught:
+            self.generator.send(came)
+        return caught.value
+
+
+def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
+    """The steps of submit n, up to its recorded answer."""
+    return [
+        (ReadSubmission(n), None),
+        (Prepare(), None),
+        (AwaitSlot(), None),
+        (Prepare(), None),
+        (CheckCancel(fresh=False), False),
+        (Claim(n), INTENT),
+        (Post(INTENT, n), answer),
+        (RecordAnswer(INTENT, n, answer), Submit(n, INTENT, answer)),
+    ]
+
+
+def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> None:
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
+    ended = life.ends(AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), SUCCESS)
+    assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
+
+
+def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life(replace(POLICY, may_submit=False)).answers((ReadSubmission(1), submit))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_a_task_that_a_person_marked_lost_is_paid_for_again() -> None:
+    lost = Submit(1, INTENT, TICKET, lost=Lost())
+    life = Life().answers((ReadSubmission(1), lost), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_an_adopted_task_is_waited_for() -> None:
+    submit = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
+    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) is not None
+
+
+def test_a_successful_end_needs_no_further_steps() -> None:
+    submit = Submit(1, INTENT, TICKET, end=SUCCESS)
+    assert Life().ends(ReadSubmission(1), submit) == submit
+
+
+def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
+    life = Life().answers(*posts(1, TICKET)[:5], (Claim(1), None), (FreeSlot(), None))
+    theirs = Submit(1, INTENT)
+    life.answers((ReadSubmission(1), theirs))
+    assert life.step == Watch(theirs)
+
+
+def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
+    theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadSubmission(1), theirs), (Watch(theirs), None))
+    life.answers((ReadSubmission(1), answered), (CheckCancel(fresh=True), False))
+    assert life.step == AwaitEnd(answered, adopted=True)
+
+
+def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> None:
+    life = Life().answers(*posts(1, UNKNOWN)[:-1])
+    error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
+    assert "jobs adopt run/key TASK_ID" in error.message
+    assert "jobs mark-refused run/key" in error.message
+    assert "read timeout" in error.message
+
+
+def test_an_unknown_answer_of_an_earlier_run_is_raised_again() -> None:
+    Life().raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+
+
+def test_a_dead_owner_s_intent_becomes_unknown() -> None:
+    theirs = Submit(1, INTENT)
+    life = Life().answers((ReadSubmission(1), theirs))
+    life.answers((Watch(theirs), None))
+    life.raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+
+
+def test_resubmit_marks_the_submission_forgotten_and_pays_again() -> None:
+    life = Life(replace(POLICY, on_unknown="resubmit"))
+    unknown = Submit(1, INTENT, UNKNOWN)
+    forgotten = replace(unknown, resolution=Resolution(outcome="forgotten"))
+    life.answers((ReadSubmission(1), unknown), (Forget(1), None), (ReadSubmission(1), forgotten), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_resubmissions_are_limited_by_attempts() -> None:
+    life = Life(replace(POLICY, on_unknown="resubmit", attempts=2))
+    first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten", by=RESUBMITTED))
+    life.answers((ReadSubmission(1), first), *posts(2, UNKNOWN)[:-1])
+    life.raises(SubmissionUnknown, RecordAnswer(INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
+
+
+def test_a_stopped_process_takes_the_result_that_another_one_has_recorded() -> None:
+    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS)
+    life = Life().answers(*posts(1, TICKET)[:-1])
+    assert life.ends(RecordAnswer(INTENT, 1, TICKET), stands) == stands
+
+
+def test_a_stopped_process_reads_what_followed_its_forgotten_submission() -> None:
+    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life = Life().answers(*posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
+    assert life.step == ReadSubmission(2)
+
+
+def test_a_request_that_is_not_json_is_an_input_error() -> None:
+    refused = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
+    life = Life().answers(*posts(1, refused))
+    assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
+
+
+def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
+    forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life = Life().answers((ReadSubmission(1), forgotten), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next_number() -> None:
+    life = Life().answers(
+        *posts(1, BUSY),
+        (FreeSlot(full=True), None),
+        (Pause(1, "421", "TASK_QUEUE_MAXED"), None),
+        *posts(2, BUSY),
+        (FreeSlot(full=True), None),
+        (Pause(2, "421", "TASK_QUEUE_MAXED"), None),
+        *posts(3, TICKET),
+    )
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_full_queue_never_fails_the_job() -> None:
+    life = Life()
+    for n in range(1, 200):
+        life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, "421", "TASK_QUEUE_MAXED"), None))
+
+
+def test_a_rate_limit_is_not_a_full_queue() -> None:
+    fast = Answer(outcome="refused", code="1003", retry="throttled")
+    life = Life().answers(*posts(1, fast))
+    assert life.step == FreeSlot(full=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "retry", "kind"), [("1501", "final", ModerationError), ("1014", "action_required", AccountError)]
+)
+def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: type[RunningHubError]) -> None:
+    refused = Answer(outcome="refused", code=code, retry=retry)
+    life = Life().answers(*posts(1, refused))
+    life.raises(kind, FreeSlot(full=False), None)
+
+
+def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
+    life = Life()
+    for n in range(1, 5):
+        life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
+    life.answers(*posts(5, away))
+    assert "Nothing was paid" in life.raises(ConnectFailed, FreeSlot(), None).message
+
+
+def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
+    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
+    life = Life(replace(POLICY, undelivered_tries=2))
+    for n, answer in enumerate((away, BUSY, away), 1):
+        pause = Pause(n, answer.code, answer.reason)
+        life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
+    life.answers(*posts(4, away))
+    life.raises(ConnectFailed, FreeSlot(), None)
+
+
+REFUSED = Answer(outcome="refused", code="812", reason="no money", retry="action_required")
+SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
+
+
+def test_a_refused_work_is_submitted_on_another_account_at_once() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None), (SwitchAccount(REFUSED), True))
+    life.answers(*posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None))
+    error = life.raises(AccountError, SwitchAccount(REFUSED), False)
+    assert error.message.startswith("run/key: submit to some/model: ")
+    named = Life(replace(POLICY, name="each[1].clip")).answers(*posts(1, REFUSED))
+    assert named.raises(AccountError, FreeSlot(), None).message.startswith("each[1].clip: submit to some/model: ")
+
+
+def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (FreeSlot(full=True), None))
+    assert life.step == Pause(1, "421", "TASK_QUEUE_MAXED")
+
+
+def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
+    life = Life().answers(*posts(1, BUSY)[:-1], (RecordAnswer(INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
+    life.answers((FreeSlot(full=False), None))
+    assert life.step == Pause(1, GAVE_UP, "never begun")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("some/model", r"call log of the account .*a.*\. If it is there: rh-prefect jobs adopt run/key TASK_ID\."),
+        ("/proxy", r"at /proxy/<key>/history and /proxy/<key>/queue .* adopt run/key proxy\.PROMPT_ID\."),
+    ],
+)
+def test_an_unknown_submission_is_looked_for_in_the_list_that_has_its_kind(endpoint: str, place: str) -> None:
+    intent = INTENT.model_copy(update={"endpoint": endpoint})
+    for reason, shown in (("", "accepted it. It"), ("cut", r"accepted it \(cut\). It")):
+        unknown = Submit(1, intent, UNKNOWN.model_copy(update={"reason": reason}))
+        error = Life().raises(SubmissionUnknown, ReadSubmission(1), unknown)
+        assert re.search(place, error.message)
+        assert re.search(shown, error.message)
+
+
+def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
+    life = Life().answers(*posts(1, gave_up), (FreeSlot(), None))
+    assert isinstance(life.step, Pause)
+
+
+def test_nothing_is_submitted_after_a_cancellation() -> None:
+    life = Life().answers((ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
+    life.answers((CheckCancel(fresh=False), True), (FreeSlot(), None)).raises(JobCancelled, ReadSubmission(1), None)
+
+
+def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
+    """The other run was cancelled too, and has read that this one waits for the task."""
+    theirs = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers(*posts(1, TICKET)[:4], (CheckCancel(fresh=False), True), (FreeSlot(), None))
+    life.answers((ReadSubmission(1), theirs), (ReadSubmission(1), theirs), (CheckCancel(fresh=True), True))
+    life.raises(JobCancelled, CancelTask(theirs), End(status="CANCELLED", task_id="1"))
+
+
+def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), True))
+    life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+
+
+def test_a_cancelled_run_that_has_cancelled_the_task_of_another_run_pays_for_no_other_one() -> None:
+    submit = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    life = Life(SECOND).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
+    error = life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+    assert error.task_id == "1"
+
+
+def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
+    assert life.ends(CancelTask(submit), SUCCESS) == replace(submit, end=SUCCESS)
+
+
+def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> None:
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
+    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1000"))
+    assert (error.code, error.new_task) == ("1000", False)
+    assert "run it again" in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "attempt", "pays"),
+    [
+        ("1000", 1, False),  # the same attempt again, and the code does not say that a new task helps
+        ("1000", 2, True),  # a later attempt of the flow run
+        ("1006", 1, True),  # the code says that a new task helps
+        ("1015", 1, True),
+        ("1504", 1, True),
+        ("1501", 2, False),  # moderated: never again
+        ("1505", 9, False),
+        ("1007", 2, False),
+        ("805", 2, True),
+    ],
+)
+def test_the_attempts_that_may_pay_for_a_failed_job_again(code: str, attempt: int, pays: bool) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed(code))
+    policy = replace(POLICY, attempt=attempt)
+    if pays:
+        assert Life(policy).reads(submit).step == Prepare()
+    else:
+        Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+
+
+def test_a_call_pays_for_a_new_task_at_once_if_the_code_says_that_it_helps() -> None:
+    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
+    life.answers((AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1504")), *posts(2, TICKET))
+    assert life.step == CheckCancel(fresh=True)
+
+
+def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
+    """One submission for each of these attempts, each with a failed task."""
+    intents = [INTENT.model_copy(update={"attempt": attempt}) for attempt in attempts]
+    return [Submit(n, intent, TICKET, end=failed(code, attempt=intent.attempt)) for n, intent in enumerate(intents, 1)]
+
+
+def test_a_job_pays_for_at_most_attempts_tasks() -> None:
+    submits = paid_and_failed(1, 1, 1)
+    Life(POLICY).reads_and_raises(JobFailed, *submits)
+    assert Life(POLICY).reads(*submits[:2]).step == Prepare()
+
+
+def test_the_defaults_of_a_policy_are_safe() -> None:
+    assert Policy(job="run/key", endpoint="some/model") == Policy(
+        job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
+        attempts_option="max_attempts", on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
+        may_switch_account=False,
+        unpriced_advice="run it without a budget", forbidden="", another_task="",
+    )  # fmt: skip
+
+
+def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
+    policy = Policy(job="run/key", endpoint="some/model")
+    assert Life(policy).reads(*paid_and_failed(1, 1)).step == Prepare()
+    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
+
+
+def test_a_deliberate_rerun_has_fresh_attempts() -> None:
+    """A later attempt pays again for a job whose earlier attempt used all of `attempts`."""
+    policy = replace(POLICY, attempt=2, first_attempt=2, attempts=3)
+    submits = paid_and_failed(1, 1, 1)
+    assert Life(policy).reads(*submits).step == Prepare()
+    later = [replace(one, n=one.n + 3) for one in paid_and_failed(2, 2, 2)]
+    Life(policy).reads_and_raises(JobFailed, *submits, *later)
+
+
+def test_automatic_flow_retries_count_together() -> None:
+    """Retries that Prefect makes by itself do not pay for more than `attempts` tasks in all."""
+    policy = replace(POLICY, attempt=4, first_attempt=1, attempts=3)
+    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 2, 3))
+
+
+def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -> None:
+    """The error does not ask for a retry that cannot pay, and names what can."""
+    error = Life().reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
+    assert error.new_task is False
+    assert "`max_attempts` allows 3" in error.message
+
+
+def test_refusals_do_not_count_as_attempts() -> None:
+    submits = [Submit(n, INTENT, BUSY) for n in range(1, 6)]
+    submits.append(Submit(6, INTENT, TICKET, end=failed("1000")))
+    assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == Prepare()
+
+
+def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
+    """Two attempts may wait at once; the failure of a task that the later one knows is no reason for another task."""
+    submit = Submit(1, INTENT, TICKET)
+    life = Life(replace(POLICY, attempt=2)).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
+    life.raises(JobFailed, AwaitEnd(submit, adopted=True), failed("1000", attempt=1))
+
+
+def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
+    submit = Submit(1, INTENT, TICKET, end=End(status="CANCELLED", task_id="1", attempt=1))
+    Life().raises(JobCancelled, ReadSubmission(1), submit)
+    assert Life(replace(POLICY, attempt=2)).reads(submit).step == Prepare()
+
+
+def test_collecting_never_submits() -> None:
+    policy = replace(POLICY, may_submit=False, attempt=9, on_unknown="resubmit")
+    for submit in (
+        Submit(1, INTENT, BUSY),
+        Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
+        Submit(1, INTENT, TICKET, end=failed("1000")),
+    ):
+        assert Life(policy).answers((ReadSubmission(1), submit)).ends(ReadSubmission(2), None) is None
+    assert Life(policy).ends(ReadSubmission(1), None) is None
+    Life(policy).raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_collecting_takes_the_task_that_was_paid_for_after_one_that_failed(attempts: int) -> None:
+    policy = replace(POLICY, may_submit=False, attempts=attempts)
+    first, second = Submit(1, INTENT, TICKET, end=failed("1504")), Submit(2, INTENT, TICKET, end=SUCCESS)
+    life = Life(policy).answers((ReadSubmission(1), first), (ReadSubmission(2), second))
+    assert life.ends(ReadSubmission(2), second) == second
+    life = Life(policy).answers((ReadSubmission(1), first))
+    life.raises(JobFailed, ReadSubmission(2), None)
+
+
+def test_busy_is_transient_and_unknown_is_not() -> None:
+    from rh_prefect.errors import ResponseLost, Transient
+
+    assert issubclass(Busy, Transient)
+    assert issubclass(ConnectFailed, Transient)
+    assert not issubclass(ResponseLost, Transient)
+
+
+def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> None:
+    broken = Answer(outcome="ticket", task_id="1", node_errors={"6": "prompt is empty"})
+    submit = Submit(1, INTENT, broken)
+    end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty")
+    life = Life().answers(*posts(1, broken))
+    assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
+    Life(replace(POLICY, attempt=2)).raises(JobFailed, ReadSubmission(1), replace(submit, end=end))
+
+
+def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
+    submit, life = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET), run_work(SECOND)
+    assert next(life) == ReadResult()
+    assert life.send(None) == NoteWaiter()
+    assert life.send(None) == ReadSubmission(1)
+    assert life.send(submit) == NoteWait(1)
+    assert life.send(None) == Accepted(submit, adopted=True)
+
+
+def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: False, AwaitEnd: SUCCESS, Publish: "files"}
+    while not isinstance(steps[-1], RecordResult):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps == [
+        ReadResult(),
+        NoteWaiter(),
+        ReadSubmission(1),
+        Accepted(submit, adopted=True),
+        CheckCancel(fresh=True),
+        AwaitEnd(submit, adopted=True),
+        Ended(submit, SUCCESS),
+        Publish(submit, SUCCESS),
+        RecordResult("files"),
+    ]
+
+
+ANEW = "run it again, which pays for a new task"
+
+
+@pytest.mark.parametrize(
+    ("code", "another_task", "advice"),
+    [
+        ("812", "", CODES["812"].advice),
+        ("805", "", CODES["805"].advice),
+        ("1501", "", CODES["1501"].advice),
+        ("1501", "run it with --retake", f"{CODES['1501'].advice}; run it with --retake"),
+        (BROKEN, "", "the same request would fail again; change it"),
+        ("1000", "", ANEW),
+        ("421", "", ANEW),
+        ("unknown", "", ANEW),
+    ],
+)
+def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str, advice: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed(code))
+    error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ReadSubmission(1), submit)
+    assert error.message.endswith(f"(code {code}). What to do: {advice}.")
+
+
+@pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
+def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
+    life = run_work(POLICY)
+    next(life)
+    life.send(None)
+    assert life.send(None) == ReadSubmission(1)
+    assert life.send(submit) == ReportFailure(submit, reported)
+    assert life.send(None) == ReadSubmission(2)
+
+
+def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
+    """Of two runs that are cancelled at once, one must cancel the task."""
+    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
+    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: True, ReadWaiters: False}
+    while not isinstance(steps[-1], CancelTask):
+        steps.append(life.send(came.get(type(steps[-1]))))
+    assert steps[-4:] == [CheckCancel(fresh=True), ReleaseWaiter(), ReadWaiters(), CancelTask(submit)]
+
+
+def test_the_end_of_a_failed_task_is_a_stage_before_another_one_is_tried() -> None:
+    submit, life = Submit(n=1, intent=INTENT, answer=TICKET), run_work(POLICY)
+    end = failed("1504")
+    assert (next(life), life.send(None), life.send(None)) == (ReadResult(), NoteWaiter(), ReadSubmission(1))
+    assert life.send(submit) == Accepted(submit, adopted=True)
+    assert life.send(None) == CheckCancel(fresh=True)
+    assert life.send(False) == AwaitEnd(submit, adopted=True)
+    assert life.send(end) == Ended(submit, end)
+    assert isinstance(life.send(None), ReportFailure)
+    assert life.send(None) == ReadSubmission(2)

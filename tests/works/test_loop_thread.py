@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP, WORKERS, LoopThread, end_task
+from tests.support.world.virtual_time import in_virtual_time, now
+
+NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
+
+
+async def where() -> tuple[str, str]:
+    return NAME.get(), threading.current_thread().name
+
+
+async def test_calls_get_the_context_variables_and_run_on_one_thread() -> None:
+    NAME.set("caller")
+    assert await LOOP.call(where()) == ("caller", "rh_prefect")
+    assert LOOP.call_sync(where()) == ("caller", "rh_prefect")
+    assert LOOP.submit(where()).result() == ("caller", "rh_prefect")
+
+
+async def test_a_context_variable_that_is_set_on_the_loop_is_not_set_in_the_caller() -> None:
+    async def rename() -> None:
+        NAME.set("another")
+
+    NAME.set("caller")
+    await LOOP.call(rename())
+    assert NAME.get() == "caller"
+
+
+async def test_callers_on_several_threads_and_loops_share_the_loop() -> None:
+    names = await asyncio.gather(
+        *(asyncio.to_thread(LOOP.call_sync, where()) for _ in range(4)),
+        *(asyncio.to_thread(asyncio.run, LOOP.call(where())) for _ in range(4)),
+    )
+    assert {thread for _, thread in names} == {"rh_prefect"}
+
+
+def worker_threads() -> int:
+    return sum(thread.name == "rh_prefect-worker" for thread in threading.enumerate())
+
+
+def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
+    """Each thread has a heap of its own: 32 of them held over 100 MB after short calls, one after the other."""
+    loop, before = LoopThread(), worker_threads()
+
+    async def one_after_the_other() -> None:
+        for _ in range(100):
+            await asyncio.to_thread(int)
+
+    async def all_together() -> None:
+        barrier = threading.Barrier(WORKERS)
+        await asyncio.gather(*(asyncio.to_thread(barrier.wait, 60) for _ in range(WORKERS)))
+
+    loop.call_sync(one_after_the_other())
+    assert worker_threads() - before == 2
+    loop.call_sync(all_together())
+    assert worker_threads() - before == WORKERS
+
+
+async def test_an_exception_is_raised_unchanged() -> None:
+    async def fail() -> None:
+        raise LookupError("here")
+
+    with pytest.raises(LookupError, match="here"):
+        await LOOP.call(fail())
+
+
+async def test_cancelling_the_wait_cancels_the_coroutine_on_the_loop() -> None:
+    began, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    caller = asyncio.create_task(LOOP.call(wait()))
+    await asyncio.to_thread(began.wait)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert await asyncio.to_thread(cancelled.wait, 10)
+
+
+async def test_a_critical_section_completes_when_its_caller_is_cancelled() -> None:
+    began, go_on, ended = threading.Event(), asyncio.Event(), threading.Event()
+
+    async def pay() -> None:
+        began.set()
+        await go_on.wait()
+        ended.set()
+
+    caller = asyncio.create_task(LOOP.call(LOOP.critical(pay())))
+    await asyncio.to_thread(began.wait)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert not ended.is_set()
+    LOOP.loop.call_soon_threadsafe(go_on.set)
+    assert await asyncio.to_thread(ended.wait, 10)
+
+
+async def test_a_critical_section_returns_its_result_and_raises_its_error() -> None:
+    async def give() -> int:
+        return 5
+
+    async def fail() -> int:
+        raise LookupError("here")
+
+    assert await LOOP.call(LOOP.critical(give())) == 5
+    with pytest.raises(LookupError):
+        await LOOP.call(LOOP.critical(fail()))
+
+
+async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
+    answered = threading.Event()
+    paid: list[str] = []
+
+    async def pay() -> None:
+        await asyncio.to_thread(answered.wait)
+        paid.append("yes")
+
+    LOOP.submit(LOOP.critical(pay()))
+    await LOOP.call(LOOP.settle(0.01))
+    assert paid == []
+    settled = asyncio.create_task(LOOP.call(LOOP.settle(60)))
+    answered.set()
+    await settled
+    assert paid == ["yes"]
+
+
+async def test_a_blocking_call_on_the_loop_s_own_thread_is_refused() -> None:
+    async def block() -> None:
+        LOOP.call_sync(where())
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        await LOOP.call(block())
+
+
+async def test_another_thread_with_the_same_name_may_block() -> None:
+    names: list[tuple[str, str]] = []
+    other = threading.Thread(target=lambda: names.append(LOOP.call_sync(where())), name="rh_prefect")
+    other.start()
+    await asyncio.to_thread(other.join)
+    assert names == [("nobody", "rh_prefect")]
+
+
+def runs(script: str, *, tmp_path: Path) -> str:
+    """Runs a script and returns its output."""
+    head = "import asyncio, os, sys, threading\nfrom rh_prefect.works.loop_thread import LOOP\n"
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", head + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    ) as process:
+        # Whoever has to be stopped by the loop's own patience fails.
+        out, errors = process.communicate(timeout=JOIN_SECONDS - 5)
+    assert (process.returncode, errors.decode()) == (0, "")
+    return out.decode()
+
+
+def test_process_exit_waits_for_a_critical_section_that_uses_threads(tmp_path: Path) -> None:
+    script = """
+began = threading.Event()
+async def pay():
+    began.set()
+    while threading.main_thread().is_alive():
+        await asyncio.sleep(0.001)
+    await asyncio.to_thread(print, "recorded")
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    print("resolved")
+LOOP.submit(LOOP.critical(pay()))
+began.wait()
+"""
+    assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"
+
+
+def test_no_critical_section_starts_during_process_exit(tmp_path: Path) -> None:
+    script = """
+began = threading.Event()
+async def first():
+    began.set()
+    while not LOOP._is_ending:
+        await asyncio.sleep(0.001)
+    print("first")
+async def second():
+    print("second")
+async def job():
+    await LOOP.critical(first())
+    await LOOP.critical(second())
+LOOP.submit(job())
+began.wait()
+"""
+    assert runs(script, tmp_path=tmp_path) == "first\n"
+
+
+def test_connections_are_closed_at_process_exit(tmp_path: Path) -> None:
+    script = """
+async def fail(): raise OSError
+async def close(): print("closed")
+LOOP.on_close(fail)
+LOOP.on_close(close)
+LOOP.call_sync(asyncio.sleep(0))
+"""
+    assert runs(script, tmp_path=tmp_path) == "closed\n"
+
+
+def test_a_thread_that_runs_longer_than_the_main_thread_can_call_the_loop(tmp_path: Path) -> None:
+    script = """
+async def give(): return await asyncio.to_thread(lambda: "given")
+LOOP.call_sync(give())
+def late():
+    threading.main_thread().join()
+    print(LOOP.call_sync(give()))
+threading.Thread(target=late).start()
+"""
+    assert runs(script, tmp_path=tmp_path) == "given\n"
+
+
+def test_a_forked_child_has_its_own_loop_and_both_processes_exit(tmp_path: Path) -> None:
+    script = """
+async def pid(): return os.getpid()
+parent = LOOP.call_sync(pid())
+child = os.fork()
+if not child:
+    assert LOOP.call_sync(pid()) == os.getpid() != parent
+    print("child", flush=True)
+    sys.exit(0)
+os.waitpid(child, 0)
+assert LOOP.call_sync(pid()) == parent
+print("parent")
+"""
+    assert runs(script, tmp_path=tmp_path) == "child\nparent\n"
+
+
+def test_a_process_without_calls_has_no_loop(tmp_path: Path) -> None:
+    assert runs("print(threading.active_count())", tmp_path=tmp_path) == "1\n"
+
+
+@in_virtual_time
+async def test_a_task_whose_cancellation_is_lost_is_ended() -> None:
+    async def loses_one() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    task = asyncio.ensure_future(loses_one())
+    await asyncio.sleep(0)
+    await end_task(task)
+    assert task.cancelled()
+    assert now() < 10

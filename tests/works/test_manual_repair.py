@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.works.journal.costs import charge_of
+from rh_prefect.works.journal.job_records import jobs_of, read_job, split_job
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
+from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+
+PAID = intent()
+UNKNOWN = {"intent-1": PAID, "answer-1": unknown()}
+SPOOLED = Spooled("run", KEY, 1, PAID.token, ticket())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def test_a_job_s_name_is_split_at_its_last_slash() -> None:
+    assert split_job(f"run/{KEY}") == ("run", KEY)
+    assert split_job(f"a/b/{KEY}") == ("a/b", KEY)
+
+
+@pytest.mark.parametrize("name", ["", "run", "run/", "/key", "/"])
+def test_an_invalid_job_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="<run>/<key>"):
+        split_job(name)
+
+
+async def test_a_job_without_records_is_an_error(journal: FolderJournal) -> None:
+    for work in (read_job(journal, KEY), adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
+        with pytest.raises(InputError, match=f"run/{KEY}: this job is not recorded"):
+            await work
+
+
+async def test_adopt_records_the_task(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await adopt(journal, KEY, TASK)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.task_id) == ("ticket", TASK)
+
+
+async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
+    with pytest.raises(InputError, match=rf"task {TASK} already belongs to run/b1.*jobs mark-refused run/{KEY}"):
+        await adopt(journal, KEY, TASK)
+    assert (await read_job(journal, KEY)).state == "unknown"
+    await adopt(journal, KEY, f"{TASK}1")
+    assert (await read_job(journal, KEY)).state == "ticket"
+
+
+async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await mark_refused(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert (view.state, view.tickets) == ("forgotten", 0)
+
+
+async def test_a_resolved_submission_cannot_be_resolved_again(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    await adopt(journal, KEY, TASK)
+    with pytest.raises(InputError, match=f"nothing to settle.*{TASK}"):
+        await mark_refused(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ticket"
+
+
+async def test_one_of_two_concurrent_resolutions_succeeds(journal: FolderJournal) -> None:
+    await write(journal, UNKNOWN)
+    both = await asyncio.gather(adopt(journal, KEY, TASK), mark_refused(journal, KEY), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in both) == ["InputError", "NoneType"]
+
+
+@pytest.mark.parametrize("task_id", ["", "abc", "12 34", "-5", "1.5"])
+async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
+    await write(journal, UNKNOWN)
+    with pytest.raises(InputError, match="is not a task id"):
+        await adopt(journal, KEY, task_id)
+    assert (await read_job(journal, KEY)).state == "unknown"
+
+
+@pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
+async def test_a_known_answer_cannot_be_resolved_by_a_person(journal: FolderJournal, answer: Answer) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": answer})
+    with pytest.raises(InputError, match="nothing to settle"):
+        await mark_refused(journal, KEY)
+
+
+async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+    await mark_lost(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.may_be_paid) == ("forgotten", True)
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+    await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+    assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
+
+
+async def test_a_lost_result_lets_the_next_run_pay_and_keeps_its_cost(journal: FolderJournal) -> None:
+    end = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"))
+    await write(journal, {"intent-1": intent(estimate="9"), "answer-1": ticket(), "end-1": end})
+    await mark_lost(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.may_be_paid) == ("forgotten", True)
+    charge = charge_of(view.last)
+    assert charge is not None
+    assert str(charge.costs) == "0.04 CNY"
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+async def test_a_task_that_failed_is_not_marked_as_lost(journal: FolderJournal, status: Any) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status=status, task_id=TASK)})
+    with pytest.raises(InputError, match="has neither a running task nor a result"):
+        await mark_lost(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ended"
+
+
+async def test_an_intent_of_a_dead_process_can_be_resolved_immediately(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    await mark_refused(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "forgotten"
+
+
+@pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
+async def test_an_intent_that_may_be_in_flight_cannot_be_resolved(journal: FolderJournal, owner: object) -> None:
+    await write(journal, {"intent-1": intent(owner=owner)})
+    for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
+        with pytest.raises(InputError, match="may still be in progress"):
+            await work
+    assert (await read_job(journal, KEY)).state == "open"
+
+
+async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> None:
+    await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
+    await write(journal, {"intent-2": intent(), "answer-2": unknown()})
+    await adopt(journal, KEY, TASK)
+    view = await read_job(journal, KEY)
+    assert [submit.state for submit in view.submits] == ["forgotten", "ticket"]
+
+
+async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, spool: Spool) -> None:
+    paid = intent(owner=dead_owner())
+    await write(journal, {"intent-1": paid})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
+    spool.put(Spooled("another", KEY, 1, paid.token, ticket("9")))
+    assert await replay_spool(spool, journal) == [TASK]
+    assert (await read_job(journal, KEY)).state == "ticket"
+    assert [entry.scope for entry in spool.entries()] == ["another"]
+
+
+async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, spool: Spool) -> None:
+    """RH_JOURNAL may name another place in which a scope of the same name has the same job."""
+    here, there = (FolderJournal(str(tmp_path / name), scope="run") for name in ("here", "there"))
+    paid = intent(owner=dead_owner())
+    await write(here, {"intent-1": paid})
+    await write(there, {"intent-1": intent(), "answer-1": ticket("9")})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
+    empty = FolderJournal(str(tmp_path / "empty"), scope="run")
+    for other in (there, empty):
+        assert await replay_spool(spool, other) == []
+    assert await empty.job(KEY) == {}
+    assert (await read_job(there, KEY)).submits[0].late is None
+    assert await replay_spool(spool, here) == [TASK]
+    assert list(spool.entries()) == []
+
+
+async def test_a_spooled_ticket_resolves_an_unknown_submission(journal: FolderJournal, spool: Spool) -> None:
+    await write(journal, UNKNOWN)
+    spool.put(SPOOLED)
+    assert await replay_spool(spool, journal) == [TASK]
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.task_id) == ("ticket", TASK)
+
+
+async def test_a_spooled_ticket_that_is_recorded_is_dropped(journal: FolderJournal, spool: Spool) -> None:
+    await write(journal, {**UNKNOWN, "answer-1": ticket()})
+    spool.put(SPOOLED)
+    assert await replay_spool(spool, journal) == [TASK]
+    assert await replay_spool(spool, journal) == []
+
+
+async def test_a_ticket_of_a_forgotten_submission_is_recorded_and_logged(
+    journal: FolderJournal, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
+    spool.put(SPOOLED)
+    assert await replay_spool(spool, journal) == []
+    late = await journal.read(f"{KEY}-late-1")
+    assert late is not None
+    assert late["task_id"] == TASK
+    assert f"run/{KEY}: task {TASK} was paid for" in caplog.text
+
+
+async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJournal) -> None:
+    paid = {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status="SUCCESS", task_id=TASK)}
+    for key in ("a1", "b1"):
+        await write(journal, paid, key=key)
+    await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="c1")
+    await write(journal, UNKNOWN, key="d1")
+    assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
+    assert [view.key for view in await orphans(journal, {"b1"}, attempt=2)] == ["a1"]
+    assert not await orphans(journal, {"b1"}, attempt=1), "a worker process of this attempt has it"

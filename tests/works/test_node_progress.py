@@ -1,0 +1,186 @@
+"""The progress of a graph: a limited number of the newest lines, and none without usable messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.server import ServerConnection, serve
+
+from rh_prefect.client import Client, TaskView
+from rh_prefect.client.progress import ProgressEvent
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works import completion
+from rh_prefect.works.completion import AT_ONCE, Lines, NodeProgress
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_context import JobContext
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.requests.request_preparation import JobRequest
+from tests.support.samples.contexts import context_of
+
+NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
+
+
+def steps(done: int) -> ProgressEvent:
+    return ProgressEvent(node="3", value=done, max=20)
+
+
+async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
+    reported: list[str] = []
+    lines = Lines(reported.append, NAMES, every=0.05)
+    lines.take(ProgressEvent(cached=("4",)))
+    lines.take(ProgressEvent(node="6"))
+    for done in range(1, 13):
+        lines.take(steps(done))
+    assert reported == ["CLIPTextEncode"]
+    await asyncio.sleep(0.12)
+    assert reported == ["CLIPTextEncode", "KSampler 12/20"]
+    lines.take(ProgressEvent(node="8"))
+    lines.take(ProgressEvent(node="9"))
+    await asyncio.sleep(0.12)
+    assert reported[2:] == ["VAEDecode", "node 9"]
+
+
+async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
+    reported: list[str] = []
+    lines = Lines(reported.append, NAMES, every=0.02)
+    lines.take(steps(1))
+    lines.take(steps(1))
+    await asyncio.sleep(0.06)
+    lines.take(steps(1))
+    assert reported == ["KSampler 1/20"]
+    lines.take(steps(2))
+    lines.take(steps(3))
+    lines.take(ProgressEvent(node="3", done=True))
+    lines.close()
+    await asyncio.sleep(0.06)
+    assert reported == ["KSampler 1/20", "KSampler 2/20"]
+
+
+class StoredLines:
+    """Stores the progress lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def notify(self, event: JobEvent) -> None:
+        self.lines.append(event.message)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with Client("0" * 32, base_url="http://127.0.0.1:9") as made:
+        yield made
+
+
+@pytest.fixture
+def stored() -> StoredLines:
+    return StoredLines()
+
+
+@pytest.fixture
+def call(tmp_path: Path, stored: StoredLines) -> JobContext:
+    order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
+    scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
+    return context_of(order, scope=scope, key="key", store=store, observer=stored)
+
+
+def seen(url: str) -> TaskView:
+    return TaskView(task_id="1", status="RUNNING", progress_url=SecretStr(url))
+
+
+class Socket:
+    """A server at a progress address that handles each connection with a given function."""
+
+    def __init__(self, handle: Callable[[ServerConnection], Awaitable[None]]) -> None:
+        self._handle = handle
+        self.opened = 0
+        self.closed = asyncio.Event()
+        self.came = asyncio.Event()
+
+    async def __call__(self, connection: ServerConnection) -> None:
+        self.opened += 1
+        self.came.set()
+        await self._handle(connection)
+        await connection.wait_closed()
+        self.closed.set()
+
+
+@asynccontextmanager
+async def at_address(socket: Socket) -> AsyncIterator[str]:
+    async with serve(socket, "127.0.0.1", 0) as server, asyncio.timeout(300):
+        host, port = next(iter(server.sockets)).getsockname()[:2]
+        yield f"ws://{host}:{port}/ws/c_instance"
+
+
+async def says_nothing(connection: ServerConnection) -> None: ...
+
+
+async def says_nonsense(connection: ServerConnection) -> None:
+    for frame in ("<html>", "[]", b"\x00\x01", '{"type": "progress", "data": {"node": [], "value": "x"}}'):
+        await connection.send(frame)
+
+
+@pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
+async def test_a_socket_without_usable_messages_is_closed_with_the_job(
+    call: JobContext, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
+) -> None:
+    socket = Socket(handle)
+    async with at_address(socket) as url:
+        with NodeProgress(call, "1", client).during(seen(url)):
+            await socket.came.wait()
+        await socket.closed.wait()
+    assert stored.lines == []
+    assert not completion._watching
+
+
+async def test_a_failed_connection_ends_only_the_progress(
+    call: JobContext, client: Client, stored: StoredLines
+) -> None:
+    came = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await reader.read()  # the handshake's request, and then the end
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(300):
+        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+            await came.wait()
+        server.close()
+        await server.wait_closed()
+        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+            while completion._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
+                await asyncio.sleep(0.01)
+        with NodeProgress(call, "1", client).during(seen("no address")):
+            await asyncio.sleep(0)
+    assert stored.lines == []
+
+
+async def test_a_start_without_an_address_opens_no_socket(call: JobContext, client: Client) -> None:
+    progress = NodeProgress(call, "1", client)
+    with progress.during(TaskView(task_id="1", status="QUEUED")):
+        assert not completion._watching
+    other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
+    with progress.during(other):
+        assert not completion._watching, "it is another task's"
+
+
+async def test_the_number_of_concurrent_sockets_is_limited(call: JobContext, client: Client) -> None:
+    socket = Socket(says_nothing)
+    async with at_address(socket) as url:
+        watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]
+        for one in watched:
+            one.__enter__()
+        assert len(completion._watching) == AT_ONCE
+        for one in watched:
+            one.__exit__(None, None, None)
+        while completion._watching:  # noqa: ASYNC110 - they were cancelled just now
+            await asyncio.sleep(0.01)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import InputError
+from rh_prefect.works.options import Options
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"deadline": one} for one in (-1, 0, -0.5, NAN, INFINITE, "soon")),
+        *({"max_attempts": one} for one in (0, -1, 1.5, NAN, "three", None)),
+        *({"budget": one} for one in (-1, -0.01, NAN, INFINITE, "much", Decimal("NaN"), Decimal("sNaN"), Decimal(-1))),
+        {"reuse": "sometimes"},
+        {"on_unknown": "hope"},
+        {"label": "\ud800"},
+    ],
+    ids=repr,
+)
+def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"(?i){next(iter(given))}.*Nothing was sent"):
+        Options(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"deadline": 0.5},
+        {"deadline": 3600},
+        {"max_attempts": 1},
+        {"budget": 0},
+        {"budget": 0.1},
+        {"budget": Decimal("25.50")},
+        {"label": "a harbour"},
+    ],
+    ids=repr,
+)
+def test_valid_options_are_accepted(given: dict[str, Any]) -> None:
+    assert all(getattr(Options(**given), name) == value for name, value in given.items())

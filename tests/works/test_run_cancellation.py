@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.client import RemoteOutput, TaskView, Usage
+from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
+from rh_prefect.works.journal.job_records import read_job
+from rh_prefect.works.journal.journal import JSON, FolderJournal
+from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import Answer, End, Intent, Record
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.run_cancellation import (
+    PATIENCE,
+    POLLS_FOR_OUTPUTS,
+    REMEMBER,
+    CancelWatch,
+    cancel_scope,
+    cancel_task,
+)
+from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
+from tests.support.world.simulated_process import Run
+
+RUNNING = TaskView(task_id=TASK, status="RUNNING")
+EMPTY = TaskView(task_id=TASK, status="SUCCESS")
+SUCCESS = TaskView(
+    task_id=TASK,
+    status="SUCCESS",
+    outputs=(RemoteOutput(url="http://files/1.png", type="png"),),
+    usage=Usage(money=Decimal("0.3")),
+)
+CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
+
+
+def not_found() -> ApiError:
+    return api_error("807", "APIKEY_TASK_NOT_FOUND", doing="cancel")
+
+
+class RunningHub:
+    """Cancels, and answers queries with given answers; the last one is repeated."""
+
+    def __init__(self, *queries: TaskView | Exception, refuses: Exception | None = None) -> None:
+        self.queries = list(queries)
+        self.refuses = refuses
+        self.cancelled: list[str] = []
+
+    async def cancel(self, task_id: str) -> None:
+        self.cancelled.append(task_id)
+        if self.refuses is not None:
+            raise self.refuses
+
+    async def query(self, task_id: str) -> TaskView:
+        answer = self.queries.pop(0) if len(self.queries) > 1 else self.queries[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer.model_copy(update={"task_id": task_id})
+
+
+class Time:
+    """A clock that advances in each wait, and calls `then`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.then: list[Callable[[], Awaitable[None]]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.then:
+            await self.then.pop(0)()
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.mark.parametrize(
+    ("says", "status"), [(RUNNING, "RUNNING"), (CANCELLED, "CANCELLED"), (not_found(), "CANCELLED")]
+)
+async def test_a_task_is_cancelled_if_runninghub_accepts_the_cancellation(
+    says: TaskView | Exception, status: str
+) -> None:
+    rh = RunningHub(says)
+    assert (await cancel_task(rh, TASK)).status == status
+    assert rh.cancelled == [TASK]
+
+
+async def test_an_accepted_cancellation_is_no_end_while_the_task_runs(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK}, set(), {})
+    (last,) = (await read_job(journal, KEY)).submits
+    assert (last.state, last.end) == ("ticket", None)  # a later attempt queries it, and pays for no other
+    assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
+    assert (await read_job(journal, KEY)).submits[0].end is not None
+
+
+async def test_a_task_that_had_succeeded_keeps_its_outputs() -> None:
+    for refuses in (None, api_error("301", "too late", doing="cancel")):
+        assert await cancel_task(RunningHub(SUCCESS, refuses=refuses), TASK) == SUCCESS
+
+
+async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: Time) -> None:
+    assert await cancel_task(RunningHub(EMPTY, EMPTY, SUCCESS), TASK, sleep=time.sleep) == SUCCESS
+    assert await cancel_task(RunningHub(EMPTY), TASK, sleep=time.sleep) == EMPTY
+    assert time.now == 2 + POLLS_FOR_OUTPUTS == 7
+
+
+@pytest.mark.parametrize("query", [RUNNING, not_found()])
+async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | Exception) -> None:
+    with pytest.raises(TaskNotFound):
+        await cancel_task(RunningHub(query, refuses=not_found()), TASK)
+
+
+@pytest.mark.parametrize("error", [KeyRejected("no", retry="action_required"), ResponseLost("HTTP 502")])
+async def test_a_failed_cancellation_is_an_error(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        await cancel_task(RunningHub(RUNNING, refuses=error), TASK)
+
+
+async def cancel(journal: FolderJournal, rh: RunningHub, time: Time) -> tuple[set[str], set[str], dict[str, str]]:
+    async def client_for(_: Intent) -> RunningHub:
+        return rh
+
+    scope = FolderScope(journal)
+    report = await cancel_scope(scope, client_for, by="a test", clock=time.clock, sleep=time.sleep)
+    return set(report.cancelled), set(report.finished), report.failed
+
+
+SUBMITTED: dict[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
+
+
+async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
+    assert await cancel(journal, RunningHub(CANCELLED), time) == ({TASK, "2"}, set(), {})
+    for key in (KEY, "b1"):
+        view = await read_job(journal, key)
+        assert view.last is not None
+        assert view.last.end is not None
+        assert view.last.end.status == "CANCELLED"
+
+
+async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
+    end = (await read_job(journal, KEY)).submits[0].end
+    assert end is not None
+    assert (end.queued_seconds, end.run_seconds) == (None, None), "this process has not watched the task"
+    assert (end.status, end.cost, [link.url for link in end.links]) == (
+        "SUCCESS",
+        Decimal("0.3"),
+        ["http://files/1.png"],
+    )
+
+
+async def test_ended_and_refused_submissions_are_not_changed(journal: FolderJournal, time: Time) -> None:
+    await write(journal, {**SUBMITTED, "end-1": End(status="FAILED", task_id=TASK)})
+    await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused")}, key="b1")
+    rh = RunningHub(RUNNING)
+    assert await cancel(journal, rh, time) == (set(), set(), {})
+    assert rh.cancelled == []
+
+
+async def test_the_record_that_stops_new_submits_comes_first(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+
+    class Looks(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            assert await journal.read("cancel-1") is not None
+            await super().cancel(task_id)
+
+    rh = Looks(RUNNING)
+    await cancel(journal, rh, time)
+    assert rh.cancelled == [TASK]
+
+
+async def test_the_task_of_a_submission_in_flight_is_cancelled(journal: FolderJournal, time: Time) -> None:
+    await write(journal, {"intent-1": intent(owner=current_owner())})
+    time.then = [lambda: write(journal, {"answer-1": ticket()})]
+    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK}, set(), {})
+
+
+@pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
+async def test_the_wait_for_a_submission_in_flight_is_limited_and_reported(
+    journal: FolderJournal, time: Time, owner: object
+) -> None:
+    await write(journal, {"intent-1": intent(owner=owner)})
+    _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
+    assert list(failed) == [f"run/{KEY}"]
+    assert PATIENCE <= time.now < PATIENCE + 2
+    assert 20 <= time.now < 30, "Prefect ends the cancelling process after 30 s"
+
+
+async def test_the_submission_of_a_dead_process_is_reported_without_a_wait(journal: FolderJournal, time: Time) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
+    assert "it is unknown" in failed[f"run/{KEY}"]
+    assert time.now == 0
+
+
+async def test_an_unknown_submission_is_reported(journal: FolderJournal, time: Time) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": unknown()})
+    _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
+    assert "it is unknown" in failed[f"run/{KEY}"]
+
+
+async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
+    journal: FolderJournal, time: Time
+) -> None:
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(credentials="gone"), "answer-1": ticket("2")}, key="b1")
+    rh = RunningHub(RUNNING)
+
+    async def client_for(paid: Intent) -> RunningHub:
+        if paid.credentials:
+            raise ConfigError("there is no such block")
+        return rh
+
+    report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
+    assert report.cancelled == (TASK,)
+    assert report.failed == {"run/b1": "there is no such block"}
+    assert (await read_job(journal, "b1")).state == "ticket"
+
+
+async def test_a_run_is_cancelled_for_its_attempt(journal: FolderJournal, time: Time) -> None:
+    await cancel(journal, RunningHub(RUNNING), time)
+    watch = CancelWatch(clock=time.clock)
+    assert await watch.check(journal, 1, max_age=0.0)
+    assert not await watch.check(journal, 2, max_age=0.0)
+
+
+async def test_not_cancelled_is_cached_briefly(journal: FolderJournal, time: Time) -> None:
+    watch = CancelWatch(clock=time.clock)
+    assert not await watch.check(journal, 1)
+    await cancel(journal, RunningHub(RUNNING), time)
+    assert not await watch.check(journal, 1)
+    time.now += REMEMBER - 0.1
+    assert not await watch.check(journal, 1)
+    time.now = 2.0
+    assert await watch.check(journal, 1)
+
+
+async def test_a_check_without_a_maximum_age_reads_the_journal(journal: FolderJournal, time: Time) -> None:
+    watch = CancelWatch(clock=time.clock)
+    assert not await watch.check(journal, 1)
+    await cancel(journal, RunningHub(RUNNING), time)
+    assert await watch.check(journal, 1, max_age=0.0)
+
+
+async def test_cancelled_is_cached_for_each_run(journal: FolderJournal, time: Time) -> None:
+    await cancel(journal, RunningHub(RUNNING), time)
+    watch = CancelWatch(clock=time.clock)
+    other = FolderJournal(journal.url, scope="other")
+    assert await watch.check(journal, 1, max_age=0.0)
+    assert not await watch.check(other, 1, max_age=0.0)
+    time.now += 1e6
+    shutil.rmtree(journal.url)
+    assert await watch.check(journal, 1, max_age=0.0)
+
+
+async def test_only_jobs_of_the_given_attempts_are_cancelled(journal: FolderJournal) -> None:
+    for attempt in (1, 2, 3, 4):
+        records = {"intent-1": intent(attempt=attempt), "answer-1": ticket(f"{TASK}{attempt}")}
+        await write(journal, records, key=f"{attempt}" * 24)
+    hub = RunningHub(RUNNING)
+
+    async def client_for(_: Intent) -> RunningHub:
+        return hub
+
+    report = await cancel_scope(FolderScope(journal, attempt=3), client_for, by="a test", since=2)
+    assert sorted(hub.cancelled) == sorted(report.cancelled) == [f"{TASK}2", f"{TASK}3"]
+    assert report.failed == {}
+
+
+class Listed(MemoryJournal):
+    """A journal whose listing continues only after a task was cancelled, or after a long time."""
+
+    def __init__(self, has_cancelled: asyncio.Event) -> None:
+        super().__init__(MemoryPlace(), "run")
+        self._has_cancelled = has_cancelled
+        self.waited_in_vain = False
+
+    async def keys(self) -> AsyncIterator[str]:
+        number = 0
+        async for key in super().keys():
+            number += 1
+            yield key
+            if number == len(MANY) // 2:
+                await self._wait()
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        async for key in self.keys():
+            yield key, await self.job(key)
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._has_cancelled.wait(), 300)
+        except TimeoutError:
+            self.waited_in_vain = True
+
+
+class Hub(RunningHub):
+    """Answers cancellations when 16 are requested at the same time, or shortly after the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(RUNNING)
+        self.has_cancelled = asyncio.Event()
+        self.at_once = self.most_at_once = 0
+
+    async def cancel(self, task_id: str) -> None:
+        self.has_cancelled.set()
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0.02)
+        self.at_once -= 1
+        await super().cancel(task_id)
+
+
+MANY = [f"{number:024x}" for number in range(80)]
+
+
+async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
+    """The first tasks are cancelled concurrently before all jobs are read."""
+    hub = Hub()
+    journal = Listed(hub.has_cancelled)
+    for number, key in enumerate(MANY):
+        await write(journal, {"intent-1": intent(), "answer-1": ticket(f"{TASK}{number:02}")}, key=key)
+
+    async def client_for(_: Intent) -> RunningHub:
+        return hub
+
+    report = await cancel_scope(Run(journal, attempt=1), client_for, by="a test")
+    assert not journal.waited_in_vain
+    assert hub.most_at_once == 16
+    assert sorted(report.cancelled) == sorted(hub.cancelled) == [f"{TASK}{number:02}" for number in range(len(MANY))]
+
+
+async def test_an_end_that_another_process_recorded_first_counts(journal: FolderJournal, time: Time) -> None:
+    """An end that lost the exclusive creation is read back."""
+    await write(journal, SUBMITTED)
+
+    class Late(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+
+    assert await cancel(journal, Late(CANCELLED), time) == (set(), {TASK}, {})
+
+
+async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:
+    """The whole scope is read once, for any wait for a submission."""
+
+    class Counted(FolderJournal):
+        listings = 0
+
+        async def keys(self) -> AsyncIterator[str]:
+            self.listings += 1
+            async for key in super().keys():
+                yield key
+
+        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+            self.listings += 1
+            async for job in super().jobs():
+                yield job
+
+    journal = Counted(str(tmp_path), scope="run")
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(owner=current_owner())}, key="b1")
+    time.then = [lambda: write(journal, {}), lambda: write(journal, {"answer-1": ticket("2")}, key="b1")]
+    assert await cancel(journal, RunningHub(RUNNING), time) == ({TASK, "2"}, set(), {})
+    assert journal.listings == 1
+
+
+async def test_submissions_in_flight_are_checked_again_after_a_slow_listing(journal: FolderJournal, time: Time) -> None:
+    await write(journal, {"intent-1": intent(owner=current_owner())}, key="a1")
+    await write(journal, SUBMITTED)
+
+    class Slow(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            time.now += 2 * PATIENCE
+            await super().cancel(task_id)
+
+    cancelled, _, failed = await cancel(journal, Slow(RUNNING), time)
+    assert (cancelled, list(failed)) == ({TASK}, ["run/a1"])
+    assert time.now == 2 * PATIENCE
+
+
+async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJournal, time: Time) -> None:
+    await write(journal, SUBMITTED)
+    await write(journal, {"intent-1": intent(credentials="odd"), "answer-1": ticket("2")}, key="b1")
+    rh = RunningHub(RUNNING)
+
+    async def client_for(paid: Intent) -> RunningHub:
+        if paid.credentials:
+            raise RuntimeError("odd")
+        return rh
+
+    report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
+    assert (report.cancelled, report.failed) == ((TASK,), {"run/b1": "RuntimeError: odd"})
+
+
+async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_cancelled(
+    tmp_path: Path, time: Time
+) -> None:
+    """A report without that job would mean that no job of the run continues."""
+
+    class Away(FolderJournal):
+        async def job(self, job_key: str) -> dict[str, JSON]:
+            if job_key == "b1":
+                raise JournalError("the place is away")
+            return await super().job(job_key)
+
+    journal = Away(str(tmp_path), scope="run")
+    for key in (KEY, "b1", "c1"):
+        await write(journal, {"intent-1": intent(owner=current_owner())}, key=key)
+
+    async def answers() -> None:
+        await write(journal, {"answer-1": ticket()})
+        await write(journal, {"answer-1": ticket("2")}, key="c1")
+
+    time.then, rh = [answers], RunningHub(RUNNING)
+    with pytest.raises(JournalError, match="the place is away"):
+        await cancel(journal, rh, time)
+    assert sorted(rh.cancelled) == sorted([TASK, "2"])
+
+
+async def test_the_cache_of_cancelled_runs_is_limited(time: Time) -> None:
+    """A process does not store every run that it has checked."""
+    watch, place = CancelWatch(clock=time.clock), MemoryPlace()
+
+    async def look(runs: range) -> int:
+        for number in runs:
+            await watch.check(MemoryJournal(place, f"run-{number}"), 1, max_age=0.0)
+        return count_of(watch)
+
+    few = await look(range(2000))
+    assert await look(range(2000, 4000)) < 1.1 * few

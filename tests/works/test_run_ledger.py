@@ -1,0 +1,398 @@
+"""What a flow run has noted of its works: where their records are, what it has claimed, and what it can cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
+from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.journal.budget import Entry, SpendTracker, entry_of
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.journal import FolderJournal, check_key
+from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.works_journal import WorksJournal, run_name
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_cancellation import UNCLEAR
+from rh_prefect.works.run_ledger import (
+    CancelledWorks,
+    Notes,
+    RecordsPlace,
+    WorksLedger,
+    has_works,
+    is_settled,
+    note_place,
+    read_places,
+    settled_name,
+)
+from rh_prefect.works.work_runner import WorkCall, WorkResult
+from tests.support.servers.caller import Caller
+from tests.support.world.job_records import TASK, intent, ticket, unknown
+from tests.support.world.pipeline_runs import PipelineRun, picture
+
+HERE, THERE = RecordsPlace(url="/here", storage="disk"), RecordsPlace(url="/there")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> FolderJournal:
+    return FolderJournal(str(tmp_path / "runs"), scope="one")
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(clock="polls", polls=10**6, long_side=48) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
+    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
+
+
+async def ledger_of(run: PipelineRun) -> WorksLedger:
+    return WorksLedger(run.scope, await run.works())
+
+
+async def cancel(run: PipelineRun) -> CancelledWorks:
+    return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.accounts.client_for))
+
+
+async def test_a_run_without_pipelines_has_no_places(journal: FolderJournal) -> None:
+    assert not await has_works(journal)
+    assert await read_places(journal) == []
+
+
+async def test_the_places_of_a_run_are_listed_once_each(journal: FolderJournal) -> None:
+    for pipeline, place in (("film", HERE), ("film", HERE), ("poster", HERE), ("poster", THERE)):
+        await note_place(journal, place, pipeline, attempt=1)
+    assert await has_works(journal)
+    assert sorted((one.url, one.storage) for one in await read_places(journal)) == [("/here", "disk"), ("/there", None)]
+
+
+async def test_the_names_of_the_records_of_places_stay_the_same_in_later_versions(journal: FolderJournal) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    first, own = (hashlib.sha256(text.encode()).hexdigest()[:40] for text in ("film", "film /here"))
+    found = {key async for _, records in journal.jobs() for key in records}
+    assert found == {f"{first}-place-1", f"{own}-place-1", f"{own}-used-1"}
+
+
+async def test_a_pipeline_in_another_place_than_in_an_earlier_attempt_is_refused(journal: FolderJournal) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    await note_place(journal, HERE, "film", attempt=2)
+    with pytest.raises(ConfigError, match=r"records of film in /here, and this one would have them in /there"):
+        await note_place(journal, THERE, "film", attempt=3)
+    await note_place(journal, THERE, "poster", attempt=3)
+    assert [one.url for one in await read_places(journal)] == ["/here", "/there"]
+
+
+async def test_a_flow_may_run_a_pipeline_in_two_places_and_do_it_again_in_later_attempts(
+    journal: FolderJournal,
+) -> None:
+    await note_place(journal, HERE, "film", attempt=1)
+    await note_place(journal, THERE, "film", attempt=1)
+    for place in (THERE, HERE):
+        await note_place(journal, place, "film", attempt=2)
+    third = RecordsPlace(url="/third")
+    with pytest.raises(ConfigError):
+        await note_place(journal, third, "film", attempt=3)
+    # Beside the first place, which this attempt uses too, another one is one more.
+    await note_place(journal, HERE, "film", attempt=3)
+    await note_place(journal, third, "film", attempt=3)
+
+
+async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    works = await run.works()
+
+    def ledger(attempt: int, first: int | None = None) -> WorksLedger:
+        scope = FolderScope(run.scope.journal, attempt=attempt)
+        scope.first_attempt = first or attempt
+        return WorksLedger(scope, works)
+
+    await ledger(2).note_wait("ab", 3)
+    assert await ledger(2).has_waited("ab", 3)
+    assert await ledger(3, first=2).has_waited("ab", 3)
+    assert await ledger(2, first=1).has_waited("ab", 3)
+    assert not await ledger(3).has_waited("ab", 3)
+    assert not await ledger(1).has_waited("ab", 3)
+    assert not await ledger(2).has_waited("ab", 2)
+    assert not await ledger(2).has_waited("cd", 3)
+
+
+async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
+    ledger = await ledger_of(PipelineRun(**given))
+    for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
+        await ledger.note_claim(work, n, "clip")
+    await ledger.note_wait("ef", 1)
+    assert await ledger.claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
+    assert [work async for work, records in ledger.jobs() if records] == [], "a claim without an intent cost nothing"
+
+
+async def _paid(rh: Emulator, count: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) >= count)
+
+
+async def _ticketed(run: PipelineRun, count: int = 1) -> None:
+    while sum(event.state == "submitted" for event in run.heard) < count:  # noqa: ASYNC110 - told in another thread
+        await asyncio.sleep(0.02)
+
+
+async def test_a_cancelled_run_reports_each_of_its_tasks(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", prompt="lost"))
+    rh.faults.add(Fault("submit", prompt="done", kind="at-once"))
+    run = PipelineRun(**given)
+    await run.one(picture("done"))
+    (unknown,) = await run.make(picture("lost"))
+    assert isinstance(unknown, SubmissionUnknown)
+    running = asyncio.ensure_future(run.make(picture("one"), picture("two")))
+    await _ticketed(run, 3)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    report = await cancel(run)
+    ids = {str(one.payload["prompt"]): one.task_id for one in rh.recorder.paid}
+    assert sorted(report.cancelled) == sorted((ids["one"], ids["two"]))
+    assert sorted(rh.recorder.cancelled) == sorted(report.cancelled)
+    assert (report.finished, report.continued) == ([], []), "what is recorded as ended is not asked for"
+    assert report.failed == {str(unknown.job): UNCLEAR}
+    again = await cancel(run)
+    assert (again.cancelled, again.finished, again.continued) == ([], [], [])
+    assert again.failed == report.failed
+
+
+async def test_a_task_that_has_ended_meanwhile_is_finished_and_not_cancelled(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    run = PipelineRun(**given)
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    rh.clock.polls = 1
+    Caller(rh).query(rh.recorder.paid[0].task_id)
+    report = await cancel(run)
+    assert (report.cancelled, report.finished, report.failed) == ([], [rh.recorder.paid[0].task_id], {})
+
+
+async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    # A claim that came too late: the intent is the first run's.
+    ledger = await ledger_of(other)
+    (claim,) = await (await ledger_of(run)).claims()
+    await ledger.note_claim(*claim, "late")
+    report = await cancel(other)
+    assert rh.recorder.cancelled == []
+    assert (report.cancelled, report.failed) == ([], {})
+    assert [work async for work, records in ledger.jobs() if records] == []
+    rh.clock.polls = 1
+    assert (await first).is_new
+
+
+async def test_a_task_that_cannot_be_cancelled_is_named_with_the_reason(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    first = asyncio.ensure_future(run.one(picture()))
+    await _ticketed(run)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    rh.faults.add(Fault("cancel", every=1, kind="code", code="802"))
+    report = await cancel(run)
+    ((work, reason),) = report.failed.items()
+    assert (await ledger_of(run)).flow_run == "one"
+    assert work.rpartition("/")[2] == (await (await ledger_of(run)).claims())[0][0]
+    assert "802" in reason
+    assert report.cancelled == []
+
+
+async def test_the_costs_of_a_run_are_those_of_its_own_submissions(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    await run.one(picture("shared"))
+    await other.one(picture("shared"))
+    await other.one(picture("its own"))
+    costs = [
+        sum((Decimal(str(record["cost"])) for record in records.values() if "cost" in record), Decimal(0))
+        for ledger in (await ledger_of(run), await ledger_of(other))
+        async for _, records in ledger.jobs()
+    ]
+    assert costs == [Decimal("0.04"), Decimal("0.04")]
+
+
+async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = PipelineRun(**given)
+    with pytest.raises(JobFailed):
+        await run.one(picture())
+    report = await cancel(run)
+    assert (report.cancelled, report.finished, report.failed) == ([], [], {})
+
+
+WORKS = 40
+
+
+async def seed(works: WorksJournal, ledger: WorksLedger, *, open_ones: int) -> None:
+    """Records works that a run has claimed and paid for; the last ones still run."""
+    for number in range(1, WORKS + 1):
+        work = f"{number:040x}"
+        end = End(status="SUCCESS", task_id=str(number), cost=Decimal("0.04"), currency="CNY")
+        paid = Submit(1, intent(flow_run=ledger.flow_run, estimate="0.04"), answer=ticket(str(number)), end=end)
+        records: dict[str, Record | None] = {"intent": paid.intent, "answer": paid.answer, "end": paid.end}
+        if number > WORKS - open_ones:
+            records["end"] = None
+        for what, record in records.items():
+            if record is not None:
+                await works.create(f"{work}-{what}-1", record.model_dump(mode="json"))
+        await ledger.note_claim(work, 1, "clip")
+        if records["end"] is not None:
+            await ledger.note_settled(work, paid)
+
+
+async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
+    operations: list[str] = []
+    run = PipelineRun(**given, operation=operations.append)
+    ledger = await ledger_of(run)
+    await seed(await run.works(), ledger, open_ones=3)
+
+    def read() -> int:
+        works = {what.removeprefix("read ").partition("-")[0] for what in operations if what.startswith("read ")}
+        operations.clear()
+        return len(works)
+
+    read()
+    tracker = SpendTracker(ledger)
+    await tracker.complete()
+    assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - 3), Decimal("0.04") * 3)
+    assert read() == 3
+    await cancel(run)
+    assert read() == 3
+
+
+async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    ledger = await ledger_of(run)
+    await seed(await run.works(), ledger, open_ones=0)
+    for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
+        note.unlink()
+    tracker = SpendTracker(ledger)
+    await tracker.complete()
+    assert tracker.spent() == Decimal("0.04") * WORKS
+
+
+async def test_works_of_one_name_in_two_places_count_once_each(given: dict[str, Any], tmp_path: Path) -> None:
+    run = PipelineRun(**given)
+    there = WorksJournal(str(tmp_path / "there"))
+    here, other = await ledger_of(run), WorksLedger(run.scope, there)
+    submits = [
+        Submit(1, intent(flow_run="one"), ticket(), end=End(status="SUCCESS", task_id=TASK, cost=cost, currency="CNY"))
+        for cost in (Decimal("0.04"), Decimal("0.09"))
+    ]
+    for ledger, submit in zip((here, other), submits):
+        await ledger.note_claim("ab", 1, "clip")
+        await ledger.note_settled("ab", submit)
+    found = [[entry async for _, entries in ledger.entries() for entry in entries.values()] for ledger in (here, other)]
+    assert found == [[entry_of(submit)] for submit in submits]
+
+
+async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
+    """The entries of a run, once all its submissions are noted as settled."""
+    ledger = await ledger_of(run)
+    for _ in range(3000):
+        if not [view async for view in ledger.open_jobs()]:
+            return {work: entries async for work, entries in ledger.entries()}
+        await asyncio.sleep(0.1)
+    raise AssertionError("a submission was not noted as settled within 300 s")
+
+
+async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 1
+    rh.faults.add(Fault("submit", prompt="refused once", times=1, kind="code", code="421"))
+    rh.faults.add(Fault("submit", prompt="fails once", times=1, kind="fail", code="1504"))
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+    await other.one(picture("of another run"))
+    words = ("refused once", "fails once", "of another run")
+    made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall("ink", ink))
+    assert [type(one) for one in made] == [WorkResult] * 4
+    recorded = {
+        view.key: {submit.n: entry_of(submit) for submit in view.submits}
+        async for view in jobs_of(await ledger_of(run))
+        if view.submits
+    }
+    noted = await _noted(run)
+    assert noted == recorded
+    assert sorted(map(len, noted.values())) == [1, 2, 2]
+    costs = [
+        {(work, n): entry.costs for work, one in found.items() for n, entry in one.items() if entry is not None}
+        for found in (noted, recorded)
+    ]
+    assert costs[0] == costs[1], "equality of entries leaves their costs out"
+
+
+ENDED = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"), currency="CNY")
+REFUSED = Answer(outcome="refused", code="301")
+ADOPTED = Resolution(outcome="adopted", task_id=TASK)
+FORGOTTEN = Resolution(outcome="forgotten")
+
+
+@pytest.mark.parametrize(
+    ("submit", "settled"),
+    [
+        (Submit(1, intent()), False),
+        (Submit(1, intent(), answer=ticket()), False),
+        (Submit(1, intent(), answer=unknown()), False),
+        (Submit(1, intent(), answer=REFUSED), True),
+        (Submit(1, intent(), answer=ticket(), end=ENDED), True),
+        # The ticket of a late owner may still come, and counts.
+        (Submit(1, intent(), answer=unknown(), resolution=ADOPTED, end=ENDED), False),
+        (Submit(1, intent(), answer=unknown(), resolution=FORGOTTEN), False),
+        (Submit(1, intent(), answer=unknown(), resolution=FORGOTTEN, late=ticket()), False),
+        (Submit(1, intent(), answer=ticket(), lost=Lost(by="a person")), False),
+    ],
+)
+def test_a_submission_is_settled_once_no_record_can_change_its_cost(submit: Submit, settled: bool) -> None:
+    assert is_settled(submit) is settled
+
+
+AMOUNTS = st.none() | st.decimals(allow_nan=False, allow_infinity=False)
+UNITS = st.sampled_from(["CNY", "USD", "coins", "Taler", "unknown", "", "¥"]) | st.text(max_size=5)
+
+
+@hypothesis.given(
+    st.lists(st.tuples(UNITS, st.decimals(allow_nan=False, allow_infinity=False)), max_size=3), UNITS, AMOUNTS
+)
+def test_a_note_holds_an_amount_exactly_or_is_not_written(
+    costs: list[tuple[str, Decimal]], currency: str, amount: Decimal | None
+) -> None:
+    entry = Entry(amount, is_spent=True, currency=currency, costs=Costs(dict(costs)))
+    notes, name = Notes(), settled_name("ab", "0f", 7, entry)
+    if name is not None:
+        notes.add(check_key(name), "0f")
+        assert notes.settled == {("ab", 7): entry}
+        noted = notes.settled["ab", 7]
+        assert noted is not None
+        assert noted.costs == entry.costs
+
+
+@pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d"])
+def test_a_plain_name_of_a_run_stays(name: str) -> None:
+    assert run_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["One", "a--b", "-a", "a-", "é", "a/b", ""])
+def test_another_name_becomes_a_plain_one(name: str) -> None:
+    assert run_name(name) != name
+    assert run_name(run_name(name)) == run_name(name)
+    assert len({run_name(one) for one in (name, f"{name}x")}) == 2

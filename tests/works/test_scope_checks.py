@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import ConfigError, InputError, JournalError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.costs import COINS, Costs, costs_of
+from rh_prefect.works.journal.identity import Address, Place
+from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
+from rh_prefect.works.journal.scope import FolderScope, OpenScopes
+from rh_prefect.works.manual_repair import recover
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.stored_result import StoredResult
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
+from tests.support.world.object_count import count_of
+
+RUN: Mapping[str, str] = {"flow_run": "night"}
+
+
+def scope_of(journal: Any, details: Mapping[str, str] = RUN) -> Any:
+    scope = FolderScope(journal)
+    scope.details = details
+    return scope
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Counting:
+    return Counting(str(tmp_path / "journal"), scope="night")
+
+
+class Counting(FolderJournal):
+    reads = 0
+
+    async def keys(self) -> AsyncIterator[str]:
+        self.reads += 1
+        async for key in super().keys():
+            yield key
+
+
+async def test_an_empty_scope_is_read_once(journal: Counting, store: MediaStore) -> None:
+    scopes, scope = OpenScopes(), scope_of(journal)
+    assert await scopes.open(scope, store)
+    await journal.create("a1-intent-1", {"token": "x"})
+    assert await scopes.open(scope, store)
+    assert journal.reads == 1
+    assert await OpenScopes().open(scope, store) is False
+
+
+async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal: Counting, store: MediaStore) -> None:
+    """As after a retry of the flow: jobs of the first attempt are found."""
+    scopes = OpenScopes()
+    assert await scopes.open(scope_of(journal), store)
+    await journal.create("a1-intent-1", {"token": "x"})
+    assert not await scopes.open(scope_of(journal), store)
+
+
+async def test_concurrent_jobs_read_the_scope_once(journal: Counting, store: MediaStore) -> None:
+    scopes, scope = OpenScopes(), scope_of(journal)
+    assert await asyncio.gather(*(scopes.open(scope, store) for _ in range(20))) == [True] * 20
+    assert journal.reads == 1
+
+
+class Failing(FolderJournal):
+    """A journal whose first read raises another error than `JournalError`."""
+
+    failures = 2
+
+    async def keys(self) -> AsyncIterator[str]:
+        if self.failures:
+            self.failures -= 1
+            raise ConfigError("There is no Prefect API")
+        async for key in super().keys():
+            yield key
+
+
+async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None:
+    """A scope that could not be read is read again by the next job."""
+    scopes, scope = OpenScopes(), scope_of(Failing(str(tmp_path / "journal"), scope="night"))
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            await scopes.open(scope, store)
+    assert await scopes.open(scope, store)
+
+
+class Named(MemoryJournal):
+    """A journal with its own description."""
+
+    def __repr__(self) -> str:
+        return f"Named({self.scope!r})"
+
+
+async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
+    """A process does not store every scope that it has checked."""
+    scopes, place = OpenScopes(), MemoryPlace()
+
+    async def look(numbers: range) -> int:
+        for number in numbers:
+            await scopes.open(scope_of(Named(place, f"night-{number}"), {}), store)
+        return count_of(scopes)
+
+    few = await look(range(2000))
+    assert await look(range(2000, 4000)) < 1.1 * few
+
+
+class Context:
+    """An object that a context variable references, like Prefect's flow run."""
+
+
+_context: ContextVar[Context] = ContextVar("context")
+
+
+async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, store: MediaStore) -> None:
+    """The flow run in which a scope was first checked is not kept in memory."""
+    scopes = OpenScopes()
+
+    async def look() -> weakref.ref[Context]:
+        _context.set(Context())
+        await scopes.open(scope_of(journal), store)
+        return weakref.ref(_context.get())
+
+    context = await asyncio.create_task(look())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert context() is None
+
+
+@pytest.mark.parametrize("number", [1, FORMAT + 1])
+async def test_a_scope_of_another_format_is_refused(journal: Counting, store: MediaStore, number: int) -> None:
+    record = Format(format=number).model_dump(mode="json")
+    await journal.create(FORMAT_KEY, record)
+    with pytest.raises(JournalError, match="the version that started it"):
+        await OpenScopes().open(scope_of(journal), store)
+
+
+async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counting, store: MediaStore) -> None:
+    await journal.create("a1-intent-1", {"token": "x"})
+    with pytest.raises(JournalError, match=r"no record of their format.*jobs recover night"):
+        await OpenScopes().open(scope_of(journal), store)
+
+
+async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_path: Path, store: MediaStore) -> None:
+    """Prefect's database was restored from a backup; the store knows that the run had begun."""
+    before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
+    await OpenScopes().open(scope_of(before), store)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="rh-prefect jobs recover night"):
+            await OpenScopes().open(scope_of(restored), store)
+    other = FolderJournal(str(tmp_path / "restored"), scope="another")
+    assert await OpenScopes().open(scope_of(other), store)
+    assert await OpenScopes().open(scope_of(restored, {}), store), "a named scope may begin again"
+
+
+async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store: MediaStore) -> None:
+    """Each job with a stored result is found again at its address."""
+    before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
+    await OpenScopes().open(scope_of(before), store)
+    with pytest.raises(InputError, match="no result"):
+        await recover(restored, store)
+    address = Address(place=Place(in_order=True, number=2))
+    stored = StoredResult(
+        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        payload={"prompt": "x"}, address=address, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
+        ended_at="2026-01-01T00:01:00.000+00:00",
+    )  # fmt: skip
+    stored_result.write(store, stored)
+    stored_result.write(store, stored.model_copy(update={"job": "another/1", "task_id": "2031"}))
+    assert await recover(restored, store) == ["ab" * 12]
+    assert await recover(restored, store) == ["ab" * 12], "it may be said twice"
+    view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
+    assert (view.state, view.tickets) == ("ended", 1)
+    assert view.last is not None and view.last.intent.address == address and view.last.task_id == "2030"
+    assert not await OpenScopes().open(scope_of(restored), store)
+
+
+async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
+    """Its coins, its texts and its number among equal calls are recorded again, too."""
+    stored = StoredResult(
+        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",
+        submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
+        run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
+    )  # fmt: skip
+    stored_result.write(store, stored)
+    journal = FolderJournal(str(tmp_path / "restored"), scope="night")
+    await recover(journal, store)
+    (submit,) = JobView.parse("ab" * 12, await journal.job("ab" * 12)).submits
+    end, intent = submit.end, submit.intent
+    assert end is not None
+    assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
+    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
+    assert [link.text for link in end.links] == ["one", "two"]
+    assert (intent.order, intent.version, intent.label, intent.graph, intent.at) == (
+        3, "v", "dawn", "g", stored.submitted_at
+    )  # fmt: skip

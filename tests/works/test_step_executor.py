@@ -1,0 +1,678 @@
+"""How the driver performs the steps of a job, by the requests to RunningHub and the events of the job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rh_prefect import catalog, models
+from rh_prefect.client.wire.task import TaskView
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    BudgetExceeded,
+    JobCancelled,
+    JobTimeout,
+    ModerationError,
+    ResponseLost,
+    StoreError,
+    SubmissionUnknown,
+    TaskNotFound,
+    api_error,
+)
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.accounts.account import member
+from rh_prefect.works.engine import engine_for
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.budget import Money, spend_tracker_of
+from rh_prefect.works.journal.job_records import RESUBMITTED
+from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle_step_types import Accepted, Ended, Finished
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.requests.input_identification import Input
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.step_executor import LIMITER_PAUSES
+from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.samples import media as samples
+from tests.support.servers.minimal_api import MinimalApi
+from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
+from tests.support.world.job_records import TASK, intent
+from tests.support.world.memory_journal import MemoryPlace
+from tests.support.world.simulated_process import Process, machines
+from tests.support.world.virtual_time import VirtualLoop
+
+
+@pytest.fixture
+def run(rh: Emulator, tmp_path: Path) -> PooledRun:
+    return PooledRun(rh, tmp_path, members=("main",))
+
+
+async def test_a_finished_job_is_downloaded_once(run: PooledRun) -> None:
+    first = await run.all(pictures(1))
+    assert isinstance(first[0], Result)
+    assert len(run.rh.recorder.downloads) == 1
+    assert await run.all(pictures(1)) == first
+    assert (len(run.rh.recorder.downloads), len(run.rh.recorder.paid)) == (1, 1)
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+async def test_the_price_of_the_catalogue_is_recorded_and_not_requested(run: PooledRun, budget: float | None) -> None:
+    await run.all(pictures(1), budget=budget)
+    (intent,) = await run.intents()
+    assert (intent.estimate, intent.currency) == (Decimal("0.04"), "CNY")
+    assert not [one for one in run.rh.recorder.requests if "price-preview" in one.path]
+
+
+async def test_a_job_reports_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
+    photo = str(samples.png(tmp_path / "photo.png"))
+    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    states = [event.state for event in run.heard if not event.is_step]
+    assert [state for state in states if state != "running"] == ["uploading", "submitted", "collecting", "succeeded"]
+    (task,) = run.rh.recorder.paid
+    submitted = next(event for event in run.heard if event.state == "submitted")
+    assert submitted.task_id == task.task_id
+    assert run.said("uploading") == ["making 1 input(s) available to RunningHub"]
+
+
+async def test_a_job_reports_its_end(run: PooledRun) -> None:
+    (error,) = await run.all([models.ZImageTurbo(prompt="forbidden")])
+    assert isinstance(error, ModerationError)
+    assert [event.state for event in run.heard] == ["failed"]
+    assert run.said("failed") == [error.message]
+
+
+async def test_a_refused_upload_ends_the_job_if_no_other_account_can_pay(run: PooledRun, tmp_path: Path) -> None:
+    run.rh.faults.add(Fault("upload", number=1, kind="code", code="1014"))
+    photo = str(samples.png(tmp_path / "photo.png"))
+    (error,) = await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    assert isinstance(error, ApiError)
+    assert error.code == "1014"
+    assert run.rh.recorder.submissions == []
+
+
+async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:
+    with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
+        run = PooledRun(rh, tmp_path, members=("main",))
+
+        async def job(name: str, *, key: str) -> Result:
+            scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / name))
+            engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
+            return await engine.run(pictures(1, key)[0], JobCall(scope, store, options=Options(key=key), observer=run))
+
+        async def calls() -> list[Result]:
+            leaver, stayer = (asyncio.ensure_future(job(name, key="shared")) for name in ("a", "b"))
+            while not run.said("submitted"):  # noqa: ASYNC110 - nothing else tells it
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            leaver.cancel()
+            await asyncio.gather(leaver, return_exceptions=True)
+            other = asyncio.ensure_future(job("b", key="other"))
+            await asyncio.sleep(0.3)
+            rh.clock.factor = 1000
+            return [await stayer, await other]
+
+        assert len(await LOOP.call(calls())) == 2
+        assert [one.accepted for one in rh.recorder.submissions] == [True, True], "refused for want of a slot"
+
+
+async def test_a_cancelled_run_pays_nothing_and_releases_its_budget(run: PooledRun) -> None:
+    await run.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    (error,) = await run.all(pictures(1), budget=0.04)
+    assert isinstance(error, JobCancelled)
+    assert [event.state for event in run.heard] == ["cancelled"]
+    assert run.rh.recorder.submissions == []
+    (result,) = await replace(run, attempt=2).all(pictures(1, "another"), budget=0.04)
+    assert isinstance(result, Result)
+
+
+def pauses_after(codes: Sequence[str], folder: Path) -> list[float]:
+    """Refuses a job's submissions with codes, one after the other; returns how long the job pauses after each."""
+    loop, place, hub = VirtualLoop(), MemoryPlace(), MinimalApi()
+    on_another_host = machines(folder)[1]
+    process = Process("one", on_another_host, 1, loop=loop, place=place, hub=hub, submits=lambda *_: None)
+
+    process.call("job", Policy(job="job", endpoint="m"))
+    submitted = list[float]()
+    refusals = iter([*codes, "1501"])  # the last one is final
+    while not process.is_over:
+        for one in list(process.operations):
+            if one.name.startswith("submit"):
+                submitted.append(loop.time())
+                error = hub.refuse("job", len(submitted), next(refusals))
+                process.release(one, partial(one.refuse, error))
+            else:
+                process.release(one, one.deliver)
+        if not process.operations:
+            loop.run_until_complete(asyncio.sleep(0.1))
+    process.crash()
+    loop.close()
+    return [until - since for since, until in pairwise(submitted)]
+
+
+CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
+WITH_INPUT = replace(REQUEST, inputs={"sha256:1": cast(Input, None)})
+
+
+async def intents_of(work: ExecutedWork) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The claims that a work has recorded, in order."""
+    for key, record in (await work.journal.job("job")).items():
+        if "-intent-" in key:
+            yield key, record
+
+
+SLOT, RATE = "421", "1003"
+"""Codes of refusals: one for want of a slot, and one because of too many requests."""
+
+
+@pytest.mark.parametrize(
+    ("codes", "are_paused"),
+    [
+        ([SLOT] * 4, [False, False, True, True]),
+        ([RATE, RATE, SLOT, SLOT, SLOT], [True, True, False, False, True]),
+        ([SLOT, RATE, SLOT, RATE, SLOT], [False, True, False, True, True]),
+    ],
+)
+def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
+    tmp_path: Path, codes: list[str], are_paused: list[bool]
+) -> None:
+    assert LIMITER_PAUSES == 2
+    assert [pause > 1 for pause in pauses_after(codes, tmp_path)] == are_paused
+
+
+class Watched(PooledRun):
+    """Records the counted budget of the run when a job begins to upload its inputs."""
+
+    def notify(self, event: JobEvent) -> None:
+        super().notify(event)
+        if event.state == "uploading":
+            self.reserved = spend_tracker_of(self.journal).reserved()
+
+
+async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:
+    """An upload of large inputs takes long, and a concurrent budget must count the price of this call."""
+    run = Watched(rh, tmp_path, members=("main",))
+    photo = str(samples.png(tmp_path / "photo.png"))
+    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
+    (task,) = rh.recorder.paid
+    assert run.reserved == task.charged > 0
+
+
+UNPRICED = next(
+    model
+    for model in catalog.models()
+    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
+)
+
+
+async def test_a_call_without_a_budget_is_priced_if_its_run_has_a_budget(run: PooledRun) -> None:
+    """An unknown price is requested before the submission, so that its record has the price."""
+    await run.all(pictures(1), budget=1.0)
+    await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
+    assert len([one for one in run.rh.recorder.requests if "price-preview" in one.path]) == 1
+    assert all(intent.estimate for intent in await run.intents())
+
+
+async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    await work.finish()
+    assert work.did == [
+        "check the storage",
+        "take a slot",
+        "look for refused outputs",
+        "check the storage",
+        "submit to main",
+        "submitted",
+        "wait at main",
+        "release the slot",
+        "publish without a search",
+        "record the result",
+    ]
+    assert [state for state, _ in work.heard] == ["submitted", "collecting"]
+
+
+async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_its_files_are_looked_for(
+    tmp_path: Path,
+) -> None:
+    work = ExecutedWork(tmp_path)
+    await work.paid_before(account="two")
+    await work.finish()
+    assert work.did == [
+        "switch to two",
+        "occupy a slot",
+        "wait at two",
+        "release the slot",
+        "publish with a search",
+        "record the result",
+    ]
+    assert [state for state, _ in work.heard] == ["adopted", "collecting"]
+    assert work.accounts["two"].ages == [0], "its age is not known"
+
+
+async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    await work.paid_before(account="two")
+    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    work.accounts["two"].view = CANCELLED
+    with pytest.raises(JobCancelled):
+        await work.finish()
+    assert work.did == ["switch to two", "cancel at two", "query at two"]
+    assert [state for state, _ in work.heard] == ["cancelled"]
+
+
+async def test_nothing_is_submitted_if_the_storage_takes_no_outputs(tmp_path: Path) -> None:
+    class Full(ExecutedWork):
+        async def check(self, store: MediaStore) -> None:
+            raise StoreError("the storage is full")
+
+    work = Full(tmp_path)
+    with pytest.raises(StoreError):
+        await work.finish()
+    assert work.did == []
+    assert work.spending.reserved() == 0
+
+
+async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_for_a_slot_again(
+    tmp_path: Path,
+) -> None:
+    work = ExecutedWork(tmp_path)
+    work.main.answers = [api_error(SLOT, doing="submit", submitting=True)] * 2
+    await work.finish()
+    tried = ["take a slot", "look for refused outputs", "check the storage", "submit to main"]
+    refused = [*tried, "release the slot, which was none", "check the storage"]
+    assert work.did[1:] == [*refused, *refused, *tried, *work.did[-5:]]
+    assert work.pauses == [], "the limiter pauses for all works of the account"
+    assert [state for state, _ in work.heard] == ["waiting", "submitted", "collecting"]
+
+
+@pytest.mark.parametrize(("budget", "amounts"), [(None, [1, 1, 1, 1]), (Decimal(5), [1, 0, 1, 1])])
+async def test_a_work_counts_once_from_its_submission_to_its_end(
+    tmp_path: Path, budget: Decimal | None, amounts: list[int]
+) -> None:
+    """Without a budget also while it pauses: a budget of another call must leave room for it."""
+    reserved = list[Decimal]()
+
+    class Paused(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await self.count()
+
+        async def count(self) -> None:
+            reserved.append(self.spending.reserved())
+
+    work = Paused(tmp_path, policy=with_policy(budget=budget))
+    work.main.answers, work.main.during = [api_error(RATE, doing="submit", submitting=True)], work.count
+    await work.finish()
+    assert reserved == amounts, "while it is submitted, pauses, is submitted again and is waited for"
+    assert work.spending.reserved() == 0
+    assert work.spending.spent() == 1
+
+
+async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if_another_one_has_a_budget(
+    tmp_path: Path,
+) -> None:
+    free, waits = asyncio.Event(), asyncio.Event()
+    work = ExecutedWork(tmp_path, request=replace(REQUEST, estimate=None))
+    work.main.price = Money(Decimal(2), "CNY")
+
+    async def acquire() -> None:
+        waits.set()
+        await free.wait()
+
+    work.context.lease.acquire = acquire  # type: ignore[method-assign]
+    making = asyncio.ensure_future(work.finish())
+    await waits.wait()
+    assert work.did == ["check the storage"], "no budget needs the price yet"
+    assert await work.spending.reserve("other", 1, Money(Decimal(2), "CNY"), budget=Decimal(3)) is not None
+    assert work.did == ["check the storage", "price at main"]
+    free.set()
+    await making
+    assert work.did.count("price at main") == 1
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(None, 12 * 3600), (100, 100)])
+@pytest.mark.parametrize("account", ["three", "renamed"])
+async def test_a_run_without_the_key_of_a_task_waits_until_its_deadline_or_twelve_hours(
+    tmp_path: Path, account: str, deadline: float | None, seconds: float
+) -> None:
+    policy, options = with_policy(run="second"), Options(deadline=deadline)
+    work = ExecutedWork(tmp_path, policy=policy, options=options)
+    work.accounts["renamed"] = work.main
+    work.main.query_error = TaskNotFound("there is no such task")
+    await work.paid_before(account=account, flow_run="first")
+    work.pauses.append(1000)
+    with pytest.raises(JobTimeout, match=f"submitted by run first on account .*{account}"):
+        await work.finish()
+    assert seconds <= work.seconds - 1000 < seconds + 16
+    assert work.pauses[1:4] == [0.05, 0.05 * 1.5, 0.05 * 1.5 * 1.5]
+    assert max(work.pauses[1:]) <= 15
+    assert seconds == 100 or work.pauses[-1] == 15
+
+
+async def test_a_wait_ends_when_its_deadline_is_reached(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(run="second"), options=Options(deadline=0.05))
+    await work.paid_before(account="three", flow_run="first")
+    with pytest.raises(JobTimeout):
+        await work.finish()
+    assert work.pauses == [0.05]
+
+
+async def test_a_run_without_the_key_of_a_task_uses_its_recorded_end(tmp_path: Path) -> None:
+    class Recorded(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds)
+            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
+
+    work = Recorded(tmp_path, policy=with_policy(run="second"))
+    await work.paid_before(account="three", flow_run="first")
+    await work.finish()
+    assert len(work.pauses) == 1
+    assert work.did == ["publish with a search", "record the result"]
+
+
+NO_MONEY = api_error("812", doing="ask")
+
+
+async def test_after_a_refused_upload_another_account_gets_the_inputs_and_no_slot_before(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, request=WITH_INPUT)
+    work.main.refusal, work.spare = NO_MONEY, ["two"]
+    await work.finish()
+    assert work.did[:6] == [
+        "check the storage",
+        "select an account",
+        "upload to main",
+        "select an account",
+        "upload to two",
+        "take a slot",
+    ]
+    assert work.did[6:11] == [
+        "look for refused outputs",
+        "check the storage",
+        "select an account",
+        "upload to two",
+        "submit to two",
+    ]
+    assert work.heard[:2] == [("uploading", "making 1 input(s) available to RunningHub"), ("moved", "account two pays")]
+    assert [state for state, _ in work.heard[2:]] == ["submitted", "collecting"]
+
+
+async def test_a_work_whose_upload_is_refused_when_it_has_a_slot_takes_one_of_the_other_account(tmp_path: Path) -> None:
+    class Poorer(ExecutedWork):
+        def refuse_payment(self, run: object, store: MediaStore, job: str) -> None:
+            self.main.refusal = NO_MONEY
+
+    work = Poorer(tmp_path, request=WITH_INPUT)
+    work.spare = ["two"]
+    await work.finish()
+    assert work.did[3:12] == [
+        "take a slot",
+        "check the storage",
+        "select an account",
+        "upload to main",
+        "release the slot",
+        "take a slot",
+        "select an account",
+        "upload to two",
+        "submit to two",
+    ]
+
+
+async def test_a_refused_upload_of_the_only_account_is_the_error_of_the_work(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, request=WITH_INPUT)
+    work.main.refusal = NO_MONEY
+    with pytest.raises(AccountError) as caught:
+        await work.finish()
+    assert caught.value is NO_MONEY
+    assert work.did.count("upload to main") == 1
+
+
+async def test_after_a_refused_price_another_account_gets_the_work_and_its_budget(tmp_path: Path) -> None:
+    policy, request = with_policy(budget=Decimal(5)), replace(WITH_INPUT, estimate=None)
+    work = ExecutedWork(tmp_path, policy=policy, request=request)
+    work.main.refusal, work.accounts["two"].price = None, Money(Decimal(5), "CNY")
+
+    async def link(request: JobRequest, mark: str, *, store: MediaStore) -> str:
+        return ""
+
+    work.main.link = link  # type: ignore[method-assign]
+    work.main.refusal, work.spare = NO_MONEY, ["two"]
+    await work.finish()
+    asked = work.did.index("price at main")
+    assert work.did[asked : asked + 8] == [
+        "price at main",
+        "release the slot",
+        "take a slot",
+        "look for refused outputs",
+        "check the storage",
+        "select an account",
+        "upload to two",
+        "price at two",
+    ]
+    assert work.did[asked + 8] == "submit to two"
+    (intent,) = [one async for _, one in intents_of(work)]
+    assert (intent["estimate"], intent["account"]) == ("5", "two")
+
+
+async def test_a_work_that_does_not_fit_into_the_budget_releases_its_slot_and_its_amount(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(budget=Decimal("0.5")))
+    with pytest.raises(BudgetExceeded):
+        await work.finish()
+    assert work.did[-1] == "release the slot"
+    assert work.spending.reserved() == 0
+
+
+async def test_a_work_whose_cancellation_is_seen_after_its_budget_was_reserved_reserves_nothing(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(budget=Decimal(5)))
+    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    with pytest.raises(JobCancelled):
+        await work.finish()
+    assert work.did[-1] == "release the slot"
+    assert work.spending.reserved() == 0
+
+
+async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is_not_known(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+
+    async def listed(known: Money | None) -> None: ...
+
+    work.main.listed = listed  # type: ignore[method-assign]
+    await work.finish()
+    (intent,) = [one async for _, one in intents_of(work)]
+    assert (intent["estimate"], intent["currency"]) == ("1", None)
+
+
+async def test_a_graph_at_the_native_endpoint_has_no_price(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, request=replace(REQUEST, endpoint="/proxy", estimate=None))
+    work.spending.is_limited = True
+    await work.finish()
+    assert "price at main" not in work.did
+    (intent,) = [one async for _, one in intents_of(work)]
+    assert (intent["estimate"], intent["currency"]) == (None, None)
+
+
+async def test_the_age_of_a_task_counts_from_the_middle_of_its_submission(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    work.pauses.append(1000)
+    submit = work.main.submit
+
+    async def slow(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
+        work.pauses.append(8)
+        return await submit(endpoint, payload, webhook_url=webhook_url)
+
+    work.main.submit = slow  # type: ignore[method-assign]
+    await work.finish()
+    assert work.main.ages == [4]
+
+
+async def test_a_task_of_another_run_is_queried_only_where_its_account_may_be_another_one(tmp_path: Path) -> None:
+    for name, queries in (("main", 0), ("renamed", 1)):
+        work = ExecutedWork(tmp_path / name, policy=with_policy(run="second"))
+        work.accounts["renamed"] = work.main
+        await work.paid_before(account=name, flow_run="first")
+        await work.finish()
+        assert work.did.count("query at main") == queries
+        assert work.spending.spent() == 0, "the first run has paid"
+
+
+async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked_for_a_moment_before(
+    tmp_path: Path,
+) -> None:
+    work = ExecutedWork(tmp_path)
+    work.pauses.append(1000)
+    submit = work.main.submit
+
+    async def cancelled(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
+        await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+        return await submit(endpoint, payload, webhook_url=webhook_url)
+
+    work.main.submit, work.main.view = cancelled, CANCELLED  # type: ignore[method-assign]
+    with pytest.raises(JobCancelled):
+        await work.finish()
+    assert work.did[-4:] == ["submitted", "cancel at main", "query at main", "release the slot"]
+
+
+async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    await work.paid_before()
+    assert not await work.context.is_cancelled()
+    work.pauses.append(0.5)
+    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    work.main.view = CANCELLED
+    with pytest.raises(JobCancelled):
+        await work.finish()
+    assert work.did == ["cancel at main", "query at main"]
+
+
+async def test_an_unknown_submission_is_forgotten_before_another_one_if_the_caller_accepts_that(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(on_unknown="resubmit"))
+    work.main.answers = [ResponseLost("cut")]
+    await work.finish()
+    resolution = await work.journal.read("job-resolution-1")
+    assert resolution is not None
+    assert (resolution["outcome"], resolution["by"]) == ("forgotten", RESUBMITTED)
+    assert work.did.count("submit to main") == 2
+    assert [state for state, _ in work.heard] == ["submitted", "collecting"]
+
+
+async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    work.main.view = TaskView(task_id=TASK, status="FAILED", code="1504", reason="no GPU")
+
+    async def later() -> None:
+        if work.did.count("submit to main") == 2:
+            work.main.view = SUCCESS
+
+    work.main.during = later
+    await work.finish()
+    assert [state for state, _ in work.heard] == ["submitted", "waiting", "submitted", "collecting"]
+    assert work.heard[1][1] == f"task {TASK} failed (no GPU) and counts with its cost; another one is submitted"
+
+
+async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+    claimed = intent(base=REQUEST.base)
+    await work.records.intent(1, claimed)
+    with pytest.raises(SubmissionUnknown, match="no response was recorded"):
+        await work.finish()
+    assert work.seconds > claimed.give_up + claimed.submit_timeout
+    assert work.did == []
+    assert [state for state, _ in work.heard] == ["unknown"]
+
+
+async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
+    reads = list[int]()
+    for number in (1, 6):
+        work = ExecutedWork(tmp_path / f"{number}")
+        for n in range(1, number + 1):
+            await work.records.intent(n, intent(base=REQUEST.base))
+            code = {"outcome": "refused", "code": RATE, "retry": "throttled"} if n % 2 else {"outcome": "unknown"}
+            await work.records.answer(n, Answer.model_validate(code))
+            await work.records.resolve(n, Resolution(outcome="forgotten", by="a person"))
+        await work.finish()
+        reads.append(work.journal.reads)
+    assert reads[0] == reads[1]
+
+
+async def test_a_new_run_does_not_read_what_it_knows_to_be_absent(tmp_path: Path) -> None:
+    reads = list[int]()
+    for is_new in (False, True):
+        work = ExecutedWork(tmp_path / f"{is_new}", is_new=is_new)
+        await work.finish()
+        reads.append(work.journal.reads)
+    assert reads[0] == reads[1] + 1
+
+
+async def test_a_work_that_is_interrupted_continues_at_its_next_stage(tmp_path: Path) -> None:
+    work, waits, ended = ExecutedWork(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        if "wait at main" in work.did:
+            waits.set()
+            await ended.wait()
+
+    work.main.during = wait
+    assert isinstance(await work.executor.advance(), Accepted)
+    interrupted = asyncio.ensure_future(work.executor.advance())
+    await waits.wait()
+    interrupted.cancel()
+    await asyncio.wait([interrupted])
+    assert work.did[-1] == "release the slot"
+    ended.set()
+    assert isinstance(await work.executor.advance(), Ended)
+    assert isinstance(await work.executor.advance(), Finished)
+    assert work.did.count("submit to main") == 1
+
+
+async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path) -> None:
+    work, posts, answered = ExecutedWork(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def post() -> None:
+        posts.set()
+        await answered.wait()
+
+    work.main.during = post
+    interrupted = asyncio.ensure_future(work.executor.advance())
+    await posts.wait()
+    interrupted.cancel()
+    await asyncio.wait([interrupted])
+    answered.set()
+    await LOOP.settle(60)
+    view = await work.records.view()
+    assert view.last is not None
+    assert view.last.state == "ticket"
+
+
+async def test_an_earlier_cancellation_check_counts_for_two_seconds(tmp_path: Path) -> None:
+    for seconds, submits in ((1, 1), (3, 0)):
+        work = ExecutedWork(tmp_path / f"{seconds}")
+        assert not await work.context.is_cancelled()
+        work.pauses.append(seconds)
+        await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+        work.main.view = CANCELLED
+        with pytest.raises(JobCancelled):
+            await work.finish()
+        assert work.did.count("submit to main") == submits
+
+
+async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:
+    work, reserved = ExecutedWork(tmp_path), list[Decimal]()
+
+    async def count() -> None:
+        reserved.append(work.spending.reserved())
+
+    await work.paid_before(estimate=Decimal(3), currency="CNY")
+    work.main.during = count
+    await work.finish()
+    assert reserved == [3]

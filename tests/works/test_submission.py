@@ -1,0 +1,449 @@
+"""Claim, POST and recorded answer, with a real journal and a real spool."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rh_prefect.client import TaskView
+from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
+from rh_prefect.works.journal.identity import media_mark
+from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.process_identity import current_owner, uptime
+from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.submission import Submitter
+from tests.support.samples.contexts import context_of, services
+from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
+
+QUEUED = TaskView(task_id=TASK, status="QUEUED")
+
+
+class RunningHub:
+    """Answers submissions with a given answer, and stores them."""
+
+    def __init__(self, answer: TaskView | Exception = QUEUED) -> None:
+        self.answer = answer
+        self.submitted: list[dict[str, Any]] = []
+        self.addresses: list[str | None] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
+        self.submitted.append(dict(payload))
+        self.addresses.append(webhook_url)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class FlakyJournal(FolderJournal):
+    """A journal that fails at given records, before or after the write."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    slow = 0.0
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        if key.endswith(self.before):
+            raise JournalError("the place is away")
+        created = await super().create(key, record)
+        await asyncio.sleep(self.slow)
+        if key.endswith(self.after):
+            raise JournalError("the answer was lost")
+        return created
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> FlakyJournal:
+    return FlakyJournal(str(tmp_path / "journal"), scope="run")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def rh() -> RunningHub:
+    return RunningHub()
+
+
+OpenSubmitter = Callable[..., Submitter]
+
+
+@pytest.fixture
+def open_submitter(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenSubmitter:
+    """Creates another submitter of the job, as another run would."""
+
+    def opened(
+        payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE, clock: Any = uptime
+    ) -> Submitter:
+        async def no_sleep(_: float) -> None:
+            pass
+
+        order = JobRequest(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
+        lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+        shared = services(spool=spool, sleep=sleep or no_sleep, clock=clock)
+        return Submitter(context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=shared))
+
+    return opened
+
+
+def mine(**facts: Any) -> Intent:
+    return intent(owner=current_owner(), **facts)
+
+
+async def submitted(submitter: Submitter, n: int = 1, claim: Intent | None = None) -> Any:
+    claimed = await submitter.claim(n, claim or mine())
+    assert claimed is not None
+    return await submitter.record_answer(claimed, n, await submitter.post(claimed, n, {}))
+
+
+async def state(open_submitter: OpenSubmitter) -> str:
+    view: JobView = await open_submitter().read()
+    return view.state
+
+
+async def test_a_submit_is_claimed_posted_and_recorded(
+    open_submitter: OpenSubmitter, rh: RunningHub, spool: Spool
+) -> None:
+    submit = await submitted(open_submitter())
+    assert (submit.state, submit.task_id) == ("ticket", TASK)
+    assert await state(open_submitter) == "ticket"
+    assert len(rh.submitted) == 1
+    assert list(spool.entries()) == []
+
+
+async def test_one_of_two_claims_succeeds(open_submitter: OpenSubmitter) -> None:
+    first, second = open_submitter(), open_submitter()
+    assert await first.claim(1, mine()) is not None
+    assert await second.claim(1, mine()) is None
+
+
+async def test_marks_are_replaced_by_the_links_of_the_inputs(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
+    one, two = media_mark("a" * 64), media_mark("b" * 64)
+    submitter = open_submitter({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
+    claimed = await submitter.claim(1, mine())
+    assert claimed is not None
+    await submitter.post(claimed, 1, {one: "https://rh/1", two: "https://rh/2"})
+    assert rh.submitted == [
+        {
+            "imageUrl": "https://rh/1",
+            "images": ["https://rh/1", "https://rh/2"],
+            "deep": {"of": ["https://rh/2"]},
+            "prompt": "x",
+            "n": 5,
+        }
+    ]
+
+
+async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
+    submit = await submitted(open_submitter({"prompt": "sha256: what is that?"}))
+    assert submit.state == "ticket"
+    assert rh.submitted == [{"prompt": "sha256: what is that?"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code", "retry"),
+    [
+        (ConnectFailed("refused"), "refused", NOT_DELIVERED, "throttled"),
+        (InputError("no JSON"), "refused", NOT_SENT, "final"),
+        (ResponseLost("read timeout"), "unknown", "", "unknown"),
+        (api_error("421", doing="x", submitting=True), "refused", "421", "throttled"),
+        (api_error("1501", doing="x", submitting=True), "refused", "1501", "final"),
+        (api_error("1014", doing="x", submitting=True), "refused", "1014", "action_required"),
+        (api_error("1000", doing="x", submitting=True), "unknown", "1000", "unknown"),
+        (api_error("9999", doing="x", submitting=True), "unknown", "9999", "unknown"),
+        (api_error("813", doing="x", submitting=True), "unknown", "813", "pending"),
+        (RuntimeError("a defect"), "unknown", "", "unknown"),
+    ],
+)
+async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
+    open_submitter: OpenSubmitter, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
+) -> None:
+    rh.answer = error
+    submit = await submitted(open_submitter())
+    assert submit.answer is not None
+    assert (submit.answer.outcome, submit.answer.code, submit.answer.retry) == (outcome, code, retry)
+    assert len(rh.submitted) == 1
+
+
+async def test_a_process_that_was_stopped_between_claim_and_post_does_not_post(
+    open_submitter: OpenSubmitter, rh: RunningHub
+) -> None:
+    submit = await submitted(open_submitter(), claim=mine(give_up=-1.0))
+    assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
+    assert rh.submitted == []
+
+
+async def test_the_duration_of_the_claim_counts(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    # Others may watch the intent from when the journal has it, which can be long before this process is told.
+    journal.slow = 0.05
+    submit = await submitted(open_submitter(), claim=mine(give_up=0.04))
+    assert submit.answer is not None
+    assert submit.answer.code == GAVE_UP
+    assert rh.submitted == []
+
+
+async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, spool: Spool
+) -> None:
+    journal.before = ("answer-1",)
+    with pytest.raises(JournalError, match=f"task {TASK} is paid for.*jobs adopt run/{KEY} {TASK}"):
+        await submitted(open_submitter())
+    assert [entry.answer.task_id for entry in spool.entries()] == [TASK]
+    journal.before = ()
+    assert await state(open_submitter) == "ticket"
+    assert list(spool.entries()) == []
+    assert len(rh.submitted) == 1
+
+
+async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+) -> None:
+    paid = intent(owner=dead_owner())
+    await write(journal, {"intent-1": paid})
+    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
+    assert await state(open_submitter) == "ticket"
+
+
+async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+) -> None:
+    """A run with another RH_JOURNAL has a scope and a job of the same names, and a submission of the same number."""
+    paid = Spooled("run", KEY, 1, intent(owner=dead_owner()).token, ticket("9"))
+    spool.put(paid)
+    submit = await submitted(open_submitter())
+    assert submit.task_id == TASK
+    assert (await open_submitter().read()).submits == (submit,)
+    assert list(spool.entries()) == [paid]
+
+
+async def test_a_ticket_is_recorded_if_the_spool_cannot_be_written(
+    open_submitter: OpenSubmitter, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool.folder.write_text("no folder")
+    submit = await submitted(open_submitter())
+    assert submit.state == "ticket"
+    assert TASK in caplog.text
+    assert await state(open_submitter) == "ticket"
+
+
+async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+) -> None:
+    answer, end = ticket(), End(status="SUCCESS", task_id=TASK)
+    paid = intent()
+    await write(journal, {"intent-1": paid, "answer-1": answer, "end-1": end})
+    spool.put(Spooled("run", KEY, 1, paid.token, answer))
+    view = await open_submitter().read()
+    assert view.state == "ended"
+    assert list(spool.entries()) == []
+
+
+async def test_a_claim_with_a_lost_response_is_known_to_be_unposted(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    journal.after = ("intent-1",)
+    with pytest.raises(JournalError):
+        await open_submitter().claim(1, mine())
+    journal.after = ()
+    view = await open_submitter().read()
+    assert view.state == "open"
+    assert (await open_submitter().watch(view.submits[0])).state == "refused"
+    assert rh.submitted == []
+
+
+async def test_a_claim_before_its_post_does_not_count_as_abandoned(
+    open_submitter: OpenSubmitter, rh: RunningHub
+) -> None:
+    """Two accounts in one process may run one job; to mark the other's claim refused would pay twice."""
+    submitter = open_submitter()
+    claim = mine()
+    assert await submitter.claim(1, claim)
+    waits = 0
+
+    async def post_after_three_waits(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            await submitter.record_answer(claim, 1, await submitter.post(claim, 1, {}))
+
+    other = open_submitter(sleep=post_after_three_waits)
+    view = await other.watch((await other.read()).submits[0])
+    assert (view.state, len(rh.submitted)) == ("ticket", 1)
+
+
+async def test_the_answer_of_another_process_is_waited_for(
+    open_submitter: OpenSubmitter, journal: FlakyJournal
+) -> None:
+    await write(journal, {"intent-1": mine()})
+    answers = iter([None, None, ticket()])
+
+    async def sleep(_: float) -> None:
+        if (answer := next(answers)) is not None:
+            await write(journal, {"answer-1": answer})
+
+    submitter = open_submitter(sleep=sleep)
+    view = await submitter.watch((await submitter.read()).submits[0])
+    assert view.state == "ticket"
+
+
+async def test_a_dead_owner_s_intent_is_unknown_at_once(open_submitter: OpenSubmitter, journal: FlakyJournal) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner())})
+    submitter = open_submitter()
+    view = await submitter.watch((await submitter.read()).submits[0])
+    assert view.state == "unknown"
+    assert view.submits[0].answer is not None
+    assert "ended unexpectedly" in view.submits[0].answer.reason
+
+
+async def test_an_intent_without_an_answer_within_its_limits_is_unknown(
+    open_submitter: OpenSubmitter, journal: FlakyJournal
+) -> None:
+    await write(journal, {"intent-1": intent(give_up=-1000.0)})
+    submitter = open_submitter()
+    assert (await submitter.watch((await submitter.read()).submits[0])).state == "unknown"
+
+
+async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(
+    open_submitter: OpenSubmitter, journal: FlakyJournal
+) -> None:
+    """After a shorter time, the process of the request may still wait for its response."""
+    await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    submitter = open_submitter(sleep=sleep, clock=lambda: now)
+    assert (await submitter.watch((await submitter.read()).submits[0])).state == "unknown"
+    assert 100.0 < now <= 102.0
+
+
+async def test_an_intent_within_its_limits_is_watched(open_submitter: OpenSubmitter, journal: FlakyJournal) -> None:
+    await write(journal, {"intent-1": intent()})
+
+    class Enough(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        gaps.append(seconds)
+        if len(gaps) == 50:
+            raise Enough
+
+    gaps: list[float] = []
+    submitter = open_submitter(sleep=sleep)
+    with pytest.raises(Enough):
+        await submitter.watch((await submitter.read()).submits[0])
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 2.0
+
+
+async def test_a_late_ticket_resolves_a_submission_that_a_watcher_marked_unknown(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
+    submit = await submitted(open_submitter())
+    assert (submit.state, submit.task_id) == ("ticket", TASK)
+    assert submit.resolution is not None
+    assert submit.resolution.by == "the late owner"
+
+
+async def test_a_late_refusal_resolves_an_unknown_submission(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    rh.answer = api_error("421", doing="x", submitting=True)
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
+    assert (await submitted(open_submitter())).state == "forgotten"
+
+
+async def test_a_late_unknown_answer_changes_nothing(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    rh.answer = ResponseLost("read timeout")
+    rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
+    submit = await submitted(open_submitter())
+    assert submit.state == "unknown"
+    assert submit.answer.reason == "no answer in 100 s"
+
+
+async def test_a_ticket_after_a_person_marked_it_refused_is_recorded_and_logged(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def forgotten_meanwhile() -> None:
+        await write(journal, {"answer-1": unknown()})
+        await mark_refused(journal, KEY)
+
+    rh.meanwhile = forgotten_meanwhile
+    assert (await submitted(open_submitter())).state == "forgotten"
+    late = await journal.read(f"{KEY}-late-1")
+    assert late is not None
+    assert late["task_id"] == TASK
+    assert TASK in caplog.text
+
+
+async def test_a_late_ticket_that_a_person_has_adopted_is_the_same_ticket(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def adopted_meanwhile() -> None:
+        await write(journal, {"answer-1": unknown()})
+        await adopt(journal, KEY, TASK)
+
+    rh.meanwhile = adopted_meanwhile
+    assert (await submitted(open_submitter())).state == "ticket"
+    assert caplog.text == ""
+
+
+async def test_a_caller_s_key_of_another_request_is_refused(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
+    await submitted(open_submitter())
+    with pytest.raises(InputError, match="another request"):
+        await open_submitter(base="c" * 40).read()
+
+
+async def test_a_forgotten_submission_is_followed_by_the_next_number(
+    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    await write(journal, {"intent-1": mine(), "answer-1": unknown()})
+    await open_submitter().resolve(1, Resolution(outcome="forgotten"))
+    await submitted(open_submitter(), n=2)
+    view = await open_submitter().read()
+    assert [one.state for one in view.submits] == ["forgotten", "ticket"]
+
+
+async def test_a_refusal_is_not_spooled(open_submitter: OpenSubmitter, rh: RunningHub, spool: Spool) -> None:
+    rh.answer = api_error("1501", doing="x", submitting=True)
+    await submitted(open_submitter())
+    assert not spool.folder.exists()
+    assert isinstance((await open_submitter().read()).submits[0].answer, Answer)
+
+
+async def test_the_ticket_is_spooled_off_the_loops_thread(
+    journal: FlakyJournal, rh: RunningHub, tmp_path: Path, open_submitter: OpenSubmitter
+) -> None:
+    """The loop continues while the ticket is flushed to the disk."""
+    threads: list[int] = []
+    spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
+    order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
+    lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+    submitter = Submitter(
+        context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=services(spool=spool))
+    )
+    assert (await submitted(submitter)).state == "ticket"
+    assert threads
+    assert threading.get_ident() not in threads

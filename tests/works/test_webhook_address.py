@@ -1,0 +1,96 @@
+"""The webhook's address: sent with the submission, in no hash and no record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError, RequestRejected
+from rh_prefect.settings import Settings
+from rh_prefect.tasks import generate
+from rh_prefect.works.job_context import callback_of
+from rh_prefect.works.outputs.result import Result
+
+TOKEN = "canary-token-in-the-address"
+NOWHERE = "http://127.0.0.1:9/rh"
+
+
+@pytest.fixture
+def hooked(rh: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
+    monkeypatch.setenv("RH_WEBHOOK_URL", NOWHERE + "/")
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", TOKEN)
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    return rh
+
+
+async def run(prompt: str = "a lighthouse") -> Result:
+    result: Result = await generate.fn(models.ZImageTurbo(prompt=prompt), scope="run")
+    return result
+
+
+def recorded(folder: Path) -> str:
+    return " ".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+async def test_the_address_identifies_the_submission_and_is_not_recorded(hooked: Emulator, tmp_path: Path) -> None:
+    result = await run()
+    (paid,) = hooked.recorder.paid
+    assert paid.payload["webhookUrl"] == f"{NOWHERE}/hook/{TOKEN}/run/{result.key}/1"
+    assert '"webhook": true' in recorded(tmp_path / "journal")
+    assert TOKEN not in recorded(tmp_path)
+    assert NOWHERE not in recorded(tmp_path)
+
+
+async def test_a_job_is_the_same_with_and_without_a_webhook_address(
+    hooked: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with_it = await run()
+    monkeypatch.delenv("RH_WEBHOOK_URL")
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "another"))
+    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "another"))
+    without: Result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="other")
+    assert with_it.key[:12] == without.key[:12], "the same request"
+    assert "webhookUrl" not in hooked.recorder.paid[1].payload
+    assert '"webhook": false' in recorded(tmp_path / "another")
+
+
+async def test_a_refusal_that_repeats_the_address_is_recorded_without_the_secret(
+    hooked: Emulator, tmp_path: Path
+) -> None:
+    hooked.faults.add(Fault("submit", kind="code", code="1007", message=f"bad webhookUrl {NOWHERE}/hook/{TOKEN}/x"))
+    with pytest.raises(RequestRejected, match=r"bad webhookUrl") as error:
+        await run()
+    assert TOKEN not in str(error.value)
+    assert "bad webhookUrl" in recorded(tmp_path / "journal")
+    assert TOKEN not in recorded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "wrong"),
+    [
+        ("hooks.example.net", TOKEN, "not the address of a receiver"),
+        ("https://user:word@hooks.example.net", TOKEN, "not the address of a receiver"),
+        ("https://hooks.example.net/?a=b", TOKEN, "not the address of a receiver"),
+        ("https://hooks.example.net", None, "RH_WEBHOOK_TOKEN is not"),
+        ("https://hooks.example.net", "short", "must have 16"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_before_anything_is_paid(
+    hooked: Emulator, url: str, token: str | None, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_WEBHOOK_URL", url)
+    monkeypatch.delenv("RH_WEBHOOK_TOKEN")
+    if token is not None:
+        monkeypatch.setenv("RH_WEBHOOK_TOKEN", token)
+    with pytest.raises(ConfigError, match=wrong):
+        await run()
+    assert hooked.recorder.submissions == []
+
+
+def test_without_an_address_no_webhook_is_sent() -> None:
+    assert callback_of(Settings(webhook_url=None, webhook_token=SecretStr("short"))) is None
+    assert callback_of(Settings(webhook_url="")) is None

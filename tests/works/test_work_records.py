@@ -1,0 +1,525 @@
+"""What the runs of a work record, in which order, and what they hold, pay and cancel when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import DEFAULT, Emulator, Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.errors import (
+    ApiError,
+    BudgetExceeded,
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JournalError,
+    MediaError,
+    RequestRejected,
+    SubmissionUnknown,
+)
+from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.budget import spend_tracker_of
+from rh_prefect.works.journal.record_types import End, Link, Record
+from rh_prefect.works.journal.scope import Scope, cancel_key
+from rh_prefect.works.journal.works_journal import no_evidence
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
+from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.work_runner import SharedRecords, WorkCall, WorkResult, WorkRunner
+from tests.support.world.job_records import TASK, intent, ticket, write
+from tests.support.world.pipeline_runs import PipelineRun, bury, picture
+
+PRICE = Decimal("0.04")
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(clock="polls", polls=2, long_side=48) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
+    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
+
+
+async def reserved(run: PipelineRun) -> Decimal:
+    """What the works of a run may still cost, as its process counts it."""
+    ledger = WorksLedger(run.scope, await run.works())
+
+    async def look() -> Decimal:
+        return spend_tracker_of(ledger).reserved()
+
+    return await LOOP.call(look())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what no event tells; the records of a process change in its own thread."""
+    for _ in range(1500):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not come true within 30 s")
+
+
+async def cancel(run: PipelineRun) -> None:
+    """Cancels an attempt of a flow run, as a person does."""
+    await run.scope.journal.create(cancel_key(run.attempt), Record().model_dump(mode="json"))
+
+
+def before(order: list[str], first: str, second: str) -> bool:
+    """Whether a record is created before another one; both end in these words."""
+    created = [what for what in order if what.startswith("create ")]
+    at = {end: next(number for number, what in enumerate(created) if what.endswith(end)) for end in (first, second)}
+    return at[first] < at[second]
+
+
+async def test_the_journal_of_a_run_names_a_submission_before_the_intent_exists(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    """Otherwise a run that is killed in between has paid for what neither its budget nor its cancellation knows."""
+    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
+    order: list[str] = []
+    await PipelineRun(**given, operation=order.append).one(picture())
+    for n in (1, 2):
+        assert before(order, f"-claim-{n}", f"-intent-{n}")
+        assert before(order, f"-intent-{n}", f"-answer-{n}")
+    assert before(order, "-answer-1", "-claim-2")
+    assert before(order, "waiter-one-1", "-claim-1")
+
+
+async def test_a_run_that_waits_for_a_task_of_another_says_so_and_claims_nothing(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.clock.polls = 10**6
+    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    order: list[str] = []
+    second = asyncio.ensure_future(PipelineRun(**given, name="two", operation=order.append).one(picture()))
+    await until(lambda: any("-wait1-1" in what for what in order))
+    assert not [what for what in order if "-claim-" in what]
+    rh.clock.polls = 1
+    assert (await first).record == (await second).record
+    assert not [what for what in order if "-wait" in what and "-wait1-1" not in what and "-waiter-" not in what]
+    assert len(rh.recorder.submissions) == 1
+
+
+HELPED, NOT_HELPED, HOPELESS = "1504", "805", "1501"
+"""Failures after which a new task may succeed, need not, and will not."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "paid"),
+    [
+        (None, None, 1),
+        (Fault("submit", number=1, kind="code", code="421"), None, 1),
+        (Fault("submit", number=1, kind="fail", code=HELPED), None, 2),
+        (Fault("submit", every=1, times=9, kind="fail", code=HELPED), JobFailed, 3),
+        (Fault("submit", every=1, times=9, kind="fail", code=NOT_HELPED), JobFailed, 1),
+        (Fault("submit", every=1, times=9, kind="fail", code=HOPELESS), JobFailed, 1),
+        (Fault("submit", every=1, times=9, kind="code", code="301"), RequestRejected, 0),
+    ],
+    ids=["success", "no slot", "one failure", "failures", "useless", "hopeless", "refusal"],
+)
+@pytest.mark.parametrize("budget", [None, 1])
+async def test_nothing_stays_reserved_when_a_work_has_ended(
+    rh: Emulator, given: dict[str, Any], fault: Fault | None, error: type[Exception] | None, paid: int, budget: Any
+) -> None:
+    if fault is not None:
+        rh.faults.add(fault)
+    run = PipelineRun(**given)
+    (done,) = await run.make(picture(attempts=3), budget=budget)
+    assert isinstance(done, error or WorkResult)
+    assert len(rh.recorder.paid) == paid
+    assert await reserved(run) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(HELPED, "run it again: a new task may succeed"), (HOPELESS, "run again with --retake")],
+)
+async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
+    rh: Emulator, given: dict[str, Any], code: str, advice: str
+) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
+    with pytest.raises(JobFailed, match=advice) as caught:
+        await PipelineRun(**given).one(picture())
+    assert caught.value.new_task is False, "the step allows one attempt"
+    assert (caught.value.code, caught.value.task_id) == (code, rh.recorder.paid[0].task_id)
+
+
+@pytest.mark.parametrize(("code", "paid"), [(HELPED, 2), (NOT_HELPED, 2), (HOPELESS, 1)])
+async def test_a_later_run_pays_again_unless_the_same_request_would_fail_again(
+    rh: Emulator, given: dict[str, Any], code: str, paid: int
+) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
+    await PipelineRun(**given).make(picture())
+    (done,) = await PipelineRun(**given, name="later").make(picture(attempts=3))
+    assert isinstance(done, WorkResult if paid == 2 else JobFailed)
+    assert len(rh.recorder.paid) == paid
+
+
+async def test_what_does_not_fit_into_the_budget_reserves_nothing_and_claims_nothing(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    run = PipelineRun(**given)
+    with pytest.raises(BudgetExceeded, match=r"0\.03"):
+        await run.one(picture(), budget=0.03)
+    assert rh.recorder.submissions == []
+    assert await reserved(run) == 0
+    assert await WorksLedger(run.scope, await run.works()).claims() == []
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+async def test_an_unknown_submission_stays_reserved(rh: Emulator, given: dict[str, Any], budget: Any) -> None:
+    rh.faults.add(Fault("submit", number=1))
+    run = PipelineRun(**given)
+    with pytest.raises(SubmissionUnknown):
+        await run.one(picture(), budget=budget)
+    assert await reserved(run) == PRICE
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+async def test_a_cancelled_run_submits_nothing(rh: Emulator, given: dict[str, Any], budget: Any) -> None:
+    run = PipelineRun(**given)
+    await cancel(run)
+    with pytest.raises(JobCancelled, match="before this job was submitted"):
+        await run.one(picture(), budget=budget)
+    assert rh.recorder.submissions == []
+    assert await reserved(run) == 0
+    assert await WorksLedger(run.scope, await run.works()).claims() == []
+
+
+async def _submitting(rh: Emulator, run: PipelineRun) -> asyncio.Task[WorkResult]:
+    """A run whose task is accepted, and which does not know it yet."""
+    rh.faults.add(Fault("submit", number=1, kind="hold", seconds=300))
+    running = asyncio.ensure_future(run.one(picture()))
+    assert await asyncio.to_thread(rh.held.wait, seconds=60)
+    return running
+
+
+async def test_a_run_that_is_cancelled_during_its_submission_cancels_the_task(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.clock.polls = 10**6
+    run = PipelineRun(**given)
+    running = await _submitting(rh, run)
+    await cancel(run)
+    rh.held.release()
+    with pytest.raises(JobCancelled) as caught:
+        await running
+    (paid,) = rh.recorder.paid
+    assert rh.recorder.cancelled == [paid.task_id]
+    assert caught.value.task_id == paid.task_id
+    assert await reserved(run) == 0
+    rh.clock.polls = 1
+    later = await PipelineRun(**given, name="later").one(picture())
+    assert (later.record.n, len(rh.recorder.paid)) == (2, 2)
+
+
+async def test_a_cancelled_run_leaves_its_task_to_a_run_that_waits_for_it(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.clock.polls = 10**6
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
+    running = await _submitting(rh, run)
+    waiting = asyncio.ensure_future(other.one(picture()))
+    works = await other.works()
+    while not [key async for key, _ in works.jobs() if await works.has_other_waiter(key, "one")]:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    await cancel(run)
+    rh.held.release()
+    with pytest.raises(JobCancelled, match="because another run waits for it"):
+        await running
+    assert rh.recorder.cancelled == []
+    rh.clock.polls = 1
+    assert (await waiting).record.task_id == rh.recorder.paid[0].task_id
+    assert len(rh.recorder.paid) == 1
+
+
+@pytest.mark.parametrize(("attempts", "paid"), [(1, 1), (2, 2)])
+async def test_a_failure_that_a_run_has_waited_for_is_one_of_its_attempts(
+    rh: Emulator, given: dict[str, Any], attempts: int, paid: int
+) -> None:
+    rh.clock.polls = 10**6
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
+    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    order: list[str] = []
+    other = PipelineRun(**given, name="two", operation=order.append)
+    second = asyncio.ensure_future(other.one(picture(attempts=attempts)))
+    await until(lambda: any("-wait1-1" in what for what in order))
+    rh.clock.polls = 1
+    with pytest.raises(JobFailed):
+        await first
+    done = (await asyncio.gather(second, return_exceptions=True))[0]
+    assert isinstance(done, WorkResult if paid == 2 else JobFailed)
+    assert len(rh.recorder.paid) == paid
+    assert await reserved(other) == 0
+
+
+async def test_a_resumed_run_counts_the_failure_that_it_had_waited_for_and_a_new_attempt_does_not(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.clock.polls = 10**6
+    rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
+    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    killed = asyncio.ensure_future(PipelineRun(**given, name="two").one(picture()))
+    await until(lambda: bool(list(given["folder"].rglob("wait1-1.json"))))
+    killed.cancel()
+    rh.clock.polls = 1
+    await asyncio.gather(first, killed, return_exceptions=True)
+    with pytest.raises(JobFailed):
+        await PipelineRun(**given, name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+    assert (await PipelineRun(**given, name="two", attempt=2).one(picture())).record.n == 2
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_for(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.clock.polls = 10**6
+    rh.faults.add(Fault("submit", number=1, kind="node-errors"))
+    graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+    with pytest.raises((JobFailed, JobCancelled)):
+        await PipelineRun(**given).one(WorkCall("ink", graph))
+    assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
+
+
+async def test_a_refused_submission_leaves_its_slot_to_the_others(tmp_path: Path) -> None:
+    with Emulator(clock="polls", polls=2, long_side=48, limit=1) as rh:
+        rh.faults.add(Fault("submit", prompt="wrong", kind="code", code="301"))
+        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+        wrong, *right = await run.make(picture("wrong"), picture("one"), picture("two"))
+    assert isinstance(wrong, RequestRejected)
+    assert all(isinstance(one, WorkResult) for one in right)
+
+
+UNPRICED = "dola-Seedream-5.0-pro/text-to-image"
+
+
+async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    asked = WorkCall("new", models.input_for(UNPRICED)(prompt="a pier"), price=Decimal("0.5"))
+    with pytest.raises(BudgetExceeded):
+        await run.one(asked, budget=0.4)
+    assert rh.recorder.submissions == []
+    await run.one(asked, budget=0.6)
+    await PipelineRun(**given, name="two").one(picture(price=Decimal(5)), budget=0.05)
+    with pytest.raises(BudgetExceeded, match="neither in the catalogue nor in the price response"):
+        await PipelineRun(**given, name="three").one(replace(asked, price=None, take=2), budget=9)
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    done = await run.one(picture())
+    (file,) = done.record.outputs
+    assert done.record.store == run.store.url
+    assert not file.uri.startswith(run.store.url)
+    assert [one.uri for one in done.files] == [run.store.uri(file.uri)]
+    assert run.store.exists(file.uri)
+    assert (done.record.task_id, done.record.flow_run) == (rh.recorder.paid[0].task_id, "one")
+    assert (done.record.cost, done.record.currency, done.record.coins) == (PRICE, "CNY", None)
+    assert (done.record.texts, done.record.value) == ((), None)
+    assert list((run.settings.state_dir / "parts").iterdir()) == [], "the download is published"
+    end = next(event for event in run.heard if event.state == "succeeded")
+    assert (end.task_id, end.cost, end.currency) == (done.record.task_id, PRICE, "CNY")
+    assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
+    assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
+    assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
+    other = PipelineRun(**given, name="two")
+    await other.one(picture())
+    (reused,) = other.heard
+    assert (reused.state, reused.cost, reused.output) == ("reused", Decimal(0), done.files[0].uri)
+    assert reused.message == f"run one has made it: {done.files[0].uri}; nothing was paid"
+
+
+async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
+    done = await run.one(WorkCall("words", words, parse=len, shape="length"))
+    (text,) = done.record.texts
+    assert (done.record.value, done.record.outputs, done.files) == (len(text), (), ())
+    end = next(event for event in run.heard if event.state == "succeeded")
+    assert end.message.startswith(f"done: {len(text)} characters of text; ")
+    assert end.output is not None and end.output.endswith(f"/{done.record.task_id}.json")
+
+
+async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    charged = replace(DEFAULT, refund_failed_models=False)
+    with Emulator(clock="polls", polls=2, long_side=48, assumptions=charged) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        first = await run.one(picture(attempts=2))
+        await other.one(picture())
+        second = await other.one(picture("its own"))
+
+        async def costs(of: PipelineRun) -> dict[str, str]:
+            runner = WorkRunner(of.engine, await of.works())
+            call = JobCall(of.scope, of.store, options=Options(), observer=of)
+
+            async def look() -> dict[str, str]:
+                spent = runner.spent_on(first.work, call)
+                found = {work: str(cost) for work, cost in (await runner.costs(call)).items()}
+                assert str(spent) == found.get(first.work, "0")
+                assert await runner.currency() == "CNY"
+                number, open_costs = runner.open_costs(call)
+                assert (number, str(open_costs)) == (0, "0")
+                return found
+
+            return await LOOP.call(look())
+
+        assert await costs(run) == {first.work: "0.08 CNY"}
+        assert await costs(other) == {second.work: "0.04 CNY"}
+
+
+async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=r"the plan names work abab.* This is a defect of rh-prefect"):
+        await PipelineRun(**given).one(picture(planned="ab" * 20))
+    work = (await PipelineRun(**given).one(picture())).work
+    assert (await PipelineRun(**given).one(picture(planned=work))).work == work
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_since(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+    run = PipelineRun(**given)
+    with pytest.raises(JobError, match="was edited on the site after this run was planned"):
+        await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="of yesterday"))
+    assert rh.recorder.submissions == []
+
+    runner = WorkRunner(run.engine, await run.works())
+    call = JobCall(run.scope, run.store, options=Options(), observer=run)
+    _, request = await LOOP.call(runner.prepare(WorkCall("ink", graph), call))
+    done = await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph=request.graph))
+    assert done.work == "ab" * 20
+
+
+async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.faults.add(Fault("workflow", every=1, kind="code", code="380"))
+    graph = WorkflowInput(id="2031112223334445057", nodes={"6.text": "a pier"})
+    with pytest.raises(JobError, match=r"ink: .* Nothing was paid for it"):
+        await PipelineRun(**given).one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="known"))
+    with pytest.raises(ApiError):
+        await PipelineRun(**given).one(WorkCall("ink", graph))
+
+
+async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("download", every=1, kind="short"))
+    with pytest.raises(MediaError, match=r"was paid for, and .* is damaged"):
+        await PipelineRun(**given).one(picture())
+    with pytest.raises(MediaError):
+        await PipelineRun(**given, name="two").one(picture())
+    rh.faults.clear()
+    done = await PipelineRun(**given, name="two").one(picture())
+    assert done.files[0].defect is None
+    assert (done.record.n, len(rh.recorder.paid)) == (1, 1)
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+@pytest.mark.parametrize(
+    ("record", "paid", "amount"), [("-claim-1", 0, 0), ("-intent-1", 0, 0), ("-answer-1", 1, PRICE)]
+)
+async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
+    rh: Emulator, given: dict[str, Any], record: str, paid: int, amount: Decimal, budget: Any
+) -> None:
+    def fails(operation: str) -> None:
+        if operation.startswith("create ") and operation.endswith(record):
+            raise JournalError("the records are away.")
+
+    run = PipelineRun(**given, operation=fails)
+    with pytest.raises(JournalError, match=r"the records are away\.") as caught:
+        await run.one(picture(), budget=budget)
+    assert len(rh.recorder.paid) == paid
+    assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    assert await reserved(run) == amount, "what may have been paid for counts"
+    await PipelineRun(**given, name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pays_nothing(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    def fails(operation: str) -> None:
+        if operation.startswith("create ") and operation.endswith("-result"):
+            raise JournalError("the records are away.")
+
+    done = await PipelineRun(**given, operation=fails).one(picture())
+    again = await PipelineRun(**given, name="two").one(picture())
+    assert [one.sha256 for one in done.files] == [one.sha256 for one in again.files]
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tmp_path: Path) -> None:
+    run = PipelineRun(**given)
+    works, ledger = await run.works(), WorksLedger(run.scope, await run.works())
+
+    async def waits(work: str) -> bool:
+        bury(tmp_path)
+        return await works.has_other_waiter(work, "another")
+
+    suspended, ended = (SharedRecords(works, work, ledger, name="", has_ended=no_evidence) for work in ("ab", "cd"))
+    await suspended.wait_suspended(3600)
+    await ended.note_waiter()
+    assert await waits("ab")
+    assert not await waits("cd")
+
+
+async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(given: dict[str, Any]) -> None:
+    did = list[str]()
+
+    class Engine:
+        async def listen_for_ends(self, scope: Scope) -> None:
+            did.append("listen")
+
+        async def prepare(self, *_: object) -> None:
+            did.append("prepare")
+            raise JobError("invalid")
+
+    run = PipelineRun(**given)
+    runner = WorkRunner(cast(JobEngine, Engine()), await run.works())
+    with pytest.raises(JobError):
+        await runner.begin(picture(), JobCall(run.scope, run.store))
+    assert did == ["listen", "prepare"]
+
+
+def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
+    asked = picture()
+    assert (asked.take, asked.scope, asked.attempts, asked.price) == (1, "", 1, None)
+
+
+async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    works, call = await run.works(), JobCall(run.scope, run.store)
+    asked = WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt="one"))
+    work, _ = await LOOP.call(WorkRunner(run.engine, works).prepare(asked, call))
+    end = End(
+        status="SUCCESS",
+        task_id=TASK,
+        links=(Link(text="done"),),
+        cost=Decimal("3.85"),
+        currency="CNY",
+        coins=Decimal(7),
+    )
+    await write(works, {"intent-1": intent(flow_run="one"), "answer-1": ticket(), "end-1": end}, key=work)
+    record = (await run.one(asked)).record
+    assert (record.texts, record.cost, record.currency, record.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
+    assert rh.recorder.submissions == []

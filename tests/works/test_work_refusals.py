@@ -1,0 +1,133 @@
+"""What a run does after each refusal of a work's submission: it waits, takes another account, or gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from rh_prefect.errors import AccountError, ConnectFailed, RequestRejected, RunningHubError, api_error
+from rh_prefect.works import lifecycle_step_types as steps
+from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.record_types import NOT_DELIVERED, Answer
+from rh_prefect.works.lifecycle import Policy, run_work
+from tests.support.world.works_world import intent_of
+
+POLICY = Policy(name="clip", job="works/clip", endpoint="a/b", run="one", budget=Decimal(1))
+
+
+@dataclass
+class Course:
+    """The course of a work whose submissions are all refused.
+
+    Attributes:
+        posts: How many submissions were made.
+        pauses: The pauses between them.
+        slots: Whether the account was full, for each slot that was given back.
+        asked: The codes for which another account was looked for.
+        released: Numbers whose price was released.
+        order: The names of all steps.
+        error: How it ended.
+    """
+
+    posts: int = 0
+    pauses: list[tuple[int, str]] = field(default_factory=list)
+    slots: list[bool] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    error: RunningHubError | None = None
+
+
+def refused(code: str) -> Answer:
+    retry: Any = "throttled" if code == NOT_DELIVERED else api_error(code, "", doing="").retry
+    return Answer(outcome="refused", code=code, reason=f"reason of {code}", retry=retry)
+
+
+def course_of(codes: Iterable[str], *, policy: Policy = POLICY, has_others: bool = False) -> Course:
+    """Runs a work whose submissions are refused with these codes."""
+    left, found, life = iter(codes), Course(), run_work(policy)
+    try:
+        step: Any = next(life)
+        while True:
+            step = life.send(_done(step, left, found, has_others))
+    except RunningHubError as error:
+        found.error = error
+    return found
+
+
+def _done(step: Any, left: Iterator[str], found: Course, has_others: bool) -> Any:
+    found.order.append(type(step).__name__)
+    match step:
+        case steps.CheckCancel():
+            return False
+        case steps.Claim(n):
+            return intent_of(n, "a", "one")
+        case steps.Post():
+            found.posts += 1
+            return refused(next(left))
+        case steps.RecordAnswer(intent, n, answer):
+            return Submit(n, intent, answer=answer)
+        case steps.SwitchAccount(answer):
+            found.asked.append(answer.code)
+            return has_others
+        case steps.FreeSlot(full):
+            found.slots.append(full)
+        case steps.Release(n):
+            found.released.append(n)
+        case steps.Pause(refusals, code, _):
+            found.pauses.append((refusals, code))
+    return None
+
+
+def test_a_network_that_does_not_open_is_tried_five_times() -> None:
+    found = course_of([NOT_DELIVERED] * 9)
+    assert isinstance(found.error, ConnectFailed)
+    assert found.posts == 5
+    assert [number for number, _ in found.pauses] == [1, 2, 3, 4]
+
+
+def test_a_refusal_in_between_starts_the_count_again() -> None:
+    found = course_of([*[NOT_DELIVERED] * 4, "421", *[NOT_DELIVERED] * 4, "301"])
+    assert isinstance(found.error, RequestRejected)
+    assert found.posts == 10
+    assert [number for number, _ in found.pauses] == list(range(1, 10)), "the pauses grow all the same"
+
+
+def test_each_refused_submission_gives_back_its_slot_and_its_price() -> None:
+    found = course_of(["421", "1003", "301"])
+    assert found.slots == [True, False, False], "a full account is not asked again at once"
+    assert found.released == [1, 2, 3]
+    assert found.pauses == [(1, "421"), (2, "1003")]
+    without = course_of(["421", "301"], policy=replace(POLICY, budget=None))
+    assert (without.slots, without.released) == ([True, False], [])
+
+
+@pytest.mark.parametrize("may_switch", [True, False])
+def test_another_account_is_looked_for_only_where_one_may_pay_and_the_refusal_is_final(may_switch: bool) -> None:
+    policy = replace(POLICY, may_switch_account=may_switch)
+    found = course_of(["421", "416"], policy=policy)
+    assert isinstance(found.error, AccountError)
+    assert found.asked == (["416"] if may_switch else [])
+    assert found.posts == 2
+
+
+def test_another_account_is_tried_at_once() -> None:
+    policy = replace(POLICY, may_switch_account=True)
+    found = course_of(["416", "416", *[NOT_DELIVERED] * 5], policy=policy, has_others=True)
+    assert isinstance(found.error, ConnectFailed)
+    assert found.asked == ["416", "416"]
+    assert [number for number, _ in found.pauses] == [1, 2, 3, 4]
+
+
+def test_inputs_are_uploaded_before_the_wait_for_a_slot_and_looked_at_again_after_it() -> None:
+    """What is wrong with them is said at once, and a link that has grown old during the wait is renewed."""
+    order = course_of(["301"]).order
+    wait, paid = order.index("AwaitSlot"), order.index("Post")
+    assert "Prepare" in order[:wait]
+    assert "Prepare" in order[wait:paid]
+    assert order.index("Reserve") > wait, "the price is that of the account that has the slot"
+    assert order[wait:paid].index("CheckCancel") < order[wait:paid].index("Claim")

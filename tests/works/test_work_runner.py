@@ -1,0 +1,555 @@
+"""Works on the emulator: paid once by all runs, whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.errors import (
+    AccountError,
+    BudgetExceeded,
+    JobCancelled,
+    JobFailed,
+    JobTimeout,
+    NotPlanned,
+    OutputsExpired,
+    OutputsPending,
+    RequestRejected,
+    SubmissionUnknown,
+)
+from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.journal.process_identity import Owner, uptime
+from rh_prefect.works.journal.works_journal import HasEnded, Waiting, WorksJournal, no_evidence
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.work_runner import WorkCall, WorkResult
+from tests.support.processes.forkserver import FORKS
+from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
+from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
+
+
+@pytest.fixture
+def rh() -> Iterator[Emulator]:
+    with Emulator(long_side=96, fps=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
+    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
+
+
+@pytest.fixture
+def on_s3(given: dict[str, Any], s3: S3Server) -> dict[str, Any]:
+    return {**given, "store_url": s3.url("works"), "store_options": s3.options}
+
+
+def words(text: str = "one", **more: Any) -> WorkCall:
+    return WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt=text), **more)
+
+
+async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: dict[str, Any]) -> None:
+    first = await PipelineRun(**on_s3).one(picture())
+    second = await PipelineRun(**on_s3, name="two", machine="there").one(picture())
+    assert len(rh.recorder.paid) == 1
+    assert (first.is_new, second.is_new, first.record) == (True, False, second.record)
+    (file,) = first.files
+    assert file.uri.endswith(f"/pipelines/{file.sha256}.png") or file.sha256 in file.uri
+    assert PipelineRun(**on_s3).store.exists(first.record.outputs[0].uri)
+
+
+async def test_the_end_of_a_work_is_told_with_its_cost(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    await run.one(picture())
+    with pytest.raises(JobFailed):
+        await run.one(words(parse=int, shape="int"))
+    ends = [(event.state, bool(event.costs)) for event in run.heard if event.state in ("succeeded", "failed")]
+    assert ends == [("succeeded", True), ("failed", True)]
+
+
+async def test_equal_steps_of_a_run_are_one_work_and_takes_are_others(rh: Emulator, given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    done = await run.make(picture(), picture(), picture(take=2), picture("a ship"))
+    assert len(rh.recorder.paid) == 3
+    works = [one.work for one in done if isinstance(one, WorkResult)]
+    assert works[0] == works[1]
+    assert len(set(works)) == 3
+
+
+async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    with pytest.raises(NotPlanned, match="not in the plan"):
+        await PipelineRun(**given).one(picture(forbidden="this step is not in the plan"))
+    assert not rh.recorder.paid
+    await PipelineRun(**given).one(picture())
+    found = await PipelineRun(**given, name="two").one(picture(forbidden="this step is not in the plan"))
+    assert (found.is_new, len(rh.recorder.paid)) == (False, 1)
+
+
+async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_path: Path) -> None:
+    with Emulator(long_side=96, money=0) as rh:
+        other = rh.keys.add("other", money=0).secret
+        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"), other_keys=(other,))
+        with pytest.raises(AccountError, match="no account of pool 'accounts' takes"):
+            await run.one(picture())
+        ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
+        with pytest.raises(AccountError, match=r"^workflow/\d+: no account of pool 'accounts' takes"):
+            await run.one(WorkCall("ink", ink, saved_graph="as planned"))
+
+
+async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", every=1, kind="slow", seconds=0.5))
+    asked = [picture(f"ship {number}") for number in range(4)]
+    runs = [PipelineRun(**on_s3, name=name, machine=name) for name in ("a", "b", "c")]
+    done = await asyncio.gather(*(run.make(*asked) for run in runs))
+    assert len(rh.recorder.paid) == 4
+    for same in zip(*done):
+        assert len({one.record.task_id for one in same if isinstance(one, WorkResult)}) == 1
+        assert sum(one.is_new for one in same if isinstance(one, WorkResult)) == 1
+
+
+async def test_another_default_label_or_place_of_a_file_is_the_same_work(
+    rh: Emulator, given: dict[str, Any], tmp_path: Path
+) -> None:
+    run = PipelineRun(**given)
+    (made,) = (await run.one(picture())).files
+    video: dict[str, Any] = {"prompt": "waves", "duration": "5", "sound": False}
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(made.uri).read_bytes())
+    clips = [models.KlingV26ProImageToVideo(image_url=image, **video) for image in (made, str(copy))]
+    done = await run.make(*(WorkCall(f"clip {n}", clip) for n, clip in enumerate(clips)))
+    assert len({one.work for one in done if isinstance(one, WorkResult)}) == 1
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_what_stands_for_a_text_counts_in_its_place(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    sessions = [picture(f"session {n}", stands_for={f"session {n}": "work ab"}) for n in range(2)]
+    done = [await run.one(one) for one in sessions]
+    assert done[0].work == done[1].work
+    assert not {one.work for one in done} & {(await run.one(picture("session 0"))).work}
+
+
+async def test_a_failed_task_is_paid_again_within_attempts_and_by_a_later_run(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="1504", every=1, times=3))
+    with pytest.raises(JobFailed, match=r"picture of a lighthouse: task .* failed"):
+        await PipelineRun(**given).one(picture())
+    assert len(rh.recorder.paid) == 1
+    with pytest.raises(JobFailed):
+        await PipelineRun(**given).one(picture())  # the resumed run has used its attempt
+    assert len(rh.recorder.paid) == 1
+    done = await PipelineRun(**given, name="two").one(picture(attempts=3))
+    assert len(rh.recorder.paid) == 4
+    assert (done.record.n, done.is_new) == (4, True)
+
+
+async def test_a_person_who_runs_the_same_flow_run_again_gets_new_attempts(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    with pytest.raises(JobFailed):
+        await PipelineRun(**given).one(picture())
+    assert (await PipelineRun(**given, attempt=2).one(picture())).record.n == 2
+
+
+async def test_a_refusal_is_no_attempt(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
+    assert (await PipelineRun(**given).one(picture())).record.n == 2
+    assert len(rh.recorder.paid) == 1
+    rh.faults.add(Fault("submit", prompt="forbidden", kind="code", code="301"))
+    with pytest.raises(RequestRejected):
+        await PipelineRun(**given).one(picture("forbidden"))
+
+
+async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    def refuse(_: str) -> Any:
+        raise ValueError("it has no list")
+
+    strict = words(parse=refuse, shape="aa", attempts=2)
+    with pytest.raises(JobFailed, match=r"does not match parse: it has no list\. What to do"):
+        await PipelineRun(**given).one(strict)
+    assert len(rh.recorder.paid) == 2
+    free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))
+    assert len(rh.recorder.paid) == 2
+    assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
+
+
+async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", number=1))  # accepted, and the connection ends without an answer
+    with pytest.raises(SubmissionUnknown, match=r"rh-prefect jobs adopt works-\w+/\w+ TASK_ID"):
+        await PipelineRun(**given).one(picture())
+    later = PipelineRun(**given, name="two")
+    with pytest.raises(SubmissionUnknown) as unknown:
+        await later.one(picture())
+    assert len(rh.recorder.paid) == 1
+    works, key = WorksJournal(later.store.url), str(unknown.value.job).rpartition("/")[2]
+    await adopt(works, key, rh.recorder.paid[0].task_id)
+    assert (await later.one(picture())).record.task_id == rh.recorder.paid[0].task_id
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_forgotten_submission_is_paid_for(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", number=1, phase="before"))
+    with pytest.raises(SubmissionUnknown) as unknown:
+        await PipelineRun(**given).one(picture())
+    await mark_refused(WorksJournal(given["store_url"]), str(unknown.value.job).rpartition("/")[2])
+    assert (await PipelineRun(**given).one(picture())).record.n == 2
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given: dict[str, Any]) -> None:
+    price = (await PipelineRun(**given).one(picture("the price"))).record.cost
+    assert price is not None
+    asked = [picture(f"ship {number}") for number in range(4)]
+    await PipelineRun(**given, name="rich").make(*asked)
+    poor = PipelineRun(**given, name="poor")
+    # Works of earlier runs cost this one nothing: P1.
+    assert all(isinstance(one, WorkResult) for one in await poor.make(*asked, budget=price))
+    done = await poor.make(picture("new 1"), picture("new 2"), picture("new 3"), budget=price * 2)
+    assert [type(one) for one in done].count(BudgetExceeded) == 1
+    # A new process of the run counts what its journal says.
+    again = await PipelineRun(**given, name="poor", machine="there").make(picture("new 4"), budget=price * 2)
+    assert isinstance(again[0], BudgetExceeded)
+    assert len(rh.recorder.paid) == 7
+
+
+async def test_the_ledger_lists_what_the_run_has_paid(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = PipelineRun(**given)
+    await run.make(picture("one", attempts=2))
+    await PipelineRun(**given, name="other").one(picture("of another run"))
+    await run.one(picture("of another run"))
+    ledger = WorksLedger(run.scope, await run.works())
+    (claims,) = [records async for _, records in ledger.jobs()]
+    assert {key.partition("-")[2] for key in claims} >= {"intent-1", "end-1", "intent-2", "end-2"}
+    assert [n for _, n in await ledger.claims()] == [1, 2]
+
+
+async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_account(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        other = rh.keys.add("other").secret
+        first = PipelineRun(**given)
+        without_key = PipelineRun(**{**given, "key": other}, name="two", machine="there")
+        running = asyncio.create_task(first.one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        engine = without_key.engine
+        engine.services = replace(engine.services, clock=lambda: 1_000_000 * uptime())
+        with pytest.raises(JobTimeout, match=r"run one on account .*, whose key this run does not have"):
+            await without_key.one(picture())
+        rh.clock.advance(1000)
+        assert (await running).record == (await without_key.one(picture())).record
+        assert len(rh.recorder.paid) == 1
+
+
+async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        running = [asyncio.create_task(run.make(picture("mine"), picture("shared")))]
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+        running.append(asyncio.create_task(other.make(picture("shared"))))
+        works = await other.works()
+        shared = next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "shared")
+        await _until_another_waits(works)
+
+        report = await LOOP.call(WorksLedger(run.scope, works).cancel(run.engine.pool.accounts.client_for))
+        assert report.continued == [shared]
+        assert len(report.cancelled) == 1
+        assert not report.failed
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def cancelled(run: PipelineRun) -> list[str]:
+    """Cancels a run as its hook does, and returns the tasks that were cancelled."""
+    works, client_for = await run.works(), run.engine.pool.accounts.client_for
+    return (await LOOP.call(WorksLedger(run.scope, works).cancel(client_for))).cancelled
+
+
+async def _waits_alive(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name)
+    return no_evidence
+
+
+async def _crashed(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, dead_owner())
+    return no_evidence
+
+
+async def _suspended(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name, suspended=3600)
+    _let_pass(other, work, minutes=30)
+    return no_evidence
+
+
+async def _suspended_for_too_long(other: PipelineRun, work: str) -> HasEnded:
+    await (await other.works()).add_waiter(work, other.name, suspended=3600)
+    _let_pass(other, work, minutes=90)
+    return no_evidence
+
+
+async def _waits_for_review(other: PipelineRun, work: str) -> HasEnded:
+    """Its flow run has ended, and a later one makes what follows the review."""
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    return _ended
+
+
+async def _speaks_elsewhere(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    _let_pass(other, work, minutes=100)
+    await (await other.works()).sign_of_life(other.name)
+    return no_evidence
+
+
+async def _is_silent_elsewhere(other: PipelineRun, work: str) -> HasEnded:
+    await _record_waiter(other, work, SOMEWHERE_ELSE)
+    _let_pass(other, work, minutes=100)
+    return no_evidence
+
+
+async def _is_silent_and_goes_on_in_prefect(other: PipelineRun, work: str) -> HasEnded:
+    await _is_silent_elsewhere(other, work)
+    return _goes_on
+
+
+async def _ended(_: str) -> bool:
+    return True
+
+
+async def _goes_on(_: str) -> bool:
+    return False
+
+
+async def _record_waiter(other: PipelineRun, work: str, owner: Owner) -> None:
+    waiting = Waiting(flow_run=other.name, owner=owner).model_dump(mode="json")
+    await (await other.works()).create(f"{work}-waiter-{other.name}-1", waiting)
+
+
+def _let_pass(other: PipelineRun, work: str, *, minutes: float) -> None:
+    file = Path(other.store_url) / "works" / work / f"waiter-{other.name}-1.json"
+    when = file.stat().st_mtime - 60 * minutes
+    os.utime(file, (when, when))
+
+
+@pytest.mark.parametrize(
+    ("other_run", "is_cancelled"),
+    [
+        (None, True),
+        (_waits_alive, False),
+        (_crashed, True),
+        (_suspended, False),
+        (_suspended_for_too_long, True),
+        (_waits_for_review, True),
+        (_speaks_elsewhere, False),
+        (_is_silent_elsewhere, True),
+        (_is_silent_and_goes_on_in_prefect, False),
+    ],
+)
+async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts_waits_for_it(
+    given: dict[str, Any], other_run: Callable[..., Awaitable[HasEnded]] | None, is_cancelled: bool
+) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        running = asyncio.create_task(run.one(picture()))
+        await _until_told(run, "submitted")
+        works, client_for = await run.works(), run.engine.pool.accounts.client_for
+        ((work, _),) = await WorksLedger(run.scope, works).claims()
+        has_ended = no_evidence if other_run is None else await other_run(other, work)
+        report = await LOOP.call(WorksLedger(run.scope, works).cancel(client_for, has_ended=has_ended))
+        task = rh.recorder.paid[0].task_id
+        assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+        old = asyncio.create_task(PipelineRun(**given, name="old").one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        rh.clock.advance(1000)
+        with pytest.raises(JobFailed):
+            await old
+        new = PipelineRun(**given, name="new")
+        running = asyncio.create_task(new.one(picture()))
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+        await _until_told(new, "submitted")
+        assert await cancelled(new) == [rh.recorder.paid[1].task_id]
+        with pytest.raises(JobCancelled):
+            await running
+
+
+async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        process = Stoppable()
+        first = PipelineRun(**given, name="crashed", operation=process)
+        crashed = asyncio.create_task(first.one(picture()))
+        await _until_told(first, "submitted")
+        process.is_stopped = True
+        crashed.cancel()
+        await asyncio.gather(crashed, return_exceptions=True)
+        bury(given["folder"])
+        again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
+        waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
+        for one in (again, third):
+            await _until_told(one, "adopted")
+        assert await cancelled(again) == []  # the third one waits for it, too
+        assert await cancelled(third) == [rh.recorder.paid[0].task_id]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        owner, *callers = (PipelineRun(**given, name=name) for name in ("owner", "waiting", "waiting"))
+        running = [asyncio.create_task(owner.one(picture()))]
+        await _until_told(owner, "submitted")
+        for caller in callers:
+            running.append(asyncio.create_task(caller.one(picture())))
+            await _until_told(caller, "adopted")
+        running[1].cancel()
+        await _until_released(await owner.works(), 1)
+        assert await cancelled(owner) == []
+        running[2].cancel()
+        await _until_released(await owner.works(), 3)
+        assert await cancelled(owner) == [rh.recorder.paid[0].task_id]
+        running[0].cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _until_released(works: WorksJournal, waiters: int) -> None:
+    for _ in range(1200):
+        released = [key async for _, records in works.jobs() for key in records if "-released-" in key]
+        if len(released) >= waiters:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"fewer than {waiters} waiters were released")
+
+
+async def _until_told(run: PipelineRun, state: str) -> None:
+    for _ in range(1200):
+        if any(event.state == state for event in run.heard):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the run was never told that its work is {state}")
+
+
+async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched_later(
+    given: dict[str, Any],
+) -> None:
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        given = {**given, "url": rh.url, "key": rh.key}
+        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        gone = asyncio.create_task(run.one(picture()))
+        while not any(event.state == "submitted" for event in run.heard):  # noqa: ASYNC110 - told in another thread
+            await asyncio.sleep(0.02)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        rh.faults.add(Fault("query", kind="no-results"))
+        rh.clock.advance(1000)
+        await asyncio.to_thread(rh.recorder.wait, lambda recorder: recorder.tasks[0].status == "SUCCESS")
+
+        report = await LOOP.call(WorksLedger(run.scope, await run.works()).cancel(run.engine.pool.accounts.client_for))
+        rh.faults.clear()
+        assert len((await other.one(picture())).files) == 1
+        assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])
+        assert len(rh.recorder.paid) == 1
+
+
+async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given: dict[str, Any]) -> None:
+    rh.faults.add(Fault("query", kind="no-results"))
+    run = PipelineRun(**given)
+    with pytest.raises(OutputsPending, match="run again later") as failed:
+        await run.one(picture())
+    assert "jobs collect" not in failed.value.message, "which takes no works"
+    assert failed.value.task_id == rh.recorder.paid[0].task_id
+    rh.faults.clear()
+    assert len((await PipelineRun(**given).one(picture())).files) == 1
+    assert len(rh.recorder.paid) == 1
+
+
+async def _until_another_waits(works: WorksJournal) -> None:
+    for _ in range(200):
+        for work in [key async for key, _ in works.jobs()]:
+            if await works.has_other_waiter(work, "one"):
+                return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the other run never waited")
+
+
+@pytest.mark.parametrize("machine", ["here", "there"])
+async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
+    rh: Emulator, given: dict[str, Any], machine: str
+) -> None:
+    settled = 0
+    for number in range(1, 100):
+        here = {**given, "store_url": f"{given['store_url']}-{number}", "machine": f"here-{number}"}
+        process = FORKS.Process(target=run_and_be_killed, args=(here, number))
+        paid = len(rh.recorder.paid)
+        process.start()
+        await asyncio.to_thread(process.join)
+        later = PipelineRun(**{**here, "name": f"later-{number}", "machine": f"{machine}-{number}"})
+        (done,) = await later.make(picture())
+        if isinstance(done, SubmissionUnknown):
+            settled += 1
+            new = rh.recorder.paid[paid:]
+            works, key = await later.works(), str(done.job).rpartition("/")[2]
+            await (adopt(works, key, new[0].task_id) if new else mark_refused(works, key))
+            (done,) = await later.make(picture())
+        assert isinstance(done, WorkResult), f"killed before operation {number}: {done}"
+        assert len(rh.recorder.paid) == paid + 1, f"killed before operation {number}"
+        assert later.store.exists(done.record.outputs[0].uri)
+        if process.exitcode == 0:
+            break
+    assert number > 8
+    # Only between the claim and the recorded answer, and only where this machine's spool does not know the ticket.
+    assert settled == (1 if machine == "there" else 0)
+    assert sum(one.charged for one in rh.recorder.paid) > Decimal(0)
+
+
+async def test_a_run_is_told_how_each_work_ended_and_what_it_cost(rh: Emulator, given: dict[str, Any]) -> None:
+    first = PipelineRun(**given)
+    await first.one(picture())
+    end = first.heard[-1]
+    assert (end.state, end.label) == ("succeeded", "picture of a lighthouse")
+    assert end.costs.amounts["CNY"] == rh.recorder.charged
+    assert end.output is not None and end.output.endswith(".png")
+    assert end.run_seconds is not None
+    second = PipelineRun(**given, name="two")
+    await second.one(picture())
+    assert [(one.state, str(one.costs)) for one in second.heard] == [("reused", "0")]
+
+
+async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_get_a_new_one(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    rh.faults.add(Fault("download", kind="expired"))
+    with pytest.raises(OutputsExpired, match=r"If a file stays missing, run with --retake of this step") as caught:
+        await PipelineRun(**given).one(picture())
+    assert "jobs collect" not in str(caught.value), "it is for flows only"
+    with pytest.raises(OutputsExpired):
+        await PipelineRun(**given, name="two").one(picture())
+    assert (await PipelineRun(**given, name="three").make(picture(take=2)))[0] is not None
+    assert len(rh.recorder.paid) == 2
