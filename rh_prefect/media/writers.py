@@ -114,7 +114,11 @@ def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> 
         with fs.open(part, "wb") as file:
             for chunk in tally.chunks(reader):
                 file.write(chunk)
-        fs.mv(part, path)
+        if type(fs).mv is AbstractFileSystem.mv:  # which takes brackets in a name for a pattern
+            fs.cp_file(part, path)
+            fs.rm_file(part)
+        else:
+            fs.mv(part, path)
     except BaseException:
         with suppress(Exception):
             fs.rm_file(part)

@@ -23,6 +23,12 @@ from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.webhook_receiver import TOKEN, receiver
 
 
+def end_tasks(rh: Emulator) -> None:
+    """Advances a clock that stands by ten minutes, and waits for the renderings of the tasks that end then."""
+    rh.clock.advance(600)
+    assert rh.recorder.wait(lambda recorder: all(one.status != "RUNNING" for one in recorder.tasks), seconds=300)
+
+
 class SuspendedRuns:
     """What the runs of one test have at RunningHub."""
 
@@ -57,8 +63,8 @@ class SuspendedRuns:
         assert len(self.paid) == jobs
 
     async def end(self) -> None:
-        """Has everything at RunningHub end."""
-        await asyncio.to_thread(self.rh.clock.advance, 600)
+        """Has everything at RunningHub end, once it is rendered."""
+        await asyncio.to_thread(end_tasks, self.rh)
 
     async def complete_runs(self) -> None:
         """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
