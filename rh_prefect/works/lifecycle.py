@@ -410,8 +410,9 @@ def _final_error(
         return failure if policy.is_own(submit) and not is_earlier else None
     if end.status == "FAILED" and is_hopeless(end.code):
         return failure
-    if not (policy.counts(submit) or submit.n in progress.waits or (yield ReadWait(submit.n))):
-        return None  # a failure of an earlier run
+    has_met = submit.n in progress.waits or (policy.is_own(submit) and end.attempt >= policy.first_attempt)
+    if not (policy.counts(submit) or has_met or (yield ReadWait(submit.n))):
+        return None  # a failure that an earlier run, or an earlier attempt of this one, has met
     progress.paid += 1
     if progress.paid >= policy.attempts:
         return _used_up(policy, failure)

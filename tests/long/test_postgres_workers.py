@@ -24,6 +24,7 @@ from prefect.states import Scheduled
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.servers.deployment_server import Worker, Workplace, workplace
 from tests.support.servers.emulator_env import environment
@@ -134,7 +135,7 @@ async def is_gone(place: Workplace, run: UUID) -> bool:
 async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
     """Looks into RunningHub's call log, as a person does, for what was in flight when the machine died."""
     # A ticket that waits on this machine for its journal is found by the next run itself.
-    waiting = " ".join(path.name for path in Path(place.env["RH_STATE_DIR"]).glob("spool/*.json"))
+    waiting = {one.key for one in Spool(Path(place.env["RH_STATE_DIR"]) / "spool").entries()}
     for view in await place.jobs(run):
         if view.state == "open" and view.last is not None and view.key not in waiting:
             prompt = view.last.intent.payload["prompt"]

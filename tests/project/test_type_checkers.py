@@ -147,7 +147,7 @@ def test_a_mistake_in_a_call_of_an_endpoint_is_one_error(diagnostics: list[Diagn
     errors, revealed = of(diagnostics, "use_endpoints")
     assert [one.line for one in errors] == [5, 6, 7, 8], errors
     assert len(revealed) == 2
-    assert all(re.search(r'is "(rh_prefect\.jobs\.outputs\.result\.)?Result"$', message) for message in revealed)
+    assert all(re.search(r'is "(rh_prefect\.works\.outputs\.result\.)?Result"$', message) for message in revealed)
 
 
 def test_a_mistake_in_an_input_is_one_error(diagnostics: list[Diagnostic]) -> None:

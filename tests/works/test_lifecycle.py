@@ -579,6 +579,14 @@ def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str
     assert error.message.endswith(f"(code {code}). What to do: {advice}.")
 
 
+@pytest.mark.parametrize("code", ["805", "1504"])
+def test_a_repeated_call_does_not_pay_again_after_a_failure_that_its_attempt_has_met(code: str) -> None:
+    """The task was paid for in the first attempt; a call of the second one has waited for it, and is repeated."""
+    policy = replace(POLICY, attempt=2, first_attempt=2, attempts=1)
+    submit = Submit(1, INTENT, TICKET, end=failed(code, attempt=2))
+    Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+
+
 @pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
 def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))

@@ -17,6 +17,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.spool import Spool
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
@@ -98,7 +99,7 @@ class FilmRun:
         self.fetched = Counter(one.task_id for one in self.rh.recorder.downloads)
         if machine_is_lost:
             shutil.rmtree(self.env["RH_STATE_DIR"])
-        spooled = " ".join(path.name for path in Path(self.env["RH_STATE_DIR"]).glob("spool/*.json"))
+        spooled = {one.key for one in Spool(Path(self.env["RH_STATE_DIR"]) / "spool").entries()}
         return {f"{self.run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
 
     def jobs(self) -> list[JobView]:

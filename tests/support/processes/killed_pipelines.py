@@ -27,6 +27,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.film_run import wait_until
@@ -169,8 +170,7 @@ class KilledRuns:
     async def _settle(self) -> int:
         """Looks into RunningHub's call log, as a person would, for the submissions that were never answered."""
         works = self.works
-        kept = self.state.glob("spool/*.json") if self.keeps_machine else ()
-        spooled = " ".join(path.name for path in kept)
+        spooled = {one.key for one in Spool(self.state / "spool").entries()} if self.keeps_machine else set()
         views = [JobView.parse(key, records) async for key, records in works.jobs()]
         known = {submit.task_id for view in views for submit in view.submits if submit.task_id}
         last = [(view.key, view.last) for view in views if view.last is not None and view.key not in spooled]
