@@ -8,14 +8,14 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from cyclopts import App
 from prefect import Flow
-from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import errors
 from rh_prefect.catalog import Param
@@ -28,6 +28,7 @@ from tests.support import doc_tables, guarantees
 from tests.support.doc_pages import PAGES, ROOT, blocks
 from tests.support.each_case import each_case
 from tests.support.samples import media as samples
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -39,7 +40,12 @@ def commands() -> Iterator[tuple[str, str]]:
 @pytest.mark.prefect
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
 def test_the_python_blocks_of_a_page_run(
-    page: Path, rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    rh: Emulator,
+    prefect_server: object,
+    prefect_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The blocks of a page run in order, in one module; its flows are called, see `call`.
 
@@ -54,8 +60,15 @@ def test_the_python_blocks_of_a_page_run(
         "luma/uni-9/image-edit", params=[Param(key="prompt", name="prompt", type="string"), pictures], price="0.30"
     )
     used = "\n".join(blocks(page, "python"))
-    if "reconcile(" in used:
-        asyncio.run(_delete_runs())
+    with ExitStack() as stack:
+        if "reconcile(" in used:  # it acts on all runs of a server, of which other tests have left hundreds
+            server = stack.enter_context(PrefectServer(tmp_path / "prefect", template=prefect_template))
+            stack.enter_context(temporary_settings({PREFECT_API_URL: server.api}))
+        _run_blocks(page, used)
+    assert "generate(" not in used or "with Emulator(" in used or rh.recorder.paid
+
+
+def _run_blocks(page: Path, used: str) -> None:
     names: dict[str, Any] = {"__name__": f"docs_{page.stem}"}
     for number, code in enumerate(blocks(page, "python"), 1):
         source = compile(code, f"{page.name}[{number}]", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -66,15 +79,6 @@ def test_the_python_blocks_of_a_page_run(
         for name in sorted(set(names) - known):
             if isinstance(names[name], Flow) and names[name].fn.__module__ == names["__name__"]:
                 call(names[name], used.partition("if __name__")[0])
-    assert "generate(" not in used or "with Emulator(" in used or rh.recorder.paid
-
-
-async def _delete_runs() -> None:
-    """Deletes the runs that other tests have left on the server, some with files that can no longer be downloaded."""
-    async with get_client() as client:
-        while runs := await client.read_flow_runs(limit=200):
-            for run in runs:
-                await client.delete_flow_run(run.id)
 
 
 def call(flow: Flow[..., Any], page: str) -> None:
