@@ -410,7 +410,8 @@ def _final_error(
         return failure if policy.is_own(submit) and not is_earlier else None
     if end.status == "FAILED" and is_hopeless(end.code):
         return failure
-    has_met = submit.n in progress.waits or (policy.is_own(submit) and end.attempt >= policy.first_attempt)
+    # In the scope of one run the end names the attempt that met it; of a shared work it may be another run's.
+    has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
     if not (policy.counts(submit) or has_met or (yield ReadWait(submit.n))):
         return None  # a failure that an earlier run, or an earlier attempt of this one, has met
     progress.paid += 1

@@ -557,7 +557,7 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
     ]
 
 
-ANEW = "run it again, which pays for a new task"
+PAY_AGAIN = "run it again, which pays for a new task"
 
 
 @pytest.mark.parametrize(
@@ -568,9 +568,9 @@ ANEW = "run it again, which pays for a new task"
         ("1501", "", CODES["1501"].advice),
         ("1501", "run it with --retake", f"{CODES['1501'].advice}; run it with --retake"),
         (BROKEN, "", "the same request would fail again; change it"),
-        ("1000", "", ANEW),
-        ("421", "", ANEW),
-        ("unknown", "", ANEW),
+        ("1000", "", PAY_AGAIN),
+        ("421", "", PAY_AGAIN),
+        ("unknown", "", PAY_AGAIN),
     ],
 )
 def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str, advice: str) -> None:
@@ -585,6 +585,13 @@ def test_a_repeated_call_does_not_pay_again_after_a_failure_that_its_attempt_has
     policy = replace(POLICY, attempt=2, first_attempt=2, attempts=1)
     submit = Submit(1, INTENT, TICKET, end=failed(code, attempt=2))
     Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+
+
+def test_a_later_attempt_pays_after_a_failure_that_another_run_has_met() -> None:
+    """The end of a shared work has the attempt of the run that recorded it, which says nothing of this one."""
+    policy = replace(POLICY, run="one", attempt=2, first_attempt=2, attempts=1)
+    submit = Submit(1, INTENT.model_copy(update={"flow_run": "one"}), TICKET, end=failed("805", attempt=5))
+    assert Life(policy).answers((ReadSubmission(1), submit)).step == ReadSubmission(2)
 
 
 @pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])

@@ -182,7 +182,7 @@ def _values(
             # The step was possible without it, and would be paid for again.
             draft.notes.append(
                 f"a later list has added {name} to {model.name}; the parameter is not sent to this model. To send it, "
-                "write the model's name in a step of its own."
+                "write the model's name in a separate step."
             )
         elif value is not ABSENT:
             values[param.name if param is not None else name] = value
