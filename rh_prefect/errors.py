@@ -132,8 +132,8 @@ class PlanChanged(InputError):
     """A run differs from the plan that was reviewed for it; nothing was paid."""
 
 
-class AmbiguousCall(InputError):
-    """A call matches several recorded jobs, or equals another call; nothing was paid."""
+class EqualRequest(InputError):
+    """A run has asked for the same request and take before; nothing was paid for this call."""
 
     job: str | None = None
 

@@ -118,7 +118,7 @@ class _Options(models.ModelInput):
     label: str | None = None
     reuse: Literal["never", "always"] = "never"
     on_unknown: Literal["raise", "resubmit"] = "raise"
-    max_attempts: int = 3
+    attempts: int = 3
     deadline: float | None = None
     budget: float | None = None
     credentials: str | None = None

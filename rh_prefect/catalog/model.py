@@ -34,16 +34,17 @@ _OF_MODULE |= {"ModelInput", "RLock"}
 """What `rh_prefect.models` holds besides the classes of the models."""
 
 RUN_OPTIONS = (
+    "take",
+    "same",
     "label",
     "reuse",
     "on_unknown",
-    "max_attempts",
+    "attempts",
     "deadline",
     "budget",
     "credentials",
     "storage",
     "scope",
-    "key",
 )
 """What a model's task takes beside the model's parameters; a parameter of such a name gets an underscore."""
 

@@ -23,7 +23,6 @@ from pydantic import BaseModel
 from rh_prefect import artifacts
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.call_positions import PlacedFlow, count_submits
 from rh_prefect.flow_runs.cancellation import cancel_run, works_of
 from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
@@ -31,7 +30,7 @@ from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
 from rh_prefect.media.input_files import shown
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
-from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.costs import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.journal import JobSource
@@ -65,8 +64,6 @@ class _HookedDecorator(FlowDecorator):
             if fn is None:
                 return partial(self, **options)
             new_flow = super().__call__(fn, **options)
-            new_flow.__class__ = PlacedFlow
-            count_submits(new_flow.task_runner)
             for event, hook in self._hooks.items():
                 add_hook(new_flow, event, hook)
             return new_flow

@@ -1,4 +1,4 @@
-"""Finds the scope of a paid call, which is the root flow run with its journal, and the calling task or flow.
+"""Finds the scope of a paid call, which is the root flow run with its journal, and the runs around the call.
 
 The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
 again. A flow that was started with `run_deployment` is its own root.
@@ -6,10 +6,14 @@ again. A flow that was started with `run_deployment` is its own root.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -17,16 +21,6 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.argument_hashes import arguments_of
-from rh_prefect.flow_runs.call_positions import (
-    PaidTask,
-    PerObject,
-    place_carried,
-    place_in_key,
-    run_places,
-    serial_of,
-    take_place,
-)
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import (
     RunContext,
@@ -38,21 +32,46 @@ from rh_prefect.flow_runs.prefect_internals import (
 )
 from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
-from rh_prefect.works.journal.call_assignment import Caller, CallRegistry, Try
-from rh_prefect.works.journal.call_matching import Equal
-from rh_prefect.works.journal.identity import Address, Place, Step
+from rh_prefect.works.journal.calls import Calls, Chain
 from rh_prefect.works.loop_thread import LOOP
 
-_CACHE_SIZE = 1000
-"""How many child flow runs one process remembers the places of; one that was forgotten is asked for again."""
+_V = TypeVar("_V")
 
-_registries: PerObject[CallRegistry] = PerObject(CallRegistry)
+_CACHE_SIZE = 1000
+"""How many child flow runs one process remembers the parents of; one that was forgotten is asked for again."""
+
+
+class PerObject(Generic[_V]):
+    """A mapping from objects, by identity, to values; an entry is removed with its object."""
+
+    def __init__(self, make: Callable[[], _V]) -> None:
+        self._make = make
+        self._values: dict[int, _V] = {}
+        self._lock = threading.RLock()
+
+    def __getitem__(self, owner: object) -> _V:
+        with self._lock:
+            if id(owner) not in self._values:
+                self._values[id(owner)] = self._make()
+                # Runs before the id can be given to another object.
+                weakref.finalize(owner, self._values.pop, id(owner), None).atexit = False
+            return self._values[id(owner)]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+_serial_of: PerObject[int] = PerObject(count(1).__next__)
+"""A number for each context, which is another object at each execution of a run; `id` alone is used again."""
+
+_calls_of: PerObject[Calls] = PerObject(Calls)
 """By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
 
-_detached: LruCache[tuple[str, int], CallRegistry] = LruCache(_CACHE_SIZE, make=CallRegistry)
-"""The same in worker processes, where each task has its own context object: by flow run and attempt."""
+_detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE, make=Calls)
+"""The same in worker processes, where each task has another context object: by flow run and attempt."""
 
-_equal: ContextVar[Equal] = ContextVar("rh_prefect_equal_calls", default="refuse")
+_parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
+"""By a child flow run's id, the flow run around it that the context of a worker process lacks, and its flow's name."""
 
 
 @dataclass
@@ -65,31 +84,14 @@ class FlowScope:
     attempt: int
     first_attempt: int
     details: Mapping[str, str]
-    calls: CallRegistry = field(compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """How a child flow run was called.
-
-    Attributes:
-        flow_run_id: The parent.
-        number: Which of the parent's calls of this flow it is, from 1; None where Prefect does not count them.
-        place: Its position, where `PlacedFlow` has counted it.
-    """
-
-    flow_run_id: UUID
-    number: int | None
-    place: Place | None
-
-
-_calls: LruCache[str, _Call] = LruCache(_CACHE_SIZE)
-_outer: LruCache[str, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
-"""Flow runs that lie beyond what the context of a worker process knows, with their flows' names."""
+    calls: Calls = field(compare=False, repr=False)
 
 
 def current_scope() -> FlowScope | None:
-    """The caller's scope; None outside of flows, `ConfigError` in a task that outlived its child flow."""
+    """The caller's scope; None outside of flows, `ConfigError` in a task that outlived its child flow.
+
+    In a worker process, call `find_root` before.
+    """
     flows = flow_contexts()
     if not flows:
         return None
@@ -97,7 +99,9 @@ def current_scope() -> FlowScope | None:
     if root.flow_run is None or root.flow is None:
         raise ConfigError("The call is in a flow that is not running. What to do: await the call inside the flow.")
     _check_alive(root)
-    *_, (flow_run, name) = _outwards(root.flow_run, root.flow.name)
+    flow_run, name = root.flow_run, root.flow.name
+    while flow_run.id in _parents:
+        flow_run, name = _parents[flow_run.id]
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
@@ -106,42 +110,21 @@ def current_scope() -> FlowScope | None:
         # Prefect retries a flow by itself in the first attempts only.
         first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
-        calls=_registry(root, flow_run),
+        calls=_detached[str(flow_run.id), flow_run.run_count] if is_detached(root) else _calls_of[root],
     )
 
 
-async def current_caller(place: Place | None = None) -> Caller:
-    """Describes the source of a paid call: the current task run, or the code directly in the flow."""
-    runs = run_contexts()
-    own = runs[0] if runs and isinstance(runs[0], TaskRunContext) and isinstance(runs[0].task, PaidTask) else None
-    here = place if own is None else place_carried(own.task)
-    if own is None and here is None:
-        here = take_place("call", None)
-    flows = [run for run in runs if isinstance(run, FlowRunContext)]
-    for flow in flows:
-        is_outermost = flow is flows[-1]
-        # The outermost run that a process knows is the root, unless the process was given a part of the context.
-        if flow.flow_run is not None and (is_detached(flow) or not is_outermost):
-            await LOOP.call(_learn_calls(flow.flow_run, to_root=is_outermost))
-    around = runs[1:] if own is not None else runs
-    steps = tuple(_steps(around, run_places(runs)))
-    return Caller(
-        address=Address(steps=steps, place=here or Place()),
-        tries=tuple(_try(run) for run in runs if not flows or run is not flows[-1]),
-        version=(flows[-1].flow.version or "") if flows and flows[-1].flow is not None else "",
-        is_detached=any(map(is_detached, flows)),
-        equal=_equal.get(),
-    )
+def current_chain() -> Chain:
+    """The runs around a paid call, its own task run included, outermost first."""
+    return tuple(map(_link, reversed(run_contexts())))
 
 
-@contextmanager
-def equal_calls(equal: Equal) -> Iterator[None]:
-    """Decides how to treat calls that match several recorded ones; see `resume`."""
-    token = _equal.set(equal)
-    try:
-        yield
-    finally:
-        _equal.reset(token)
+def _link(run: RunContext) -> tuple[str, int]:
+    if isinstance(run, TaskRunContext):
+        return str(run.task_run.id), _serial_of[run]
+    flow_run = run.flow_run
+    is_copied = is_detached(run) and flow_run is not None
+    return str(flow_run and flow_run.id), flow_run.run_count if is_copied and flow_run else _serial_of[run]
 
 
 def _check_alive(root: FlowRunContext) -> None:
@@ -154,34 +137,24 @@ def _check_alive(root: FlowRunContext) -> None:
         )
 
 
-def _registry(root: FlowRunContext, flow_run: FlowRun) -> CallRegistry:
-    return _detached[str(flow_run.id), flow_run.run_count] if is_detached(root) else _registries[root]
+async def find_root() -> None:
+    """Reads the flow runs around a child flow run that is the outermost one which a worker process knows."""
+    flows = flow_contexts()
+    if flows and is_detached(flows[-1]) and flows[-1].flow_run is not None:
+        await LOOP.call(_read_parents(flows[-1].flow_run))
 
 
-def _outwards(flow_run: FlowRun, name: str) -> Iterator[tuple[FlowRun, str]]:
-    """Yields a flow run and those around it, as far as they were read from the Prefect API; the root is the last."""
-    yield flow_run, name
-    while (call := _calls.get(str(flow_run.id))) is not None and str(call.flow_run_id) in _outer:
-        flow_run, name = _outer[str(call.flow_run_id)]
-        yield flow_run, name
-
-
-async def _learn_calls(flow_run: FlowRun, *, to_root: bool) -> None:
-    """Reads the call of a child flow run; with `to_root`, also the calls of the runs around it."""
+async def _read_parents(flow_run: FlowRun) -> None:
     # A run that `run_deployment` has started is a separate root.
     while flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
-        if str(flow_run.id) not in _calls:
-            _calls[str(flow_run.id)] = await _read_call(flow_run.parent_task_run_id)
-        if not to_root:
-            return
-        parent = _calls[str(flow_run.id)].flow_run_id
-        if str(parent) not in _outer:
-            found = await read_flow_run(parent, patience=PATIENCE)
-            _outer[str(parent)] = found, await flow_name_of(found)
-        flow_run, _ = _outer[str(parent)]
+        if flow_run.id not in _parents:
+            parent = await read_flow_run(await _caller_of(flow_run.parent_task_run_id), patience=PATIENCE)
+            _parents[flow_run.id] = parent, await flow_name_of(parent)
+        flow_run, _ = _parents[flow_run.id]
 
 
-async def _read_call(task_run_id: UUID) -> _Call:
+async def _caller_of(task_run_id: UUID) -> UUID:
+    """Reads the flow run of the task run that has started a child flow."""
     what = f"The task run {task_run_id}, which has started a child flow, cannot be read"
     task_run = await ask_repeatedly(lambda api: api.read_task_run(task_run_id), what=what)
     if task_run.flow_run_id is None:
@@ -190,45 +163,7 @@ async def _read_call(task_run_id: UUID) -> _Call:
             "run of the job cannot be determined; nothing was sent. What to do: pass a `scope` to the "
             "call."
         )
-    # By this number Prefect finds the child again. For flows that a task calls it is a random id.
-    number = 1 + int(task_run.dynamic_key) if task_run.dynamic_key.isdecimal() else None
-    return _Call(task_run.flow_run_id, number, place_in_key(task_run.task_key))
-
-
-def _steps(around: list[RunContext], places: Mapping[UUID, Place]) -> Iterator[Step]:
-    """Yields the runs between the root and a call, outermost first."""
-    flows = [run for run in around if isinstance(run, FlowRunContext)]
-    root: UUID | None = None
-    if flows and flows[-1].flow_run is not None:
-        known, *beyond = _outwards(flows[-1].flow_run, "")
-        root = (beyond or [known])[-1][0].id
-        for flow_run, name in reversed(beyond[:-1]):
-            yield Step(name=name, place=_place_of_flow(flow_run, Place()), arguments=arguments_of(flow_run.parameters))
-    for run in reversed(around):
-        if isinstance(run, TaskRunContext):
-            place = places[run.task_run.id]
-            yield Step(name=run.task.name, place=place, arguments=arguments_of(run.parameters))
-        elif run.flow is not None and run.flow_run is not None and run.flow_run.id != root:
-            place = _place_of_flow(run.flow_run, places[run.flow_run.id])
-            yield Step(name=run.flow.name, place=place, arguments=arguments_of(run.parameters or {}))
-
-
-def _place_of_flow(flow_run: FlowRun, place: Place) -> Place:
-    """Adds Prefect's number to the position of a child flow whose own number is unknown or may not suffice."""
-    call = _calls.get(str(flow_run.id))
-    if call is None or call.number is None:
-        return place
-    if call.place is None:
-        return place.model_copy(update={"number": call.number})
-    return call.place if call.place.in_order else call.place.model_copy(update={"concurrent": call.number})
-
-
-def _try(run: RunContext) -> Try:
-    if isinstance(run, TaskRunContext):
-        return Try(f"task-{run.task_run.id}", serial_of[run])
-    flow_run_id = run.flow_run.id if run.flow_run is not None else None
-    number = run.flow_run.run_count if is_detached(run) and run.flow_run is not None else serial_of[run]
-    return Try(f"flow-{flow_run_id}", number)
+    return task_run.flow_run_id
 
 
 _scope_override: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_scope_override", default=None)
@@ -236,10 +171,7 @@ _scope_override: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_scope
 
 @contextmanager
 def override_scope(scope: RecordedScope) -> Iterator[None]:
-    """Assigns every paid call of a `with` block to a scope, in every flow run.
-
-    Each of these calls needs its own `key`: a scope that is looked at from outside counts no equal calls.
-    """
+    """Assigns every paid call of a `with` block to a scope, in every flow run; each call names its own `scope`."""
     token = _scope_override.set(scope)
     try:
         yield

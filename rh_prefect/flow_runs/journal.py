@@ -122,11 +122,6 @@ class FlowRunJournal:
         """Reads all records of one job; see `Journal.job`."""
         return self._job(await self._log().read(), job_key)
 
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys have the same beginning; see `Journal.request`."""
-        records = await self._log().read()
-        return {key: one for name in records.jobs_from(prefix) for key, one in self._job(records, name).items()}
-
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`."""
         for name in (await self._log().read()).jobs():

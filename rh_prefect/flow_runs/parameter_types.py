@@ -14,7 +14,7 @@ Reuse = Literal["never", "always"]
 Budget = Annotated[float, Field(gt=0)]
 """The maximum cost of all jobs of a run, in the account's currency."""
 
-MaxAttempts = Annotated[int, Field(ge=1)]
+Attempts = Annotated[int, Field(ge=1)]
 """Tasks that one job may pay for until the run is resumed by hand."""
 
 LONGEST_MUSIC = 400

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Token
-from types import FrameType
 from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -31,13 +30,6 @@ from rh_prefect.media.input_access_policy import ask_whether_deployed
 FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
 _C = TypeVar("_C", FlowRunContext, TaskRunContext)
-
-_ENGINES = frozenset({"prefect.flow_engine", "prefect.task_engine"})
-_RUNS = ("run_flow_sync", "run_flow_async", "run_task_sync", "run_task_async", "run_generator_")
-"""How Prefect's functions begin that run one flow run or task run."""
-
-_BORDERS = ("asyncio.", "concurrent.futures.", "threading", "uvloop")
-"""Modules whose frames begin what the caller started beside its run: an asyncio task, a thread, a separate loop."""
 
 
 def flow_contexts() -> list[FlowRunContext]:
@@ -151,21 +143,6 @@ def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., An
     if hook not in hooks:
         # A new list: Prefect keeps the list that the user gave, perhaps to several flows.
         setattr(flow, f"on_{event}_hooks", [*hooks, hook])
-
-
-def runs_in_order(frame: FrameType | None) -> Iterator[bool]:
-    """Yields, for each active Prefect run, innermost first, whether the run makes this call itself.
-
-    It does not if the call is made in an asyncio task, a thread or a loop that was started within the run.
-    """
-    is_own = True
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module in _ENGINES and frame.f_code.co_name.startswith(_RUNS):
-            yield is_own
-        elif module.startswith(_BORDERS):
-            is_own = False
-        frame = frame.f_back
 
 
 def is_detached(context: FlowRunContext) -> bool:

@@ -25,7 +25,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
 from rh_prefect.works.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.works.journal.works_journal import WorksJournal, find_works
@@ -57,7 +57,7 @@ class RecordedScope:
     attempt: int
     first: int | None = None
     details: Mapping[str, str] = field(default_factory=dict)
-    calls: CallRegistry = field(default_factory=CallRegistry, compare=False, repr=False)
+    calls: Calls = field(default_factory=Calls, compare=False, repr=False)
 
     @property
     def first_attempt(self) -> int:

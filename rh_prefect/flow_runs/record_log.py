@@ -10,8 +10,8 @@ import asyncio
 import json
 import time
 import uuid
-from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from bisect import insort
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -145,13 +145,6 @@ class Records:
             for name in self._job_keys
             if any(key[len(name) + 1 :].partition("-")[0] in kinds for key in self._jobs[name])
         ]
-
-    def jobs_from(self, prefix: str) -> Iterator[str]:
-        """The keys of the jobs whose names begin with a text."""
-        for name in self._job_keys[bisect_left(self._job_keys, prefix) :]:
-            if not name.startswith(prefix):
-                break
-            yield name
 
 
 @dataclass(slots=True, eq=False)

@@ -17,12 +17,10 @@ from prefect.exceptions import ObjectNotFound, ParameterTypeError, SignatureMism
 from prefect.states import Cancelled, Pending
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flow_runs.flow_scope import equal_calls
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, is_suspended, read_flow_run
 from rh_prefect.prefect_api import ask
-from rh_prefect.works.journal.call_matching import Equal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import has_works
 
@@ -33,14 +31,14 @@ R = TypeVar("R")
 
 
 @overload
-async def rerun(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+async def rerun(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str) -> R: ...
 
 
 @overload
-async def rerun(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
 
 
-async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
+async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     """Runs a flow run again in this process, after a failure, or after a crash that no worker detected.
 
     `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
@@ -51,9 +49,8 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal =
     """
     flow_run = await _prepare(flow, flow_run_id)
     try:
-        with equal_calls(equal):
-            result: Any = run_flow(flow, flow_run=flow_run)
-            return await result if inspect.isawaitable(result) else result
+        result: Any = run_flow(flow, flow_run=flow_run)
+        return await result if inspect.isawaitable(result) else result
     finally:
         await _end_cancellation(flow_run.id)
 
@@ -74,16 +71,14 @@ async def _end_cancellation(flow_run_id: UUID) -> None:
 
 
 @overload
-def resume(
-    flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str, *, equal: Equal = "refuse"
-) -> Coroutine[Any, Any, R]: ...
+def resume(flow: Flow[..., Coroutine[Any, Any, R]], flow_run_id: UUID | str) -> Coroutine[Any, Any, R]: ...
 
 
 @overload
-def resume(flow: Flow[..., R], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> R: ...
+def resume(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
 
 
-def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "refuse") -> Any:
+def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     """Resumes an interrupted or failed run of your own flow; nothing is paid for twice.
 
     The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
@@ -94,9 +89,6 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
     Args:
         flow: The flow, as it was; its parameters are taken from the flow run.
         flow_run_id: The flow run, as the dashboard and `rh-prefect jobs list` show it.
-        equal: What to do about a call that may be one of several recorded ones, as after an edit that wraps equal
-            calls into a helper: `refuse` pays nothing and says so; `by place` takes the one at the same place, `by
-            order` the next one in the order in which they were asked for; `new` pays for a new job.
 
     Returns:
         What the flow returns.
@@ -111,9 +103,8 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str, *, equal: Equal = "ref
             "in the other flow's run. What to do: call `resume` outside of flows."
         )
     if inspect.iscoroutinefunction(flow.fn):
-        return rerun(flow, flow_run_id, equal=equal)
-    with equal_calls(equal):
-        return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
+        return rerun(flow, flow_run_id)
+    return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:

@@ -25,8 +25,7 @@ from prefect.flow_runs import asuspend_flow_run
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.flow_runs.call_positions import PerObject
-from rh_prefect.flow_runs.flow_scope import current_scope, scope_override
+from rh_prefect.flow_runs.flow_scope import PerObject, current_scope, scope_override
 from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
@@ -125,8 +124,10 @@ class SuspendGroup:
         ticket = await engine.submit(request, call)
         if isinstance(ticket, Reused):
             return ticket.result
-        left = await self.follow(ticket.work, ticket.stage, lambda: engine.advance(ticket))
-        return left if isinstance(left, PendingTask) else await engine.complete(ticket)
+        with ticket.asked:
+            left = await self.follow(ticket.work, ticket.stage, lambda: engine.advance(ticket))
+            return left if isinstance(left, PendingTask) else await engine.complete(ticket)
+        raise AssertionError("the block returns or raises")
 
     async def follow(
         self, work: StepExecutor, stage: Stage, advance: Callable[[], Coroutine[Any, Any, Stage]]

@@ -51,7 +51,7 @@ class Blocks(TypedDict):
     credentials: str | None
     storage: str | None
     budget: float | None
-    max_attempts: int
+    attempts: int
 
 
 async def gather_all(*steps: Awaitable[T]) -> list[T]:

@@ -10,9 +10,9 @@ from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import (
     LONGEST_MUSIC,
     Aspect,
+    Attempts,
     Budget,
     ClipSeconds,
-    MaxAttempts,
     Music,
     Resolution,
 )
@@ -70,7 +70,7 @@ async def film(
     seconds: ClipSeconds = 5,
     resolution: Resolution = "1080p",
     budget: Budget | None = None,
-    max_attempts: MaxAttempts = 3,
+    attempts: Attempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> FilmResult:
@@ -87,11 +87,11 @@ async def film(
         seconds: Length of each shot.
         resolution: Resolution after upscaling.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
-        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "attempts": attempts}
     description = music or f"Calm cinematic music, no vocals, for: {prompt}"[:LONGEST_MUSIC]
     shot = _shot_prices(prompt, image, aspect=aspect, seconds=seconds, resolution=resolution)
     sound = [price_of(speech_request(narration or prompt)), price_of(music_request(description))]

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameter_types import Budget, ClipSeconds, MaxAttempts, Resolution
+from rh_prefect.flow_runs.parameter_types import Attempts, Budget, ClipSeconds, Resolution
 from rh_prefect.flows import common_steps
 from rh_prefect.flows.common_steps import Blocks, upscale_request
 from rh_prefect.works.outputs.result import Result
@@ -20,7 +20,7 @@ async def image_to_video(
     seconds: ClipSeconds = 5,
     resolution: Resolution | None = None,
     budget: Budget | None = None,
-    max_attempts: MaxAttempts = 3,
+    attempts: Attempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
@@ -32,11 +32,11 @@ async def image_to_video(
         seconds: Length of the video.
         resolution: Resolution after upscaling; empty for no upscaling.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
-        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "attempts": attempts}
     request = common_steps.motion_request(image, prompt, seconds)
     prices = [common_steps.price_of(request)]
     if resolution is not None:

@@ -19,7 +19,7 @@ from rh_prefect.catalog import Model, Param, get, models, nearest
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_class_builder import type_of
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts
+from rh_prefect.flow_runs.parameter_types import Attempts, Budget
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input
 from rh_prefect.tasks import endpoints
@@ -120,7 +120,7 @@ async def any_model(
     price: Annotated[float, Field(gt=0)] | None = None,
     label: str | None = None,
     budget: Budget | None = None,
-    max_attempts: MaxAttempts = 3,
+    attempts: Attempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Result:
@@ -133,7 +133,7 @@ async def any_model(
         price: Price of one call of such an endpoint, for the budget; by default RunningHub is asked.
         label: Name of the output; part of its file name.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
-        max_attempts: Tasks that the job may pay for until the run is resumed by hand, failed ones included.
+        attempts: Tasks that the job may pay for until the run is resumed by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
@@ -141,7 +141,7 @@ async def any_model(
         any_input(model, params, is_custom=is_custom, price=price),
         label=label,
         budget=budget,
-        max_attempts=max_attempts,
+        attempts=attempts,
         credentials=credentials,
         storage=storage,
     )

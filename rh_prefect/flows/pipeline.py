@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Mapping
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prefect import Flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -15,7 +15,6 @@ from prefect.states import Failed
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import InputError, RunningHubError, StoreError
-from rh_prefect.flow_runs.call_positions import PlacedFlow
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
@@ -149,7 +148,7 @@ def pipeline_flow(
     return new_flow  # type: ignore[no-any-return]
 
 
-class _PipelineFlow(PlacedFlow[..., Coroutine[Any, Any, Any]]):
+class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
     """A flow that refuses parameters which Prefect's API cannot take, before a flow run is created with them."""
 
     # A type checker sees Prefect's own overloads.
@@ -161,6 +160,12 @@ class _PipelineFlow(PlacedFlow[..., Coroutine[Any, Any, Any]]):
                 if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
                     raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
             return super().__call__(*args, **kwargs)
+
+        def with_options(self, **options: Any) -> Self:
+            """Returns the same flow with other options; see `prefect.Flow.with_options`."""
+            copy = super().with_options(**options)
+            copy.__class__ = type(self)
+            return copy
 
 
 async def run_pipeline(

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Music
+from rh_prefect.flow_runs.parameter_types import Attempts, Budget, Music
 from rh_prefect.flows.common_steps import (
     Blocks,
     expect,
@@ -27,7 +27,7 @@ async def add_soundtrack(
     narration: Annotated[str, Field(max_length=5000)] | None = None,
     music: Music | None = None,
     budget: Budget | None = None,
-    max_attempts: MaxAttempts = 3,
+    attempts: Attempts = 3,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:
@@ -38,7 +38,7 @@ async def add_soundtrack(
         narration: The spoken text; empty for no speech.
         music: Description of the music; empty for no music.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
-        max_attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
+        attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
@@ -46,7 +46,7 @@ async def add_soundtrack(
         raise InputError(
             "add-soundtrack: neither narration nor music is given. What to do: give `narration`, `music`, or both."
         )
-    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "max_attempts": max_attempts}
+    blocks: Blocks = {"credentials": credentials, "storage": storage, "budget": budget, "attempts": attempts}
     requests = {"speech": speech_request(narration)} if narration else {}
     if music:
         requests["music"] = music_request(music)

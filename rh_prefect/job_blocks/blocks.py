@@ -18,7 +18,6 @@ from rh_prefect.works.outputs.result import Result
 
 if TYPE_CHECKING:
     from rh_prefect.models import ModelInput
-    from rh_prefect.works.journal.identity import Place
     from rh_prefect.works.options import JobOptions, Request
 
     class Overrides(JobOptions, total=False):
@@ -47,7 +46,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     label: str | None = Field(
         default=None,
-        description="A name for the output, used in its file name; a different label makes a different job.",
+        description="A name for the output, for people: a part of the names of its task run and its file.",
     )
     credentials: str | None = Field(
         default=None,
@@ -65,7 +64,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
         Args:
             **overrides: Values for this run only: `params` of a model, the fields of a workflow or an app, and the
-                options of `generate` (`label`, `key`, `scope`, `reuse`, `on_unknown`, `max_attempts`, `deadline`,
+                options of `generate` (`take`, `same`, `label`, `scope`, `reuse`, `on_unknown`, `attempts`, `deadline`,
                 `budget`, `credentials`, `storage`).
 
         Returns:
@@ -75,11 +74,11 @@ class RunningHubJob(JobBlock[Result], ABC):
             InputError: A parameter, a node, a field or a file is wrong; nothing was sent.
             RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
         """
-        return LOOP.call_sync(self._start(overrides, self._place(overrides)))
+        return LOOP.call_sync(self._start(overrides))
 
     async def trigger_async(self, **overrides: Unpack[Overrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await LOOP.call(self._start(overrides, self._place(overrides)))
+        return await LOOP.call(self._start(overrides))
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
@@ -98,15 +97,7 @@ class RunningHubJob(JobBlock[Result], ABC):
     def _request(self, overrides: Mapping[str, Any]) -> Request:
         """Builds the request from the saved values, overridden by the arguments of `trigger`."""
 
-    def _place(self, overrides: Mapping[str, Any]) -> Place:
-        """Returns the position of this call in its run, which can only be determined in the caller's own thread."""
-        from rh_prefect.flow_runs.call_positions import NOT_OF_THE_REQUEST, take_place
-
-        saved = {name: getattr(self, name) for name in type(self).model_fields}
-        values = {name: value for name, value in {**saved, **overrides}.items() if name not in NOT_OF_THE_REQUEST}
-        return take_place(type(self).__name__, values)
-
-    async def _start(self, overrides: Mapping[str, Any], place: Place) -> RunningHubJobRun:
+    async def _start(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
         # Slow to import, and not needed to look up a block type, as Prefect's server does at its start.
         from rh_prefect.job_blocks.job_handle import start
         from rh_prefect.works.options import JobOptions, Options
@@ -116,7 +107,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
         job_options = {name: values.pop(name) for name in JobOptions.__annotations__ if name in values}
         options = Options(**{**saved, **job_options})
-        return RunningHubJobRun(await start(self._request(values), options, scope=scope, place=place))
+        return RunningHubJobRun(await start(self._request(values), options, scope=scope))
 
 
 class RunningHubGraphJob(RunningHubJob, ABC):

@@ -21,7 +21,7 @@ from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works.accounts.account import Accounts, Member
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.events import JobEvent, Observer
-from rh_prefect.works.journal.identity import Place, base_hash
+from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.works.journal.journal import by_job
 from rh_prefect.works.journal.process_identity import current_owner
@@ -126,9 +126,9 @@ class Handle:
         )
 
 
-async def start(request: Request, options: Options, *, scope: str | None, place: Place) -> Handle:
+async def start(request: Request, options: Options, *, scope: str | None) -> Handle:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
-    engine, call = await prepare_call(options, scope=scope, place=place)
+    engine, call = await prepare_call(options, scope=scope)
     ticket = await engine.submit(request, call)
     work = background(engine.complete(ticket))
     return Handle(
@@ -167,10 +167,6 @@ class PassingJournal:
     async def job(self, job_key: str) -> dict[str, dict[str, Any]]:
         """Reads all records of one job, by full key."""
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
-
-    async def request(self, prefix: str) -> dict[str, dict[str, Any]]:
-        """Reads all records of the jobs whose keys have the same beginning, by full key."""
-        return {key: record for key, record in self._records.items() if key.startswith(prefix)}
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs."""

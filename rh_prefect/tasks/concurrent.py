@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 from prefect.client.schemas.objects import State
-from prefect.tasks import Task
 
-from rh_prefect.errors import InputError, jobs_failed
+from rh_prefect.errors import EqualRequest, InputError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
     SuspendGroup,
@@ -24,9 +23,6 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
 
-_Job: TypeAlias = tuple[Task[..., Any], Request]
-"""A task at the place of its call, and what it is to make."""
-
 AT_ONCE = 50
 """How many jobs are begun at once: as many as an account has slots, usually."""
 
@@ -39,7 +35,7 @@ BETWEEN_WAVES = 0.2
 
 
 def generate_many(
-    requests: Iterable[Request], *, wait: Wait = "poll", **options: Any
+    requests: Iterable[Request], *, takes: int = 1, wait: Wait = "poll", **options: Any
 ) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
@@ -49,17 +45,20 @@ def generate_many(
                                      for photo in photos], wait="suspend")
 
     Args:
-        requests: What to run; RunningHub's own limit decides how many of them run at once.
+        requests: What to run; RunningHub's own limit decides how many of them run at once. Requests that are equal are
+            refused before anything is paid.
+        takes: How many results of each request.
         wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
             on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
             process, as with `poll`.
         options: Passed on to each `generate`.
 
     Returns:
-        The results, in the order of the requests.
+        The results, in the order of the requests; of each request its takes.
 
     Raises:
         InputError: This is not a list of inputs; nothing was sent.
+        EqualRequest: Two of the requests are equal; nothing was paid.
         JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
             running the same flow run again pays only for what is missing.
     """
@@ -71,14 +70,32 @@ def generate_many(
     all_requests = list(requests)
     for one in all_requests:
         check_request(one)
-    # In the caller's own thread, at once: here the calls have an order.
-    jobs = [(generate.at_its_place(one, **options), one) for one in all_requests]
-    return _run_jobs(jobs, wait, options)
+    if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
+        raise InputError(f"takes is the number of results of each request, from 1, not {takes!r}. Nothing was sent.")
+    if not (options.get("same") or options.get("scope") or options.get("reuse") == "always"):
+        _refuse_equal(all_requests)
+    first = options.pop("take", 1)
+    jobs = [(one, {**options, "take": first + number}) for one in all_requests for number in range(takes)]
+    return _run_jobs(jobs, wait, deadline=options.get("deadline"))
 
 
-async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -> list[Result]:
-    group = await open_suspend_group(wait, deadline=options.get("deadline"))
-    done = await _run_all(jobs, options, group)
+def _refuse_equal(requests: Sequence[Request]) -> None:
+    """Raises `EqualRequest` where two requests are written alike; the others are compared when their files are read."""
+    seen: dict[str, int] = {}
+    for number, one in enumerate(requests, 1):
+        first = seen.setdefault(repr(one), number)
+        if first != number:
+            raise EqualRequest(
+                f"generate_many: requests {first} and {number} are equal ({one.model}). Nothing was paid. What to do: "
+                "for several results of each request, pass takes=2 or more; to use one result for both, pass same=True."
+            )
+
+
+async def _run_jobs(
+    jobs: Sequence[tuple[Request, dict[str, Any]]], wait: Wait, *, deadline: float | None
+) -> list[Result]:
+    group = await open_suspend_group(wait, deadline=deadline)
+    done = await _run_all(jobs, group)
     if group is not None and any(isinstance(one, PendingTask) for one in done):
         await group.suspend()
         done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
@@ -88,28 +105,26 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: dict[str, Any]) -
     return [one for one in done if isinstance(one, Result)]
 
 
-async def _run_all(jobs: Sequence[_Job], options: dict[str, Any], group: SuspendGroup | None) -> list[Any]:
+async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: SuspendGroup | None) -> list[Any]:
     if group is not None:
         await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
     with in_suspend_group(group):
-        for number, (by, one) in enumerate(jobs):
+        for number, (one, options) in enumerate(jobs):
             if number and number % WAVE == 0:
                 await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(by, one, options, group)))
+            runs.append(asyncio.ensure_future(_run(one, options, group)))
     return list(await asyncio.gather(*runs, return_exceptions=True))
 
 
-async def _run(
-    by: Task[..., Any], request: Request, options: dict[str, Any], group: SuspendGroup | None
-) -> Result | PendingTask:
+async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
     async with group_member(group):
-        return await run_or_leave(request, by=by, **options)
+        return await run_or_leave(request, **options)
 
 
-async def run_or_leave(request: Request, *, by: Task[..., Any] = generate, **options: Any) -> Result | PendingTask:
+async def run_or_leave(request: Request, **options: Any) -> Result | PendingTask:
     """Runs one job as a task run; in a suspend group, stops waiting once all jobs are submitted."""
-    done: Any = await by(request, **options)
+    done: Any = await generate(request, **options)
     outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
     return outcome
 

@@ -27,16 +27,15 @@ from rh_prefect.errors import (
     StoreError,
     TransportError,
 )
-from rh_prefect.flow_runs.call_positions import PaidTask
-from rh_prefect.flow_runs.flow_scope import current_caller, current_scope, scope_override
+from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root, scope_override
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
 from rh_prefect.settings import get_settings
+from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.journal.identity import Place
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope, Scope, loose_scope, open_scope
 from rh_prefect.works.loop_thread import LOOP
@@ -105,16 +104,17 @@ def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
 async def generate(
     request: Request,
     *,
+    take: int = 1,
+    same: bool = False,
     label: str | None = None,
     reuse: Reuse = "never",
     on_unknown: Literal["raise", "resubmit"] = "raise",
-    max_attempts: int = 3,
+    attempts: int = 3,
     deadline: float | None = None,
     budget: float | None = None,
     credentials: str | None = None,
     storage: str | None = None,
     scope: str | None = None,
-    key: str | None = None,
 ) -> Result:
     """Runs one model on RunningHub, pays for it once, and saves its outputs in your storage.
 
@@ -127,37 +127,41 @@ async def generate(
     Args:
         request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
-        label: A name for the output, used in its file name; calls with different labels are different jobs.
-        reuse: `always` takes the result of an identical earlier request from the storage, at no cost, and treats
-            identical calls of this run as one job. By default identical calls are separate jobs.
+        take: Which of several results of the request: a run pays once for each number.
+        same: Whether this call may ask for what another call of the run has asked for, and share its result. By default
+            such a call is refused before it pays.
+        label: A name for the output, for people: a part of the names of its task run and its file.
+        reuse: `always` takes the result of an identical request of any run from the storage, at no cost.
         on_unknown: What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits
             it again and may pay twice.
-        max_attempts: Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.
+        attempts: Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.
         deadline: Seconds to wait for the task; by default without a limit. After the deadline the task continues to
             run, and the next run waits for it.
         budget: Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it is not
             started.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-        scope: Outside of flows: the name under which the job is recorded.
-        key: Your own idempotency key: in one scope the same key is the same job.
+        scope: Your own idempotency key, such as an order's number: in one scope a request is paid for once, in
+            whichever process or flow run it is made. By default the scope is the flow run.
 
     Returns:
         The outputs, already in the storage, with what they cost.
 
     Raises:
         InputError: A parameter or file is wrong; nothing was sent.
+        EqualRequest: The run has asked for the same request and take before; nothing was paid for this call.
         SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
         BudgetExceeded: It was not started, since it would exceed the budget.
         JobFailed: The task failed; the message says why, and whether another run can succeed.
         RunningHubError: Everything else; see `rh_prefect.errors`.
     """
     options = Options(
+        take=take,
+        same=same,
         label=label,
-        key=key,
         reuse=reuse,
         on_unknown=on_unknown,
-        max_attempts=max_attempts,
+        attempts=attempts,
         deadline=deadline,
         budget=budget,
         credentials=credentials,
@@ -213,13 +217,13 @@ def _named(step: str) -> Iterator[None]:
         raise error.of_step(step) from error.__cause__
 
 
-async def prepare_call(options: Options, *, scope: str | None, place: Place | None = None) -> tuple[JobEngine, JobCall]:
+async def prepare_call(options: Options, *, scope: str | None) -> tuple[JobEngine, JobCall]:
     """Finds the engine, and the run in which a call is made."""
     engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
-    caller = await current_caller(place)
-    here = await scope_for(scope, options.key, journal_url=get_settings().journal_url)
-    return engine, JobCall(here, store, caller, options, run_observer())
+    await find_root()
+    here = await scope_for(scope, journal_url=get_settings().journal_url)
+    return engine, JobCall(here, store, current_chain(), options, run_observer(), name=scope or "")
 
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
@@ -227,7 +231,7 @@ async def check_job(request: Request, *, credentials: str | None = None, storage
     settings = get_settings()
     engine = await load_engine(credentials)
     store = await load_storage(storage)
-    here = await scope_for(None, None, journal_url=settings.journal_url)
+    here = await scope_for(None, journal_url=settings.journal_url)
 
     prepared = await LOOP.call(engine.check(request, scope=here, store=store))
     return Costs.of(prepared.estimate, prepared.currency)
@@ -239,7 +243,7 @@ _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
 os.register_at_fork(after_in_child=_scopes.clear)
 
 
-async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> Scope:
+async def scope_for(name: str | None, *, journal_url: str) -> Scope:
     """Returns the scope of a call: its flow run, else the named scope, else one that is not found again.
 
     Raises:
@@ -250,16 +254,15 @@ async def scope_for(name: str | None, key: str | None, *, journal_url: str) -> S
         return inside
     if name is None:
         _refuse_lost_context()
-    if name is None and key is None:
         warnings.warn(
-            "A paid call was made outside of a flow and without `scope` or `key`: if this process stops, "
+            "A paid call was made outside of a flow and without `scope`: if this process stops, "
             "what it paid for cannot be found again. Pass a scope, or make the call in a flow. If it was "
             "made for a flow, but in another process or thread, it is not recorded in that flow: see the "
             "page on never paying twice.",
             stacklevel=3,
         )
         return loose_scope(journal_url)
-    return await LOOP.call(_named_scope(journal_url, name or "keys"))
+    return await LOOP.call(_named_scope(journal_url, name))
 
 
 def _refuse_lost_context() -> None:

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_class_builder import item_type
-from rh_prefect.flow_runs.call_positions import PaidTask, placed
 from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, run_job, titled
-from rh_prefect.works.journal.identity import Place
+from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 
@@ -36,12 +35,14 @@ RETURNS = "The outputs, already in the storage, with what they cost."
 
 OPTION_DOCS: Final[Mapping[str, str]] = {
     "unchecked": "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks.",
-    "label": "A name for the output, used in its file name; calls with different labels are different jobs.",
-    "reuse": "`always` takes the result of an identical earlier request from the storage, at no cost, and treats "
-    "identical calls of this run as one job. By default identical calls are separate jobs.",
+    "take": "Which of several results of the request: a run pays once for each number.",
+    "same": "Whether this call may ask for what another call of the run has asked for, and share its result. By "
+    "default such a call is refused before it pays.",
+    "label": "A name for the output, for people: a part of the names of its task run and its file.",
+    "reuse": "`always` takes the result of an identical request of any run from the storage, at no cost.",
     "on_unknown": "What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits "
     "it again and may pay twice.",
-    "max_attempts": "Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.",
+    "attempts": "Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.",
     "deadline": "Seconds to wait for the task; by default without a limit. After the deadline the task continues to "
     "run, and the next run waits for it.",
     "budget": "Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it "
@@ -49,8 +50,8 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
     "credentials": "Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and "
     "RH_BASE_URL.",
     "storage": "Name of a `MediaStorage` block; by default RH_STORAGE_URL.",
-    "scope": "Outside of flows: the name under which the job is recorded.",
-    "key": "Your own idempotency key: in one scope the same key is the same job.",
+    "scope": "Your own idempotency key, such as an order's number: in one scope a request is paid for once, in "
+    "whichever process or flow run it is made. By default the scope is the flow run.",
 }
 """The options of `generate`, in the words of its docstring, which `python -OO` drops."""
 
@@ -58,9 +59,9 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
 class Endpoint(PaidTask[P]):
     """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, Place | None, dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, dict[str, Any]]]:
         """Returns the call by which another process finds the task."""
-        return _find, (self.fn.__name__, self.place, dict(self.changed))
+        return _find, (self.fn.__name__, dict(self.changed))
 
 
 def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
@@ -164,8 +165,6 @@ async def _run(model: str, arguments: dict[str, Any]) -> Result:
     return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
 
 
-def _find(name: str, place: Place | None, changed: dict[str, Any]) -> object:
+def _find(name: str, changed: dict[str, Any]) -> object:
     found = getattr(import_module(HOME), name)
-    if changed:
-        found = found.with_options(**changed)
-    return found if place is None else placed(found, place)
+    return found.with_options(**changed) if changed else found

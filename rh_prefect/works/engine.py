@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never, cast
 
-from rh_prefect.caches_and_locks import LruCache, LruSet, SharedTasks
+from rh_prefect.caches_and_locks import LruCache, SharedTasks
 from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
-from rh_prefect.errors import JobTimeout, SubmissionUnknown
+from rh_prefect.errors import JobTimeout
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
@@ -25,9 +26,9 @@ from rh_prefect.works.download_folder import StoreChecks
 from rh_prefect.works.events import Observer, Silent, event_of
 from rh_prefect.works.job_context import Callback, JobCall, JobContext, Services, callback_of
 from rh_prefect.works.journal.budget import spend_tracker_of
-from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS, Caller, CallJob
-from rh_prefect.works.journal.identity import reused_key
-from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.works.journal.calls import REQUESTED_KEYS
+from rh_prefect.works.journal.identity import work_id
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.record_types import Reused as ReusedRecord
@@ -54,11 +55,13 @@ class Submitted:
         work: Continues the job; concurrent calls of the job share it.
         stage: The stage that the caller has reached: the submission, its end, or the result.
         context: The job as the caller wants it, with the caller's own deadline and storage.
+        asked: The registration of the call; see `Calls.asking`.
     """
 
     work: StepExecutor
     stage: Stage
     context: JobContext
+    asked: ExitStack = field(default_factory=ExitStack)
 
     @property
     def job(self) -> str:
@@ -132,8 +135,6 @@ class JobEngine:
             drop=lambda reached: reached[0].release()
         )
         self._completions: SharedTasks[tuple[str, str, str], Result] = SharedTasks()
-        self._unknown: LruCache[tuple[str, str], SubmissionUnknown] = LruCache(1000)
-        self._claimed_keys: LruSet[tuple[str, str]] = LruSet(20_000)
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
@@ -174,27 +175,19 @@ class JobEngine:
         scope, store, options = call.scope, call.store, call.options
         if options.budget is not None:
             await self.pool.check_currency()
-        prepared = await self.prepare(request, scope, store, options.label)
-        prepared = await as_recorded(prepared, journal=scope.journal, key=options.key)
+        prepared, key = await self.identify(request, call)
         if options.reuse == "always":
-            stored = await self._reusable(prepared, scope, store, options)
+            stored = await self._reusable(prepared, key, scope, store)
             if stored is not None:
                 return _reused(stored, prepared, call)
-            prepared = prepared.with_graph() if options.key is None else prepared
-        call_job = await self._find(prepared, scope, store, call.caller, options)
-        equal = (scope.journal.scope, prepared.request_id)
-        if options.key is None:
-            await self._refuse_beside_unknown(scope, equal, call_job.key)
-        context = self._context(prepared, call, call_job)
-        if call_job.note:
-            context.notify("matched", call_job.note)
-        try:
+        is_new = await self.open(scope, store)
+        with ExitStack() as asked:
+            if not call.may_repeat:
+                asked.enter_context(scope.calls.asking(key, call.chain, job=f"{scope.journal.scope}/{key}"))
+            context = self._context(prepared, call, key, is_new=is_new)
             ticket = await self._submissions.run(_name(context), lambda: self._submit(context))
-            return replace(ticket, context=context)
-        except SubmissionUnknown as error:
-            # Without its traceback, whose frames reference the whole call.
-            self._unknown[equal] = SubmissionUnknown(error.message, job=error.job, task_id=error.task_id)
-            raise
+            return replace(ticket, context=context, asked=asked.pop_all())
+        raise AssertionError("the block returns or raises")
 
     async def advance(self, ticket: Submitted) -> Stage:
         """Continues a submitted job to its next stage; concurrent calls of the job share it.
@@ -240,10 +233,12 @@ class JobEngine:
         """
         if isinstance(ticket, Reused):
             return ticket.result
-        while not ticket.is_over:
-            await self.advance(ticket)
-        name = (*_name(ticket.context), ticket.context.store.identity)
-        return await self._completions.run(name, lambda: _collect(ticket))
+        with ticket.asked:
+            while not ticket.is_over:
+                await self.advance(ticket)
+            name = (*_name(ticket.context), ticket.context.store.identity)
+            return await self._completions.run(name, lambda: _collect(ticket))
+        raise AssertionError("the block returns or raises")
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -262,7 +257,7 @@ class JobEngine:
         """
         options = Options(label=intent.label, may_submit=False)
         call = JobCall(scope, store, options=options, observer=observer or Silent())
-        context = self._context(JobRequest.of(intent), call, CallJob(key))
+        context = self._context(JobRequest.of(intent), call, key)
         work = StepExecutor(context)
         stage = await work.advance()
         if isinstance(stage, Ended) or (isinstance(stage, Finished) and stage.result is None):
@@ -273,11 +268,11 @@ class JobEngine:
         """Makes the delivery of a work; see `Delivery`."""
         return Delivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
-    def _context(self, request: JobRequest, call: JobCall, call_job: CallJob) -> JobContext:
-        records = JobRecords(call.scope.journal, call_job.key)
+    def _context(self, request: JobRequest, call: JobCall, key: str, *, is_new: bool = False) -> JobContext:
+        records = JobRecords(call.scope.journal, key)
         requested, pool = REQUESTED_KEYS[call.scope.journal.scope], self.pool.for_endpoint(request.endpoint)
-        is_new = call_job.is_new and call_job.key not in requested
-        requested.add(call_job.key)
+        is_new = is_new and key not in requested
+        requested.add(key)
         return JobContext(
             request=request,
             records=records,
@@ -292,8 +287,6 @@ class JobEngine:
             spending=spend_tracker_of(call.scope.journal, attempt=call.scope.calls.number),
             delivery=self.delivery(),
             options=call.options,
-            caller=call.caller,
-            order=call_job.order,
             callback=self.callback(request) if call.options.may_submit else None,
             is_new=is_new,
         )
@@ -312,11 +305,8 @@ class JobEngine:
             for member in self.pool.members:
                 await scope.journal.notify_of_ends(member.account.poller)
 
-    async def _reusable(
-        self, request: JobRequest, scope: Scope, store: MediaStore, options: Options
-    ) -> StoredResult | None:
+    async def _reusable(self, request: JobRequest, key: str, scope: Scope, store: MediaStore) -> StoredResult | None:
         """Returns the finished job whose result a call reuses: the recorded or the newest one, or None."""
-        key = reused_key(request.with_graph().request_id) if options.key is None else request.key(options.key)
         await self.open(scope, store)
         records = JobRecords(scope.journal, key)
         view = await records.view()
@@ -331,30 +321,6 @@ class JobEngine:
         found = await asyncio.to_thread(stored_result.read, store, chosen)
         is_whole = found is not None and await asyncio.to_thread(stored_result.is_whole, store, found)
         return found if is_whole else None
-
-    async def _find(
-        self, request: JobRequest, scope: Scope, store: MediaStore, caller: Caller, options: Options
-    ) -> CallJob:
-        is_empty = await self.open(scope, store)
-        if options.key is not None:
-            return CallJob(request.key(options.key), is_new=is_empty)
-        if options.reuse == "always":
-            return CallJob(reused_key(request.request_id), is_new=is_empty)
-        return await scope.calls.find(
-            request.request_id, caller, journal=scope.journal, attempt=scope.attempt, is_empty=is_empty
-        )
-
-    async def _refuse_beside_unknown(self, scope: Scope, equal: tuple[str, str], key: str) -> None:
-        """Raises for a new call equal to an unknown submission, such as a retry by the caller: it could pay twice."""
-        unknown = self._unknown.get(equal)
-        if unknown is not None and (equal[0], key) not in self._claimed_keys:
-            last = (await JobRecords(scope.journal, split_job(unknown.job)[1]).view()).last
-            # Not if its task was found by itself: the new call may be a retry of the one that now has a result.
-            if last is None or not last.is_settled_by_a_person:
-                raise SubmissionUnknown(unknown.message, job=unknown.job, task_id=unknown.task_id)
-            if self._unknown.get(equal) is unknown:
-                del self._unknown[equal]
-        self._claimed_keys.add((equal[0], key))
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
         """Checks a job without paying: its parameters, its files, and the store.
@@ -375,21 +341,31 @@ class JobEngine:
         await self.services.stores.check(store)
         return prepared
 
-    async def key_of(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None, key: str) -> str:
-        """Finds the key that a job would have; nothing is paid.
+    async def identify(self, request: Request, call: JobCall) -> tuple[JobRequest, str]:
+        """Checks a request, and finds its work's key in the scope of a call; nothing is paid.
 
         Args:
             request: A model, a workflow or an app, with its parameters.
-            scope: The run that it belongs to.
-            store: Where its outputs are to go.
-            label: A name for its output.
-            key: The caller's own key.
+            call: Who calls, in which run, and how the job is run.
 
         Raises:
             RunningHubError: As for `check`.
         """
-        prepared = await self.prepare(request, scope, store, label)
-        return (await as_recorded(prepared, journal=scope.journal, key=key)).key(key)
+        journal, options = call.scope.journal, call.options
+        name = call.name or journal.scope
+        is_reused = options.reuse == "always"
+
+        def key_of(prepared: JobRequest) -> str:
+            if is_reused:
+                return work_id(prepared.with_graph().base, options.take, f"reuse {name}")
+            return work_id(prepared.base, options.take, name)
+
+        async def is_recorded(prepared: JobRequest) -> bool:
+            return bool(await journal.job(key_of(prepared)))
+
+        prepared = await self.prepare(request, call.scope, call.store, options.label)
+        prepared = await as_recorded(prepared, is_recorded=is_recorded)
+        return prepared.with_graph() if is_reused else prepared, key_of(prepared)
 
     async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         """Checks a request and identifies its files by content; nothing is paid.

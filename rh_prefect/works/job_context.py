@@ -19,7 +19,7 @@ from rh_prefect.works.accounts.account_slot import SlotLease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.works.journal.budget import SpendTracker
-from rh_prefect.works.journal.call_assignment import Caller
+from rh_prefect.works.journal.calls import Chain
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.process_identity import current_owner, uptime
@@ -118,16 +118,23 @@ class JobCall:
     Attributes:
         scope: The run that the job belongs to.
         store: Where its outputs go.
-        caller: Who calls, and where in the run.
+        chain: The runs around the call; see `calls`.
         options: How to run it.
         observer: Is notified of every change.
+        name: The named scope of the work; empty for the run's own.
     """
 
     scope: Scope
     store: MediaStore
-    caller: Caller = field(default_factory=Caller)
+    chain: Chain = ()
     options: Options = field(default_factory=Options)
     observer: Observer = field(default_factory=Silent)
+    name: str = ""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether another call of the run may have asked for the same work."""
+        return self.options.same or self.options.reuse == "always" or bool(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +176,6 @@ class JobContext:
         spending: The costs of its scope.
         delivery: Publishes its outputs, and records its result.
         options: How to run it.
-        caller: Who calls, and where in the run.
-        order: Which of the calls with this request it is.
         callback: Where RunningHub sends a webhook at the task's end.
         is_new: Whether it had no record when its scope was opened.
         flow: The flow or the pipeline, for the records; the scope's flow by default.
@@ -187,8 +192,6 @@ class JobContext:
     spending: SpendTracker
     delivery: Delivery
     options: Options = field(default_factory=Options)
-    caller: Caller = field(default_factory=Caller)
-    order: int = 1
     callback: Callback | None = None
     is_new: bool = False
     flow: str = ""
@@ -221,10 +224,7 @@ class JobContext:
             endpoint=request.endpoint,
             payload=dict(request.payload),
             base=request.base,
-            address=self.caller.address,
-            version=self.caller.version,
-            order=self.order,
-            is_detached=self.caller.is_detached,
+            take=self.options.take,
             label=request.label,
             run=scope.run,
             flow=self.flow or scope.flow,

@@ -119,7 +119,6 @@ class Policy:
         first_attempt: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
         attempts: How many tasks one work may pay for from `first_attempt` on, failed ones and invalid answers included,
             and unknown ones where they are resubmitted.
-        attempts_option: The option that says so, for messages.
         on_unknown: `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's
             risk.
         may_submit: False if only results that are already paid for are downloaded.
@@ -139,7 +138,6 @@ class Policy:
     attempt: int = 1
     first_attempt: int = 1
     attempts: int = 3
-    attempts_option: str = "max_attempts"
     on_unknown: Literal["raise", "resubmit"] = "raise"
     may_submit: bool = True
     undelivered_tries: int = 5
@@ -455,7 +453,7 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
     """The error of the last task that `attempts` allows: no retry of the run pays for another."""
-    limit = f"`{policy.attempts_option}` allows {policy.attempts}"
+    limit = f"`attempts` allows {policy.attempts}"
     message = f"{failure.message} Retries of this run pay for no more of them: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
 

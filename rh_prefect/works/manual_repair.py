@@ -215,9 +215,7 @@ def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]
         endpoint=one.endpoint,
         payload=one.payload,
         base=one.base,
-        address=one.address,
-        version=one.flow_version,
-        order=one.order,
+        take=one.take,
         label=one.label,
         graph=one.graph,
     )

@@ -32,12 +32,13 @@ class JobOptions(TypedDict, total=False):
     label: str | None
     reuse: Reuse
     on_unknown: Literal["raise", "resubmit"]
-    max_attempts: int
+    attempts: int
     budget: float | None
     deadline: float | None
     credentials: str | None
     storage: str | None
-    key: str | None
+    take: int
+    same: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,12 @@ class Options:
     """The options of one job.
 
     Attributes:
-        label: A name for the output, a part of its file's name; calls with different labels are different jobs.
-        key: The caller's own idempotency key: within a scope, calls with the same key are the same job.
-        reuse: `always` returns the result of an equal earlier request at no cost; equal calls are then one job.
+        take: Which of several results of the request, from 1.
+        same: Whether the call may ask for what another call of the run has asked for, and share its result.
+        label: A name for the output, for people: a part of the names of its task run and its file.
+        reuse: `always` returns the result of an equal earlier request, of this run or another one, at no cost.
         on_unknown: After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again.
-        max_attempts: Maximum number of tasks that one job pays for before a person reruns it; failed ones count.
+        attempts: Maximum number of tasks that one job pays for before a person reruns it; failed ones count.
         deadline: Seconds to wait for the task's end; None waits without a limit.
         budget: Maximum cost of all jobs of the run together, in the account's currency; None for no limit.
         may_submit: False only downloads results that are already paid for.
@@ -57,11 +59,12 @@ class Options:
         storage: Name of the storage block, for the journal.
     """
 
+    take: int = 1
+    same: bool = False
     label: str | None = None
-    key: str | None = None
     reuse: Reuse = "never"
     on_unknown: Literal["raise", "resubmit"] = "raise"
-    max_attempts: int = 3
+    attempts: int = 3
     deadline: float | None = None
     budget: float | Decimal | None = None
     may_submit: bool = True
@@ -97,10 +100,15 @@ class Options:
             )
 
     def _check_numbers(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+        if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
             raise InputError(
-                "max_attempts is the maximum number of tasks paid for one job and must be at least 1, "
-                f"not {self.max_attempts!r}. Nothing was sent."
+                f"take is the number of one of several results of a request, from 1, not {self.take!r}. Nothing was "
+                "sent."
+            )
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise InputError(
+                "attempts is the maximum number of tasks paid for one job and must be at least 1, "
+                f"not {self.attempts!r}. Nothing was sent."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(
@@ -136,7 +144,7 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         endpoint=request.endpoint,
         attempt=scope.attempt,
         first_attempt=scope.first_attempt,
-        attempts=options.max_attempts,
+        attempts=options.attempts,
         on_unknown=options.on_unknown,
         may_submit=options.may_submit,
         # str() keeps the decimal digits: Decimal(0.1) is not 0.1.

@@ -49,7 +49,6 @@ class Submitter:
         """Reads the job, with the tickets that this machine's spool has for it."""
         view = await self._records.view()
         for submit in view.submits:
-            self._records.check(submit, base=self._request.base)
             view = await self._replay_spool(view, submit)
         return view
 

@@ -196,7 +196,7 @@ class WorkRunner:
                 raise
             message = unread(work_call.request.model.replace("/", " "), error)
             raise JobError(f"{work_call.name}: {message} Nothing was paid for it.") from error
-        prepared = await as_recorded(prepared, journal=journal, is_recorded=is_recorded)
+        prepared = await as_recorded(prepared, is_recorded=is_recorded)
         request = replace(prepared.with_graph(), base=_base(prepared, work_call.stands_for))
         if work_call.planned and isinstance(work_call.request, WorkflowInput | AppInput | GraphInput):
             _refuse_edited(work_call, prepared)
@@ -312,7 +312,6 @@ class WorkRunner:
                 name=work_call.name,
                 run=ledger.flow_run,
                 attempts=work_call.attempts,
-                attempts_option="attempts",
                 unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
                 forbidden=work_call.forbidden,
                 another_task="for a new task of the same request, run again with --retake",
@@ -328,8 +327,7 @@ class WorkRunner:
                 advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
                 "stays missing, run with --retake of this step, which pays for a new result.",
             ),
-            options=call.options,
-            caller=call.caller,
+            options=replace(call.options, take=work_call.take),
             callback=engine.callback(request),
             flow=self._pipeline,
         )
@@ -410,9 +408,6 @@ class SharedRecords(JobRecords):
             await self._ledger.note_settled(self.key, submit)
         except RunningHubError as error:
             _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
-
-    def check(self, submit: Submit, *, base: str) -> None:
-        """Checks nothing: the work's id is made of its request."""
 
     async def note_waiter(self) -> None:
         """Records that the run waits for the work, so that other runs do not cancel its task."""

@@ -13,7 +13,7 @@ from prefect import Flow
 
 from rh_prefect import flow, generate, models, resume
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import AmbiguousCall
+from rh_prefect.errors import EqualRequest
 from rh_prefect.flow_runs.resume import create, rerun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -135,7 +135,7 @@ async def test_children_of_branches_keep_their_jobs_when_the_branches_take_turns
 
 async def test_children_that_only_prefect_numbers_are_refused_rather_than_paid_again(rh: Emulator) -> None:
     turns[:] = [("left", "right"), ("right", "left")]
-    with pytest.raises(AmbiguousCall):
+    with pytest.raises(EqualRequest):
         await run_until_done(branches_of_plain_flows, places=["end"])
     assert len(rh.recorder.paid) == 4
 

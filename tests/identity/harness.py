@@ -244,7 +244,7 @@ class Stage:
 
 def _is_refusal(error: Mapping[str, Any]) -> bool:
     """Whether the package refused to pay since it could not tell a job from another, or not read its records."""
-    if "AmbiguousCall" in error["kinds"]:
+    if "EqualRequest" in error["kinds"]:
         return True
     return "RunningHubError" in error["kinds"] and any(
         word in error["message"] for word in ("equal=", "format", "jobs recover")

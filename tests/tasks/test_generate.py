@@ -16,12 +16,12 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
-from rh_prefect.errors import AmbiguousCall, InputError, JobFailed, SubmissionUnknown
+from rh_prefect.errors import EqualRequest, InputError, JobFailed, SubmissionUnknown
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
-from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.job_records import JobRecords, split_job
 from rh_prefect.works.journal.record_types import Resolution
 from rh_prefect.works.loop_thread import LOOP
@@ -80,7 +80,7 @@ async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_s
     """A resumed run could give one of them the result of the other; labels tell them apart."""
     asked = models.ZImageTurbo(prompt="a lighthouse")
     done = await asyncio.gather(run(asked), run(asked), return_exceptions=True)
-    (refused,) = [one for one in done if isinstance(one, AmbiguousCall)]
+    (refused,) = [one for one in done if isinstance(one, EqualRequest)]
     assert "`label`" in refused.message and len(rh.recorder.paid) == 1
     await asyncio.gather(run(asked, label="left"), run(asked, label="right"))
     assert len(rh.recorder.paid) == 3
@@ -265,7 +265,7 @@ async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
 async def test_a_failed_model_task_costs_nothing(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="Generation failed, please try again"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"), max_attempts=1)
+        await run(models.ZImageTurbo(prompt="a lighthouse"), attempts=1)
     assert rh.recorder.charged == 0
 
 

@@ -230,7 +230,7 @@ async def test_options_without_a_meaning_are_refused_before_anything_is_sent(rh:
         {"deadline": -1},
         {"deadline": 0},
         {"deadline": float("nan")},
-        {"max_attempts": 0},
+        {"attempts": 0},
         {"budget": -0.5},
         {"budget": float("nan")},
     ]

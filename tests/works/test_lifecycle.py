@@ -438,7 +438,7 @@ def test_a_job_pays_for_at_most_attempts_tasks() -> None:
 def test_the_defaults_of_a_policy_are_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
         job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
-        attempts_option="max_attempts", on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
+        attempts_option="attempts", on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
         may_switch_account=False,
         unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip
@@ -469,7 +469,7 @@ def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -
     """The error does not ask for a retry that cannot pay, and names what can."""
     error = Life().reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
     assert error.new_task is False
-    assert "`max_attempts` allows 3" in error.message
+    assert "`attempts` allows 3" in error.message
 
 
 def test_refusals_do_not_count_as_attempts() -> None:

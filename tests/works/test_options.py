@@ -15,7 +15,7 @@ NAN, INFINITE = float("nan"), float("inf")
     "given",
     [
         *({"deadline": one} for one in (-1, 0, -0.5, NAN, INFINITE, "soon")),
-        *({"max_attempts": one} for one in (0, -1, 1.5, NAN, "three", None)),
+        *({"attempts": one} for one in (0, -1, 1.5, NAN, "three", None)),
         *({"budget": one} for one in (-1, -0.01, NAN, INFINITE, "much", Decimal("NaN"), Decimal("sNaN"), Decimal(-1))),
         {"reuse": "sometimes"},
         {"on_unknown": "hope"},
@@ -34,7 +34,7 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
         {},
         {"deadline": 0.5},
         {"deadline": 3600},
-        {"max_attempts": 1},
+        {"attempts": 1},
         {"budget": 0},
         {"budget": 0.1},
         {"budget": Decimal("25.50")},

@@ -21,13 +21,13 @@ from rh_prefect.flows.batch.report import BAD_INPUT, RowResult, RowState
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
-from rh_prefect.tasks.generate import generate
 from rh_prefect.works.events import JobEvent, JobEventState, summary_of
+from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.costs import CURRENCY, Costs
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.requests.request_preparation import REQUEST
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 
@@ -270,22 +270,27 @@ class RowExecutor:
         """Returns the keys of a row's jobs in their scope, in step order, up to the last step that was reached."""
         return self._keys.get(row, [])
 
-    async def _key(self, work: Work, step: int, request: ModelInput, label: str | None) -> str:
-        """Returns the key of a row's step: its request, with files by content, and its number among equal requests."""
-        number = work.copy
+    def _scope_of(self, step: int, label: str | None) -> str:
+        """The name of the scope in which the rows' requests of a step are told apart."""
+        return f"batch {self.batch} step {step + 1} label {label!r}"
+
+    async def _take(self, work: Work, step: int, request: ModelInput, label: str | None) -> int:
+        """Returns the take of a row's step: its number among the rows with an equal request."""
+        take = work.copy
         while True:
-            key = f"batch {self.batch} step {step + 1} label {label!r} number {number} request {REQUEST}"
+            options = Options(take=take, label=label)
+            call = JobCall(self.scope, self.store, options=options, name=self._scope_of(step, label))
             try:
                 payer = await load_engine(self.options["credentials"])
-                job = await LOOP.call(payer.key_of(request, scope=self.scope, store=self.store, label=label, key=key))
+                _, job = await LOOP.call(payer.identify(request, call))
             except RunningHubError:
-                return key  # its task gets the same error, and retries a temporary one
+                return take  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:
                 known = self.keys(work.id)
                 if known[step : step + 1] != [job]:  # the later steps of another job are other jobs, too
                     self._keys[work.id] = [*known[:step], job]
-                return key
-            number += 1
+                return take
+            take += 1
 
     async def _run(self, work: Work) -> _Short | _Gone | None:
         results: list[Result] = []
@@ -309,8 +314,9 @@ class RowExecutor:
             request = stage.build_request(work.params[step], before=results[-1].first_output if results else None)
             # Only the last step's output has the plain name; the others include the step.
             label = work.label if step == len(stages) - 1 else f"{work.label or 'item'}-step-{step + 1}"
-            key = await self._key(work, step, request, label)
-            done = await run_or_leave(request, by=generate, label=label, key=key, **self.options)
+            take = await self._take(work, step, request, label)
+            scope = self._scope_of(step, label)
+            done = await run_or_leave(request, take=take, label=label, scope=scope, **self.options)
             if isinstance(done, PendingTask):
                 return done
             results.append(done)

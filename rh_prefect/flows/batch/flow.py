@@ -8,7 +8,7 @@ from prefect.states import Completed
 
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameter_types import Budget, MaxAttempts, Reuse
+from rh_prefect.flow_runs.parameter_types import Attempts, Budget, Reuse
 from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
@@ -24,7 +24,7 @@ async def batch(
     ignore_columns: list[str] | None = None,
     budget: Budget | None = None,
     strict: bool = False,
-    max_attempts: MaxAttempts = 1,
+    attempts: Attempts = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     credentials: str | None = None,
@@ -43,7 +43,7 @@ async def batch(
         ignore_columns: Columns that are not parameters.
         budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
         strict: Whether one invalid row stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+        attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
         reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
         wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
@@ -59,7 +59,7 @@ async def batch(
         ignore_columns=ignore_columns or (),
         budget=budget,
         strict=strict,
-        max_attempts=max_attempts,
+        attempts=attempts,
         reuse=reuse,
         wait=wait,
         credentials=credentials,

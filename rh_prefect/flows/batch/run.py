@@ -31,7 +31,7 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
 from rh_prefect.works.journal.budget import SpendTracker, spend_tracker_of
-from rh_prefect.works.journal.call_assignment import REQUESTED_KEYS
+from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
@@ -66,7 +66,7 @@ async def batch(
     ignore_columns: Iterable[str] = (),
     budget: float | None = None,
     strict: bool = False,
-    max_attempts: int = 1,
+    attempts: int = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     credentials: str | None = None,
@@ -92,7 +92,7 @@ async def batch(
         budget: What all paid jobs of the flow run that began the batch may cost together: those of all runs of the
             batch, and what else that flow run has paid for.
         strict: Whether one bad row, or one bad file, stops the batch before anything is paid.
-        max_attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+        attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
         reuse: `always` serves identical earlier requests from the storage, at no cost.
         wait: How to wait: `suspend` suspends the run when every row's job is submitted, so that it holds no worker, and
@@ -111,7 +111,7 @@ async def batch(
     if here is None:
         raise ConfigError("batch: called outside of a flow. What to do: call it in a flow, or: rh-prefect batch ROWS.")
     # Here, and not row by row: an invalid option is invalid for all rows.
-    Options(budget=budget, max_attempts=max_attempts, reuse=reuse)
+    Options(budget=budget, attempts=attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
     payer, store = await load_engine(credentials), await load_storage(storage)
     place = await find_state_place(store)
@@ -129,7 +129,7 @@ async def batch(
     scope = await enter(name, place, here, about=about)
     options = {
         "budget": budget,
-        "max_attempts": max_attempts,
+        "attempts": attempts,
         "reuse": reuse,
         "credentials": credentials,
         "storage": storage,

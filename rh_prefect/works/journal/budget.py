@@ -178,7 +178,7 @@ class SpendTracker:
         """Lets a new attempt read the journal again: another process may have paid since the last one of this process.
 
         Args:
-            attempt: Its number in this process; see `CallRegistry`.
+            attempt: Its number in this process; see `Calls`.
         """
         if attempt not in self._attempts:
             self._attempts.add(attempt)

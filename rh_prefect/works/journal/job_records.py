@@ -13,7 +13,6 @@ from rh_prefect.errors import InputError
 from rh_prefect.works.journal.journal import JobSource, Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     Answer,
-    CallRecord,
     End,
     Intent,
     Lost,
@@ -178,18 +177,6 @@ class JobRecords:
         """Reads one submission; None where the job has none of this number."""
         return (await self.view()).find(n)
 
-    def check(self, submit: Submit, *, base: str) -> None:
-        """Checks that a recorded submission is of the caller's request.
-
-        Raises:
-            InputError: The caller's key is used for another request.
-        """
-        if submit.intent.base != base:
-            raise InputError(
-                f"{self.name}: this key is already used for another request ({submit.intent.model}"
-                "). What to do: use a different key for each request."
-            )
-
     async def note_waiter(self) -> None:
         """Records that the run waits for the work."""
 
@@ -260,10 +247,6 @@ class JobRecords:
         """Records the result; returns False if one is recorded already."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
 
-    async def call(self, record: CallRecord) -> bool:
-        """Records the position in the run at which the job is called."""
-        return await self._create("call", 1, record)
-
     async def reuse(self, record: Reused) -> bool:
         """Records which finished job's result this job reuses; returns False if that is recorded already."""
         return await self._create("reuse", 1, record)
@@ -317,31 +300,6 @@ async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
     """Reads all jobs of a scope, page by page."""
     async for key, records in journal.jobs():
         yield JobView.parse(key, records)
-
-
-def calls_in(records: Mapping[str, Mapping[str, Any]]) -> dict[str, CallRecord | Intent]:
-    """Returns the call of each job, from its call record or else from its first intent.
-
-    Args:
-        records: Records of jobs, by full key.
-    """
-    calls: dict[str, CallRecord | Intent] = {}
-    for name in sorted(records):
-        key, _, part = name.partition("-")
-        if part == "call-1":
-            calls[key] = parse_record(name, CallRecord, records[name])
-        elif part.startswith("intent-") and key not in calls:
-            calls[key] = parse_record(name, Intent, records[name])
-    return calls
-
-
-def bases_of(records: Mapping[str, Mapping[str, Any]]) -> set[Any]:
-    """Returns the bases of the submitted requests.
-
-    Args:
-        records: Records of jobs, by full key.
-    """
-    return {record.get("base") for name, record in records.items() if "-intent-" in name}
 
 
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:

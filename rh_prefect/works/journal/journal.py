@@ -99,10 +99,6 @@ class Journal(JobSource, Protocol):
         """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
         ...
 
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys have the same beginning, by full key."""
-        ...
-
     def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs in the scope, each once."""
         ...
@@ -289,12 +285,6 @@ class FolderJournal:
         """Reads all records of one job; see `Journal.job`."""
         files = await self._call(self._files.read_folder, f"{self.scope}/{job_key}")
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
-
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the jobs whose keys have the same beginning; see `Journal.request`."""
-        folders = await self._call(self._files.folders, self.scope)
-        jobs = await asyncio.gather(*(self.job(name) for name in folders if name.startswith(prefix)))
-        return {name: record for job in jobs for name, record in job.items()}
 
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`."""

@@ -4,7 +4,6 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
-| `call-1`       | when another call is equal          | where in the run the call is made                     |
 | `reuse-1`      | when an earlier job is served       | which one                                             |
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
@@ -36,7 +35,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.errors import Retry
 from rh_prefect.media.media import Media
-from rh_prefect.works.journal.identity import Address
 from rh_prefect.works.journal.process_identity import Owner
 
 
@@ -76,10 +74,7 @@ class Intent(Record):
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters; files by content, as `sha256:…`.
         base: Hash of all of the above that makes two calls equal.
-        address: Where in the run the call is made.
-        version: Version of the flow that makes it.
-        order: Which of the calls with this request it is, in the order of the calls.
-        is_detached: Whether the process knew only a part of the run.
+        take: Which of several results of the request.
         label: The caller's name for the output.
         run: Short name of the run, used in file names.
         flow_run: The flow run that submits a work of a pipeline; empty for a job of a scope.
@@ -103,10 +98,7 @@ class Intent(Record):
     endpoint: str
     payload: dict[str, Any]
     base: str
-    address: Address = Address()
-    version: str = ""
-    order: int = 1
-    is_detached: bool = False
+    take: int = 1
     label: str | None = None
     run: str = ""
     flow_run: str = ""
@@ -145,7 +137,7 @@ def is_fingerprint(account: str) -> bool:
     return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 
-FORMAT = 4
+FORMAT = 5
 """The format of the records. Raise it when the meaning of a record changes."""
 
 FORMAT_KEY = "format-1"
@@ -155,26 +147,6 @@ class Format(Record):
     """The first record of a scope: the format version of all others."""
 
     format: int = FORMAT
-
-
-class CallRecord(Record):
-    """The position of a call in its run, written as soon as two calls make the same request.
-
-    Attributes:
-        owner: The process that made it.
-        address: Where in the run.
-        version: Version of the flow.
-        order: Which of the calls with this request it is, in the order of the calls.
-        attempt: The flow-run attempt.
-        is_detached: Whether the process knew only a part of the run.
-    """
-
-    owner: Owner
-    address: Address = Address()
-    version: str = ""
-    order: int = 1
-    attempt: int = 1
-    is_detached: bool = False
 
 
 class Reused(Record):

@@ -11,7 +11,7 @@ from typing import Protocol
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.journal import FolderJournal, Journal, as_cached
 from rh_prefect.works.journal.process_identity import Owner, current_owner
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
@@ -62,7 +62,7 @@ class Scope(Protocol):
         ...
 
     @property
-    def calls(self) -> CallRegistry:
+    def calls(self) -> Calls:
         """The calls of this attempt of the run."""
         ...
 
@@ -77,7 +77,7 @@ class FolderScope:
         self.flow = "call"
         self.attempt = self.first_attempt = attempt
         self.details: Mapping[str, str] = {}
-        self.calls = CallRegistry()
+        self.calls = Calls()
 
 
 class Opened(Record):

@@ -136,10 +136,6 @@ class WorksJournal:
             found |= records
         raise AssertionError("a count does not end")
 
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        """Reads all records of the works whose names have the same beginning."""
-        return await self._files.request(prefix)
-
     async def keys(self) -> AsyncIterator[str]:
         """Lists all works."""
         async for key in self._files.keys():

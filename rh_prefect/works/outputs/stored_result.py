@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.identity import Address, graph_base
+from rh_prefect.works.journal.identity import graph_base
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.request_preparation import JobRequest
@@ -38,10 +38,8 @@ class StoredResult(ResultRecord):
         model: The model's name in RunningHub's documentation.
         endpoint: Path below `/openapi/v2/`.
         payload: The request's parameters; files by content, as `sha256:…`.
-        address: Where in the run the call was made.
+        take: Which of several results of the request.
         flow: The flow or the pipeline that made it.
-        flow_version: Version of the flow.
-        order: Number of the call among the calls with this request, in the order of the calls.
         label: The caller's name for the output.
         seed: The seed in the request, if there is one.
         graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
@@ -56,10 +54,8 @@ class StoredResult(ResultRecord):
     model: str
     endpoint: str
     payload: dict[str, Any]
-    address: Address = Address()
+    take: int = 1
     flow: str = ""
-    flow_version: str = ""
-    order: int = 1
     label: str | None = None
     seed: int | None = None
     graph: str = ""

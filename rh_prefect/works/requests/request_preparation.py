@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -18,9 +17,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import CheckSize, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.models import ModelInput
-from rh_prefect.works.journal.identity import base_hash, explicit_key, graph_base, request_id
-from rh_prefect.works.journal.job_records import bases_of
-from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
 from rh_prefect.works.requests.input_identification import Input, Inputs
 
@@ -28,9 +25,6 @@ _log = logging.getLogger("rh_prefect")
 
 _MAX_COMBINATIONS = 64
 """Maximum number of combinations of earlier contents that are looked up for one call."""
-
-REQUEST = "{request}"
-"""The placeholder in a key for the hash of the request."""
 
 ASSET = "asset://"
 """The start of the address of media that are registered with RunningHub; it is sent unchanged."""
@@ -89,11 +83,6 @@ class JobRequest:
         )
 
     @property
-    def request_id(self) -> str:
-        """Returns the common prefix of the keys of all equal requests under this label in a scope."""
-        return request_id(self.base, self.label)
-
-    @property
     def prompt(self) -> str:
         """Returns the beginning of its prompt, for people; empty if it has none."""
         return beginning_of_prompt(self.payload)
@@ -119,10 +108,6 @@ class JobRequest:
             base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
             inputs={marks.get(mark, mark): others.get(mark, file) for mark, file in self.inputs.items()},
         )
-
-    def key(self, key: str) -> str:
-        """Returns the job's key for the caller's own key; `REQUEST` in it is replaced by the request's hash."""
-        return explicit_key(key.replace(REQUEST, self.base))
 
 
 async def prepare_request(
@@ -167,13 +152,7 @@ async def prepare_request(
     )
 
 
-async def as_recorded(
-    request: JobRequest,
-    *,
-    journal: Journal,
-    key: str | None = None,
-    is_recorded: Callable[[JobRequest], Awaitable[bool]] | None = None,
-) -> JobRequest:
+async def as_recorded(request: JobRequest, *, is_recorded: Callable[[JobRequest], Awaitable[bool]]) -> JobRequest:
     """Returns the request as an earlier attempt recorded it, if the content behind one of its links has changed.
 
     Hosts re-encode pictures, and without a strong ETag a link does not show whether its file was replaced. A resumed
@@ -181,14 +160,11 @@ async def as_recorded(
 
     Args:
         request: The request with the current contents of its links.
-        journal: The scope's records.
-        key: The caller's own key, if there is one.
-        is_recorded: Whether a job with a request is recorded; by default, the journal is searched.
+        is_recorded: Whether the work of a request is recorded.
 
     Returns:
         The recorded request; the given one if none is recorded.
     """
-    is_recorded = is_recorded or partial(_is_recorded, journal=journal, key=key)
     changed = {mark: file for mark, file in request.inputs.items() if file.earlier}
     if not changed or await is_recorded(request):
         return request
@@ -204,15 +180,6 @@ async def as_recorded(
             )
             return other
     return request
-
-
-async def _is_recorded(request: JobRequest, journal: Journal, key: str | None) -> bool:
-    """Whether the journal has an intent with this request."""
-    if key is None:
-        records = await journal.request(request.request_id)
-    else:
-        records = await journal.job(request.key(key))
-    return request.base in bases_of(records)
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:

@@ -40,16 +40,16 @@ class PaidJobs(Course):
 
     @initialize(
         resubmit=st.sampled_from([False, False, True]),
-        max_attempts=st.integers(1, 3),
+        attempts=st.integers(1, 3),
         compete=st.booleans(),
         budget=st.sampled_from([None, 2, 3, 4]),
         ends_by=st.sampled_from(["finish", "finish", "cancel"]),
     )
-    def begin(self, resubmit: bool, max_attempts: int, compete: bool, budget: int | None, ends_by: str) -> None:
+    def begin(self, resubmit: bool, attempts: int, compete: bool, budget: int | None, ends_by: str) -> None:
         self.policy = Policy(
             job="",
             endpoint="m",
-            attempts=max_attempts,
+            attempts=attempts,
             on_unknown="resubmit" if resubmit else "raise",
             budget=None if budget is None else PRICE * budget,
         )

@@ -1,0 +1,75 @@
+"""`PaidTask`: a Prefect task of a paid call, which a type checker knows to give a `Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, overload
+
+from prefect.tasks import Task
+
+from rh_prefect.works.outputs.result import Result
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+    from prefect.futures import PrefectFuture, PrefectFutureList
+
+P = ParamSpec("P")
+
+
+class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
+    """A task that makes a paid call.
+
+    Attributes:
+        changed: The options that `with_options` has changed.
+    """
+
+    changed: Mapping[str, Any] = MappingProxyType({})
+
+    # Prefect's own overloads type the future of an async task as a future of a coroutine.
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> Coroutine[Any, Any, Result]: ...
+        @overload
+        def __call__(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> Coroutine[Any, Any, State[Result]]: ...
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Runs the job as one task run, in a flow or alone."""
+
+        @overload  # type: ignore[override]
+        def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
+        ) -> PrefectFuture[Result]: ...
+        @overload
+        def submit(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> State[Result]: ...
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts the job as one task run and returns its future at once."""
+
+        @overload  # type: ignore[override]
+        def map(
+            self, *args: Any, return_state: Literal[False] = False, wait_for: Any = None, **kwargs: Any
+        ) -> PrefectFutureList[Result]: ...
+        @overload
+        def map(
+            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+        ) -> list[State[Result]]: ...
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts one job for each of several values, as one task run each."""
+
+    def with_options(self, **options: Any) -> Self:
+        """Returns the same task with other options; see `prefect.Task.with_options`."""
+        copy: Any = super().with_options(**options)
+        # Prefect's own method returns a plain task, which lacks the types, and which is pickled with its function.
+        copy.__class__ = type(self)
+        copy.__dict__["changed"] = {**self.changed, **options}
+        return copy  # type: ignore[no-any-return]  # of this class
