@@ -180,6 +180,7 @@ class JobEngine:
             stored = await self._reusable(prepared, key, scope, store)
             if stored is not None:
                 return _reused(stored, prepared, call)
+            prepared = prepared.with_graph()
         is_new = await self.open(scope, store)
         with ExitStack() as asked:
             if not call.may_repeat:
@@ -365,7 +366,7 @@ class JobEngine:
 
         prepared = await self.prepare(request, call.scope, call.store, options.label)
         prepared = await as_recorded(prepared, is_recorded=is_recorded)
-        return prepared.with_graph() if is_reused else prepared, key_of(prepared)
+        return prepared, key_of(prepared)
 
     async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         """Checks a request and identifies its files by content; nothing is paid.
