@@ -405,7 +405,9 @@ class WorkRunner:
         if view.submits or view.result is not None or await context.records.read_result() is not None:
             return
         find, request = stored_result.find, context.request
-        found = await asyncio.to_thread(find, context.store, request.base, request.graph, take=context.options.take)
+        # Results of one run are stored under the request alone, others under the request with the site's graph.
+        base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
+        found = await asyncio.to_thread(find, context.store, base, request.graph, take=context.options.take)
         if found is not None:
             record = ResultRecord.model_validate(dict(found))
             await context.records.create_result(record)
