@@ -199,12 +199,8 @@ async def _run(
 
 async def _make(runner: WorkRunner, asked: WorkCall, call: JobCall, group: SuspendGroup | None) -> Result | PendingTask:
     work = await runner.begin(asked, call)
-    if group is not None:
-        done = await group.run(work)
-        return done if isinstance(done, PendingTask) else done.result
-    async with work.held():
-        return (await work.finish()).result
-    raise AssertionError("the block returns or raises")
+    done = await (work.complete() if group is None else group.run(work))
+    return done if isinstance(done, PendingTask) else done.result
 
 
 def check_request(request: object) -> None:
@@ -238,7 +234,7 @@ async def prepare_call(
     works = await _works_for(here, scope, options)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
-    asked = WorkCall(request, take=options.take, scope="" if works is not None and is_shared else own)
+    asked = WorkCall("", request, take=options.take, scope="" if works is not None and is_shared else own)
     return WorkRunner(engine, works, has_ended=has_ended), asked, JobCall(here, store, chain, options, run_observer())
 
 

@@ -55,8 +55,8 @@ class WorkCall:
     """A request for a work.
 
     Attributes:
+        name: The step's address in a pipeline, as in `each[A-17].clip`; empty outside of pipelines.
         request: A model, a workflow or an app, with its parameters.
-        name: The step's address in a pipeline, as in `each[A-17].clip`.
         take: Which of several results of the request.
         scope: The name or the round that it belongs to; empty for the run's own scope, or that of all runs.
         attempts: How many tasks this run may pay for.
@@ -71,8 +71,8 @@ class WorkCall:
         position: When it gets a slot among the works of its run; see `limiter.Turn`.
     """
 
+    name: str
     request: Request
-    name: str = ""
     take: int = 1
     scope: str = ""
     attempts: int = 1
@@ -86,7 +86,7 @@ class WorkCall:
     position: tuple[int, ...] = ()
 
 
-_COLLECTION: Final = WorkCall(cast(Request, None))
+_COLLECTION: Final = WorkCall("", cast(Request, None))
 """The call that collects what is recorded, whose request is in the record."""
 
 
@@ -165,6 +165,17 @@ class RunningWork:
         while not isinstance(self.stage, Finished):
             await self.advance()
         return cast(Delivered, self.stage.result)
+
+    async def complete(self) -> Delivered:
+        """Makes the work from its begin to its result.
+
+        Raises:
+            EqualRequest: Another call of this attempt has asked for the work.
+            RunningHubError: As for `advance`.
+        """
+        async with self.held():
+            return await self.finish()
+        raise AssertionError("the block returns or raises")
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -284,9 +295,7 @@ class WorkRunner:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
         work = await self.begin(asked, call)
-        async with work.held():
-            return result_of_step(work, await work.finish())
-        raise AssertionError("the block returns or raises")
+        return result_of_step(work, await work.complete())
 
     async def begin(self, asked: WorkCall, call: JobCall) -> RunningWork:
         """Prepares a work; its `advance` submits it and waits for it.
@@ -409,8 +418,8 @@ class WorkRunner:
         base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
         found = await asyncio.to_thread(find, context.store, base, request.graph, take=context.options.take)
         if found is not None:
-            record = ResultRecord.model_validate(dict(found))
-            await context.records.create_result(record)
+            # By its job, so that it is no payment of this run, even if this run has made that job.
+            await context.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
 
     def _context(
         self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False

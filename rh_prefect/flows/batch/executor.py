@@ -280,7 +280,7 @@ class RowExecutor:
         take = work.copy
         while True:
             options = Options(label=label, reuse=self.options["reuse"])
-            asked = WorkCall(request, take=take, scope=self._scope_of(step, label))
+            asked = WorkCall("", request, take=take, scope=self._scope_of(step, label))
             try:
                 runner = WorkRunner(await load_engine(self.options["credentials"]))
                 job, _ = await LOOP.call(runner.prepare(asked, JobCall(self.scope, self.store, options=options)))

@@ -27,6 +27,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from tests.support.world.complete_job import complete_job
 
 
 @dataclass
@@ -88,7 +89,9 @@ class PooledRun:
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs)
+        calls = (
+            complete_job(pay, one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs
+        )
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong

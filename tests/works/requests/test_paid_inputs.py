@@ -29,6 +29,7 @@ from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.servers.s3 import S3Server
+from tests.support.world.complete_job import complete_job
 from tests.support.world.twin_filesystem import register
 
 ENLARGER = "hypir-ultra"
@@ -53,7 +54,7 @@ class Run:
     async def pay(self, request: Request, **options: Any) -> Result:
         engine = await load_engine(None)
         call = JobCall(self.scope, self.store, options=Options(**options))
-        done: Result = await LOOP.call(engine.run(request, call))
+        done: Result = await LOOP.call(complete_job(engine, request, call))
         return done
 
 
