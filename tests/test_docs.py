@@ -112,7 +112,7 @@ def test_make_targets_of_the_docs_exist() -> None:
 
 
 def test_every_rule_about_money_names_a_test_that_exists() -> None:
-    text = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) >= 60
     for path, test in named:
@@ -234,7 +234,7 @@ OF_THE_SECOND_STAGE = ("test_kills", "test_pipeline_kills", "test_outages", "tes
 
 
 def test_every_other_rule_about_money_has_its_test_in_the_first_stage() -> None:
-    text = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8").partition("<!-- money:")[0]
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8").partition("<!-- money:")[0]
     with each_case() as case:
         for row in re.findall(r"^\|.*`tests/[\w/]+\.py::\w+`.*$", text, re.MULTILINE):
             with case(row):

@@ -123,7 +123,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "assumptions": ("emulator.md", open_points),
     "payloads": ("coverage.md", payloads),
     "states": ("operations.md", states),
-    "money": ("never-pay-twice.md", promises_about_money),
+    "money": ("guarantees.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
     "shipped": ("pipelines.md", pipeline_pages.overview),
     **{name: (f"pipelines/{name}.md", partial(pipeline_pages.page, name)) for name in pipeline_pages.SHIPPED},
