@@ -278,7 +278,7 @@ class RowExecutor:
         """Returns the take of a row's step: its number among the rows with an equal request."""
         take = work.copy
         while True:
-            options = Options(take=take, label=label)
+            options = Options(take=take, label=label, reuse=self.options["reuse"])
             call = JobCall(self.scope, self.store, options=options, name=self._scope_of(step, label))
             try:
                 payer = await load_engine(self.options["credentials"])
