@@ -21,7 +21,7 @@ async def product_videos(
     """Turns each picture into a video, many at a time.
 
     Args:
-        pictures: The products' pictures: paths, fsspec URIs or links.
+        pictures: The products' pictures: paths, fsspec URIs or links; one that is given twice has one video.
         motion: What happens in each video.
         seconds: Length of each video.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
@@ -31,4 +31,4 @@ async def product_videos(
         models.KlingV26ProImageToVideo(image_url=picture, prompt=motion, duration=seconds, sound="false")
         for picture in pictures
     ]
-    return await generate_many(asked, label="product", credentials=credentials, storage=storage)
+    return await generate_many(asked, label="product", same=True, credentials=credentials, storage=storage)

@@ -123,9 +123,9 @@ async def _currency(credentials: str | None) -> str:
     return await LOOP.call((await load_engine(credentials)).pool.currency()) or CURRENCY
 
 
-async def make(request: models.ModelInput, *, label: str, blocks: Blocks) -> Result:
-    """Runs one job with the blocks and limits of its flow."""
-    return await generate(request, label=label, **blocks)
+async def make(request: models.ModelInput, *, label: str, blocks: Blocks, take: int = 1, same: bool = False) -> Result:
+    """Runs one job with the blocks and limits of its flow; `take` and `same` are those of `generate`."""
+    return await generate(request, take=take, same=same, label=label, **blocks)
 
 
 def picture_request(prompt: str, aspect: Aspect) -> models.ModelInput:

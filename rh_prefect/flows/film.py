@@ -104,9 +104,10 @@ async def film(
         _shot(number, prompt, image, aspect=aspect, seconds=seconds, resolution=resolution, blocks=blocks)
         for number in range(1, shots + 1)
     ]
+    # Several films of one run may have the same text or music.
     sounds = gather_all(
-        make(speech_request(narration or prompt), label="speech", blocks=blocks),
-        make(music_request(description), label="music", blocks=blocks),
+        make(speech_request(narration or prompt), label="speech", blocks=blocks, same=True),
+        make(music_request(description), label="music", blocks=blocks, same=True),
     )
     (speech, music_track), *shot_steps = await gather_all(sounds, *takes)
     cut = await assemble(
@@ -140,14 +141,18 @@ async def _shot(
     resolution: Resolution,
     blocks: Blocks,
 ) -> list[Result]:
-    """Makes one shot, step by step; the last result is the finished clip."""
+    """Makes one shot, step by step; the last result is the finished clip.
+
+    Each shot is a take: framings and movements return after some shots, so that two shots may make equal requests.
+    """
     steps: list[Result] = []
     framing, move = FRAMINGS[(number - 1) % len(FRAMINGS)], MOVES[(number - 1) % len(MOVES)]
     if not image:
         picture = picture_request(f"{prompt}, {framing}", aspect)
-        steps.append(await make(picture, label=f"shot-{number}-picture", blocks=blocks))
+        steps.append(await make(picture, label=f"shot-{number}-picture", blocks=blocks, take=number))
     start = image or steps[-1]
     motion = motion_request(start, f"{prompt}, {move}", seconds)
-    steps.append(await make(motion, label=f"shot-{number}-motion", blocks=blocks))
-    steps.append(await make(upscale_request(steps[-1], resolution), label=f"shot-{number}", blocks=blocks))
+    steps.append(await make(motion, label=f"shot-{number}-motion", blocks=blocks, take=number))
+    enlarged = upscale_request(steps[-1], resolution)
+    steps.append(await make(enlarged, label=f"shot-{number}", blocks=blocks, take=number))
     return steps

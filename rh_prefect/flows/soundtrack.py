@@ -52,7 +52,8 @@ async def add_soundtrack(
         requests["music"] = music_request(music)
     await expect([price_of(one) for one in requests.values()], blocks=blocks)
     await check_video(video, storage=storage)
-    jobs = [make(one, label=label, blocks=blocks) for label, one in requests.items()]
+    # Several videos of one run may have the same text or music.
+    jobs = [make(one, label=label, blocks=blocks, same=True) for label, one in requests.items()]
     results = dict(zip(requests, await gather_all(*jobs), strict=True))
     return await assemble(
         [video], name="soundtrack", speech=results.get("speech"), music=results.get("music"), storage=storage

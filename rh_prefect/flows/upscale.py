@@ -29,7 +29,7 @@ async def upscale(
     """Upscale videos.
 
     Args:
-        videos: Paths, fsspec URIs or links.
+        videos: Paths, fsspec URIs or links; one that is given twice is upscaled once.
         resolution: Resolution of the results.
         budget: Maximum cost of the run, in the account's currency; no job that would exceed it starts. Empty: no limit.
         attempts: Tasks that one job may pay for until the run is resumed by hand, failed ones included.
@@ -45,5 +45,6 @@ async def upscale(
         requests,
         wait=wait,
         label="enlarged",
+        same=True,
         **blocks,
     )

@@ -235,6 +235,16 @@ async def test_a_link_whose_file_was_overwritten_is_looked_at_again(rh: Emulator
     assert len(rh.recorder.paid) == 2
 
 
+async def test_a_batch_that_reuses_results_counts_the_costs_of_what_it_makes(rh: Emulator) -> None:
+    """Its own jobs belonged to no row of its report, and its costs were 0."""
+    first = await run(prompts("a lighthouse", "a harbour", "a harbour"), reuse="always")
+    assert (first.costs, first.left_out) == (Costs({"CNY": rh.recorder.charged}), ())
+    before = rh.recorder.charged
+    second = await run(prompts("a gull", "a lighthouse"), reuse="always")
+    assert (second.costs, second.left_out) == (Costs({"CNY": rh.recorder.charged - before}), ())
+    assert paid(rh) == ["a gull", "a harbour", "a harbour", "a lighthouse"]
+
+
 async def test_two_rows_with_equal_files_are_two_jobs_in_every_run(rh: Emulator, links: LinkHost) -> None:
     rows = [{"image_url": links.put(name, picture("x"), etag='"1"')} for name in ("a", "b")]
     rh.faults.add(Fault("submit", number=2, kind="fail"))

@@ -103,10 +103,11 @@ async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(
 
 
 async def test_videos_to_enlarge(with_webhooks: SuspendedRuns, tmp_path: Path) -> None:
-    videos = [str(samples.mp4(tmp_path / f"{name}.mp4")) for name in ("one", "two")]
-    run = await with_webhooks.begin(upscale, videos=videos, wait="suspend")
+    one, two = (str(samples.mp4(tmp_path / f"{hz}.mp4", hz=hz)) for hz in (300, 500))
+    run = await with_webhooks.begin(upscale, videos=[one, two, one], wait="suspend")
     await with_webhooks.run_until_suspended(upscale, run, 2)
     await with_webhooks.end()
     await until_woken(run)
     results = await rerun(upscale, run)
-    assert len(results) == len(with_webhooks.paid) == 2
+    assert results[2] == results[0] != results[1]
+    assert len(with_webhooks.paid) == 2

@@ -65,10 +65,10 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
     assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]
 
 
-async def test_each_product_picture_becomes_a_video(rh: Emulator, tmp_path: Path) -> None:
+async def test_each_product_picture_becomes_one_video(rh: Emulator, tmp_path: Path) -> None:
     pictures = [str(samples.png(tmp_path / f"{name}.png", text=name)) for name in ("shoe", "lamp")]
-    made = await load("product_videos")(pictures)
-    assert [result.first_output.kind for result in made] == ["video", "video"]
+    made = await load("product_videos")([*pictures, pictures[0]])
+    assert [result.first_output.kind for result in made] == ["video"] * 3
     assert len({result.first_output.uri for result in made}) == 2
     assert len(rh.recorder.paid) == 2
 
