@@ -20,7 +20,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.call_assignment import Caller, CallRegistry
+from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.scope import Scope
@@ -125,7 +125,7 @@ class SameAttempt:
     flow: str = "many"
     first_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
-    calls: CallRegistry = field(default_factory=CallRegistry)
+    calls: Calls = field(default_factory=Calls)
 
 
 def _status(view: JobView) -> str:
@@ -150,6 +150,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
-        await desk.run(flows.picture(prompt), JobCall(scope, store, Caller(equal="by order")))
+        await desk.run(flows.picture(prompt), JobCall(scope, store))
 
     await LOOP.call(run())

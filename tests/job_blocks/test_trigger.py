@@ -99,15 +99,15 @@ def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
 
 
 def test_a_run_of_a_block_and_a_call_of_generate_are_one_job(rh: Emulator) -> None:
-    run = turbo().trigger(scope="test", key="mine")
-    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test", key="mine"))
+    run = turbo().trigger(scope="test")
+    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test"))
     assert run.fetch_result() == again
     assert len(rh.recorder.paid) == 1
 
 
 def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
-    first = turbo().trigger(scope="test", key="mine")
-    second = turbo().trigger(scope="test", key="mine")
+    first = turbo().trigger(scope="test")
+    second = turbo().trigger(scope="test")
     assert (first.task_id, first.job) == (second.task_id, second.job)
     slow_rh.clock.advance(HOUR)
     assert first.fetch_result() == second.fetch_result()
@@ -133,7 +133,7 @@ def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
-            turbo().trigger(scope="test", key="lost")
+            turbo().trigger(scope="test")
     assert len(rh.recorder.paid) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
 
 
 async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emulator) -> None:
-    run = await turbo().trigger_async(scope="test", key="mine")
+    run = await turbo().trigger_async(scope="test")
     waiting = asyncio.create_task(run.wait_for_completion_async())
     await asyncio.sleep(0.05)
     await run.cancel_async()
@@ -208,13 +208,13 @@ async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> Non
 
 async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("submit", number=1, kind="hold"))
-    trigger = asyncio.create_task(turbo().trigger_async(scope="test", key="mine"))
+    trigger = asyncio.create_task(turbo().trigger_async(scope="test"))
     assert await asyncio.to_thread(slow_rh.held.wait, seconds=10)
     trigger.cancel()
     slow_rh.held.release()
     with pytest.raises(asyncio.CancelledError):
         await trigger
-    run = await turbo().trigger_async(scope="test", key="mine")
+    run = await turbo().trigger_async(scope="test")
     assert [one.task_id for one in slow_rh.recorder.paid] == [run.task_id]
 
 

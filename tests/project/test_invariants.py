@@ -255,7 +255,7 @@ def test_a_key_is_found_wherever_it_stands(where: str) -> None:
 
 
 async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> None:
-    result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="gulls", key="one")
+    result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="gulls")
     journal = FolderJournal(get_settings().journal_url, scope="gulls")
     out, state = tmp_path / "out", tmp_path / "state"
 

@@ -283,11 +283,11 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
     monkeypatch.setenv("RH_STORAGE_URL", str(full_disk / "out"))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(StoreError, match=r"(?i)space"):
-        await run(asked, key="one")
+        await run(asked)
     assert len(rh.recorder.paid) == 1
     assert not list((full_disk / "out").rglob("*.png"))
     (full_disk / "ballast").unlink()
-    result = await run(asked, key="one")
+    result = await run(asked)
     assert len(rh.recorder.paid) == 1
     assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
@@ -295,7 +295,7 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(
 async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:
     for _ in range(3):
         with pytest.raises(RunningHubError, match="content check"):
-            await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
+            await run(models.ZImageTurbo(prompt="a forbidden thing"))
     assert not rh.recorder.paid
 
 
@@ -307,7 +307,7 @@ async def test_a_task_that_fails_the_content_check_is_said_and_not_paid_for_agai
         monkeypatch.setenv("RH_API_KEY", other.key)
         for _ in range(3):
             with pytest.raises(JobFailed, match="Content security audit did not pass") as caught:
-                await run(models.ZImageTurbo(prompt="a forbidden thing"), key="m")
+                await run(models.ZImageTurbo(prompt="a forbidden thing"))
             assert caught.value.code == "1501"
             assert "change the prompt or the file" in str(caught.value)
         assert len(other.recorder.submissions) == 1

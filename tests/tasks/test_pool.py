@@ -194,7 +194,7 @@ async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, b
     await blocks.save("main", "spare")
     rh.clock.factor = 0
     asked = models.ZImageTurbo(prompt="x")
-    known: dict[str, Any] = {"scope": blocks.mark, "key": "the picture"}
+    known: dict[str, Any] = {"scope": blocks.mark}
     working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
     await _until_recorded(FolderJournal(get_settings().journal_url, scope=blocks.mark), 1)
     working.cancel()
@@ -212,7 +212,7 @@ async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh
     pool = await blocks.pool("main", "spare")
     rh.clock.factor = 0
     still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)
-    runs = [await still.trigger_async(scope=blocks.mark, key=f"k{number}") for number in range(4)]
+    runs = [await still.trigger_async(scope=blocks.mark, take=number) for number in range(1, 5)]
     owners = {one.task_id: one.key_name for one in rh.recorder.paid}
     assert Counter(owners.values()) == {"main": 2, "spare": 2}
     for run in runs[:2]:

@@ -20,8 +20,6 @@ from rh_prefect.works.accounts.account import Key, Member, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.call_assignment import Caller
-from rh_prefect.works.journal.identity import Address, Place
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
@@ -89,7 +87,7 @@ class PooledRun:
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, JobCall(scope, self.store, _caller(n), options, self)) for n, one in enumerate(asked, 1))
+        calls = (pay.run(one, JobCall(scope, self.store, options=options, observer=self)) for one in asked)
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
@@ -116,7 +114,3 @@ class PooledRun:
 
 def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
     return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]
-
-
-def _caller(number: int) -> Caller:
-    return Caller(Address(place=Place(in_order=True, number=number)))
