@@ -108,19 +108,20 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PooledRun(rh, tmp_path, members=("main",))
 
-        async def job(name: str, *, key: str) -> Result:
+        async def job(name: str, **options: Any) -> Result:
             scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / name))
             engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
-            return await engine.run(pictures(1, key)[0], JobCall(scope, store, options=Options(key=key), observer=run))
+            call = JobCall(scope, store, options=Options(same=True, **options), observer=run)
+            return await engine.run(models.ZImageTurbo(prompt="a"), call)
 
         async def calls() -> list[Result]:
-            leaver, stayer = (asyncio.ensure_future(job(name, key="shared")) for name in ("a", "b"))
+            leaver, stayer = (asyncio.ensure_future(job(name)) for name in ("a", "b"))
             while not run.said("submitted"):  # noqa: ASYNC110 - nothing else tells it
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             leaver.cancel()
             await asyncio.gather(leaver, return_exceptions=True)
-            other = asyncio.ensure_future(job("b", key="other"))
+            other = asyncio.ensure_future(job("b", take=2))
             await asyncio.sleep(0.3)
             rh.clock.factor = 1000
             return [await stayer, await other]

@@ -78,16 +78,17 @@ class PooledRun:
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
 
-    async def all(self, asked: Sequence[Request], **options: Any) -> list[Result | RunningHubError]:
-        """Runs all jobs; a failure is told in place of the result."""
-        return await LOOP.call(self._all(asked, Options(**options)))
+    async def all(self, asked: Sequence[Request], *, takes: int = 1, **options: Any) -> list[Result | RunningHubError]:
+        """Runs all jobs, so many takes of each; a failure is told in place of the result."""
+        jobs = [(one, Options(take=take, **options)) for one in asked for take in range(1, takes + 1)]
+        return await LOOP.call(self._all(jobs))
 
-    async def _all(self, asked: Sequence[Request], options: Options) -> list[Result | RunningHubError]:
+    async def _all(self, jobs: Sequence[tuple[Request, Options]]) -> list[Result | RunningHubError]:
         members = [member(self.key(name), settings=self.settings) for name in self.members]
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, JobCall(scope, self.store, options=options, observer=self)) for one in asked)
+        calls = (pay.run(one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs)
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
