@@ -15,7 +15,7 @@ from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWork
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import read_job
-from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples import media as samples
 
 HOUR = 3600
@@ -116,7 +116,7 @@ def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> 
 
 def test_what_is_reused_is_paid_for_by_nobody_and_cannot_be_cancelled(rh: Emulator) -> None:
     first = turbo().trigger(scope="test").fetch_result()
-    run = turbo().trigger(scope="test", reuse="always")
+    run = turbo().trigger(scope="another", reuse="always")
     run.cancel()
     assert (run.task_id, run.fetch_result().cost) == (first.task_id, Decimal(0))
     assert len(rh.recorder.paid) == 1
@@ -132,7 +132,7 @@ def test_a_refused_submit_is_raised_by_trigger(rh: Emulator) -> None:
 def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
+        with pytest.raises(SubmissionUnknown, match="jobs adopt works-"):
             turbo().trigger(scope="test")
     assert len(rh.recorder.paid) == 1
 
@@ -157,8 +157,7 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
         await run.fetch_result_async()
     await run.cancel_async()
     assert slow_rh.recorder.cancelled == [run.task_id]
-    journal = FolderJournal(get_settings().journal_url, scope="test")
-    last = (await read_job(journal, run.job.partition("/")[2])).last
+    last = (await read_job(default_works(get_settings()), run.job.partition("/")[2])).last
     assert last is not None and last.end is not None
     assert last.end.status == "CANCELLED"
 

@@ -17,7 +17,7 @@ from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import EqualRequest, InputError, JobFailed, SubmissionUnknown
-from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
@@ -71,7 +71,7 @@ async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:
     assert len({one.key for one in made}) == len({one.first_output.uri for one in made}) == 4
     assert len({one.first_output.sha256 for one in made}) == 4, "each kept its own picture"
     assert await run(asked, take=3) == made[2]
-    served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
+    served = await asyncio.gather(*(run(asked, reuse="always", scope="another") for _ in range(4)))
     assert len(rh.recorder.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
@@ -122,10 +122,8 @@ async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_
     with monkeypatch.context() as elsewhere:
         # Another account object, which has seen the scope with a job in it; this one remembers it as empty.
         elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
-        elsewhere.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
         theirs = await run(asked)
     REQUESTED_KEYS["test"].clear()
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
     ours = await run(asked)
     assert ours.task_id == theirs.task_id
     assert len(rh.recorder.paid) == 2
@@ -205,12 +203,12 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     rh.faults.add(Fault("submit", number=1, kind=kind))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="jobs adopt test/") as unknown:
+        with pytest.raises(SubmissionUnknown, match="jobs adopt works-") as unknown:
             await run(asked)
     assert (await run(models.ZImageTurbo(prompt="another"))).first_output
     lost = rh.recorder.paid[0].task_id
     scope, key = split_job(unknown.value.job)
-    await LOOP.call(adopt((await LOOP.call(scope_named(scope))).journal, key, lost))
+    await LOOP.call(adopt(journal_of(scope), key, lost))
     assert (await run(asked)).task_id == lost
     assert len(rh.recorder.paid) == 2
 
@@ -229,7 +227,7 @@ async def test_a_task_that_was_found_by_itself_is_what_the_next_call_gets(rh: Em
     with pytest.raises(SubmissionUnknown) as unknown:
         await run(asked)
     scope, key = split_job(unknown.value.job)
-    records = JobRecords((await LOOP.call(scope_named(scope))).journal, key)
+    records = JobRecords(journal_of(scope), key)
     found = Resolution(outcome="adopted", task_id=rh.recorder.paid[0].task_id, by="a webhook")
     await LOOP.call(records.resolve(1, found))
     assert (await run(asked)).task_id == found.task_id

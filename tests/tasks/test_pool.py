@@ -26,7 +26,8 @@ from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import jobs_of
-from rh_prefect.works.journal.journal import FolderJournal, Journal
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.outputs.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import environment
@@ -196,7 +197,7 @@ async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, b
     asked = models.ZImageTurbo(prompt="x")
     known: dict[str, Any] = {"scope": blocks.mark}
     working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
-    await _until_recorded(FolderJournal(get_settings().journal_url, scope=blocks.mark), 1)
+    await _until_recorded(default_works(get_settings()), 1)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await RunningHubCredentials.adelete(blocks.name("main"))

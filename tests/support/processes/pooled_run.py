@@ -17,7 +17,7 @@ from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Key, Member, member
-from rh_prefect.works.engine import engine_for
+from rh_prefect.works.engine import JobEngine, engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.job_records import jobs_of
@@ -27,6 +27,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 
 @dataclass
@@ -88,7 +89,7 @@ class PooledRun:
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs)
+        calls = (_make(pay, one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs)
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
@@ -115,3 +116,10 @@ class PooledRun:
 
 def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
     return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]
+
+
+async def _make(engine: JobEngine, request: Request, call: JobCall) -> Result:
+    work = await WorkRunner(engine).begin(WorkCall(request, take=call.options.take), call)
+    async with work.held():
+        return (await work.finish()).result
+    raise AssertionError("the block returns or raises")
