@@ -27,7 +27,6 @@ def test_without_a_variable_there_are_defaults(tmp_path: Path) -> None:
     assert settings.base_url == "https://www.runninghub.cn"
     assert settings.storage_url == "rh-output"
     assert settings.state_dir == tmp_path / ".local" / "state" / "rh-prefect"
-    assert settings.journal_url == str(settings.state_dir / "journal")
 
 
 def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None:
@@ -36,7 +35,6 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
         "base_url": "https://www.runninghub.ai",
         "storage_url": "s3://bucket/prefix",
         "storage_options": '{"key": "a", "secret": "b"}',
-        "journal": "s3://bucket/journal",
         "records": "s3://bucket/records",
         "state_dir": "/somewhere",
         "poll_seconds": "0.5",
@@ -60,7 +58,7 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     assert settings.input_roots == ("/data", "s3://bucket/inputs")
     assert (settings.restrict_inputs, settings.allow_private_links) == (True, True)
     assert settings.storage_options == {"key": "a", "secret": "b"}
-    assert settings.journal_url == "s3://bucket/journal"
+    assert settings.records == "s3://bucket/records"
     assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
     assert settings.grace_seconds == 60.0
     assert settings.max_budget == Decimal("12.50")

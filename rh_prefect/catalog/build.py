@@ -115,6 +115,8 @@ P = ParamSpec("P")
 def _task(call: Callable[P, models.ModelInput]) -> Endpoint[P]: ...
 
 class _Options(models.ModelInput):
+    take: int = 1
+    same: bool = False
     label: str | None = None
     reuse: Literal["never", "always"] = "never"
     on_unknown: Literal["raise", "resubmit"] = "raise"
@@ -124,7 +126,6 @@ class _Options(models.ModelInput):
     credentials: str | None = None
     storage: str | None = None
     scope: str | None = None
-    key: str | None = None
 """
 _PLAIN = {"string": "str", "bool": "bool", "int": "int", "float": "float"}
 

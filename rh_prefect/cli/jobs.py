@@ -20,7 +20,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs import ended_costs
-from rh_prefect.works.journal.job_records import JobView, jobs_of, read_job, split_job
+from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.spool import Spool
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rh_prefect.client import TaskView
     from rh_prefect.works.journal.job_records import Submit
     from rh_prefect.works.journal.journal import Journal
-    from rh_prefect.works.journal.record_types import Intent
+    from rh_prefect.works.journal.record_types import Intent, ResultRecord
     from rh_prefect.works.journal.scope import Scope
     from rh_prefect.works.journal.works_journal import WorksJournal
     from rh_prefect.works.run_cancellation import CancelReport
@@ -68,15 +68,21 @@ def show_(job: str) -> None:
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
-        view = asyncio.run(read_job(_journal(scope), key))
+        view, result = asyncio.run(_recorded(_journal(scope), key))
     for submit in view.submits:
         print(f"submit {submit.n}: {submit.state}")
         for name in ("intent", "answer", "resolution", "end"):
             record = getattr(submit, name)
             if record is not None:
                 print(f"  {name}: {record.model_dump_json(exclude={'token'}, exclude_none=True)}")
-    if view.result is not None:
-        print(f"result: {view.result.model_dump_json(exclude={'token'}, exclude_none=True)}")
+    if result is not None:
+        print(f"result: {result.model_dump_json(exclude={'token'}, exclude_none=True)}")
+
+
+async def _recorded(journal: Journal, key: str) -> tuple[JobView, ResultRecord | None]:
+    """Reads a job and its result; the records that runs share list no results with the submissions."""
+    view = await read_job(journal, key)
+    return view, view.result or await JobRecords(journal, key).read_result()
 
 
 def adopt_(

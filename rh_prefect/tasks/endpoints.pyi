@@ -14,6 +14,8 @@ P = ParamSpec("P")
 def _task(call: Callable[P, models.ModelInput]) -> Endpoint[P]: ...
 
 class _Options(models.ModelInput):
+    take: int = 1
+    same: bool = False
     label: str | None = None
     reuse: Literal["never", "always"] = "never"
     on_unknown: Literal["raise", "resubmit"] = "raise"
@@ -23,7 +25,6 @@ class _Options(models.ModelInput):
     credentials: str | None = None
     storage: str | None = None
     scope: str | None = None
-    key: str | None = None
 
 class _AlibabaWan26ImageToVideo(_Options, models.AlibabaWan26ImageToVideo): ...
 alibaba_wan_2_6_image_to_video = _task(_AlibabaWan26ImageToVideo)

@@ -33,7 +33,9 @@ from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.queries import has_ended
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
+from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
+from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
@@ -231,19 +233,23 @@ async def prepare_call(
     await find_root()
     is_shared = options.reuse == "always"
     here = await scope_for(scope, is_found_again=is_shared)
-    works = await _works_for(here, scope, options)
+    works = await _works_for(here, scope, options, engine, store)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
     asked = WorkCall("", request, take=options.take, scope="" if works is not None and is_shared else own)
     return WorkRunner(engine, works, has_ended=has_ended), asked, JobCall(here, store, chain, options, run_observer())
 
 
-async def _works_for(here: Scope, name: str | None, options: Options) -> WorksJournal | None:
+async def _works_for(
+    here: Scope, name: str | None, options: Options, engine: JobEngine, store: MediaStore
+) -> WorksJournal | None:
     """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
     if isinstance(here, FolderScope):
         return (await here.works())[0]
     if scope_override() is not None or (name is None and options.reuse == "never"):
         return None
+    # The record of a scope's format is its first one.
+    await LOOP.call(engine.open(here, store))
     return await LOOP.call(_default_works(here))
 
 

@@ -19,9 +19,10 @@ from rh_prefect.cli import app, main
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.flows import film
+from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
 from tests.support.servers.emulator_env import environment
 from tests.support.world.job_records import intent, ticket, write
@@ -127,8 +128,8 @@ def test_the_cost_of_a_job_is_listed_in_each_unit(
 ) -> None:
     """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
-    journal = FolderJournal(str(tmp_path / "journal"), scope="night")
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    journal = default_works(get_settings()).notes_of("night")
     asyncio.run(write(journal, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
     _, out, err = call(capsys, "jobs list night --json")
     (job,) = json.loads(out)

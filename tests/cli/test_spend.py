@@ -19,8 +19,9 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
 from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import COINS, Charge, Costs
-from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -101,10 +102,10 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_re
     """A task that failed, or that no file is left of, is counted."""
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail", code="1501"))
     await pictures(return_state=True)
-    store, journal = MediaStore(str(tmp_path / "out")), str(tmp_path / "state" / "journal")
+    store = MediaStore(str(tmp_path / "out"))
 
     async def here() -> list[TaskCharge]:
-        found = await charges(store, with_prefect=True, journal_url=journal)
+        found = await charges(store, with_prefect=True, default=default_works(get_settings()))
         return [one for one in found.tasks if one.store == store.url]
 
     found = await here()
@@ -115,31 +116,26 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_re
     assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.recorder.charged})
 
 
-@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs", "rh")
-def test_a_run_whose_records_cannot_be_read_is_named_and_the_others_are_summed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("rh")
+@pytest.mark.parametrize(
+    ("content", "said"), [('{"token": "1", "colour": "blue"}', "has a form"), ("no JSON", "is not a JSON object")]
+)
+def test_records_that_cannot_be_read_are_named_and_the_results_are_summed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, said: str
 ) -> None:
-    url = str(tmp_path / "state" / "journal")
-    asyncio.run(generate(models.ZImageTurbo(prompt="a lighthouse"), scope="old"))
-    asyncio.run(FolderJournal(url, scope="new").create("0a1b-intent-1", {"token": "1", "colour": "blue"}))
-    broken = FolderJournal(url, scope="broken")
-    asyncio.run(broken.create("0a1b-intent-1", {"token": "1"}))
-    (record,) = (one for one in Path(url).rglob("*intent-1*") if "broken" in str(one))
-    record.write_text("no JSON")
+    asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
+    works = default_works(get_settings())
+    asyncio.run(works.create("0a1b-intent-1", {"token": "1"}))
+    (Path(works.url) / "works" / "0a1b" / "intent-1.json").write_text(content)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(JournalError) as failed:
+    with pytest.raises(JournalError, match=said):
         spend()
-    assert "new: the record 0a1b-intent-1 has a form" in str(failed.value)
-    assert "is not a JSON object" in str(failed.value)
     assert "0.04 CNY" in capsys.readouterr().out
 
 
-def break_place(place: str, folder: Path, monkeypatch: pytest.MonkeyPatch, port: int) -> dict[Any, Any]:
+def break_place(place: str, monkeypatch: pytest.MonkeyPatch, port: int) -> dict[Any, Any]:
     """Makes one of the places unreadable; returns Prefect's settings for it."""
-    (folder / "a file").write_text("no folder")
     match place:
-        case "named scopes":
-            monkeypatch.setenv("RH_JOURNAL", str(folder / "a file"))
         case "works of pipelines":
             monkeypatch.setenv("RH_RECORDS", "nothing-reads-this://works")
         case "flow runs":
@@ -147,11 +143,10 @@ def break_place(place: str, folder: Path, monkeypatch: pytest.MonkeyPatch, port:
     return {}
 
 
-@pytest.mark.parametrize("place", ["named scopes", "works of pipelines", "flow runs"])
+@pytest.mark.parametrize("place", ["works of pipelines", "flow runs"])
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
 def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete(
     rh: Emulator,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     closed_port: int,
@@ -160,7 +155,7 @@ def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete
 ) -> None:
     asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
     capsys.readouterr()
-    settings = break_place(place, tmp_path, monkeypatch, closed_port)
+    settings = break_place(place, monkeypatch, closed_port)
     with temporary_settings(settings), pytest.raises(JournalError) as failed:
         spend(json_=form == "json", csv_=form == "csv")
     assert place in str(failed.value)
@@ -188,7 +183,7 @@ async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
     await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
     options = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
     store = MediaStore("s3://nobody/there", options=options)
-    found = await charges(store, with_prefect=False, journal_url=str(tmp_path / "state" / "journal"))
+    found = await charges(store, with_prefect=False, default=default_works(get_settings()))
     assert set(found.unread) == {"results in s3://nobody/there", "works of pipelines in s3://nobody/there"}
     assert [one.run for one in found.tasks] == ["night"]
 
@@ -215,8 +210,9 @@ async def test_flow_runs_are_read_together_and_not_asked_for_once_their_api_refu
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+    store = MediaStore(str(tmp_path / "out"))
     with temporary_settings({PREFECT_API_URL: url}):
-        found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=True, journal_url=str(tmp_path / "j"))
+        found = await charges(store, with_prefect=True, default=WorksJournal(store.url))
     server.close()
     assert 1 < asked < 30
     assert f"{60 - asked} further flow runs" in found.unread

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.parameter_types import Reuse
 from rh_prefect.tasks import generate, run_workflow
 from rh_prefect.works.outputs.result import Result
 
@@ -29,6 +30,11 @@ def picture(prompt: str) -> models.ModelInput:
     return models.ZImageTurbo(prompt=prompt)
 
 
+def each(prompts: list[str]) -> list[Coroutine[Any, Any, Result]]:
+    """A call for each prompt; one that stands several times gets as many takes."""
+    return [generate(picture(prompt), take=prompts[:number].count(prompt) + 1) for number, prompt in enumerate(prompts)]
+
+
 @flow
 async def one(prompt: str = "a lighthouse") -> Result:
     return await generate(picture(prompt))
@@ -45,8 +51,13 @@ async def patient(prompt: str = "a lighthouse", retries: int = 2) -> Result:
 
 
 @flow
-async def many(prompts: list[str], reuse: Reuse = "never") -> list[Result]:
-    return list(await asyncio.gather(*(generate(picture(prompt), reuse=reuse) for prompt in prompts)))
+async def many(prompts: list[str]) -> list[Result]:
+    return list(await asyncio.gather(*each(prompts)))
+
+
+@flow
+async def reusing(prompts: list[str]) -> list[Result]:
+    return list(await asyncio.gather(*(generate(picture(prompt), reuse="always") for prompt in prompts)))
 
 
 @flow
@@ -57,7 +68,7 @@ async def many_on_another_account(prompts: list[str]) -> list[Result]:
 
 @flow
 async def many_in_order(prompts: list[str]) -> list[Result]:
-    return [await generate(picture(prompt)) for prompt in prompts]
+    return [await generate(picture(prompt), take=prompts[:n].count(prompt) + 1) for n, prompt in enumerate(prompts)]
 
 
 @task(cache_policy=NO_CACHE)
@@ -67,14 +78,14 @@ async def check(place: str) -> None:
 
 @flow(retries=1)
 async def retried(prompts: list[str]) -> list[Result]:
-    results = list(await asyncio.gather(*(generate(picture(prompt)) for prompt in prompts)))
+    results = list(await asyncio.gather(*each(prompts)))
     await check("flow")
     return results
 
 
 @task(cache_policy=NO_CACHE, retries=1)
 async def two_pictures(prompt: str) -> list[Result]:
-    results = [await generate(picture(prompt)) for _ in range(2)]
+    results = [await generate(picture(prompt), take=take) for take in (2, 3)]
     fail_if_asked("task")
     return results
 
@@ -82,7 +93,7 @@ async def two_pictures(prompt: str) -> list[Result]:
 @flow
 async def with_a_task() -> list[Result]:
     first = await generate(picture("a lighthouse"))
-    return [first, *await two_pictures("a lighthouse"), await generate(picture("a lighthouse"))]
+    return [first, *await two_pictures("a lighthouse"), await generate(picture("a lighthouse"), take=4)]
 
 
 @flow
@@ -92,10 +103,10 @@ async def child(prompts: list[str]) -> list[str]:
 
 @flow
 async def parent() -> list[str]:
-    """A child flow that completes, then four equal jobs."""
+    """A child flow that completes, then four more takes of its first picture."""
     done = await child(["a lighthouse", "a harbour"])
-    equal = await asyncio.gather(*(generate(picture("a lighthouse")) for _ in range(4)))
-    return [*done, *(result.task_id for result in equal)]
+    more = await asyncio.gather(*(generate(picture("a lighthouse"), take=take) for take in range(2, 6)))
+    return [*done, *(result.task_id for result in more)]
 
 
 @flow(persist_result=True, result_serializer="json")

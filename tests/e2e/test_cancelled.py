@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.call_assignment import Caller, CallRegistry
+from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun, staged
 from tests.support.processes.flow_process import FlowProcess
@@ -125,7 +127,10 @@ class SameAttempt:
     flow: str = "many"
     first_attempt: int = 1
     details: Mapping[str, str] = field(default_factory=dict)
-    calls: CallRegistry = field(default_factory=CallRegistry)
+    calls: Calls = field(default_factory=Calls)
+
+    async def works(self) -> Sequence[WorksJournal]:
+        return []
 
 
 def _status(view: JobView) -> str:
@@ -150,6 +155,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
-        await desk.run(flows.picture(prompt), JobCall(scope, store, Caller(equal="by order")))
+        await WorkRunner(desk).make(WorkCall(flows.picture(prompt)), JobCall(scope, store))
 
     await LOOP.call(run())

@@ -17,9 +17,7 @@ from tests.support.samples import media as samples
 
 async def ask(prompt: str = "a lighthouse") -> Result:
     """The same job in the same scope each time."""
-    result: Result = await generate.fn(
-        models.ZImageTurbo(prompt=prompt), scope="outcomes", key=prompt.replace(" ", "-")
-    )
+    result: Result = await generate.fn(models.ZImageTurbo(prompt=prompt), scope="outcomes")
     return result
 
 

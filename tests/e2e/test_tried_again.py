@@ -20,11 +20,12 @@ from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
-EQUAL = ["a lighthouse"] * 4
+TAKES = ["a lighthouse"] * 4
+"""One request with four takes."""
 
 
 def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> None:
-    rh, prompts = stage.rh, [*EQUAL, "a harbour", "a gull"]
+    rh, prompts = stage.rh, [*TAKES, "a harbour", "a gull"]
     # Both have read that nobody has claimed anything, and claim in the same moment, with one entry of the log each;
     # then each job's loser meets an intent that stays open for a while.
     claims = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-intent-', number=None)
@@ -45,7 +46,7 @@ def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> N
 @pytest.mark.long
 async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
     flows.to_fail["flow"] = 1
-    results = await flows.retried([*EQUAL, "a harbour"])
+    results = await flows.retried([*TAKES, "a harbour"])
     assert flows.to_fail["flow"] == 0
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 5
 
@@ -108,7 +109,7 @@ async def test_retries_of_the_flow_itself_pay_for_no_more_than_attempts(rh: Emul
 
 def test_a_child_flow_that_completed_is_run_anew_after_its_parent_was_killed(stage: FilmRun) -> None:
     rh = stage.rh
-    # The child flow has ended, and three of the four equal calls; the fourth is paid for and runs.
+    # The child flow has ended, and three of the four takes; the fourth is paid for and runs.
     rh.faults.add(Fault("query", number=5, kind="hold", seconds=60))
     child = stage.begin(f"{flows.MODULE}:parent", {}, spares=1)
     assert rh.held.wait(seconds=300)
@@ -138,8 +139,8 @@ async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -
 
 
 @pytest.mark.long
-async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
-    run = await runs.begin(flows.many_in_order, prompts=EQUAL)
+async def test_four_takes_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
+    run = await runs.begin(flows.many_in_order, prompts=TAKES)
     rh.faults.add(Fault("submit", number=3, kind="code", code="416"))
     with pytest.raises(Exception, match="416"):
         await rerun(flows.many_in_order, run)
@@ -150,9 +151,9 @@ async def test_four_equal_calls_are_four_jobs_also_after_a_failure_in_the_middle
 
 @pytest.mark.long
 async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
-    results = await flows.many(EQUAL, reuse="always")
+    results = await flows.reusing(TAKES)
     assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 1
-    await flows.many(EQUAL, reuse="always")
+    await flows.reusing(TAKES)
     assert len(rh.recorder.submissions) == 1
 
 
@@ -173,7 +174,7 @@ async def test_a_full_queue_just_waits(tmp_path: Path, monkeypatch: pytest.Monke
         async with Client(rh.key, base_url=rh.url) as somebody:
             model = models.ZImageTurbo.entry
             foreign = await somebody.submit(model.endpoint, catalog.validate(model, {"prompt": "somebody else's"}))
-            run = asyncio.create_task(flows.many([*EQUAL[:2], "a harbour", "a gull"]))
+            run = asyncio.create_task(flows.many([*TAKES[:2], "a harbour", "a gull"]))
             refused = await asyncio.to_thread(
                 rh.recorder.wait, lambda recorder: len(recorder.submissions) > len(recorder.paid)
             )

@@ -27,7 +27,8 @@ async def at_once(block: str) -> Result:
 @flow
 def in_sync(block: str) -> list[Result]:
     saved: Any = RunningHubModel.load(block, _sync=True)  # type: ignore[call-arg]  # of Prefect's own decorator
-    runs = [saved.trigger(params={"prompt": prompt}) for prompt in ("one", "two", "two")]
+    wanted = [("one", 1), ("two", 1), ("two", 2)]
+    runs = [saved.trigger(params={"prompt": prompt}, take=take) for prompt, take in wanted]
     return [run.fetch_result() for run in runs]
 
 

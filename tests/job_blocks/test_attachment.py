@@ -12,7 +12,7 @@ from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.journal import folder_scopes
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.outputs import stored_result
 from tests.support.processes import warm_process
 from tests.support.servers.scripted_server import Asked, WireServer, reply, task
@@ -60,7 +60,7 @@ async def test_it_waits_fetches_and_leaves_a_stored_result_and_no_record_of_a_su
     (stored,) = stored_result.read_all(MediaStore(str(tmp_path / "out")))
     assert (stored.task_id, stored.texts, stored.cost) == (task_id, result.texts, result.cost)
     assert slow_rh.key not in Path(result.record).read_text()
-    assert folder_scopes(get_settings().journal_url) == []
+    assert default_works(get_settings()).scopes() == []
     assert len(slow_rh.recorder.paid) == 1
 
 

@@ -57,7 +57,7 @@ async def test_an_async_flow_triggers_waits_and_fetches(rh: Emulator, saved: str
     assert [one.task_id for one in rh.recorder.paid] == [view.last.task_id]
 
 
-async def test_in_a_sync_flow_equal_runs_are_jobs_of_their_own(rh: Emulator, saved: str) -> None:
+async def test_in_a_sync_flow_each_take_is_a_job(rh: Emulator, saved: str) -> None:
     results = await asyncio.to_thread(in_sync, saved)
     assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 3
     assert len({result.job.partition("/")[0] for result in results}) == 1

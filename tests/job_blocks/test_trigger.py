@@ -15,7 +15,7 @@ from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWork
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import read_job
-from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples import media as samples
 
 HOUR = 3600
@@ -99,15 +99,15 @@ def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
 
 
 def test_a_run_of_a_block_and_a_call_of_generate_are_one_job(rh: Emulator) -> None:
-    run = turbo().trigger(scope="test", key="mine")
-    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test", key="mine"))
+    run = turbo().trigger(scope="test")
+    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test"))
     assert run.fetch_result() == again
     assert len(rh.recorder.paid) == 1
 
 
 def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
-    first = turbo().trigger(scope="test", key="mine")
-    second = turbo().trigger(scope="test", key="mine")
+    first = turbo().trigger(scope="test")
+    second = turbo().trigger(scope="test")
     assert (first.task_id, first.job) == (second.task_id, second.job)
     slow_rh.clock.advance(HOUR)
     assert first.fetch_result() == second.fetch_result()
@@ -116,7 +116,7 @@ def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> 
 
 def test_what_is_reused_is_paid_for_by_nobody_and_cannot_be_cancelled(rh: Emulator) -> None:
     first = turbo().trigger(scope="test").fetch_result()
-    run = turbo().trigger(scope="test", reuse="always")
+    run = turbo().trigger(scope="another", reuse="always")
     run.cancel()
     assert (run.task_id, run.fetch_result().cost) == (first.task_id, Decimal(0))
     assert len(rh.recorder.paid) == 1
@@ -132,8 +132,8 @@ def test_a_refused_submit_is_raised_by_trigger(rh: Emulator) -> None:
 def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
-            turbo().trigger(scope="test", key="lost")
+        with pytest.raises(SubmissionUnknown, match="jobs adopt works-"):
+            turbo().trigger(scope="test")
     assert len(rh.recorder.paid) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
 
 
 async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emulator) -> None:
-    run = await turbo().trigger_async(scope="test", key="mine")
+    run = await turbo().trigger_async(scope="test")
     waiting = asyncio.create_task(run.wait_for_completion_async())
     await asyncio.sleep(0.05)
     await run.cancel_async()
@@ -157,8 +157,7 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
         await run.fetch_result_async()
     await run.cancel_async()
     assert slow_rh.recorder.cancelled == [run.task_id]
-    journal = FolderJournal(get_settings().journal_url, scope="test")
-    last = (await read_job(journal, run.job.partition("/")[2])).last
+    last = (await read_job(default_works(get_settings()), run.job.partition("/")[2])).last
     assert last is not None and last.end is not None
     assert last.end.status == "CANCELLED"
 
@@ -208,13 +207,13 @@ async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> Non
 
 async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("submit", number=1, kind="hold"))
-    trigger = asyncio.create_task(turbo().trigger_async(scope="test", key="mine"))
+    trigger = asyncio.create_task(turbo().trigger_async(scope="test"))
     assert await asyncio.to_thread(slow_rh.held.wait, seconds=10)
     trigger.cancel()
     slow_rh.held.release()
     with pytest.raises(asyncio.CancelledError):
         await trigger
-    run = await turbo().trigger_async(scope="test", key="mine")
+    run = await turbo().trigger_async(scope="test")
     assert [one.task_id for one in slow_rh.recorder.paid] == [run.task_id]
 
 

@@ -18,8 +18,8 @@ from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import JobView, Submit
-from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.outputs.stored_result import StoredResult
 from tests.support.world.invariants import Evidence, Paid, Place, Told, broken, gather
 from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown
@@ -255,8 +255,8 @@ def test_a_key_is_found_wherever_it_stands(where: str) -> None:
 
 
 async def test_it_sees_what_really_lies_there(rh: Emulator, tmp_path: Path) -> None:
-    result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="gulls", key="one")
-    journal = FolderJournal(get_settings().journal_url, scope="gulls")
+    result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="gulls")
+    journal = default_works(get_settings())
     out, state = tmp_path / "out", tmp_path / "state"
 
     async def look() -> list[str]:

@@ -92,7 +92,7 @@ async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
         }.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SubmissionUnknown):
-            await generate.fn(models.ZImageTurbo(prompt="x"), scope="ids", key="one")
+            await generate.fn(models.ZImageTurbo(prompt="x"), scope="ids")
         submits = [path for path in wire.paths if path.startswith("/openapi/v2/rhart-image/")]
     assert len(submits) == 1
     assert [path.name for path in victim.parent.iterdir()] == ["x-0.png"]

@@ -15,7 +15,7 @@ async def two_endpoints() -> list[Result]:
     first = await endpoints.z_image_turbo(prompt="a cat", aspect_ratio="1:1")
     second = await endpoints.f_dev(prompt="a cat", aspect_ratio="1:1")
     third = endpoints.seedream_v4_text_to_image.submit(prompt="a cat")
-    again = await endpoints.z_image_turbo.with_options(persist_result=True)(prompt="a cat", aspect_ratio="1:1")
+    again = await endpoints.z_image_turbo.with_options(persist_result=True)(prompt="a cat", aspect_ratio="1:1", take=2)
     mapped = endpoints.z_image_turbo.map(prompt=["a dog", "a bird"])
     return [first, second, third.result(), again, *(one.result() for one in mapped)]
 

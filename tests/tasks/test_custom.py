@@ -42,8 +42,8 @@ def photo(tmp_path: Path) -> Path:
 
 async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: Emulator, photo: Path) -> None:
     asked = models.custom(ENDPOINT, prompt="photo.jpg", imageUrls=[photo])
-    result = await generate(asked, scope="night", key="edit")
-    again = await generate(asked, scope="night", key="edit")
+    result = await generate(asked, scope="night")
+    again = await generate(asked, scope="night")
     (paid,) = ahead.recorder.paid
     assert (paid.endpoint, paid.payload["prompt"]) == (ENDPOINT, "photo.jpg")
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),)

@@ -73,11 +73,11 @@ def test_names_that_a_task_needs_itself_are_the_options_of_generate() -> None:
 
 
 def test_a_parameter_that_is_called_like_an_option_gets_another_name() -> None:
-    keys = ["label", "key", "scope", "storage", "waitFor", "returnState", "prompt"]
+    keys = ["label", "take", "scope", "storage", "waitFor", "returnState", "prompt"]
     raw = {"name": "a/b", "endpoint": "a/b", "output": "image", "family": "f"}
     model = decode_model({**raw, "params": [{"key": key, "type": "string"} for key in keys]})
     names = [param.name for param in model.params]
-    assert names == ["label_", "key_", "scope_", "storage_", "wait_for_", "return_state_", "prompt"]
+    assert names == ["label_", "take_", "scope_", "storage_", "wait_for_", "return_state_", "prompt"]
     assert list(inspect.signature(build(model)).parameters) == [*names, "unchecked", *RUN_OPTIONS]
     assert catalog.validate(model, {"label_": "one", "scope_": "two"}) == {"label": "one", "scope": "two"}
 
@@ -129,14 +129,13 @@ def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
     assert name({"video_url": "a.mp4"}) == "rh-video-upscaler"
 
 
-async def test_a_call_is_the_same_job_as_through_generate(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    first = await generate.fn(asked, scope="one", label="pic")
-    again = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="two", label="pic")
-    assert (first.key[:12], first.model) == (again.key[:12], again.model), "the same request"
-    served = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="three", label="pic", reuse="always")
-    assert served.reused
-    assert [dict(row.payload) for row in rh.recorder.paid] == [dict(rh.recorder.paid[0].payload)] * 2
+async def test_a_call_is_the_same_work_as_through_generate(rh: Emulator) -> None:
+    first = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="one")
+    assert await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="one") == first
+    assert len(rh.recorder.paid) == 1
+    other = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="one", take=2)
+    assert (await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="three", reuse="always")).reused
+    assert [one.task_id for one in rh.recorder.paid] == [first.task_id, other.task_id]
 
 
 def test_a_default_is_told_from_the_same_value_given() -> None:
@@ -159,9 +158,9 @@ async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator,
 
 
 async def test_options_reach_the_job(rh: Emulator) -> None:
-    first = await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn")
+    first = await endpoints.z_image_turbo.fn(prompt="a", scope="s", label="dawn")
     assert Path(first.first_output.uri).name.startswith("dawn-")
-    assert await endpoints.z_image_turbo.fn(prompt="a", key="mine", scope="s", label="dawn") == first
+    assert await endpoints.z_image_turbo.fn(prompt="a", scope="s", label="dawn") == first
     assert len(rh.recorder.paid) == 1
     with pytest.warns(UserWarning, match="Pass a scope"):
         await endpoints.z_image_turbo.fn(prompt="b")

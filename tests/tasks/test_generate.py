@@ -17,7 +17,7 @@ from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import EqualRequest, InputError, JobFailed, SubmissionUnknown
-from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
@@ -64,26 +64,35 @@ async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_
     assert len(rh.recorder.paid) == 4
 
 
-async def test_four_equal_calls_are_four_jobs_and_with_reuse_one(rh: Emulator) -> None:
+async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
-    made = [await run(asked) for _ in range(4)]
+    made = [await run(asked, take=take) for take in range(1, 5)]
     assert len(rh.recorder.paid) == 4
     assert len({one.key for one in made}) == len({one.first_output.uri for one in made}) == 4
     assert len({one.first_output.sha256 for one in made}) == 4, "each kept its own picture"
-    served = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
+    assert await run(asked, take=3) == made[2]
+    served = await asyncio.gather(*(run(asked, reuse="always", scope="another") for _ in range(4)))
     assert len(rh.recorder.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
 
 
-async def test_two_equal_calls_that_nothing_tells_apart_are_refused_before_the_second_pays(rh: Emulator) -> None:
-    """A resumed run could give one of them the result of the other; labels tell them apart."""
+@pytest.mark.prefect
+async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator, prefect_server: object) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
-    done = await asyncio.gather(run(asked), run(asked), return_exceptions=True)
+
+    @flow
+    async def twice(**second: Any) -> list[Any]:
+        calls = [generate(asked, label="left"), generate(asked, label="right", **second)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    done = await twice()
     (refused,) = [one for one in done if isinstance(one, EqualRequest)]
-    assert "`label`" in refused.message and len(rh.recorder.paid) == 1
-    await asyncio.gather(run(asked, label="left"), run(asked, label="right"))
-    assert len(rh.recorder.paid) == 3
+    assert "take=2" in refused.message and "same=True" in refused.message and len(rh.recorder.paid) == 1
+    first, second = await twice(same=True)
+    assert first.task_id == second.task_id and len(rh.recorder.paid) == 2
+    first, second = await twice(take=2)
+    assert first.task_id != second.task_id and len(rh.recorder.paid) == 4
 
 
 async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
@@ -93,7 +102,7 @@ async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) 
     await run(asked, scope="another")
     assert (await run(asked, reuse="always")).task_id == paid.task_id, "the run's own"
     served = await run(asked, reuse="always", scope="third")
-    await run(asked, scope="another", label="newer")
+    await run(asked, scope="another", take=2)
     assert (await run(asked, reuse="always", scope="third")).task_id == served.task_id
     assert len(rh.recorder.paid) == 3
 
@@ -113,33 +122,22 @@ async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_
     with monkeypatch.context() as elsewhere:
         # Another account object, which has seen the scope with a job in it; this one remembers it as empty.
         elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
-        elsewhere.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
-        theirs = await run(asked, key="job-of-both")
+        theirs = await run(asked)
     REQUESTED_KEYS["test"].clear()
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "state" / "journal"))
-    ours = await run(asked, key="job-of-both")
+    ours = await run(asked)
     assert ours.task_id == theirs.task_id
     assert len(rh.recorder.paid) == 2
 
 
-async def test_labels_make_jobs_different_and_name_their_files(rh: Emulator) -> None:
+async def test_a_label_names_the_file_and_makes_no_other_work(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
     one, two = await run(asked, label="dawn"), await run(asked, label="dusk")
-    assert one.key != two.key
+    assert one.key == two.key and one.first_output == two.first_output
     assert Path(one.first_output.uri).name.startswith("dawn-")
-    assert len(rh.recorder.paid) == 2
-
-
-async def test_one_key_is_one_job_and_cannot_stand_for_another(rh: Emulator) -> None:
-    first = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
-    again = await run(models.ZImageTurbo(prompt="a lighthouse"), key="mine")
-    assert first == again
     assert len(rh.recorder.paid) == 1
-    with pytest.raises(InputError, match="another request"):
-        await run(models.ZImageTurbo(prompt="a harbour"), key="mine")
 
 
-@pytest.mark.parametrize("options", [{"key": "poster"}, {"reuse": "always"}], ids=["key", "reuse"])
+@pytest.mark.parametrize("options", [{}, {"reuse": "always"}], ids=["scope", "reuse"])
 async def test_concurrent_calls_of_one_job_each_get_its_files_in_their_own_storage(
     rh: Emulator, prefect_server: object, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -162,22 +160,22 @@ async def test_concurrent_calls_of_one_job_get_the_files_of_the_task_after_one_t
         await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
     rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
     asked = models.ZImageTurbo(prompt="a poster")
-    results = await asyncio.gather(*(run(asked, storage=name, key="poster") for name in ("first", "second")))
+    results = await asyncio.gather(*(run(asked, storage=name) for name in ("first", "second")))
     assert len({result.task_id for result in results}) == 1
     assert len(rh.recorder.paid) == 2
 
 
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     asked = models.ZImageTurbo(prompt="a lighthouse")
-    first = await run(asked, key="mine")
+    first = await run(asked)
     fetched = len(rh.recorder.downloads)
-    again = await run(asked, key="mine")
+    again = await run(asked)
     assert len(rh.recorder.downloads) == fetched
     Path(first.record).unlink()
-    assert (await run(asked, key="mine")).first_output == again.first_output
+    assert (await run(asked)).first_output == again.first_output
     assert len(rh.recorder.downloads) == fetched, "the journal knows the file"
     Path(first.first_output.uri).unlink()
-    assert (await run(asked, key="mine")).first_output == again.first_output
+    assert (await run(asked)).first_output == again.first_output
     assert len(rh.recorder.downloads) == fetched + 1
     assert len(rh.recorder.submissions) == 1
 
@@ -205,9 +203,14 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     rh.faults.add(Fault("submit", number=1, kind=kind))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="jobs adopt test/"):
-            await run(asked, key="lost")
-    assert len(rh.recorder.paid) == 1
+        with pytest.raises(SubmissionUnknown, match="jobs adopt works-") as unknown:
+            await run(asked)
+    assert (await run(models.ZImageTurbo(prompt="another"))).first_output
+    lost = rh.recorder.paid[0].task_id
+    scope, key = split_job(unknown.value.job)
+    await LOOP.call(adopt(journal_of(scope), key, lost))
+    assert (await run(asked)).task_id == lost
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> None:
@@ -217,41 +220,17 @@ async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> 
     assert caught.value.message.count("call log") == 1
 
 
-async def test_a_loop_that_tries_again_does_not_pay_beside_an_unknown_submit(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    for _ in range(3):
-        with pytest.raises(SubmissionUnknown):
-            await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert len(rh.recorder.paid) == 1
-    assert (await run(models.ZImageTurbo(prompt="another"))).first_output
-
-
-async def test_an_unknown_submit_that_a_person_has_settled_stops_no_further_call(rh: Emulator) -> None:
-    """Until the process ended, each equal call with another key failed with advice that had been followed."""
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    with pytest.raises(SubmissionUnknown) as unknown:
-        await run(asked)
-    scope, key = split_job(unknown.value.job)
-    with pytest.raises(SubmissionUnknown):
-        await run(asked)
-    await LOOP.call(adopt((await LOOP.call(scope_named(scope))).journal, key, rh.recorder.paid[0].task_id))
-    assert (await run(asked)).first_output
-    assert len(rh.recorder.paid) == 2, "the second call's own job"
-
-
-async def test_a_task_that_was_found_by_itself_allows_no_second_one(rh: Emulator) -> None:
+async def test_a_task_that_was_found_by_itself_is_what_the_next_call_gets(rh: Emulator) -> None:
     """A loop that tries again would pay beside the task that a webhook, or its late owner, has recorded meanwhile."""
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(SubmissionUnknown) as unknown:
         await run(asked)
     scope, key = split_job(unknown.value.job)
-    records = JobRecords((await LOOP.call(scope_named(scope))).journal, key)
+    records = JobRecords(journal_of(scope), key)
     found = Resolution(outcome="adopted", task_id=rh.recorder.paid[0].task_id, by="a webhook")
     await LOOP.call(records.resolve(1, found))
-    with pytest.raises(SubmissionUnknown):
-        await run(asked)
+    assert (await run(asked)).task_id == found.task_id
     assert len(rh.recorder.paid) == 1
 
 

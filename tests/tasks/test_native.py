@@ -84,7 +84,7 @@ async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -
 
 
 async def test_the_same_call_again_is_not_paid_for_again(rh: Emulator) -> None:
-    again = [await run(graph(), key="once") for _ in range(2)]
+    again = [await run(graph()) for _ in range(2)]
     assert again[0] == again[1]
     assert len(prompts(rh)) == 1
 
@@ -104,7 +104,7 @@ async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, ki
     rh.faults.add(Fault("submit", number=1, kind=kind))
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="/proxy"):
-            await run(graph(), key="lost")
+            await run(graph())
     assert len(prompts(rh)) == 1
 
 
@@ -117,14 +117,14 @@ async def test_a_busy_proxy_is_waited_for(rh: Emulator, kind: Kind) -> None:
 
 async def test_a_task_that_is_left_is_found_again(rh: Emulator) -> None:
     rh.clock.mode, rh.clock.factor = "real", 0
-    waiting = asyncio.ensure_future(run(graph(), key="left"))
+    waiting = asyncio.ensure_future(run(graph()))
     await until(lambda: prompts(rh))
     await until(lambda: any("/history/" in request.path for request in rh.recorder.requests))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     rh.clock.mode = "instant"
-    assert (await run(graph(), key="left")).first_output.kind == "image"
+    assert (await run(graph())).first_output.kind == "image"
     assert len(prompts(rh)) == 1
 
 
@@ -137,7 +137,7 @@ async def test_a_graph_that_fails_names_its_node(rh: Emulator, tmp_path: Path) -
     sound = Caller(rh).upload(samples.wav(tmp_path / "a.wav"))["data"]["fileName"]
     for _ in range(2):
         with pytest.raises(JobFailed, match=r"task proxy.*of /proxy failed: node 10 .LoadImage"):
-            await run(graph(RESTYLE, n10_image=sound), key="fails")
+            await run(graph(RESTYLE, n10_image=sound))
     assert len(prompts(rh)) == 1
 
 

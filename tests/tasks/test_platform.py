@@ -83,9 +83,9 @@ async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Em
 async def test_a_graph_that_is_broken_fails_at_once_with_its_nodes_named_and_is_cancelled(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", kind="node-errors", node="6"))
     with pytest.raises(JobFailed, match="node"):
-        await workflow("text-to-image", {}, rh, key="broken")
+        await workflow("text-to-image", {}, rh)
     with pytest.raises(JobFailed, match="node"):
-        await workflow("text-to-image", {}, rh, key="broken")
+        await workflow("text-to-image", {}, rh)
     assert len(rh.recorder.submissions) == 1
 
 

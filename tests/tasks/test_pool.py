@@ -26,7 +26,8 @@ from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import jobs_of
-from rh_prefect.works.journal.journal import FolderJournal, Journal
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.outputs.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import environment
@@ -194,9 +195,9 @@ async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, b
     await blocks.save("main", "spare")
     rh.clock.factor = 0
     asked = models.ZImageTurbo(prompt="x")
-    known: dict[str, Any] = {"scope": blocks.mark, "key": "the picture"}
+    known: dict[str, Any] = {"scope": blocks.mark}
     working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
-    await _until_recorded(FolderJournal(get_settings().journal_url, scope=blocks.mark), 1)
+    await _until_recorded(default_works(get_settings()), 1)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await RunningHubCredentials.adelete(blocks.name("main"))
@@ -212,7 +213,7 @@ async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh
     pool = await blocks.pool("main", "spare")
     rh.clock.factor = 0
     still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)
-    runs = [await still.trigger_async(scope=blocks.mark, key=f"k{number}") for number in range(4)]
+    runs = [await still.trigger_async(scope=blocks.mark, take=number) for number in range(1, 5)]
     owners = {one.task_id: one.key_name for one in rh.recorder.paid}
     assert Counter(owners.values()) == {"main": 2, "spare": 2}
     for run in runs[:2]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import last_attempt, open_scope
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
 from tests.support.servers.emulator_env import environment
@@ -41,7 +41,7 @@ def in_threads(prompts: list[str], *, with_context: bool) -> list[str]:
         if with_context:
             jobs = [pool.submit(contextvars.copy_context().run, pay, prompt) for prompt in prompts]
         else:
-            jobs = [pool.submit(pay, prompt, key=None) for prompt in prompts]
+            jobs = [pool.submit(pay, prompt) for prompt in prompts]
         return [job.result() for job in jobs]
 
 
@@ -58,21 +58,13 @@ class TestThreadsOfAFlow:
         assert {job.partition("/")[0] for job in state.result()} == {str(state.state_details.flow_run_id)}
         assert len(rh.recorder.paid) == 2
 
-    def test_a_key_alone_does_not_say_which_run_it_is(self, rh: Emulator) -> None:
-        @prefect.flow
-        async def keyed() -> None:
-            await asyncio.to_thread(contextvars.Context().run, pay, "a gull", key="mine")
-
-        with pytest.raises(ConfigError, match="is running in this process"):
-            asyncio.run(keyed())
-        assert not rh.recorder.submissions
-
     def test_who_names_a_scope_has_said_where_it_belongs(self, rh: Emulator) -> None:
         @prefect.flow
         async def named() -> str:
             return await asyncio.to_thread(contextvars.Context().run, pay, "a gull", scope="mine")
 
-        assert asyncio.run(named()).startswith("mine/")
+        asyncio.run(named())
+        assert default_works(get_settings()).scopes() == ["mine"]
 
     def test_a_flow_is_seen_while_it_runs_and_no_longer(self) -> None:
         @prefect.flow(flow_run_name="seen")
@@ -96,15 +88,15 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield emulator
 
 
-def journal(scope: str) -> FolderJournal:
-    return FolderJournal(str(Path(os.environ["RH_STATE_DIR"]) / "journal"), scope=scope)
+def notes(scope: str) -> FolderJournal:
+    return default_works(get_settings()).notes_of(scope)
 
 
 async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later_one_again(slow: Emulator) -> None:
     slow.faults.add(Fault("submit", number=1, kind="fail", code="805"))
-    mine = asyncio.create_task(ask("nightly", "one"))
+    mine = asyncio.create_task(ask("nightly"))
     await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    with asking("nightly", "one") as other:
+    with asking("nightly") as other:
         assert other.stdout is not None
         while await asyncio.to_thread(other.stdout.readline) != "adopted\n":
             assert other.poll() is None
@@ -112,30 +104,31 @@ async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later
         said = (await asyncio.to_thread(other.communicate))[0].splitlines()[-1]
     assert said.startswith("JobFailed")
     assert (await mine).startswith("JobFailed")
-    assert (await ask("nightly", "one")).startswith("JobFailed"), "the same process is the same attempt"
+    assert (await ask("nightly")).startswith("JobFailed"), "the same process is the same attempt"
     assert len(slow.recorder.submissions) == 1
-    later = asyncio.create_task(asyncio.to_thread(ask_elsewhere, "nightly", "one"))
+    later = asyncio.create_task(asyncio.to_thread(ask_elsewhere, "nightly"))
     await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     slow.clock.advance(3600)
     assert await later == slow.recorder.paid[1].task_id
-    assert await last_attempt(journal("nightly")) == 3
+    assert await last_attempt(notes("nightly")) == 3
 
 
 async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulator) -> None:
     # Two processes have opened it and live: this one, and one that has submitted nothing yet.
-    await scope_for("nightly", None, journal_url=get_settings().journal_url)
-    other = await open_scope(journal("nightly"))
+    await scope_for("nightly")
+    other = await open_scope(default_works(get_settings()), "nightly")
     await LOOP.call(cancel_run(await scope_named("nightly"), by="a test"))
     assert [await other.journal.read(f"cancel-{n}") is not None for n in (1, 2, 3)] == [True, True, False]
-    assert (await ask("nightly", "one")).startswith("JobCancelled")
+    assert (await ask("nightly")).startswith("JobCancelled")
     assert not rh.recorder.submissions
-    assert await asyncio.to_thread(ask_elsewhere, "nightly", "one") == rh.recorder.paid[0].task_id
+    assert await asyncio.to_thread(ask_elsewhere, "nightly") == rh.recorder.paid[0].task_id
 
 
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
-    place = FolderJournal(str(tmp_path), scope="nightly")
+    works = WorksJournal(str(tmp_path))
+    place = works.notes_of("nightly")
     assert await last_attempt(place) == 0
-    opened = await asyncio.gather(*(open_scope(FolderJournal(str(tmp_path), scope="nightly")) for _ in range(21)))
+    opened = await asyncio.gather(*(open_scope(works, "nightly") for _ in range(21)))
     assert sorted(scope.attempt for scope in opened) == list(range(1, 22))
     assert await last_attempt(place) == 21
     assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict

@@ -16,7 +16,7 @@ from rh_prefect.works.outputs.result import Result
 
 POSTER = models.ZImageTurbo(prompt="a poster")
 
-ways_to_share = pytest.mark.parametrize("shared", [{"key": "poster"}, {"reuse": "always"}], ids=["key", "reuse"])
+ways_to_share = pytest.mark.parametrize("shared", [{}, {"reuse": "always"}], ids=["scope", "reuse"])
 begins = pytest.mark.parametrize("is_later", [False, True], ids=["at once", "once the task runs"])
 
 
@@ -92,15 +92,15 @@ async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator,
 
 async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_waits_for_the_task(stopped: Emulator) -> None:
     with pytest.raises(JobTimeout, match=r"has not ended within 0\.2 s"):
-        await run(key="poster", deadline=0.2)
+        await run(deadline=0.2)
     stopped.clock.mode = "instant"
-    assert (await run(key="poster", deadline=300)).first_output
+    assert (await run(deadline=300)).first_output
     assert len(stopped.recorder.submissions) == 1
 
 
 async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> None:
     stopped.faults.add(Fault("submit", kind="fail", code="1504", times=1))
-    calls = await begin(stopped, is_later=True, first={"key": "poster"}, second={"key": "poster", "deadline": 300})
+    calls = await begin(stopped, is_later=True, first={}, second={"deadline": 300})
     stopped.clock.mode = "instant"
     first, second = await asyncio.gather(*calls)
     assert first == second
@@ -114,7 +114,7 @@ async def test_a_later_call_gets_the_files_in_its_own_storage(
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         await MediaStorage(url=str(folder)).asave(folder.name, overwrite=True)
-    first, second = ({"key": "poster", "storage": folder.name} for folder in folders)
+    first, second = ({"storage": folder.name} for folder in folders)
     calls = await begin(stopped, is_later=True, first=first, second=second)
     await asyncio.sleep(0.5)
     stopped.clock.mode = "instant"

@@ -18,11 +18,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.settings import get_settings
 from rh_prefect.works.job_context import Callback
 from rh_prefect.works.journal.costs import charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit
-from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, receiver
 from tests.support.world.job_records import intent, ticket, unknown, write
@@ -46,12 +47,12 @@ class Desk:
 
     rh: Emulator
     callback: Callback
-    journal: FolderJournal
+    journal: WorksJournal
 
     async def submit(self, endpoint: str = MODEL, *, key: str = KEY, **payload: Any) -> str:
         """Pays for a task whose end is told to the receiver."""
         async with Client(self.rh.key, base_url=self.rh.url) as client:
-            address = self.callback.address("run", key, 1)
+            address = self.callback.address(self.journal.scope, key, 1)
             return (await client.submit(endpoint, payload or WORDS, webhook_url=address)).task_id
 
     async def job(self, *records: tuple[str, Record], key: str = KEY, **facts: Any) -> None:
@@ -91,9 +92,10 @@ class Desk:
     def queries(self) -> int:
         return sum(1 for one in self.rh.recorder.requests if one.path == "/openapi/v2/query")
 
-    async def post(self, body: bytes | str, *, path: str = f"/hook/{TOKEN}/run/{KEY}/1") -> int:
+    async def post(self, body: bytes | str, *, path: str = "") -> int:
+        url = self.callback.url + path if path else self.callback.address(self.journal.scope, KEY, 1)
         async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.post(self.callback.url + path, content=body)).status_code
+            return (await client.post(url, content=body)).status_code
 
     async def send(self, task_id: str, **more: Any) -> int:
         return await asyncio.to_thread(self.rh.webhooks.send, task_id, **more)
@@ -109,9 +111,9 @@ def callback() -> Iterator[Callback]:
 @pytest.fixture
 def desk(callback: Callback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     with Emulator(clock="real", factor=0, long_side=64) as rh:
-        for name, value in {**environment(rh, tmp_path), "RH_JOURNAL": str(tmp_path / "journal")}.items():
+        for name, value in environment(rh, tmp_path).items():
             monkeypatch.setenv(name, value)
-        yield Desk(rh, callback, FolderJournal(str(tmp_path / "journal"), scope="run"))
+        yield Desk(rh, callback, default_works(get_settings()))
 
 
 async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
@@ -265,7 +267,7 @@ async def test_a_huge_body_is_refused_announced_or_not(desk: Desk) -> None:
     huge = b"x" * 3_000_000
     assert await desk.post(huge) == 413
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.post(desk.callback.address("run", KEY, 1), content=forever())
+        answer = await client.post(desk.callback.address(desk.journal.scope, KEY, 1), content=forever())
     assert answer.status_code == 413
     await desk.paid()
     desk.end()

@@ -1,6 +1,6 @@
 """A process that generates one picture in a named scope, outside of flows.
 
-`python -m tests.support.processes.scope_process SCOPE KEY` prints each change of the job, then its task id or error.
+`python -m tests.support.processes.scope_process SCOPE` prints each change of the job, then its task id or error.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ PROMPT = "a lighthouse"
 
 
 @contextmanager
-def asking(scope: str, key: str) -> Iterator[WarmProcess]:
+def asking(scope: str) -> Iterator[WarmProcess]:
     """Runs such a process in the environment of this one; kills it at the end if it is still there."""
-    with WarmProcess(["-m", "tests.support.processes.scope_process", scope, key]) as process:
+    with WarmProcess(["-m", "tests.support.processes.scope_process", scope]) as process:
         yield process
 
 
-def ask_elsewhere(scope: str, key: str) -> str:
+def ask_elsewhere(scope: str) -> str:
     """Asks in a separate process; what it says last."""
-    with asking(scope, key) as process:
+    with asking(scope) as process:
         return process.communicate()[0].splitlines()[-1]
 
 
-async def ask(scope: str, key: str) -> str:
+async def ask(scope: str) -> str:
     """Asks for the picture; its task id, or the error."""
     try:
-        return str((await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=scope, key=key)).task_id)
+        return str((await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=scope)).task_id)
     except RunningHubError as error:
         return f"{type(error).__name__}: {error.message}"
 
@@ -47,4 +47,4 @@ def _say(event: JobEvent) -> None:
 
 if __name__ == "__main__":
     job_progress.listeners.append(_say)
-    print(asyncio.run(ask(*sys.argv[1:])), flush=True)
+    print(asyncio.run(ask(sys.argv[1])), flush=True)
