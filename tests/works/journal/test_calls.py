@@ -25,7 +25,7 @@ FLOW, AGAIN = ("flow", 1), ("flow", 2)
             True,
             id="a child flow in a retried task",
         ),
-        pytest.param((FLOW, ("child", 4), ("job2", 5)), (FLOW, ("child", 2), ("job", 3)), True, id="a retry of a child"),
+        pytest.param((FLOW, ("child", 4), ("job2", 5)), (FLOW, ("child", 2), ("job", 3)), True, id="a child's retry"),
         pytest.param((AGAIN, ("job2", 2)), (FLOW, ("job", 1)), True, id="a retry of the flow"),
         pytest.param((FLOW, ("job2", 2)), (FLOW, ("job", 1)), False, id="a second call in the flow"),
         pytest.param((FLOW, ("b", 3), ("job2", 4)), (FLOW, ("a", 1), ("job", 2)), False, id="a call in another task"),
@@ -48,7 +48,7 @@ def job(name: str, number: int = 1) -> Chain:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    with pytest.raises(EqualRequest, match="take=2.*same=True"):
+    with pytest.raises(EqualRequest, match=r"take=2.*same=True"):
         yield
 
 
