@@ -19,6 +19,7 @@ import pytest
 from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.context import hydrated_context, serialize_context
 from prefect.task_worker import TaskWorker
 
 from rh_prefect import flow, generate, generate_many, models
@@ -330,6 +331,36 @@ async def test_a_second_call_is_refused_before_it_pays_and_goes_on_when_it_is_co
     named = await rerun(program, run)
     assert sorted(one.task_id for one in named.values()) == sorted(one.task_id for one in rh.recorder.paid)
     assert len(rh.recorder.submissions) == shape.works
+
+
+@flow
+async def child_of_a_worker() -> str:
+    """Makes its call as a worker process does that is there for several flow runs, as Dask's: with a copied context."""
+    copied = serialize_context()
+
+    def call() -> str:
+        with hydrated_context(copied):
+            return asyncio.run(generate(LIGHTHOUSE)).task_id
+
+    return await asyncio.to_thread(contextvars.Context().run, call)
+
+
+async def test_a_retried_task_s_child_flow_repeats_its_calls_in_a_long_lived_worker(rh: Emulator) -> None:
+    """Such a worker sees another child flow run, and not the task around it that is tried again."""
+    got: list[str] = []
+
+    @task(cache_policy=NO_CACHE, retries=1)
+    async def tried_again() -> None:
+        got.append(await child_of_a_worker())
+        break_off("tried again")
+
+    @flow(name="shape")
+    async def program() -> None:
+        await tried_again()
+
+    await program()
+    assert got == [rh.recorder.submissions[0].task_id] * 2
+    assert len(rh.recorder.submissions) == 1
 
 
 @flow
