@@ -28,9 +28,8 @@ class Settings(BaseSettings):
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         storage_url: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
         storage_options: fsspec's storage options for `storage_url`, as JSON.
-        journal: Where the records of jobs outside flows go: a folder or fsspec URL; default `<state_dir>/journal`.
-        records: Where the records of pipelines' works go, if not beside their files in the storage: a folder or fsspec
-            URL that all machines share which run a pipeline.
+        records: Where the records of jobs that runs share go, if not into the storage: those of pipelines, of named
+            scopes and of `reuse="always"`. A folder or fsspec URL that all machines share.
         state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
         grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
@@ -51,7 +50,6 @@ class Settings(BaseSettings):
     base_url: str = "https://www.runninghub.cn"
     storage_url: str = "rh-output"
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
-    journal: str | None = None
     records: str | None = None
     state_dir: Path = Field(default_factory=_state_dir)
     poll_seconds: float = Field(default=2.0, gt=0)
@@ -69,11 +67,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-    @property
-    def journal_url(self) -> str:
-        """The location of the records of jobs outside flows."""
-        return self.journal or str(self.state_dir / "journal")
 
 
 _READ: Final = ("RH_", "XDG_STATE_HOME", "HOME", "USERPROFILE")

@@ -170,7 +170,7 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _records(storage: str | None) -> str:
-    """Checks the location of the pipelines' records, because works whose records are lost are paid for again."""
+    """Checks the place of the records that runs share, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
@@ -182,15 +182,18 @@ async def _records(storage: str | None) -> str:
     try:
         rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))
     except StoreError as error:
-        return f"pipelines keep them in {where}. Whether the bucket deletes old objects is not known: {error.message}"
+        return (
+            f"pipelines and named scopes keep them in {where}. Whether the bucket deletes old objects is not known: "
+            f"{error.message}"
+        )
     if rules:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
             f"the bucket deletes records and results of pipelines in {where} ({listed}), which are then paid for "
-            "again. What to do: end the rule, give it a prefix that leaves works/, rounds/, edits/, names/ and "
-            "pipelines/ out, or set RH_RECORDS to another place."
+            "again. What to do: end the rule, give it a prefix that leaves works/, scopes/, rounds/, edits/, names/ "
+            "and pipelines/ out, or set RH_RECORDS to another place."
         )
-    return f"pipelines keep them in {where}; no rule of the place deletes them"
+    return f"pipelines and named scopes keep them in {where}; no rule of the place deletes them"
 
 
 async def _webhook() -> str:

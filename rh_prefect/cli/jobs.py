@@ -21,7 +21,7 @@ from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs import ended_costs
 from rh_prefect.works.journal.job_records import JobView, jobs_of, read_job, split_job
-from rh_prefect.works.journal.journal import folder_scopes, run_together
+from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.spool import Spool
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def adopt_(
 
 
 def _is_of_works(scope: str) -> bool:
-    """Returns whether a scope holds the works of pipelines, which `jobs collect` and `jobs cancel` do not take."""
+    """Returns whether a scope is the place of shared works, which `jobs collect` and `jobs cancel` do not take."""
     from rh_prefect.works.journal.works_journal import WorksJournal
 
     return isinstance(_journal(scope), WorksJournal)
@@ -123,7 +123,7 @@ def _is_of_works(scope: str) -> bool:
 def _continuation(scope: str) -> str:
     """Returns how to go on with a job whose task exists."""
     if _is_of_works(scope):
-        return "run the pipeline again, which waits for it"
+        return "run the pipeline, or make the call, again, which waits for it"
     return (
         f"run the flow run again to wait for it, or: rh-prefect jobs collect {scope}, or, if you no longer need it: "
         f"rh-prefect jobs cancel {scope}"
@@ -131,7 +131,7 @@ def _continuation(scope: str) -> str:
 
 
 def _next_run(scope: str) -> str:
-    return "The next run of the pipeline" if _is_of_works(scope) else f"The next run of {scope}"
+    return "The next run of the pipeline, or the next call," if _is_of_works(scope) else f"The next run of {scope}"
 
 
 def mark_refused_(
@@ -253,7 +253,7 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
             }
             async for flow_run, flow, jobs in latest_runs()
         ]
-    scopes = await asyncio.to_thread(folder_scopes, get_settings().journal_url)
+    scopes = await asyncio.to_thread(_works().scopes)
     return {"flow_runs": runs, "scopes": [{"name": name} for name in scopes]}
 
 
@@ -271,17 +271,16 @@ def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> I
         yield 'resume a flow: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
         yield "continue a pipeline: run its file again, with the same parameters"
     if scopes:
-        yield f"scopes outside of flows, in {get_settings().journal_url}:"
+        yield f"scopes outside of flows, in {_works().url}:"
     yield from (f"  {one['name']}" for one in scopes)
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     """Returns a run's jobs, including works of pipelines: each with its scope, and the error if it is unreadable."""
-    from rh_prefect.flow_runs.cancellation import works_of
     from rh_prefect.works.run_ledger import WorksLedger
 
     own = await _scope(run)
-    every = await works_of(own.journal)
+    every = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [
         (scope.journal.scope, view, "")
@@ -329,6 +328,20 @@ async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     for scope in await scopes_of(await _scope(run)):
         async for view in jobs_of(scope.journal):
             yield scope, view
+
+
+async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
+    """Yields the jobs whose results are to be downloaded: a flow run leaves those of works that it shares."""
+    from rh_prefect.works.journal.scope import FolderScope
+    from rh_prefect.works.run_ledger import WorksLedger
+
+    async for found in _jobs(run):
+        yield found
+    scope = await _scope(run)
+    if isinstance(scope, FolderScope):
+        for works in await scope.works():
+            async for view in jobs_of(WorksLedger(scope, works)):
+                yield scope, view
 
 
 def _line(run: str, view: JobView, problem: str) -> str:
@@ -391,11 +404,10 @@ async def _mark_refused(scope: str, key: str) -> None:
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
     """Marks the unknown submissions of a run; returns them, and what could not be settled."""
-    from rh_prefect.flow_runs.cancellation import works_of
     from rh_prefect.flow_runs.queries import scopes_of
 
     own = await _scope(run)
-    every: list[Journal] = [*(scope.journal for scope in await scopes_of(own)), *await works_of(own.journal)]
+    every: list[Journal] = [*(scope.journal for scope in await scopes_of(own)), *await own.works()]
     journals = {journal.scope: journal for journal in every}
     for journal in every:
         await manual_repair.replay_spool(_spool(), journal)
@@ -455,7 +467,7 @@ async def _check_files_lost(view: JobView, scope: str) -> None:
     if isinstance(_journal(scope), WorksJournal):
         raise InputError(
             f"{job}: task {submit.task_id} has succeeded. Nothing was recorded. What to do: for a new result, run the "
-            "pipeline again with --retake of this step, which pays for it."
+            "pipeline again with --retake of this step, or make the call with another take, which pays for it."
         )
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
@@ -493,7 +505,7 @@ async def _collect(run: str) -> None:
     from rh_prefect.works.loop_thread import LOOP
 
     failed = False
-    async for scope, view in _jobs(run):
+    async for scope, view in _collectable(run):
         if not view.tickets:
             continue
         try:
@@ -527,6 +539,12 @@ async def _replay_spool() -> None:
     for scope in scopes:
         for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
+
+
+def _works() -> WorksJournal:
+    from rh_prefect.works.journal.works_journal import default_works
+
+    return default_works(get_settings())
 
 
 def _spool() -> Spool:

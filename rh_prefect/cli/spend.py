@@ -91,12 +91,12 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
 async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flow_runs.spend_report import charges
+    from rh_prefect.works.journal.works_journal import default_works
 
     store = await load_storage(storage)
     settings = get_settings()
-    found = await charges(
-        store, with_prefect=is_configured(), journal_url=settings.journal_url, records=settings.records
-    )
+    default = default_works(settings)
+    found = await charges(store, with_prefect=is_configured(), default=default, records=settings.records)
     return store, found
 
 

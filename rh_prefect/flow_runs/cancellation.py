@@ -12,20 +12,19 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 
-from rh_prefect.blocks.lookup import RECORDED, load_storage
+from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, has_ended, is_suspended, scope_of
 from rh_prefect.pipelines.rounds import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
-from rh_prefect.works.run_ledger import WorksLedger, read_places
+from rh_prefect.works.run_ledger import WorksLedger
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.job_progress import RunProgress  # it starts the watch
@@ -45,7 +44,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
         reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=first))
-    reports += [await _cancel_works(scope, works) for works in await works_of(scope.journal)]
+    reports += [await _cancel_works(scope, works) for works in await scope.works()]
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
@@ -54,7 +53,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 
 async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
-    """Cancels the tasks of a pipeline run that no other run waits for."""
+    """Cancels the tasks of shared works that no other run waits for."""
     await leave_rounds(scope.journal, works.rounds)
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for, has_ended=has_ended)
     if done.continued:
@@ -64,15 +63,6 @@ async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
             ", ".join(done.continued),
         )
     return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed)
-
-
-async def works_of(journal: Journal) -> list[WorksJournal]:
-    """Opens the records of a run's works in each of their locations; a run without pipelines has none."""
-    found = []
-    for place in await read_places(journal):
-        store = await load_storage(place.storage)
-        found.append(WorksJournal(place.url, options=store.options_for(place.url)))
-    return found
 
 
 EVERY: Final = 5.0

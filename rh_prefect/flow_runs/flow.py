@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from rh_prefect import artifacts
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.cancellation import cancel_run, works_of
+from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
@@ -148,7 +148,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, since its process has ended."""
-    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await works_of(scope.journal))]
+    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await scope.works())]
     return [view for source in sources async for view in jobs_of(source) if view.submits]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -30,9 +30,10 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder
+from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder, works_of
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 from rh_prefect.works.journal.calls import Calls, Chain
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 
 _V = TypeVar("_V")
@@ -85,6 +86,10 @@ class FlowScope:
     first_attempt: int
     details: Mapping[str, str]
     calls: Calls = field(compare=False, repr=False)
+
+    async def works(self) -> Sequence[WorksJournal]:
+        """Opens the records of the works that it shares with other runs, in each of their places."""
+        return await works_of(self.journal)
 
 
 def current_scope() -> FlowScope | None:

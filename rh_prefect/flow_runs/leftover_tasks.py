@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
-from rh_prefect.flow_runs.cancellation import cancel_run, works_of
+from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import (
     RecordedScope,
     ended_runs,
@@ -183,7 +183,7 @@ async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelRepor
     """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
     found = []
     try:
-        for works in await works_of(scope.journal):
+        for works in await scope.works():
             async for view in WorksLedger(scope, works).open_jobs():
                 judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
                 if view.last is not None and judged is not None:

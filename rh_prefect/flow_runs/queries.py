@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,14 +21,16 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.calls import Calls
-from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope, last_attempt
-from rh_prefect.works.journal.works_journal import WorksJournal, find_works
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
+from rh_prefect.works.run_ledger import read_places
 
 _log = logging.getLogger("rh_prefect")
 
@@ -63,6 +65,19 @@ class RecordedScope:
     def first_attempt(self) -> int:
         """The first attempt whose payments count together with this one's."""
         return self.attempt if self.first is None else self.first
+
+    async def works(self) -> Sequence[WorksJournal]:
+        """Opens the records of the works that it shares with other runs, in each of their places."""
+        return await works_of(self.journal)
+
+
+async def works_of(run: Journal) -> list[WorksJournal]:
+    """Opens the records of the works that a flow run shares with other runs, in each of their places."""
+    found = []
+    for place in await read_places(run):
+        store = await load_storage(place.storage)
+        found.append(WorksJournal(place.url, options=store.options_for(place.url)))
+    return found
 
 
 def run_folder(flow_run: FlowRun) -> str:
@@ -118,14 +133,14 @@ async def has_ended(flow_run: str) -> bool | None:
 
 
 def journal_of(scope: str) -> Journal:
-    """Returns the journal of a scope: of a flow run, of the works of pipelines, or of a folder below RH_JOURNAL.
+    """Returns the journal of a scope: of a flow run, of works that runs share, or of a scope outside of flows.
 
     Raises:
         ConfigError: It is a flow run's, and no Prefect API is configured.
     """
     if not is_flow_run(scope):
         settings = get_settings()
-        return find_works(scope, settings) or FolderJournal(settings.journal_url, scope=scope)
+        return find_works(scope, settings) or default_works(settings).notes_of(scope)
     if not PREFECT_API_URL.value():
         raise ConfigError(
             f"The journal of flow run {scope} is in the Prefect API, but PREFECT_API_URL is not set. "
@@ -139,19 +154,18 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: this scope contains jobs of pipelines, which do not belong to one run. What to do: "
-            "run the pipeline again; it waits for these jobs and downloads their results; to cancel "
-            "them, cancel the flow run."
+            f"{scope}: this is the place of jobs that runs share, which do not belong to one run. What to do: "
+            "name the run or the scope that wants them, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)
-    url = get_settings().journal_url
-    if scope not in await asyncio.to_thread(folder_scopes, url):
+    works = default_works(get_settings())
+    if scope not in await asyncio.to_thread(works.scopes):
         raise InputError(
-            f"{scope}: this run does not exist, and {journal.url} has no such scope. "
-            "What to do: see `rh-prefect jobs list`, and check RH_JOURNAL and RH_STATE_DIR."
+            f"{scope}: this run does not exist, and {works.url} has no such scope. What to do: see `rh-prefect jobs "
+            "list`, and check RH_RECORDS and RH_STORAGE_URL."
         )
-    return FolderScope(journal, attempt=max(await last_attempt(journal), 1))
+    return FolderScope(journal, works, attempt=max(await last_attempt(journal), 1))
 
 
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:

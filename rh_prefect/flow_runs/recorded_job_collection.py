@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from prefect.types import SecretDict
 
@@ -11,10 +12,9 @@ from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.cancellation import works_of
 from rh_prefect.flow_runs.job_progress import RunObserver
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import is_flow_run, journal_of, scope_named
+from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import is_settled
@@ -22,8 +22,10 @@ from rh_prefect.works.engine import engine_for
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result, broken_end, end_of
+from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
 
@@ -42,9 +44,12 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
         journal = FlowRunJournal(run)
         if scope == run and await JobRecords(journal, key).submission(n) is not None:
             return JobRecords(journal, key)
-        for works in await works_of(journal):
-            if works.scope == scope or (scope == run and await works.submission(key, n) is not None):
-                return JobRecords(works, key)
+        places: Sequence[WorksJournal] = await works_of(journal)
+    else:
+        places = [default_works(get_settings())]
+    for works in places:
+        if works.scope == scope or (scope == run and await works.submission(key, n) is not None):
+            return JobRecords(works, key)
     return JobRecords(journal_of(scope), key)
 
 
@@ -108,7 +113,17 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
     intent = view.last.intent
     store = await store_of(intent)
     engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
-    return await engine.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+    runner = WorkRunner(engine, await _works_with(view, scope), has_ended=has_ended)
+    done = await runner.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
+    return None if done is None else done.result
+
+
+async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
+    """Returns the records that hold a job; None for those of the run itself."""
+    for works in await scope.works():
+        if await works.submission(view.key, 1) is not None:
+            return works
+    return None
 
 
 async def collected_result(view: JobView) -> Result | None:

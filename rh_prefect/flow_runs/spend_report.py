@@ -23,7 +23,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
-from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord, folder_scopes
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.outputs import stored_result
@@ -71,7 +71,9 @@ class Charges:
     unread: Mapping[str, str]
 
 
-async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, records: str | None = None) -> Charges:
+async def charges(
+    store: MediaStore, *, with_prefect: bool, default: WorksJournal, records: str | None = None
+) -> Charges:
     """Lists every task that was or may have been paid for, regardless of where its outputs are.
 
     All places are read at the same time, a limited number of journals at once. A place that cannot be read keeps no
@@ -80,12 +82,14 @@ async def charges(store: MediaStore, *, with_prefect: bool, journal_url: str, re
     Args:
         store: Whose results are read.
         with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
-        journal_url: Where the journals of named scopes are.
-        records: Where the works of pipelines are recorded; None for the storage.
+        default: The records of works of the default storage.
+        records: Where works are recorded that runs share; None for the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
-    places = [reader.read_works(works, store), reader.read_scopes(journal_url), reader.read_results(store)]
+    places = [reader.read_works(works, store), reader.read_results(store)]
+    if default.url != shown_url(works):
+        places.append(reader.read_journal(default))
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
     return Charges(tuple(once_each(reader.recorded, reader.from_results)), reader.unread)
@@ -133,15 +137,6 @@ class _Reader:
                 return
             await self._read(journal)
 
-    async def read_scopes(self, url: str) -> None:
-        """Reads the journals of all named scopes."""
-        try:
-            scopes = await asyncio.to_thread(folder_scopes, url)
-        except RunningHubError as error:
-            self.unread[f"named scopes in {shown_url(url)}"] = error.message
-            return
-        await asyncio.gather(*(self._read_in_turn(FolderJournal(url, scope=scope)) for scope in scopes))
-
     async def read_works(self, url: str, store: MediaStore) -> None:
         """Reads the works of pipelines in one place."""
         try:
@@ -149,7 +144,7 @@ class _Reader:
         except RunningHubError as error:
             self.unread[_works_in(url)] = error.message
         else:
-            await self._read_in_turn(journal)
+            await self.read_journal(journal)
 
     async def read_other_works(self) -> None:
         """Reads the works of pipelines with other storages or another RH_RECORDS, which are recorded there."""
@@ -172,7 +167,8 @@ class _Reader:
         except RunningHubError as error:
             self.unread[f"results in {store.url}"] = error.message
 
-    async def _read_in_turn(self, journal: Journal) -> None:
+    async def read_journal(self, journal: Journal) -> None:
+        """Reads one journal, when it is its turn."""
         async with self._gate:
             await self._read(journal)
 

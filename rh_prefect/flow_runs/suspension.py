@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -33,16 +33,13 @@ from rh_prefect.flow_runs.queries import read_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
-from rh_prefect.works.engine import JobEngine, Reused
-from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.job_records import read_job, split_job
+from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.lifecycle_step_types import Accepted, Ended, Stage
+from rh_prefect.works.lifecycle_step_types import Accepted, Finished, Stage
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.step_executor import StepExecutor
+from rh_prefect.works.work_runner import RunningWork
 
 Wait: TypeAlias = Literal["poll", "suspend"]
 """How a run waits for its jobs: in its process, or suspended."""
@@ -97,9 +94,11 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 class SuspendGroup:
     """A group of job sequences in one run; the run is suspended only when all of them wait."""
 
-    def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]]) -> None:
+    def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
         """Starts without members; `decide` is called with all running tasks when every member waits."""
         self._decide = decide
+        self.timeout = timeout
+        """Seconds for which the run waits at most while it is suspended."""
         self._busy = 0
         self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
         self._over = asyncio.Event()
@@ -119,38 +118,24 @@ class SuspendGroup:
         self._busy -= 1
         self._look()
 
-    async def run(self, engine: JobEngine, request: Request, call: JobCall) -> Result | PendingTask:
-        """Submits one job and waits for its result; returns the task where the group is suspended first."""
-        ticket = await engine.submit(request, call)
-        if isinstance(ticket, Reused):
-            return ticket.result
-        with ticket.asked:
-            left = await self.follow(ticket.work, ticket.stage, lambda: engine.advance(ticket))
-            return left if isinstance(left, PendingTask) else await engine.complete(ticket)
+    async def run(self, work: RunningWork) -> Delivered | PendingTask:
+        """Submits one work and waits for its result; returns the task where the group is suspended first."""
+        async with work.held():
+            while not isinstance(stage := await self._advance(work), Finished | PendingTask):
+                pass
+            if isinstance(stage, Finished):
+                return cast(Delivered, stage.result)
+            await work.context.records.wait_suspended(self.timeout)
+            return stage
         raise AssertionError("the block returns or raises")
 
-    async def follow(
-        self, work: StepExecutor, stage: Stage, advance: Callable[[], Coroutine[Any, Any, Stage]]
-    ) -> Stage | PendingTask:
-        """Waits until no task of a submitted work runs; returns the task where the group is suspended first.
-
-        Args:
-            work: The work.
-            stage: Its stage.
-            advance: Continues it to its next stage.
-        """
-        while True:
-            if isinstance(stage, Ended) and not stage.is_success:
-                stage = await advance()  # the work fails, or has another task
-            elif isinstance(stage, Accepted) and stage.submit.end is None:
-                task = PendingTask(job=work.context.job, n=stage.submit.n, task_id=stage.submit.task_id or "")
-                wake = partial(work.context.lease.account.poller.wake, task.task_id)
-                following = await self.wait(task, advance(), poll_now=wake)
-                if following is None:
-                    return task
-                stage = following
-            else:
-                return stage
+    async def _advance(self, work: RunningWork) -> Stage | PendingTask:
+        stage, context = work.stage, work.context
+        if not isinstance(stage, Accepted) or stage.submit.end is not None:
+            return await work.advance()
+        task = PendingTask(job=context.job, n=stage.submit.n, task_id=work.task_id)
+        wake = partial(work.executor.context.lease.account.poller.wake, task.task_id)
+        return await self.wait(task, work.advance(), poll_now=wake) or task
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
         """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""
@@ -202,7 +187,7 @@ class RunSuspender(SuspendGroup):
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
         """Starts without a job, with the suspensions that the run has had; `wake_after` is in seconds."""
-        super().__init__(self._decide_for_run)
+        super().__init__(self._decide_for_run, timeout=int(wake_after) + UNTIL_IT_FAILS)
         self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
         self._slept_for = {task.task_id for one in had for task in one.tasks}
@@ -210,11 +195,6 @@ class RunSuspender(SuspendGroup):
         self._wake_after = wake_after
         self._turn = asyncio.Lock()
         self._pause: Pause | None = None
-
-    @property
-    def timeout(self) -> int:
-        """Seconds for which the run waits at most while it is suspended."""
-        return int(self._wake_after) + UNTIL_IT_FAILS
 
     async def _decide_for_run(self, tasks: Sequence[PendingTask]) -> Verdict:
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
@@ -375,8 +355,8 @@ async def wait_for(task: PendingTask) -> Result:
 
 
 async def _collect(task: PendingTask, scope: Scope) -> Result:
-    view = await read_job(scope.journal, split_job(task.job)[1])
-    result = await collect_result(view, scope)
+    records = await records_of(task.job, task.n, flow_run=scope.journal.scope)
+    result = await collect_result(await records.view(), scope)
     if result is None:
         raise JournalError(f"{task.job}: its task {task.task_id} is no longer recorded. Nothing was paid.")
     return result

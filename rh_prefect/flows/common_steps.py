@@ -20,11 +20,11 @@ from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.parameter_types import Aspect, ClipSeconds, Resolution
 from rh_prefect.tasks.assemble import MediaLike
 from rh_prefect.tasks.generate import generate
-from rh_prefect.works.journal.budget import spend_tracker_of
 from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
-from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.run_ledger import spending_of
 
 T = TypeVar("T")
 FRAMINGS = (
@@ -71,13 +71,13 @@ async def gather_all(*steps: Awaitable[T]) -> list[T]:
 async def paid_for(steps: Sequence[Result]) -> Costs:
     """Returns the recorded cost of all tasks of some jobs: a result has that of its last task only."""
     scope = current_scope()
-    known = {} if scope is None else await LOOP.call(_recorded_costs(scope.journal))
+    known = {} if scope is None else await LOOP.call(_recorded_costs(scope))
     return Costs.total(known.get(step.key) or Costs.of(step.cost, step.currency) for step in steps)
 
 
-async def _recorded_costs(journal: Journal) -> Mapping[str, Costs]:
+async def _recorded_costs(scope: Scope) -> Mapping[str, Costs]:
     try:
-        return await spend_tracker_of(journal).costs()
+        return await spending_of(scope).costs()
     except JournalError:  # the results are made and paid for
         return {}
 

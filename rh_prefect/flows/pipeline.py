@@ -43,11 +43,10 @@ from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_gra
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.budget import spend_tracker_of
 from rh_prefect.works.journal.works_journal import open_works, records_url
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
-from rh_prefect.works.run_ledger import RecordsPlace, WorksLedger, note_place
+from rh_prefect.works.run_ledger import RecordsPlace, note_place, spending_of
 from rh_prefect.works.work_runner import WorkRunner
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
@@ -275,7 +274,7 @@ async def _prepare(
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = records_url(store, settings)
-    spending = spend_tracker_of(WorksLedger(scope, works), attempt=scope.calls.number)
+    spending = spending_of(scope)
     await LOOP.call(spending.complete())
     rounds = Rounds(
         works.rounds,

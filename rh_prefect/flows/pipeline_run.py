@@ -62,9 +62,8 @@ from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.lifecycle_step_types import Finished, Stage
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 MAX_IN_FLIGHT = 200
 """How many steps of a run are begun at once; the account's slots decide how many of their tasks run.
@@ -644,15 +643,8 @@ class PipelineRun:
 
         async def follow() -> WorkResult | None:
             work = await runner.begin(work_call, call)
-            async with work.released_on_error():
-                stage: Stage = await work.advance()
-                while not isinstance(stage, Finished):
-                    following = await group.follow(work.executor, stage, work.advance)
-                    if isinstance(following, PendingTask):
-                        await work.records.wait_suspended(group.timeout)
-                        return None
-                    stage = following if isinstance(following, Finished) else await work.advance()
-                return runner.result(work, stage)
+            done = await group.run(work)
+            return None if isinstance(done, PendingTask) else result_of_step(work, done)
 
         return await LOOP.call(follow())
 

@@ -22,17 +22,18 @@ from rh_prefect.works.accounts.account import Accounts, Member
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import by_job
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.record_types import Answer, Intent
-from rh_prefect.works.journal.scope import FolderScope, Scope
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.run_cancellation import cancel_submission
+from rh_prefect.works.work_runner import WorkRunner
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ class Handle:
 
     task_id: str
     job: str
-    scope: Scope
+    records: JobRecords
+    attempt: int
     accounts: Accounts
     observer: Observer
     work: Callable[[], asyncio.Task[Result]]
@@ -84,7 +86,7 @@ class Handle:
         while (submit := await self._newest()) is not None:
             if submit.state == "ticket":
                 client = await self.accounts.client_for(submit.intent)
-                status = await cancel_submission(client, submit, records=self._records, attempt=self.scope.attempt)
+                status = await cancel_submission(client, submit, records=self.records, attempt=self.attempt)
                 # RunningHub may continue to report it as running, and waiting for it would never end.
                 if status == "CANCELLED" and work.cancel():
                     self._tell(submit)
@@ -98,12 +100,8 @@ class Handle:
 
     async def _newest(self) -> Submit | None:
         """The job's newest submission; None where the result is an earlier job's."""
-        view = await self._records.view()
+        view = await self.records.view()
         return view.last if any(one.task_id == self.task_id for one in view.submits) else None
-
-    @property
-    def _records(self) -> JobRecords:
-        return JobRecords(self.scope.journal, split_job(self.job)[1])
 
     def _tell(self, submit: Submit) -> None:
         error = self._cancelled()
@@ -128,16 +126,35 @@ class Handle:
 
 async def start(request: Request, options: Options, *, scope: str | None) -> Handle:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
-    engine, call = await prepare_call(options, scope=scope)
-    ticket = await engine.submit(request, call)
-    work = background(engine.complete(ticket))
+    runner, asked, call = await prepare_call(request, options, scope=scope)
+    work = await runner.begin(asked, call)
+    submitted = asyncio.Event()
+
+    async def make() -> Result:
+        async with work.held():
+            await work.advance()
+            submitted.set()
+            return (await work.finish()).result
+        raise AssertionError("the block returns or raises")
+
+    made, is_submitted = background(make()), asyncio.ensure_future(submitted.wait())
+    try:
+        await asyncio.wait({made, is_submitted}, return_when=asyncio.FIRST_COMPLETED)
+        if not submitted.is_set():
+            made.result()  # its error
+    except BaseException:
+        made.cancel()
+        raise
+    finally:
+        is_submitted.cancel()
     return Handle(
-        task_id=ticket.task_id,
-        job=ticket.job,
-        scope=call.scope,
-        accounts=engine.pool.accounts,
+        task_id=work.task_id,
+        job=work.context.job,
+        records=work.context.records,
+        attempt=call.scope.attempt,
+        accounts=runner.accounts,
         observer=call.observer,
-        work=lambda: work,
+        work=lambda: made,
     )
 
 
@@ -209,8 +226,15 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         records = JobRecords(scope.journal, task_id)
         await records.intent(1, intent)
         await records.answer(1, ticket)
-    job = known.job if known is not None else f"{_SCOPE}/{task_id}"
-    return Handle(task_id=task_id, job=job, scope=scope, accounts=engine.pool.accounts, observer=observer, work=work)
+    return Handle(
+        task_id=task_id,
+        job=known.job if known is not None else f"{_SCOPE}/{task_id}",
+        records=JobRecords(scope.journal, task_id),
+        attempt=scope.attempt,
+        accounts=engine.pool.accounts,
+        observer=observer,
+        work=work,
+    )
 
 
 async def _fetch(
@@ -224,10 +248,10 @@ async def _fetch(
 ) -> Result:
     if known is not None:
         return known.result(store)
-    result = await engine.collect(intent, key, scope=scope, store=store, observer=observer)
-    if result is None:
+    done = await WorkRunner(engine).collect(intent, key, scope=scope, store=store, observer=observer)
+    if done is None:
         raise TaskNotFound(f"{_SCOPE}/{key}: no task is recorded")
-    return result
+    return done.result
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:

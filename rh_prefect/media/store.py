@@ -71,7 +71,7 @@ def lasting_place(url: str) -> str:
         raise ConfigError(
             f"{url!r} is a relative folder, and this flow run works in the temporary folder {Path.cwd()}, which its "
             "worker deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the variable "
-            "that names it on the worker (RH_STORAGE_URL, RH_RECORDS or RH_JOURNAL), or the URL in the MediaStorage "
+            "that names it on the worker (RH_STORAGE_URL or RH_RECORDS), or the URL in the MediaStorage "
             "block, to an absolute path or a URL such as s3://bucket/prefix."
         )
     return locate(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,18 +30,19 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root, scope_override
 from rh_prefect.flow_runs.job_progress import run_observer
-from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
-from rh_prefect.flow_runs.suspension import PendingTask, current_suspend_group
-from rh_prefect.settings import get_settings
+from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
+from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.tasks.paid_task import PaidTask
-from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.scope import FolderScope, Scope, loose_scope, open_scope
+from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
+from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,10 +169,7 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    group = current_suspend_group()
-    if group is None:
-        return await run_job(request, options, scope=scope)
-    done = await _run(request, options, scope, group.run)
+    done = await _run(request, options, scope, current_suspend_group())
     # Only `generate_many` and `batch` open a group, and they read this state.
     return _submitted(done) if isinstance(done, PendingTask) else done
 
@@ -182,20 +181,26 @@ def _submitted(task: PendingTask) -> Any:
 
 
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
-    """Runs one paid job in the caller's scope; used by `generate` and every model's own task."""
-    return await _run(request, options, scope, JobEngine.run)
+    """Runs one paid job in the caller's scope; used by every model's own task."""
+    done = await _run(request, options, scope, None)
+    if isinstance(done, PendingTask):
+        raise TypeError("a job outside of a group is never left")
+    return done
 
 
 async def _run(
-    request: Request,
-    options: Options,
-    scope: str | None,
-    run: Callable[[JobEngine, Request, JobCall], Coroutine[Any, Any, T]],
-) -> T:
+    request: Request, options: Options, scope: str | None, group: SuspendGroup | None
+) -> Result | PendingTask:
     check_request(request)
     with _named(options.label or request.model):
-        engine, call = await prepare_call(options, scope=scope)
-        return await LOOP.call(run(engine, request, call))
+        runner, asked, call = await prepare_call(request, options, scope=scope)
+        return await LOOP.call(_make(runner, asked, call, group))
+
+
+async def _make(runner: WorkRunner, asked: WorkCall, call: JobCall, group: SuspendGroup | None) -> Result | PendingTask:
+    work = await runner.begin(asked, call)
+    done = await (work.complete() if group is None else group.run(work))
+    return done if isinstance(done, PendingTask) else done.result
 
 
 def check_request(request: object) -> None:
@@ -217,34 +222,80 @@ def _named(step: str) -> Iterator[None]:
         raise error.of_step(step) from error.__cause__
 
 
-async def prepare_call(options: Options, *, scope: str | None) -> tuple[JobEngine, JobCall]:
-    """Finds the engine, and the run in which a call is made."""
+async def prepare_call(
+    request: Request, options: Options, *, scope: str | None
+) -> tuple[WorkRunner, WorkCall, JobCall]:
+    """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
     engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     await find_root()
-    here = await scope_for(scope, journal_url=get_settings().journal_url)
-    return engine, JobCall(here, store, current_chain(), options, run_observer(), name=scope or "")
+    is_shared = options.reuse == "always"
+    here = await scope_for(scope, is_found_again=is_shared)
+    works = await _works_for(here, scope, options)
+    own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
+    chain = None if is_shared or scope is not None else current_chain()
+    asked = WorkCall("", request, take=options.take, scope="" if works is not None and is_shared else own)
+    return WorkRunner(engine, works, has_ended=has_ended), asked, JobCall(here, store, chain, options, run_observer())
+
+
+async def _works_for(here: Scope, name: str | None, options: Options) -> WorksJournal | None:
+    """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
+    if isinstance(here, FolderScope):
+        return (await here.works())[0]
+    if scope_override() is not None or (name is None and options.reuse == "never"):
+        return None
+    return await LOOP.call(_default_works(here))
+
+
+async def _default_works(here: Scope) -> WorksJournal:
+    """Opens the records of the default storage, and notes in a flow run's journal where they are."""
+    works = await open_default_works()
+    name = (repr(here.journal), here.calls.number, works.url)
+
+    async def note() -> bool:
+        await note_place(here.journal, RecordsPlace(url=works.url), "generate", attempt=here.attempt)
+        return True
+
+    await _noted.get(name, note)
+    return works
+
+
+_noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
+"""The attempts of runs that have noted the place of the works that they share."""
 
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
     """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue."""
-    settings = get_settings()
     engine = await load_engine(credentials)
     store = await load_storage(storage)
-    here = await scope_for(None, journal_url=settings.journal_url)
+    here = await scope_for(None)
 
     prepared = await LOOP.call(engine.check(request, scope=here, store=store))
     return Costs.of(prepared.estimate, prepared.currency)
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
-"""The named scopes of this process, each opened once: a scope is one attempt, and counts its equal calls."""
-# A forked child is a separate process.
-os.register_at_fork(after_in_child=_scopes.clear)
+"""The scopes of this process outside of flows, each opened once: a scope is one attempt of its calls."""
+_process: list[str] = []
+"""The name of the scope of this process, once it has one."""
 
 
-async def scope_for(name: str | None, *, journal_url: str) -> Scope:
-    """Returns the scope of a call: its flow run, else the named scope, else one that is not found again.
+def _forget() -> None:
+    # A forked child is a separate process.
+    _scopes.clear()
+    _noted.clear()
+    _process.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+async def scope_for(name: str | None, *, is_found_again: bool = False) -> Scope:
+    """Returns the scope of a call: its flow run, else the named scope, its outermost task run, or the process.
+
+    Args:
+        name: The named scope.
+        is_found_again: Whether a later process finds the work in any case.
 
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
@@ -254,15 +305,31 @@ async def scope_for(name: str | None, *, journal_url: str) -> Scope:
         return inside
     if name is None:
         _refuse_lost_context()
-        warnings.warn(
-            "A paid call was made outside of a flow and without `scope`: if this process stops, "
-            "what it paid for cannot be found again. Pass a scope, or make the call in a flow. If it was "
-            "made for a flow, but in another process or thread, it is not recorded in that flow: see the "
-            "page on never paying twice.",
-            stacklevel=3,
-        )
-        return loose_scope(journal_url)
-    return await LOOP.call(_named_scope(journal_url, name))
+        # The innermost task run is that of the call itself.
+        around = task_contexts()[1:]
+        name = f"task-{around[-1].task_run.id}" if around else None
+    if name is None:
+        name = _name_of_process()
+        if not is_found_again:
+            warnings.warn(
+                "A paid call was made outside of a flow and without `scope`: if this process stops, "
+                "what it paid for cannot be found again. Pass a scope, or make the call in a flow. If it was "
+                "made for a flow, but in another process or thread, it is not recorded in that flow: see the "
+                "page on never paying twice.",
+                stacklevel=3,
+            )
+    return await LOOP.call(_scope_named(name))
+
+
+def _name_of_process() -> str:
+    if not _process:
+        _process.append(f"process-{uuid.uuid4().hex[:12]}")
+    return _process[0]
+
+
+async def _scope_named(name: str) -> FolderScope:
+    works = await open_default_works()
+    return await _scopes.get((repr(works), name), lambda: open_scope(works, name))
 
 
 def _refuse_lost_context() -> None:
@@ -276,10 +343,6 @@ def _refuse_lost_context() -> None:
         "`contextvars.copy_context().run`, one copy for each thread, or use `generate_many` or `.submit` "
         "instead of threads. If the call does not belong to a flow, pass a `scope`."
     )
-
-
-async def _named_scope(journal_url: str, name: str) -> FolderScope:
-    return await _scopes.get((journal_url, name), lambda: open_scope(FolderJournal(journal_url, scope=name)))
 
 
 logging.getLogger("rh_prefect").addHandler(logging.NullHandler())

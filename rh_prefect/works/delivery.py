@@ -84,7 +84,7 @@ class Delivery:
     is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
     advice: str = (
         "run it again, or `rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
-        "which is about a day. Later, a new run or another label pays for a new result; so does this run after "
+        "which is about a day. Later, a new run or another `take` pays for a new result; so does this run after "
         "`rh-prefect jobs mark-lost` of this job."
     )
     recorded: ResultRecord | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -118,23 +119,22 @@ class JobCall:
     Attributes:
         scope: The run that the job belongs to.
         store: Where its outputs go.
-        chain: The runs around the call; see `calls`.
+        chain: The runs around the call; see `calls`. None for a call that any number of others may repeat.
         options: How to run it.
         observer: Is notified of every change.
-        name: The named scope of the work; empty for the run's own.
     """
 
     scope: Scope
     store: MediaStore
-    chain: Chain = ()
+    chain: Chain | None = None
     options: Options = field(default_factory=Options)
     observer: Observer = field(default_factory=Silent)
-    name: str = ""
 
-    @property
-    def may_repeat(self) -> bool:
-        """Whether another call of the run may have asked for the same work."""
-        return self.options.same or self.options.reuse == "always" or bool(self.name)
+    def asking(self, work: str, *, job: str) -> AbstractContextManager[None]:
+        """Registers the call for the duration of a `with` block; see `Calls.asking`."""
+        if self.chain is None:
+            return nullcontext()
+        return self.scope.calls.asking(work, self.chain, job=job, may_repeat=self.options.same)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
         if submit is None or submit.intent.token != entry.token:
             _log.warning(
                 "task %s was paid for by %s, which is not recorded in this journal, so its ticket stays on this "
-                "machine. What to do: set RH_JOURNAL, or RH_RECORDS and RH_STORAGE_URL for a pipeline, to the values "
+                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values "
                 "of its run, then rh-prefect jobs adopt --spool",
                 task_id,
                 records.name,

@@ -25,10 +25,10 @@ from functools import partial
 from typing import assert_never
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.works.journal.budget import Entries, Entry, entry_of
+from rh_prefect.works.journal.budget import Entries, Entry, SpendTracker, entries_of, entry_of, spend_tracker_of
 from rh_prefect.works.journal.costs import COINS, Costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.works.journal.journal import JSON, Journal, run_together
+from rh_prefect.works.journal.journal import JSON, JobSource, Journal, run_together
 from rh_prefect.works.journal.record_types import Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FOLDER, HasEnded, WorksJournal, no_evidence
@@ -390,3 +390,39 @@ class WorksLedger:
                 done.failed[name] = UNCLEAR
         except RunningHubError as error:
             done.failed[name] = error.message
+
+
+class RunSpending:
+    """All that a run pays for: its own jobs, and the works that it shares with other runs; see `EntrySource`."""
+
+    def __init__(self, run: Scope) -> None:
+        """Refers to the run; reads nothing."""
+        self._run = run
+        self.scope = run.journal.scope
+
+    def __repr__(self) -> str:
+        return f"RunSpending({self._run.journal!r})"
+
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all its jobs; see `JobSource`."""
+        for source in await self._sources():
+            async for key, records in source.jobs():
+                yield key, records
+
+    async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
+        """Lists what each job adds to the budget."""
+        for source in await self._sources():
+            async for key, entries in entries_of(source):
+                yield key, entries
+
+    async def _sources(self) -> list[JobSource]:
+        return [self._run.journal, *(WorksLedger(self._run, works) for works in await self._run.works())]
+
+
+def spending_of(run: Scope) -> SpendTracker:
+    """Returns this process's only count of what a run pays for; call it on the loop thread.
+
+    Args:
+        run: The run; each of its attempts reads the records at its first job with a budget.
+    """
+    return spend_tracker_of(RunSpending(run), attempt=run.calls.number)

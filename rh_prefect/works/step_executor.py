@@ -107,6 +107,10 @@ class StepExecutor:
         self._first_time = False
         self._life: Generator[Step, Any, Any] | None = None
         self._stages: set[tuple[type, int]] = set()
+        self.stage: Stage | None = None
+        """The last stage; None before the first one, and after an interruption."""
+        self.callers = 0
+        """How many callers wait for the work."""
 
     async def advance(self) -> Stage:
         """Continues the work to its next stage: its acceptance, its end, or its result.
@@ -129,6 +133,7 @@ class StepExecutor:
             self._spending.drop(self._key)
             if self._reserved is not None:
                 self._release(self._reserved)
+            self.stage = stage
             if not isinstance(stage, Accepted):
                 self.release()
         return stage
@@ -142,6 +147,19 @@ class StepExecutor:
     def release(self) -> None:
         """Releases the slot, if the work holds one."""
         self._lease.release()
+
+    @property
+    def may_have_paid(self) -> bool:
+        """Whether a task of a shared work was paid for, or may have been."""
+        return self._records.is_shared and bool(self._spending.newest_submit(self._key))
+
+    async def leave(self) -> None:
+        """Records that the last caller no longer waits for the work; another process of the run may."""
+        try:
+            await LOOP.critical(self._records.release_own_waiter())
+        except RunningHubError as error:
+            # The end of the run is proved by its process, or by its state in Prefect.
+            _log.info("%s: that this run no longer waits for it is not recorded: %s", self.context.job, error)
 
     async def _advance(self) -> Stage:
         # An interrupted generator is dropped: it would take the result of a step that was not done.
@@ -269,7 +287,7 @@ class StepExecutor:
             raise JournalError(
                 f"{self.context.policy.title}: its result was paid for (task {recorded.task_id}), but its files are "
                 "not in the storage, and the record of its submission was deleted. Nothing was paid. What to do: "
-                f"put the files back, or {self.context.policy.another_task or 'use another label for a new result'}."
+                f"put the files back, or {self.context.policy.another_task or 'pass another take for a new result'}."
             )
         return found
 

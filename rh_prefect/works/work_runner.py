@@ -1,65 +1,64 @@
-"""Runs the works of a pipeline's run, whose records and results all runs share."""
+"""Runs works: those of one run, and those whose records and results all runs share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
-from weakref import WeakValueDictionary
+from typing import Any, Final, cast
 
-from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import (
     AccountError,
     ApiError,
+    InputError,
     JobError,
+    JobTimeout,
     JournalError,
     KeyRejected,
     MediaError,
-    RunningHubError,
     StoreError,
     TransportError,
 )
 from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
+from rh_prefect.works.accounts.account import Accounts
 from rh_prefect.works.accounts.account_slot import SlotLease
 from rh_prefect.works.accounts.limiter import Turn
-from rh_prefect.works.delivery import Delivered
-from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.delivery import Delivered, Delivery
+from rh_prefect.works.engine import JobEngine, WorkName
+from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.job_context import JobCall, JobContext
-from rh_prefect.works.journal.budget import spend_tracker_of
+from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
-from rh_prefect.works.journal.signs_of_life import signs_of_life
+from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
+from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
-from rh_prefect.works.lifecycle_step_types import Finished, Stage
-from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Request, policy_of
+from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle_step_types import Accepted, Finished, Stage
+from rh_prefect.works.options import Options, Request, policy_of
+from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.requests.graph_request import unread
 from rh_prefect.works.requests.request_preparation import JobRequest, as_recorded, replace_marks
-from rh_prefect.works.run_ledger import WorksLedger, is_settled
+from rh_prefect.works.run_ledger import WorksLedger, spending_of
+from rh_prefect.works.shared_records import SharedRecords
 from rh_prefect.works.step_executor import StepExecutor
-
-_log = logging.getLogger("rh_prefect")
-_notes: set[asyncio.Task[None]] = set()
-"""Notes that are being written: the event loop holds tasks only weakly."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkCall:
-    """A step's request for a work.
+    """A request for a work.
 
     Attributes:
-        name: The step's address, as in `each[A-17].clip`.
+        name: The step's address in a pipeline, as in `each[A-17].clip`; empty outside of pipelines.
         request: A model, a workflow or an app, with its parameters.
         take: Which of several results of the request.
-        scope: The round that it belongs to; empty for a work that all runs share.
+        scope: The name or the round that it belongs to; empty for the run's own scope, or that of all runs.
         attempts: How many tasks this run may pay for.
         parse: Reads the answer; raises `ValueError` where it has another shape.
         shape: What `parse` asks for; see `parsed_answers.shape_of`.
@@ -87,6 +86,10 @@ class WorkCall:
     position: tuple[int, ...] = ()
 
 
+_COLLECTION: Final = WorkCall("", cast(Request, None))
+"""The call that collects what is recorded, whose request is in the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkResult:
     """The result of a work, as a step uses it.
@@ -104,48 +107,122 @@ class WorkResult:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunningWork:
-    """A work that is being made.
+    """One caller's share in a work that is being made; concurrent callers of a run share its executor.
 
     Attributes:
-        executor: Executes its steps; equal works of a run share it.
-        records: Its records.
-        advance: Continues it to its next stage.
+        executor: Executes its steps.
+        context: The work as this caller wants it, with the caller's own deadline.
+        stage: The stage that the caller has reached; None at the begin.
     """
 
     executor: StepExecutor
-    records: SharedRecords
-    advance: Callable[[], Coroutine[Any, Any, Stage]]
+    context: JobContext
+    _engine: JobEngine
+    _name: WorkName
+    _call: JobCall
+    stage: Stage | None = None
+
+    @property
+    def task_id(self) -> str:
+        """RunningHub's task id; empty before the first stage."""
+        if isinstance(self.stage, Finished):
+            return cast(Delivered, self.stage.result).record.task_id
+        return (self.stage.submit.task_id if self.stage is not None else None) or ""
+
+    async def advance(self) -> Stage:
+        """Continues the work to its next stage.
+
+        Returns:
+            `Accepted` when its task is known, `Ended` when the task has ended, `Accepted` of another task after one
+            that failed, or `Finished`. The slot is held from `Accepted` to `Ended`.
+
+        Raises:
+            JobTimeout: The task has not ended within the caller's deadline.
+            RunningHubError: As `run_work` says, and what client, records and store raise.
+        """
+        reached = self.executor.stage
+        if self.stage is None and reached is not None:  # another caller has begun it
+            self.stage = reached
+            return reached
+        running = self.stage.submit if isinstance(self.stage, Accepted) and self.stage.submit.end is None else None
+        try:
+            async with asyncio.timeout(self.context.options.deadline if running else None) as limit:
+                self.stage = await self._engine.advance(self._name, self.executor)
+        except TimeoutError:
+            if running is None or not limit.expired():
+                raise
+            raise self._timeout(running) from None
+        return self.stage
+
+    async def finish(self) -> Delivered:
+        """Continues the work to its result.
+
+        Raises:
+            RunningHubError: As for `advance`.
+        """
+        while not isinstance(self.stage, Finished):
+            await self.advance()
+        return cast(Delivered, self.stage.result)
+
+    async def complete(self) -> Delivered:
+        """Makes the work from its begin to its result.
+
+        Raises:
+            EqualRequest: Another call of this attempt has asked for the work.
+            RunningHubError: As for `advance`.
+        """
+        async with self.held():
+            return await self.finish()
+        raise AssertionError("the block returns or raises")
 
     @asynccontextmanager
-    async def released_on_error(self) -> AsyncIterator[None]:
-        """Writes meanwhile that the run is alive; records at an error that it no longer waits for the work."""
-        try:
-            with self.records.signs_of_life():
-                yield
-        except BaseException as error:
-            context = self.executor.context
+    async def held(self) -> AsyncIterator[None]:
+        """Makes the call one of its run for the duration of a `with` block.
+
+        Meanwhile the run gives signs of life. At an error of the last caller it no longer waits for the work.
+
+        Raises:
+            EqualRequest: Another call of this attempt has asked for the work.
+        """
+        executor, call = self.executor, self._call
+        with call.asking(executor.context.key, job=executor.context.job):
+            executor.callers += 1
             try:
-                await LOOP.critical(self.records.release_own_waiter())
-            except RunningHubError as unrecorded:
-                # Its end is proved by its process, or by its state in Prefect.
-                _log.info("%s: that this run no longer waits for it is not recorded: %s", context.job, unrecorded)
-            if isinstance(error, JournalError | StoreError) and context.spending.newest_submit(context.key):
-                raise error.of_step(context.policy.title).with_note(
-                    "A task was paid for, or may have been. What to do: run again, which takes its result and pays for "
-                    "no other one."
-                ) from error
-            raise
+                with executor.context.records.signs_of_life():
+                    yield
+            except BaseException as error:
+                if executor.callers == 1:
+                    await executor.leave()
+                if isinstance(error, JournalError | StoreError) and executor.may_have_paid:
+                    raise error.of_step(executor.context.policy.title).with_note(
+                        "A task was paid for, or may have been. What to do: run again, which takes its result and pays "
+                        "for no other one."
+                    ) from error
+                raise
+            finally:
+                executor.callers -= 1
+
+    def _timeout(self, running: Submit) -> JobTimeout:
+        context = self.context
+        error = JobTimeout(
+            f"{context.job}: task {running.task_id} has not ended within {context.options.deadline} s. It continues to "
+            "run and is paid for. What to do: run again to wait for it, or cancel the run.",
+            job=context.job,
+            task_id=running.task_id,
+        )
+        context.notify("failed", error.message, costs=context.spending.spent_on(context.key))
+        return error
 
 
 class WorkRunner:
-    """A runner of the works of one flow run, on the package's loop thread; equal works run once."""
+    """A runner of works on the package's loop thread; equal works of a run run once."""
 
     def __init__(
         self,
         engine: JobEngine,
-        works: WorksJournal,
+        works: WorksJournal | None = None,
         *,
         pipeline: str = "",
         has_ended: HasEnded = no_evidence,
@@ -154,26 +231,29 @@ class WorkRunner:
 
         Args:
             engine: The accounts that may pay.
-            works: The records of works, from `open_works`.
+            works: The records that runs share, from `open_works`; None for works of one run, in its own journal.
             pipeline: The pipeline's name, for the records.
             has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
         """
-        self._has_ended = has_ended
         self._engine = engine
-        self._pipeline = pipeline
         self._works = works
-        self._stages: SharedTasks[tuple[str, str, str], Stage] = SharedTasks()
-        self._executors: WeakValueDictionary[tuple[str, str, str], StepExecutor] = WeakValueDictionary()
+        self._pipeline = pipeline
+        self._has_ended = has_ended
+
+    @property
+    def accounts(self) -> Accounts:
+        """The accounts that may pay."""
+        return self._engine.pool.accounts
 
     async def currency(self) -> str | None:
         """Returns the currency of the accounts; see `Pool.currency`."""
         return await self._engine.pool.currency()
 
-    async def prepare(self, work_call: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
+    async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
 
         Args:
-            work_call: The step's request for a work.
+            asked: The request for a work.
             call: Its run, and how it is run.
 
         Returns:
@@ -182,92 +262,98 @@ class WorkRunner:
         Raises:
             RunningHubError: The work is invalid.
         """
-        journal = call.scope.journal
+        journal = self._works or call.scope.journal
 
         async def is_recorded(request: JobRequest) -> bool:
-            return bool(
-                await journal.job(work_id(_base(request, work_call.stands_for), work_call.take, work_call.scope))
-            )
+            return bool(await journal.job(self._work(self._base(request, asked, call), asked, call)))
 
         try:
-            prepared = await self._engine.prepare(work_call.request, call.scope, call.store, work_call.name)
+            label = asked.name or call.options.label
+            prepared = await self._engine.prepare(asked.request, call.scope, call.store, label)
         except (ApiError, TransportError) as error:
-            if not work_call.saved_graph or isinstance(error, AccountError | KeyRejected):
+            if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
                 raise
-            message = unread(work_call.request.model.replace("/", " "), error)
-            raise JobError(f"{work_call.name}: {message} Nothing was paid for it.") from error
+            message = unread(asked.request.model.replace("/", " "), error)
+            raise JobError(f"{asked.name}: {message} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, is_recorded=is_recorded)
-        request = replace(prepared.with_graph(), base=_base(prepared, work_call.stands_for))
-        if work_call.planned and isinstance(work_call.request, WorkflowInput | AppInput | GraphInput):
-            _refuse_edited(work_call, prepared)
+        base = self._base(prepared, asked, call)
+        request = replace(prepared, base=base)
+        if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
+            _refuse_edited(asked, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
-            return work_call.planned, request
-        return work_id(request.base, work_call.take, work_call.scope), request
+            return asked.planned, request
+        return self._work(base, asked, call), request
 
-    async def make(self, work_call: WorkCall, call: JobCall) -> WorkResult:
-        """Gets the result of a work, and pays for it if no run has done so.
+    async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
+        """Gets the result of a step's work, and pays for it if no run has done so.
 
         Args:
-            work_call: The step's request for a work.
+            asked: The step's request for a work.
             call: Its run, and how it is run.
 
         Raises:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
-        work = await self.begin(work_call, call)
-        async with work.released_on_error():
-            while not isinstance(stage := await work.advance(), Finished):
-                pass
-            return self.result(work, stage)
+        work = await self.begin(asked, call)
+        return result_of_step(work, await work.complete())
 
-    async def begin(self, work_call: WorkCall, call: JobCall) -> RunningWork:
+    async def begin(self, asked: WorkCall, call: JobCall) -> RunningWork:
         """Prepares a work; its `advance` submits it and waits for it.
 
         Args:
-            work_call: The step's request for a work.
+            asked: The request for a work.
             call: Its run, and how it is run.
 
         Raises:
             RunningHubError: The work is invalid.
         """
-        await self._engine.listen_for_ends(call.scope)
-        work, request = await self.prepare(work_call, call)
-        if work_call.planned not in ("", work):
+        engine = self._engine
+        await engine.listen_for_ends(call.scope)
+        if call.options.budget is not None:
+            await engine.pool.check_currency()
+        work, request = await self.prepare(asked, call)
+        if asked.planned not in ("", work):
             raise JobError(
-                f"{work_call.name}: the plan names work {work_call.planned[:12]}, and its request is {work[:12]}. "
+                f"{asked.name}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. "
                 "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
             )
-        if request.estimate is None and work_call.price is not None:
-            request = replace(request, estimate=work_call.price)
-        name = (call.scope.journal.scope, work, work_call.shape)
-        executor = self._executors.get(name)
+        if request.estimate is None and asked.price is not None:
+            request = replace(request, estimate=asked.price)
+        was_empty = await engine.open(call.scope, call.store)
+        name = (self._records_scope(call), call.scope.journal.scope, work, asked.shape, call.store.identity)
+        context = self._context(asked, call, work, request, is_new=was_empty and self._works is None)
+        executor = engine.executors.get(name)
         if executor is None:
-            executor = self._executors[name] = StepExecutor(self._context(work_call, call, work, request))
-        records = cast(SharedRecords, executor.context.records)
-        return RunningWork(executor, records, lambda: self._stages.run(name, executor.advance))
+            executor = StepExecutor(context)
+            if call.options.reuse == "always":
+                await self._adopt(context)
+            executor = engine.executors.setdefault(name, executor)
+        if not asked.planned:
+            _refuse_unequal(executor.context.policy, context.policy)
+        return RunningWork(executor, context, engine, name, call)
 
-    def result(self, work: RunningWork, stage: Finished) -> WorkResult:
-        """Returns the result of a finished work, as a step uses it.
+    async def collect(
+        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
+    ) -> Delivered | None:
+        """Completes a work that was paid for earlier, without ever submitting.
 
         Args:
-            work: The work.
-            stage: Its last stage.
+            intent: The work's newest intent.
+            key: The work's key.
+            scope: The run that it belongs to.
+            store: Where its outputs go.
+            observer: Is notified of every change.
 
-        Raises:
-            MediaError: RunningHub delivered a file damaged.
+        Returns:
+            The result; None where nothing was paid.
         """
-        context, done = work.executor.context, cast(Delivered, stage.result)
-        if done.result.damaged:
-            file = done.result.damaged[0]
-            raise MediaError(
-                f"{context.policy.title}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
-                f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
-                "within a day, which downloads it again at no cost; or pay for a new result with --retake."
-            )
-        return WorkResult(context.key, done.record, done.result.outputs, not done.result.reused)
+        options = Options(label=intent.label, take=intent.take, may_submit=False)
+        call = JobCall(scope, store, options=options, observer=observer or Silent())
+        executor = StepExecutor(self._context(_COLLECTION, call, key, JobRequest.of(intent)))
+        return cast(Delivered | None, (await executor.finish()).result)
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
-        """Returns a flow run's payments for each work, by its id, including failed tasks and refused answers.
+        """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers.
 
         Args:
             call: The flow run.
@@ -275,8 +361,8 @@ class WorkRunner:
         Raises:
             JournalError: The records cannot be read.
         """
-        ledger = WorksLedger(call.scope, self._works)
-        return await spend_tracker_of(ledger, attempt=call.scope.calls.number).costs()
+        claimed = {work for work, _ in await self._ledger(call).claims()}
+        return {work: costs for work, costs in (await spending_of(call.scope).costs()).items() if work in claimed}
 
     def open_costs(self, call: JobCall) -> tuple[int, Costs]:
         """Returns the number of a flow run's submissions without a known end, and what they may cost.
@@ -284,7 +370,7 @@ class WorkRunner:
         Args:
             call: The flow run.
         """
-        return spend_tracker_of(WorksLedger(call.scope, self._works)).open_costs()
+        return spending_of(call.scope).open_costs()
 
     def spent_on(self, work: str, call: JobCall) -> Costs:
         """Returns a flow run's payments for a work in this process.
@@ -293,161 +379,112 @@ class WorkRunner:
             work: The work's id.
             call: The flow run.
         """
-        return spend_tracker_of(WorksLedger(call.scope, self._works)).spent_on(work) or Costs()
+        return spending_of(call.scope).spent_on(work) or Costs()
 
-    def _context(self, work_call: WorkCall, call: JobCall, work: str, request: JobRequest) -> JobContext:
-        engine, scope = self._engine, call.scope
-        pool, ledger = engine.pool.for_endpoint(request.endpoint), WorksLedger(scope, self._works)
-        records = SharedRecords(self._works, work, ledger, name=work_call.name, has_ended=self._has_ended)
-        policy = policy_of(request, scope, call.options, job=records.name, may_switch_account=not pool.is_single)
-        turn = Turn(ledger.flow_run, work_call.position)
+    def _work(self, base: str, asked: WorkCall, call: JobCall) -> str:
+        own = "" if self._works is not None else call.scope.journal.scope
+        return work_id(base, asked.take, asked.scope or own)
+
+    def _base(self, request: JobRequest, asked: WorkCall, call: JobCall) -> str:
+        """Returns the hash of a request in which other texts replace some of its texts."""
+        if asked.stands_for:
+            payload = replace_marks(request.request, asked.stands_for)
+            base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
+            request = replace(request, base=base)
+        # In the scope of one run an edited graph of the site makes no other work.
+        is_of_run = self._works is None and call.options.reuse == "never"
+        return (request if is_of_run else request.with_graph()).base
+
+    def _ledger(self, call: JobCall) -> WorksLedger:
+        if self._works is None:
+            raise ValueError("only works that runs share have a ledger")
+        return WorksLedger(call.scope, self._works)
+
+    def _records_scope(self, call: JobCall) -> str:
+        return call.scope.journal.scope if self._works is None else self._works.scope
+
+    def _records(self, work: str, call: JobCall, *, step: str) -> JobRecords:
+        if self._works is None:
+            return JobRecords(call.scope.journal, work)
+        return SharedRecords(self._works, work, self._ledger(call), name=step, has_ended=self._has_ended)
+
+    async def _adopt(self, context: JobContext) -> None:
+        """Records the newest result of an equal request as that of a work without one."""
+        view = await context.records.view()
+        if view.submits or view.result is not None or await context.records.read_result() is not None:
+            return
+        find, request = stored_result.find, context.request
+        # Results of one run are stored under the request alone, others under the request with the site's graph.
+        base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
+        found = await asyncio.to_thread(find, context.store, base, request.graph, take=context.options.take)
+        if found is not None:
+            # By its job, so that it is no payment of this run, even if this run has made that job.
+            await context.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
+
+    def _context(
+        self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False
+    ) -> JobContext:
+        engine, scope, options = self._engine, call.scope, replace(call.options, take=asked.take)
+        pool, records = engine.pool.for_endpoint(request.endpoint), self._records(work, call, step=asked.name)
+        requested = REQUESTED_KEYS[scope.journal.scope]
+        is_new = is_new and work not in requested
+        requested.add(work)
+        policy = policy_of(request, scope, options, job=records.name, may_switch_account=not pool.is_single)
+        policy = replace(policy, run=scope.journal.scope if records.is_shared else "")
         return JobContext(
             request=request,
             records=records,
             scope=scope,
             store=call.store,
             observer=call.observer,
-            policy=replace(
-                policy,
-                name=work_call.name,
-                run=ledger.flow_run,
-                attempts=work_call.attempts,
-                unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
-                forbidden=work_call.forbidden,
-                another_task="for a new task of the same request, run again with --retake",
+            policy=_of_step(policy, asked) if asked.name else policy,
+            lease=SlotLease(
+                pool,
+                pool.exclusions(scope),
+                model=request.model,
+                job=records.name,
+                turn=Turn(scope.journal.scope, asked.position) if asked.name else None,
             ),
-            lease=SlotLease(pool, pool.exclusions(scope), model=request.model, job=records.name, turn=turn),
             services=engine.services,
-            spending=spend_tracker_of(ledger, attempt=scope.calls.number),
-            delivery=engine.delivery(
-                publish_file=named_by_content,
-                parse=work_call.parse,
-                shape=work_call.shape,
-                is_here=self._works.is_in,
-                advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
-                "stays missing, run with --retake of this step, which pays for a new result.",
-            ),
-            options=replace(call.options, take=work_call.take),
-            callback=engine.callback(request),
+            spending=spending_of(scope),
+            delivery=self._delivery(asked),
+            options=options,
+            callback=engine.callback(request) if options.may_submit else None,
+            is_new=is_new,
             flow=self._pipeline,
         )
 
+    def _delivery(self, asked: WorkCall) -> Delivery:
+        if self._works is None or not asked.name:
+            return self._engine.delivery()
+        return self._engine.delivery(
+            publish_file=named_by_content,
+            parse=asked.parse,
+            shape=asked.shape,
+            is_here=self._works.is_in,
+            advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
+            "stays missing, run with --retake of this step, which pays for a new result.",
+        )
 
-class SharedRecords(JobRecords):
-    """One work's records that all runs share, and the notes of one run about it."""
 
-    is_shared = True
+def result_of_step(work: RunningWork, done: Delivered) -> WorkResult:
+    """Returns the result of a finished work, as a step uses it.
 
-    def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str, has_ended: HasEnded) -> None:
-        """Refers to the records of a work; reads nothing.
+    Args:
+        work: The work.
+        done: Its result.
 
-        Args:
-            works: The records of works.
-            work: The work.
-            ledger: The notes of the run.
-            name: The step, for the notes.
-            has_ended: Returns whether a flow run has certainly ended.
-        """
-        super().__init__(works, work)
-        self._works = works
-        self._ledger = ledger
-        self._step = name
-        self._has_ended = has_ended
-        self._waiters: list[str] = []
-        self._submits: dict[int, Submit] = {}
-        self._noted: set[int] = set()
-        self._settled: set[int] = set()
-
-    async def view(self) -> JobView:
-        """Reads the work."""
-        view = await super().view()
-        for submit in view.submits:
-            self._see(submit)
-        return view
-
-    async def intent(self, n: int, record: Intent) -> bool:
-        """Creates intent n; returns False if another process has created it."""
-        is_new = await super().intent(n, record)
-        if is_new:
-            self._see(Submit(n, record))
-        return is_new
-
-    async def answer(self, n: int, record: Answer) -> bool:
-        """Creates answer n; returns False if one is already recorded."""
-        is_new = await super().answer(n, record)
-        if is_new and n in self._submits:
-            self._see(replace(self._submits[n], answer=record))
-        return is_new
-
-    async def end(self, n: int, record: End) -> End:
-        """Creates end n; returns the end that is recorded now."""
-        return self._see_end(n, await super().end(n, record))
-
-    async def read_end(self, n: int) -> End | None:
-        """Reads end n; None where none is recorded."""
-        end = await super().read_end(n)
-        return None if end is None else self._see_end(n, end)
-
-    def _see_end(self, n: int, end: End) -> End:
-        if n in self._submits:
-            self._see(replace(self._submits[n], end=end))
-        return end
-
-    def _see(self, submit: Submit) -> None:
-        """Keeps the state of a submission, and notes in the run's journal that it is settled; waits for nothing."""
-        self._submits[submit.n] = submit
-        is_of_run = submit.intent.flow_run == self._ledger.flow_run or submit.n in self._noted
-        if is_of_run and submit.n not in self._settled and is_settled(submit):
-            self._settled.add(submit.n)
-            note = asyncio.ensure_future(LOOP.critical(self._note_settled(submit)))
-            _notes.add(note)
-            note.add_done_callback(_notes.discard)
-
-    async def _note_settled(self, submit: Submit) -> None:
-        try:
-            await self._ledger.note_settled(self.key, submit)
-        except RunningHubError as error:
-            _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
-
-    async def note_waiter(self) -> None:
-        """Records that the run waits for the work, so that other runs do not cancel its task."""
-        self._waiters.append(await self._works.add_waiter(self.key, self._ledger.flow_run))
-
-    async def wait_suspended(self, seconds: float) -> None:
-        """Records that the run waits for the work while it is suspended and has no process, for so long at most."""
-        await self._works.add_waiter(self.key, self._ledger.flow_run, suspended=seconds)
-
-    def signs_of_life(self) -> AbstractContextManager[None]:
-        """Writes regularly that the run is alive, while a caller of the run waits for the work."""
-        return signs_of_life(self._works, self._ledger.flow_run)
-
-    async def release_waiter(self) -> None:
-        """Records that the run no longer waits for the work, so that another one can cancel its task."""
-        if self._waiters:
-            await self._works.release_waiters(self.key, self._ledger.flow_run)
-
-    async def release_own_waiter(self) -> None:
-        """Records that this caller no longer waits for the work; another one in the run may."""
-        if self._waiters:
-            await self._works.release_waiters(self.key, self._ledger.flow_run, only=self._waiters)
-
-    async def has_other_waiters(self) -> bool:
-        """Checks whether another run waits for the work."""
-        return await self._works.has_other_waiter(self.key, self._ledger.flow_run, has_ended=self._has_ended)
-
-    async def note_claim(self, n: int) -> None:
-        """Notes that the run is about to claim submission n."""
-        self._noted.add(n)
-        await self._ledger.note_claim(self.key, n, self._step)
-
-    async def note_wait(self, n: int) -> None:
-        """Notes that the run waits for the task of submission n."""
-        self._noted.add(n)
-        await self._ledger.note_wait(self.key, n)
-
-    async def has_waited(self, n: int) -> bool:
-        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
-        return await self._ledger.has_waited(self.key, n)
+    Raises:
+        MediaError: RunningHub delivered a file damaged.
+    """
+    if done.result.damaged:
+        file = done.result.damaged[0]
+        raise MediaError(
+            f"{work.context.policy.title}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
+            f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
+            "within a day, which downloads it again at no cost; or pay for a new result with --retake."
+        )
+    return WorkResult(work.context.key, done.record, done.result.outputs, not done.result.reused)
 
 
 def named_by_content(context: JobContext, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001
@@ -459,19 +496,32 @@ def named_by_content(context: JobContext, end: End, part: Path, index: int, exte
     return described.model_copy(update={"uri": name})
 
 
-def _refuse_edited(work_call: WorkCall, request: JobRequest) -> None:
+def _of_step(policy: Policy, asked: WorkCall) -> Policy:
+    """Returns the policy of a pipeline's step."""
+    return replace(
+        policy,
+        name=asked.name,
+        attempts=asked.attempts,
+        unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
+        forbidden=asked.forbidden,
+        another_task="for a new task of the same request, run again with --retake",
+    )
+
+
+def _refuse_unequal(first: Policy, other: Policy) -> None:
+    """Refuses a call that shares a work in progress, and whose options say otherwise what may be paid."""
+    for name in ("budget", "attempts", "on_unknown"):
+        if (given := getattr(first, name)) != (now := getattr(other, name)):
+            raise InputError(
+                f"{first.job}: another call makes this job at the moment with {name}={given!r}, and this one has "
+                f"{name}={now!r}. Nothing was paid for this call. What to do: give both the same value."
+            )
+
+
+def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
     """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
-    if work_call.saved_graph != request.graph:
+    if asked.saved_graph != request.graph:
         raise JobError(
-            f"{work_call.name}: the graph of {request.model} was edited on the site after this run was planned. "
+            f"{asked.name}: the graph of {request.model} was edited on the site after this run was planned. "
             "Nothing was paid for it. What to do: run again."
         )
-
-
-def _base(request: JobRequest, stands_for: Mapping[str, str]) -> str:
-    """Returns the hash of a request in which other texts replace some of its texts."""
-    if not stands_for:
-        return request.with_graph().base
-    payload = replace_marks(request.request, stands_for)
-    base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
-    return replace(request, base=base).with_graph().base

@@ -143,7 +143,7 @@ async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tu
     """A trial with an S3 store that is in trouble."""
     with FaultyProxy(s3.endpoint) as outage:
         # Without the pauses of botocore's and fsspec's own, which only make it last longer.
-        config = {"retries": {"attempts": 1}, "connect_timeout": 5, "read_timeout": 20}
+        config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20}
         options = {**s3.options, "endpoint_url": outage.url, "config_kwargs": config}
         place = Place(s3.url("out"), options)
         photo = f"{s3.url('in')}/photo.png"
@@ -243,7 +243,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
     server.start()
     try:
         with FaultyProxy(server.endpoint) as outage:
-            options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"attempts": 1}}}
+            options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
             place = Place(server.url("out"), options)
             async with open_trial(tmp_path / "trial", settings=UNHURRIED, place=place) as trial:
                 held = outage.hold(STORE["a result"], number=2)

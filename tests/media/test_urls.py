@@ -160,7 +160,7 @@ def test_no_credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_wrong_endpoint() -> None:
     options = {"key": "canary-key", "secret": "canary-secret", "endpoint_url": "http://127.0.0.1:9"}
     # botocore's own retries would take ten seconds.
-    store = MediaStore("s3://bucket/out", options={**options, "config_kwargs": {"retries": {"attempts": 0}}})
+    store = MediaStore("s3://bucket/out", options={**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
     assert "nothing answers there" in failure(store)
 
 

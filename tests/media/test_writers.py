@@ -82,7 +82,7 @@ def way(s3: S3Server) -> Iterator[BreakingWay]:
 @pytest.mark.s3
 def test_a_part_that_is_sent_again_is_sent_whole(s3: S3Server, way: BreakingWay) -> None:
     # aiohttp repeats a request once, and without botocore's own retries it is s3fs that repeats the call.
-    options = {**s3.options, "endpoint_url": way.url, "config_kwargs": {"retries": {"attempts": 0}}}
+    options = {**s3.options, "endpoint_url": way.url, "config_kwargs": {"retries": {"max_attempts": 0}}}
     url, data = s3.url(), os.urandom(2 * PART_SIZE + 1000)
     MediaStore(url, options=options).write_stream("a.bin", io.BytesIO(data))
     assert not way.left

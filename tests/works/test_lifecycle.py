@@ -438,7 +438,7 @@ def test_a_job_pays_for_at_most_attempts_tasks() -> None:
 def test_the_defaults_of_a_policy_are_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
         job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
-        attempts_option="attempts", on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
+        on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
         may_switch_account=False,
         unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip

@@ -14,7 +14,6 @@ import pytest
 from rh_prefect.errors import ConfigError, InputError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.costs import COINS, Costs, costs_of
-from rh_prefect.works.journal.identity import Address, Place
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
@@ -167,15 +166,14 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
 
 
 async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store: MediaStore) -> None:
-    """Each job with a stored result is found again at its address."""
+    """Each job with a stored result is found again under its key."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
     await OpenScopes().open(scope_of(before), store)
     with pytest.raises(InputError, match="no result"):
         await recover(restored, store)
-    address = Address(place=Place(in_order=True, number=2))
     stored = StoredResult(
         job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, address=address, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
+        payload={"prompt": "x"}, take=2, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
         ended_at="2026-01-01T00:01:00.000+00:00",
     )  # fmt: skip
     stored_result.write(store, stored)
@@ -184,15 +182,14 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
     assert await recover(restored, store) == ["ab" * 12], "it may be said twice"
     view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
     assert (view.state, view.tickets) == ("ended", 1)
-    assert view.last is not None and view.last.intent.address == address and view.last.task_id == "2030"
+    assert view.last is not None and view.last.intent.take == 2 and view.last.task_id == "2030"
     assert not await OpenScopes().open(scope_of(restored), store)
 
 
-async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Path, store: MediaStore) -> None:
-    """Its coins, its texts and its number among equal calls are recorded again, too."""
+async def test_a_recovered_job_has_its_costs_and_texts(tmp_path: Path, store: MediaStore) -> None:
     stored = StoredResult(
         job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, flow_version="v", label="dawn", graph="g", order=3, task_id="2030",
+        payload={"prompt": "x"}, label="dawn", graph="g", task_id="2030",
         submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
         run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
     )  # fmt: skip
@@ -205,6 +202,4 @@ async def test_a_recovered_job_has_its_costs_texts_and_call_number(tmp_path: Pat
     assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
     assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
     assert [link.text for link in end.links] == ["one", "two"]
-    assert (intent.order, intent.version, intent.label, intent.graph, intent.at) == (
-        3, "v", "dawn", "g", stored.submitted_at
-    )  # fmt: skip
+    assert (intent.label, intent.graph, intent.at) == ("dawn", "g", stored.submitted_at)

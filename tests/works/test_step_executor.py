@@ -34,7 +34,7 @@ from rh_prefect.works.accounts.account import member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.budget import Money, spend_tracker_of
+from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.works.journal.scope import FolderScope
@@ -45,10 +45,12 @@ from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.step_executor import LIMITER_PAUSES
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
 from tests.support.servers.minimal_api import MinimalApi
+from tests.support.world.complete_job import complete_job
 from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import MemoryPlace
@@ -108,19 +110,20 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PooledRun(rh, tmp_path, members=("main",))
 
-        async def job(name: str, *, key: str) -> Result:
-            scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / name))
+        async def job(**options: Any) -> Result:
+            scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
             engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
-            return await engine.run(pictures(1, key)[0], JobCall(scope, store, options=Options(key=key), observer=run))
+            call = JobCall(scope, store, options=Options(same=True, **options), observer=run)
+            return await complete_job(engine, models.ZImageTurbo(prompt="a"), call)
 
         async def calls() -> list[Result]:
-            leaver, stayer = (asyncio.ensure_future(job(name, key="shared")) for name in ("a", "b"))
+            leaver, stayer = (asyncio.ensure_future(job()) for _ in range(2))
             while not run.said("submitted"):  # noqa: ASYNC110 - nothing else tells it
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             leaver.cancel()
             await asyncio.gather(leaver, return_exceptions=True)
-            other = asyncio.ensure_future(job("b", key="other"))
+            other = asyncio.ensure_future(job(take=2))
             await asyncio.sleep(0.3)
             rh.clock.factor = 1000
             return [await stayer, await other]
@@ -199,7 +202,7 @@ class Watched(PooledRun):
     def notify(self, event: JobEvent) -> None:
         super().notify(event)
         if event.state == "uploading":
-            self.reserved = spend_tracker_of(self.journal).reserved()
+            self.reserved = spending_of(FolderScope(self.journal)).reserved()
 
 
 async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:

@@ -410,12 +410,6 @@ async def test_a_late_ticket_that_a_person_has_adopted_is_the_same_ticket(
     assert caplog.text == ""
 
 
-async def test_a_caller_s_key_of_another_request_is_refused(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
-    await submitted(open_submitter())
-    with pytest.raises(InputError, match="another request"):
-        await open_submitter(base="c" * 40).read()
-
-
 async def test_a_forgotten_submission_is_followed_by_the_next_number(
     open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
 ) -> None:

@@ -28,13 +28,12 @@ from rh_prefect.errors import (
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.budget import spend_tracker_of
 from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.works_journal import no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
-from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.work_runner import SharedRecords, WorkCall, WorkResult, WorkRunner
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
@@ -55,10 +54,9 @@ def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
 
 async def reserved(run: PipelineRun) -> Decimal:
     """What the works of a run may still cost, as its process counts it."""
-    ledger = WorksLedger(run.scope, await run.works())
 
     async def look() -> Decimal:
-        return spend_tracker_of(ledger).reserved()
+        return spending_of(run.scope).reserved()
 
     return await LOOP.call(look())
 

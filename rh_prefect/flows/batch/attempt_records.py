@@ -3,7 +3,7 @@
 The journal of the flow run that first ran a batch stays the batch's journal: every later run, in any flow run, finds
 there what was paid for. The state lies in the store, as `batches/<id>/state/<n>.json`: one file a run, each created
 exclusively, so that two processes that begin a batch together agree. Where the store cannot create a file exclusively,
-it lies in RH_JOURNAL.
+it lies in RH_RECORDS.
 """
 
 from __future__ import annotations
@@ -84,27 +84,27 @@ class StatePlace:
 
 
 async def find_state_place(store: MediaStore) -> StatePlace:
-    """Finds the place for the states of batches that write to a store: the store, or else RH_JOURNAL.
+    """Finds the place for the states of batches that write to a store: the store, or else RH_RECORDS.
 
-    Raises a `ConfigError` if neither can create a file exclusively, or if a worker would delete RH_JOURNAL.
+    Raises a `ConfigError` if neither can create a file exclusively, or if a worker would delete RH_RECORDS.
     """
     own = StatePlace(store.url, store.options_for(store.url))
     reason = await _unfit(own)
     if reason is None:
         return own
-    journal = get_settings().journal
-    if journal is None:
+    records = get_settings().records
+    if records is None:
         raise ConfigError(
             f"batch: its state cannot be stored in {store.url}, where two processes could create the same "
-            "file, so that both would pay for the rows. No row was read. What to do: set RH_JOURNAL to a "
+            "file, so that both would pay for the rows. No row was read. What to do: set RH_RECORDS to a "
             "folder or an S3 bucket that every machine that runs this batch shares, or write the outputs "
             "to one."
         )
-    other = StatePlace(lasting_place(journal).rstrip("/"))
+    other = StatePlace(lasting_place(records).rstrip("/"))
     reason = await _unfit(other)
     if reason is not None:
         raise ConfigError(
-            f"batch: its state cannot be stored in {store.url}, nor in RH_JOURNAL. No row was read. {reason.message}"
+            f"batch: its state cannot be stored in {store.url}, nor in RH_RECORDS. No row was read. {reason.message}"
         )
     return other
 

@@ -28,6 +28,7 @@ from rh_prefect.works.journal.costs import CURRENCY, Costs
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
 
@@ -278,11 +279,11 @@ class RowExecutor:
         """Returns the take of a row's step: its number among the rows with an equal request."""
         take = work.copy
         while True:
-            options = Options(take=take, label=label)
-            call = JobCall(self.scope, self.store, options=options, name=self._scope_of(step, label))
+            options = Options(label=label, reuse=self.options["reuse"])
+            asked = WorkCall("", request, take=take, scope=self._scope_of(step, label))
             try:
-                payer = await load_engine(self.options["credentials"])
-                _, job = await LOOP.call(payer.identify(request, call))
+                runner = WorkRunner(await load_engine(self.options["credentials"]))
+                job, _ = await LOOP.call(runner.prepare(asked, JobCall(self.scope, self.store, options=options)))
             except RunningHubError:
                 return take  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:

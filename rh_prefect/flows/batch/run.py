@@ -30,12 +30,13 @@ from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
-from rh_prefect.works.journal.budget import SpendTracker, spend_tracker_of
+from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Reuse
+from rh_prefect.works.run_ledger import spending_of
 
 _MAX_LISTED = 10
 """How many rows of one reason, and how many reasons, an error names."""
@@ -352,4 +353,4 @@ def _subject(row: Work, first: Stage) -> str:
 
 
 async def _ledger(scope: Scope) -> SpendTracker:
-    return spend_tracker_of(scope.journal, attempt=scope.calls.number)
+    return spending_of(scope)

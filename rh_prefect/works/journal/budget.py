@@ -121,7 +121,8 @@ class EntrySource(Protocol):
         ...
 
 
-async def _entries_of(journal: JobSource) -> AsyncIterator[tuple[str, Entries]]:
+async def entries_of(journal: JobSource) -> AsyncIterator[tuple[str, Entries]]:
+    """Lists what each job of a source adds to the count, by its key."""
     if isinstance(journal, EntrySource):
         async for key, entries in journal.entries():
             yield key, entries
@@ -325,7 +326,7 @@ class SpendTracker:
     async def _rebuild(self) -> None:
         self._changed.clear()
         attempts = len(self._attempts)
-        async for key, entries in _entries_of(self._journal):
+        async for key, entries in entries_of(self._journal):
             # What this process has recorded meanwhile is newer than what was read.
             if key not in self._changed:
                 self._merge(key, entries)

@@ -53,41 +53,46 @@ class Calls:
 
     def __init__(self) -> None:
         self.number = next(_NUMBERS)
-        self._latest: dict[str, _Call] = {}
+        self._calls: dict[str, list[_Call]] = {}
 
     @contextmanager
-    def asking(self, work: str, chain: Chain, *, job: str) -> Iterator[None]:
+    def asking(self, work: str, chain: Chain, *, job: str, may_repeat: bool = False) -> Iterator[None]:
         """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing.
 
         Args:
             work: The work's key.
             chain: The runs around the call.
             job: The job's full name, for the message.
+            may_repeat: Whether another call may have asked for the same work.
 
         Raises:
             EqualRequest: Another call of this attempt has asked for the same work.
         """
-        before = self._latest.get(work)
-        if before is not None and not is_repeat(chain, before.chain):
+        calls = self._calls.setdefault(work, [])
+        before = next((call for call in calls if is_repeat(chain, call.chain)), None)
+        if before is None and calls and not may_repeat:
             raise EqualRequest(
                 f"{job}: this run has asked for exactly this before: the same request with the same take. Nothing was "
                 "paid for this call. What to do: for another result, pass take=2 (then 3, and so on); to use the "
                 "result of the first call, pass same=True. Then run the flow again, which pays for nothing twice.",
                 job=job,
             )
-        own = self._latest[work] = _Call(chain, before)
+        own = _Call(chain, before)
+        self._replace(calls, before, own)
         try:
             yield
         except BaseException:
             own.has_failed = True
-            self._drop_failed(work)
+            while before is not None and before.has_failed:
+                before = before.before
+            if own in calls:
+                self._replace(calls, own, before)
+            if not calls and self._calls.get(work) is calls:
+                del self._calls[work]
             raise
 
-    def _drop_failed(self, work: str) -> None:
-        call = self._latest.get(work)
-        while call is not None and call.has_failed:
-            call = call.before
-        if call is None:
-            self._latest.pop(work, None)
-        else:
-            self._latest[work] = call
+    @staticmethod
+    def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:
+        """Puts a call in the place of another one; adds it if there is no other one, and removes that one for None."""
+        at = len(calls) if old is None else calls.index(old)
+        calls[at : at + 1] = [] if new is None else [new]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +20,6 @@ from rh_prefect.works.journal.record_types import (
     Record,
     Resolution,
     ResultRecord,
-    Reused,
 )
 
 RESUBMITTED = "on_unknown=resubmit"
@@ -94,7 +94,6 @@ class JobView:
 
     key: str
     submits: tuple[Submit, ...] = ()
-    reused: Reused | None = None
     result: ResultRecord | None = None
 
     @property
@@ -139,13 +138,8 @@ class JobView:
                 by_number.setdefault(int(n), {})[kind] = record
         # A submit without its intent can only be a half-finished reading: the intent is always written first.
         submits = tuple(_submit(key, n, by_number[n]) for n in sorted(by_number) if "intent" in by_number[n])
-        reuse, result = records.get(f"{key}-reuse-1"), records.get(result_key(key))
-        return cls(
-            key,
-            submits,
-            None if reuse is None else parse_record(f"{key}-reuse-1", Reused, reuse),
-            None if result is None else parse_record(result_key(key), ResultRecord, result),
-        )
+        result = records.get(result_key(key))
+        return cls(key, submits, None if result is None else parse_record(result_key(key), ResultRecord, result))
 
 
 class JobRecords:
@@ -182,6 +176,16 @@ class JobRecords:
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work."""
+
+    async def release_own_waiter(self) -> None:
+        """Records that this process no longer waits for the work."""
+
+    def signs_of_life(self) -> AbstractContextManager[None]:
+        """Writes meanwhile that the run is alive."""
+        return nullcontext()
+
+    async def wait_suspended(self, seconds: float) -> None:
+        """Records that the run waits for the work while it is suspended, for so long at most."""
 
     async def has_other_waiters(self) -> bool:
         """Checks whether another run waits for the work."""
@@ -246,10 +250,6 @@ class JobRecords:
     async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
         """Records the result; returns False if one is recorded already."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
-
-    async def reuse(self, record: Reused) -> bool:
-        """Records which finished job's result this job reuses; returns False if that is recorded already."""
-        return await self._create("reuse", 1, record)
 
     async def _create(self, kind: str, n: int, record: Record) -> bool:
         return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))

@@ -430,8 +430,8 @@ class _LocalFiles:
             raise NotExclusive(
                 f"No record can be created in {self._root}: its file system has no hard links ({error.strerror}), as "
                 "exFAT and some network and FUSE file systems, so two processes could both pay for a job. This job "
-                "was not submitted. What to do: set RH_STATE_DIR and RH_JOURNAL, and RH_RECORDS for pipelines, to "
-                "folders on another disk, or to an S3 bucket; outputs can stay on this one."
+                "was not submitted. What to do: set RH_STATE_DIR and RH_RECORDS to folders on another disk, or "
+                "RH_RECORDS to an S3 bucket; outputs can stay on this one."
             ) from None
         return True
 
@@ -617,5 +617,5 @@ class _StoreFiles:
         return NotExclusive(
             f"The journal cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes "
             "could create the same record there, so both could pay for the same job. What to do: set "
-            "RH_JOURNAL to a local folder or an S3 bucket."
+            "RH_RECORDS to a local folder or an S3 bucket."
         )

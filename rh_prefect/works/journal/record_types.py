@@ -4,7 +4,6 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 
 | record         | written                             | holds                                                 |
 |----------------|-------------------------------------|-------------------------------------------------------|
-| `reuse-1`      | when an earlier job is served       | which one                                             |
 | `intent-n`     | right before POST n                 | who posts, on which account, what, for how much       |
 | `answer-n`     | right after it                      | a ticket (task id), a definite refusal, or unknown    |
 | `resolution-n` | where the answer is unknown         | adopted (task id) or forgotten                        |
@@ -147,16 +146,6 @@ class Format(Record):
     """The first record of a scope: the format version of all others."""
 
     format: int = FORMAT
-
-
-class Reused(Record):
-    """The finished job whose result a run reused, so that a resumed run reuses the same one.
-
-    Attributes:
-        stored: Name of its stored result; see `outputs.stored_result`.
-    """
-
-    stored: str
 
 
 NOT_DELIVERED = "not-delivered"

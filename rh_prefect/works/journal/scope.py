@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.calls import Calls
-from rh_prefect.works.journal.journal import FolderJournal, Journal, as_cached
+from rh_prefect.works.journal.journal import Journal, as_cached
 from rh_prefect.works.journal.process_identity import Owner, current_owner
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
+
+if TYPE_CHECKING:
+    from rh_prefect.works.journal.works_journal import WorksJournal
 
 
 class Scope(Protocol):
@@ -66,18 +68,27 @@ class Scope(Protocol):
         """The calls of this attempt of the run."""
         ...
 
+    async def works(self) -> Sequence[WorksJournal]:
+        """Opens the records of the works that it shares with other runs, in each of their places."""
+        ...
+
 
 class FolderScope:
-    """A scope outside flows: a name, and its records, usually in a folder below the journal's URL."""
+    """A scope outside flows: a name, and its notes in a folder beside the records of its works."""
 
-    def __init__(self, journal: Journal, *, attempt: int = 1) -> None:
+    def __init__(self, journal: Journal, works: WorksJournal | None = None, *, attempt: int = 1) -> None:
         """Opens the scope for an existing attempt; `open_scope` begins a new one."""
         self.journal = journal
+        self._works = works
         self.run = journal.scope
         self.flow = "call"
         self.attempt = self.first_attempt = attempt
         self.details: Mapping[str, str] = {}
         self.calls = Calls()
+
+    async def works(self) -> Sequence[WorksJournal]:
+        """Returns the records of its works."""
+        return [] if self._works is None else [self._works]
 
 
 class Opened(Record):
@@ -86,17 +97,17 @@ class Opened(Record):
     owner: Owner
 
 
-async def open_scope(journal: FolderJournal) -> FolderScope:
+async def open_scope(works: WorksJournal, name: str) -> FolderScope:
     """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
 
     Each process is an attempt, whether the previous process has ended or not. Two processes at the same time do not
     pay for one job twice: the claim decides which one submits, and it is exclusive across attempts.
     """
-    record = Opened(owner=current_owner()).model_dump(mode="json")
+    journal, record = works.notes_of(name), Opened(owner=current_owner()).model_dump(mode="json")
     attempt = await last_attempt(journal) + 1
     while not await journal.create(f"attempt-{attempt}", record):
         attempt += 1
-    return FolderScope(journal, attempt=attempt)
+    return FolderScope(journal, works, attempt=attempt)
 
 
 async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
@@ -132,11 +143,6 @@ async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
         middle = (newest + beyond) // 2
         newest, beyond = (middle, beyond) if await exists(middle) else (newest, middle)
     return newest
-
-
-def loose_scope(journal_url: str) -> FolderScope:
-    """Creates a scope that no later process can find; after a crash, its paid jobs cannot be found again."""
-    return FolderScope(FolderJournal(journal_url, scope=f"loose-{uuid.uuid4().hex[:12]}"))
 
 
 _CACHE_SIZE = 1000

@@ -20,8 +20,8 @@ from pathlib import Path
 from rh_prefect.local_files import PART, flush_folder, write_atomic
 from rh_prefect.works.journal.record_types import Answer
 
-_TOKEN_LENGTH = 12
-"""Characters of a token in the name of a file, which has up to 255."""
+_KEY_LENGTH, _TOKEN_LENGTH = 24, 12
+"""Characters of a key and of a token in the name of a file, which has up to 255."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -110,7 +110,7 @@ class Spool:
                 yield part, _parsed(part)
 
     def _path(self, scope: str, key: str, n: int, token: str) -> Path:
-        return self.folder / f"{scope}--{key}--{n}--{token[:_TOKEN_LENGTH]}.json"
+        return self.folder / f"{scope}--{key[:_KEY_LENGTH]}--{n}--{token[:_TOKEN_LENGTH]}.json"
 
 
 def _read(path: Path) -> Spooled | None:

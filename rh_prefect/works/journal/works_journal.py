@@ -17,11 +17,11 @@ from itertools import count
 from typing import Any, TypeAlias
 
 from rh_prefect.media.store import MediaStore, lasting_place
-from rh_prefect.media.urls import locate, shown_url
-from rh_prefect.settings import Settings
+from rh_prefect.media.urls import shown_url
+from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobView, Submit, parse_record
-from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal, NotExclusive
+from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal, NotExclusive, folder_scopes
 from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
 from rh_prefect.works.journal.record_types import Record, ResultRecord
 from rh_prefect.works.journal.scope import last_number
@@ -37,6 +37,9 @@ FILES = "pipelines"
 
 HasEnded: TypeAlias = Callable[[str], Awaitable[bool | None]]
 """Returns whether a flow run has ended; None where that is not known."""
+
+SCOPES = "scopes"
+"""The folder of the notes of scopes outside of flows."""
 
 SIGNS = "runs"
 """The folder in which runs write that they are alive."""
@@ -96,6 +99,8 @@ class WorksJournal:
         self.url = self._files.url
         self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
         self._signs = FolderJournal(url, scope=SIGNS, options=options, readers="all")
+        self._scopes_at = f"{url.rstrip('/')}/{SCOPES}"
+        self._options = options
         # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
@@ -113,10 +118,25 @@ class WorksJournal:
             await self._files.check()
         except NotExclusive as error:
             raise NotExclusive(
-                f"The records of a pipeline's jobs cannot be stored at {self.url}: two runs could create "
+                f"The records of jobs that runs share cannot be stored at {self.url}: two runs could create "
                 "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
-                "to a folder or an S3 bucket that is shared by all machines that run the pipeline."
+                "to a folder or an S3 bucket that all machines share."
             ) from error
+
+    def notes_of(self, scope: str) -> FolderJournal:
+        """Opens the notes of a scope outside of flows.
+
+        Args:
+            scope: Its name.
+
+        Raises:
+            InputError: The name has other characters than letters, digits, dashes, dots and underscores.
+        """
+        return FolderJournal(self._scopes_at, scope=scope, options=self._options, readers="all")
+
+    def scopes(self) -> list[str]:
+        """Lists the scopes outside of flows that have notes here; blocks."""
+        return folder_scopes(self._scopes_at, options=self._options)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
@@ -311,6 +331,33 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     return works
 
 
+def default_works(settings: Settings) -> WorksJournal:
+    """Opens the records of works of the default storage, where named scopes and `reuse="always"` have them.
+
+    Args:
+        settings: RH_RECORDS, and the storage that is used where no block is named.
+
+    Raises:
+        ConfigError: A worker would delete the place.
+    """
+    store = MediaStore(lasting_place(settings.storage_url), options=settings.storage_options)
+    url = records_url(store, settings)
+    return WorksJournal(url, options=store.options_for(url))
+
+
+async def open_default_works() -> WorksJournal:
+    """Opens the records of works of the default storage, and checks whether they can be created exclusively.
+
+    Raises:
+        NotExclusive: Two runs could both pay for a work there.
+        JournalError: The place cannot be used.
+        ConfigError: A worker would delete it.
+    """
+    works = default_works(get_settings())
+    await works.check()
+    return works
+
+
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
     """Opens the records of works by the name used in messages; returns None if they are stored elsewhere.
 
@@ -318,15 +365,9 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
         scope: The name.
         settings: RH_RECORDS, and the storage that is used where no block is named.
     """
-    places: list[tuple[str, Mapping[str, Any]]] = [(settings.storage_url, settings.storage_options)]
-    if settings.records:
-        store = MediaStore(settings.storage_url, options=settings.storage_options)
-        places.insert(0, (settings.records, store.options_for(settings.records)))
-    for url, options in places:
-        works = WorksJournal(locate(url), options=options)
-        if works.scope == scope:
-            return works
-    return None
+    beside_storage = settings.model_copy(update={"records": None})
+    places = (default_works(one) for one in (settings, beside_storage))
+    return next((works for works in places if works.scope == scope), None)
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:

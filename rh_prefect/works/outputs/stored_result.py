@@ -114,7 +114,7 @@ def read(store: MediaStore, name: str) -> StoredResult | None:
         return None
 
 
-def find(store: MediaStore, base: str, graph: str = "") -> StoredResult | None:
+def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
     Args:
@@ -122,9 +122,10 @@ def find(store: MediaStore, base: str, graph: str = "") -> StoredResult | None:
         base: Hash of the request.
         graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. Results of another
             graph are not found.
+        take: Which of several results of the request.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
-    found = [one for one in _read_valid(store, names) if one.graph == graph]
+    found = [one for one in _read_valid(store, names) if one.graph == graph and one.take == take]
     newest_first = sorted(found, key=lambda one: one.ended_at, reverse=True)
     return next((one for one in newest_first if is_whole(store, one)), None)
 

@@ -20,8 +20,6 @@ from rh_prefect.works.accounts.account import Key, Member, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.call_assignment import Caller
-from rh_prefect.works.journal.identity import Address, Place
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
@@ -29,6 +27,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from tests.support.world.complete_job import complete_job
 
 
 @dataclass
@@ -80,16 +79,19 @@ class PooledRun:
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
 
-    async def all(self, asked: Sequence[Request], **options: Any) -> list[Result | RunningHubError]:
-        """Runs all jobs; a failure is told in place of the result."""
-        return await LOOP.call(self._all(asked, Options(**options)))
+    async def all(self, asked: Sequence[Request], *, takes: int = 1, **options: Any) -> list[Result | RunningHubError]:
+        """Runs all jobs, so many takes of each; a failure is told in place of the result."""
+        jobs = [(one, Options(take=take, **options)) for one in asked for take in range(1, takes + 1)]
+        return await LOOP.call(self._all(jobs))
 
-    async def _all(self, asked: Sequence[Request], options: Options) -> list[Result | RunningHubError]:
+    async def _all(self, jobs: Sequence[tuple[Request, Options]]) -> list[Result | RunningHubError]:
         members = [member(self.key(name), settings=self.settings) for name in self.members]
         pool = "night" if len(members) > 1 else None
         pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (pay.run(one, JobCall(scope, self.store, _caller(n), options, self)) for n, one in enumerate(asked, 1))
+        calls = (
+            complete_job(pay, one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs
+        )
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
@@ -116,7 +118,3 @@ class PooledRun:
 
 def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
     return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]
-
-
-def _caller(number: int) -> Caller:
-    return Caller(Address(place=Place(in_order=True, number=number)))

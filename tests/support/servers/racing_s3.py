@@ -38,7 +38,7 @@ class RacingS3:
     def options(self) -> dict[str, Any]:
         """fsspec's storage options."""
         checksums = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-        config = {**checksums, "retries": {"attempts": 1}}
+        config = {**checksums, "retries": {"max_attempts": 1}}
         return {"key": "id", "secret": "secret", "endpoint_url": self.url, "config_kwargs": config}
 
     def put(self, path: str, data: bytes, *, is_conditional: bool) -> tuple[int, str]:

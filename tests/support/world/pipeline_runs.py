@@ -78,7 +78,7 @@ class PipelineRun:
     def scope(self) -> FolderScope:
         journal = _Watched(str(self.folder / "runs"), scope=self.name)
         journal.operation = self.operation
-        return FolderScope(journal, attempt=self.attempt)
+        return FolderScope(journal, self._works, attempt=self.attempt)
 
     @property
     def engine(self) -> JobEngine:
@@ -86,9 +86,14 @@ class PipelineRun:
         members = [member(key, settings=self.settings) for key in keys]
         return engine_for(members, settings=self.settings, pool="accounts" if self.other_keys else None)
 
-    async def works(self) -> WorksJournal:
+    @property
+    def _works(self) -> WorksJournal:
         works = _WatchedWorks(self.store.url, options=dict(self.store_options))
         works.operation = self.operation
+        return works
+
+    async def works(self) -> WorksJournal:
+        works = self._works
         await works.check()
         return works
 

@@ -39,6 +39,7 @@ from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from tests.support.samples import media as samples
+from tests.support.world.complete_job import complete_job
 from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
 
 ON: dict[str, Any] = {"aspect_ratio": "1:1", "output_format": "png"}
@@ -115,7 +116,7 @@ class Scenario:
 
         async def run() -> Result:
             desk = await self.desk()
-            return await desk.run(asked, JobCall(scope, self.store, options=self.options, observer=observer))
+            return await complete_job(desk, asked, JobCall(scope, self.store, options=self.options, observer=observer))
 
         return await LOOP.call(run())
 

@@ -27,7 +27,7 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
 from rh_prefect.works.job_context import Callback, JobContext, Services
 from rh_prefect.works.journal.budget import Money, SpendTracker
-from rh_prefect.works.journal.call_assignment import CallRegistry
+from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import JSON
 from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
@@ -109,7 +109,7 @@ class Run:
     run: str = SCOPE
     flow: str = "flow"
     details: Mapping[str, str] = field(default_factory=dict)
-    calls: CallRegistry = field(default_factory=CallRegistry)
+    calls: Calls = field(default_factory=Calls)
 
     @property
     def first_attempt(self) -> int:

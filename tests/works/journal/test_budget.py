@@ -527,8 +527,8 @@ async def test_a_run_without_a_budget_requests_no_price(rh: Emulator) -> None:
 
 async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
     request = models.ZImageTurbo(prompt="a lighthouse")
-    first = await run(request, key="mine")
-    assert await run(request, key="mine", budget=0.01) == first
+    first = await run(request)
+    assert await run(request, budget=0.01) == first
     with pytest.raises(BudgetExceeded, match=r"0\.04 is spent"):
         await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
 

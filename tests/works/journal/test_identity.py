@@ -6,18 +6,13 @@ import pytest
 
 from rh_prefect.works.journal.identity import (
     base_hash,
-    explicit_key,
     file_mark,
     graph_base,
-    job_key,
     marked,
     media_mark,
-    other_job_key,
-    request_id,
-    reused_key,
     uri_hash,
+    work_id,
 )
-from rh_prefect.works.journal.journal import check_key
 
 ASKED: dict[str, Any] = {
     "site": "www.runninghub.cn",
@@ -26,7 +21,7 @@ ASKED: dict[str, Any] = {
 }
 
 
-def test_equal_calls_have_equal_hashes_in_any_order_of_parameters() -> None:
+def test_equal_requests_have_equal_hashes_in_any_order_of_parameters() -> None:
     turned = dict(reversed(ASKED["payload"].items()))
     assert base_hash(**ASKED) == base_hash(**{**ASKED, "payload": turned})
 
@@ -46,38 +41,31 @@ def test_each_part_of_the_request_changes_the_hash(other: dict[str, Any]) -> Non
     assert base_hash(**ASKED) != base_hash(**{**ASKED, **other})
 
 
-def test_the_hash_of_a_call_is_stable() -> None:
-    """Another hash would make every paid job a new job."""
+def test_the_hashes_and_ids_are_stable() -> None:
+    """Another hash would make every paid work a new work."""
     assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
     in_chinese = base_hash(site="www.runninghub.cn", endpoint="e", payload={"prompt": "灯塔 🗼"})
     assert in_chinese == "424291621b251827ba8041f532ab71157fd1358c"
-    assert request_id("b" * 40, None) == "0d6ee676e323"
-    assert explicit_key("mine") == "5cbedd56766e3fd0122f594b"
     assert uri_hash("file:///a.png") == "b3f8ee1c31152d29ed735c78"
     assert graph_base("b" * 40, "g") == "41a8e6dd2e8a64cf606f0e56c1fd9c5c9f36b28b"
-    assert job_key("r" * 12, "a" * 12) == "r" * 12 + "a" * 12
-    assert other_job_key("r" * 12, "a" * 12, 1) == "r" * 12 + "bc6bb59dbca3"
-    assert reused_key("r" * 12) == "r" * 12 + "d9c0d34144c1"
+    assert work_id("b" * 40, 2) == "0b985fe83bd8d85fa9044c21121de90b5def7b81"
+    assert work_id("b" * 40, 2, "order-17") == "14cb3af4b91c0040f412c503c77ea6de5c295e05"
 
 
-def test_a_call_without_a_graph_keeps_its_hash() -> None:
+def test_a_request_without_a_graph_keeps_its_hash() -> None:
     assert graph_base("b" * 40, "") == "b" * 40
 
 
-def test_keys_of_equal_requests_have_a_common_prefix_that_depends_on_the_label() -> None:
-    request = request_id(base_hash(**ASKED), "dawn")
-    keys = [job_key(request, "a" * 12), other_job_key(request, "a" * 12, 1), reused_key(request)]
-    assert len(set(keys)) == 3 and all(key.startswith(request) and len(key) == 24 for key in keys)
-    assert request != request_id(base_hash(**ASKED), None) != request_id(base_hash(**ASKED), "None")
-
-
-def test_keys_of_the_caller_differ() -> None:
-    assert explicit_key("a") != explicit_key("b")
-
-
-@pytest.mark.parametrize("key", ["", "Ünïcode / with anything", "x" * 1000])
-def test_any_key_of_the_caller_is_a_journal_key(key: str) -> None:
-    assert check_key(f"{explicit_key(key)}-intent-1")
+def test_a_work_is_one_request_with_one_take_in_one_scope() -> None:
+    ids = [
+        work_id("b" * 40, 1),
+        work_id("c" * 40, 1),
+        work_id("b" * 40, 2),
+        work_id("b" * 40, 1, "order-17"),
+        work_id("b" * 40, 1, "order-18"),
+    ]
+    assert len(set(ids)) == len(ids)
+    assert all(len(one) == 40 for one in ids)
 
 
 @pytest.mark.parametrize("prompt", ["灯塔 🗼", "half an emoji \ud83d"])

@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.works.journal.identity import Address
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.record_types import (
     FORMAT,
     FORMAT_KEY,
     Answer,
-    CallRecord,
     End,
     Format,
     FoundName,
@@ -60,18 +58,16 @@ def test_a_record_with_unknown_fields_is_read() -> None:
 
 
 def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
-    """The defaults: the first call, of the first attempt, in one process, with the usual time limits."""
+    """The defaults: the first take, of the first attempt, with the usual time limits."""
     bare = Intent(
         owner=SOMEWHERE_ELSE, account="acc", site="site", model="some/model", endpoint="e", payload={}, base=BASE
     )
-    assert bare.model_dump(exclude={"token", "at", "owner", "payload", "address"}) == {
+    assert bare.model_dump(exclude={"token", "at", "owner", "payload"}) == {
         "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
-        "endpoint": "e", "base": BASE, "version": "", "order": 1, "is_detached": False, "label": None, "run": "",
+        "endpoint": "e", "base": BASE, "take": 1, "label": None, "run": "",
         "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
         "graph": "", "webhook": False, "flow_run": "",
     }  # fmt: skip
-    call = CallRecord(owner=SOMEWHERE_ELSE)
-    assert (call.order, call.attempt, call.is_detached, call.address) == (1, 1, False, Address())
     assert SUCCESS.attempt == 1
     assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").attempt) == 1
     assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")

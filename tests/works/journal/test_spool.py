@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import PART
-from rh_prefect.works.journal.identity import explicit_key
+from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.journal import LONGEST_SCOPE, FolderJournal
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.spool import Spool, Spooled
@@ -48,7 +48,7 @@ def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tup
 
 def test_the_longest_scope_and_job_key_have_a_file_name(spool: Spool) -> None:
     """A scope of over 220 characters had no place for its tickets, which was found out after the payment."""
-    entry = replace(ENTRY, scope="s" * LONGEST_SCOPE, key=explicit_key("a name"), n=999)
+    entry = replace(ENTRY, scope="s" * LONGEST_SCOPE, key=work_id("b" * 40, 1), n=999)
     spool.put(entry)
     assert list(spool.entries()) == [entry]
     with pytest.raises(InputError, match="up to 200"):

@@ -90,13 +90,12 @@ async def collect(
     *,
     first_time: bool = True,
     links: tuple[Link, ...] = (Link(url=LINK),),
-    order: int = 1,
+    take: int = 1,
     **facts: Any,
 ) -> Result:
     """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
-    submit = Submit(
-        1, intent(order=order), answer=ticket(), end=End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
-    )
+    end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
+    submit = Submit(1, intent(take=take), answer=ticket(), end=end)
     context = context_of(
         JobRequest.of(submit.intent),
         scope=FolderScope(journal),
@@ -418,13 +417,11 @@ async def test_a_file_with_different_damage_in_each_download_is_not_published(
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_a_stored_result_has_the_number_of_its_call_among_equal_calls(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    """`recover` rebuilds the record of the call from it."""
-    await collect(FileHost(PICTURE), journal, tmp_path, order=3)
+async def test_a_stored_result_has_the_take_of_its_work(journal: FolderJournal, tmp_path: Path) -> None:
+    """`recover` rebuilds the record of the work from it."""
+    await collect(FileHost(PICTURE), journal, tmp_path, take=3)
     (stored,) = stored_result.read_all(store_in(tmp_path))
-    assert stored.order == 3
+    assert stored.take == 3
 
 
 def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:

@@ -29,6 +29,7 @@ from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.servers.s3 import S3Server
+from tests.support.world.complete_job import complete_job
 from tests.support.world.twin_filesystem import register
 
 ENLARGER = "hypir-ultra"
@@ -47,13 +48,13 @@ class Run:
         self.begin(1)
 
     def begin(self, attempt: int) -> None:
-        """Begins an attempt: the numbers of equal calls start again."""
+        """Begins an attempt, in which the earlier works are asked for again."""
         self.scope = FolderScope(self.journal, attempt=attempt)
 
     async def pay(self, request: Request, **options: Any) -> Result:
         engine = await load_engine(None)
         call = JobCall(self.scope, self.store, options=Options(**options))
-        done: Result = await LOOP.call(engine.run(request, call))
+        done: Result = await LOOP.call(complete_job(engine, request, call))
         return done
 
 
@@ -124,7 +125,7 @@ async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
     rh: Emulator, run: Run, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a strong ETag, the content of the same call in an earlier attempt counts, with one warning."""
+    """Without a strong ETag, the content of the same work in an earlier attempt counts, with one warning."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     first = await run.pay(enlarge(link))
@@ -135,7 +136,7 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
             assert (await run.pay(enlarge(link))).task_id == first.task_id
         assert caplog.text.count("returns different bytes than in an earlier attempt") == 1
     assert len(rh.recorder.paid) == 1
-    await run.pay(enlarge(link), label="another")
+    await run.pay(enlarge(link), take=2)
     [_, new] = rh.recorder.paid
     assert sent(rh, new) != sent(rh, rh.recorder.paid[0])
 
@@ -218,7 +219,7 @@ async def test_stores_of_one_url_and_other_options_have_their_own_files(
     for where in "ab":
         run.store = MediaStore(f"twin://bucket/{name}", options={"where": f"{name}-{where}"})
         run.store.write_bytes("photo.png", picture(where))
-        result = await run.pay(enlarge(run.store.uri("photo.png")), key=where)
+        result = await run.pay(enlarge(run.store.uri("photo.png")))
         assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("a")), sha(picture("b"))]
 

@@ -1,0 +1,16 @@
+"""Makes one job of a run, as `generate` does."""
+
+from __future__ import annotations
+
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.options import Request
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
+
+
+async def complete_job(engine: JobEngine, request: Request, call: JobCall) -> Result:
+    """Makes a job in its run's own journal, on the loop thread."""
+    options = call.options
+    asked = WorkCall("", request, take=options.take, attempts=options.attempts)
+    return (await (await WorkRunner(engine).begin(asked, call)).complete()).result
