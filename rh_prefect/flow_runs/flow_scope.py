@@ -104,9 +104,7 @@ def current_scope() -> FlowScope | None:
     if root.flow_run is None or root.flow is None:
         raise ConfigError("The call is in a flow that is not running. What to do: await the call inside the flow.")
     _check_alive(root)
-    flow_run, name = root.flow_run, root.flow.name
-    while flow_run.id in _parents:
-        flow_run, name = _parents[flow_run.id]
+    flow_run, name = _root_of(root.flow_run, root.flow.name)
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
@@ -128,8 +126,19 @@ def _link(run: RunContext) -> tuple[str, int]:
     if isinstance(run, TaskRunContext):
         return str(run.task_run.id), _serial_of[run]
     flow_run = run.flow_run
-    is_copied = is_detached(run) and flow_run is not None
-    return str(flow_run and flow_run.id), flow_run.run_count if is_copied and flow_run else _serial_of[run]
+    if flow_run is None or not is_detached(run):
+        return str(flow_run and flow_run.id), _serial_of[run]
+    # A worker process does not see the task around a child flow, which may be tried again: to it, all child flow runs
+    # of one root repeat each other.
+    root, _ = _root_of(flow_run)
+    return str(root.id), hash((flow_run.id, flow_run.run_count))
+
+
+def _root_of(flow_run: FlowRun, name: str = "") -> tuple[FlowRun, str]:
+    """The outermost flow run that is known around one, and its flow's name."""
+    while flow_run.id in _parents:
+        flow_run, name = _parents[flow_run.id]
+    return flow_run, name
 
 
 def _check_alive(root: FlowRunContext) -> None:

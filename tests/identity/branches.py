@@ -1,9 +1,10 @@
-"""The steps of a branch: an equal first request in all branches, and a next step that is each branch's own."""
+"""The steps of a branch: an equal first request in all branches, with a take for each, and a next step."""
 
 from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 from rh_prefect import generate, models
 from rh_prefect.works.outputs.result import Result
@@ -21,7 +22,7 @@ def second(photo: Result | str, branch: object) -> models.ModelInput:
 
 
 def edited(photo: Result | str) -> models.ModelInput:
-    """A first step that all branches ask for alike, and that is given a file."""
+    """A step that is given a file, and that all branches ask for alike."""
     return models.ZImageTurboImageToImage(image_url=photo, prompt=f"{tag()} at dusk")
 
 
@@ -30,20 +31,20 @@ def jitter() -> None:
     time.sleep(random.random() * 0.2)
 
 
-def made(asked: models.ModelInput) -> Result:
+def made(asked: models.ModelInput, **options: Any) -> Result:
     """One job of a caller that is not async."""
-    result: Result = generate.submit(asked).result()
+    result: Result = generate.submit(asked, **options).result()
     return result
 
 
-def branch(name: object) -> list[str]:
+def branch(number: int) -> list[str]:
     """A branch of a caller that is not async."""
     jitter()
-    photo = made(first())
-    return keep(name, photo, made(second(photo, name)))
+    photo = made(first(), take=number + 1)
+    return keep(number, photo, made(second(photo, number)))
 
 
-async def abranch(name: object) -> list[str]:
+async def abranch(number: int) -> list[str]:
     """A branch of an async caller."""
-    photo = await generate(first())
-    return keep(name, photo, await generate(second(photo, name)))
+    photo = await generate(first(), take=number + 1)
+    return keep(number, photo, await generate(second(photo, number)))

@@ -40,21 +40,21 @@ def _with_links(link_of: Callable[[str], tuple[str, str]]) -> Callable[[Stage, i
 def test_links_that_differ_in_a_token(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
     """Links that differ in `token=` alone are different files."""
     shape = Shape("links with token=", "links.py", 2 * LINKS, change=_with_links(links.token))
-    world.run(shape, form, tmp_path).check(shape)
+    world.check(shape, form, tmp_path)
 
 
 @sync_form
 def test_links_whose_bytes_differ_per_read(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
     """A link whose host encodes anew at each read is not paid for again by a resume."""
     shape = Shape("links with other bytes per read", "links.py", 2 * LINKS, change=_with_links(links.varying))
-    world.run(shape, form, tmp_path).check(shape)
+    world.check(shape, form, tmp_path)
 
 
 @sync_form
 def test_links_that_refuse_head(world: World, tmp_path: Path, links: LinkServer, form: Form) -> None:
     """Links that refuse HEAD, as presigned ones do, are read with GET."""
     shape = Shape("links that refuse HEAD", "links.py", 2 * LINKS, change=_with_links(links.without_head))
-    world.run(shape, form, tmp_path).check(shape)
+    world.check(shape, form, tmp_path)
 
 
 def _contents(stage: Stage, place: str, options: Mapping[str, object]) -> None:
@@ -80,7 +80,7 @@ def test_a_file_that_is_replaced_under_its_old_time(world: World, tmp_path: Path
         _contents(stage, str(stage.folder / "photo.png"), {})
 
     shape = Shape("touch -r", "overwritten.py", 4, change=place)
-    world.run(shape, form, tmp_path).check(shape)
+    world.check(shape, form, tmp_path)
 
 
 @sync_form
@@ -96,4 +96,4 @@ def test_an_object_that_is_overwritten(world: World, tmp_path: Path, s3: S3Serve
         return {"RH_STORAGE_URL": out, "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
 
     shape = Shape("an overwritten object", "overwritten.py", 4, change=place, env=env)
-    world.run(shape, form, tmp_path).check(shape)
+    world.check(shape, form, tmp_path)

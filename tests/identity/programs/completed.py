@@ -12,7 +12,7 @@ BRANCHES = 6
 
 
 def _program() -> None:
-    firsts = [generate.submit(first()) for _ in range(BRANCHES)]
+    firsts = [generate.submit(first(), take=n + 1) for n in range(BRANCHES)]
     places = {future.task_run_id: n for n, future in enumerate(firsts)}
     steps = []
     for future in as_completed(firsts):

@@ -1,4 +1,4 @@
-"""Equal plain calls from coroutines of the caller's own: nothing tells them apart, so the second is refused."""
+"""Plain calls from threads and coroutines of the caller's own."""
 
 from __future__ import annotations
 

@@ -8,38 +8,36 @@ from rh_prefect import flow
 from tests.identity.branches import abranch, branch
 from tests.support.processes.program_report import break_off
 
-BRANCHES = 4
+
+@flow
+def grandchild(number: int) -> list[str]:
+    return branch(number)
 
 
 @flow
-def grandchild(name: str) -> list[str]:
-    return branch(name)
+async def agrandchild(number: int) -> list[str]:
+    return await abranch(number)
 
 
 @flow
-async def agrandchild(name: str) -> list[str]:
-    return await abranch(name)
+def child(first: int) -> None:
+    for number in (first, first + 1):
+        grandchild(number)
 
 
 @flow
-def child(name: str) -> None:
-    for part in "xy":
-        grandchild(f"{name}{part}")
-
-
-@flow
-async def achild(name: str) -> None:
-    await asyncio.gather(*(agrandchild(f"{name}{part}") for part in "xy"))
+async def achild(first: int) -> None:
+    await asyncio.gather(*(agrandchild(number) for number in (first, first + 1)))
 
 
 @flow(name="grandchildren")
 def sync_form() -> None:
-    for name in "ab":
-        child(name)
+    for number in (0, 2):
+        child(number)
     break_off()
 
 
 @flow(name="grandchildren")
 async def async_form() -> None:
-    await asyncio.gather(*(achild(name) for name in "ab"))
+    await asyncio.gather(*(achild(number) for number in (0, 2)))
     break_off()

@@ -1,4 +1,4 @@
-"""`generate_many` with equal requests, then `generate_many` of what came."""
+"""`generate_many` with several takes, then `generate_many` of what came."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BRANCHES = 6
 
 
 async def _program() -> None:
-    photos = await generate_many([first() for _ in range(BRANCHES)])
+    photos = await generate_many([first()], takes=BRANCHES)
     clips = await generate_many([second(photo, n) for n, photo in enumerate(photos)])
     for n, (photo, clip) in enumerate(zip(photos, clips, strict=True)):
         keep(n, photo, clip)

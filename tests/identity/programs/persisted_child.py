@@ -6,7 +6,7 @@ import asyncio
 
 from rh_prefect import flow
 from tests.identity.branches import abranch, branch
-from tests.support.processes.program_report import break_off
+from tests.support.processes.program_report import break_off, keep_again
 
 BRANCHES = 4
 
@@ -24,11 +24,12 @@ async def achild(name: int) -> list[str]:
 @flow(name="persisted child")
 def sync_form() -> None:
     for name in range(BRANCHES):
-        child(name)
+        keep_again(name, child(name))
     break_off()
 
 
 @flow(name="persisted child")
 async def async_form() -> None:
-    await asyncio.gather(*(achild(name) for name in range(BRANCHES)))
+    for name, hashes in enumerate(await asyncio.gather(*(achild(name) for name in range(BRANCHES)))):
+        keep_again(name, hashes)
     break_off()

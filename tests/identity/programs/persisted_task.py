@@ -9,7 +9,7 @@ from prefect.futures import wait
 
 from rh_prefect import flow
 from tests.identity.branches import abranch, branch
-from tests.support.processes.program_report import break_off
+from tests.support.processes.program_report import break_off, keep_again
 
 BRANCHES = 4
 
@@ -27,8 +27,8 @@ async def aown(name: int) -> list[str]:
 def _program(of: Task[..., Any]) -> None:
     futures = [of.submit(name) for name in range(BRANCHES)]
     wait(futures)
-    for future in futures:
-        future.result()
+    for name, future in enumerate(futures):
+        keep_again(name, future.result())
     break_off()
 
 

@@ -1,4 +1,4 @@
-"""A child flow whose tasks run in processes of a pool."""
+"""Tasks in processes of a pool, of the flow itself or of a child flow."""
 
 from __future__ import annotations
 
@@ -46,13 +46,19 @@ async def achild() -> None:
     _all(aown)
 
 
-@flow(name="pooled")
-def sync_form() -> None:
-    child()
+@flow(name="pooled", task_runner=_process_pool())
+def sync_form(in_a_child: bool) -> None:
+    if in_a_child:
+        child()
+    else:
+        _all(own)
     break_off()
 
 
-@flow(name="pooled")
-async def async_form() -> None:
-    await achild()
+@flow(name="pooled", task_runner=_process_pool())
+async def async_form(in_a_child: bool) -> None:
+    if in_a_child:
+        await achild()
+    else:
+        _all(aown)
     break_off()

@@ -12,7 +12,7 @@ BRANCHES = 6
 
 
 def _program() -> None:
-    firsts = [generate.submit(first()) for _ in range(BRANCHES)]
+    firsts = [generate.submit(first(), take=n + 1) for n in range(BRANCHES)]
     photos = [future.result() for future in firsts]
     seconds = [generate.submit(second(photo, n)) for n, photo in enumerate(photos)]
     for n, photo in enumerate(photos):

@@ -1,4 +1,4 @@
-"""One call in a named scope, outside of flows."""
+"""Equal calls in named scopes, outside of flows: of a script, of a task that is retried, of a web service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.processes.program_report import BrokenOff, break_off, keep, t
 _tries: list[int] = []
 
 
-async def _call() -> Result:
+async def _call(order: int = 0) -> Result:
     # The package's own two retries, sooner.
-    return await generate.with_options(retry_delay_seconds=0.1)(first(), scope=tag())
+    return await generate.with_options(retry_delay_seconds=0.1)(first(), scope=f"{tag()}-{order}")
 
 
 def _fail_once() -> None:
@@ -45,6 +45,11 @@ def sync_form(in_a_task: bool = False) -> None:
     break_off()
 
 
-async def async_form(in_a_task: bool = False) -> None:
-    keep("only", await (aown() if in_a_task else _call()))
+async def async_form(in_a_task: bool = False, orders: int = 0) -> None:
+    if orders:  # each client of the service asks twice
+        numbers = [*range(orders)] * 2
+        for number, photo in zip(numbers, await asyncio.gather(*map(_call, numbers)), strict=True):
+            keep(number, photo)
+    else:
+        keep("only", await (aown() if in_a_task else _call()))
     break_off()

@@ -1,4 +1,4 @@
-"""Equal `generate.submit`, then one `.submit` on each result."""
+"""A `generate.submit` for each take, then one `.submit` on each result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BRANCHES = 6
 
 
 def _program() -> None:
-    firsts = [generate.submit(first()) for _ in range(BRANCHES)]
+    firsts = [generate.submit(first(), take=n + 1) for n in range(BRANCHES)]
     photos = [future.result() for future in firsts]
     seconds = [generate.submit(second(photo, n)) for n, photo in enumerate(photos)]
     for n, photo in enumerate(photos):

@@ -74,7 +74,7 @@ def _attempt(order: dict[str, Any]) -> None:
             say("run", id=run)
         if order["only_create"]:
             return
-        made = resume(form, run, **order["resume"]) if isinstance(form, Flow) else form(**order["parameters"])
+        made = resume(form, run) if isinstance(form, Flow) else form(**order["parameters"])
         asyncio.run(_awaited(made)) if inspect.isawaitable(made) else asyncio.run(drain())
         say("done")
     except (Exception, BaseExceptionGroup) as error:

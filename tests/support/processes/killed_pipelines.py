@@ -133,7 +133,6 @@ class KilledRuns:
             "form": "plain",
             "parameters": {"file": str(self.file), "params": dict(self.params)},
             "only_create": False,
-            "resume": {},
         }
         starts = self.processes[self.count % len(self.processes)]
         return Run(starts.start(order, report=report, log=log))

@@ -54,6 +54,11 @@ def keep(branch: object, *results: Result, source: str = "") -> list[str]:
     return hashes
 
 
+def keep_again(branch: object, hashes: list[str]) -> None:
+    """Reports what a branch has returned, which Prefect may have stored in an earlier attempt."""
+    say("returned", branch=str(branch), hashes=hashes)
+
+
 def break_off(place: str = "end") -> None:
     """Ends this attempt, where it is to end at this place.
 

@@ -1,0 +1,126 @@
+"""The rule that tells a repeated call for a work from a second one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from rh_prefect.errors import EqualRequest, InputError
+from rh_prefect.works.journal.calls import Calls, Chain, is_repeat
+
+FLOW, AGAIN = ("flow", 1), ("flow", 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "earlier", "repeats"),
+    [
+        pytest.param((FLOW, ("job", 2)), (FLOW, ("job", 1)), True, id="a retry of the job's own task"),
+        pytest.param((FLOW, ("step", 3), ("job2", 4)), (FLOW, ("step", 1), ("job", 2)), True, id="a retry of a task"),
+        pytest.param(
+            (FLOW, ("step", 5), ("child2", 6), ("job2", 7)),
+            (FLOW, ("step", 1), ("child", 2), ("job", 3)),
+            True,
+            id="a child flow in a retried task",
+        ),
+        pytest.param((FLOW, ("child", 4), ("job2", 5)), (FLOW, ("child", 2), ("job", 3)), True, id="a child's retry"),
+        pytest.param((AGAIN, ("job2", 2)), (FLOW, ("job", 1)), True, id="a retry of the flow"),
+        pytest.param((FLOW, ("job2", 2)), (FLOW, ("job", 1)), False, id="a second call in the flow"),
+        pytest.param((FLOW, ("b", 3), ("job2", 4)), (FLOW, ("a", 1), ("job", 2)), False, id="a call in another task"),
+        pytest.param((FLOW, ("a", 1), ("job2", 4)), (FLOW, ("a", 1), ("job", 2)), False, id="a second call in a task"),
+        pytest.param((FLOW, ("job2", 3)), (FLOW, ("a", 1), ("job", 2)), False, id="a call in the flow after its task"),
+        pytest.param((FLOW,), (FLOW,), False, id="equal chains: a coroutine or thread of the caller"),
+        pytest.param((FLOW,), (FLOW, ("job", 1)), False, id="a call without a task run, inside"),
+        pytest.param((), (), False, id="no run at all"),
+    ],
+)
+def test_a_call_is_repeated_where_the_outermost_other_run_was_executed_again(
+    call: Chain, earlier: Chain, *, repeats: bool
+) -> None:
+    assert is_repeat(call, earlier) is repeats
+
+
+def job(name: str, number: int = 1) -> Chain:
+    return (FLOW, (name, number))
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with pytest.raises(EqualRequest, match=r"take=2.*same=True"):
+        yield
+
+
+def ask(calls: Calls, chain: Chain, *, error: type[BaseException] | None = None, work: str = "work") -> None:
+    """A call that gets its result, or ends with an error."""
+    try:
+        with calls.asking(work, chain, job="run/work"):
+            if error is not None:
+                raise error
+    except (KeyError, asyncio.CancelledError):
+        assert error is not None
+
+
+def test_a_refusal_is_an_error_of_the_input_and_names_the_job() -> None:
+    calls = Calls()
+    ask(calls, job("a"))
+    with pytest.raises(InputError, match="run/work: this run has asked for exactly this before"):
+        ask(calls, job("b"))
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_second_call_is_refused_while_the_first_waits_and_after_it(*, is_over: bool) -> None:
+    calls = Calls()
+    with calls.asking("work", job("a"), job="run/work"):
+        if not is_over:
+            with refused():
+                ask(calls, job("b"))
+    with refused():
+        ask(calls, job("b"))
+    ask(calls, job("b"), work="another")
+    ask(calls, job("a", 2))
+
+
+@pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError])
+def test_after_an_error_or_a_cancellation_another_call_may_ask(error: type[BaseException]) -> None:
+    calls = Calls()
+    ask(calls, job("a"), error=error)
+    ask(calls, job("b"))
+    with refused():
+        ask(calls, job("c"))
+
+
+def test_a_repeat_that_fails_restores_the_call_before_it() -> None:
+    calls = Calls()
+    ask(calls, job("a"))
+    ask(calls, job("a", 2), error=KeyError)
+    with refused():
+        ask(calls, job("b"))
+
+
+def test_a_call_that_fails_after_its_repeat_has_failed_is_not_restored() -> None:
+    """The first try of a task may run on in its thread when Prefect has begun the second."""
+    calls = Calls()
+    with pytest.raises(KeyError), calls.asking("work", job("a"), job="run/work"):
+        ask(calls, job("a", 2), error=KeyError)
+        raise KeyError
+    ask(calls, job("b"))
+
+
+def test_a_call_that_fails_leaves_its_repeat_in_the_table() -> None:
+    calls = Calls()
+    with pytest.raises(KeyError), calls.asking("work", job("a"), job="run/work"):
+        ask(calls, job("a", 2))
+        raise KeyError
+    with refused():
+        ask(calls, job("b"))
+
+
+def test_a_call_that_is_refused_leaves_the_table_as_it_is() -> None:
+    calls = Calls()
+    ask(calls, job("a"))
+    for _ in range(2):
+        with refused():
+            ask(calls, job("b"))
+    ask(calls, job("a", 2))
