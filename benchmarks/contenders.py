@@ -45,7 +45,7 @@ def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: AR
     from rh_prefect.media.store import MediaStore
 
     requests, operations = requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
-    asked = [models.ZImageTurbo(prompt=prompt(one)) for one in seconds]
+    asked = [models.ZImageTurbo(prompt=prompt(one, number)) for number, one in enumerate(seconds)]
     measured: dict[str, Any] = {}
 
     @flow(log_prints=False)
@@ -102,7 +102,7 @@ def plain(seconds: Sequence[float], factor: float, *, poll: float = POLL) -> dic
         began, cpu = time.monotonic(), time.process_time()
         gate = asyncio.Semaphore(SLOTS)
         async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-            jobs = (one_job(client, gate, prompt(one)) for one in seconds)
+            jobs = (one_job(client, gate, prompt(one, number)) for number, one in enumerate(seconds))
             await asyncio.gather(*jobs, return_exceptions=True)
         measured.update(seconds=time.monotonic() - began, cpu=time.process_time() - cpu)
 
@@ -127,7 +127,7 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
 
     began, cpu = time.monotonic(), time.process_time()
     with ThreadPoolExecutor(SLOTS) as pool:
-        jobs = [pool.submit(one_job, prompt(one)) for one in seconds]
+        jobs = [pool.submit(one_job, prompt(one, number)) for number, one in enumerate(seconds)]
     failed = [str(error)[:200] for job in jobs if (error := job.exception())]
     measured = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
     return {**measured, "done": len(jobs) - len(failed), "errors": failed[:3], "prefect": 0}

@@ -19,9 +19,9 @@ from rh_prefect.emulator import Emulator, serve
 _SECONDS = re.compile(r"([\d.]+) s$")
 
 
-def prompt(seconds: float) -> str:
-    """Asks for a task that takes so long; equal prompts are rendered once."""
-    return f"a paper boat, {seconds:g} s"
+def prompt(seconds: float, number: int = 1) -> str:
+    """Asks for a task that takes so long; with another number it is another request."""
+    return f"paper boat {number}, {seconds:g} s"
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ async def _nothing(number: int) -> int:
 
 
 async def _job(number: int) -> Any:
-    return await rh_prefect.generate(rh_prefect.models.ZImageTurbo(prompt=prompt(0)), label=f"job-{number}")
+    return await rh_prefect.generate(rh_prefect.models.ZImageTurbo(prompt=prompt(0, number)))
 
 
 @flow(log_prints=False)

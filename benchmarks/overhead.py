@@ -80,7 +80,7 @@ def _measure(factor: float) -> dict[str, Any]:
             for contender in ("ours", "bare"):
                 requests.clear()
                 began = time.monotonic()
-                text = prompt(SECONDS)
+                text = prompt(SECONDS, turn)
                 await (generate(models.ZImageTurbo(prompt=text)) if contender == "ours" else bare(text))
                 if turn:  # the first one opens connections
                     measured[contender].append(time.monotonic() - began)

@@ -110,7 +110,8 @@ async def _wait(jobs: int) -> None:
     # The first ones end when all have been submitted for a while.
     start = jobs / 25 + SETTLE
     ends = [start + 2.0 * n for n in range(ENDING)]
-    asked = [models.ZImageTurbo(prompt=prompt(one)) for one in [*ends, *[36_000.0] * (jobs - ENDING)]]
+    lengths = [*ends, *[36_000.0] * (jobs - ENDING)]
+    asked = [models.ZImageTurbo(prompt=prompt(one, number)) for number, one in enumerate(lengths)]
 
     @flow
     async def batch() -> None:

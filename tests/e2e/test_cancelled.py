@@ -155,6 +155,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
-        await WorkRunner(desk).make(WorkCall(flows.picture(prompt)), JobCall(scope, store))
+        await WorkRunner(desk).make(WorkCall("", flows.picture(prompt)), JobCall(scope, store))
 
     await LOOP.call(run())

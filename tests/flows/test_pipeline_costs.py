@@ -22,6 +22,7 @@ from rh_prefect.flows.pipeline_report import OVER_BUDGET, WAITING, PipelineResul
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -67,9 +68,8 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
     assert sum(Decimal(one.cost.split()[0]) for one in done.steps) == rh.recorder.charged
 
     settings = get_settings()
-    found = await charges(
-        MediaStore(settings.storage_url), with_prefect=True, journal_url=settings.journal_url, records=settings.records
-    )
+    store, default = MediaStore(settings.storage_url), default_works(settings)
+    found = await charges(store, with_prefect=True, default=default, records=settings.records)
     # Prefect's server has the runs of other tests, too.
     paid = {one.task_id for one in rh.recorder.paid}
     own = [one for one in found.tasks if one.task_id in paid]
@@ -90,7 +90,7 @@ async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
     await run("far", attempts=1)
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     here = MediaStore(str(tmp_path / "out"))
-    found = await charges(here, with_prefect=True, journal_url=get_settings().journal_url)
+    found = await charges(here, with_prefect=True, default=default_works(get_settings()))
     ids = {one.task_id for one in rh.recorder.paid}
     others = [one for one in found.tasks if one.store != here.url and one.task_id in ids]
     assert len(others) == len(ids) == 2

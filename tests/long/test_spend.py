@@ -108,7 +108,7 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
         await asyncio.gather(
             replace(cny, attempt=attempt).all(pictures(JOBS["main"], "money"), on_unknown="resubmit"),
             replace(usd, attempt=attempt).all(pictures(JOBS["dollars"], "dollar")),
-            replace(coins, attempt=attempt).all([workflow] * JOBS["consumer"]),
+            replace(coins, attempt=attempt).all([workflow], takes=JOBS["consumer"]),
         )
 
     # A submit that never arrived: a person has looked, and forgets it.

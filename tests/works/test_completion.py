@@ -19,7 +19,7 @@ from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
 from tests.support.samples.contexts import context_of, services
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.simulated_process import SCOPE, Run, order_of
+from tests.support.world.simulated_process import SCOPE, Run, work_of
 from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
@@ -73,7 +73,7 @@ class WaitingJob:
         )
         self.waiter = Waiter(
             context_of(
-                order_of(KEY),
+                work_of(KEY)[0],
                 scope=self.scope,
                 key=KEY,
                 lease=lease,

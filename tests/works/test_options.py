@@ -16,6 +16,7 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         *({"deadline": one} for one in (-1, 0, -0.5, NAN, INFINITE, "soon")),
         *({"attempts": one} for one in (0, -1, 1.5, NAN, "three", None)),
+        *({"take": one} for one in (0, -1, 1.5, True, "two", None)),
         *({"budget": one} for one in (-1, -0.01, NAN, INFINITE, "much", Decimal("NaN"), Decimal("sNaN"), Decimal(-1))),
         {"reuse": "sometimes"},
         {"on_unknown": "hope"},
@@ -35,6 +36,7 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
         {"deadline": 0.5},
         {"deadline": 3600},
         {"attempts": 1},
+        {"take": 3, "same": True},
         {"budget": 0},
         {"budget": 0.1},
         {"budget": Decimal("25.50")},

@@ -148,14 +148,14 @@ def pauses_after(codes: Sequence[str], folder: Path) -> list[float]:
     on_another_host = machines(folder)[1]
     process = Process("one", on_another_host, 1, loop=loop, place=place, hub=hub, submits=lambda *_: None)
 
-    process.call("job", Policy(job="job", endpoint="m"))
+    process.call("job1", Policy(job="job1", endpoint="m"))
     submitted = list[float]()
     refusals = iter([*codes, "1501"])  # the last one is final
     while not process.is_over:
         for one in list(process.operations):
             if one.name.startswith("submit"):
                 submitted.append(loop.time())
-                error = hub.refuse("job", len(submitted), next(refusals))
+                error = hub.refuse("job1", len(submitted), next(refusals))
                 process.release(one, partial(one.refuse, error))
             else:
                 process.release(one, one.deliver)

@@ -34,7 +34,8 @@ from rh_prefect.works.journal.works_journal import no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
-from rh_prefect.works.work_runner import SharedRecords, WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.shared_records import SharedRecords
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
 

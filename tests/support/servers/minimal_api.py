@@ -20,7 +20,6 @@ class MinimalTask:
     task_id: str
     job: str
     n: int
-    prompt: str = ""
     status: Literal["RUNNING", "SUCCESS", "FAILED", "CANCELLED"] = "RUNNING"
     code: str = ""
 
@@ -46,9 +45,9 @@ class MinimalApi:
         self.posts: list[tuple[str, int]] = []
         self.tasks: list[MinimalTask] = []
 
-    def accept(self, job: str, n: int, prompt: str) -> MinimalTask:
+    def accept(self, job: str, n: int) -> MinimalTask:
         self.posts.append((job, n))
-        task = MinimalTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n, prompt)
+        task = MinimalTask(str(2_031_000_000_000_000_001 + len(self.tasks)), job, n)
         self.tasks.append(task)
         return task
 

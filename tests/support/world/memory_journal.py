@@ -27,9 +27,6 @@ class MemoryPlace:
     def job(self, scope: str, job_key: str) -> dict[str, JSON]:
         return {key: json.loads(text) for key, text in self.texts(scope).items() if key.startswith(f"{job_key}-")}
 
-    def request(self, scope: str, prefix: str) -> dict[str, JSON]:
-        return {key: json.loads(text) for key, text in self.texts(scope).items() if key.startswith(prefix)}
-
     def texts(self, scope: str) -> dict[str, str]:
         """All records as they lie there, by key."""
         return self._scopes.get(scope, {}).copy()
@@ -59,9 +56,6 @@ class MemoryJournal:
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         return self.place.job(self.scope, job_key)
-
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        return self.place.request(self.scope, prefix)
 
     async def keys(self) -> AsyncIterator[str]:
         for key in self.place.keys(self.scope):

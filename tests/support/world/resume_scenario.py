@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.flow_scope import current_chain, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import RecordedScope
@@ -109,14 +109,14 @@ class Scenario:
         return [one for one in done if isinstance(one, Result)]
 
     async def _one(self, asked: models.ModelInput) -> Result:
-        scope = current_scope()
+        scope, chain = current_scope(), current_chain()
         assert scope is not None
         scope.journal = FlowRunJournal(scope.journal.scope, patience=self.journal_patience)
         observer = _Watching(self.said, run_observer() if self.is_watched else None)
 
         async def run() -> Result:
             desk = await self.desk()
-            return await complete_job(desk, asked, JobCall(scope, self.store, options=self.options, observer=observer))
+            return await complete_job(desk, asked, JobCall(scope, self.store, chain, self.options, observer))
 
         return await LOOP.call(run())
 

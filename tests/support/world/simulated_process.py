@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,10 @@ from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import is_empty
 from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.manual_repair import replay_spool
+from rh_prefect.works.options import Options
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelReport, CancelWatch, cancel_scope
 from rh_prefect.works.step_executor import StepExecutor
@@ -115,6 +117,9 @@ class Run:
     def first_attempt(self) -> int:
         return self.attempt
 
+    async def works(self) -> Sequence[WorksJournal]:
+        return []
+
 
 @dataclass(frozen=True)
 class _Context(JobContext):
@@ -122,15 +127,13 @@ class _Context(JobContext):
 
     Args:
         owner: The process.
-        recorded: More of what its intents hold.
     """
 
     owner: Owner = SOMEWHERE_ELSE
-    recorded: Mapping[str, Any] = field(default_factory=dict)
 
     def intent(self, member: object) -> Intent:
         facts = {"owner": self.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.scope.attempt}
-        return intent(base=self.request.base, **facts, **self.recorded)
+        return intent(base=self.request.base, take=self.options.take, **facts)
 
 
 class Process:
@@ -199,15 +202,15 @@ class Process:
         may_be_new = job not in self.called
         self.called.add(job)
         self.outcomes.pop(job, None)
-        self.start(job, self._work(job, policy, may_be_new=may_be_new))
+        self._start(job, self._work(job, policy, may_be_new=may_be_new))
 
     def cancel(self) -> None:
         """Cancels the run, as the cancellation hook does."""
-        self.start("cancel", self._cancel())
+        self._start("cancel", self._cancel())
 
     def replay_spool(self) -> None:
         """Brings this machine's tickets into the journal, as `rh-prefect jobs adopt --spool` does."""
-        self.start("replay", replay_spool(self.machine.spool, self.journal))
+        self._start("replay", replay_spool(self.machine.spool, self.journal))
 
     def release(self, operation: Operation, how: Callable[[], None]) -> None:
         """Lets an I/O end; `how` is one of the operation's methods."""
@@ -228,11 +231,11 @@ class Process:
             self.operations.append(operation)
         return await operation.answer
 
-    def post(self, job: str, n: int, prompt: str) -> MinimalTask:
+    def post(self, job: str, n: int) -> MinimalTask:
         self._submits(self, job, n)
-        return self.hub.accept(job, n, prompt)
+        return self.hub.accept(job, n)
 
-    def start(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
+    def _start(self, what: str, work: Coroutine[Any, Any, Outcome]) -> None:
         """Begins some work, whose end will be one of `outcomes`."""
         with self._at_work():
             self._tasks.append(self._loop.create_task(self._note(what, work)))
@@ -255,34 +258,13 @@ class Process:
         self._unposted = set(submission.UNPOSTED)
         submission.UNPOSTED.clear()
 
-    async def was_empty(self) -> bool:
-        """Whether the scope had no job when this process came to it."""
-        return await self._were_empty.get(SCOPE, lambda: is_empty(self.journal))
-
-    async def run_job(
-        self,
-        order: JobRequest,
-        key: str,
-        policy: Policy,
-        *,
-        is_new: bool,
-        recorded: Mapping[str, Any] | None = None,
-    ) -> Submit | None:
-        """Runs a job to its end.
-
-        Args:
-            order: What is asked for.
-            key: The job's key.
-            policy: What the call wants.
-            is_new: Whether nothing was recorded of it.
-            recorded: More of what its intents hold.
-        """
-        scope = Run(self.journal, self.attempt)
+    async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
+        request, take = work_of(job)
         # What is downloaded is other tests' business, so no store is ever asked for a file.
         context = _Context(
-            request=order,
-            records=JobRecords(self.journal, key),
-            scope=scope,
+            request=request,
+            records=JobRecords(self.journal, job),
+            scope=Run(self.journal, self.attempt),
             store=None,  # type: ignore[arg-type]  # as above
             observer=Silent(),
             policy=policy,
@@ -290,17 +272,17 @@ class Process:
             services=self._world,
             spending=self._ledger,
             delivery=_Undelivered(),  # type: ignore[arg-type]  # downloads are other tests' business
+            options=Options(take=take),
             callback=CALLBACK,
-            is_new=is_new,
+            is_new=may_be_new and await self._was_empty(),
             owner=self._body.owner,
-            recorded=recorded or {},
         )
         ended: Submit | None = (await StepExecutor(context).finish()).result
         return ended
 
-    async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
-        is_new = may_be_new and await self.was_empty()
-        return await self.run_job(order_of(job), job, policy, is_new=is_new)
+    async def _was_empty(self) -> bool:
+        """Whether the scope had no job when this process came to it."""
+        return await self._were_empty.get(SCOPE, lambda: is_empty(self.journal))
 
     async def _cancel(self) -> CancelReport:
         async def client_for(_: Intent) -> _Line:
@@ -309,10 +291,13 @@ class Process:
         return await cancel_scope(Run(self.journal, self.attempt), client_for, by="a person", clock=now)
 
 
-def order_of(job: str) -> JobRequest:
-    return JobRequest(
-        model="m", endpoint="m", site="s", payload={"prompt": job}, base=job, estimate=PRICE, currency="CNY"
+def work_of(job: str) -> tuple[JobRequest, int]:
+    """The request and the take that a key stands for, which is a readable one here: `lighthouse2`."""
+    prompt, take = job[:-1], int(job[-1])
+    request = JobRequest(
+        model="m", endpoint="m", site="s", payload={"prompt": prompt}, base=prompt, estimate=PRICE, currency="CNY"
     )
+    return request, take
 
 
 class _Journal:
@@ -336,11 +321,6 @@ class _Journal:
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         found: dict[str, JSON] = await self._ask(f"job {job_key}", lambda: self._process.place.job(SCOPE, job_key))
-        return found
-
-    async def request(self, prefix: str) -> dict[str, JSON]:
-        ask = self._process.place.request
-        found: dict[str, JSON] = await self._ask(f"request {prefix}", lambda: ask(SCOPE, prefix))
         return found
 
     async def keys(self) -> AsyncIterator[str]:
@@ -370,7 +350,7 @@ class _Line:
         job, n = webhook_url.split("/")[-2:]
         task: MinimalTask = await self._process.io(
             f"submit {job} {n}",
-            lambda: self._process.post(job, int(n), str(payload["prompt"])),
+            lambda: self._process.post(job, int(n)),
             lost=lambda: ResponseLost("no answer"),
             unsent=lambda: ConnectFailed("no connection"),
             expires=now() + SUBMIT_TIMEOUT,

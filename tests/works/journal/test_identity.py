@@ -41,6 +41,13 @@ def test_each_part_of_the_request_changes_the_hash(other: dict[str, Any]) -> Non
     assert base_hash(**ASKED) != base_hash(**{**ASKED, **other})
 
 
+def test_values_in_lists_count_and_5_is_5_point_0() -> None:
+    def hash_of(value: object) -> str:
+        return base_hash(**{**ASKED, "payload": {"sizes": [value]}})
+
+    assert hash_of(5.0) == hash_of(5) != hash_of(5.5)
+
+
 def test_the_hashes_and_ids_are_stable() -> None:
     """Another hash would make every paid work a new work."""
     assert base_hash(**ASKED) == "8c74710391e9486bc802b57cc10157f66a88461d"
