@@ -108,11 +108,11 @@ from collections.abc import Callable
 from typing import Literal, ParamSpec
 
 from rh_prefect import models
-from rh_prefect.tasks.model_task import Endpoint
+from rh_prefect.tasks.paid_task import PaidTask
 
 P = ParamSpec("P")
 
-def _task(call: Callable[P, models.ModelInput]) -> Endpoint[P]: ...
+def _task(call: Callable[P, models.ModelInput]) -> PaidTask[P]: ...
 
 class _Options(models.ModelInput):
     take: int = 1

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
@@ -38,6 +38,8 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
 from rh_prefect.works.run_cancellation import CancelReport
 from rh_prefect.works.run_ledger import WorksLedger
+
+F = TypeVar("F", bound="Flow[..., Any]")
 
 
 def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
@@ -265,7 +267,21 @@ async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logg
                 )
 
 
-flow = flow_with({"cancellation": cancel_remote_jobs, "completion": finish, "failure": finish})
+_HOOKS: Final[Mapping[FlowEvent, FlowStateHook[..., Any]]] = {
+    "cancellation": cancel_remote_jobs,
+    "completion": finish,
+    "failure": finish,
+}
+
+
+def add_hooks(to: F) -> F:
+    """Adds the hooks of the package's flows to a flow, and returns it."""
+    for event, hook in _HOOKS.items():
+        add_hook(to, event, hook)
+    return to
+
+
+flow = flow_with(_HOOKS)
 """Used and typed like `prefect.flow`.
 
 A flow that it makes cancels its jobs at RunningHub when it is cancelled, leaves a table of its steps in the dashboard,

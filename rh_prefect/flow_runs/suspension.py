@@ -121,13 +121,12 @@ class SuspendGroup:
     async def run(self, work: RunningWork) -> Delivered | PendingTask:
         """Submits one work and waits for its result; returns the task where the group is suspended first."""
         async with work.held():
-            while not isinstance(stage := await self._advance(work), Finished | PendingTask):
-                pass
-            if isinstance(stage, Finished):
-                return cast(Delivered, stage.result)
-            await work.context.records.wait_suspended(self.timeout)
-            return stage
-        raise AssertionError("the block returns or raises")
+            stage = await self._advance(work)
+            while not isinstance(stage, Finished | PendingTask):
+                stage = await self._advance(work)
+            if isinstance(stage, PendingTask):
+                await work.context.records.wait_suspended(self.timeout)
+        return stage if isinstance(stage, PendingTask) else cast(Delivered, stage.result)
 
     async def _advance(self, work: RunningWork) -> Stage | PendingTask:
         stage, context = work.stage, work.context

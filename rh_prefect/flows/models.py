@@ -24,7 +24,8 @@ from rh_prefect.media.media import MediaInput
 from rh_prefect.models import any_input
 from rh_prefect.tasks import endpoints
 from rh_prefect.tasks.generate import generate
-from rh_prefect.tasks.model_task import RETURNS, Endpoint, option_docs, options
+from rh_prefect.tasks.model_task import RETURNS, option_docs, options
+from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.outputs.result import Result
 
 HOME = "rh_prefect.flows.models"
@@ -61,7 +62,7 @@ def flow_name(model: Model) -> str:
 
 
 def _build(model: Model) -> ModelFlow:
-    task: Endpoint[...] = getattr(endpoints, model.snake_name)
+    task: PaidTask[...] = getattr(endpoints, model.snake_name)
 
     async def run(**arguments: Any) -> Result:
         result: Result = await task(**arguments)

@@ -15,7 +15,7 @@ from prefect.states import Failed
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
 from rh_prefect.errors import InputError, RunningHubError, StoreError
-from rh_prefect.flow_runs.flow import flow, run_name
+from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
@@ -142,9 +142,7 @@ def pipeline_flow(
     run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     # The outputs are in the store; Prefect keeps no second copy of the result.
-    new_flow: Any = flow(name=pipeline.name, flow_run_name=run_name, persist_result=False)(run)
-    new_flow.__class__ = _PipelineFlow
-    return new_flow  # type: ignore[no-any-return]
+    return add_hooks(_PipelineFlow(run, name=pipeline.name, flow_run_name=run_name, persist_result=False))
 
 
 class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):

@@ -134,8 +134,8 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
         async with work.held():
             await work.advance()
             submitted.set()
-            return (await work.finish()).result
-        raise AssertionError("the block returns or raises")
+            done = await work.finish()
+        return done.result
 
     made, is_submitted = background(make()), asyncio.ensure_future(submitted.wait())
     try:

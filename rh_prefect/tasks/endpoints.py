@@ -8,12 +8,13 @@ from __future__ import annotations
 from threading import RLock
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.tasks.model_task import Endpoint, build
+from rh_prefect.tasks.model_task import build
+from rh_prefect.tasks.paid_task import PaidTask
 
 _LOCK = RLock()
 
 
-def __getattr__(name: str) -> Endpoint[...]:
+def __getattr__(name: str) -> PaidTask[...]:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     entry = next((model for model in models() if model.snake_name == name), None)
@@ -23,7 +24,7 @@ def __getattr__(name: str) -> Endpoint[...]:
     with _LOCK:  # one task for all threads: tasks are compared by identity
         if name not in globals():
             globals()[name] = build(entry)
-        endpoint: Endpoint[...] = globals()[name]
+        endpoint: PaidTask[...] = globals()[name]
     return endpoint
 
 

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from os import PathLike
 from types import GenericAlias
 from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, get_origin
@@ -56,17 +55,9 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
 """The options of `generate`, in the words of its docstring, which `python -OO` drops."""
 
 
-class Endpoint(PaidTask[P]):
-    """The task of one model; it is pickled as its name, so that another process builds it from its own catalogue."""
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, dict[str, Any]]]:
-        """Returns the call by which another process finds the task."""
-        return _find, (self.fn.__name__, dict(self.changed))
-
-
-def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Endpoint[P]:
+def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> PaidTask[P]:
     """Creates a model's task from a function, with the retries of `generate`."""
-    return Endpoint(
+    return PaidTask(
         fn,
         name=model,
         task_run_name=_namer(model),
@@ -78,7 +69,7 @@ def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> End
     )
 
 
-def build(model: Model) -> Endpoint[...]:
+def build(model: Model) -> PaidTask[...]:
     """Builds the task of a model."""
     # Only the name: if the function itself is pickled, the catalogue must not be pickled with it.
     name = model.name
@@ -163,8 +154,3 @@ async def _run(model: str, arguments: dict[str, Any]) -> Result:
     chosen = {name: arguments.pop(name) for name in options() if name in arguments}
     params = {name: value for name, value in arguments.items() if not isinstance(value, Omitted)}
     return await run_job(input_for(model)(**params), Options(**chosen), scope=scope)
-
-
-def _find(name: str, changed: dict[str, Any]) -> object:
-    found = getattr(import_module(HOME), name)
-    return found.with_options(**changed) if changed else found

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, overload
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, overload
 
 from prefect.tasks import Task
 
-from rh_prefect.works.outputs.result import Result
-
 if TYPE_CHECKING:
+    from typing import Self
+
     from prefect.client.schemas.objects import State
     from prefect.futures import PrefectFuture, PrefectFutureList
 
-P = ParamSpec("P")
+    from rh_prefect.works.outputs.result import Result
 
+    P = ParamSpec("P")
 
-class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
-    """A task that makes a paid call.
-
-    Attributes:
-        changed: The options that `with_options` has changed.
-    """
-
-    changed: Mapping[str, Any] = MappingProxyType({})
-
-    # Prefect's own overloads type the future of an async task as a future of a coroutine.
-    if TYPE_CHECKING:
+    class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
+        """A task that makes a paid call; Prefect types the future of an async task as a future of a coroutine."""
 
         @overload  # type: ignore[override]
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
@@ -66,10 +57,8 @@ class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """Starts one job for each of several values, as one task run each."""
 
-    def with_options(self, **options: Any) -> Self:
-        """Returns the same task with other options; see `prefect.Task.with_options`."""
-        copy: Any = super().with_options(**options)
-        # Prefect's own method returns a plain task, which lacks the types, and which is pickled with its function.
-        copy.__class__ = type(self)
-        copy.__dict__["changed"] = {**self.changed, **options}
-        return copy  # type: ignore[no-any-return]  # of this class
+        def with_options(self, **options: Any) -> Self:
+            """Returns the same task with other options; see `prefect.Task.with_options`."""
+
+else:
+    PaidTask = Task
