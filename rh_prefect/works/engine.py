@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 from weakref import WeakValueDictionary
 
-from rh_prefect.caches_and_locks import LruCache, SharedTasks
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
 from rh_prefect.media.store import MediaStore
@@ -25,7 +25,6 @@ from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.lifecycle_step_types import Finished, Stage
 from rh_prefect.works.options import Request
 from rh_prefect.works.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.works.requests.input_identification import Inputs
@@ -66,39 +65,12 @@ class JobEngine:
             submit_timeout=settings.submit_timeout,
         )
         self.executors: WeakValueDictionary[WorkName, StepExecutor] = WeakValueDictionary()
-        self._stages: SharedTasks[WorkName, tuple[StepExecutor, Stage]] = SharedTasks(
-            drop=lambda reached: reached[0].release()
-        )
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
         """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
         return await self._scopes.open(scope, store)
-
-    async def advance(self, name: WorkName, work: StepExecutor) -> Stage:
-        """Continues a work to its next stage; concurrent callers share it.
-
-        Args:
-            name: The work.
-            work: Its executor.
-
-        Raises:
-            RunningHubError: As `StepExecutor.advance`.
-        """
-
-        async def advance() -> tuple[StepExecutor, Stage]:
-            is_over = True
-            try:
-                stage = await work.advance()
-                is_over = isinstance(stage, Finished)
-            finally:
-                # The next call reads the records again.
-                if is_over and self.executors.get(name) is work:
-                    del self.executors[name]
-            return work, stage
-
-        return (await self._stages.run(name, advance))[1]
 
     def delivery(self, **more: Any) -> Delivery:
         """Makes the delivery of a work; see `Delivery`."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, assert_never, cast
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.caches_and_locks import SharedTasks, SingleFlight
 from rh_prefect.errors import (
     ApiError,
     ConfigError,
@@ -107,13 +107,14 @@ class StepExecutor:
         self._first_time = False
         self._life: Generator[Step, Any, Any] | None = None
         self._stages: set[tuple[type, int]] = set()
+        self._running: SharedTasks[None, Stage] = SharedTasks(drop=lambda _: self.release())
         self.stage: Stage | None = None
         """The last stage; None before the first one, and after an interruption."""
         self.callers = 0
         """How many callers wait for the work."""
 
     async def advance(self) -> Stage:
-        """Continues the work to its next stage: its acceptance, its end, or its result.
+        """Continues the work to its next stage: its acceptance, its end, or its result; concurrent callers share it.
 
         The slot is held from `Accepted` to `Ended`, or until `release`. After an interruption the next call reads the
         records again, and returns no stage twice.
@@ -121,22 +122,7 @@ class StepExecutor:
         Raises:
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
-        # Before the first await: from here on, concurrent calls determine their prices before they claim.
-        self._spending.is_limited |= self.context.policy.budget is not None
-        stage: Stage | None = None
-        try:
-            stage = await self._advance()
-        except RunningHubError as error:
-            self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
-            raise
-        finally:
-            self._spending.drop(self._key)
-            if self._reserved is not None:
-                self._release(self._reserved)
-            self.stage = stage
-            if not isinstance(stage, Accepted):
-                self.release()
-        return stage
+        return await self._running.run(None, self._advance)
 
     async def finish(self) -> Finished:
         """Continues the work to its last stage; see `advance`."""
@@ -162,6 +148,24 @@ class StepExecutor:
             _log.info("%s: that this run no longer waits for it is not recorded: %s", self.context.job, error)
 
     async def _advance(self) -> Stage:
+        # Before the first await: from here on, concurrent calls determine their prices before they claim.
+        self._spending.is_limited |= self.context.policy.budget is not None
+        stage: Stage | None = None
+        try:
+            stage = await self._next_stage()
+        except RunningHubError as error:
+            self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
+            raise
+        finally:
+            self._spending.drop(self._key)
+            if self._reserved is not None:
+                self._release(self._reserved)
+            self.stage = stage
+            if not isinstance(stage, Accepted):
+                self.release()
+        return stage
+
+    async def _next_stage(self) -> Stage:
         # An interrupted generator is dropped: it would take the result of a step that was not done.
         life, self._life = self._life, None
         try:
@@ -171,7 +175,9 @@ class StepExecutor:
             else:
                 step = life.send(None)
             while not self._is_new_stage(step):
-                step = life.send(await self._perform(life, step))
+                is_critical = isinstance(step, CRITICAL)
+                done = LOOP.critical(self._uninterrupted(life, step)) if is_critical else self._do(step)
+                step = life.send(await done)
         except StopIteration as over:
             return Finished(over.value)
         self._life = life
@@ -184,11 +190,6 @@ class StepExecutor:
         is_new = stage not in self._stages
         self._stages.add(stage)
         return is_new
-
-    async def _perform(self, life: Generator[Step, Any, Any], step: Step) -> Any:
-        if isinstance(step, CRITICAL):
-            return await LOOP.critical(self._uninterrupted(life, step))
-        return await self._do(step)
 
     async def _uninterrupted(self, life: Generator[Step, Any, Any], step: Step) -> Any:
         """Claims, posts and records one submission; returns the result of the last step."""
@@ -231,7 +232,7 @@ class StepExecutor:
             case Claim(n):
                 return await self._claim(n)
             case Post(intent, n):
-                return await self._post(intent, n)
+                return await self._submitter.post(intent, n, self._links)
             case RecordAnswer(intent, n, answer):
                 return await self._record_answer(intent, n, answer)
             case SwitchAccount(answer):
@@ -356,12 +357,6 @@ class StepExecutor:
         except RunningHubError as error:
             _log.warning("%s: its price is not known, so it is not counted in any budget: %s", self.context.job, error)
         return self._price
-
-    async def _post(self, intent: Intent, n: int) -> Answer:
-        answer = await self._submitter.post(intent, n, self._links)
-        if answer.outcome != "refused":
-            self._lease.submit_finished()
-        return answer
 
     def _switch_account(self, answer: Answer) -> bool:
         message = self._lease.after_refusal(answer)

@@ -94,6 +94,8 @@ class Submitter:
                 outcome="refused", code=GAVE_UP, reason="the run was cancelled before the POST", retry="throttled"
             )
         answer = self._without_secret(await self._submit_once(links, n))
+        if answer.outcome != "refused":
+            self._context.lease.submit_finished()
         if answer.outcome == "ticket":
             await self._put_in_spool(n, intent, answer)
         return answer

@@ -149,12 +149,23 @@ class RunningWork:
         running = self.stage.submit if isinstance(self.stage, Accepted) and self.stage.submit.end is None else None
         try:
             async with asyncio.timeout(self.context.options.deadline if running else None) as limit:
-                self.stage = await self._engine.advance(self._name, self.executor)
+                self.stage = await self.executor.advance()
         except TimeoutError:
             if running is None or not limit.expired():
                 raise
             raise self._timeout(running) from None
+        except Exception:
+            self._forget()
+            raise
+        if isinstance(self.stage, Finished):
+            self._forget()
         return self.stage
+
+    def _forget(self) -> None:
+        """Lets the next caller read the records again."""
+        executors = self._engine.executors
+        if executors.get(self._name) is self.executor:
+            del executors[self._name]
 
     async def finish(self) -> Delivered:
         """Continues the work to its result.
