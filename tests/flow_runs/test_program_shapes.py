@@ -383,7 +383,6 @@ async def test_a_notebook_s_cell_with_a_scope_is_paid_for_once(rh: Emulator) -> 
 
 
 @pytest.mark.filterwarnings("ignore:A paid call was made outside of a flow")
-@pytest.mark.xfail(reason="each call outside of flows still has its own scope", strict=True)
 async def test_a_notebook_s_cell_without_a_scope_is_refused_when_it_is_run_again(rh: Emulator) -> None:
     photo = await generate(LIGHTHOUSE)
     with pytest.raises(EqualRequest, match="take=2"):
@@ -399,7 +398,6 @@ async def alone() -> Result:
     return photo
 
 
-@pytest.mark.xfail(reason="each call outside of flows still has its own scope", strict=True)
 @pytest.mark.filterwarnings("ignore:A paid call was made outside of a flow")
 async def test_a_retried_task_outside_of_flows_is_paid_for_once(rh: Emulator) -> None:
     """The task run is the scope; another one of the same task pays for its own."""

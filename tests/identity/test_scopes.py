@@ -109,7 +109,7 @@ def _newer_format(stage: Stage, number: int) -> None:
     if number != 2:
         return
     changed = 0
-    for path in (stage.folder / "state" / "journal").rglob("*"):
+    for path in (stage.folder / "out" / "scopes").rglob("*.json"):
         if path.is_file() and isinstance((content := json.loads(path.read_bytes())).get("format"), int):
             path.write_text(json.dumps({**content, "format": content["format"] + 1}))
             changed += 1
