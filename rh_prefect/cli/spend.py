@@ -95,7 +95,7 @@ async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
 
     store = await load_storage(storage)
     settings = get_settings()
-    default = default_works(settings)
+    default = None if settings.records else default_works(settings)
     found = await charges(store, with_prefect=is_configured(), default=default, records=settings.records)
     return store, found
 

@@ -72,7 +72,7 @@ class Charges:
 
 
 async def charges(
-    store: MediaStore, *, with_prefect: bool, default: WorksJournal, records: str | None = None
+    store: MediaStore, *, with_prefect: bool, default: WorksJournal | None = None, records: str | None = None
 ) -> Charges:
     """Lists every task that was or may have been paid for, regardless of where its outputs are.
 
@@ -82,13 +82,13 @@ async def charges(
     Args:
         store: Whose results are read.
         with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
-        default: The records of works of the default storage.
+        default: The records of works of the default storage, where it may be another one.
         records: Where works are recorded that runs share; None for the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
     places = [reader.read_works(works, store), reader.read_results(store)]
-    if default.url != shown_url(works):
+    if default is not None and default.url != shown_url(works):
         places.append(reader.read_journal(default))
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import COINS, Charge, Costs
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.journal.works_journal import default_works
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -105,7 +105,7 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_re
     store = MediaStore(str(tmp_path / "out"))
 
     async def here() -> list[TaskCharge]:
-        found = await charges(store, with_prefect=True, default=default_works(get_settings()))
+        found = await charges(store, with_prefect=True)
         return [one for one in found.tasks if one.store == store.url]
 
     found = await here()
@@ -212,7 +212,7 @@ async def test_flow_runs_are_read_together_and_not_asked_for_once_their_api_refu
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
     store = MediaStore(str(tmp_path / "out"))
     with temporary_settings({PREFECT_API_URL: url}):
-        found = await charges(store, with_prefect=True, default=WorksJournal(store.url))
+        found = await charges(store, with_prefect=True)
     server.close()
     assert 1 < asked < 30
     assert f"{60 - asked} further flow runs" in found.unread

@@ -34,8 +34,12 @@ def animated(photo: Any) -> models.ModelInput:
     return models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
 
 
+NOTES = ("scopes", "works")
+"""Folders with the records of jobs."""
+
+
 def nothing_was_paid(rh: Emulator, out: Path) -> bool:
-    files = [path for path in out.rglob("*") if path.is_file() and "scopes" not in path.relative_to(out).parts]
+    files = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in NOTES]
     return not rh.recorder.submissions and not files
 
 

@@ -23,6 +23,7 @@ from rh_prefect.works.job_context import Callback
 from rh_prefect.works.journal.costs import charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
+from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, receiver
@@ -57,7 +58,9 @@ class Desk:
 
     async def job(self, *records: tuple[str, Record], key: str = KEY, **facts: Any) -> None:
         """Records the job's intent, and what else is given."""
-        await write(self.journal, {"intent-1": intent(site="127.0.0.1", **facts), **dict(records)}, key=key)
+        await write(
+            self.journal, {"intent-1": intent(site="127.0.0.1", flow_run="night", **facts), **dict(records)}, key=key
+        )
 
     async def paid(self, endpoint: str = MODEL, **payload: Any) -> str:
         """A job with a recorded ticket, whose task runs."""
@@ -113,7 +116,9 @@ def desk(callback: Callback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with Emulator(clock="real", factor=0, long_side=64) as rh:
         for name, value in environment(rh, tmp_path).items():
             monkeypatch.setenv(name, value)
-        yield Desk(rh, callback, default_works(get_settings()))
+        works = default_works(get_settings())
+        asyncio.run(open_scope(works, "night"))
+        yield Desk(rh, callback, works)
 
 
 async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:

@@ -29,7 +29,7 @@ from rh_prefect.works.lifecycle import is_hopeless
 from rh_prefect.works.outputs.stored_result import FOLDER, StoredResult
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
-NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "rh-prefect-check-")
+NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "scopes/", "works/", "rh-prefect-check-")
 """How the names of those files in a store begin that are no task's output.
 
 The last is what tries a place; it stays where the place fails before it can be deleted.
