@@ -38,6 +38,7 @@ from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
@@ -228,6 +229,8 @@ async def prepare_call(
     request: Request, options: Options, *, scope: str | None
 ) -> tuple[WorkRunner, WorkCall, JobCall]:
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
+    if scope is not None and scope_override() is None:
+        check_scope(scope)
     engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     await find_root()

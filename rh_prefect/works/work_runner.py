@@ -521,7 +521,7 @@ def _of_step(policy: Policy, asked: WorkCall) -> Policy:
 
 def _refuse_unequal(first: Policy, other: Policy) -> None:
     """Refuses a call that shares a work in progress, and whose options say otherwise what may be paid."""
-    for name in ("budget", "attempts", "on_unknown"):
+    for name in ("attempts", "on_unknown"):
         if (given := getattr(first, name)) != (now := getattr(other, name)):
             raise InputError(
                 f"{first.job}: another call makes this job at the moment with {name}={given!r}, and this one has "
