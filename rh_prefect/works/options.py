@@ -85,7 +85,8 @@ class Options:
         if self.on_unknown == "resubmit" and self.reuse == "always":
             raise InputError(
                 'on_unknown="resubmit" cannot be combined with reuse="always", whose work other runs may wait for. '
-                "Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows another submission."
+                "Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows another "
+                "submission."
             )
         self._check_numbers()
 

@@ -50,25 +50,25 @@ async def test_a_batchs_state_goes_to_the_journal_where_the_store_cannot_create_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state lies where exclusive creation exists."""
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "journal"))
     place = await find_state_place(MediaStore("drive://films/out"))
     assert place.url == str(tmp_path / "journal")
     assert await place.journal("batch").create("state-1", {"token": "1"})
 
 
 async def test_without_a_journal_it_is_refused_before_a_row_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The advice is true: RH_JOURNAL is where the state goes then."""
-    monkeypatch.delenv("RH_JOURNAL", raising=False)
-    with pytest.raises(ConfigError, match=r"No row was read.*set RH_JOURNAL to a folder or an S3 bucket"):
+    """The advice is true: RH_RECORDS is where the state goes then."""
+    monkeypatch.delenv("RH_RECORDS", raising=False)
+    with pytest.raises(ConfigError, match=r"No row was read.*set RH_RECORDS to a folder or an S3 bucket"):
         await find_state_place(MediaStore("drive://films/out"))
-    monkeypatch.setenv("RH_JOURNAL", "drive://films/journal")
-    with pytest.raises(ConfigError, match="nor in RH_JOURNAL"):
+    monkeypatch.setenv("RH_RECORDS", "drive://films/journal")
+    with pytest.raises(ConfigError, match="nor in RH_RECORDS"):
         await find_state_place(MediaStore("drive://films/out"))
 
 
 async def test_a_journal_that_a_worker_deletes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run of the batch would know nothing of this one, and pay for its rows again."""
-    monkeypatch.setenv("RH_JOURNAL", "journal")
+    monkeypatch.setenv("RH_RECORDS", "journal")
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ async def test_a_journal_that_a_worker_deletes_is_refused(tmp_path: Path, monkey
 
 
 async def test_a_folder_keeps_its_own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "journal"))
     assert (await find_state_place(MediaStore(tmp_path / "out"))).url == (tmp_path / "out").as_posix()
 
 

@@ -23,6 +23,7 @@ from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.works_journal import FOLDER
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
 from rh_prefect.works.run_cancellation import cancel_scope
@@ -73,7 +74,7 @@ async def settled(journal: FolderJournal, state: str) -> list[JobView]:
 
 def spent(folder: Path, *options: str) -> dict[str, tuple[int, str]]:
     """The last lines of `spend`: the number of tasks and the sum, by unit; an empty sum of unknown costs."""
-    env = {**os.environ, "RH_JOURNAL": str(folder / "journal"), "RH_STORAGE_URL": str(folder / "out")}
+    env = {**os.environ, "RH_RECORDS": str(folder / "journal"), "RH_STORAGE_URL": str(folder / "out")}
     env |= {"RH_STATE_DIR": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
     env.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "rh_prefect.cli", "spend", *options]
@@ -94,7 +95,8 @@ def charged(rh: Emulator) -> dict[str, Decimal]:
 
 async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) -> None:
     """Failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
-    cny = PooledRun(rh, tmp_path, members=("main",))
+    # In the folder in which `spend` reads the jobs that runs share.
+    cny = PooledRun(rh, tmp_path, members=("main",), scope=FOLDER)
     usd, coins = replace(cny, members=("dollars",)), replace(cny, members=("consumer",))
     journal = cny.journal
 

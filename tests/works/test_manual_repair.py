@@ -166,7 +166,7 @@ async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, s
 
 
 async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, spool: Spool) -> None:
-    """RH_JOURNAL may name another place in which a scope of the same name has the same job."""
+    """RH_RECORDS may name another place in which a scope of the same name has the same job."""
     here, there = (FolderJournal(str(tmp_path / name), scope="run") for name in ("here", "there"))
     paid = intent(owner=dead_owner())
     await write(here, {"intent-1": paid})

@@ -94,7 +94,7 @@ def open_submitter(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenS
             pass
 
         order = JobRequest(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
-        lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+        lease = SimpleNamespace(account=SimpleNamespace(client=rh), submit_finished=lambda: None)
         shared = services(spool=spool, sleep=sleep or no_sleep, clock=clock)
         return Submitter(context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=shared))
 
@@ -224,7 +224,7 @@ async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket
 async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
     open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
 ) -> None:
-    """A run with another RH_JOURNAL has a scope and a job of the same names, and a submission of the same number."""
+    """A run with another RH_RECORDS has a scope and a job of the same names, and a submission of the same number."""
     paid = Spooled("run", KEY, 1, intent(owner=dead_owner()).token, ticket("9"))
     spool.put(paid)
     submit = await submitted(open_submitter())
@@ -434,7 +434,7 @@ async def test_the_ticket_is_spooled_off_the_loops_thread(
     threads: list[int] = []
     spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
     order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
-    lease = SimpleNamespace(account=SimpleNamespace(client=rh))
+    lease = SimpleNamespace(account=SimpleNamespace(client=rh), submit_finished=lambda: None)
     submitter = Submitter(
         context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=services(spool=spool))
     )

@@ -23,7 +23,7 @@ NOWHERE = "http://127.0.0.1:9/rh"
 def hooked(rh: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
     monkeypatch.setenv("RH_WEBHOOK_URL", NOWHERE + "/")
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", TOKEN)
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "journal"))
     return rh
 
 
@@ -51,7 +51,7 @@ async def test_a_request_is_the_same_with_and_without_a_webhook_address(
     with_it = await run()
     monkeypatch.delenv("RH_WEBHOOK_URL")
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "another"))
-    monkeypatch.setenv("RH_JOURNAL", str(tmp_path / "another"))
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "another"))
     without: Result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="other")
     assert Path(with_it.record).parent == Path(without.record).parent, "the same request"
     assert "webhookUrl" not in hooked.recorder.paid[1].payload

@@ -42,6 +42,7 @@ class PooledRun:
         names: Names of accounts, by the key's name, in place of `account of <key>`.
         secrets: Keys that stand in the blocks in place of the right ones, by name.
         attempt: Of the run.
+        scope: The name of its journal.
         heard: What its jobs have told.
     """
 
@@ -52,11 +53,12 @@ class PooledRun:
     names: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
+    scope: str = "night"
     heard: list[JobEvent] = field(default_factory=list)
 
     @property
     def journal(self) -> FolderJournal:
-        return FolderJournal(str(self.folder / "journal"), scope="night")
+        return FolderJournal(str(self.folder / "journal"), scope=self.scope)
 
     @property
     def store(self) -> MediaStore:

@@ -113,7 +113,7 @@ async def test_a_file_system_without_hard_links_is_refused_with_what_to_do(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(NotExclusive, match=r"no hard links.*was not submitted.*RH_STATE_DIR and RH_JOURNAL"):
+    with pytest.raises(NotExclusive, match=r"no hard links.*was not submitted.*RH_STATE_DIR and RH_RECORDS"):
         await journal.create("abc-intent-1", record())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -149,7 +149,7 @@ async def test_a_store_without_exclusive_creation_is_refused(kind: type[MemoryFi
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     journal = FolderJournal(f"{kind.protocol}://here/journal", scope="run")
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"two processes.*RH_JOURNAL"):
+        with pytest.raises(JournalError, match=r"two processes.*RH_RECORDS"):
             await journal.create("abc-intent-1", record())
     assert await journal.read("abc-intent-1") is None
     assert kind.store == {}
