@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def main() -> None:
 
 
 def _make_own(order: dict[str, Any]) -> None:
+    os.setpgid(0, 0)  # with the processes of its pools, which do not end with it
     # Linux: whatever becomes of the test, its attempts end with the process that forked them.
     ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -118,6 +119,7 @@ class Attempt:
                 self.kill()
                 raise AssertionError(f"attempt {self.pid} hangs:\n{self.errors()}")
             time.sleep(0.05)
+        self._kill_group()
 
     @property
     def is_running(self) -> bool:
@@ -129,9 +131,14 @@ class Attempt:
         return True
 
     def kill(self) -> None:
-        """Kills it, if it runs."""
+        """Kills it, if it runs, and what it has started."""
         if self.is_running:
             os.kill(self.pid, signal.SIGKILL)
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def errors(self) -> str:
         """The end of what it wrote."""
