@@ -76,7 +76,7 @@ def test_the_key_is_found_nowhere(
         "logs": "httpcore",
         "results": "/results/",
         "out/results": "a lighthouse",
-        "state/journal": "a lighthouse",
+        "out/works": "a lighthouse",
         "state/spool": task_id,
     }.items():
         assert found([tmp_path / place], marker.encode()), f"{marker} should be in {place}"
@@ -111,10 +111,10 @@ def _run_everything(stage: FilmRun, folder: Path) -> dict[str, str]:
 
 
 async def _run_outside_of_flows(stage: FilmRun) -> None:
-    """Through a block, whose document holds the key, and with a journal in a folder."""
+    """Through a block, whose document holds the key, and with its records in the storage."""
     await RunningHubCredentials(api_key=CANARY, base_url=stage.rh.url).save("canary", overwrite=True)
     result: Result = await generate.fn(flows.picture("a lighthouse"), scope="canary", credentials="canary")
-    assert result.job.startswith("canary/")
+    assert result.job.startswith("works-")
 
 
 def _leave_a_ticket_in_the_spool(stage: FilmRun) -> str:

@@ -36,7 +36,7 @@ follow_imports = silent
 ENDPOINTS = """\
 from rh_prefect.tasks import endpoints
 async def use() -> None:
-    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', label='one')
+    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', take=2, same=True, attempts=1)
     kling = endpoints.kling_v2_6_pro_image_to_video
     await kling(image_url=photo, prompt='a', duration='7')
     kling.submit(image_url=photo, prompt='a', duration='7')
