@@ -61,12 +61,6 @@ class Submit:
         return "unknown" if self.resolution is None else "forgotten"
 
     @property
-    def is_settled_by_a_person(self) -> bool:
-        """Whether a person has said what became of it."""
-        by = self.lost.by if self.lost is not None else self.resolution.by if self.resolution is not None else ""
-        return by == BY_A_PERSON
-
-    @property
     def may_be_paid(self) -> bool:
         """Whether its outcome is unknown, or a user gave it up without checking the outcome."""
         if self.state == "forgotten":
