@@ -211,6 +211,8 @@ class Delivery:
         if not self.is_here(record, context.store):
             return Delivered(record, self._result(context, record, record.store))
         there = await asyncio.to_thread(stored_result.whole, context.store, record)
+        if there is None and record.store not in ("", context.store.url):
+            there = await asyncio.to_thread(stored_result.copy_from_its_place, context.store, record)
         return None if there is None else Delivered(record, self._result(context, there, context.store.url))
 
     def _result(self, context: JobContext, files: ResultRecord, url: str) -> Result:

@@ -27,13 +27,17 @@ from rh_prefect.errors import (
     RequestRejected,
     SubmissionUnknown,
 )
+from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.process_identity import Owner, uptime
 from rh_prefect.works.journal.works_journal import HasEnded, Waiting, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.outputs.stored_result import read_all
 from rh_prefect.works.run_ledger import WorksLedger
-from rh_prefect.works.work_runner import WorkCall, WorkResult
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
@@ -560,3 +564,26 @@ async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_
         await PipelineRun(**given, name="two").one(picture())
     assert (await PipelineRun(**given, name="three").make(picture(take=2)))[0] is not None
     assert len(rh.recorder.paid) == 2
+
+
+async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    """Links to its files live for a day; the storage in which they lie may be another one of the same scope."""
+    stores = [MediaStore(str(tmp_path / name)) for name in ("first", "second")]
+    asked = WorkCall("", models.ZImageTurbo(prompt="a lighthouse"), scope="order-17")
+
+    async def ask(run: PipelineRun, store: MediaStore) -> Result:
+        runner = WorkRunner(run.engine, await run.works())
+        work = await runner.begin(asked, JobCall(run.scope, store))
+        return (await work.complete()).result
+
+    with Emulator(factor=1000, long_side=96) as rh:
+        run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
+        first = await LOOP.call(ask(run, stores[0]))
+    second = await LOOP.call(ask(run, stores[1]))
+    files = [one.first_output for one in (first, second)]
+    assert files[0].sha256 == files[1].sha256
+    assert [Path(file.uri).is_relative_to(store.url) for file, store in zip(files, stores, strict=True)] == [True, True]
+    assert stores[1].digest(stores[1].name_of(files[1].uri) or "") == files[1].sha256
+    assert len(list(read_all(stores[1]))) == 1

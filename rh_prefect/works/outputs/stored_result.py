@@ -10,11 +10,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from rh_prefect.errors import InputError, StoreError
+from rh_prefect.errors import InputError, RunningHubError, StoreError
+from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.identity import graph_base
@@ -157,6 +160,30 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
         return record
     stored = read(store, name_of(record))
     return next((one for one in (stored, record) if one is not None and is_whole(store, one)), None)
+
+
+def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
+    """Copies a result into a store from the storage that it names, with its stored result.
+
+    Returns:
+        What describes its files; None if one is not whole there, or cannot be read with the options of the store.
+    """
+    try:
+        source = MediaStore(record.store, options=store.options_for(record.store))
+        found = whole(source, record)
+        if found is None or found.is_damaged:
+            return None
+        for file in found.outputs:
+            with TemporaryDirectory(prefix="rh-copy-") as folder:
+                part, name = Path(folder) / "file", file.uri
+                fetch(file.model_copy(update={"uri": source.uri(name)}), part, options=source.options_for(record.store))
+                store.take(part, name, known=file)
+        if (stored := read(source, name_of(record))) is not None:
+            write(store, stamped(store, stored))
+    except (RunningHubError, OSError) as error:
+        _log.info("The files of task %s are not copied from %s: %s", record.task_id, record.store, error)
+        return None
+    return found
 
 
 def is_whole(store: MediaStore, result: ResultRecord) -> bool:
