@@ -119,6 +119,7 @@ class PipelineRun:
         self, pipeline: Pipeline, new: Sequence[str], options: Mapping[str, Any], params: Mapping[str, Any]
     ) -> Plan:
         await open_works(self.store, self.settings)
+        await self.engine.open(self.scope, self.store)
         works, rounds, journal = await self.works(), self.rounds(is_run=True, **options), self.scope.journal
         runner = WorkRunner(self.engine, works)
         call = JobCall(self.scope, self.store, options=Options(), observer=self)

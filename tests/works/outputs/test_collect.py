@@ -267,7 +267,7 @@ async def test_a_file_that_is_not_whole_and_cannot_be_downloaded_is_an_error_tha
 ) -> None:
     first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
     damage(store, str(store.name_of(first.first_output.uri)), how)
-    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another label pays for a new"):
+    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another `take` pays for a new"):
         await collect(FileHost(dead()), journal, tmp_path, first_time=False)
 
 
