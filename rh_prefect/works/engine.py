@@ -33,8 +33,8 @@ from rh_prefect.works.requests.stored_input_copies import Copies
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.step_executor import StepExecutor
 
-WorkName: TypeAlias = tuple[str, str, str, str, str]
-"""What distinguishes works in progress: records, run, work, the answer's shape, and the storage."""
+WorkName: TypeAlias = tuple[str, int, str, str, str]
+"""What distinguishes works in progress: records, attempt of a run, work, the answer's shape, and the storage."""
 
 
 class JobEngine:

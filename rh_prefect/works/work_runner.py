@@ -331,7 +331,7 @@ class WorkRunner:
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
         was_empty = await engine.open(call.scope, call.store)
-        name = (self._records_scope(call), call.scope.journal.scope, work, asked.shape, call.store.identity)
+        name = (self._records_scope(call), call.scope.calls.number, work, asked.shape, call.store.identity)
         # A stored result may be adopted, which is recorded before the work is read.
         is_new = was_empty and self._works is None and call.options.reuse == "never"
         context = self._context(asked, call, work, request, is_new=is_new)

@@ -430,9 +430,10 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(g
         owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
         running = [asyncio.create_task(owner.one(picture()))]
         await _until_told(owner, "submitted")
-        running += [asyncio.create_task(other.one(picture())) for _ in range(2)]
+        runner, call = WorkRunner(other.engine, await other.works()), JobCall(other.scope, other.store, observer=other)
+        running += [asyncio.create_task(LOOP.call(runner.make(picture(), call))) for _ in range(2)]
         await _until_told(other, "adopted")
-        while _callers(other) < 2:  # noqa: ASYNC110 - nothing else tells it
+        while _callers(other, call) < 2:  # noqa: ASYNC110 - nothing else tells it
             await asyncio.sleep(0.01)
         running[1].cancel()
         await asyncio.wait(running[1:2])
@@ -453,10 +454,10 @@ async def _until_released(works: WorksJournal, waiters: int) -> None:
     raise AssertionError(f"fewer than {waiters} waiters were released")
 
 
-def _callers(run: PipelineRun) -> int:
-    """How many callers of a run wait for its work."""
+def _callers(run: PipelineRun, call: JobCall) -> int:
+    """How many callers of an attempt of a run wait for its work."""
     executors = dict(run.engine.executors)
-    return sum(executor.callers for name, executor in executors.items() if name[1] == run.name)
+    return sum(executor.callers for name, executor in executors.items() if name[1] == call.scope.calls.number)
 
 
 async def _until_told(run: PipelineRun, state: str) -> None:
