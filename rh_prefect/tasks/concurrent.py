@@ -111,12 +111,17 @@ async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: Suspen
     if group is not None:
         await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
-    with in_suspend_group(group):
-        for number, (one, options) in enumerate(jobs):
-            if number and number % WAVE == 0:
-                await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(one, options, group)))
-    return list(await asyncio.gather(*runs, return_exceptions=True))
+    try:
+        with in_suspend_group(group):
+            for number, (one, options) in enumerate(jobs):
+                if number and number % WAVE == 0:
+                    await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
+                runs.append(asyncio.ensure_future(_run(one, options, group)))
+        return list(await asyncio.gather(*runs, return_exceptions=True))
+    finally:  # cancelled between two waves, it leaves no job running
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
 
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
