@@ -13,6 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.job_handle import RunningHubJobRun
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
+from rh_prefect.works.journal.calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
 
@@ -78,7 +79,8 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     async def trigger_async(self, **overrides: Unpack[Overrides]) -> RunningHubJobRun:
         """The coroutine of `trigger`."""
-        return await LOOP.call(self._start(overrides))
+        with delivered_at_end():  # a run that starts when the caller is cancelled is lost
+            return await LOOP.call(self._start(overrides))
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:

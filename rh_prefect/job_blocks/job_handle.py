@@ -21,6 +21,7 @@ from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works.accounts.account import Accounts, Member
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.events import JobEvent, Observer
+from rh_prefect.works.journal.calls import undo_unless_delivered
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import by_job
@@ -147,6 +148,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
         raise
     finally:
         is_submitted.cancel()
+    undo_unless_delivered(made.cancel)
     return Handle(
         task_id=work.task_id,
         job=work.context.job,

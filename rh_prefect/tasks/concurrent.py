@@ -19,6 +19,7 @@ from rh_prefect.flow_runs.suspension import (
     wait_for,
 )
 from rh_prefect.tasks.generate import check_request, generate
+from rh_prefect.works.journal.calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
@@ -94,27 +95,33 @@ def _refuse_equal(requests: Sequence[Request]) -> None:
 async def _run_jobs(
     jobs: Sequence[tuple[Request, dict[str, Any]]], wait: Wait, *, deadline: float | None
 ) -> list[Result]:
-    group = await open_suspend_group(wait, deadline=deadline)
-    done = await _run_all(jobs, group)
-    if group is not None and any(isinstance(one, PendingTask) for one in done):
-        await group.suspend()
-        done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
-    failed = [one for one in done if isinstance(one, Exception)]
-    if failed:
-        raise jobs_failed(failed, total=len(done), what="jobs")
-    return [one for one in done if isinstance(one, Result)]
+    with delivered_at_end():
+        group = await open_suspend_group(wait, deadline=deadline)
+        done = await _run_all(jobs, group)
+        if group is not None and any(isinstance(one, PendingTask) for one in done):
+            await group.suspend()
+            done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
+        failed = [one for one in done if isinstance(one, Exception)]
+        if failed:
+            raise jobs_failed(failed, total=len(done), what="jobs")
+        return [one for one in done if isinstance(one, Result)]
 
 
 async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: SuspendGroup | None) -> list[Any]:
     if group is not None:
         await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
-    with in_suspend_group(group):
-        for number, (one, options) in enumerate(jobs):
-            if number and number % WAVE == 0:
-                await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(one, options, group)))
-    return list(await asyncio.gather(*runs, return_exceptions=True))
+    try:
+        with in_suspend_group(group):
+            for number, (one, options) in enumerate(jobs):
+                if number and number % WAVE == 0:
+                    await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
+                runs.append(asyncio.ensure_future(_run(one, options, group)))
+        return list(await asyncio.gather(*runs, return_exceptions=True))
+    finally:  # cancelled between two waves, it leaves no job running
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
 
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:

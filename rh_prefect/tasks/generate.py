@@ -37,6 +37,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.calls import delivered_at_end
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
@@ -197,7 +198,8 @@ async def _run(
     check_request(request)
     with _named(options.label or request.model):
         runner, asked, call = await prepare_call(request, options, scope=scope)
-        return await LOOP.call(_make(runner, asked, call, group))
+        with delivered_at_end():  # a result that comes when the caller is cancelled is lost
+            return await LOOP.call(_make(runner, asked, call, group))
 
 
 async def _make(runner: WorkRunner, asked: WorkCall, call: JobCall, group: SuspendGroup | None) -> Result | PendingTask:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
-from weakref import WeakValueDictionary
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.connections import chance
@@ -43,7 +42,7 @@ class JobEngine:
     Attributes:
         pool: The accounts.
         services: The objects that their works share.
-        executors: The works in progress.
+        executors: The works that callers wait for.
     """
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
@@ -64,7 +63,7 @@ class JobEngine:
             jitter=chance,
             submit_timeout=settings.submit_timeout,
         )
-        self.executors: WeakValueDictionary[WorkName, StepExecutor] = WeakValueDictionary()
+        self.executors: dict[WorkName, StepExecutor] = {}
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -134,7 +135,8 @@ class JobCall:
         """Registers the call for the duration of a `with` block; see `Calls.asking`."""
         if self.chain is None:
             return nullcontext()
-        return self.scope.calls.asking(work, self.chain, job=job, may_repeat=self.options.same)
+        task = asyncio.current_task()
+        return self.scope.calls.asking(work, self.chain, job=job, may_repeat=self.options.same, task=task)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,14 +197,18 @@ class RunningWork:
         Raises:
             EqualRequest: Another call of this attempt has asked for the work.
         """
-        executor, call = self.executor, self._call
-        with call.asking(executor.context.key, job=executor.context.job):
+        context = self.context
+        with self._call.asking(context.key, job=context.job):
+            self.executor = executor = self._engine.executors.setdefault(self._name, self.executor)
+            if not context.policy.name:  # steps of a pipeline may share a work with other options
+                _refuse_unequal(executor.context.policy, context.policy)
             executor.callers += 1
             try:
                 with executor.context.records.signs_of_life():
                     yield
             except BaseException as error:
                 if executor.callers == 1:
+                    self._forget()  # a call from now on is no caller that leaves
                     await executor.leave()
                 if isinstance(error, JournalError | StoreError) and executor.may_have_paid:
                     raise error.of_step(executor.context.policy.title).with_note(
@@ -214,6 +218,8 @@ class RunningWork:
                 raise
             finally:
                 executor.callers -= 1
+                if not executor.callers:
+                    self._forget()
 
     def _timeout(self, running: Submit) -> JobTimeout:
         context = self.context
@@ -335,15 +341,9 @@ class WorkRunner:
         # A stored result may be adopted, which is recorded before the work is read.
         is_new = was_empty and self._works is None and call.options.reuse == "never"
         context = self._context(asked, call, work, request, is_new=is_new)
-        executor = engine.executors.get(name)
-        if executor is None:
-            executor = StepExecutor(context)
-            if call.options.reuse == "always":
-                await self._adopt(context)
-            executor = engine.executors.setdefault(name, executor)
-        if not asked.planned:
-            _refuse_unequal(executor.context.policy, context.policy)
-        return RunningWork(executor, context, engine, name, call)
+        if call.options.reuse == "always" and name not in engine.executors:
+            await self._adopt(context)
+        return RunningWork(StepExecutor(context), context, engine, name, call)
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None

@@ -24,7 +24,7 @@ from prefect.task_worker import TaskWorker
 
 from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import EqualRequest, JobTimeout
+from rh_prefect.errors import EqualRequest, JobsFailed, JobTimeout
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.works.outputs.result import Result
 from tests.support.world.suspended_runs import SuspendedRuns
@@ -159,6 +159,21 @@ async def cancelled_and_again() -> Named:
     return {"photo": await generate(LIGHTHOUSE)}
 
 
+async def many_cancelled_and_again() -> Named:
+    """One of them has its result when all are cancelled."""
+    if is_first("many"):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(generate_many([LIGHTHOUSE, HARBOUR]), 1.5)
+    return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
+
+
+async def many_failed_and_again() -> Named:
+    if is_first("many"):
+        with pytest.raises(JobsFailed, match="1 of 2 jobs failed"):
+            await generate_many([LIGHTHOUSE, HARBOUR], deadline=1.5)
+    return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
+
+
 async def timed_out_and_again() -> Named:
     if is_first("deadline"):
         with pytest.raises(JobTimeout):
@@ -194,6 +209,12 @@ PAID = {
     ),
     "wait_for that ends in the submission, and again": Paid(
         cancelled_and_again, 1, (Fault("submit", kind="slow", seconds=1, times=1),)
+    ),
+    "generate_many that wait_for cancels, and again": Paid(
+        many_cancelled_and_again, 2, (Fault("query", kind="slow", seconds=3, number=1),)
+    ),
+    "generate_many in which one fails, and again": Paid(
+        many_failed_and_again, 2, (Fault("query", kind="slow", seconds=3, number=1),)
     ),
     "a deadline, and a call in another task": Paid(
         timed_out_and_again, 1, (Fault("query", kind="slow", seconds=0.5, times=1),)

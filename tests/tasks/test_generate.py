@@ -307,3 +307,15 @@ async def test_many_waits_for_all_and_names_those_that_failed(rh: Emulator, pref
         await generate_many(asked, scope="many")
     assert len(caught.value.exceptions) == 1
     assert len(rh.recorder.paid) == 2
+
+
+async def test_many_that_is_cancelled_between_two_waves_leaves_no_job_running(
+    rh: Emulator, prefect_server: object
+) -> None:
+    """The first wave went on, and paid for jobs that no caller waited for."""
+    many = asyncio.ensure_future(generate_many([models.ZImageTurbo(prompt=f"{n}") for n in range(20)], scope="many"))
+    await asyncio.sleep(0)
+    many.cancel()
+    await asyncio.wait([many])
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert rh.recorder.submissions == []

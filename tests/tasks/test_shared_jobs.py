@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import JobTimeout
+from rh_prefect.errors import EqualRequest, InputError, JobTimeout
 from rh_prefect.tasks import generate
 from rh_prefect.works.outputs.result import Result
 
@@ -96,6 +96,40 @@ async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_waits_for_the_
     stopped.clock.mode = "instant"
     assert (await run(deadline=300)).first_output
     assert len(stopped.recorder.submissions) == 1
+
+
+async def test_a_call_after_a_deadline_may_have_other_options(stopped: Emulator) -> None:
+    """Also where the program keeps the error: no call waits any more, so there is none to agree with."""
+    with pytest.raises(JobTimeout) as _kept:
+        await run(deadline=0.2, budget=1, attempts=1)
+    stopped.clock.mode = "instant"
+    assert (await run(budget=2)).first_output
+    assert len(stopped.recorder.submissions) == 1
+
+
+async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator) -> None:
+    calls = await begin(stopped, is_later=True, first={"budget": 1}, second={"budget": 2})
+    with pytest.raises(InputError, match=r"another call makes this job.*budget=.*give both the same value"):
+        await calls[1]
+    stopped.clock.mode = "instant"
+    await calls[0]
+
+
+async def test_a_second_call_with_other_options_is_told_that_it_is_the_second(
+    stopped: Emulator, prefect_server: object
+) -> None:
+    """Equal options would not help it."""
+
+    @flow
+    async def posters() -> None:
+        first = asyncio.ensure_future(generate(POSTER, budget=1))
+        await asyncio.to_thread(stopped.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+        with pytest.raises(EqualRequest, match="take=2"):
+            await generate(POSTER, budget=2)
+        stopped.clock.mode = "instant"
+        await first
+
+    await posters()
 
 
 async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import EqualRequest
+from rh_prefect.works.loop_thread import LOOP
 
 Chain: TypeAlias = tuple[tuple[str, int], ...]
 """The runs around a call, outermost first: the id of each, and a number that each execution of it has alone."""
@@ -36,12 +40,50 @@ class _Call:
     Attributes:
         chain: Where it was made.
         before: The call before it, which it repeats.
+        task: The task that makes it; None when it has ended.
         has_failed: Whether it has ended without a result.
     """
 
     chain: Chain
     before: _Call | None
+    task: asyncio.Task[Any] | None
     has_failed: bool = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is about to end without a result: its caller goes on before it has ended."""
+        return self.task is not None and self.task.cancelling() > 0
+
+
+_undo: ContextVar[list[Callable[[], object]] | None] = ContextVar("rh_prefect_undo", default=None)
+
+
+@contextmanager
+def delivered_at_end() -> Iterator[None]:
+    """Has the calls of a block deliver their results at its end: if it ends with an error, none has delivered one."""
+    outer, calls = _undo.get(), list[Callable[[], object]]()
+
+    def withdraw() -> None:
+        for undo in calls:
+            undo()
+
+    token = _undo.set(calls)
+    try:
+        yield
+    except BaseException:
+        LOOP.loop.call_soon_threadsafe(withdraw)  # before the caller's next call
+        raise
+    finally:
+        _undo.reset(token)
+    if outer is not None:
+        outer.extend(calls)
+
+
+def undo_unless_delivered(undo: Callable[[], object]) -> None:
+    """Has a function called on the loop thread if the block of `delivered_at_end` around it ends with an error."""
+    calls = _undo.get()
+    if calls is not None:
+        calls.append(undo)
 
 
 class Calls:
@@ -56,7 +98,15 @@ class Calls:
         self._calls: dict[str, list[_Call]] = {}
 
     @contextmanager
-    def asking(self, work: str, chain: Chain, *, job: str, may_repeat: bool = False) -> Iterator[None]:
+    def asking(
+        self,
+        work: str,
+        chain: Chain,
+        *,
+        job: str,
+        may_repeat: bool = False,
+        task: asyncio.Task[Any] | None = None,
+    ) -> Iterator[None]:
         """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing.
 
         Args:
@@ -64,32 +114,41 @@ class Calls:
             chain: The runs around the call.
             job: The job's full name, for the message.
             may_repeat: Whether another call may have asked for the same work.
+            task: The task that makes the call.
 
         Raises:
             EqualRequest: Another call of this attempt has asked for the same work.
         """
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
-        if before is None and calls and not may_repeat:
+        if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
             raise EqualRequest(
                 f"{job}: this run has asked for exactly this before: the same request with the same take. Nothing was "
                 "paid for this call. What to do: for another result, pass take=2 (then 3, and so on); to use the "
                 "result of the first call, pass same=True. Then run the flow again, which pays for nothing twice.",
                 job=job,
             )
-        own = _Call(chain, before)
+        own = _Call(chain, before, task)
         self._replace(calls, before, own)
         try:
             yield
         except BaseException:
-            own.has_failed = True
-            while before is not None and before.has_failed:
-                before = before.before
-            if own in calls:
-                self._replace(calls, own, before)
-            if not calls and self._calls.get(work) is calls:
-                del self._calls[work]
+            self._withdraw(work, own)
             raise
+        finally:
+            own.task = None
+        undo_unless_delivered(partial(self._withdraw, work, own))
+
+    def _withdraw(self, work: str, own: _Call) -> None:
+        """Removes a call without a result, and restores the one before it that has not failed."""
+        own.has_failed, before = True, own.before
+        while before is not None and before.has_failed:
+            before = before.before
+        calls = self._calls.get(work, [])
+        if own in calls:
+            self._replace(calls, own, before)
+        if not calls:
+            self._calls.pop(work, None)
 
     @staticmethod
     def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:

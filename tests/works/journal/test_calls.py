@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from rh_prefect.errors import EqualRequest, InputError
-from rh_prefect.works.journal.calls import Calls, Chain, is_repeat
+from rh_prefect.works.journal.calls import Calls, Chain, delivered_at_end, is_repeat
+from rh_prefect.works.loop_thread import LOOP
 
 FLOW, AGAIN = ("flow", 1), ("flow", 2)
 
@@ -91,6 +92,25 @@ def test_after_an_error_or_a_cancellation_another_call_may_ask(error: type[BaseE
         ask(calls, job("c"))
 
 
+async def test_a_call_that_is_being_cancelled_refuses_no_other_one() -> None:
+    """Its caller goes on at once, and may call again before the cancelled call has left the table."""
+    calls, is_over = Calls(), asyncio.Event()
+
+    async def first() -> None:
+        with calls.asking("work", job("a"), job="run/work", task=asyncio.current_task()):
+            await is_over.wait()
+
+    running = asyncio.ensure_future(first())
+    await asyncio.sleep(0)
+    with refused():
+        ask(calls, job("b"))
+    running.cancel()
+    ask(calls, job("b"))
+    await asyncio.wait([running])
+    with refused():
+        ask(calls, job("c"))
+
+
 def test_a_repeat_that_fails_restores_the_call_before_it() -> None:
     calls = Calls()
     ask(calls, job("a"))
@@ -124,3 +144,20 @@ def test_a_call_that_is_refused_leaves_the_table_as_it_is() -> None:
         with refused():
             ask(calls, job("b"))
     ask(calls, job("a", 2))
+
+
+async def test_calls_that_deliver_together_leave_the_table_together() -> None:
+    calls = Calls()
+    ask(calls, job("a"))
+    with pytest.raises(KeyError), delivered_at_end():
+        with delivered_at_end():
+            ask(calls, job("a", 2))
+        ask(calls, job("b"), work="another")
+        raise KeyError
+    await LOOP.call(asyncio.sleep(0))
+    with refused():
+        ask(calls, job("c"))
+    with delivered_at_end():
+        ask(calls, job("c"), work="another")
+    with refused():
+        ask(calls, job("d"), work="another")
