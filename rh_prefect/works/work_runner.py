@@ -332,7 +332,9 @@ class WorkRunner:
             request = replace(request, estimate=asked.price)
         was_empty = await engine.open(call.scope, call.store)
         name = (self._records_scope(call), call.scope.journal.scope, work, asked.shape, call.store.identity)
-        context = self._context(asked, call, work, request, is_new=was_empty and self._works is None)
+        # A stored result may be adopted, which is recorded before the work is read.
+        is_new = was_empty and self._works is None and call.options.reuse == "never"
+        context = self._context(asked, call, work, request, is_new=is_new)
         executor = engine.executors.get(name)
         if executor is None:
             executor = StepExecutor(context)

@@ -245,6 +245,13 @@ async def test_a_batch_that_reuses_results_counts_the_costs_of_what_it_makes(rh:
     assert paid(rh) == ["a gull", "a harbour", "a harbour", "a lighthouse"]
 
 
+async def test_the_first_row_of_a_batch_takes_a_stored_result(rh: Emulator) -> None:
+    """The jobs of an empty journal were not read, so that the result which a row had taken was paid for again."""
+    assert (await run(prompts("a lighthouse"))).done == 1
+    assert (await run(prompts("a lighthouse", "a gull"), reuse="always")).done == 2
+    assert paid(rh) == ["a gull", "a lighthouse"]
+
+
 async def test_two_rows_with_equal_files_are_two_jobs_in_every_run(rh: Emulator, links: LinkHost) -> None:
     rows = [{"image_url": links.put(name, picture("x"), etag='"1"')} for name in ("a", "b")]
     rh.faults.add(Fault("submit", number=2, kind="fail"))
