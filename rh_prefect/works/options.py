@@ -82,6 +82,11 @@ class Options:
             raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
         if self.on_unknown not in ("raise", "resubmit"):
             raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
+        if self.reuse == "always" and self.on_unknown == "resubmit":
+            raise InputError(
+                'reuse="always" does not allow on_unknown="resubmit", which may pay twice for what all runs share. '
+                "Nothing was sent."
+            )
         self._check_numbers()
 
     def _check_label(self) -> None:

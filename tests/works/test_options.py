@@ -20,6 +20,7 @@ NAN, INFINITE = float("nan"), float("inf")
         *({"budget": one} for one in (-1, -0.01, NAN, INFINITE, "much", Decimal("NaN"), Decimal("sNaN"), Decimal(-1))),
         {"reuse": "sometimes"},
         {"on_unknown": "hope"},
+        {"reuse": "always", "on_unknown": "resubmit"},
         {"label": "\ud800"},
     ],
     ids=repr,
