@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import prefect
 import pytest
@@ -134,7 +135,20 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
     assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
 
 
-async def test_a_scope_that_is_no_name_is_refused(rh: Emulator) -> None:
-    with pytest.raises(InputError, match="not a valid scope name"):
-        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="../elsewhere")
+@pytest.mark.prefect
+@pytest.mark.parametrize("name", ["", "../elsewhere", "order 17", "x" * 201, str(UUID(int=17)), UUID(int=17).hex])
+async def test_a_scope_that_is_no_name_is_refused(rh: Emulator, prefect_server: object, name: str) -> None:
+    """In a flow it was not checked, and an empty name shared the result with all runs.
+
+    A name in the form of a flow run's id was taken for a flow run: by commands, by webhooks, and by other runs.
+    """
+
+    @prefect.flow
+    async def named() -> None:
+        await generate(models.ZImageTurbo(prompt=PROMPT), scope=name)
+
+    with pytest.raises(InputError, match="not a valid scope name|form of a flow run's id"):
+        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=name)
+    with pytest.raises(InputError, match="not a valid scope name|form of a flow run's id"):
+        await named()
     assert not rh.recorder.submissions

@@ -173,6 +173,20 @@ def check_key(key: str) -> str:
     return key
 
 
+def check_scope(name: str) -> str:
+    """Returns the name of a scope.
+
+    Raises:
+        InputError: It has other characters than letters, digits, dashes, dots and underscores, or is too long or empty.
+    """
+    if not _SCOPE.fullmatch(name):
+        raise InputError(
+            f"{name[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
+            "dashes, dots and underscores, beginning with a letter or a digit."
+        )
+    return name
+
+
 def is_job_key(key: str) -> bool:
     """Whether a key, or the part of a record's key before its first dash, is the key of a job."""
     return not key.strip(HEX_DIGITS) and bool(key)
@@ -238,12 +252,7 @@ class FolderJournal:
         Raises:
             InputError: The scope has other characters.
         """
-        if not _SCOPE.fullmatch(scope):
-            raise InputError(
-                f"{scope[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
-                "dashes, dots and underscores, beginning with a letter or a digit."
-            )
-        self.scope = scope
+        self.scope = check_scope(scope)
         self.url = shown_url(url)
         self._options = dict(options or {})
         self._files = _open_files(url, self._options, readers)
