@@ -93,6 +93,8 @@ class Delivery:
         """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
         self.recorded = record
         done = await self._find(context, record)
+        if done is None and record.is_adopted and not context.policy.another_task:
+            self.recorded = None  # like a stored result that was not found; a step asks a person first
         if done is not None:
             self._notify(context, done)
         return done

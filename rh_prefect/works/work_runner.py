@@ -468,8 +468,13 @@ class WorkRunner:
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
-        if self._works is None or not asked.name:
+        if self._works is None:
             return self._engine.delivery()
+        if not asked.name:
+            return self._engine.delivery(
+                advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about a "
+                "day. Later, another `take` pays for a new result."
+            )
         return self._engine.delivery(
             publish_file=named_by_content,
             parse=asked.parse,
