@@ -472,8 +472,8 @@ class WorkRunner:
             return self._engine.delivery()
         if not asked.name:
             return self._engine.delivery(
-                advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about a "
-                "day. Later, another `take` pays for a new result."
+                advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
+                "a day. Later, another `take` pays for a new result."
             )
         return self._engine.delivery(
             publish_file=named_by_content,

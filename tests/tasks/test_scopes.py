@@ -15,6 +15,7 @@ import prefect
 import pytest
 
 from rh_prefect import models
+from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -125,6 +126,33 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
     assert await asyncio.to_thread(ask_elsewhere, "nightly") == rh.recorder.paid[0].task_id
 
 
+@pytest.mark.prefect
+async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_so(
+    slow: Emulator, prefect_server: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command said that the scope has no running task."""
+    waiting = asyncio.Event()
+
+    @prefect.flow
+    async def other() -> str:
+        waiting.set()
+        result = await generate(models.ZImageTurbo(prompt=PROMPT), scope="nightly")
+        return str(result.task_id)
+
+    mine = asyncio.create_task(ask("nightly"))
+    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    theirs, (task,) = asyncio.create_task(other()), slow.recorder.paid
+    await waiting.wait()
+    works = default_works(get_settings())
+    (work,) = [key async for key in works.keys()]  # noqa: SIM118, no dict
+    while not await works.has_other_waiter(work, "nightly"):  # noqa: ASYNC110, a file of another run
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(cancel_, "nightly")
+    assert f"continues: task {task.task_id}, because another run waits for it" in capsys.readouterr().out
+    slow.clock.advance(3600)
+    assert [await mine, await theirs] == [task.task_id] * 2
+
+
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     place = works.notes_of("nightly")
@@ -147,8 +175,8 @@ async def test_a_scope_that_is_no_name_is_refused(rh: Emulator, prefect_server: 
     async def named() -> None:
         await generate(models.ZImageTurbo(prompt=PROMPT), scope=name)
 
-    with pytest.raises(InputError, match="not a valid scope name|form of a flow run's id"):
+    with pytest.raises(InputError, match=r"not a valid scope name|form of a flow run's id"):
         await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=name)
-    with pytest.raises(InputError, match="not a valid scope name|form of a flow run's id"):
+    with pytest.raises(InputError, match=r"not a valid scope name|form of a flow run's id"):
         await named()
     assert not rh.recorder.submissions
