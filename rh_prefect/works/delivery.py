@@ -238,7 +238,7 @@ class Delivery:
     def _notify(self, context: JobContext, done: Delivered) -> None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         result, record = done.result, done.record
-        costs = context.spending.spent_on(context.key) or Costs.of(record.cost, record.currency)
+        costs = context.spending.spent_on(context.records.charge_key) or Costs.of(record.cost, record.currency)
         message = summary_of(result)
         if result.reused:
             made = message.removeprefix("done: ")

@@ -17,7 +17,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.errors import BudgetExceeded, ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
@@ -151,6 +151,23 @@ async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_
     assert f"continues: task {task.task_id}, because another run waits for it" in capsys.readouterr().out
     slow.clock.advance(3600)
     assert [await mine, await theirs] == [task.task_id] * 2
+
+
+@pytest.mark.prefect
+async def test_equal_works_in_two_places_of_records_both_count_in_the_budget(
+    rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one took the place of the first one in the sums, so that a run paid for any number of them."""
+
+    @prefect.flow
+    async def in_places() -> None:
+        for place in ("one", "two", "three"):
+            monkeypatch.setenv("RH_RECORDS", str(tmp_path / place))
+            await generate(models.ZImageTurbo(prompt=PROMPT), scope="order", budget=0.08)
+
+    with pytest.raises(BudgetExceeded):
+        await in_places()
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
