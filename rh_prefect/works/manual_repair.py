@@ -37,7 +37,9 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
         )
     async for view in jobs_of(journal):
-        if any(submit.task_id == task_id for submit in view.submits):
+        # `_resolve` says what became of the job's own last submission.
+        others = view.submits[:-1] if view.key == key else view.submits
+        if any(submit.task_id == task_id for submit in others):
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
                 "and one task cannot belong to two jobs. What to do: look for another task in "
