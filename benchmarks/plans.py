@@ -129,7 +129,7 @@ async def measure_budget(items: int) -> dict[str, Any]:
     text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)
     plan = await Pipeline.from_text(text).plan(products=_rows(items))
     with TemporaryDirectory() as folder:
-        budget = RunBudget(SpendTracker(FolderJournal(folder, scope="run")), Decimal(1_000_000))
+        budget = RunBudget(SpendTracker(FolderJournal(folder, scope="run")), "works", Decimal(1_000_000))
         began = time.process_time()
         budget.consider(plan, running=(), lost=())
         refusals = [budget.refusal(one) for one in plan.instances]

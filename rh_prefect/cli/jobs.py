@@ -236,9 +236,11 @@ def cancel_(run: str) -> None:
         print(f"cancelled: task {task_id}")
     for task_id in report.finished:
         print(f"already ended: task {task_id}")
+    for task_id in report.continued:
+        print(f"continues: task {task_id}, because another run waits for it")
     for job, why in report.failed.items():
         print(f"NOT cancelled: {job}: {why}")
-    if not (report.cancelled or report.finished or report.failed):
+    if not (report.cancelled or report.finished or report.continued or report.failed):
         print(f"nothing to cancel: {run} has no running task at RunningHub")
     if report.failed:
         raise SystemExit(1)

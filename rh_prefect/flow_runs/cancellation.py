@@ -49,6 +49,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         cancelled=tuple(task for report in reports for task in report.cancelled),
         finished=tuple(task for report in reports for task in report.finished),
         failed={job: why for report in reports for job, why in report.failed.items()},
+        continued=tuple(task for report in reports for task in report.continued),
     )
 
 
@@ -56,13 +57,7 @@ async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     """Cancels the tasks of shared works that no other run waits for."""
     await leave_rounds(scope.journal, works.rounds)
     done = await WorksLedger(scope, works).cancel(RECORDED.client_for, has_ended=has_ended)
-    if done.continued:
-        _log.info(
-            "another run waits for %d task(s), which are not cancelled: %s",
-            len(done.continued),
-            ", ".join(done.continued),
-        )
-    return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed)
+    return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed, tuple(done.continued))
 
 
 EVERY: Final = 5.0

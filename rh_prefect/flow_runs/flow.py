@@ -210,6 +210,8 @@ def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
         yield {"task or job": task_id, "what became of it": "cancelled", "why": ""}
     for task_id in report.finished:
         yield {"task or job": task_id, "what became of it": "had ended before", "why": ""}
+    for task_id in report.continued:
+        yield {"task or job": task_id, "what became of it": "continues", "why": "another run waits for it"}
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

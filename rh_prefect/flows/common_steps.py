@@ -72,7 +72,9 @@ async def paid_for(steps: Sequence[Result]) -> Costs:
     """Returns the recorded cost of all tasks of some jobs: a result has that of its last task only."""
     scope = current_scope()
     known = {} if scope is None else await LOOP.call(_recorded_costs(scope))
-    return Costs.total(known.get(step.key) or Costs.of(step.cost, step.currency) for step in steps)
+    return Costs.total(
+        known.get(step.key) or known.get(step.job) or Costs.of(step.cost, step.currency) for step in steps
+    )
 
 
 async def _recorded_costs(scope: Scope) -> Mapping[str, Costs]:

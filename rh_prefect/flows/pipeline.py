@@ -290,7 +290,7 @@ async def _prepare(
         store=store,
         last_runs=open_last_runs(store, settings),
         call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
-        budget=RunBudget(spending),
+        budget=RunBudget(spending, works.scope),
         reviewed=reviewed,
     )
     saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))

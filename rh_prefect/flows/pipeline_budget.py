@@ -93,6 +93,7 @@ class RunBudget:
     """
 
     spending: SpendTracker
+    place: str
     limit: Decimal | None = None
     _items: set[str] = field(default_factory=set)
     """Items that were begun."""
@@ -177,7 +178,7 @@ class RunBudget:
         own = self._own.get(item, [])
         is_whole = budget.whole_items and item not in self._items
         now = self._unpaid.get(item, {}) if is_whole else _unpaid([*self._running.get(item, ()), instance])
-        spent = sum(map(self.spending.amount_of, own), Decimal(0))
+        spent = sum((self.spending.amount_of(f"{self.place}/{key}") for key in own), Decimal(0))
         price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
             return None

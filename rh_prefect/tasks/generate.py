@@ -31,7 +31,7 @@ from rh_prefect.errors import (
 from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root, scope_override
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
-from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
@@ -231,8 +231,8 @@ async def prepare_call(
     request: Request, options: Options, *, scope: str | None
 ) -> tuple[WorkRunner, WorkCall, JobCall]:
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
-    if scope is not None and scope_override() is None:
-        check_scope(scope)
+    if scope is not None and scope_override() is None:  # a batch names its scopes with blanks, as no caller can
+        _check_name(scope)
     engine = await load_engine(options.credentials)
     store = await load_storage(options.storage)
     await find_root()
@@ -243,6 +243,15 @@ async def prepare_call(
     chain = None if is_shared or scope is not None else current_chain()
     asked = WorkCall("", request, take=options.take, scope="" if works is not None and is_shared else own)
     return WorkRunner(engine, works, has_ended=has_ended), asked, JobCall(here, store, chain, options, run_observer())
+
+
+def _check_name(scope: str) -> None:
+    # In a flow nothing else checks it: an empty one would be that of all runs.
+    if is_flow_run(check_scope(scope)):
+        raise InputError(
+            f"scope={scope!r} has the form of a flow run's id, by which commands and other runs would look for a flow "
+            f"run. Nothing was sent. What to do: put a word before it, as in scope={f'order-{scope}'!r}."
+        )
 
 
 async def _works_for(

@@ -93,6 +93,8 @@ class Delivery:
         """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
         self.recorded = record
         done = await self._find(context, record)
+        if done is None and record.is_adopted and not context.policy.another_task:
+            self.recorded = None  # like a stored result that was not found; a step asks a person first
         if done is not None:
             self._notify(context, done)
         return done
@@ -238,7 +240,7 @@ class Delivery:
     def _notify(self, context: JobContext, done: Delivered) -> None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         result, record = done.result, done.record
-        costs = context.spending.spent_on(context.key) or Costs.of(record.cost, record.currency)
+        costs = context.spending.spent_on(context.records.charge_key) or Costs.of(record.cost, record.currency)
         message = summary_of(result)
         if result.reused:
             made = message.removeprefix("done: ")

@@ -37,7 +37,9 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
         )
     async for view in jobs_of(journal):
-        if any(submit.task_id == task_id for submit in view.submits):
+        # `_resolve` says what became of the job's own last submission.
+        others = view.submits[:-1] if view.key == key else view.submits
+        if any(submit.task_id == task_id for submit in others):
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
                 "and one task cannot belong to two jobs. What to do: look for another task in "
@@ -181,7 +183,8 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         store: Where its outputs went.
 
     Returns:
-        The keys of the jobs; empty if only the scope's format is recorded again.
+        The keys of the jobs; empty if only the scope's format is recorded again, as for a run that has only works which
+        runs share.
 
     Raises:
         InputError: The store has no result of this scope, and the scope's format was not deleted.
@@ -189,7 +192,9 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
-    if not results and not lacks_format:
+    # Its works that runs share have their records elsewhere.
+    is_of_works = any(one.run.get("flow_run") == journal.scope for one in stored)
+    if not (results or lacks_format or is_of_works):
         raise InputError(
             f"{store.url} has no result of a job of {journal.scope}; nothing was recorded. What to do: "
             "pass with --storage the name of the MediaStorage block that contains the run's outputs."

@@ -176,11 +176,13 @@ class CancelReport:
         cancelled: Task ids that were cancelled.
         finished: Task ids that had ended already.
         failed: Job -> the reason why its task could not be cancelled, or why its existence is unknown.
+        continued: Task ids that were not cancelled, because another run waits for them.
     """
 
     cancelled: tuple[str, ...]
     finished: tuple[str, ...]
     failed: dict[str, str]
+    continued: tuple[str, ...] = ()
 
 
 async def cancel_scope(

@@ -307,7 +307,10 @@ class WorksLedger:
             yield JobView.parse(work, records)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what the submissions of this run add to its budget; see `EntrySource`."""
+        """Lists what the submissions of this run add to its budget; see `EntrySource`.
+
+        Each work by its full name, since the run may have the same work in several places.
+        """
         notes = await self._notes()
         found: dict[str, Entries] = {}
         for work, n in notes.claims & notes.settled.keys():
@@ -316,7 +319,7 @@ class WorksLedger:
             read = {submit.n: entry_of(submit) for submit in JobView.parse(work, records).submits}
             found.setdefault(work, {}).update(read)
         for work, entries in found.items():
-            yield work, entries
+            yield f"{self._works.scope}/{work}", entries
 
     async def _read(self, claims: Iterable[Claim]) -> dict[str, dict[str, JSON]]:
         """Reads submissions in the records of works, by work; those of other runs have no records here."""

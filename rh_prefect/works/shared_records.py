@@ -45,6 +45,11 @@ class SharedRecords(JobRecords):
         self._noted: set[int] = set()
         self._settled: set[int] = set()
 
+    @property
+    def charge_key(self) -> str:
+        """The work's name among all that its run pays for, which may have the same work in several places."""
+        return self.name
+
     async def view(self) -> JobView:
         """Reads the work."""
         view = await super().view()

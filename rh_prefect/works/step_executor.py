@@ -89,7 +89,7 @@ class StepExecutor:
         self.context = context
         self._request = context.request
         self._records = context.records
-        self._key = context.key
+        self._charge = context.records.charge_key
         self._lease = context.lease
         self._spending = context.spending
         self._submitter = Submitter(context)
@@ -102,7 +102,7 @@ class StepExecutor:
         self._is_refused = False
         self._slot_refusals = 0
         self._is_unread = context.is_new
-        self._view = JobView(self._key)
+        self._view = JobView(context.key)
         self._answered_at: float | None = None
         self._first_time = False
         self._life: Generator[Step, Any, Any] | None = None
@@ -137,7 +137,7 @@ class StepExecutor:
     @property
     def may_have_paid(self) -> bool:
         """Whether a task of a shared work was paid for, or may have been."""
-        return self._records.is_shared and bool(self._spending.newest_submit(self._key))
+        return self._records.is_shared and bool(self._spending.newest_submit(self._charge))
 
     async def leave(self) -> None:
         """Records that the last caller no longer waits for the work; another process of the run may."""
@@ -154,10 +154,10 @@ class StepExecutor:
         try:
             stage = await self._next_stage()
         except RunningHubError as error:
-            self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._key))
+            self.context.notify(_state_of(error), error.message, costs=self._spending.spent_on(self._charge))
             raise
         finally:
-            self._spending.drop(self._key)
+            self._spending.drop(self._charge)
             if self._reserved is not None:
                 self._release(self._reserved)
             self.stage = stage
@@ -273,7 +273,7 @@ class StepExecutor:
     async def _read_view(self) -> None:
         self._view = await self._submitter.read()
         own = tuple(filter(self.context.policy.is_own, self._view.submits))
-        self._spending.take(replace(self._view, submits=own))
+        self._spending.take(replace(self._view, key=self._charge, submits=own))
 
     async def _read_submission(self, n: int) -> Submit | None:
         known = self._view.find(n)
@@ -303,7 +303,7 @@ class StepExecutor:
 
     async def _prepare(self) -> None:
         if self.context.policy.budget is None:
-            self._spending.expect(self._key, self._price or self._listed)
+            self._spending.expect(self._charge, self._price or self._listed)
         await self.context.services.stores.check(self.context.store)
         inputs = self._request.inputs
         if inputs and not self._links:
@@ -344,9 +344,9 @@ class StepExecutor:
         self._price, self._guess = await prices.listed(self._listed), prices.guess(self._listed)
         if self.context.policy.budget is not None:
             return  # `Reserve` requests it.
-        self._spending.expect(self._key, self._price, self._ask_price)
+        self._spending.expect(self._charge, self._price, self._ask_price)
         if self._price is None and self._spending.is_limited:
-            self._spending.expect(self._key, await self._ask_price(), self._ask_price)
+            self._spending.expect(self._charge, await self._ask_price(), self._ask_price)
 
     async def _ask_price(self) -> Money | None:
         """Requests the price from RunningHub, once for each account of this job; None if the request fails."""
@@ -372,25 +372,25 @@ class StepExecutor:
             await self._leave_account(error)
             await self._prepare()
             return await self._reserve(n, budget)
-        short = await self._spending.reserve(self._key, n, self._price, budget=budget)
+        short = await self._spending.reserve(self._charge, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short
 
     def _release(self, n: int) -> None:
         self._reserved = None
-        self._spending.release(self._key, n)
+        self._spending.release(self._charge, n)
 
     def _counted(self, submit: Submit, end: End) -> End:
         # Another run's task counts in that run's budget.
         if self.context.policy.is_own(submit):
-            self._spending.note(self._key, replace(submit, end=end))
+            self._spending.note(self._charge, replace(submit, end=end))
         return end
 
     async def _claim(self, n: int) -> Intent | None:
         # From here on the journal determines the amount, however this call ends.
         self._reserved = None
         # Before the answer is recorded, so that a concurrent job with a budget counts it.
-        self._spending.claim(self._key, n, self._price, self._ask_price)
+        self._spending.claim(self._charge, n, self._price, self._ask_price)
         price = self._price or self._guess
         cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
         claimed: Intent | None = None
@@ -398,7 +398,7 @@ class StepExecutor:
             claimed = await self._submitter.claim(n, self.context.intent(self._lease.member).model_copy(update=cost))
         finally:
             if claimed is None:
-                self._spending.release(self._key, n)
+                self._spending.release(self._charge, n)
         return claimed
 
     def _before_claim(self) -> float:
@@ -412,11 +412,11 @@ class StepExecutor:
     async def _record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         self._answered_at = self.context.services.clock()
         submit = await self._submitter.record_answer(intent, n, answer)
-        self._spending.note(self._key, submit)
+        self._spending.note(self._charge, submit)
         if submit.state == "refused" and self.context.policy.budget is None:
-            self._spending.expect(self._key, self._price, self._ask_price)
+            self._spending.expect(self._charge, self._price, self._ask_price)
         if submit.state == "ticket":
-            before = self._spending.spent_on(self._key)
+            before = self._spending.spent_on(self._charge)
             message = f"submitted as task {submit.task_id}"
             self.context.notify("submitted", message, task_id=submit.task_id, costs=before)
         return submit

@@ -229,7 +229,7 @@ class RunningWork:
             job=context.job,
             task_id=running.task_id,
         )
-        context.notify("failed", error.message, costs=context.spending.spent_on(context.key))
+        context.notify("failed", error.message, costs=context.spending.spent_on(context.records.charge_key))
         return error
 
 
@@ -375,7 +375,8 @@ class WorkRunner:
             JournalError: The records cannot be read.
         """
         claimed = {work for work, _ in await self._ledger(call).claims()}
-        return {work: costs for work, costs in (await spending_of(call.scope).costs()).items() if work in claimed}
+        costs = await spending_of(call.scope).costs()
+        return {work: costs[name] for work in claimed if (name := f"{self._records_scope(call)}/{work}") in costs}
 
     def open_costs(self, call: JobCall) -> tuple[int, Costs]:
         """Returns the number of a flow run's submissions without a known end, and what they may cost.
@@ -392,7 +393,7 @@ class WorkRunner:
             work: The work's id.
             call: The flow run.
         """
-        return spending_of(call.scope).spent_on(work) or Costs()
+        return spending_of(call.scope).spent_on(f"{self._records_scope(call)}/{work}") or Costs()
 
     def _work(self, base: str, asked: WorkCall, call: JobCall) -> str:
         own = "" if self._works is not None else call.scope.journal.scope
@@ -468,8 +469,13 @@ class WorkRunner:
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
-        if self._works is None or not asked.name:
+        if self._works is None:
             return self._engine.delivery()
+        if not asked.name:
+            return self._engine.delivery(
+                advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
+                "a day. Later, another `take` pays for a new result."
+            )
         return self._engine.delivery(
             publish_file=named_by_content,
             parse=asked.parse,

@@ -50,13 +50,13 @@ def spending(tmp_path: Path) -> SpendTracker:
 def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -> None:
     # Three pictures of 0.04 of each item, and one that all share.
     plan = plan_of(9, "{amount: 99, whole_items: true}")
-    begun = begun_by(RunBudget(spending, Decimal("0.30")), plan)
+    begun = begun_by(RunBudget(spending, "works", Decimal("0.30")), plan)
     assert begun == [f"each[{n}].{step}" for n in (1, 2) for step in ("a", "b", "c", "shared")]
 
 
 def test_a_work_that_items_share_counts_for_none_of_them(spending: SpendTracker) -> None:
     plan = plan_of(3, "{amount: 99, item: 0.12}")
-    assert len(begun_by(RunBudget(spending, Decimal(99)), plan)) == 12
+    assert len(begun_by(RunBudget(spending, "works", Decimal(99)), plan)) == 12
 
 
 @pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])
@@ -66,7 +66,7 @@ def test_the_work_of_a_budget_grows_with_the_items_and_not_with_their_square(
     few, many = (plan_of(number, budget) for number in (100, 200))
 
     def calls(plan: Plan) -> int:
-        return calls_of(lambda: begun_by(RunBudget(spending, Decimal(99)), plan))
+        return calls_of(lambda: begun_by(RunBudget(spending, "works", Decimal(99)), plan))
 
     calls(few)  # what is imported once
     assert calls(many) < 2.4 * calls(few)

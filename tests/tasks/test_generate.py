@@ -16,7 +16,7 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
-from rh_prefect.errors import EqualRequest, InputError, JobFailed, SubmissionUnknown
+from rh_prefect.errors import EqualRequest, InputError, JobFailed, OutputsExpired, SubmissionUnknown
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
@@ -105,6 +105,32 @@ async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) 
     await run(asked, scope="another", take=2)
     assert (await run(asked, reuse="always", scope="third")).task_id == served.task_id
     assert len(rh.recorder.paid) == 3
+
+
+async def test_reuse_pays_once_where_the_files_of_the_stored_result_are_not(
+    rh: Emulator, prefect_server: object, tmp_path: Path
+) -> None:
+    """The call was refused, because "the record of its submission was deleted": it is in the scope that has paid."""
+    await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    paid = await run(asked)
+    assert (await run(asked, reuse="always")).task_id == paid.task_id
+    elsewhere = await run(asked, reuse="always", scope="another", storage="films")
+    assert Path(elsewhere.first_output.uri).is_relative_to(tmp_path / "films") and not elsewhere.reused
+    Path(paid.first_output.uri).unlink()
+    assert (await run(asked, reuse="always", scope="another", storage="films")) == elsewhere
+    assert (await run(asked, reuse="always")).task_id == elsewhere.task_id
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_the_files_of_a_shared_result_that_are_gone_are_another_take(rh: Emulator) -> None:
+    """The advice was `jobs mark-lost`, which refuses works that runs share."""
+    asked = models.ZImageTurbo(prompt="a lighthouse")
+    Path((await run(asked)).first_output.uri).unlink()
+    rh.faults.add(Fault("download", kind="expired"))
+    with pytest.raises(OutputsExpired, match="another `take` pays for a new result") as caught:
+        await run(asked)
+    assert "mark-lost" not in caught.value.message
 
 
 async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import prefect
 import pytest
 
 from rh_prefect import models
+from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.errors import BudgetExceeded, ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
@@ -124,6 +126,50 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
     assert await asyncio.to_thread(ask_elsewhere, "nightly") == rh.recorder.paid[0].task_id
 
 
+@pytest.mark.prefect
+async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_so(
+    slow: Emulator, prefect_server: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command said that the scope has no running task."""
+    waiting = asyncio.Event()
+
+    @prefect.flow
+    async def other() -> str:
+        waiting.set()
+        result = await generate(models.ZImageTurbo(prompt=PROMPT), scope="nightly")
+        return str(result.task_id)
+
+    mine = asyncio.create_task(ask("nightly"))
+    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    theirs, (task,) = asyncio.create_task(other()), slow.recorder.paid
+    await waiting.wait()
+    works = default_works(get_settings())
+    (work,) = [key async for key in works.keys()]  # noqa: SIM118, no dict
+    while not await works.has_other_waiter(work, "nightly"):  # noqa: ASYNC110, a file of another run
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(cancel_, "nightly")
+    assert f"continues: task {task.task_id}, because another run waits for it" in capsys.readouterr().out
+    slow.clock.advance(3600)
+    assert [await mine, await theirs] == [task.task_id] * 2
+
+
+@pytest.mark.prefect
+async def test_equal_works_in_two_places_of_records_both_count_in_the_budget(
+    rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one took the place of the first one in the sums, so that a run paid for any number of them."""
+
+    @prefect.flow
+    async def in_places() -> None:
+        for place in ("one", "two", "three"):
+            monkeypatch.setenv("RH_RECORDS", str(tmp_path / place))
+            await generate(models.ZImageTurbo(prompt=PROMPT), scope="order", budget=0.08)
+
+    with pytest.raises(BudgetExceeded):
+        await in_places()
+    assert len(rh.recorder.paid) == 2
+
+
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     place = works.notes_of("nightly")
@@ -134,7 +180,20 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
     assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
 
 
-async def test_a_scope_that_is_no_name_is_refused(rh: Emulator) -> None:
-    with pytest.raises(InputError, match="not a valid scope name"):
-        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="../elsewhere")
+@pytest.mark.prefect
+@pytest.mark.parametrize("name", ["", "../elsewhere", "order 17", "x" * 201, str(UUID(int=17)), UUID(int=17).hex])
+async def test_a_scope_that_is_no_name_is_refused(rh: Emulator, prefect_server: object, name: str) -> None:
+    """In a flow it was not checked, and an empty name shared the result with all runs.
+
+    A name in the form of a flow run's id was taken for a flow run: by commands, by webhooks, and by other runs.
+    """
+
+    @prefect.flow
+    async def named() -> None:
+        await generate(models.ZImageTurbo(prompt=PROMPT), scope=name)
+
+    with pytest.raises(InputError, match=r"not a valid scope name|form of a flow run's id"):
+        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=name)
+    with pytest.raises(InputError, match=r"not a valid scope name|form of a flow run's id"):
+        await named()
     assert not rh.recorder.submissions

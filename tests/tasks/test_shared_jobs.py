@@ -108,8 +108,8 @@ async def test_a_call_after_a_deadline_may_have_other_options(stopped: Emulator)
 
 
 async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator) -> None:
-    calls = await begin(stopped, is_later=True, first={"budget": 1}, second={"budget": 2})
-    with pytest.raises(InputError, match=r"another call makes this job.*budget=.*give both the same value"):
+    calls = await begin(stopped, is_later=True, first={"attempts": 1}, second={"attempts": 2})
+    with pytest.raises(InputError, match=r"another call makes this job.*attempts=.*give both the same value"):
         await calls[1]
     stopped.clock.mode = "instant"
     await calls[0]
@@ -122,10 +122,10 @@ async def test_a_second_call_with_other_options_is_told_that_it_is_the_second(
 
     @flow
     async def posters() -> None:
-        first = asyncio.ensure_future(generate(POSTER, budget=1))
+        first = asyncio.ensure_future(generate(POSTER, attempts=1))
         await asyncio.to_thread(stopped.recorder.wait, lambda recorder: len(recorder.paid) == 1)
         with pytest.raises(EqualRequest, match="take=2"):
-            await generate(POSTER, budget=2)
+            await generate(POSTER, attempts=2)
         stopped.clock.mode = "instant"
         await first
 

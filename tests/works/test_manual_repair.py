@@ -52,6 +52,14 @@ async def test_adopt_records_the_task(journal: FolderJournal) -> None:
     assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
+async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal: FolderJournal) -> None:
+    """The message said that the task belongs to another job, and advised `mark-refused`."""
+    await write(journal, UNKNOWN)
+    await adopt(journal, KEY, TASK)
+    with pytest.raises(InputError, match=rf"nothing to settle.*'ticket' \(task {TASK}\)\. What to do: run it again"):
+        await adopt(journal, KEY, TASK)
+
+
 async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")

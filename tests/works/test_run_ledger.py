@@ -326,8 +326,9 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     words = ("refused once", "fails once", "of another run")
     made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall("ink", ink))
     assert [type(one) for one in made] == [WorkResult] * 4
+    place = (await run.works()).scope
     recorded = {
-        view.key: {submit.n: entry_of(submit) for submit in view.submits}
+        f"{place}/{view.key}": {submit.n: entry_of(submit) for submit in view.submits}
         async for view in jobs_of(await ledger_of(run))
         if view.submits
     }

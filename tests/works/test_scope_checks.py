@@ -186,6 +186,20 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
     assert not await OpenScopes().open(scope_of(restored), store)
 
 
+async def test_a_run_that_has_only_works_that_runs_share_is_recovered(tmp_path: Path, store: MediaStore) -> None:
+    """Its resume was refused with the advice `jobs recover`, which found no result of the run."""
+    before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
+    await OpenScopes().open(scope_of(before), store)
+    stored = StoredResult(
+        job=f"works-1/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
+        payload={"prompt": "x"}, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
+        ended_at="2026-01-01T00:01:00.000+00:00", run={"flow_run": "night"},
+    )  # fmt: skip
+    stored_result.write(store, stored)
+    assert await recover(restored, store) == []
+    assert await OpenScopes().open(scope_of(restored), store)
+
+
 async def test_a_recovered_job_has_its_costs_and_texts(tmp_path: Path, store: MediaStore) -> None:
     stored = StoredResult(
         job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",

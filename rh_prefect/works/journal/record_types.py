@@ -255,7 +255,8 @@ class ResultRecord(Record):
     Attributes:
         task_id: RunningHub's task id.
         n: The number of its submission.
-        flow_run: The flow run that paid for a work that runs share; empty in the scope of one run.
+        flow_run: The flow run that paid for a work that runs share; empty in the scope of one run. Of a stored result
+            of another work, that work's full name.
         base: Hash of the request.
         store: URL of the place of its files.
         outputs: Its files; `uri` is the name in the store.
@@ -284,6 +285,11 @@ class ResultRecord(Record):
     coins: Decimal | None = None
     queued_seconds: float | None = None
     run_seconds: float | None = None
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether it is the stored result of another work, so that nothing was paid for this one."""
+        return "/" in self.flow_run
 
     @property
     def is_damaged(self) -> bool:
