@@ -16,14 +16,22 @@ from datetime import timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobView, Submit, parse_record
-from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal, NotExclusive, folder_scopes
+from rh_prefect.works.journal.journal import (
+    JSON,
+    FolderJournal,
+    Journal,
+    NotExclusive,
+    UnreadableRecord,
+    folder_scopes,
+)
 from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
-from rh_prefect.works.journal.record_types import Record, ResultRecord
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, ResultRecord
 from rh_prefect.works.journal.scope import last_number
 
 FOLDER = "works"
@@ -46,6 +54,9 @@ SIGNS = "runs"
 
 SILENT_AFTER = timedelta(minutes=15)
 """How long after its last sign of life a run counts no more that Prefect cannot be asked about."""
+
+_checked: LruSet[str] = LruSet(1000)
+"""The places whose format this process has checked."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
@@ -112,6 +123,7 @@ class WorksJournal:
 
         Raises:
             NotExclusive: Two runs could create the same record, and would both pay.
+            UnreadableRecord: The records there have another format.
             JournalError: The place cannot be used.
         """
         try:
@@ -122,6 +134,20 @@ class WorksJournal:
                 "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
                 "to a folder or an S3 bucket that all machines share."
             ) from error
+        if repr(self) not in _checked:
+            await self._check_format()
+            _checked.add(repr(self))
+
+    async def _check_format(self) -> None:
+        """Records the format of a new place, and refuses a place with records of another format."""
+        await self.create(FORMAT_KEY, Format().model_dump(mode="json"))
+        found = Format.model_validate(await self.read(FORMAT_KEY)).format
+        if found != FORMAT:
+            raise UnreadableRecord(
+                f"The records of jobs that runs share at {self.url} have the format {found}, and this version of "
+                f"rh_prefect writes {FORMAT}. Nothing was paid. What to do: use the version that wrote them, or set "
+                "RH_RECORDS to another place, in which all jobs are paid for again."
+            )
 
     def notes_of(self, scope: str) -> FolderJournal:
         """Opens the notes of a scope outside of flows.
