@@ -158,8 +158,7 @@ class StepExecutor:
             raise
         finally:
             self._spending.drop(self._charge)
-            if self._reserved is not None:
-                self._release(self._reserved)
+            self._release()
             self.stage = stage
             if not isinstance(stage, Accepted):
                 self.release()
@@ -227,8 +226,8 @@ class StepExecutor:
                 return await self.context.is_cancelled(max_age=self._since_answer() if fresh else self._before_claim())
             case Reserve(n, budget):
                 return await self._reserve(n, budget)
-            case Release(n):
-                return self._release(n)
+            case Release():
+                return self._release()
             case Claim(n):
                 return await self._claim(n)
             case Post(intent, n):
@@ -376,9 +375,11 @@ class StepExecutor:
         self._reserved = n if short is None else None
         return short
 
-    def _release(self, n: int) -> None:
+    def _release(self) -> None:
+        # Not what was claimed: another call of the run, with another storage, may have been first.
+        if self._reserved is not None:
+            self._spending.release(self._charge, self._reserved)
         self._reserved = None
-        self._spending.release(self._charge, n)
 
     def _counted(self, submit: Submit, end: End) -> End:
         # Another run's task counts in that run's budget.
@@ -393,13 +394,11 @@ class StepExecutor:
         self._spending.claim(self._charge, n, self._price, self._ask_price)
         price = self._price or self._guess
         cost = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
-        claimed: Intent | None = None
         try:
-            claimed = await self._submitter.claim(n, self.context.intent(self._lease.member).model_copy(update=cost))
-        finally:
-            if claimed is None:
-                self._spending.release(self._charge, n)
-        return claimed
+            return await self._submitter.claim(n, self.context.intent(self._lease.member).model_copy(update=cost))
+        except BaseException:
+            self._spending.release(self._charge, n)
+            raise
 
     def _before_claim(self) -> float:
         """Maximum age in seconds of a check for a cancellation before a claim; longer if the claim itself checks it."""

@@ -284,7 +284,8 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        self.release(key, n)
+        if n in self._entries.get(key, {}):
+            return None  # another call of this process, with another storage, has reserved or claimed it
         currency = (price and price.currency) or CURRENCY
         spent, reserved = self.spent(currency), self.reserved(currency)
         if price is None or spent + reserved + price.amount > budget:

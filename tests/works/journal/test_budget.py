@@ -127,6 +127,13 @@ def test_a_lost_claim_releases_its_reservation() -> None:
     assert step == ReadSubmission(1)
 
 
+async def test_a_submission_that_another_call_has_claimed_stays_counted_when_it_is_reserved_again() -> None:
+    ledger = SpendTracker(MemoryJournal(MemoryPlace(), "run"))
+    ledger.claim("a", 1, PRICE)
+    assert await ledger.reserve("a", 1, PRICE, budget=Decimal(0)) is None
+    assert ledger.all_counted == PRICE.amount
+
+
 def test_a_job_that_has_a_ticket_is_never_refused() -> None:
     submit = Submit(1, INTENT, ticket())
     step = drive(POLICY, (ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
