@@ -40,7 +40,7 @@ from benchmarks.mutants import ROOT, Mutant, mutants_of
 
 QUICK = {
     "works/journal/identity": ["works/journal/test_identity.py"],
-    "works/journal/calls": ["works/journal/test_calls.py"],
+    "works/journal/calls": ["works/journal/test_repeated_calls.py"],
     "works/journal/record_types": ["works/journal/test_record_types.py", "works/test_lifecycle.py"],
     "works/journal/job_records": [
         "works/journal/test_record_types.py",

@@ -241,7 +241,9 @@ def cancel_(run: str) -> None:
     for job, why in report.failed.items():
         print(f"NOT cancelled: {job}: {why}")
     if not (report.cancelled or report.finished or report.continued or report.failed):
-        print(f"nothing to cancel: {run} has no running task at RunningHub")
+        print(
+            f"nothing to cancel: {run} has no running task at RunningHub; a process that runs it submits no more jobs"
+        )
     if report.failed:
         raise SystemExit(1)
 

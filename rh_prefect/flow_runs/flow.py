@@ -30,10 +30,10 @@ from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
 from rh_prefect.media.input_files import shown
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
-from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.costs import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.journal import JobSource
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
 from rh_prefect.works.run_cancellation import CancelReport

@@ -32,7 +32,7 @@ from rh_prefect.flow_runs.prefect_internals import (
 )
 from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder, works_of
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
-from rh_prefect.works.journal.calls import Calls, Chain
+from rh_prefect.works.journal.repeated_calls import Calls, Chain
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 

@@ -26,8 +26,8 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
+from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import FolderScope, Scope, last_attempt
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
 from rh_prefect.works.run_ledger import read_places

@@ -13,7 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.job_handle import RunningHubJobRun
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
-from rh_prefect.works.journal.calls import delivered_at_end
+from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
 

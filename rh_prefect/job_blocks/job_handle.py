@@ -21,12 +21,12 @@ from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works.accounts.account import Accounts, Member
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.events import JobEvent, Observer
-from rh_prefect.works.journal.calls import undo_unless_delivered
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import by_job
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.record_types import Answer, Intent
+from rh_prefect.works.journal.repeated_calls import undo_unless_delivered
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request

@@ -19,7 +19,7 @@ from rh_prefect.flow_runs.suspension import (
     wait_for,
 )
 from rh_prefect.tasks.generate import check_request, generate
-from rh_prefect.works.journal.calls import delivered_at_end
+from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
@@ -52,7 +52,7 @@ def generate_many(
         wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
             on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
             process, as with `poll`.
-        options: Passed on to each `generate`.
+        options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
 
     Returns:
         The results, in the order of the requests; of each request its takes.

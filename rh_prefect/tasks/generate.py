@@ -37,9 +37,9 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.calls import delivered_at_end
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.journal import check_scope
+from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP

@@ -21,11 +21,11 @@ from rh_prefect.works.accounts.account_slot import SlotLease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.works.journal.budget import SpendTracker
-from rh_prefect.works.journal.calls import Chain
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.process_identity import current_owner, uptime
 from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.repeated_calls import Chain
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
@@ -120,7 +120,7 @@ class JobCall:
     Attributes:
         scope: The run that the job belongs to.
         store: Where its outputs go.
-        chain: The runs around the call; see `calls`. None for a call that any number of others may repeat.
+        chain: The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat.
         options: How to run it.
         observer: Is notified of every change.
     """

@@ -266,7 +266,11 @@ def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Su
         yield ReleaseWaiter()
         if (yield ReadSubmission(n)) is not None:
             return None
-        raise JobCancelled(f"{policy.title}: the run was cancelled before this job was submitted.", job=policy.job)
+        raise JobCancelled(
+            f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for it. What "
+            "to do: run it again.",
+            job=policy.job,
+        )
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
     yield NoteClaim(n)
     intent: Intent | None = yield Claim(n)

@@ -32,11 +32,11 @@ from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.engine import JobEngine, WorkName
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.job_context import JobCall, JobContext
-from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy

@@ -20,9 +20,9 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
+from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP

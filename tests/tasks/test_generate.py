@@ -21,9 +21,9 @@ from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
 from rh_prefect.tasks.generate import run_name
-from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.job_records import JobRecords, split_job
 from rh_prefect.works.journal.record_types import Resolution
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
 from rh_prefect.works.outputs.result import Result

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from rh_prefect.works import submission
-from rh_prefect.works.journal.calls import REQUESTED_KEYS
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 
 
 def test_the_requested_keys_of_runs_are_limited() -> None:

@@ -31,8 +31,8 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.table_files import Source
 from rh_prefect.works.journal.budget import SpendTracker
-from rh_prefect.works.journal.calls import REQUESTED_KEYS
 from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Reuse

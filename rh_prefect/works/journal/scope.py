@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.journal import Journal, as_cached
 from rh_prefect.works.journal.process_identity import Owner, current_owner
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
+from rh_prefect.works.journal.repeated_calls import Calls
 
 if TYPE_CHECKING:
     from rh_prefect.works.journal.works_journal import WorksJournal

@@ -32,12 +32,12 @@ class Result(BaseModel):
         task_id: RunningHub's task id.
         outputs: The task's files, in the order of RunningHub's response; a damaged one has a `Media.defect`.
         texts: The task's texts; text models return nothing else.
-        cost: What this task cost; 0 if an earlier result was reused, None if RunningHub does not report it. The job's
+        cost: What this task cost; 0 if another run has paid for it, None if RunningHub does not report it. The job's
             failed tasks are not included; `rh-prefect jobs list` shows the cost of all.
         currency: Of the cost.
         queued_seconds: Measured time in RunningHub's queue.
         run_seconds: Time that the task ran.
-        reused: Whether an identical earlier request was served from the store.
+        reused: Whether another run has paid for it. Outside of flows a named scope is one run, in all its processes.
         record: URI of the JSON file that describes the result: request, cost, times and files.
         label: The caller's name for the output.
     """

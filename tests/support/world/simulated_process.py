@@ -27,11 +27,11 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
 from rh_prefect.works.job_context import Callback, JobContext, Services
 from rh_prefect.works.journal.budget import Money, SpendTracker
-from rh_prefect.works.journal.calls import Calls
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import JSON
 from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import is_empty
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.journal.works_journal import WorksJournal

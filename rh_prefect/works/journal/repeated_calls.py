@@ -125,7 +125,8 @@ class Calls:
             raise EqualRequest(
                 f"{job}: this run has asked for exactly this before: the same request with the same take. Nothing was "
                 "paid for this call. What to do: for another result, pass take=2 (then 3, and so on); to use the "
-                "result of the first call, pass same=True. Then run the flow again, which pays for nothing twice.",
+                "result of the first call, pass same=True or, outside of flows, a `scope`. Then run the program again: "
+                "what is paid for is kept.",
                 job=job,
             )
         own = _Call(chain, before, task)
