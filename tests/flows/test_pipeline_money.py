@@ -155,7 +155,7 @@ outputs: {words: $(words)}
     assert "does not match parse" in (state.message or "")
     assert len(rh.recorder.paid) == 2
     assert result.costs.amounts["CNY"] == rh.recorder.charged
-    (work,) = (tmp_path / "out" / "works").iterdir()
+    (work,) = (path.parent for path in (tmp_path / "out" / "works").glob("*/intent-1.json"))
     assert {path.stem for path in work.glob("intent-*")} == {"intent-1", "intent-2"}
     # Another shape takes the first answer; nothing is paid.
     state, result = await run(text.replace("max: 5", "max: 9000"), budget=1)

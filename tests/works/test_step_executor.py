@@ -109,9 +109,9 @@ async def test_a_refused_upload_ends_the_job_if_no_other_account_can_pay(run: Po
 async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PooledRun(rh, tmp_path, members=("main",))
+        scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
 
         async def job(**options: Any) -> Result:
-            scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
             engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
             call = JobCall(scope, store, options=Options(same=True, **options), observer=run)
             return await complete_job(engine, models.ZImageTurbo(prompt="a"), call)

@@ -28,10 +28,10 @@ from rh_prefect.errors import (
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.job_context import JobCall
-from rh_prefect.works.journal.journal import UnreadableRecord
+from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
-from rh_prefect.works.journal.works_journal import WorksJournal, no_evidence
+from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
@@ -526,8 +526,12 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
 
 
 async def test_a_place_with_records_of_another_format_is_refused(tmp_path: Path) -> None:
-    await WorksJournal(str(tmp_path / "older")).create(FORMAT_KEY, Format(format=FORMAT - 1).model_dump(mode="json"))
+    older = FolderJournal(str(tmp_path / "older"), scope=FOLDER)
+    await older.create(FORMAT_KEY, Format(format=FORMAT - 1).model_dump(mode="json"))
     with pytest.raises(UnreadableRecord, match=rf"have the format {FORMAT - 1}.*Nothing was paid"):
         await WorksJournal(str(tmp_path / "older")).check()
-    await WorksJournal(str(tmp_path / "new")).check()
-    assert Format.model_validate(await WorksJournal(str(tmp_path / "new")).read(FORMAT_KEY)).format == FORMAT
+    new = WorksJournal(str(tmp_path / "new"))
+    await new.check()
+    assert await new.read(FORMAT_KEY) is None, "a plan writes nothing"
+    await new.create("ab-waiter-one-1", Record().model_dump(mode="json"))
+    assert Format.model_validate(await new.read(FORMAT_KEY)).format == FORMAT

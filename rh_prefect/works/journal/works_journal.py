@@ -55,8 +55,8 @@ SIGNS = "runs"
 SILENT_AFTER = timedelta(minutes=15)
 """How long after its last sign of life a run counts no more that Prefect cannot be asked about."""
 
-_checked: LruSet[str] = LruSet(1000)
-"""The places whose format this process has checked."""
+_known: LruSet[str] = LruSet(1000)
+"""The places of which this process knows that they have records of this format."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
@@ -134,20 +134,17 @@ class WorksJournal:
                 "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
                 "to a folder or an S3 bucket that all machines share."
             ) from error
-        if repr(self) not in _checked:
-            await self._check_format()
-            _checked.add(repr(self))
-
-    async def _check_format(self) -> None:
-        """Records the format of a new place, and refuses a place with records of another format."""
-        await self.create(FORMAT_KEY, Format().model_dump(mode="json"))
-        found = Format.model_validate(await self.read(FORMAT_KEY)).format
+        record = None if repr(self) in _known else await self.read(FORMAT_KEY)
+        if record is None:
+            return
+        found = Format.model_validate(record).format
         if found != FORMAT:
             raise UnreadableRecord(
                 f"The records of jobs that runs share at {self.url} have the format {found}, and this version of "
                 f"rh_prefect writes {FORMAT}. Nothing was paid. What to do: use the version that wrote them, or set "
                 "RH_RECORDS to another place, in which all jobs are paid for again."
             )
+        _known.add(repr(self))
 
     def notes_of(self, scope: str) -> FolderJournal:
         """Opens the notes of a scope outside of flows.
@@ -165,7 +162,10 @@ class WorksJournal:
         return folder_scopes(self._scopes_at, options=self._options)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively; see `Journal.create`."""
+        """Creates a record exclusively, the first one of a place after that of the format; see `Journal.create`."""
+        if repr(self) not in _known:
+            await self._files.create(FORMAT_KEY, Format().model_dump(mode="json"))
+            _known.add(repr(self))
         return await self._files.create(key, record)
 
     async def read(self, key: str) -> JSON | None:

@@ -264,7 +264,7 @@ async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     store = MediaStore(s3.url("films"), options=s3.options)
     works = await open_works(store, get_settings())
     await works.create(f"{WORK}-intent-1", intent())
-    assert await asyncio.to_thread(store.list, "works") == [f"works/{WORK}/intent-1.json"]
+    assert f"works/{WORK}/intent-1.json" in await asyncio.to_thread(store.list, "works")
     # A store under another name than at the time of the payment has the files under its own.
     assert works.is_in(result(), store)
     elsewhere = WorksJournal("/records")
