@@ -1,7 +1,7 @@
 """Mutation tests of the modules that decide about money: each mutant has one small fault, which a test must find.
 
     python -m benchmarks.mutation                           # 200 random mutants, the quick tests and then the wide ones
-    python -m benchmarks.mutation --seed 7 --count 40 --quick --only works/journal/calls
+    python -m benchmarks.mutation --seed 7 --count 40 --quick --only works/journal/repeated_calls
     python -m benchmarks.mutation --quick --area pipelines  # the modules of one package
     python -m benchmarks.mutation --pick 3 17               # these of the same sample again, after a test was added
 
@@ -40,7 +40,7 @@ from benchmarks.mutants import ROOT, Mutant, mutants_of
 
 QUICK = {
     "works/journal/identity": ["works/journal/test_identity.py"],
-    "works/journal/calls": ["works/journal/test_repeated_calls.py"],
+    "works/journal/repeated_calls": ["works/journal/test_repeated_calls.py"],
     "works/journal/record_types": ["works/journal/test_record_types.py", "works/test_lifecycle.py"],
     "works/journal/job_records": [
         "works/journal/test_record_types.py",

@@ -255,7 +255,7 @@ class Refused:
     Attributes:
         program: Its results, by names; given whether it is corrected.
         works: How many it pays for when it is corrected.
-        before: How many of these it pays for before it is refused.
+        before: How many of these it pays for at most before it is refused.
     """
 
     program: Callable[[bool], Awaitable[Named]]
@@ -348,7 +348,8 @@ async def test_a_second_call_is_refused_before_it_pays_and_goes_on_when_it_is_co
     run = await create(program, {})
     with pytest.raises(EqualRequest, match=r"(?i)nothing was paid.* (take|takes)=2.*same=True"):
         await rerun(program, run)
-    assert len(rh.recorder.submissions) == shape.before
+    # Of calls that are made at once, the first may be cancelled with its flow before it has submitted.
+    assert len(rh.recorder.submissions) <= shape.before
     named = await rerun(program, run)
     assert sorted(one.task_id for one in named.values()) == sorted(one.task_id for one in rh.recorder.paid)
     assert len(rh.recorder.submissions) == shape.works
