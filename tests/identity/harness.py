@@ -94,7 +94,7 @@ class World:
     table: list[Outcome]
 
     def check(self, shape: Shape, form: Form, folder: Path) -> None:
-        """Runs all attempts of a shape; its row is in the table, and in its folder, whatever comes of it."""
+        """Runs all attempts of a shape; its row is in the table and in its folder, even after a failure."""
         outcome = Stage(self, shape, form, folder).run()
         self.table.append(outcome)
         (folder / "outcome.txt").write_text("\n".join(lines_of([outcome])))

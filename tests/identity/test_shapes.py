@@ -35,5 +35,5 @@ SHAPES = (
 @pytest.mark.parametrize("form", ["sync", "async"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_program_that_is_killed_is_paid_for_once(world: World, tmp_path: Path, shape: Shape, form: Form) -> None:
-    """It is killed, fails and completes; each branch keeps its results, whatever its next steps are."""
+    """It is killed, fails and completes; each branch keeps its results in all its next steps."""
     world.check(shape, form, tmp_path)

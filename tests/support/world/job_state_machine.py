@@ -405,5 +405,5 @@ def _is_unclear(submit: Submit) -> bool:
 
 
 def pick(choices: Any, number: int) -> Any:
-    """One of several, whatever the number."""
+    """One of several; any number selects one."""
     return choices[number % len(choices)]
