@@ -113,7 +113,7 @@ class SavedNames:
             pipeline: The pipeline's name; the files of another one are not replaced.
         """
         self._pipeline = pipeline
-        self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
         self._locks = NamedLocks()
 

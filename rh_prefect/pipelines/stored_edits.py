@@ -94,7 +94,7 @@ class EditResults:
             rendering: Renders an edit.
         """
         self._rendering = rendering
-        self._records = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
         self._is_beside = self._records.url == shown_url(store.url)
 

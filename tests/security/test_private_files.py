@@ -36,15 +36,8 @@ def assert_private(folder: Path) -> None:
         assert mode == ("0o700" if (folder.parent / name).is_dir() else "0o600"), name
 
 
-async def test_a_journal_is_private(tmp_path: Path) -> None:
-    """Records hold prompts: 0600 files in 0700 folders, whatever the umask."""
-    journal = FolderJournal(str(tmp_path / "state" / "journal"), scope="run")
-    assert await journal.create("job1-intent-1", {"token": "1", "prompt": "mine"})
-    assert_private(tmp_path / "state")
-
-
 async def test_a_spool_is_private(tmp_path: Path) -> None:
-    """So are tickets on their way to the journal."""
+    """Tickets on their way to the journal are 0600 files in 0700 folders under any umask."""
     await Spool(tmp_path / "state" / "spool").save(Spooled("run", KEY, 1, "token", ticket()))
     assert_private(tmp_path / "state")
 
@@ -71,8 +64,8 @@ async def test_an_unfinished_download_is_private_and_a_published_file_is_not(tmp
     assert oct(Path(media.uri).stat().st_mode & 0o777) == oct(0o666 & ~umask)
 
 
-async def test_a_batchs_state_can_be_read_like_its_outputs(tmp_path: Path, umask: int) -> None:
-    journal = FolderJournal(str(tmp_path / "batches"), scope="run", readers="all")
+async def test_records_can_be_read_like_the_outputs_beside_them(tmp_path: Path, umask: int) -> None:
+    journal = FolderJournal(str(tmp_path / "batches"), scope="run")
     assert await journal.create("state-1", {"token": "1"})
     assert set(modes(tmp_path / "batches").values()) == {oct(0o777 & ~umask), oct(0o666 & ~umask)}
 

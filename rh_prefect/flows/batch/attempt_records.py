@@ -80,7 +80,7 @@ class StatePlace:
 
     def journal(self, batch: str) -> FolderJournal:
         """Opens the state of a batch."""
-        return FolderJournal(f"{self.url}/{FOLDER}", scope=batch, options=self.options, readers="all")
+        return FolderJournal(f"{self.url}/{FOLDER}", scope=batch, options=self.options)
 
 
 async def find_state_place(store: MediaStore) -> StatePlace:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import fsspec
@@ -24,7 +24,7 @@ import fsspec
 from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
-from rh_prefect.local_files import FILE_MODE, FOLDER_MODE, NoHardLinks, write_atomic
+from rh_prefect.local_files import NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe
 from rh_prefect.media.urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
@@ -46,10 +46,9 @@ _AT_ONCE: Final = 4
 
 T = TypeVar("T")
 V = TypeVar("V")
-Readers: TypeAlias = Literal["owner", "all"]
-"""Who can read records in a local folder: only the user that wrote them, or those whom the umask allows."""
-
-_MODES: Final[dict[Readers, tuple[int, int]]] = {"owner": (FILE_MODE, FOLDER_MODE), "all": (0o666, 0o777)}
+_FILE_MODE: Final = 0o666
+_FOLDER_MODE: Final = 0o777
+"""Modes of new records and folders, less the umask: those of the outputs beside them."""
 
 
 class JobSource(Protocol):
@@ -231,23 +230,20 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
 class FolderJournal:
     """A journal on fsspec: one folder a job, one small JSON file a record.
 
-    On a local disk only the user that wrote a record can read it, since it holds prompts. A record appears completely
-    or not at all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked
-    to its name, which fails if the name exists; then the folder is flushed. Elsewhere the conditional put of the store
-    is used (If-None-Match on S3). Before the first use in a process, two clients create some files at once, and a store
-    where more than one of them succeeds is rejected: some servers refuse a second creation only if it comes later.
+    On a local disk a record has the mode of any new file, as the outputs beside it. It appears completely or not at
+    all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
+    name, which fails if the name exists; then the folder is flushed. Elsewhere the conditional put of the store is used
+    (If-None-Match on S3). Before the first use in a process, two clients create some files at once, and a store where
+    more than one of them succeeds is rejected: some servers refuse a second creation only if it comes later.
     """
 
-    def __init__(
-        self, url: str, *, scope: str, options: Mapping[str, Any] | None = None, readers: Readers = "owner"
-    ) -> None:
+    def __init__(self, url: str, *, scope: str, options: Mapping[str, Any] | None = None) -> None:
         """Opens the journal; accesses no storage before the first call.
 
         Args:
             url: A folder or any fsspec URL; scopes are its sub-folders.
             scope: This scope's name: up to 200 letters, digits, dashes, dots and underscores.
             options: fsspec's storage options.
-            readers: Who can read new records in a local folder.
 
         Raises:
             InputError: The scope has other characters.
@@ -255,7 +251,7 @@ class FolderJournal:
         self.scope = check_scope(scope)
         self.url = shown_url(url)
         self._options = dict(options or {})
-        self._files = _open_files(url, self._options, readers)
+        self._files = _open_files(url, self._options)
 
     def __repr__(self) -> str:
         # What a process remembers of a journal is kept by this text: two services can have buckets of one name.
@@ -352,7 +348,7 @@ def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list
         options: fsspec's storage options.
     """
     with _as_journal_error(shown_url(url), options or {}):
-        return _open_files(url, options or {}, "owner").folders("")
+        return _open_files(url, options or {}).folders("")
 
 
 @contextlib.contextmanager
@@ -398,10 +394,10 @@ class _Files(Protocol):
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]: ...
 
 
-def _open_files(url: str, options: Mapping[str, Any], readers: Readers) -> _Files:
+def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
     if is_local(url):
         # Absolute, so that a flow that changes its working folder keeps its journal.
-        return _LocalFiles(Path(local_path(url)), *_MODES[readers])
+        return _LocalFiles(Path(local_path(url)))
     refuse_signature(url)
     with _as_journal_error(shown_url(url), options):
         return _StoreFiles(url, options)
@@ -422,9 +418,8 @@ def _status_of(error: BaseException) -> int | None:
 class _LocalFiles:
     """A folder on a local disk."""
 
-    def __init__(self, root: Path, file_mode: int, folder_mode: int) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._file_mode, self._folder_mode = file_mode, folder_mode
 
     def check(self) -> None:
         pass  # a link to a name that exists fails on every local file system
@@ -432,7 +427,7 @@ class _LocalFiles:
     def create(self, path: str, data: bytes) -> bool:
         target = self._root / path
         try:
-            write_atomic(target, data, file_mode=self._file_mode, folder_mode=self._folder_mode, exclusive=True)
+            write_atomic(target, data, file_mode=_FILE_MODE, folder_mode=_FOLDER_MODE, exclusive=True)
         except FileExistsError:
             return False
         except NoHardLinks as error:
@@ -445,7 +440,7 @@ class _LocalFiles:
         return True
 
     def replace(self, path: str, data: bytes) -> None:
-        write_atomic(self._root / path, data, file_mode=self._file_mode, folder_mode=self._folder_mode)
+        write_atomic(self._root / path, data, file_mode=_FILE_MODE, folder_mode=_FOLDER_MODE)
 
     def time_of(self, path: str) -> datetime | None:
         try:

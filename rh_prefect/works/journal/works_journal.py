@@ -106,10 +106,10 @@ class WorksJournal:
             url: A folder or any fsspec URL.
             options: fsspec's storage options.
         """
-        self._files = FolderJournal(url, scope=FOLDER, options=options, readers="all")
+        self._files = FolderJournal(url, scope=FOLDER, options=options)
         self.url = self._files.url
-        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options, readers="all")
-        self._signs = FolderJournal(url, scope=SIGNS, options=options, readers="all")
+        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options)
+        self._signs = FolderJournal(url, scope=SIGNS, options=options)
         self._scopes_at = f"{url.rstrip('/')}/{SCOPES}"
         self._options = options
         # A machine's spool and a process's running jobs distinguish storages by this name only.
@@ -155,7 +155,7 @@ class WorksJournal:
         Raises:
             InputError: The name has other characters than letters, digits, dashes, dots and underscores.
         """
-        return FolderJournal(self._scopes_at, scope=scope, options=self._options, readers="all")
+        return FolderJournal(self._scopes_at, scope=scope, options=self._options)
 
     def scopes(self) -> list[str]:
         """Lists the scopes outside of flows that have notes here; blocks."""

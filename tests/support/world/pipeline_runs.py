@@ -99,7 +99,7 @@ class PipelineRun:
 
     def rounds(self, *, is_run: bool = False, **options: Any) -> Rounds:
         """The rounds as a plan sees them, or as this flow run does."""
-        records = _Watched(self.store.url, scope=ROUNDS, options=dict(self.store_options), readers="all")
+        records = _Watched(self.store.url, scope=ROUNDS, options=dict(self.store_options))
         records.operation = self.operation
         return Rounds(records, run=self.scope.journal if is_run else None, **{"deployment": COMMAND_LINE, **options})
 
