@@ -25,6 +25,14 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 RefusalScope = Literal["account", "model", "job"]
 """What one account refuses although another may accept it: every job, every job of one model, or only this job."""
 
+NextTask = Literal["at_once", "later", "never"]
+"""When another task of a request is paid for after a failure.
+
+- `at_once`: by the same call, since another task may well succeed.
+- `later`: by a later attempt, or by a person.
+- `never`: the same request would fail again.
+"""
+
 
 HTTP_401: Final = "HTTP 401"
 """The code of a rejected key whose response has no code of RunningHub."""
@@ -214,12 +222,16 @@ class ApiError(RunningHubError):
         reason: RunningHub's own words.
         retry: How to go on; see `Retry`.
         advice: What to do about it.
+        no_slot: Whether the account has no free slot; see `Code`.
+        account_scope: What this account refuses, if another account may accept the request; None if none would.
     """
 
     code: str = ""
     reason: str = ""
     retry: Retry = "final"
     advice: str = ""
+    no_slot: bool = False
+    account_scope: RefusalScope | None = None
 
 
 class RequestRejected(ApiError):
@@ -234,12 +246,14 @@ class KeyRejected(ApiError):
     """The API key is missing, wrong, disabled, expired or of the other site."""
 
     retry: Retry = "action_required"
+    account_scope: RefusalScope | None = "account"
 
 
 class AccountError(ApiError):
     """The account has no permission for this, or cannot pay for it."""
 
     retry: Retry = "action_required"
+    account_scope: RefusalScope | None = "account"
 
 
 class TaskNotFound(ApiError):
@@ -344,8 +358,8 @@ class Code:
         advice: What a person does about it.
         new_task: Whether a task retry may pay for a new task, because the same request may succeed next time.
         no_slot: Whether the account has no free slot. Other throttled codes concern the rate or the service.
-        account_scope: What this account refuses, if another account may accept the request; None if none would.
-            Without it, `KeyRejected` and `AccountError` concern every job of the account.
+        account_scope: What this account refuses, if another account may accept the request; by default that of the
+            class: every job of the account for `KeyRejected` and `AccountError`.
         task_status: The task's status, if v1 states it by this code.
     """
 
@@ -361,6 +375,21 @@ class Code:
     def retry(self) -> Retry:
         """The category that determines how to continue; see `Retry`."""
         return self.error.retry
+
+    @property
+    def next_task(self) -> NextTask:
+        """When another task is paid for after one that failed with this code."""
+        if self.new_task:
+            return "at_once"
+        is_clear = self.retry == "final" and self is not _NO_ROW and not issubclass(self.error, GenerationFailed)
+        return "never" if is_clear else "later"
+
+    @property
+    def failure_advice(self) -> str:
+        """What a person does after a task that failed with this code; empty if it is not known."""
+        # Of an unclear code the advice is about a submission, and a task that has failed was accepted.
+        is_clear = self.retry in ("final", "action_required") and self is not _NO_ROW
+        return self.advice if is_clear else ""
 
 
 _WAIT = "the package waits and retries; if it gives up, run again later"
@@ -464,6 +493,7 @@ CODES: dict[str, Code] = {
 }
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
+_OF_HTTP = {HTTP_401: Code(KeyRejected, "the key was rejected", _KEY)}
 _NO_ROW = Code(RequestRejected, "a code that the reference does not list", "read RunningHub's own words")
 _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not list", _CHECK_CALL_LOG)
 
@@ -479,7 +509,7 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
     """
     # Only a message that is not a number can stand for a code: a reason of "429" is text.
     named = None if reason.strip().isdecimal() else CODES.get(reason.strip())
-    row = named or CODES.get(code)
+    row = named or CODES.get(code) or _OF_HTTP.get(code)
     if row is not None:
         return row
     return _NO_ROW_ON_SUBMIT if submitting else _NO_ROW
@@ -496,6 +526,9 @@ def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = Fal
         facts: More attributes, such as `task_id`.
     """
     row = explain(code, reason, submitting=submitting)
+    scope = row.account_scope or row.error.account_scope
     quote = f' RunningHub said: "{reason}".' if reason else ""
     message = f"{doing}: {row.meaning} (code {code}).{quote} What to do: {row.advice}."
-    return row.error(message, code=code, reason=reason, advice=row.advice, **facts)
+    return row.error(
+        message, code=code, reason=reason, advice=row.advice, no_slot=row.no_slot, account_scope=scope, **facts
+    )

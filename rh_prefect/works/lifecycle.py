@@ -47,20 +47,17 @@ from typing import Any, Literal, get_args
 
 from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
-    CODES,
     ConnectFailed,
-    GenerationFailed,
     InputError,
     JobCancelled,
     JobFailed,
     NotPlanned,
     SubmissionUnknown,
     api_error,
-    explain,
 )
 from rh_prefect.works.journal.budget import exceeded
 from rh_prefect.works.journal.job_records import Submit
-from rh_prefect.works.journal.record_types import BROKEN, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
+from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End, Intent
 from rh_prefect.works.lifecycle_step_types import (
     Accepted,
     AwaitEnd,
@@ -281,7 +278,7 @@ def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Su
     submit: Submit = yield RecordAnswer(intent, n, answer)
     if submit.state == "refused":
         refused = submit.answer or answer
-        yield from _give_back(policy, n, full=explain(refused.code).no_slot)
+        yield from _give_back(policy, n, full=refused.no_slot)
         yield from _retry_or_raise(policy, refused, progress)
     return submit
 
@@ -300,7 +297,7 @@ def _retry_or_raise(policy: Policy, refused: Answer, progress: _Progress) -> Gen
     progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
     _raise_unless_temporary(policy, refused, progress.undelivered)
     progress.refusals += 1
-    yield Pause(progress.refusals, refused.code, refused.reason)
+    yield Pause(progress.refusals, refused)
 
 
 def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -> None:
@@ -410,7 +407,7 @@ def _final_error(
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
         return failure if policy.is_own(submit) and not is_earlier else None
-    if end.status == "FAILED" and is_hopeless(end.code):
+    if end.status == "FAILED" and end.next_task == "never":
         return failure
     # In the scope of one run the end names the attempt that met it; of a shared work it may be another run's.
     has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
@@ -433,14 +430,13 @@ def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
             job=policy.job,
             task_id=end.task_id,
         )
-    row = explain(end.code, end.reason)
     return JobFailed(
-        f"{policy.title}: task {end.task_id} of {policy.endpoint} failed: {end.reason or row.meaning} "
+        f"{policy.title}: task {end.task_id} of {policy.endpoint} failed: {end.reason or 'no reason given'} "
         f"(code {end.code or 'none'}). What to do: {_advice(policy, end)}.",
         job=policy.job,
         task_id=end.task_id,
         code=end.code,
-        new_task=row.new_task,
+        new_task=end.next_task == "at_once",
     )
 
 
@@ -463,19 +459,7 @@ def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
 
 
 def _advice(policy: Policy, end: End) -> str:
-    row = explain(end.code, end.reason)
-    if is_hopeless(end.code):
-        advice = row.advice if end.code in CODES else "the same request would fail again; change it"
-        return f"{advice}; {policy.another_task}" if policy.another_task else advice
-    if end.code in CODES and row.retry in ("final", "action_required"):
-        return row.advice
-    # The table's advice for an unclear code is about a submission; this task has ended.
-    return "run it again, which pays for a new task"
-
-
-def is_hopeless(code: str) -> bool:
-    """Whether a task that failed with this code would fail again with the same request."""
-    if code == BROKEN:
-        return True
-    row = CODES.get(code)
-    return row is not None and row.retry == "final" and not issubclass(row.error, GenerationFailed)
+    if end.next_task != "never":
+        return end.advice or "run it again, which pays for a new task"
+    advice = end.advice or "the same request would fail again; change it"
+    return f"{advice}; {policy.another_task}" if policy.another_task else advice

@@ -105,8 +105,7 @@ class Pause:
     """
 
     refusals: int
-    code: str
-    reason: str
+    refused: Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,9 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
     TaskNotFound,
-    explain,
 )
 from rh_prefect.works.accounts.account import Account, is_native
 from rh_prefect.works.accounts.limiter import pause_seconds
-from rh_prefect.works.accounts.pool import as_refusal
 from rh_prefect.works.completion import Waiter
 from rh_prefect.works.events import JobEventState
 from rh_prefect.works.job_context import JobContext
@@ -236,8 +234,8 @@ class StepExecutor:
                 return await self._record_answer(intent, n, answer)
             case SwitchAccount(answer):
                 return self._switch_account(answer)
-            case Pause(refusals, code, reason):
-                return await self._pause(refusals, code, reason)
+            case Pause(refusals, refused):
+                return await self._pause(refusals, refused)
             case ReportFailure(submit, reason):
                 message = f"task {submit.task_id} failed ({reason}) and counts with its cost; another one is submitted"
                 return self.context.notify("waiting", message, task_id=submit.task_id)
@@ -324,7 +322,7 @@ class StepExecutor:
         """Continues on another account after a refused upload or price request; raises if no other may accept it."""
         has_slot = self._lease.has_slot
         self._lease.release()
-        if not self._switch_account(as_refusal(error)):
+        if not self._switch_account(Answer.of(error)):
             raise error
         if has_slot:
             await self._await_slot()
@@ -420,11 +418,12 @@ class StepExecutor:
             self.context.notify("submitted", message, task_id=submit.task_id, costs=before)
         return submit
 
-    async def _pause(self, refusals: int, code: str, reason: str) -> None:
+    async def _pause(self, refusals: int, refused: Answer) -> None:
         if not self._is_refused:
             self._is_refused = True
-            self.context.notify("waiting", f"not accepted yet ({reason or code}); waiting to try again, at no cost")
-        if explain(code).no_slot:
+            words = refused.reason or refused.code
+            self.context.notify("waiting", f"not accepted yet ({words}); waiting to try again, at no cost")
+        if refused.no_slot:
             # The limiter has paused for all jobs of the account, and knows when it has room.
             self._slot_refusals += 1
             refusals = self._slot_refusals - LIMITER_PAUSES

@@ -150,8 +150,7 @@ class Submitter:
         except ResponseLost as error:
             return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
         except ApiError as error:
-            outcome = "unknown" if error.retry in ("unknown", "pending") else "refused"
-            return Answer(outcome=outcome, code=error.code, reason=error.reason, retry=error.retry)
+            return Answer.of(error)
         except Exception as error:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
         self.first_view, self.accepted_at = view, (began + self._clock()) / 2

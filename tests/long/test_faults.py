@@ -24,9 +24,9 @@ from rh_prefect import catalog, models
 from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.faults import Kind, Route
 from rh_prefect.errors import CODES, InputError
-from rh_prefect.works.lifecycle import is_hopeless
 from rh_prefect.works.options import Options
 from tests.support.samples import media as samples
+from tests.support.world.job_records import is_hopeless
 from tests.support.world.resume_scenario import Scenario, come_true, jobs, open_trial
 
 pytestmark = [

@@ -13,6 +13,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
+from rh_prefect.errors import explain
 from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
@@ -33,7 +34,7 @@ TOLD = Told("SubmissionUnknown", f"adopt {JOB} TASK_ID", JOB)
 
 
 def ended(task_id: str = TASK, *, status: Any = "SUCCESS", code: str = "") -> End:
-    return End(status=status, task_id=task_id, code=code)
+    return End(status=status, task_id=task_id, code=code, next_task=explain(code).next_task)
 
 
 def submit(n: int = 1, *, answer: Answer | None = None, end: End | None = None, by: Resolution | None = None) -> Submit:

@@ -10,12 +10,14 @@ import pytest
 
 from rh_prefect.errors import (
     CODES,
+    HTTP_401,
     AccountError,
     Busy,
     ConnectFailed,
     InputError,
     JobCancelled,
     JobFailed,
+    KeyRejected,
     ModerationError,
     RunningHubError,
     SubmissionUnknown,
@@ -60,6 +62,7 @@ from rh_prefect.works.lifecycle_step_types import (
     SwitchAccount,
     Watch,
 )
+from tests.support.world.job_records import failed, refused
 from tests.support.world.life import lifecycle
 
 POLICY = Policy(job="run/key", endpoint="some/model")
@@ -75,12 +78,8 @@ INTENT = Intent(
 )
 TICKET = Answer(outcome="ticket", task_id="2031112223334445057")
 UNKNOWN = Answer(outcome="unknown", reason="read timeout")
-BUSY = Answer(outcome="refused", code="421", reason="TASK_QUEUE_MAXED", retry="throttled")
+BUSY = refused("421", "TASK_QUEUE_MAXED")
 SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
-
-
-def failed(code: str, *, attempt: int = 1) -> End:
-    return End(status="FAILED", task_id="1", code=code, attempt=attempt)
 
 
 Raised = TypeVar("Raised", bound=RunningHubError)
@@ -239,8 +238,8 @@ def test_a_stopped_process_reads_what_followed_its_forgotten_submission() -> Non
 
 
 def test_a_request_that_is_not_json_is_an_input_error() -> None:
-    refused = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
-    life = Life().answers(*posts(1, refused))
+    unsent = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
+    life = Life().answers(*posts(1, unsent))
     assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
 
 
@@ -254,10 +253,10 @@ def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next
     life = Life().answers(
         *posts(1, BUSY),
         (FreeSlot(full=True), None),
-        (Pause(1, "421", "TASK_QUEUE_MAXED"), None),
+        (Pause(1, BUSY), None),
         *posts(2, BUSY),
         (FreeSlot(full=True), None),
-        (Pause(2, "421", "TASK_QUEUE_MAXED"), None),
+        (Pause(2, BUSY), None),
         *posts(3, TICKET),
     )
     assert life.step == CheckCancel(fresh=True)
@@ -266,21 +265,18 @@ def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next
 def test_a_full_queue_never_fails_the_job() -> None:
     life = Life()
     for n in range(1, 200):
-        life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, "421", "TASK_QUEUE_MAXED"), None))
+        life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, BUSY), None))
 
 
 def test_a_rate_limit_is_not_a_full_queue() -> None:
-    fast = Answer(outcome="refused", code="1003", retry="throttled")
+    fast = refused("1003")
     life = Life().answers(*posts(1, fast))
     assert life.step == FreeSlot(full=False)
 
 
-@pytest.mark.parametrize(
-    ("code", "retry", "kind"), [("1501", "final", ModerationError), ("1014", "action_required", AccountError)]
-)
-def test_a_definite_refusal_is_recorded_and_raised(code: str, retry: Any, kind: type[RunningHubError]) -> None:
-    refused = Answer(outcome="refused", code=code, retry=retry)
-    life = Life().answers(*posts(1, refused))
+@pytest.mark.parametrize(("code", "kind"), [("1501", ModerationError), ("1014", AccountError), (HTTP_401, KeyRejected)])
+def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError]) -> None:
+    life = Life().answers(*posts(1, refused(code)))
     life.raises(kind, FreeSlot(full=False), None)
 
 
@@ -288,7 +284,7 @@ def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life()
     for n in range(1, 5):
-        life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, NOT_DELIVERED, "connection refused"), None))
+        life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, away), None))
     life.answers(*posts(5, away))
     assert "Nothing was paid" in life.raises(ConnectFailed, FreeSlot(), None).message
 
@@ -297,13 +293,13 @@ def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life(replace(POLICY, undelivered_tries=2))
     for n, answer in enumerate((away, BUSY, away), 1):
-        pause = Pause(n, answer.code, answer.reason)
+        pause = Pause(n, answer)
         life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
     life.answers(*posts(4, away))
     life.raises(ConnectFailed, FreeSlot(), None)
 
 
-REFUSED = Answer(outcome="refused", code="812", reason="no money", retry="action_required")
+REFUSED = refused("812", "no money")
 SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
 
 
@@ -323,14 +319,14 @@ def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
 
 def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
     life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (FreeSlot(full=True), None))
-    assert life.step == Pause(1, "421", "TASK_QUEUE_MAXED")
+    assert life.step == Pause(1, BUSY)
 
 
 def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
     life = Life().answers(*posts(1, BUSY)[:-1], (RecordAnswer(INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
     life.answers((FreeSlot(full=False), None))
-    assert life.step == Pause(1, GAVE_UP, "never begun")
+    assert life.step == Pause(1, gave_up)
 
 
 @pytest.mark.parametrize(
@@ -524,7 +520,7 @@ def test_busy_is_transient_and_unknown_is_not() -> None:
 def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> None:
     broken = Answer(outcome="ticket", task_id="1", node_errors={"6": "prompt is empty"})
     submit = Submit(1, INTENT, broken)
-    end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty")
+    end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty", next_task="never")
     life = Life().answers(*posts(1, broken))
     assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
     Life(replace(POLICY, attempt=2)).raises(JobFailed, ReadSubmission(1), replace(submit, end=end))

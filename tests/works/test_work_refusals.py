@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.errors import AccountError, ConnectFailed, RequestRejected, RunningHubError, api_error
+from rh_prefect.errors import AccountError, ConnectFailed, RequestRejected, RunningHubError
 from rh_prefect.works import lifecycle_step_types as steps
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, Answer
 from rh_prefect.works.lifecycle import Policy, run_work
+from tests.support.world import job_records
 from tests.support.world.works_world import intent_of
 
 POLICY = Policy(name="clip", job="works/clip", endpoint="a/b", run="one", budget=Decimal(1))
@@ -43,8 +44,9 @@ class Course:
 
 
 def refused(code: str) -> Answer:
-    retry: Any = "throttled" if code == NOT_DELIVERED else api_error(code, "", doing="").retry
-    return Answer(outcome="refused", code=code, reason=f"reason of {code}", retry=retry)
+    if code != NOT_DELIVERED:
+        return job_records.refused(code, f"reason of {code}")
+    return Answer(outcome="refused", code=code, reason=f"reason of {code}", retry="throttled")
 
 
 def course_of(codes: Iterable[str], *, policy: Policy = POLICY, has_others: bool = False) -> Course:
@@ -78,8 +80,8 @@ def _done(step: Any, left: Iterator[str], found: Course, has_others: bool) -> An
             found.slots.append(full)
         case steps.Release(n):
             found.released.append(n)
-        case steps.Pause(refusals, code, _):
-            found.pauses.append((refusals, code))
+        case steps.Pause(refusals, answer):
+            found.pauses.append((refusals, answer.code))
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.errors import ApiError, TaskNotFound
 from rh_prefect.works.accounts.account import Account, Member
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
-from rh_prefect.works.accounts.pool import Exclusions, Pool, account_specific, describe
+from rh_prefect.works.accounts.pool import Exclusions, Pool, describe
 from rh_prefect.works.journal.record_types import Answer, Intent
 
 
@@ -135,7 +135,7 @@ class SlotLease:
         Raises:
             ApiError: All accounts are excluded.
         """
-        scope = None if self._pool.is_single else account_specific(refusal)
+        scope = None if self._pool.is_single else refusal.account_scope
         if scope is None:
             return None
         refused, is_new = self.member, False

@@ -13,12 +13,10 @@ from typing import TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
-    HTTP_401,
     AccountError,
     ApiError,
     ConfigError,
     KeyRejected,
-    RefusalScope,
     RunningHubError,
     TaskNotFound,
     explain,
@@ -35,19 +33,6 @@ _CACHE_SIZE = 200
 
 _CURRENCY_SECONDS = 60.0
 """Seconds after which the accounts are asked for their currency again: a key may have been repaired meanwhile."""
-
-
-def account_specific(answer: Answer) -> RefusalScope | None:
-    """Returns the scope of an account-specific refusal; None if every account would refuse the job."""
-    if answer.code == HTTP_401:
-        return "account"
-    row = explain(answer.code, answer.reason, submitting=True)
-    return row.account_scope or ("account" if issubclass(row.error, KeyRejected | AccountError) else None)
-
-
-def as_refusal(error: ApiError) -> Answer:
-    """Returns the refusal of a request other than a submission in the form of a refused submission."""
-    return Answer(outcome="refused", code=error.code, reason=error.reason, retry=error.retry)
 
 
 class Exclusions:
@@ -200,8 +185,8 @@ class Pool:
             try:
                 return await call(member)
             except ApiError as error:
-                refusals[member] = refusal = as_refusal(error)
-                refusal_scope = None if self.is_single else account_specific(refusal)
+                refusals[member] = refusal = Answer.of(error)
+                refusal_scope = None if self.is_single else refusal.account_scope
                 if refusal_scope is None:
                     raise
                 # An account that refuses every job is excluded by its first submission, which logs a warning.

@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect.errors import Retry
+from rh_prefect.errors import ApiError, NextTask, RefusalScope, Retry
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.process_identity import Owner
 
@@ -136,7 +136,7 @@ def is_fingerprint(account: str) -> bool:
     return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 
-FORMAT = 5
+FORMAT = 6
 """The format of the records. Raise it when the meaning of a record changes."""
 
 FORMAT_KEY = "format-1"
@@ -170,6 +170,8 @@ class Answer(Record):
         code: RunningHub's code, or this package's for a request that was never sent.
         reason: RunningHub's message.
         retry: How to continue after a refusal.
+        no_slot: Whether the account had no free slot.
+        account_scope: What the account refuses, if another account may accept the request; None if none would.
         node_errors: With a ticket: the nodes of a workflow that RunningHub reports as broken, with the reason.
     """
 
@@ -178,7 +180,21 @@ class Answer(Record):
     code: str = ""
     reason: str = ""
     retry: Retry = "final"
+    no_slot: bool = False
+    account_scope: RefusalScope | None = None
     node_errors: dict[str, str] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: ApiError) -> Answer:
+        """Returns the record of an answer with an error code: here alone the code decides what follows."""
+        return cls(
+            outcome="unknown" if error.retry in ("unknown", "pending") else "refused",
+            code=error.code,
+            reason=error.reason,
+            retry=error.retry,
+            no_slot=error.no_slot,
+            account_scope=error.account_scope,
+        )
 
 
 class Resolution(Record):
@@ -228,6 +244,8 @@ class End(Record):
         links: Its outputs; links expire after about a day.
         code: RunningHub's code of a failure.
         reason: What failed, in one line, with the node and its exception.
+        next_task: When another task is paid for after this failure.
+        advice: What a person does about the failure; empty if only another task helps.
         cost: Its cost, if RunningHub reports it.
         currency: Of the cost.
         coins: The coins of a task that cost coins beside its money.
@@ -241,6 +259,8 @@ class End(Record):
     links: tuple[Link, ...] = ()
     code: str = ""
     reason: str = ""
+    next_task: NextTask = "later"
+    advice: str = ""
     cost: Decimal | None = None
     currency: str | None = None
     coins: Decimal | None = None

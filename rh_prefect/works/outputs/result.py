@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.client import TaskView
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, explain
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs import COINS, CURRENCY
 from rh_prefect.works.journal.job_records import Submit
@@ -132,12 +132,19 @@ def end_of(
         ran: Measured seconds of running; a figure of RunningHub takes precedence.
         currency: The account's currency; by default the one that was known at the submission.
     """
+    row = explain(view.code, view.reason)
+    status, reason = _status(view), str(view.failure) if view.failure else view.reason
+    failure: dict[str, Any] = {}
+    if status == "FAILED":
+        reason = reason or (row.meaning if view.code else "")
+        failure = {"next_task": row.next_task, "advice": row.failure_advice}
     return End(
-        status=_status(view),
+        status=status,
         task_id=submit.task_id or view.task_id,
         links=tuple(Link.model_validate(output.model_dump()) for output in view.outputs),
         code=view.code,
-        reason=str(view.failure) if view.failure else view.reason,
+        reason=reason,
+        **failure,
         cost=view.cost,
         # A task's usage has no currency. That of the intent is the catalogue's, if the account could not be read then.
         currency=COINS if view.unit == "coins" else currency or submit.intent.currency or CURRENCY,
@@ -162,7 +169,8 @@ def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
     if end.status == "SUCCESS" or not errors:
         return end
     reason = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
-    return end.model_copy(update={"status": "FAILED", "code": BROKEN, "reason": reason})
+    broken = {"status": "FAILED", "code": BROKEN, "reason": reason, "next_task": "never", "advice": ""}
+    return end.model_copy(update=broken)
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rh_prefect.errors import api_error, explain
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.process_identity import Owner, current_owner
-from rh_prefect.works.journal.record_types import Answer, Intent, Record
+from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Record
 
 KEY = "0123456789abcdef01234567"
 TASK = "2031112223334445057"
@@ -37,6 +38,28 @@ def ticket(task_id: str = TASK) -> Answer:
 
 def unknown(reason: str = "read timeout") -> Answer:
     return Answer(outcome="unknown", reason=reason, retry="unknown")
+
+
+def refused(code: str, reason: str = "") -> Answer:
+    """A submission that RunningHub has refused with a code."""
+    return Answer.of(api_error(code, reason, doing="submit", submitting=True))
+
+
+def failed(code: str, *, task_id: str = "1", attempt: int = 1) -> End:
+    """The end of a task that has failed with a code."""
+    return End(
+        status="FAILED",
+        task_id=task_id,
+        code=code,
+        attempt=attempt,
+        next_task="never" if code == BROKEN else explain(code).next_task,
+        advice=explain(code).failure_advice,
+    )
+
+
+def is_hopeless(code: str) -> bool:
+    """Whether a task that failed with this code would fail again with the same request."""
+    return code == BROKEN or explain(code).next_task == "never"
 
 
 async def write(journal: Journal, records: Mapping[str, Record], *, key: str = KEY) -> None:

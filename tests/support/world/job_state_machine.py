@@ -26,10 +26,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rh_prefect.errors import BudgetExceeded, JobCancelled, JobFailed, ResponseLost, SubmissionUnknown
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.process_identity import is_surely_dead
-from rh_prefect.works.lifecycle import Policy, is_hopeless
+from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.run_cancellation import CancelReport
 from tests.support.servers.minimal_api import PRICE, MinimalApi, MinimalTask
+from tests.support.world.job_records import is_hopeless
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.payment_checks import PaymentChecks
 from tests.support.world.simulated_io import Failure, Operation

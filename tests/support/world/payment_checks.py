@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rh_prefect.errors import explain
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.works.lifecycle import Policy, is_hopeless
+from rh_prefect.works.lifecycle import Policy
 from tests.support.servers.minimal_api import PRICE, MinimalApi, MinimalTask
+from tests.support.world.job_records import is_hopeless
 from tests.support.world.memory_journal import MemoryPlace
 from tests.support.world.simulated_process import SCOPE, Machine, Process
 

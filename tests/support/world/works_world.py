@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cache, reduce
 from typing import Any, TypeAlias
 
-from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown
+from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
 from rh_prefect.works import lifecycle_step_types
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.process_identity import Owner
@@ -169,7 +169,7 @@ def answer_of(outcome: str, n: int) -> Answer:
 def end_of(status: str, n: int) -> End:
     code = {"failed": HELPS, "hopeless": NO_HELP}.get(status, "")
     word = {"success": "SUCCESS", "invalid": "SUCCESS", "cancelled": "CANCELLED"}.get(status, "FAILED")
-    return End(token="", at="", status=word, task_id=f"{n}", code=code)
+    return End(token="", at="", status=word, task_id=f"{n}", code=code, next_task=explain(code).next_task)
 
 
 @cache

@@ -24,11 +24,11 @@ from rh_prefect.errors import (
     RequestRejected,
     RunningHubError,
     SubmissionUnknown,
+    api_error,
 )
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.accounts.account import member
-from rh_prefect.works.accounts.pool import Pool, account_specific
-from rh_prefect.works.journal.record_types import Answer
+from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
 from tests.support.processes.film_run import wait_until
@@ -431,9 +431,9 @@ class TestPaidOn:
     ],
 )
 def test_the_scope_of_a_refusal(code: str, trouble: str | None) -> None:
-    assert account_specific(Answer(outcome="refused", code=code)) == trouble
+    assert api_error(code, doing="submit").account_scope == trouble
 
 
 def test_a_refusal_without_a_code_is_recognized_by_its_text() -> None:
     words = "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
-    assert account_specific(Answer(outcome="refused", code="", reason=words)) == "account"
+    assert api_error("", words, doing="submit").account_scope == "account"
