@@ -121,8 +121,8 @@ async def measure_budget(items: int) -> dict[str, Any]:
     """
     from decimal import Decimal
 
-    from rh_prefect.flows.pipeline_budget import RunBudget
     from rh_prefect.pipelines.pipeline import Pipeline
+    from rh_prefect.pipelines.run.run_budget import RunBudget
     from rh_prefect.works.journal.budget import SpendTracker
     from rh_prefect.works.journal.journal import FolderJournal
 

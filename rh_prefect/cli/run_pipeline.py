@@ -39,6 +39,7 @@ from rh_prefect.cli.prefect_server import is_configured, prefect_api
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.run.pipeline_run import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
 if TYPE_CHECKING:
@@ -146,17 +147,13 @@ class _Again:
         self.run_words = [str(file), *inputs, *part]
 
     def __enter__(self) -> Self:
-        from rh_prefect.flows import pipeline_run
-
-        pipeline_run.listeners.append(self._take_plan)
+        listeners.append(self._take_plan)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from rh_prefect.flows import pipeline_run
-
-        pipeline_run.listeners.remove(self._take_plan)
+        listeners.remove(self._take_plan)
 
     def _take_plan(self, plan: Plan) -> None:
         takes = {**self._takes, **plan.new_takes}

@@ -20,13 +20,11 @@ from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import has_ended
-from rh_prefect.flow_runs.suspension import open_suspend_group
-from rh_prefect.flows.pipeline_budget import RunBudget, run_limit
-from rh_prefect.flows.pipeline_events import tag
+from rh_prefect.flows.pipeline_engine import PrefectEngine
+from rh_prefect.flows.pipeline_events import PrefectPages, tag
 from rh_prefect.flows.pipeline_pages import show_plan
 from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
 from rh_prefect.flows.pipeline_report import PipelineResult, report
-from rh_prefect.flows.pipeline_run import PipelineRun, Tools
 from rh_prefect.json_checks import flaw_of
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines import pipeline as files
@@ -38,6 +36,9 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.run.pipeline_run import PipelineRun
+from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
+from rh_prefect.pipelines.run.tools import Tools
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
@@ -192,10 +193,11 @@ async def run_pipeline(
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
-    run = await _prepare(pipeline, arguments, options, selection, scope, reviewed)
+    engine = PrefectEngine()
+    run = await _prepare(pipeline, arguments, options, selection, scope, reviewed, engine)
     is_complete = False
     try:
-        state = await _make(run, pipeline, options, scope, reviewed)
+        state = await _make(run, pipeline, options, scope, reviewed, engine)
         is_complete = run.is_complete
         return state
     finally:
@@ -203,7 +205,12 @@ async def run_pipeline(
 
 
 async def _make(
-    run: PipelineRun, pipeline: files.Pipeline, options: RunOptions, scope: FlowScope, reviewed: ReviewedPlan | None
+    run: PipelineRun,
+    pipeline: files.Pipeline,
+    options: RunOptions,
+    scope: FlowScope,
+    reviewed: ReviewedPlan | None,
+    engine: PrefectEngine,
 ) -> State[Any]:
     plan = await run.make_plan()
     _refuse(plan)
@@ -225,7 +232,8 @@ async def _make(
     await tag(plan.pipeline)
     prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
-    await run.make_all(await open_suspend_group(options.wait))
+    await engine.open(options.wait)
+    await run.make_all()
     await _keep_plan(run, scope)
     return await report(run, options, scope)
 
@@ -258,6 +266,7 @@ async def _prepare(
     selection: Selection,
     scope: FlowScope,
     reviewed: ReviewedPlan | None,
+    step_engine: PrefectEngine,
 ) -> PipelineRun:
     settings = get_settings()
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
@@ -282,6 +291,8 @@ async def _prepare(
         has_ended=has_ended,
     )
     tools = Tools(
+        engine=step_engine,
+        pages=PrefectPages(),
         runner=WorkRunner(engine, works, pipeline=pipeline.name, has_ended=has_ended),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),

@@ -1,43 +1,41 @@
-"""Emits Prefect events of pipeline runs for automations, and defines the tag that finds the runs in the dashboard."""
+"""`PrefectPages`: events of pipeline runs for automations, their expected jobs, and the tag that finds them."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import httpx
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 
+from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.prefect_internals import emit
+from rh_prefect.pipelines.run.ports import What
 from rh_prefect.prefect_api import connect
-
-What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
-"""The plan is made; a step has ended; a review waits for a choice; the budget was too small; the run has ended."""
+from rh_prefect.works.journal.costs import Costs
 
 _log = logging.getLogger("rh_prefect")
 
 
-def tell(what: What, *, pipeline: str, run: str, **payload: Any) -> None:
-    """Emits `runninghub.pipeline.<what>`, with the flow run beside it.
+class PrefectPages:
+    """Shows a run in Prefect; see `rh_prefect.pipelines.run.ports.Pages`."""
 
-    Does nothing where no Prefect API is configured.
+    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
+        """Emits `runninghub.pipeline.<what>`, with the flow run beside it; nothing without a configured Prefect API."""
+        if not PREFECT_API_URL.value():
+            return
+        emit(
+            event=f"runninghub.pipeline.{what}",
+            resource={"prefect.resource.id": f"runninghub.pipeline.{pipeline}", "prefect.resource.name": pipeline},
+            related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
+            payload={"pipeline": pipeline, "flow_run": run, **payload},
+        )
 
-    Args:
-        what: What happened.
-        pipeline: The pipeline's name.
-        run: The flow run's id.
-        **payload: Plain JSON data.
-    """
-    if not PREFECT_API_URL.value():
-        return
-    emit(
-        event=f"runninghub.pipeline.{what}",
-        resource={"prefect.resource.id": f"runninghub.pipeline.{pipeline}", "prefect.resource.name": pipeline},
-        related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
-        payload={"pipeline": pipeline, "flow_run": run, **payload},
-    )
+    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
+        """Sets the number of jobs for the run's progress bar."""
+        expect_jobs(jobs, estimate=estimate, is_exact=True)
 
 
 async def tag(pipeline: str) -> None:

@@ -25,12 +25,13 @@ from rh_prefect.flows.pipeline_pages import (
     waiting_reviews,
 )
 from rh_prefect.flows.pipeline_parameters import RunOptions
-from rh_prefect.flows.pipeline_run import PipelineRun, while_store_is_away
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.run.pipeline_run import PipelineRun
+from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.flows.pipeline_budget import RunBudget
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.run.run_budget import RunBudget
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.world.call_count import calls_of

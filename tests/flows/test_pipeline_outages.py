@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JournalError, RunningHubError, StoreError
-from rh_prefect.flows.pipeline_run import while_store_is_away
+from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from tests.support.servers.emulator_env import environment
 from tests.support.world.pipeline_flows import run
 from tests.support.world.virtual_time import in_virtual_time, now

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.flows.pipeline_run import PipelineRun
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
@@ -20,7 +19,9 @@ from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import NoWorks
 from rh_prefect.pipelines.plan.identity import recipe_id
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.run.known_results import KnownResults
+from rh_prefect.pipelines.run.step_maker import StepMaker
+from rh_prefect.pipelines.run.tools import Outcome
 from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
 from tests.support.samples import clip_samples
@@ -222,6 +223,6 @@ async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_pat
     text = "params: {f: image}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: 20, height: 20}}}\n"
     pipeline = Pipeline.from_text(text)
     plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
-    tools: Any = SimpleNamespace(known=NoWorks(), edits=BrokenEdits())
+    tools: Any = SimpleNamespace(names=None, edits=BrokenEdits())
     with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
-        await PipelineRun(pipeline, tools, Selection(), params={})._edit(plan.steps["a"][0])
+        await StepMaker(tools, KnownResults(NoWorks()), Outcome()).edit(plan.steps["a"][0])

@@ -1,0 +1,98 @@
+"""`PrefectEngine`: runs each step of a pipeline as a Prefect task run, and suspends the flow run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+
+from rh_prefect.errors import RunningHubError
+from rh_prefect.flow_runs.suspension import RunSuspender, Wait, open_suspend_group
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.works.delivery import Delivered
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
+
+
+class PrefectEngine:
+    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.ports.StepEngine`."""
+
+    def __init__(self) -> None:
+        """Waits for all tasks in this process, until `open` is called."""
+        self._group: RunSuspender | None = None
+        self._ended: dict[str, State[Any]] = {}
+
+    async def open(self, wait: Wait) -> None:
+        """Begins to suspend the flow run while it only waits for tasks, if it can be and `wait` says so."""
+        self._group = await open_suspend_group(wait)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the flow run is about to be suspended."""
+        return self._group is not None and self._group.is_suspended
+
+    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:
+        """Runs a step as a task run of its address."""
+        self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
+
+    def _upstream_states(self, instance: Instance) -> list[State[Any]]:
+        """Returns the task runs that a step depends on, for the dashboard's arrows; for a review, its candidates'."""
+        found: dict[str, State[Any]] = {}
+        for need in instance.needs:
+            for one in (need, *(need.needs if need.model == "review" else ())):
+                if one.address in self._ended:
+                    found[one.address] = self._ended[one.address]
+        return list(found.values())
+
+    async def make(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> WorkResult | None:
+        """Makes a work; None where its task is left for a suspension of the flow run."""
+        group = self._group
+        if group is None:
+            return await LOOP.call(runner.make(asked, call))
+
+        async def follow() -> WorkResult | None:
+            work = await runner.begin(asked, call)
+            done = await group.run(work)
+            return result_of_step(work, done) if isinstance(done, Delivered) else None
+
+        return await LOOP.call(follow())
+
+    async def expect(self, members: int) -> None:
+        """Registers members of the suspend group."""
+        if self._group is not None:
+            await LOOP.call(self._group.expect(members))
+
+    async def end(self) -> None:
+        """Ends a member of the suspend group."""
+        if self._group is not None:
+            await LOOP.call(self._group.end())
+
+    async def suspend(self) -> None:
+        """Suspends the flow run; returns only where Prefect refuses, and from then on waits in this process."""
+        if self._group is not None:
+            await self._group.suspend()
+        self._group = None
+
+
+async def _task_run(instance: Instance, make: Callable[[], Awaitable[None]], *, after: list[State[Any]]) -> State[Any]:
+    async def step() -> State[Any] | None:
+        try:
+            await make()
+        except RunningHubError as error:
+            # Returned and not raised: the log of the task run has the cause, and no traceback of this package.
+            return Failed(message=str(error), data=error)
+        return None
+
+    name = instance.address.replace("{", "{{").replace("}", "}}")
+    # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
+    task: Any = Task(
+        step, name=instance.path, task_run_name=name, retries=0, cache_policy=NO_CACHE, persist_result=False
+    )
+    state: State[Any] = await task(wait_for=after, return_state=True)
+    await state.aresult()  # raises what the step raised
+    return state

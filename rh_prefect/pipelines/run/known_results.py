@@ -1,0 +1,73 @@
+"""`KnownResults`: the works that a run knows, recorded ones and its own; each record is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Round, WorkQuery
+from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.works.loop_thread import LOOP
+
+
+class KnownResults:
+    """The recorded works and those made by this run; each record is read once."""
+
+    def __init__(self, records: KnownWorks) -> None:
+        """Starts with the recorded works only.
+
+        Args:
+            records: The recorded works.
+        """
+        self._records = records
+        self._found: dict[WorkQuery, KnownWork | None] = {}
+        self._new_takes: dict[tuple[str, str], int] = {}
+        self._takes: dict[str, Sequence[int]] = {}
+
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks up works; see `KnownWorks.find`."""
+        new = [query for query in dict.fromkeys(queries) if query not in self._found]
+        if new:
+            found = await while_store_is_away(lambda: LOOP.call(self._records.find(new)))
+            self._found.update(zip(new, found, strict=True))
+        return [self._found[query] for query in queries]
+
+    async def new_take(self, base: str, scope: str = "") -> int:
+        """Finds a new take, which the run then keeps; see `KnownWorks.new_take`."""
+        if (base, scope) not in self._new_takes:
+            self._new_takes[base, scope] = await LOOP.call(self._records.new_take(base, scope))
+        return self._new_takes[base, scope]
+
+    async def round(self, pipeline: str) -> Round:
+        """Returns the round of the run; see `KnownWorks.round`."""
+        return await LOOP.call(self._records.round(pipeline))
+
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
+        """Returns the takes that the round uses; see `KnownWorks.takes_of`."""
+        if choice not in self._takes and (takes := await LOOP.call(self._records.takes_of(choice))) is not None:
+            self._takes[choice] = takes
+        return self._takes.get(choice)
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        """Keeps the takes that the round uses; see `KnownWorks.keep_takes`."""
+        self._takes[choice] = await LOOP.call(self._records.keep_takes(choice, takes))
+        return self._takes[choice]
+
+    def result(self, query: WorkQuery) -> KnownWork | None:
+        """Returns the result of a work that was looked up; None if there is none."""
+        return self._found.get(query)
+
+    def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
+        """Adds a result of this run.
+
+        Args:
+            work: The work, or the recipe of an edit.
+            shape: How its answer is read.
+            known: The result.
+            is_edit: Whether it is an edit's.
+        """
+        self._found[WorkQuery(work, shape, is_edit)] = known
+
+    def of(self, instance: Instance) -> list[KnownWork | None]:
+        """Returns the results of a step's works; None for each that is not known."""
+        queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
+        return [self.result(query) for query in queries]

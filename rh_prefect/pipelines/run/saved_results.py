@@ -1,0 +1,57 @@
+"""`SavedResults`: the copies of results under the names that a file gives them with `save_as`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rh_prefect.media.media import Media
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.known_results import KnownResults
+from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.pipelines.run.tools import Outcome
+from rh_prefect.pipelines.save_as import SavedNames
+from rh_prefect.works.loop_thread import LOOP
+
+
+class SavedResults:
+    """Copies the results of steps to their names, and notes the copies in the run's outcome."""
+
+    def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
+        """Stores the arguments."""
+        self._names, self._known, self._outcome = names, known, outcome
+
+    def are_missing(self, instance: Instance) -> bool:
+        """Returns whether a step has names under which this run has saved nothing yet."""
+        return bool(instance.save_as) and instance.address not in self._outcome.saved
+
+    async def find(self, instance: Instance) -> None:
+        """Finds the results of a step under the names that an earlier run gave them."""
+        named = self.named(instance)
+        found = await asyncio.gather(*(LOOP.call(self._names.find(file, name)) for file, name in named))
+        files = [file for file in found if file is not None]
+        if files and len(files) == len(found):
+            self._note(instance, named, files)
+
+    async def save(self, instance: Instance) -> None:
+        """Copies the results of a step to their names."""
+        named = self.named(instance)
+        self._note(instance, named, [await self._save_as(file, name) for file, name in named])
+
+    async def _save_as(self, file: Media, name: str) -> Media:
+        return await while_store_is_away(lambda: LOOP.call(self._names.save(file, name)))
+
+    def _note(self, instance: Instance, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
+        self._outcome.saved[instance.address] = saved
+        self._outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
+
+    def named(self, instance: Instance) -> list[tuple[Media, str]]:
+        """Returns the results of a step, each with the name that the file gives it; of a review, the chosen one."""
+        if isinstance(instance.chosen, File):
+            address = instance.chosen.address
+            media = instance.chosen.media
+            file = media and media.model_copy(update={"uri": address or media.uri})
+            return [(file, instance.save_as)] if file else []
+        files = [None if one is None else one.output(instance.file_kind) for one in self._known.of(instance)]
+        return [(file, name) for file, name in zip(files, instance.saved_names) if file is not None]

@@ -1,0 +1,174 @@
+"""`StepMaker`: makes one step of a pipeline run: its paid works or its edit, and the names of its results."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+
+from rh_prefect.caches_and_locks import SharedTasks
+from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
+from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
+from rh_prefect.pipelines.known_works import counts_as
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
+from rh_prefect.pipelines.run.known_results import KnownResults
+from rh_prefect.pipelines.run.ports import idle, member
+from rh_prefect.pipelines.run.saved_results import SavedResults
+from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.pipelines.run.tools import Outcome, Tools
+from rh_prefect.works.loop_thread import LOOP
+
+EDITS_AT_ONCE = 2
+_PLAN_AGAIN = "What to do: plan again and review the new plan."
+
+
+class StepMaker:
+    """Makes steps whose inputs are known; what it makes is added to the known results and to the run's outcome."""
+
+    def __init__(self, tools: Tools, known: KnownResults, outcome: Outcome) -> None:
+        """Stores the arguments."""
+        self._tools, self._known, self._outcome = tools, known, outcome
+        self.saved = SavedResults(tools.names, known, outcome)
+        self._paid_items: set[str] = set()
+        self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
+        self._there: set[str] = set()  # edits whose files this run has made or found
+        self._rendering: SharedTasks[str, None] = SharedTasks()
+
+    async def make(self, instance: Instance) -> None:
+        """Makes a step and saves its results; one whose inputs have changed meanwhile is begun no more.
+
+        Raises:
+            RunningHubError: It failed.
+        """
+        engine = self._tools.engine
+        async with member(engine):
+            if any(work.state != "=" for work in instance.works):
+                await engine.run(instance, partial(self._paid_step if instance.is_paid else self._edit_step, instance))
+            if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
+                await self._save(instance)
+
+    def _slot_position(self, instance: Instance) -> tuple[int, ...]:
+        """Returns when a step gets a slot among those that wait: items that this process has paid for are ended first.
+
+        Steps reach the queue in any order, so that the first free slots may go to later items.
+        """
+        is_first = not instance.item or instance.top_item in self._paid_items
+        return (0 if is_first else 1, *instance.numbers)
+
+    async def _paid_step(self, instance: Instance) -> None:
+        if await self._restore(instance):
+            return
+        engine, works = self._tools.engine, [work for work in instance.works if work.state != "="]
+        await engine.expect(len(works))
+        async with idle(engine):
+            done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
+        errors = [error for error in done if isinstance(error, BaseException)]
+        if errors:
+            first, *others = sorted(errors, key=_rank)
+            raise first.with_others(others) if others and isinstance(first, RunningHubError) else first
+
+    async def _paid_work(self, instance: Instance, work: Work) -> None:
+        tools, engine = self._tools, self._tools.engine
+        call = replace(work_call(instance, work), position=self._slot_position(instance))
+        if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
+            call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
+        try:
+            async with member(engine):
+                result = await while_store_is_away(lambda: engine.make(tools.runner, call, tools.call))
+        finally:
+            self._outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
+        if result is None:
+            self._outcome.left.add(instance.address)
+            return
+        record = result.record
+        if result.is_new:
+            self._outcome.new_steps.add(instance.address)
+            self._paid_items.add(instance.top_item)
+        known = KnownWork(
+            "=",
+            result.files,
+            record.texts,
+            record.value,
+            record.cost,
+            task_id=record.task_id,
+            counts_as=counts_as(record, result.files),
+        )
+        self._known.add(work.key, call.shape, known)
+
+    # -- edits -----------------------------------------------------------------------------------------------------
+
+    async def _edit_step(self, instance: Instance) -> None:
+        async with self._edit_room:
+            if not await self._restore(instance):
+                await self.edit(instance)
+
+    async def edit(self, instance: Instance) -> None:
+        """Makes an edit, or finds its result."""
+        counts_as = files_that_stand_in(instance)
+        try:
+            edits, values = self._tools.edits, known_values(instance)
+            output = await while_store_is_away(
+                lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
+            )
+        except RunningHubError:
+            raise
+        except Exception as error:  # an edit's defect: the other steps continue
+            raise MediaError(
+                f"{instance.address}: {instance.model} failed with {type(error).__name__}: {error}. Nothing was paid "
+                "for it. What to do: change its parameters or its files."
+            ) from error
+        if output.is_new:
+            self._outcome.new_steps.add(instance.address)
+        texts = () if output.result.text is None else (output.result.text,)
+        files = () if output.file is None else (output.file,)
+        first = output.result.file
+        stands = {file.sha256: first.sha256 for file in files if first is not None and first.sha256 != file.sha256}
+        for work in instance.works:
+            self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=stands), is_edit=True)
+        self._there.add(instance.address)
+
+    async def _restore(self, instance: Instance) -> bool:
+        """Renders edits again whose files are missing and are needed now.
+
+        Returns:
+            Whether a file has another content now; the step is then planned again.
+        """
+        is_other = False
+        for need in instance.needs:
+            if not need.is_paid and need.model != "review" and need.works:
+                is_other |= await self._edit_again(need)
+        if is_other:
+            self._outcome.begun.discard(instance.address)
+        return is_other
+
+    async def _edit_again(self, edit: Instance) -> bool:
+        """Renders an edit whose file is missing, once for all that need it; returns whether its file is another one."""
+        if edit.address not in self._there:
+            await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
+        is_there = edit.address in self._there
+        made = [one.outputs for one in self._known.of(edit) if one is not None]
+        return not is_there or made != [work.known.outputs for work in edit.works if work.known]
+
+    async def _edit_if_current(self, edit: Instance) -> None:
+        if not await self._restore(edit):
+            await self.edit(edit)
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    async def _save(self, instance: Instance) -> None:
+        """Copies the results of a step to the names that the file gives them."""
+        if instance.model == "review":
+            await self._restore(instance)
+        elif not instance.is_paid and instance.address not in self._there:
+            await self.saved.find(instance)
+            if instance.address in self._outcome.saved:
+                return  # the file itself may be missing, and nothing needs it
+            if await self._edit_again(instance) and instance.address not in self._there:
+                self._outcome.begun.discard(instance.address)
+                return
+        await self.saved.save(instance)
+
+
+def _rank(error: BaseException) -> int:
+    """Orders the errors of the takes of a step: a run is named `Over budget` only if nothing else has failed."""
+    return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1

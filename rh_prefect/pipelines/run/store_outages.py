@@ -1,0 +1,46 @@
+"""Waits for a storage or for records that do not respond, while something is made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rh_prefect.client.connections import chance
+from rh_prefect.errors import JournalError, StoreError
+
+STORE_PAUSES = (5.0, 30.0)
+"""Seconds before a step tries a storage that does not respond again: those of a batch's rows."""
+
+_log = logging.getLogger("rh_prefect")
+T = TypeVar("T")
+
+
+async def while_store_is_away(
+    make: Callable[[], Awaitable[T]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = chance,
+) -> T:
+    """Makes something, and again after each pause while the storage or the records do not respond.
+
+    Args:
+        make: What to do; the records make it safe to repeat.
+        sleep: Waits.
+        jitter: Numbers from 0 to 1.
+
+    Raises:
+        StoreError: The storage refuses it permanently, or does not respond after the last pause.
+        JournalError: The records do not respond after the last pause.
+    """
+    for pause in STORE_PAUSES:
+        try:
+            return await make()
+        except (StoreError, JournalError) as error:
+            if isinstance(error, StoreError) and error.is_permanent:
+                raise
+            seconds = pause * (1 + jitter() / 2)
+            _log.warning("%s Trying again in %.0f s.", error, seconds)
+        await sleep(seconds)
+    return await make()

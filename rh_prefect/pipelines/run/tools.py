@@ -1,0 +1,79 @@
+"""`Tools` and `Outcome`: the services that a pipeline run uses, and what became of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.last_run import LastRuns
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.rounds import Rounds
+from rh_prefect.pipelines.run.ports import Pages, StepEngine
+from rh_prefect.pipelines.run.run_budget import RunBudget
+from rh_prefect.pipelines.save_as import SavedNames
+from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.works.job_context import JobCall
+from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.work_runner import WorkRunner
+
+
+@dataclass(slots=True)
+class Tools:
+    """The services that a pipeline run uses.
+
+    Attributes:
+        engine: What runs the steps.
+        pages: Where the run shows what it does.
+        runner: Makes paid works.
+        edits: Makes edits.
+        store: Where files go.
+        names: The names that files were saved under.
+        known: The records of works and edits.
+        rounds: The rounds of the pipeline.
+        last_runs: The last runs of pipelines.
+        call: The scope of the run, and how its jobs are run.
+        budget: What the run may cost, and has paid.
+        reviewed: The plan that was reviewed for the run, beyond which it pays for nothing.
+    """
+
+    engine: StepEngine
+    pages: Pages
+    runner: WorkRunner
+    edits: EditResults
+    store: MediaStore
+    names: SavedNames
+    known: KnownWorks
+    rounds: Rounds
+    last_runs: LastRuns
+    call: JobCall
+    budget: RunBudget
+    reviewed: ReviewedPlan | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the steps that a run started.
+
+    Attributes:
+        begun: Addresses of the steps that were started; one that is to be made again is not among them.
+        left: Addresses of those whose tasks go on while the run is suspended.
+        new_steps: Addresses of the steps that this process made something new for.
+        errors: The error of each step that failed, by its address.
+        costs: What this run paid for each work, failed tasks and refused answers included.
+        open_submissions: How many of its submissions have no known end, as of a lost response.
+        open_costs: What they may cost, by their prices.
+        saved: The file that a step was saved as, by its address.
+        named: The same by the content of the result, of which a converted picture is another file.
+    """
+
+    begun: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+    new_steps: set[str] = field(default_factory=set)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    costs: dict[str, Costs] = field(default_factory=dict)
+    open_submissions: int = 0
+    open_costs: Costs = field(default_factory=Costs)
+    saved: dict[str, list[Media]] = field(default_factory=dict)
+    named: dict[str, Media] = field(default_factory=dict)
