@@ -287,9 +287,11 @@ def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[
         plan: A plan of the pipeline, without records.
     """
     takes, new = dict[str, int](), list[str]()
-    aged = {one.path for one in plan.instances if one.is_paid and one.reuse != "always"}
+    paid = [one for one in plan.instances if one.is_paid]
+    # Of equal requests with separate results, the next take can be that of another item.
+    chosen_by_plan = {one.path for one in paid if one.reuse != "always" or one.step.same == "separate"}
     for address in retake or ():
-        if step_of(address) in aged:
+        if step_of(address) in chosen_by_plan:
             new.append(address)
             continue
         takes[address] = found.take_of(address, plan.items_by_number.get(address, "")) + 1

@@ -35,6 +35,7 @@ from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.run.pipeline_run import PipelineRun
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
@@ -320,6 +321,7 @@ async def _prepare(
         date=_scheduled_date(),
         saved_graphs=saved,
         inputs=Inputs(),
+        equal=EqualRequests(),
     )
 
 

@@ -106,6 +106,10 @@ def _number(value: Any) -> bool:
 
 Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a text in quotes")]
 Bool = Annotated[bool, BeforeValidator(_boolean)]
+Same = Annotated[
+    bool | Literal["separate"],
+    _read(lambda value: isinstance(value, bool) or value == "separate", "takes true, false or separate"),
+]
 Number = Annotated[float, _read(_number, "takes a number")]
 Amount = Annotated[float, _read(lambda v: _number(v) and 0 <= v < inf, "takes an amount of 0 or more")]
 Seconds = Annotated[
@@ -268,7 +272,7 @@ class Step(_Strict):
     save_as: Text | None = None
     require: Literal["all", "any"] = "all"
     on_error: Literal["continue", "fail"] | None = None
-    same: Bool = False
+    same: Same = False
     ask: Text = ""
     pin: Text | None = None
     description: Text = ""
@@ -310,6 +314,7 @@ class PipelineFile(_Strict):
     budget: Budget | None = None
     attempts: Whole | None = None
     reuse: Text | None = None
+    scope: Text | None = None
     credentials: Text | None = None
     storage: Text | None = None
     steps: dict[str, Step]

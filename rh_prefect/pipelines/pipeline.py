@@ -26,6 +26,7 @@ from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.identity import pipeline_id
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
+from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
@@ -144,6 +145,7 @@ class Pipeline:
         decided: Choices | None = None,
         saved_graphs: SavedGraphs | None = None,
         inputs: Inputs | None = None,
+        equal: EqualRequests | None = None,
         **more: Any,
     ) -> Plan:
         """Returns what a run would do and pay. Nothing is submitted.
@@ -167,6 +169,7 @@ class Pipeline:
             saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
                 are not found.
             inputs: The inputs of a run that plans again; they are not read again. `allow` and `options` are theirs.
+            equal: The takes of equal requests, of a run that plans again.
             **more: Parameters by name.
 
         Returns:
@@ -183,6 +186,7 @@ class Pipeline:
             }
             given |= {"options": options, "run_id": run_id, "selection": selection, "decided": decided}
             given |= {"saved_graphs": saved_graphs, "inputs": inputs, "allow": allow, "failed": failed, "new": new}
+            given |= {"equal": equal}
             self._refuse_options_as_params(name for name, value in given.items() if value)
         problems = Problems()
         reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
@@ -212,6 +216,7 @@ class Pipeline:
                 selection=selection or Selection(),
                 bind_used=reader.bind_used,
                 pipeline=pipeline_id(self.name, given),
+                equal=equal,
             )
             with allowed_below(*roots):
                 await expander.expand(values)

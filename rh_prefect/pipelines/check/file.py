@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path as FilePath
+from uuid import UUID
 
 from rh_prefect import catalog
 from rh_prefect.errors import UnknownModelError
@@ -24,6 +25,7 @@ from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 from rh_prefect.redaction import secret_in
+from rh_prefect.works.journal.journal import LONGEST_SCOPE, is_scope_name
 
 _NOT_IN_NAMES = ("/", "%", "&", "<", ">")
 _PREFECT_NAMES = ("self", "return_state", "wait_for")
@@ -54,6 +56,14 @@ def check_document(
     return checked
 
 
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 class FileCheck(OtherCheck):
     """One check of one file."""
 
@@ -78,6 +88,9 @@ class FileCheck(OtherCheck):
         if self._file.budget is not None and self._file.budget.amount < 0:
             self._say(("budget",), "budget must be an amount of 0 or more")
         self._check_reuse(("reuse",), self._file.reuse)
+        if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
+            takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, and no id of a flow run"
+            self._say(("scope",), f"scope takes a name of {takes}")
 
     def _check_flow_name(self) -> None:
         """Refuses what the name of a flow may not have."""

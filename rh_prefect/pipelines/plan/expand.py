@@ -33,7 +33,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
-from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
+from rh_prefect.pipelines.plan.take_choice import EqualRequests, TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,
@@ -67,6 +67,7 @@ class Expander:
         selection: Selection,
         bind_used: BindUsed,
         pipeline: str,
+        equal: EqualRequests | None = None,
         saved: SavedGraphs | None = None,
     ) -> None:
         """Starts with nothing expanded.
@@ -81,6 +82,7 @@ class Expander:
             selection: The part that is made, which limits `Choices.new`.
             bind_used: Gives the parameters of a used file their values.
             pipeline: Identifies the pipeline with its parameters; see `pipeline_id`.
+            equal: The takes of equal requests, of a run that plans again.
             saved: The graphs of workflows and apps; None where they were not read.
         """
         self._saved, self._bind_used = saved, bind_used
@@ -92,7 +94,15 @@ class Expander:
         self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
         self.outputs: dict[str, Any] = {}
-        self.takes = TakeChooser(known, choices, selection, pipeline=pipeline, notes=self.notes)
+        self.takes = TakeChooser(
+            known,
+            choices,
+            selection,
+            pipeline=pipeline,
+            scope=checked.file.scope or "",
+            equal=equal or EqualRequests(),
+            notes=self.notes,
+        )
         self.conditions = ConditionalSteps(choices, self.item_problems)
         self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
         self.text = "\n".join(checked.document.lines)
@@ -145,7 +155,7 @@ class Expander:
 
     def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> None:
         """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
-        if not step.is_paid or step.same or self._used_at:
+        if not step.is_paid or step.same is True or self._used_at:
             return
         number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in frames)
         if number > MOST_WORKS:

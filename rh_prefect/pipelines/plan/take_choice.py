@@ -28,6 +28,37 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
     return WorkQuery(work_id(draft.base, take, draft.scope), draft.instance.shape)
 
 
+class EqualRequests:
+    """The takes of equal requests of several items, for `same: separate`.
+
+    A run keeps them in all of its plans: an item that gets another input later must not take the result of another.
+    """
+
+    def __init__(self) -> None:
+        """Starts without any."""
+        self._held: dict[tuple[str, str], set[int]] = {}
+        self._takes: dict[tuple[str, str, str, int], int] = {}
+        self._next: dict[tuple[str, str, int], int] = {}
+
+    def first_take(self, draft: Draft, first: int, size: int) -> int:
+        """Returns the first of the takes of a step that no other item has.
+
+        Args:
+            draft: The step, with the hash of its request.
+            first: The first take that it may have.
+            size: How many takes it has.
+        """
+        path, address = draft.instance.path, draft.instance.address
+        name, begin = (path, draft.base, address, first), (path, draft.base, first)
+        if name not in self._takes:
+            held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, first)
+            while not held.isdisjoint(range(take, take + size)):
+                take += 1
+            held.update(range(take, take + size))
+            self._takes[name], self._next[begin] = take, take + size
+        return self._takes[name]
+
+
 class TakeChooser:
     """Chooses the takes of the steps of one plan.
 
@@ -42,6 +73,8 @@ class TakeChooser:
         selection: Selection,
         *,
         pipeline: str,
+        scope: str,
+        equal: EqualRequests,
         notes: dict[str, None],
     ) -> None:
         """Chooses nothing yet.
@@ -51,10 +84,12 @@ class TakeChooser:
             choices: What a person has decided.
             selection: The part of the plan that is made.
             pipeline: Identifies the pipeline with its parameters, for its rounds; see `pipeline_id`.
+            scope: The scope of the file; empty for the one of all runs.
+            equal: The takes of equal requests.
             notes: Takes what is worth knowing.
         """
         self._known, self._choices, self._selection = known, choices, selection
-        self._pipeline, self._notes = pipeline, notes
+        self._pipeline, self._scope, self._equal, self._notes = pipeline, scope, equal, notes
         self.new: dict[str, int] = {}
 
     async def choose(self, draft: Draft) -> list[int]:
@@ -63,7 +98,16 @@ class TakeChooser:
         Args:
             draft: The step, with the hash of its request.
         """
-        reuse = draft.instance.reuse
+        takes = await self._of_reuse(draft)
+        if draft.instance.step.same != "separate" or not draft.endpoint:
+            return takes
+        first = self._equal.first_take(draft, takes[0], len(takes))
+        if draft.instance.address in self.new:
+            self.new[draft.instance.address] = first
+        return [first + number for number in range(len(takes))]
+
+    async def _of_reuse(self, draft: Draft) -> list[int]:
+        reuse, draft.scope = draft.instance.reuse, self._scope if draft.endpoint else ""
         if reuse == "always" or not draft.endpoint:
             return await self._new(draft, self._configured_takes(draft))
         current = await self._known.round(self._pipeline)

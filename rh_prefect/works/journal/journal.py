@@ -172,13 +172,18 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_scope_name(name: object) -> bool:
+    """Returns whether a scope can have a name in every journal."""
+    return isinstance(name, str) and _SCOPE.fullmatch(name) is not None
+
+
 def check_scope(name: str) -> str:
     """Rejects a name of a scope that is not valid in every journal.
 
     Raises:
         InputError: It is not a text of up to 200 letters, digits, dashes, dots and underscores.
     """
-    if not isinstance(name, str) or not _SCOPE.fullmatch(name):
+    if not is_scope_name(name):
         raise InputError(
             f"{str(name)[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
             "dashes, dots and underscores, beginning with a letter or a digit. Nothing was sent."
