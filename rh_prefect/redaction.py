@@ -157,22 +157,24 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
 
+    def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:  # noqa: ARG002 - for subclasses
+        """Returns the transport that sends to an address."""
+        return self._inner
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the actual request."""
-        handled = sys.exception()
+        handled, actual = sys.exception(), request
         try:
-            return await self._send(request)
+            actual = actual_request(request)
+            response = await self.transport_for(actual.url).handle_async_request(actual)
+            if actual.url != request.url:
+                hide_redirect(request, response, to=actual.url)
         except BaseException as error:
-            # The frames below may contain the URL, the headers or the body.
+            # The frames below may contain the URL, the headers or the body, as this one does.
+            actual = request
             for one in _family(error, {id(handled)}):
                 one.__traceback__ = None
             raise
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        actual = actual_request(request)
-        response = await self._inner.handle_async_request(actual)
-        if actual.url != request.url:
-            hide_redirect(request, response, to=actual.url)
         return response
 
     async def aclose(self) -> None:

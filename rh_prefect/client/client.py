@@ -147,11 +147,13 @@ class Client:
             return await machine.submit(payload)
         ask = RequestInfo(f"submit to {endpoint}", paid=True)
         body = dict(payload) if webhook_url is None else {**payload, "webhookUrl": webhook_url}
-        if endpoint in get_args(V1Submit):
-            answer = await self._session.submit(endpoint.lstrip("/"), body, ask, key_field=V1_KEY)
-        else:
-            answer = await self._session.submit(f"openapi/v2/{_path(endpoint)}", body, ask)
-        return responses.submitted(answer, ask)
+        is_v1 = endpoint in get_args(V1Submit)
+        path, key_field = (endpoint.lstrip("/"), V1_KEY) if is_v1 else (f"openapi/v2/{_path(endpoint)}", None)
+        session = self._session
+        client, limit = session.pools.submits, session.submit_timeout
+        request = session.json_request(client, path, body, ask, key_field=key_field)
+        status, content = await session.exchange(client, request, ask, deadline=limit)
+        return responses.submitted(responses.read(status, content, ask), ask)
 
     async def query(self, task_id: str) -> TaskView:
         """Returns a task's state, also if the task failed."""

@@ -94,7 +94,7 @@ async def _let_go(response: httpx.Response) -> float:
     return float(header) if header.isascii() and header.isdigit() else 0.0
 
 
-class EnvironmentTransport(httpx.AsyncBaseTransport):
+class EnvironmentTransport(HiddenAddressTransport):
     """Sends through the proxy that the environment names; httpx itself does so only where it is given no transport."""
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
@@ -102,12 +102,12 @@ class EnvironmentTransport(httpx.AsyncBaseTransport):
         self._direct = direct
         self._by_proxy: dict[str | None, httpx.AsyncBaseTransport] = {}
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request through the transport chosen for its host."""
-        proxy = proxy_for(request.url)
+    def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:
+        """Returns the transport for the proxy of a host, or for direct connections."""
+        proxy = proxy_for(url)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = self._open(proxy)
-        return await self._by_proxy[proxy].handle_async_request(request)
+        return self._by_proxy[proxy]
 
     def _open(self, proxy: str | None) -> httpx.AsyncBaseTransport:
         if proxy is None:
@@ -254,7 +254,7 @@ class Connections:
     """The HTTP clients of one account."""
 
     # Each paid request opens a separate connection: on a kept one, which the server may have closed meanwhile, an error
-    # would leave open whether the request arrived. A handshake is cheap beside a paid job.
+    # would leave open whether the request arrived. A handshake is cheap beside a paid job. It can resend nothing.
     submits: httpx.AsyncClient
     calls: httpx.AsyncClient
     uploads: httpx.AsyncClient
@@ -278,12 +278,13 @@ def open_connections(
         keepalive: int | None,
         auth: bool = True,
         redirects: bool = False,
+        resends: bool = True,
         direct: DirectTransport = httpx.AsyncHTTPTransport,
     ) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=5.0)
-        sender = transport or EnvironmentTransport(limits, direct=direct)
+        sender = HiddenAddressTransport(transport) if transport else EnvironmentTransport(limits, direct=direct)
         return (CallClient if direct is CallTransport else httpx.AsyncClient)(
-            transport=ResendTransport(HiddenAddressTransport(sender)),
+            transport=ResendTransport(sender) if resends else sender,
             # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
             headers={"User-Agent": f"rh-prefect/{_version()}"},
@@ -294,7 +295,7 @@ def open_connections(
         )
 
     return Connections(
-        submits=client(submit_timeout, keepalive=0),
+        submits=client(submit_timeout, keepalive=0, resends=False),
         calls=client(30.0, keepalive=16, direct=CallTransport),
         uploads=client(120.0, keepalive=4),
         files=client(60.0, keepalive=8, auth=False, redirects=True, direct=FileTransport),

@@ -62,7 +62,7 @@ class Session:
         client = self.pools.calls
         if body is None:
             return await self.resent(client, client.build_request("GET", path), ask)
-        return await self.resent(client, self._json_request(client, path, body, ask, key_field=key_field), ask)
+        return await self.resent(client, self.json_request(client, path, body, ask, key_field=key_field), ask)
 
     async def call_v1(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
         """Sends a request to a v1 endpoint, which needs the key in the body as well."""
@@ -87,21 +87,13 @@ class Session:
         client = self.pools.submits
 
         async def once() -> ApiResponse:
-            request = self._json_request(client, path, body, ask)
+            request = self.json_request(client, path, body, ask)
             answer = await self.send(client, request, ask, deadline=_CALL_SECONDS)
             if answer.status >= 500:
                 responses.checked(answer, ask)  # the response was lost on the way; the object may exist
             return answer
 
         return await self.paced(once, ask)
-
-    async def submit(
-        self, path: str, body: Mapping[str, object], ask: RequestInfo, *, key_field: str | None = None
-    ) -> ApiResponse:
-        """Sends a paid submission: once, on a new connection, within the hard limit; see `call`."""
-        client = self.pools.submits
-        request = self._json_request(client, path, body, ask, key_field=key_field)
-        return await self.send(client, request, ask, deadline=self.submit_timeout)
 
     async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> ApiResponse:
         """Sends a file to RunningHub."""
@@ -174,7 +166,7 @@ class Session:
             raise delivery.explain(error, ask) from error
         return response.status_code, mask_key(response.content, key=self.key)
 
-    def _json_request(
+    def json_request(
         self,
         client: httpx.AsyncClient,
         path: str,
@@ -183,6 +175,7 @@ class Session:
         *,
         key_field: str | None = None,
     ) -> httpx.Request:
+        """Builds a POST of a JSON object; see `call`."""
         # A key in the payload is replaced: this account pays.
         content = json_bytes({name: value for name, value in body.items() if name != key_field}, ask)
         request = client.build_request("POST", path, content=content, headers=JSON)

@@ -111,9 +111,9 @@ class LoopThread:
         """Starts a coroutine on the loop, in a copy of the caller's context variables."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits a coroutine that runs on the loop; cancellation reaches it there, outside critical sections."""
-        return await asyncio.wrap_future(self.submit(coroutine))
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Starts a coroutine on the loop, to be awaited; cancellation reaches it there, outside critical sections."""
+        return asyncio.wrap_future(self.submit(coroutine))
 
     def call_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Blocks until a coroutine has run on the loop.
@@ -126,19 +126,20 @@ class LoopThread:
             raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")
         return self.submit(coroutine).result()
 
-    async def critical(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def critical(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Runs a coroutine to its end, even if the caller is cancelled; process exit waits for it too.
 
-        Raises:
-            asyncio.CancelledError: The process is exiting, so the coroutine was not started.
+        The future is cancelled if the process is exiting, so that the coroutine was not started.
         """
         if self._is_ending:
             coroutine.close()
-            raise asyncio.CancelledError("the process is ending")
+            refused: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            refused.cancel("the process is ending")
+            return refused
         task = asyncio.ensure_future(coroutine)
         self._critical.add(task)
         task.add_done_callback(self._critical.discard)
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
 
     async def settle(self, seconds: float) -> None:
         """Waits until the current critical sections have ended; runs on the loop.

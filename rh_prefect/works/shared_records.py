@@ -16,7 +16,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import WorksLedger, is_settled
 
 _log = logging.getLogger("rh_prefect")
-_notes: set[asyncio.Task[None]] = set()
+_notes: set[asyncio.Future[None]] = set()
 """Notes that are being written: the event loop holds tasks only weakly."""
 
 
@@ -91,7 +91,7 @@ class SharedRecords(JobRecords):
         is_of_run = submit.intent.flow_run == self._ledger.flow_run or submit.n in self._noted
         if is_of_run and submit.n not in self._settled and is_settled(submit):
             self._settled.add(submit.n)
-            note = asyncio.ensure_future(LOOP.critical(self._note_settled(submit)))
+            note = LOOP.critical(self._note_settled(submit))
             _notes.add(note)
             note.add_done_callback(_notes.discard)
 

@@ -82,7 +82,10 @@ async def pay():
     observer.notify(JobEvent("submitted", "run/job", "a-model", task_id="5", message="submitted as task 5"))
     observer.notify(JobEvent("unknown", "run/job", "a-model", task_id="5", message="no answer"))
 
-LOOP.submit(LOOP.critical(pay()))
+async def critical():
+    await LOOP.critical(pay())
+
+LOOP.submit(critical())
 began.wait()
 """
     # A command that a test has run in this process makes Prefect quiet.

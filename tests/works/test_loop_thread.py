@@ -4,20 +4,27 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP, WORKERS, LoopThread, end_task
 from tests.support.world.virtual_time import in_virtual_time, now
 
+T = TypeVar("T")
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 
 
 async def where() -> tuple[str, str]:
     return NAME.get(), threading.current_thread().name
+
+
+async def critical(section: Coroutine[Any, Any, T]) -> T:
+    return await LOOP.critical(section)
 
 
 async def test_calls_get_the_context_variables_and_run_on_one_thread() -> None:
@@ -36,10 +43,14 @@ async def test_a_context_variable_that_is_set_on_the_loop_is_not_set_in_the_call
     assert NAME.get() == "caller"
 
 
+async def from_another_loop() -> tuple[str, str]:
+    return await LOOP.call(where())
+
+
 async def test_callers_on_several_threads_and_loops_share_the_loop() -> None:
     names = await asyncio.gather(
         *(asyncio.to_thread(LOOP.call_sync, where()) for _ in range(4)),
-        *(asyncio.to_thread(asyncio.run, LOOP.call(where())) for _ in range(4)),
+        *(asyncio.to_thread(asyncio.run, from_another_loop()) for _ in range(4)),
     )
     assert {thread for _, thread in names} == {"rh_prefect"}
 
@@ -85,7 +96,7 @@ async def test_cancelling_the_wait_cancels_the_coroutine_on_the_loop() -> None:
             cancelled.set()
             raise
 
-    caller = asyncio.create_task(LOOP.call(wait()))
+    caller = asyncio.ensure_future(LOOP.call(wait()))
     await asyncio.to_thread(began.wait)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -101,7 +112,7 @@ async def test_a_critical_section_completes_when_its_caller_is_cancelled() -> No
         await go_on.wait()
         ended.set()
 
-    caller = asyncio.create_task(LOOP.call(LOOP.critical(pay())))
+    caller = asyncio.ensure_future(LOOP.call(critical(pay())))
     await asyncio.to_thread(began.wait)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -118,9 +129,9 @@ async def test_a_critical_section_returns_its_result_and_raises_its_error() -> N
     async def fail() -> int:
         raise LookupError("here")
 
-    assert await LOOP.call(LOOP.critical(give())) == 5
+    assert await LOOP.call(critical(give())) == 5
     with pytest.raises(LookupError):
-        await LOOP.call(LOOP.critical(fail()))
+        await LOOP.call(critical(fail()))
 
 
 async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
@@ -131,10 +142,10 @@ async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
         await asyncio.to_thread(answered.wait)
         paid.append("yes")
 
-    LOOP.submit(LOOP.critical(pay()))
+    LOOP.submit(critical(pay()))
     await LOOP.call(LOOP.settle(0.01))
     assert paid == []
-    settled = asyncio.create_task(LOOP.call(LOOP.settle(60)))
+    settled = asyncio.ensure_future(LOOP.call(LOOP.settle(60)))
     answered.set()
     await settled
     assert paid == ["yes"]
@@ -181,7 +192,10 @@ async def pay():
     await asyncio.to_thread(print, "recorded")
     await asyncio.get_running_loop().getaddrinfo("localhost", 80)
     print("resolved")
-LOOP.submit(LOOP.critical(pay()))
+async def critical():
+    await LOOP.critical(pay())
+
+LOOP.submit(critical())
 began.wait()
 """
     assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"

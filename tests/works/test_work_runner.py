@@ -431,7 +431,7 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(g
         running = [asyncio.create_task(owner.one(picture()))]
         await _until_told(owner, "submitted")
         runner, call = WorkRunner(other.engine, await other.works()), JobCall(other.scope, other.store, observer=other)
-        running += [asyncio.create_task(LOOP.call(runner.make(picture(), call))) for _ in range(2)]
+        running += [asyncio.ensure_future(LOOP.call(runner.make(picture(), call))) for _ in range(2)]
         await _until_told(other, "adopted")
         while _callers(other, call) < 2:  # noqa: ASYNC110 - nothing else tells it
             await asyncio.sleep(0.01)
