@@ -289,7 +289,7 @@ def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]
     # Of equal requests with separate results, the next take can be that of another item.
-    chosen_by_plan = {one.path for one in paid if one.reuse != "always" or one.step.same == "separate"}
+    chosen_by_plan = {one.path for one in paid if one.reuse != "always" or one.step.get("same") == "separate"}
     for address in retake or ():
         if step_of(address) in chosen_by_plan:
             new.append(address)

@@ -12,6 +12,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.evaluation import results
+from rh_prefect.pipelines.file_model import GraphStep
 from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
@@ -30,7 +31,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
     Raises:
         InputError: The parameters are not what the model takes.
     """
-    parse = instance.step.parse
+    parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
         name=name,
@@ -42,7 +43,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         shape=instance.shape,
         stands_for=dict(_stand_ins(list(instance.values.values()))),
         planned=work.key,
-        price=work.price.most / work.attempts if instance.step.assume is not None else None,
+        price=work.price.most / work.attempts if assume is not None else None,
         forbidden=instance.forbidden,
         saved_graph=instance.saved_graph,
     )
@@ -58,7 +59,7 @@ def request_of(instance: Instance) -> Request:
         InputError: The parameters are not what the model takes.
     """
     step, values = instance.step, known_values(instance)
-    if step.model is not None:
+    if not isinstance(step, GraphStep):
         _check_files(instance, values)
         return any_input(instance.model, values)
     if step.graph is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from rh_prefect.pipelines.document import Path
@@ -35,8 +35,6 @@ FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
 """The keys of which a step has exactly one."""
-
-PAID = ("model", "workflow", "app", "graph")
 
 ANSWER_TYPES = ("string", "integer", "number", "boolean", "handle")
 
@@ -243,54 +241,31 @@ Condition = Any
 
 
 class Step(_Strict):
-    """One step: a request, a local edit, a review, another file, or a group of steps."""
+    """What all steps have; each kind of step is a subclass, which `tag_of` tells from the step's keys."""
 
-    model: Text | None = None
-    workflow: Id | None = None
-    app: Id | None = None
-    graph: Text | None = None
-    edit: Text | None = None
-    use: Text | None = None
-    review: Refs | None = None
-    steps: dict[str, Step] | None = None
-    foreach: Items | None = None
-    matrix: Names | None = None
-    as_: Text | None = Field(None, alias="as")
-    id: Text | None = None
-    where: Condition = None
-    sort: Sort | None = None
-    limit: Count | None = None
-    with_: Names = Field(default_factory=dict, alias="with")
-    from_: Refs | None = Field(None, alias="from")
     when: Condition = None
-    expect: Condition = None
-    takes: Count | None = None
-    attempts: Whole | None = None
-    reuse: Text | None = None
-    parse: Parse | None = None
-    assume: Assume | None = None
-    save_as: Text | None = None
     require: Literal["all", "any"] = "all"
     on_error: Literal["continue", "fail"] | None = None
-    same: Same = False
-    ask: Text = ""
-    pin: Text | None = None
     description: Text = ""
+
+    is_paid: ClassVar[bool] = False
+    """Whether it may send a request to RunningHub."""
+
+    is_fan_out: ClassVar[bool] = False
+    """Whether it is a group with several items."""
 
     @property
     def action(self) -> str:
-        """Which of `ACTIONS` it has; empty for none."""
-        return next((name for name in ACTIONS if getattr(self, name) is not None), "")
+        """Which of `ACTIONS` it has."""
+        return next(name for name in ACTIONS if self.get(name) is not None)
 
-    @property
-    def is_paid(self) -> bool:
-        """Whether it may send a request to RunningHub."""
-        return self.action in PAID
+    def get(self, field: str) -> Any:
+        """The value of a field that not all steps have; None for the others.
 
-    @property
-    def is_fan_out(self) -> bool:
-        """Whether it is a group with several items."""
-        return self.foreach is not None or self.matrix is not None
+        Args:
+            field: The field, such as `save_as` or `with_`.
+        """
+        return getattr(self, field, None)
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
         """Itself and all steps in it, in order, with their paths in the file.
@@ -299,8 +274,151 @@ class Step(_Strict):
             path: Its own.
         """
         yield path, self
-        for name, step in (self.steps or {}).items():
+
+
+class PaidStep(Step):
+    """A request to RunningHub."""
+
+    with_: Names = Field(default_factory=dict, alias="with")
+    expect: Condition = None
+    takes: Count | None = None
+    attempts: Whole | None = None
+    reuse: Text | None = None
+    parse: Parse | None = None
+    assume: Assume | None = None
+    save_as: Text | None = None
+    same: Same = False
+
+    is_paid: ClassVar[bool] = True
+
+
+class ModelStep(PaidStep):
+    """A request to a model of the catalogue."""
+
+    model: Text
+    from_: Refs | None = Field(None, alias="from")
+
+    @property
+    def sources(self) -> list[str]:
+        """The references of `from`."""
+        return self.from_ if isinstance(self.from_, list) else [self.from_] if self.from_ else []
+
+
+class GraphStep(PaidStep):
+    """A request to a saved workflow, an app, or a graph of nodes, whose fields are in no catalogue."""
+
+    workflow: Id | None = None
+    app: Id | None = None
+    graph: Text | None = None
+    pin: Text | None = None
+
+
+class EditStep(Step):
+    """A local edit of files, which costs nothing."""
+
+    edit: Text
+    with_: Names = Field(default_factory=dict, alias="with")
+    expect: Condition = None
+    save_as: Text | None = None
+
+
+class UseStep(Step):
+    """Another pipeline."""
+
+    use: Text
+    with_: Names = Field(default_factory=dict, alias="with")
+    expect: Condition = None
+    same: Bool = False
+
+
+class ReviewStep(Step):
+    """A choice that a person makes."""
+
+    review: Refs
+    ask: Text = ""
+    expect: Condition = None
+    save_as: Text | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """The references of `review`."""
+        return self.review if isinstance(self.review, list) else [self.review]
+
+
+class GroupStep(Step):
+    """A group of steps."""
+
+    steps: Steps
+
+    def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
+        """See `Step.walk`."""
+        yield path, self
+        for name, step in self.steps.items():
             yield from step.walk((*path, "steps", name))
+
+
+class FanOutStep(GroupStep):
+    """A group that is made for each item of a list, or for each combination of the values of several lists."""
+
+    foreach: Items | None = None
+    matrix: Names | None = None
+    as_: Text | None = Field(None, alias="as")
+    id: Text | None = None
+    where: Condition = None
+    sort: Sort | None = None
+    limit: Count | None = None
+
+    is_fan_out: ClassVar[bool] = True
+
+
+_TAGS = {
+    "model": "ModelStep",
+    **dict.fromkeys(("workflow", "app", "graph"), "GraphStep"),
+    "edit": "EditStep",
+    "use": "UseStep",
+    "review": "ReviewStep",
+    "steps": "GroupStep",
+}
+
+
+def actions_in(data: Mapping[str, Any]) -> list[str]:
+    """Returns which of `ACTIONS` a step has, without blank ones where there is another one.
+
+    Args:
+        data: The step as plain JSON data.
+    """
+    found = [name for name in ACTIONS if name in data]
+    return [name for name in found if data[name] is not None] or found
+
+
+def tag_of(data: Any) -> str | None:
+    """Returns the name of the kind of a step; None unless it has exactly one of `ACTIONS`.
+
+    Args:
+        data: The step as plain JSON data.
+    """
+    if not isinstance(data, dict):
+        return "ModelStep"  # which says that it takes a mapping
+    actions = actions_in(data)
+    if len(actions) != 1:
+        return None
+    return "FanOutStep" if actions == ["steps"] and {"foreach", "matrix"} & data.keys() else _TAGS[actions[0]]
+
+
+KINDS: Mapping[str, type[Step]] = {
+    kind.__name__: kind for kind in (ModelStep, GraphStep, EditStep, UseStep, ReviewStep, GroupStep, FanOutStep)
+}
+AnyStep = Annotated[
+    Annotated[ModelStep, Tag("ModelStep")]
+    | Annotated[GraphStep, Tag("GraphStep")]
+    | Annotated[EditStep, Tag("EditStep")]
+    | Annotated[UseStep, Tag("UseStep")]
+    | Annotated[ReviewStep, Tag("ReviewStep")]
+    | Annotated[GroupStep, Tag("GroupStep")]
+    | Annotated[FanOutStep, Tag("FanOutStep")],
+    Discriminator(tag_of),
+]
+Steps = dict[str, AnyStep]
 
 
 class PipelineFile(_Strict):
@@ -317,7 +435,7 @@ class PipelineFile(_Strict):
     scope: Text | None = None
     credentials: Text | None = None
     storage: Text | None = None
-    steps: dict[str, Step]
+    steps: Steps
     outputs: dict[str, Any] = Field(default_factory=dict)
 
     def walk(self) -> Iterator[tuple[Path, Step]]:

@@ -10,16 +10,23 @@ from pydantic import BaseModel, ValidationError
 
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest, not_replaced
 from rh_prefect.pipelines.file_model import (
+    ACTIONS,
+    KINDS,
     Assume,
     AssumedPrice,
     Budget,
+    FanOutStep,
+    GroupStep,
+    PaidStep,
     Param,
     Parse,
     PipelineFile,
     Sort,
     Step,
     TextAnswer,
+    actions_in,
     shown_value,
+    tag_of,
 )
 
 _SIMILAR = 0.6
@@ -27,7 +34,6 @@ _SIMILAR = 0.6
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
-    Step: "a step",
     Param: "a parameter",
     Budget: "budget",
     Sort: "sort",
@@ -45,6 +51,10 @@ def keys_of(model: type[BaseModel]) -> list[str]:
         model: The model.
     """
     return [info.alias or name for name, info in model.model_fields.items()]
+
+
+STEP_KEYS = list(dict.fromkeys([*ACTIONS, *(key for kind in KINDS.values() for key in keys_of(kind))]))
+"""The keys of all kinds of steps."""
 
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
@@ -74,6 +84,12 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     return None if blank else file
 
 
+def _step_kind(data: Any) -> type[Step]:
+    """Returns the kind of a step; `Step` if it has not exactly one action."""
+    tag = tag_of(data)
+    return Step if tag is None else KINDS[tag]
+
+
 def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
     """Yields the keys of a valid file that have no value, where a forgotten one would change what is paid."""
     for name in keys_of(model):
@@ -81,11 +97,10 @@ def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
         if value is None and name != "default":
             yield at
         elif name in ("params", "columns", "steps") and isinstance(value, dict):
-            inner = Step if name == "steps" else Param
             for key, one in value.items():
-                yield from _blank(one, inner, (*at, key))
-        elif (model, name) in _INNER:
-            yield from _blank(value, _INNER[model, name], at)
+                yield from _blank(one, _step_kind(one) if name == "steps" else Param, (*at, key))
+        elif inner := _inner(model, name):
+            yield from _blank(value, inner, at)
 
 
 def _independent(errors: list[Any]) -> Iterator[Any]:
@@ -116,14 +131,16 @@ def _is_unknown_key(error: Any) -> bool:
 def _report(document: Document, problems: Problems, error: Any) -> None:
     path, model = _real_path(document, error["loc"])
     name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
+    if error["input"] is None and path[-1:] == (name,) and name in keys_of(model):
+        problems.add(document, path, f"{name} has no value; write one, or remove the key", key=True)
+        return
     match error["type"]:
         case "pipeline":
             problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
         case "extra_forbidden":
-            owner = _WHAT.get(model, "this")
-            hint = "YAML 1.2 has no merge keys; write the keys here" if name == "<<" else nearest(name, keys_of(model))
-            problem = f"{name} is not a key of {owner}; {hint}"
-            problems.add(document, path, problem, key=True)
+            problems.add(document, path, _unknown_key(document, path, name, model), key=True)
+        case "union_tag_not_found":
+            _report_actions(document, problems, path, error["input"])
         case "missing":
             missing = str(error["loc"][-1])
             problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
@@ -139,6 +156,30 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
             problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
 
 
+def _unknown_key(document: Document, path: Path, name: str, model: type[BaseModel]) -> str:
+    if issubclass(model, Step) and name in STEP_KEYS:
+        if name in keys_of(FanOutStep) and model is GroupStep:
+            return f"{name} needs foreach or matrix in the same step"
+        return f"{name} has no meaning for {actions_in(document.node(path[:-1]).data)[0]}; leave it out"
+    known = STEP_KEYS if model is Step else keys_of(model)
+    hint = "YAML 1.2 has no merge keys; write the keys here" if name == "<<" else nearest(name, known)
+    return f"{name} is not a key of {'a step' if issubclass(model, Step) else _WHAT.get(model, 'this')}; {hint}"
+
+
+def _report_actions(document: Document, problems: Problems, path: Path, step: Mapping[str, Any]) -> None:
+    """Reports a step with none, or with several, of `ACTIONS`; a misspelt key may be the one."""
+    actions = actions_in(step)
+    unknown = [name for name in step if name not in STEP_KEYS]
+    if actions:
+        problem = f"the step has {' and '.join(actions)}; it does exactly one thing"
+        problems.add(document, (*path, actions[1]), problem, key=True)
+    for name in unknown:
+        problems.add(document, (*path, name), _unknown_key(document, (*path, name), name, Step), key=True)
+    if not actions and not unknown:
+        known = f"{', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}"
+        problems.add(document, path, f"the step does nothing; it has one of {known}", key=True)
+
+
 def _options(error: Any) -> list[str]:
     return [one or other for one, other in re.findall(r"'([^']*)'|(\d+)", str(error["ctx"]["expected"]))]
 
@@ -150,39 +191,34 @@ def _hint(value: Any, name: str) -> str:
 
 
 def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
-    """The part of pydantic's location that exists in the file, and the model of the mapping that it lies in."""
+    """The part of pydantic's location that exists in the file, and the model of the mapping that its last key is in."""
     node, path = document.root, []
+    model: type[BaseModel] = PipelineFile
+    inner: type[BaseModel] | None = model
     for part in loc:
+        if isinstance(part, str) and part in KINDS and part not in node.keys:
+            inner = KINDS[part]
         try:
             node = node.value[part]
         except (KeyError, IndexError, TypeError):
             continue  # the name of a member of a union, or a key that is missing
         path.append(part)
-    return tuple(path), _model_at(tuple(path))
+        model, before = inner or model, inner
+        is_of_names = before is not None and part in ("params", "columns")  # a mapping of names to parameters
+        inner = None if is_of_names else Param if before is None else _inner(before, part) or before
+    return tuple(path), model
 
 
-def _model_at(path: Path) -> type[BaseModel]:
-    """Returns the model to which the last key of a path belongs."""
-    model: type[BaseModel] = PipelineFile
-    parts = list(path[:-1])
-    while parts:
-        part = parts.pop(0)
-        if part in ("params", "columns") and parts:
-            model = Param
-            parts.pop(0)
-        elif part == "steps" and parts:
-            model = Step
-            parts.pop(0)
-        else:
-            model = _INNER.get((model, str(part)), model)
-    return model
+def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
+    """Returns the model of the value of a key, if it has one."""
+    return _INNER.get((PaidStep if issubclass(model, PaidStep) else model, str(name)))
 
 
 _INNER: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
     (PipelineFile, "budget"): Budget,
-    (Step, "sort"): Sort,
-    (Step, "parse"): Parse,
+    (FanOutStep, "sort"): Sort,
+    (PaidStep, "parse"): Parse,
     (Parse, "text"): TextAnswer,
-    (Step, "assume"): Assume,
+    (PaidStep, "assume"): Assume,
     (Assume, "price"): AssumedPrice,
 }

@@ -29,10 +29,13 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
     _allow(parts, "Sort", {"type": "string"})
     _allow(parts, "AssumedPrice", _NUMBER)
     _allow(parts, "Budget", _NUMBER)
-    step = parts["Step"]
-    step["properties"]["model"] = {"anyOf": [{"enum": [one.name for one in catalog.models()]}, REFERENCE]}
-    step["properties"]["edit"] = {"enum": [*EDITS]}
-    step["allOf"] = [*(_edit(one) for one in EDITS.values()), *(_model(one) for one in _known(models))]
+    model, edit = parts["ModelStep"], parts["EditStep"]
+    model["properties"]["model"] = {"anyOf": [{"enum": [one.name for one in catalog.models()]}, REFERENCE]}
+    model["allOf"] = [_model(one) for one in _known(models)]
+    edit["properties"]["edit"] = {"enum": [*EDITS]}
+    edit["allOf"] = [_edit(one) for one in EDITS.values()]
+    parts["GraphStep"]["oneOf"] = [{"required": [name]} for name in ("workflow", "app", "graph")]
+    parts["FanOutStep"]["oneOf"] = [{"required": [name]} for name in ("foreach", "matrix")]
     return found
 
 

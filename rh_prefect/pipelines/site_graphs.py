@@ -69,7 +69,7 @@ def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
     """
     for _, step in checked.file.walk():
         if step.action in ("workflow", "app"):
-            yield step.action, str(getattr(step, step.action))
+            yield step.action, str(step.get(step.action))
     for used in checked.uses.values():
         yield from ids_in(used)
 

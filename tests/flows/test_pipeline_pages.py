@@ -17,7 +17,7 @@ from rh_prefect.flow_runs.flow import flow_with
 from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results, waiting_reviews
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import EditStep, ModelStep, ReviewStep
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Candidate, Instance, Work
 from rh_prefect.pipelines.planning_values import File
@@ -67,8 +67,8 @@ async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
 
 def review(number: int, shown: list[Media] | list[str]) -> Instance:
     """A review of pictures or texts that a step has made."""
-    need = Instance(f"each{number}.picture", "", Step(model="m"), (), model="m", state="=")
-    step = Step(review="$(picture)", ask="Which one?")
+    need = Instance(f"each{number}.picture", "", ModelStep(model="m"), (), model="m", state="=")
+    step = ReviewStep(review="$(picture)", ask="Which one?")
     one = Instance(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
     one.candidates = [Candidate(each if isinstance(each, str) else File("image", each.uri, each)) for each in shown]
     one.needs = [need]
@@ -156,7 +156,7 @@ async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: Me
     one = review(1, ["a text"])
     (paid,) = one.needs
     paid.works, works = [Work("paid", True, 1, "=")], [Work("edit", True, 1, "=")]
-    one.needs = [Instance("each1.small", "", Step(edit="resize"), (), model="resize", works=works, needs=[paid])]
+    one.needs = [Instance("each1.small", "", EditStep(edit="resize"), (), model="resize", works=works, needs=[paid])]
     edits = open_edits(store, get_settings())
     text = await page_of(lambda: show_candidates([one], edits, store), "review")
     assert '`takes` instead, as in `{"each1.picture": 2}`' in text

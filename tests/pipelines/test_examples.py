@@ -62,6 +62,11 @@ def test_the_schema_knows_models_parameters_and_keys() -> None:
         {"model": "z-image/turbo", "with": {"prompt": "x", "aspect_ratio": "5:4"}},
         {"modle": "z-image/turbo"},
         {"edit": "resize", "with": {"hight": 5}},
+        {"edit": "resize", "takes": 2},
+        {"model": "z-image/turbo", "edit": "resize"},
+        {"workflow": 1, "from": "$(x)"},
+        {"steps": {}, "id": "$(item)"},
+        {"with": {"prompt": "x"}},
     ]
     assert [validator.is_valid({"steps": {"a": step}}) for step in wrong] == [False] * len(wrong)
     assert validator.is_valid({"steps": {"a": {"model": "z-image/turbo", "with": {"prompt": "x"}}}})

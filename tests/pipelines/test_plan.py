@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import EditStep, FanOutStep
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
@@ -489,7 +489,7 @@ async def test_an_empty_text_needs_no_time_of_its_own() -> None:
 def test_equal_times_that_a_step_has_made_are_no_problem(written: str, *, is_refused: bool) -> None:
     at: Any = [5, 5] if written.startswith("[") else written
     frame = Frame(names={"params": {"at": [5, 5]}, "answer": StepOutput({"at": [5, 5]})})
-    step = Step.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
+    step = EditStep.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
     assert bool(equal_times(step, frame, {"text": ["a", "b"], "at": [5, 5]})) is is_refused
 
 
@@ -691,7 +691,9 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     ids=lambda step: next(name for name in reversed(step) if name != "steps"),
 )
 def test_previous_is_found_in_each_key_of_a_step(step: dict[str, Any]) -> None:
-    assert uses(Step.model_validate({"foreach": ["a"], "steps": {"q": step}}), "previous")
+    action = {} if {"model", "steps"} & step.keys() else {"model": "m"}
+    group = FanOutStep.model_validate({"foreach": ["a"], "steps": {"q": {**action, **step}}})
+    assert uses(group, "previous")
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path as FilePath
@@ -18,7 +18,21 @@ from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_val
 from rh_prefect.pipelines.check.unpaid_steps import OtherCheck
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
-from rh_prefect.pipelines.file_model import ACTIONS, FILE_TYPES, RUN_OPTIONS, TYPES, Param, Step, shown_value
+from rh_prefect.pipelines.file_model import (
+    FILE_TYPES,
+    RUN_OPTIONS,
+    TYPES,
+    EditStep,
+    FanOutStep,
+    GraphStep,
+    GroupStep,
+    ModelStep,
+    Param,
+    ReviewStep,
+    Step,
+    UseStep,
+    shown_value,
+)
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import references_in
@@ -29,8 +43,6 @@ from rh_prefect.works.journal.journal import LONGEST_SCOPE, is_scope_name
 
 _NOT_IN_NAMES = ("/", "%", "&", "<", ">")
 _PREFECT_NAMES = ("self", "return_state", "wait_for")
-_ONLY_PAID = ("takes", "attempts", "reuse", "parse", "assume", "pin")
-_ONLY_GROUPS = ("foreach", "matrix", "as", "id", "where", "sort", "limit")
 _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
 
 
@@ -174,11 +186,7 @@ class FileCheck(OtherCheck):
         return scope
 
     def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
-        before = self._problem_count
-        self._check_form(path, step)
-        if self._problem_count > before:
-            scope = Scope(outer=scope, names=self._misplaced(step), own=scope.own)
-        self._check_reuse((*path, "reuse"), step.reuse)
+        self._check_reuse((*path, "reuse"), step.get("reuse"))
         guards = frozenset[str]()
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)
@@ -186,122 +194,60 @@ class FileCheck(OtherCheck):
                 self._why.setdefault(guard, f"the condition of {name} need not hold")
         inner = scope.within(guards)
         found = self._result(path, step, inner)
-        if step.ask:
+        if isinstance(step, ReviewStep):
             self._value((*path, "ask"), step.ask, inner)
-        if step.expect is not None:
-            self._condition((*path, "expect"), step.expect, inner)
-        if step.save_as is not None:
-            self._check_save_as((*path, "save_as"), step.save_as, inner)
-            self._check_saved_kind(path, step, found)
+        if (expect := step.get("expect")) is not None:
+            self._condition((*path, "expect"), expect, inner)
+        if (save_as := step.get("save_as")) is not None:
+            self._check_save_as((*path, "save_as"), save_as, inner)
+            self._check_saved_kind(path, step, save_as, found)
         found = found.guarded(guards - scope.holding - {UNKNOWN_GUARD})
         self._checked.types[path] = found
         return found
 
-    def _check_saved_kind(self, path: Path, step: Step, found: Type) -> None:
+    def _check_saved_kind(self, path: Path, step: Step, save_as: str, found: Type) -> None:
         """Checks whether a step makes a file of the kind, and if known of the format, that the name says."""
-        said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", str(step.save_as))), {one.kind for one in found.possible}
+        said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
             self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
         elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
             self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, and this step makes {found.words}")
-        elif (edit := EDITS.get(str(step.edit))) is not None:
+        elif isinstance(step, EditStep) and (edit := EDITS.get(step.edit)) is not None:
             made = str(step.with_.get("format", edit.extension))
             own = FORMATS.get(made)
             if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
                 self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")
 
-    def _check_form(self, path: Path, step: Step) -> None:
-        actions = _actions(step)
-        if len(actions) != 1:
-            problem = f"has {' and '.join(actions)}; it does exactly one thing" if actions else "does nothing"
-            known = ", ".join(ACTIONS[:-1])
-            more = "" if actions else f"; it has one of {known} or {ACTIONS[-1]}"
-            at = (*path, actions[1]) if actions else path
-            self._say(at, f"the step {problem}{more}", key=True)
-            return
-        for key, field_name, allowed in self._restricted(step):
-            if getattr(step, field_name) not in (None, False, "", {}) and not allowed:
-                self._say(
-                    (*path, key), f"{key} has no meaning for {step.action or 'this step'}; leave it out", key=True
-                )
-        if step.action == "steps" and not step.is_fan_out:
-            keys = [key for key in ("as", "id", "where", "sort", "limit") if _has_group_key(step, key)]
-            if keys:
-                problem = f"{' and '.join(keys)} {'needs' if len(keys) == 1 else 'need'} foreach in the same step"
-                self._say((*path, keys[0]), problem, key=True)
-        if step.foreach is not None and step.matrix is not None:
-            self._say(
-                (*path, "matrix"), "a group cannot have both foreach and matrix; nest one group in another", key=True
-            )
-
-    @staticmethod
-    def _misplaced(step: Step) -> dict[str, Type]:
-        """Returns the names of an item for a step with misplaced fan-out keys, so that only the keys are reported."""
-        if not any(_has_group_key(step, key) for key in _ONLY_GROUPS) or (step.action == "steps" and step.is_fan_out):
-            return {}
-        names = ("item", "number", "id", "previous", "matrix", *([step.as_] if step.as_ is not None else []))
-        return dict.fromkeys(names, Type("any"))
-
-    @staticmethod
-    def _restricted(step: Step) -> Iterator[tuple[str, str, bool]]:
-        is_group = step.action == "steps"
-        yield from ((key, key, step.is_paid) for key in _ONLY_PAID)
-        yield from ((key, "as_" if key == "as" else key, is_group) for key in _ONLY_GROUPS)
-        yield "with", "with_", step.is_paid or step.action in ("edit", "use")
-        yield "from", "from_", step.is_paid
-        yield "same", "same", step.is_paid or step.action == "use"
-        yield "ask", "ask", step.action == "review"
-        yield "save_as", "save_as", step.is_paid or step.action in ("edit", "review")
-        yield "expect", "expect", not is_group
-
     def _result(self, path: Path, step: Step, scope: Scope) -> Type:
-        match step.action if len(_actions(step)) == 1 else "":
-            case "model":
+        match step:
+            case ModelStep():
                 return self._paid(path, step, scope, self._model_kind(path, step, scope))
-            case "workflow" | "app" | "graph":
+            case GraphStep():
                 return self._paid(path, step, scope, self._assumed_kind(path, step))
-            case "edit":
+            case EditStep():
                 return self._edit(path, step, scope)
-            case "use":
+            case UseStep():
                 return self._use(path, step, scope)
-            case "review":
+            case ReviewStep():
                 return self._review(path, step, scope)
-            case "steps":
+            case GroupStep():
                 return self._group(path, step, scope)
-            case _:
-                self._values_of(path, step, scope)
-                return Type("any")
+        raise AssertionError(step)
 
     def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
         return check_document(document, problems, folder=folder, depth=self._depth + 1)
 
-    def _group(self, path: Path, step: Step, scope: Scope) -> Type:
-        inner = Scope(outer=scope)
-        fields: dict[str, Type] = {}
-        if step.matrix is not None:
-            inner.names |= {"matrix": self._matrix(path, step, scope), "number": Type("integer")}
-        if step.foreach is not None:
-            item = self._foreach(path, step, scope)
-            fields["item"] = item
-            inner.names |= {"item": item, "number": Type("integer")}
-            if step.as_ is not None:
-                is_right = self._check_name((*path, "as"), step.as_, scope, key=False)
-                inner.names[step.as_] = item if is_right else Type("any")
-        if step.is_fan_out:
-            self._items(path, step, inner, scope)
-            fields["id"] = inner.names["id"] = Type("string")
-            inner.names["previous"] = self._previous(path, step, inner)
-        steps = step.steps or {}
-        if not steps:
+    def _group(self, path: Path, step: GroupStep, scope: Scope) -> Type:
+        inner, fields = Scope(outer=scope), dict[str, Type]()
+        if isinstance(step, FanOutStep):
+            fields = self._items(path, step, inner, scope)
+        if not step.steps:
             self._say((*path, "steps"), "a group must have at least one step")
             return Type("any")
-        last = self._steps(steps, (*path, "steps"), inner)
-        fields |= {name: last.names[name] for name in steps}
-        if not step.is_fan_out:
-            return Type("group", fields=fields)
-        return Type("group", many=True, fields=fields)
+        last = self._steps(step.steps, (*path, "steps"), inner)
+        return Type("group", many=step.is_fan_out, fields={**fields, **{name: last.names[name] for name in step.steps}})
 
-    def _foreach(self, path: Path, step: Step, scope: Scope) -> Type:
+    def _foreach(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
         at = (*path, "foreach")
         if isinstance(step.foreach, str) and not is_reference(step.foreach):
             self._say(at, f"foreach takes a list, and {shown_value(step.foreach)}; did you mean $({step.foreach})?")
@@ -316,7 +262,20 @@ class FileCheck(OtherCheck):
             list(self._items_in(at, step.foreach, found))
         return found.one
 
-    def _items(self, path: Path, step: Step, inner: Scope, outer: Scope) -> None:
+    def _items(self, path: Path, step: FanOutStep, inner: Scope, outer: Scope) -> dict[str, Type]:
+        """Adds the names of an item to a scope; returns those that the list of all items has, too."""
+        fields = {"id": Type("string")}
+        inner.names["number"] = Type("integer")
+        if step.matrix is not None:
+            inner.names["matrix"] = self._matrix(path, step, outer)
+        if step.foreach is not None and step.matrix is not None:
+            wrong = "a group cannot have both foreach and matrix; nest one group in another"
+            self._say((*path, "matrix"), wrong, key=True)
+        if step.foreach is not None:
+            fields["item"] = inner.names["item"] = self._foreach(path, step, outer)
+            if step.as_ is not None:
+                is_right = self._check_name((*path, "as"), step.as_, outer, key=False)
+                inner.names[step.as_] = fields["item"] if is_right else Type("any")
         if step.where is not None:
             self._check_unnumbered((*path, "where"), step)
             held = self._condition((*path, "where"), step.where, inner)
@@ -331,14 +290,17 @@ class FileCheck(OtherCheck):
             found = self._value((*path, "id"), step.id, inner)
             if found is not None and (found.many or found.kind in ("object", "group")):
                 self._say((*path, "id"), f"id takes a text or a number, and {step.id} is {found.words}; name a field")
+        inner.names["id"] = Type("string")
+        inner.names["previous"] = self._previous(path, step, inner)
+        return fields
 
-    def _check_unnumbered(self, path: Path, step: Step) -> None:
+    def _check_unnumbered(self, path: Path, step: FanOutStep) -> None:
         for at, reference in references_in(step.where):
             if any(option[0] == "number" for option in reference.options):
                 problem = f"where selects items before they are numbered, so that {reference.text} is not known in it"
                 self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
 
-    def _matrix(self, path: Path, step: Step, scope: Scope) -> Type:
+    def _matrix(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
         fields = {}
         for name, values in (step.matrix or {}).items():
             at = (*path, "matrix", name)
@@ -351,42 +313,34 @@ class FileCheck(OtherCheck):
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 
-    def _previous(self, path: Path, step: Step, inner: Scope) -> Type:
+    def _previous(self, path: Path, step: FanOutStep, inner: Scope) -> Type:
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no item before it"
         ahead = Scope(outer=inner)
-        for name, one in (step.steps or {}).items():
+        for name, one in step.steps.items():
             ahead.names[name] = self._ahead(one, ahead)
         return Type("object", fields=ahead.names, guards=frozenset([guard]))
 
     def _ahead(self, step: Step, scope: Scope) -> Type:
         """Returns the type of a step's output before the step is checked."""
-        match step.action:
-            case "model":
+        match step:
+            case ModelStep():
                 try:
-                    kind = kind_of(catalog.get(str(step.model)).output)
+                    kind = kind_of(catalog.get(step.model).output)
                 except UnknownModelError:
                     kind = "any"
                 if step.parse is None or kind not in ("string", "any"):
                     return Type(kind if step.parse is None else "any", is_result=True)
                 return replace(answer_type(step.parse)[0], is_result=True)
-            case "workflow" | "app" | "graph":
+            case GraphStep():
                 claimed = step.assume.kind if step.assume is not None else None
                 return Type(kind_of(claimed), is_result=True) if claimed else Type("any")
-            case "edit" if str(step.edit) in EDITS:
-                output = EDITS[str(step.edit)].output
+            case EditStep() if step.edit in EDITS:
+                output = EDITS[step.edit].output
                 first = next(iter(step.with_.values()), None)
                 kind = self._silent_kind(first, scope) if output == "same" else output
                 return Type(kind if output != "same" or kind in FILES else "any", is_result=True)
-            case "review" if isinstance(step.review, str):
-                return Type(self._silent_kind(step.review, scope) or "any", is_result=True)
+            case ReviewStep(review=str() as text):
+                return Type(self._silent_kind(text, scope) or "any", is_result=True)
             case _:
                 return Type("any")
-
-
-def _actions(step: Step) -> list[str]:
-    return [name for name in ACTIONS if getattr(step, name) is not None]
-
-
-def _has_group_key(step: Step, key: str) -> bool:
-    return getattr(step, "as_" if key == "as" else key) is not None

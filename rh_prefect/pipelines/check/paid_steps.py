@@ -18,7 +18,7 @@ from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest, visible
-from rh_prefect.pipelines.file_model import Step, shown_value
+from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
@@ -28,12 +28,14 @@ from rh_prefect.works.requests.graph_fields import GraphFields, is_link_text
 class PaidCheck(ValueCheck):
     """Checks models, workflows, apps and graphs."""
 
-    def _model_kind(self, path: Path, step: Step, scope: Scope) -> str:
-        text = str(step.model)
+    def _model_kind(self, path: Path, step: ModelStep, scope: Scope) -> str:
+        text = step.model
         if "$(" not in text:
             model = self._model(path, text, step, scope)
             if model is None:
                 self._values_of(path, step, scope)
+                for at, source in self._from(path, step):
+                    self._value(at, source, scope)
                 return "any"
             self._connect(path, step, scope, model)
             return kind_of(model.output)
@@ -54,7 +56,7 @@ class PaidCheck(ValueCheck):
         return next(iter(kinds), "any")
 
     def _connect_options(
-        self, path: Path, step: Step, models: Sequence[Model], values: Mapping[str, Type | None]
+        self, path: Path, step: ModelStep, models: Sequence[Model], values: Mapping[str, Type | None]
     ) -> None:
         """Checks the parameters of a step whose model is a reference, with all models that it can name.
 
@@ -77,16 +79,15 @@ class PaidCheck(ValueCheck):
                 if param is not None and param.is_media and self._problem_count == before:
                     self._fit(at, value, found or Type("any"), param, model)
 
-    def _model(self, path: Path, name: str, step: Step, scope: Scope) -> Model | None:
+    def _model(self, path: Path, name: str, step: ModelStep, scope: Scope) -> Model | None:
         try:
             return catalog.get(name)
         except UnknownModelError:
-            sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
-            kinds = [self._silent_kind(text, scope) for text in sources]
+            kinds = [self._silent_kind(text, scope) for text in step.sources]
             self._say((*path, "model"), no_such_model(name, kinds))
             return None
 
-    def _assumed_kind(self, path: Path, step: Step) -> str:
+    def _assumed_kind(self, path: Path, step: GraphStep) -> str:
         kind = step.assume.kind if step.assume is not None else None
         if kind is None:
             what = "graph" if step.action == "graph" else f"the {step.action}"
@@ -121,7 +122,7 @@ class PaidCheck(ValueCheck):
             return real
         return None
 
-    def _check_graph(self, path: Path, name: str, step: Step) -> None:
+    def _check_graph(self, path: Path, name: str, step: GraphStep) -> None:
         file = self._file_below(path, name)
         if file is None:
             return
@@ -133,8 +134,8 @@ class PaidCheck(ValueCheck):
             for where, clause in wrong_fields(graph, name, step.with_):
                 self._say((*path[:-1], *where), clause, key=True)
 
-    def _paid(self, path: Path, step: Step, scope: Scope, kind: str) -> Type:
-        if step.action != "model":
+    def _paid(self, path: Path, step: PaidStep, scope: Scope, kind: str) -> Type:
+        if isinstance(step, GraphStep):
             self._values_of(path, step, scope)
             several = (name for name, value in step.with_.items() if isinstance(value, list | dict))
             for name in several:
@@ -146,7 +147,7 @@ class PaidCheck(ValueCheck):
         if not is_text:
             self._say(
                 (*path, "parse"),
-                f"parse reads a text, and {step.model or step.action} makes {Type(kind).words}",
+                f"parse reads a text, and {step.get('model') or step.action} makes {Type(kind).words}",
                 key=True,
             )
         found, wrong = answer_type(step.parse)
@@ -155,7 +156,7 @@ class PaidCheck(ValueCheck):
         self._whole((*path, "parse", "at_most"), step.parse.at_most, scope)
         return replace(found, is_result=True) if is_text else Type("any")
 
-    def _check_paid(self, path: Path, step: Step, scope: Scope) -> None:
+    def _check_paid(self, path: Path, step: PaidStep, scope: Scope) -> None:
         self._whole((*path, "takes"), step.takes, scope)
         if step.assume is not None and isinstance(step.assume.seconds, str):
             self._value((*path, "assume", "seconds"), step.assume.seconds, scope)
@@ -179,7 +180,7 @@ class PaidCheck(ValueCheck):
                     f"{where}: run.date is part of a paid request; its result will not be reused on another day."
                 )
 
-    def _connect(self, path: Path, step: Step, scope: Scope, model: Model) -> None:
+    def _connect(self, path: Path, step: ModelStep, scope: Scope, model: Model) -> None:
         params: dict[str, Any] = {}
         before = self._problem_count
         for name, value in step.with_.items():
@@ -215,7 +216,9 @@ class PaidCheck(ValueCheck):
                 self._fit((*at, name), one, found, param, model)
         return value
 
-    def _check_values(self, path: Path, step: Step, model: Model, params: Mapping[str, Any], *, is_fed: bool) -> None:
+    def _check_values(
+        self, path: Path, step: ModelStep, model: Model, params: Mapping[str, Any], *, is_fed: bool
+    ) -> None:
         """Checks the written values with the catalogue; stand-ins replace the references."""
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
         given = {name: value for name, value in params.items() if name != "unchecked"}
@@ -281,7 +284,7 @@ class PaidCheck(ValueCheck):
             f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
         )
 
-    def _feed(self, path: Path, step: Step, scope: Scope, model: Model, params: dict[str, Any]) -> bool:
+    def _feed(self, path: Path, step: ModelStep, scope: Scope, model: Model, params: dict[str, Any]) -> bool:
         """Adds the values of `from` to `params`, each under its parameter; returns whether each kind is known."""
         is_known = True
         for at, text in self._from(path, step):

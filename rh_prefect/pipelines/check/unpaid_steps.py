@@ -13,7 +13,7 @@ from rh_prefect.pipelines.check.literals import edit_value, has_reference, is_re
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
-from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, Param, Step, shown_value
+from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
 from rh_prefect.pipelines.yaml_reader import read
@@ -27,10 +27,10 @@ class OtherCheck(PaidCheck):
     def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
         raise NotImplementedError
 
-    def _edit(self, path: Path, step: Step, scope: Scope) -> Type:
-        edit = EDITS.get(str(step.edit))
+    def _edit(self, path: Path, step: EditStep, scope: Scope) -> Type:
+        edit = EDITS.get(step.edit)
         if edit is None:
-            self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(str(step.edit), EDITS)}")
+            self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(step.edit, EDITS)}")
             self._values_of(path, step, scope)
             return Type("any")
         first, unknown = Type("any"), list[str]()
@@ -96,8 +96,8 @@ class OtherCheck(PaidCheck):
             self._say(path, wrong)
         return not wrong
 
-    def _use(self, path: Path, step: Step, scope: Scope) -> Type:
-        used = self._used((*path, "use"), str(step.use))
+    def _use(self, path: Path, step: UseStep, scope: Scope) -> Type:
+        used = self._used((*path, "use"), step.use)
         if used is None:
             self._values_of(path, step, scope)
             return Type("any")
@@ -206,12 +206,11 @@ class OtherCheck(PaidCheck):
             self._problems.take(problem)
         return checked
 
-    def _review(self, path: Path, step: Step, scope: Scope) -> Type:
-        texts = step.review if isinstance(step.review, list) else [step.review]
+    def _review(self, path: Path, step: ReviewStep, scope: Scope) -> Type:
         found, before = [], self._problem_count
-        if not texts:
+        if not step.sources:
             self._say((*path, "review"), "review takes a reference or a list of them, and this list is empty")
-        for n, text in enumerate(texts):
+        for n, text in enumerate(step.sources):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
                 self._say(at, f"review takes a reference, and {shown_value(text)}; did you mean $({text})?")

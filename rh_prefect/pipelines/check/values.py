@@ -17,7 +17,7 @@ from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole, shown
 from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.file_model import NAME, RESERVED, Step, shown_value
+from rh_prefect.pipelines.file_model import NAME, RESERVED, EditStep, ModelStep, PaidStep, UseStep, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
@@ -218,19 +218,11 @@ class ValueCheck:
             return ""
         return "" if only is None else resolve(only, scope).type.kind
 
-    def _values_of(self, path: Path, step: Step, scope: Scope) -> None:
+    def _values_of(self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope) -> None:
         for name, value in step.with_.items():
             self._value((*path, "with", name), value, scope)
-        for at, text in self._from(path, step):
-            self._value(at, text, scope)
 
     @staticmethod
-    def _from(path: Path, step: Step) -> list[tuple[Path, Any]]:
-        if step.from_ is None:
-            return []
-        here = (*path, "from")
-        return (
-            [((*here, n), one) for n, one in enumerate(step.from_)]
-            if isinstance(step.from_, list)
-            else [(here, step.from_)]
-        )
+    def _from(path: Path, step: ModelStep) -> list[tuple[Path, str]]:
+        at = (*path, "from")
+        return [((*at, n) if isinstance(step.from_, list) else at, one) for n, one in enumerate(step.sources)]

@@ -57,7 +57,7 @@ class ConditionalSteps:
         They are those of its conditions, those of its item, and those whose results are in `save_as`.
         """
         failed = self.failed if step.require == "any" else ()
-        found = [*condition_steps([step.when, step.expect], frame), *naming_steps(step, frame)]
+        found = [*condition_steps([step.when, step.get("expect")], frame), *naming_steps(step, frame)]
         return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
     def cause(self, instance: Instance) -> Instance | None:
@@ -86,7 +86,7 @@ class ConditionalSteps:
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
         failed = self.failed if step.require == "any" else ()
-        doubts = doubts_of_choices([step.with_, step.from_, step.save_as], draft.frame, failed)
+        doubts = doubts_of_choices([step.get("with_"), step.get("from_"), step.get("save_as")], draft.frame, failed)
         if not doubts:
             return
         instance = draft.instance
@@ -98,7 +98,7 @@ class ConditionalSteps:
         """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
         found: list[str] = []
         for key in keys:
-            condition = getattr(step, key)
+            condition = step.get(key)
             if condition is None or truth(condition, frame) is not None:
                 continue
             for path, clause in not_numbers(condition, frame):
@@ -120,7 +120,7 @@ def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
 
 def naming_steps(step: Step, frame: Frame) -> list[Instance]:
     """Returns the steps without a result that `save_as` refers to: a file is saved when it is made."""
-    values = (evaluate(reference.text, frame) for _, reference in references_in(step.save_as))
+    values = (evaluate(reference.text, frame) for _, reference in references_in(step.get("save_as")))
     return [maker for one in values if isinstance(one, Unknown) for maker in makers(one)]
 
 
@@ -131,6 +131,6 @@ def is_unmade(instances: Sequence[Instance]) -> bool:
 
 def is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
     """Returns whether it is still unknown if a step is to be made."""
-    conditions = (step.when, step.expect)
+    conditions = (step.when, step.get("expect"))
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
     return frame.is_pending or is_unknown or is_unmade(waits_for)

@@ -10,7 +10,7 @@ from rh_prefect.pipelines.check import edit_value
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import (
@@ -38,9 +38,9 @@ from rh_prefect.pipelines.references import Names, references_in
 from rh_prefect.pipelines.types import Type
 
 
-def draft_edit(step: Step, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
+def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
     """Makes the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
-    edit = EDITS[str(step.edit)]
+    edit = EDITS[step.edit]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
         _aligned({name: evaluate(value, frame) for name, value in step.with_.items()}), step, failed
@@ -100,7 +100,7 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_failed(values: dict[str, Any], step: Step, failed: Collection[str]) -> dict[str, Any]:
+def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[str]) -> dict[str, Any]:
     """Removes the values of failed steps from the lists, and what stands at their places in lists of equal length."""
     if step.require != "any" or not failed:
         return values
@@ -154,7 +154,7 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
     return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
 
 
-def equal_times(step: Step, frame: Frame, values: Mapping[str, Any]) -> str:
+def equal_times(step: EditStep, frame: Frame, values: Mapping[str, Any]) -> str:
     """Describes two texts that begin in the same millisecond; empty where there are none.
 
     Only times that a person gave count: such a person can correct them. Times that a step has made are known after

@@ -14,7 +14,17 @@ from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import doubts_in, doubts_of_choices, truth
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, maker_of, results
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import (
+    EditStep,
+    FanOutStep,
+    GraphStep,
+    GroupStep,
+    ModelStep,
+    PaidStep,
+    ReviewStep,
+    Step,
+    UseStep,
+)
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
@@ -141,13 +151,13 @@ class Expander:
         if not live:
             return
         self._count_paid(step, at, live, path)
-        if step.action == "steps":
+        if isinstance(step, GroupStep):
             outputs: list[Any] = await self._group(step, at, live, path)
-        elif step.action == "use":
+        elif isinstance(step, UseStep):
             outputs = await self._use(step, at, live, path)
-        elif step.action == "review":
+        elif isinstance(step, ReviewStep):
             outputs = [self._review(step, at, frame, path) for frame in live]
-        else:
+        elif isinstance(step, EditStep | ModelStep | GraphStep):
             failed = self.conditions.failed
             outputs = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
         for frame, value in zip(live, outputs, strict=True):
@@ -155,7 +165,7 @@ class Expander:
 
     def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> None:
         """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
-        if not step.is_paid or step.same is True or self._used_at:
+        if not isinstance(step, PaidStep) or step.same is True or self._used_at:
             return
         number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in frames)
         if number > MOST_WORKS:
@@ -171,8 +181,8 @@ class Expander:
         each, inner = 0, list(steps.values())
         while inner:
             one = inner.pop()
-            each += one.action != "steps"
-            inner += [] if one.is_fan_out else (one.steps or {}).values()
+            each += not isinstance(one, GroupStep)
+            inner += one.steps.values() if isinstance(one, GroupStep) and not one.is_fan_out else []
         number = items * each
         if self._planned + number > MOST_STEPS:
             raise PlanTooLarge(
@@ -182,14 +192,17 @@ class Expander:
             )
         return number
 
-    def _draft(self, step: Step, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
-        if step.action == "edit":
+    def _draft(
+        self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame, failed: Collection[str]
+    ) -> Draft:
+        if isinstance(step, EditStep):
             return draft_edit(step, at, path, frame, failed)
         return draft_paid(step, at, path, frame, self._checked, failed, self._saved)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
-        held = True if step.expect is None or found is False else truth(step.expect, frame)
+        expect = step.get("expect")
+        held = True if expect is None or found is False else truth(expect, frame)
         if found is None:
             frame.undecided[at] = self.conditions.undecided(condition_steps(step.when, frame))
         wrong = (
@@ -199,16 +212,15 @@ class Expander:
         )
         if found is not False and held is not False and not wrong:
             return True
-        instance = Instance(
-            path, frame.id, step, at, step.model or step.edit or step.action, "x", is_sure=frame.is_sure
-        )
+        name = step.get("model") or step.get("edit") or step.action
+        instance = Instance(path, frame.id, step, at, name, "x", is_sure=frame.is_sure)
         instance.doubts, instance.numbers = doubts_on(frame, at), frame.numbers
         if found is False:
             frame.names[name] = ABSENT
         else:
             frame.names[name] = self._missing_output(instance)
             self._fail_unmet(instance, wrong or ["the expect condition is false"], is_run=bool(wrong) or found is True)
-        if step.action != "steps" or wrong:
+        if not isinstance(step, GroupStep) or wrong:
             self._add(instance)
         return False
 
@@ -304,7 +316,7 @@ class Expander:
         at = (*instance.at, *where)
         if where[-1] in document.node(at[:-1]).keys:
             return at
-        return (*instance.at, "from") if instance.step.from_ is not None else instance.at
+        return (*instance.at, "from") if instance.step.get("from_") is not None else instance.at
 
     async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
@@ -375,14 +387,14 @@ class Expander:
         return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts, instance)
 
     def _save_as(self, instance: Instance, frame: Frame) -> None:
-        step = instance.step
-        if step.save_as is None:
+        save_as = instance.step.get("save_as")
+        if save_as is None:
             return
-        for _, reference in references_in(step.save_as):
+        for _, reference in references_in(save_as):
             value = evaluate(reference.text, frame)
             if isinstance(value, str) and (wrong := wrong_part(value)):
                 self._refuse_name(instance, f"{reference.text} is '{value}', and in save_as {wrong}")
-        instance.save_as = _name(step.save_as, frame)
+        instance.save_as = _name(save_as, frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
             self._refuse_name(
@@ -395,9 +407,8 @@ class Expander:
 
     # -- reviews and other files -------------------------------------------------------------------------------------
 
-    def _review(self, step: Step, at: Path, frame: Frame, path: str) -> StepOutput:
-        texts = step.review if isinstance(step.review, list) else [step.review]
-        candidates = [one for text in texts for one in self._candidates(str(text), frame)]
+    def _review(self, step: ReviewStep, at: Path, frame: Frame, path: str) -> StepOutput:
+        candidates = [one for text in step.sources for one in self._candidates(text, frame)]
         shown = [one.value for one in candidates]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
         instance.doubts = doubts_on(frame, at)
@@ -407,7 +418,7 @@ class Expander:
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
         instance.needs = list(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
-        doubts = doubts_of_choices(texts, frame, ())
+        doubts = doubts_of_choices(step.sources, frame, ())
         decide = deciding(doubts)
         instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
         self.conditions.mark_unsure(instance, is_open=bool(doubts))
@@ -454,7 +465,7 @@ class Expander:
         instance.note = note
         self.notes[f"{instance.address}: {note}."] = None
 
-    async def _use(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
+    async def _use(self, step: UseStep, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
         self._planned += self._count_steps(used.file.steps, len(frames), at, path)
         inner = [await self._bound(step, at, path, used, frame) for frame in frames]
@@ -467,7 +478,7 @@ class Expander:
             self._checked, self._used_at, self._stops_run = outer
         return [_outputs(used, frame) for frame in inner]
 
-    async def _bound(self, step: Step, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
+    async def _bound(self, step: UseStep, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
         doubtful = {name: doubts for name in arguments if (doubts := doubts_of_choices(step.with_[name], frame, ()))}
         for name, doubts in doubtful.items():
@@ -492,9 +503,9 @@ class Expander:
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
-    async def _group(self, step: Step, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        steps = step.steps or {}
-        if step.is_fan_out:
+    async def _group(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
+        steps = step.steps
+        if isinstance(step, FanOutStep):
             items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
             if step.where is None:
                 self._count_steps(steps, items, at, path)

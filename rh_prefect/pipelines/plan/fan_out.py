@@ -13,7 +13,7 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.identity import mark
@@ -57,7 +57,7 @@ class FanOuts:
         self.chosen: list[tuple[str, Group]] = []
         self._counts: Counter[str] = Counter()
 
-    def count(self, step: Step, at: Path, frame: Frame, path: str) -> int:
+    def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer.
 
         Args:
@@ -83,7 +83,7 @@ class FanOuts:
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)
 
-    def group(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
+    def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group in one frame; a group without fan-out has one.
 
         Args:
@@ -96,7 +96,7 @@ class FanOuts:
         waits_for = self._conditions.waits_for(step, frame)
         pending = is_open(step, frame, waits_for)
         doubts = doubts_on(frame, at)
-        if not step.is_fan_out:
+        if not isinstance(step, FanOutStep):
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
             one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
@@ -155,13 +155,13 @@ class FanOuts:
         chosen = limit if limit is not None and len(found) > limit else None
         return Group(found, is_fan_out=True, chosen=chosen, count=size)
 
-    def _is_selected(self, step: Step, at: Path, one: Frame, checked: Checked) -> bool:
+    def _is_selected(self, step: FanOutStep, at: Path, one: Frame, checked: Checked) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
         wrong = self._conditions.not_numbers(checked, step, at, one, ("where",))
         one.problems = wrong
         return bool(wrong) or _is_selected(step, one)
 
-    def _hold_back(self, step: Step, frames: Sequence[Frame], doubts: Doubts) -> None:
+    def _hold_back(self, step: FanOutStep, frames: Sequence[Frame], doubts: Doubts) -> None:
         """Makes items wait for those before them that may turn out absent, where their numbers count."""
         failed = self._conditions.failed  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.doubts <= doubts or not failed.isdisjoint(_deciders(one)), frames)
@@ -172,14 +172,16 @@ class FanOuts:
                 one.is_pending = True
                 one.waits_for = list(dict.fromkeys([*one.waits_for, *decide]))
 
-    def _limit(self, step: Step, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
+    def _limit(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
         if wrong and not any(maker.address in self._conditions.lost for maker in makers(evaluate(step.limit, frame))):
             address = Instance(path, frame.id, step, at).address if frame.id else ""
             self._item_problems.add(checked, (*at, "limit"), wrong, address)
         return limit
 
-    def _check_ids(self, step: Step, at: Path, frames: list[Frame], path: str, outer: Frame, checked: Checked) -> None:
+    def _check_ids(
+        self, step: FanOutStep, at: Path, frames: list[Frame], path: str, outer: Frame, checked: Checked
+    ) -> None:
         twice = {name: times for name, times in Counter(one.id for one in frames).items() if times > 1}
         rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
         taken = {one.id for one in frames}
@@ -205,7 +207,7 @@ def _deciders(frame: Frame) -> set[str]:
     return {one.address for one in (*deciding(frame.doubts), *frame.waits_for)}
 
 
-def _is_selected(step: Step, frame: Frame) -> bool:
+def _is_selected(step: FanOutStep, frame: Frame) -> bool:
     """Whether `where` is true for an item; an item for which that is unknown is kept as uncertain."""
     found = truth(step.where, frame)
     frame.is_sure &= found is True
@@ -213,14 +215,14 @@ def _is_selected(step: Step, frame: Frame) -> bool:
     return found is not False
 
 
-def _list_of(step: Step, frame: Frame) -> Items:
+def _list_of(step: FanOutStep, frame: Frame) -> Items:
     value = evaluate(step.foreach, frame)
     if isinstance(value, StepOutput):
         value = value.value
     return value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
 
 
-def _items_of(step: Step, items: Items, frame: Frame) -> list[Frame]:
+def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
     """Returns the items of `foreach`, each with the names that it can reference."""
     return [
         Frame(
@@ -235,7 +237,7 @@ def _items_of(step: Step, items: Items, frame: Frame) -> list[Frame]:
     ]
 
 
-def _matrix_lists(step: Step, frame: Frame) -> dict[str, Items]:
+def _matrix_lists(step: FanOutStep, frame: Frame) -> dict[str, Items]:
     lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
     return {name: one if isinstance(one, Items) else Items(tuple(one)) for name, one in lists.items()}
 
@@ -260,7 +262,7 @@ def _values_of(items: Items) -> list[tuple[Any, bool, Doubts]]:
     ]
 
 
-def _name_item(step: Step, one: Frame, outer: Frame) -> bool:
+def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number.
 
     Returns:

@@ -14,7 +14,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
-from rh_prefect.pipelines.file_model import Budget
+from rh_prefect.pipelines.file_model import Budget, GroupStep
 from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
@@ -258,7 +258,7 @@ def _paths(checked: Checked, before: str = "") -> Iterator[str]:
         path = before + ".".join(map(str, at[1::2]))
         if at in checked.uses:
             yield from _paths(checked.uses[at], f"{path}.")
-        elif step.action != "steps":
+        elif not isinstance(step, GroupStep):
             yield path
 
 
@@ -320,7 +320,7 @@ def _equal(items: Sequence[Instance]) -> list[Instance]:
 
 def _allows_same_works(one: Instance, checked: Checked) -> bool:
     user = next((step for path, step in checked.file.walk() if path == one.used_at), None)
-    return one.step.same or (user is not None and user.same)
+    return any(step is not None and step.get("same") for step in (one.step, user))
 
 
 def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

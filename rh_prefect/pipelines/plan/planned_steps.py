@@ -477,7 +477,7 @@ class Instance:
     @property
     def shape(self) -> str:
         """How its answer is read; see `parsed_answers.shape_of`."""
-        return shape_of(self.step.parse, at_most=self.at_most)
+        return shape_of(self.step.get("parse"), at_most=self.at_most)
 
     @property
     def is_paid(self) -> bool:

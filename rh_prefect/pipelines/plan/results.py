@@ -21,8 +21,8 @@ def value_of(draft: Draft, work: Work) -> Any:
         work: The take's work.
     """
     instance, known = draft.instance, work.known
-    if instance.step.parse is not None:
-        return _answer(draft, work, instance.step.parse)
+    if (parse := instance.step.get("parse")) is not None:
+        return _answer(draft, work, parse)
     if known is not None and known.state == "=":
         if draft.kind == "string":
             return known.value if isinstance(known.value, str) else "".join(known.texts[:1])

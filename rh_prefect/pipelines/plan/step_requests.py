@@ -14,7 +14,7 @@ from rh_prefect.pipelines.check import Checked, feed, wrong_fields
 from rh_prefect.pipelines.check.paid_steps import misspelt, no_such_model
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
-from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -36,7 +36,7 @@ _LINK = "https://stand-in.invalid/file"
 
 
 def draft_paid(
-    step: Step,
+    step: ModelStep | GraphStep,
     at: Path,
     path: str,
     frame: Frame,
@@ -58,18 +58,18 @@ def draft_paid(
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
-    if step.model is not None:
-        draft = _of_model(step, instance, frame, failed)
-    else:
+    if isinstance(step, GraphStep):
         draft = _of_graph(step, instance, frame, failed)
-        _add_graph(draft, checked, saved or {})
-    _count(draft)
+        _add_graph(draft, step, checked, saved or {})
+    else:
+        draft = _of_model(step, instance, frame, failed)
+    _count(draft, step)
     return draft
 
 
-def _count(draft: Draft) -> None:
+def _count(draft: Draft, step: PaidStep) -> None:
     """Evaluates `takes` and `at_most`; a wrong one is a problem, since each multiplies the price."""
-    step, instance = draft.instance.step, draft.instance
+    instance = draft.instance
     _, wrong = count_of("takes", step.takes, draft.frame)
     if wrong:
         draft.problems.append((("takes",), wrong))
@@ -79,7 +79,7 @@ def _count(draft: Draft) -> None:
             draft.problems.append((("parse", "at_most"), wrong))
 
 
-def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
+def _of_graph(step: GraphStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
     """Drafts a saved workflow, an app or a graph of nodes, whose fields are in no catalogue."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
@@ -94,13 +94,13 @@ def _of_graph(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     files = [one for value in values.values() for one in files_in(value)]
-    _finish(draft, None, {}, files, list(values.values()))
+    _finish(draft, step, None, {}, files, list(values.values()))
     return draft
 
 
-def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
+def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGraphs) -> None:
     """Adds the fingerprint of the graph without the fields that the step sets."""
-    instance, step = draft.instance, draft.instance.step
+    instance = draft.instance
     fields = list(draft.params)
     if step.graph is not None:
         instance.graph = checked.graphs.get(step.graph, {})
@@ -108,7 +108,7 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
     else:
         found = saved.get((step.action, str(getattr(step, step.action))))
         if not isinstance(found, SavedGraph):
-            _add_unread(draft, found)
+            _add_unread(draft, step.pin, found)
             return
         instance.graph, instance.saved_graph = found.nodes, found.whole
         if step.action == "workflow":
@@ -123,9 +123,9 @@ def _add_graph(draft: Draft, checked: Checked, saved: SavedGraphs) -> None:
     draft.params["graph"] = step.pin or present
 
 
-def _add_unread(draft: Draft, found: UnreadGraph | None) -> None:
+def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> None:
     """Adds the pinned fingerprint, or that of the last run: an existing result does not need the graph itself."""
-    instance, pin = draft.instance, draft.instance.step.pin
+    instance = draft.instance
     instance.unread_graph = found.reason if found is not None else ""
     used = found.used.get(frozenset(draft.params)) if found is not None else None
     if pin:
@@ -138,9 +138,9 @@ def _add_unread(draft: Draft, found: UnreadGraph | None) -> None:
         draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
 
 
-def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
+def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
     name = evaluate(step.model, frame)
-    instance.model = name if isinstance(name, str) else str(step.model)
+    instance.model = name if isinstance(name, str) else step.model
     try:
         model = catalog.get(instance.model)
     except UnknownModelError:
@@ -149,7 +149,7 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
         return draft
     instance.endpoint = model.endpoint
     draft = Draft(instance, frame, _kind_of(model.output), model.endpoint)
-    by_reference = "$(" in str(step.model)
+    by_reference = "$(" in step.model
     values = _values(draft, step, model, frame, by_reference, failed)
     _feed(draft, step, model, frame, values, failed)
     _refuse_texts(draft, model, values)
@@ -158,13 +158,13 @@ def _of_model(step: Step, instance: Instance, frame: Frame, failed: Collection[s
     instance.values = dict(values)
     given, _ = _split(model, values)
     files = [one for param in model.file_params for one in files_in(given.get(param.name))]
-    _finish(draft, model, payload, files, list(values.values()))
+    _finish(draft, step, model, payload, files, list(values.values()))
     _check_files(draft, model, values)
     return draft
 
 
 def _values(
-    draft: Draft, step: Step, model: Model, frame: Frame, by_reference: bool, failed: Collection[str]
+    draft: Draft, step: ModelStep, model: Model, frame: Frame, by_reference: bool, failed: Collection[str]
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, written in step.with_.items():
@@ -190,10 +190,9 @@ def _values(
 
 
 def _feed(
-    draft: Draft, step: Step, model: Model, frame: Frame, values: dict[str, Any], failed: Collection[str]
+    draft: Draft, step: ModelStep, model: Model, frame: Frame, values: dict[str, Any], failed: Collection[str]
 ) -> None:
-    sources = step.from_ if isinstance(step.from_, list) else [step.from_] if step.from_ else []
-    for source in sources:
+    for source in step.sources:
         value = plain(without_failed(evaluate(source, frame), step, failed))
         first = next(iter(files_in(value)), None)
         if value is not ABSENT and (wrong := not_a_file(value)):
@@ -202,7 +201,7 @@ def _feed(
             continue
         param, fault = feed(model, first.kind, {*values})
         if param is None:
-            draft.problems.append((("from",), fault.replace("this", str(source), 1)))
+            draft.problems.append((("from",), fault.replace("this", source, 1)))
         else:
             values[param.name] = value
 
@@ -310,9 +309,14 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
 
 
 def _finish(
-    draft: Draft, model: Model | None, payload: Mapping[str, Any], files: list[File], values: list[Any]
+    draft: Draft,
+    step: PaidStep,
+    model: Model | None,
+    payload: Mapping[str, Any],
+    files: list[File],
+    values: list[Any],
 ) -> None:
-    step, instance = draft.instance.step, draft.instance
+    instance = draft.instance
     assumed = None
     if step.assume is not None and step.assume.seconds is not None:
         assumed = number_of(evaluate(step.assume.seconds, draft.frame))

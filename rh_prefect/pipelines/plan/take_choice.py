@@ -99,7 +99,7 @@ class TakeChooser:
             draft: The step, with the hash of its request.
         """
         takes = await self._of_reuse(draft)
-        if draft.instance.step.same != "separate" or not draft.endpoint:
+        if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes
         first = self._equal.first_take(draft, takes[0], len(takes))
         if draft.instance.address in self.new:
@@ -120,7 +120,7 @@ class TakeChooser:
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance = draft.instance
-        number, _ = count_of("takes", instance.step.takes, draft.frame)
+        number, _ = count_of("takes", instance.step.get("takes"), draft.frame)
         first = self._choices.take_of(instance.address, instance.item_meaning)
         return list(range(first, first + (number or 1)))
 
