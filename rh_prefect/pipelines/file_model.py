@@ -32,7 +32,7 @@ RUN_OPTIONS = (
 """The options of every run; a parameter of a file that is run has none of these names."""
 
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
-TYPES = ("string", "integer", "number", "boolean", "enum", *FILE_TYPES, "files", "table")
+TYPES = ("string", "integer", "number", "boolean", "enum", "any", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
 """The keys of which a step has exactly one."""
 
@@ -133,6 +133,8 @@ class Param(_Strict):
     enum: Annotated[list[Any], BeforeValidator(_options)] | None = None
     of: Text | None = None
     columns: Annotated[dict[str, Param], _read(lambda v: isinstance(v, dict) and v, "takes a mapping")] | None = None
+    other_columns: Annotated[list[Text], _read(lambda v: isinstance(v, list), "takes a list of columns")] | None = None
+    header: Annotated[str | list[Text], _read(lambda v: isinstance(v, str | list) and v, "takes a name")] | None = None
     description: Text = ""
     optional: Bool = False
     default: Any = None
@@ -155,6 +157,11 @@ class Param(_Strict):
     def kind(self) -> str:
         """The type, `enum` where options are given."""
         return "enum" if self.enum is not None else self.type or ""
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The names that a column can have in the table; empty for its own name."""
+        return (self.header,) if isinstance(self.header, str) else tuple(self.header or ())
 
     @property
     def options(self) -> tuple[Any, ...]:
@@ -433,6 +440,7 @@ class PipelineFile(_Strict):
     attempts: Whole | None = None
     reuse: Text | None = None
     scope: Text | None = None
+    invalid_items: Literal["refuse", "skip"] = "refuse"
     credentials: Text | None = None
     storage: Text | None = None
     steps: Steps

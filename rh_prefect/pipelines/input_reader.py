@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ from rh_prefect.media.urls import is_local, local_path, protocol_of, read_option
 from rh_prefect.pipelines.check import Checked, read_value, wrong_value
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
-from rh_prefect.pipelines.file_model import FILE_TYPES, Param
+from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import file_kind
 from rh_prefect.pipelines.use_step_arguments import KINDS, used_value, wrong_file
@@ -36,7 +37,7 @@ MOST_OBJECTS = 100_000
 MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 _AT_ONCE = 8
-Table: TypeAlias = tuple[str, str, list[Mapping[str, Any]]]
+Table: TypeAlias = tuple[str, str, list[Row]]
 """A table's name for messages, the folder that its relative paths start from, and the rows."""
 
 _SUFFIXES = {
@@ -106,6 +107,7 @@ class InputReader:
         """
         self._checked, self._problems, self._inputs = checked, problems, inputs
         self._rows = ItemProblems(problems, of_rows=True)
+        self._skips = checked.file.invalid_items == "skip"
         self._files: dict[str, Media | None] = {}  # in the order in which they are named
         self._tables: dict[str, str] = {}
         self._used: dict[int, InputReader] = {}
@@ -219,8 +221,18 @@ class InputReader:
                 raise InputError(f"there is no file of kind {kind} in {shown(value)}")
         else:
             found = value if isinstance(value, list | tuple) else [value]
-        files = await asyncio.gather(*(self._file(param, as_media_input(one), "it") for one in found))
-        return Items(tuple(files))
+        return Items(tuple(await asyncio.gather(*(self._listed_file(param, one) for one in found))))
+
+    async def _listed_file(self, param: Param, value: Any) -> File:
+        """Returns a file of a list; one that cannot be used has its problem where such items are skipped."""
+        try:
+            return await self._file(param, as_media_input(value), "it")
+        except InputError as error:
+            if not self._skips:
+                raise
+            name = PurePath(shown(value)).name if isinstance(value, str) else ""
+            media = Media(uri=name, kind="other", mime="", size=0, sha256="")
+            return File("file", f"unusable:{name}", media, label=name, problem=error.message)
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
@@ -228,70 +240,84 @@ class InputReader:
         name, root, rows = await self._inputs.rows(value)
         columns = param.columns or {}
         if isinstance(value, str):
-            self._tables[shown(value)] = _content_of(rows, columns)
+            names = [header for one, column in columns.items() for header in column.headers or (one,)]
+            self._tables[shown(value)] = _content_of(rows, names)
         if rows:
-            there = dict.fromkeys(column for row in rows for column in row)  # JSON lines may leave columns out
+            there = dict.fromkeys(column for row in rows for column in row.values)  # JSON lines may leave columns out
             needed = (one for one, column in columns.items() if not column.optional and column.default is None)
-            missing = [one for one in needed if one not in there]
+            missing = [one for one in needed if there.keys().isdisjoint(columns[one].headers or (one,))]
             if missing:
                 raise InputError(f"{name or 'the table'} has no column {missing[0]}; {nearest(missing[0], there)}")
-        places = {column: (*path, "columns", column) for column in columns}
-        found = [self._row(number, row, columns, places, name) for number, row in enumerate(rows, 1)]
+        found = [self._row(path, row, param, name) for row in rows]
         files = [
-            self._cell_file(cells, column, one, root, name, number, places[column])
-            for number, cells in enumerate(found, 1)
+            self._cell_files(cells, column, one, root, (*path, "columns", column))
+            for cells in found
             for column, one in columns.items()
-            if one.kind in FILE_TYPES and cells.get(column) is not ABSENT
+            if one.kind in (*FILE_TYPES, "files") and cells.get(column) is not ABSENT
         ]
         await asyncio.gather(*files)
         return Items(tuple(found))
 
-    def _row(
-        self, number: int, row: Mapping[str, Any], columns: Mapping[str, Param], places: Mapping[str, Path], table: str
-    ) -> dict[str, Any]:
-        where = f"{table} row {number}" if table else f"row {number}"
-        cells: dict[str, Any] = {"\0row": where}
-        for name, column in columns.items():
-            value = row.get(name)
-            if is_empty(value):
-                value = column.default
+    def _row(self, path: Path, row: Row, table: Param, name: str) -> dict[str, Any]:
+        columns = table.columns or {}
+        cells: dict[str, Any] = {"\0row": f"{name} row {row.number}" if name else f"row {row.number}"}
+        if row.problem:
+            self._add(cells, path, row.problem)
+        known = {header for one, column in columns.items() for header in column.headers or (one,)}
+        for other in [] if table.other_columns is None else row.values.keys() - known - {*table.other_columns}:
+            if not is_empty(row.values[other]):
+                self._add(cells, path, f"it has a value in the column {other!r}, {nearest(other, known)}")
+        for column, one in columns.items():
+            at = (*path, "columns", column)
+            given = {header: row.values.get(header) for header in one.headers or (column,)}
+            given = {header: value for header, value in given.items() if not is_empty(value)}
+            if len(given) > 1:
+                self._add(cells, at, f"it has a value in the columns {' and '.join(given)}, which are the same")
+            value = next(iter(given.values()), one.default)
             if value is None:
-                cells[name] = ABSENT
-                if not column.optional:
-                    written = f"write {name}: {{type: {column.kind}, optional: true}}"
-                    clause = f"{name} is empty; the column is required. Fill it, or {written}"
-                    self._add(places[name], clause, where)
-            elif column.kind in FILE_TYPES:
-                cells[name] = value
+                cells[column] = ABSENT
+                if not (one.optional or row.problem):
+                    written = f"write {column}: {{type: {one.kind}, optional: true}}"
+                    self._add(cells, at, f"{column} is empty; the column is required. Fill it, or {written}")
+            elif one.kind in (*FILE_TYPES, "files"):
+                cells[column] = value
             else:
-                cells[name] = self._cell(name, column, value, places[name], where)
+                cells[column] = self._cell(cells, column, one, value, at)
         return cells
 
-    def _cell(self, name: str, column: Param, value: Any, place: Path, where: str) -> Any:
+    def _cell(self, cells: dict[str, Any], name: str, column: Param, value: Any, place: Path) -> Any:
         value = read_value(column, value)
         wrong = wrong_value(column, value)
         if isinstance(value, str) and len(value) > MOST_CELL:
             wrong = "has more than 1 MiB in one cell"
         if wrong:
-            self._add(place, f"{name} {wrong}", where)
+            self._add(cells, place, f"{name} {wrong}")
         return value
 
-    def _add(self, place: Path, clause: str, where: str) -> None:
-        self._rows.add(self._checked, place, clause, where)
+    def _add(self, cells: dict[str, Any], place: Path, clause: str) -> None:
+        """Adds a problem of a row, or keeps it in the row where such items are skipped."""
+        if self._skips:
+            cells.setdefault("\0problems", []).append(clause)
+        else:
+            self._rows.add(self._checked, place, clause, cells["\0row"])
 
-    async def _cell_file(
-        self, cells: dict[str, Any], name: str, column: Param, root: str, table: str, number: int, place: Path
-    ) -> None:
-        where = f"{table} row {number}" if table else f"row {number}"
+    async def _cell_files(self, cells: dict[str, Any], name: str, column: Param, root: str, place: Path) -> None:
         try:
-            source = as_media_input(cells[name])
-            if isinstance(source, str):
-                source = _below(source, root)
-            self._check_access(source if isinstance(source, str) else source.uri, root)
-            cells[name] = await self._file(column, source, name)
+            if column.kind == "files":
+                files = [await self._cell_file(name, column, one, root) for one in _files_in(cells[name])]
+                cells[name] = Items(tuple(files))
+            else:
+                cells[name] = await self._cell_file(name, column, cells[name], root)
         except InputError as error:
             cells[name] = ABSENT
-            self._add(place, f"{name}: {error.message}", where)
+            self._add(cells, place, f"{name}: {error.message}")
+
+    async def _cell_file(self, name: str, column: Param, value: Any, root: str) -> File:
+        source = as_media_input(value)
+        if isinstance(source, str):
+            source = _below(source.strip(), root)
+        self._check_access(source if isinstance(source, str) else source.uri, root)
+        return await self._file(column, source, name)
 
     def _check_access(self, source: str, root: str) -> None:
         """Rejects a file that a row may not name: it must be below the table's folder, or behind https.
@@ -413,10 +439,13 @@ def read_rows(value: Any, options: Mapping[str, object]) -> Table:
         return _table_rows(value, options)
     if not isinstance(value, list | tuple):
         raise InputError("a table must be a path or URL, or a list of rows")
-    rows = list(value)
-    if not all(isinstance(row, Mapping) for row in rows):
-        raise InputError("each row is a mapping of columns to values")
-    return "", "", _few(iter(rows), "the table")
+    return "", "", _few((_listed_row(number, row) for number, row in enumerate(value, 1)), "the table")
+
+
+def _listed_row(number: int, row: Any) -> Row:
+    if isinstance(row, Mapping):
+        return Row(number, row)
+    return Row(number, {}, problem=f"each row is a mapping of columns to values, and {shown_value(row)}")
 
 
 def _table_rows(place: str, options: Mapping[str, object]) -> Table:
@@ -425,18 +454,12 @@ def _table_rows(place: str, options: Mapping[str, object]) -> Table:
         raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
     source = open_table(place, form, options=options, most_bytes=MOST_TABLE)
     name = PurePosixPath(source.name).name
-    return name, source.root, _few((_values(row, name) for row in source.rows()), name)
+    return name, source.root, _few(source.rows(), name)
 
 
-def _values(row: Row, name: str) -> Mapping[str, Any]:
-    if row.problem:
-        raise InputError(f"{name} row {row.number}: {row.problem}")
-    return row.values
-
-
-def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+def _few(rows: Iterator[Row], name: str) -> list[Row]:
     """Reads rows, up to the maximum number."""
-    found: list[Mapping[str, Any]] = []
+    found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:
             raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit")
@@ -444,10 +467,20 @@ def _few(rows: Iterator[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
     return found
 
 
-def _content_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
+def _files_in(cell: Any) -> Sequence[Any]:
+    """Returns the files in a cell: a list, also in JSON, or places separated by semicolons."""
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            cell = json.loads(cell)
+    if isinstance(cell, str):
+        return [one for one in cell.split(";") if one.strip()]
+    return cell if isinstance(cell, list | tuple) else [cell]
+
+
+def _content_of(rows: Sequence[Row], columns: Iterable[str]) -> str:
     """Returns the hash of a table's values in some columns."""
     names = list(columns)
-    text = json.dumps([[row.get(name) for name in names] for row in rows], default=str)
+    text = json.dumps([[row.values.get(name) for name in names] for row in rows], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -78,6 +78,7 @@ class File:
         label: A short name of what made it.
         facts: Further facts, such as `starts`.
         address: Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it.
+        problem: Why it cannot be used, of an item of a list that is skipped.
     """
 
     kind: str
@@ -88,6 +89,7 @@ class File:
     label: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     address: str = field(default="", compare=False, repr=False)
+    problem: str = field(default="", compare=False)
 
     @property
     def length(self) -> Span | None:
@@ -183,7 +185,7 @@ class Frame:
         is_pending: Whether it is not known yet that there is such an item.
         waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
             without a result that the item is taken from.
-        problems: What is wrong with the values that a used file's parameters were given.
+        problems: What is wrong with the item, or with the values that a used file's parameters were given.
         doubts: The undecided conditions of the groups and files around it.
         undecided: The undecided conditions of the steps in it, by their paths in the file.
     """
@@ -249,6 +251,13 @@ def characters(value: Any) -> Span:
     if isinstance(value, Unknown):
         return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
     return exactly(0 if value is ABSENT else len(text_of(value)))
+
+
+def problems_of(item: Any) -> Sequence[str]:
+    """Returns what is wrong with an item of a table or of a list of files."""
+    if isinstance(item, File):
+        return (item.problem,) if item.problem else ()
+    return item.get("\0problems", ()) if isinstance(item, dict) else ()
 
 
 def digest(value: Any) -> str:

@@ -144,6 +144,8 @@ def of_param(param: Param, guard: str = "") -> Type:
         return Type(file_kind(param.of or "file"), many=True, guards=guards)
     if param.kind in FILE_TYPES:
         return Type(file_kind(param.kind), guards=guards)
+    if param.kind == "any":
+        return Type("any", guards=guards)
     return Type(param.kind, max=int(param.max) if param.kind == "string" and param.max else None, guards=guards)
 
 

@@ -136,7 +136,7 @@ async def test_a_cell_in_a_column_without_a_name(tmp_path: Path) -> None:
     )
     plan = await pipeline.plan(rows=str(tmp_path / "mugs.csv"))
     (problem,) = plan.problems
-    assert "rows: mugs.csv row 1: it has a cell in column 2, which has no name" in problem.head
+    assert "mugs.csv row 1: it has a cell in column 2, which has no name" in problem.head
 
 
 async def test_an_empty_cell(tmp_path: Path) -> None:

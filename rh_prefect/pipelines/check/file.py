@@ -145,12 +145,15 @@ class FileCheck(OtherCheck):
             self._say((*path, "type"), f"enum is a separate type; remove type: {param.type}")
         elif not param.kind:
             self._say(path, f"the type is missing; it must be one of {', '.join(TYPES)}")
-        elif param.kind not in TYPES or (is_column and param.kind in ("files", "table")):
-            known = [one for one in TYPES if not is_column or one not in ("files", "table")]
+        elif param.kind not in TYPES or (is_column and param.kind == "table"):
+            known = [one for one in TYPES if not is_column or one != "table"]
             here = (*path, "type") if self._document.node(path).keys else path
             self._say(here, f"there is no type {param.kind}; {nearest(param.kind, known)}")
         if param.kind == "enum" and param.enum is None:
             self._say(path, "enum needs a list of its options, as in {enum: [a, b]}")
+        for key in ("other_columns",) if param.kind != "table" else () if is_column else ("header",):
+            if getattr(param, key) is not None:
+                self._say((*path, key), f"{key} has no meaning for {'a column' if is_column else param.kind}", key=True)
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.min is not None and param.max is not None and param.min > param.max:
@@ -287,7 +290,7 @@ class FileCheck(OtherCheck):
                 self._say(where, f"an item has no {step.sort.by}; {nearest(step.sort.by, columns)}")
         self._whole((*path, "limit"), step.limit, outer)
         if step.id is not None:
-            found = self._value((*path, "id"), step.id, inner)
+            found = self._value((*path, "id"), step.id, inner, may_be_absent=True)
             if found is not None and (found.many or found.kind in ("object", "group")):
                 self._say((*path, "id"), f"id takes a text or a number, and {step.id} is {found.words}; name a field")
         inner.names["id"] = Type("string")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,11 @@ def read_value(param: Param, value: Any) -> Any:
         return _whole(value)
     if param.kind == "enum" and isinstance(value, str | int | float):
         text = text_of(value).strip()
-        return next((one for one in param.options if text_of(one) == text), value)
+        alike = [one for one in param.options if text_of(one).lower() == text.lower()]
+        alike = [one for one in alike if text_of(one) == text] or alike  # a spreadsheet writes TRUE for true
+        return alike[0] if len(alike) == 1 else value
+    if param.kind == "any":
+        return _json(value)
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -47,6 +52,16 @@ def read_value(param: Param, value: Any) -> Any:
         case "number":
             return _number(text, value)
     return value
+
+
+def _json(value: Any) -> Any:
+    """Reads a text that is a list or an object in JSON, as a cell of a CSV file has it."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _number(text: str, value: str) -> Any:

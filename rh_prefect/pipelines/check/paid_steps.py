@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path as FilePath
@@ -20,8 +20,9 @@ from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, shown_value
 from rh_prefect.pipelines.parsed_answers import answer_type
+from rh_prefect.pipelines.references import parse
 from rh_prefect.pipelines.types import Type
-from rh_prefect.pipelines.visible_names import Scope
+from rh_prefect.pipelines.visible_names import Scope, resolve
 from rh_prefect.works.requests.graph_fields import GraphFields, is_link_text
 
 
@@ -181,7 +182,7 @@ class PaidCheck(ValueCheck):
                 )
 
     def _connect(self, path: Path, step: ModelStep, scope: Scope, model: Model) -> None:
-        params: dict[str, Any] = {}
+        params, left_out = dict[str, Any](), set[str]()
         before = self._problem_count
         for name, value in step.with_.items():
             at = (*path, "with", name)
@@ -189,7 +190,8 @@ class PaidCheck(ValueCheck):
                 params[name] = self._unchecked(at, value, scope, model)
                 continue
             param = model.find_param(name)
-            found = self._value(at, value, scope)
+            is_optional = param is not None and _can_be_left_out(param) and self._is_left_out(value, scope)
+            found = self._value(at, value, scope, may_be_absent=is_optional)
             if param is None:
                 more = (
                     "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
@@ -201,9 +203,18 @@ class PaidCheck(ValueCheck):
             if found is not None:
                 self._fit(at, value, found, param, model)
             params[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
+            if is_optional:
+                left_out.add(param.name)
         is_fed = self._feed(path, step, scope, model, params)
         if self._problem_count == before:
-            self._check_values(path, step, model, params, is_fed=is_fed)
+            self._check_values(path, step, model, params, left_out, is_fed=is_fed)
+
+    def _is_left_out(self, value: Any, scope: Scope) -> bool:
+        """Returns whether a value is one optional parameter or cell: without it, an optional parameter is left out."""
+        if not is_reference(value):
+            return False
+        guards = resolve(parse(value).references[0], scope).type.guards
+        return bool(guards) and all(one.startswith(DECLARED) for one in guards)
 
     def _unchecked(self, at: Path, value: Any, scope: Scope, model: Model) -> Mapping[str, Any]:
         """Checks the references in `unchecked`, whose parameters are sent as they are, except that files are files."""
@@ -217,9 +228,19 @@ class PaidCheck(ValueCheck):
         return value
 
     def _check_values(
-        self, path: Path, step: ModelStep, model: Model, params: Mapping[str, Any], *, is_fed: bool
+        self,
+        path: Path,
+        step: ModelStep,
+        model: Model,
+        params: Mapping[str, Any],
+        left_out: Collection[str],
+        *,
+        is_fed: bool,
     ) -> None:
-        """Checks the written values with the catalogue; stand-ins replace the references."""
+        """Checks the written values with the catalogue; stand-ins replace the references.
+
+        With values that can be left out, only what is wrong with and without them is wrong for all items.
+        """
         names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
         given = {name: value for name, value in params.items() if name != "unchecked"}
         unchecked = params.get("unchecked", {})
@@ -228,7 +249,12 @@ class PaidCheck(ValueCheck):
         for twice in given.keys() & by_name.keys():
             wrong = f"{twice} is given twice: as a parameter and in unchecked"
             self._say((*path, "with", "unchecked"), wrong, key=True)
-        for problem in check(model, {**given, **by_name}, unchecked=by_name).problems:
+        values = {**given, **by_name}
+        without = {name: value for name, value in values.items() if name not in left_out}
+        always = {*check(model, without, unchecked=by_name).problems} if left_out else None
+        for problem in check(model, values, unchecked=by_name).problems:
+            if always is not None and problem not in always:
+                continue
             name = names.get(problem.partition(" ")[0])
             missing = problem.partition(" is missing")
             lacks = missing[0] if missing[1] and " " not in missing[0] else ""
@@ -337,6 +363,13 @@ def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Para
     names = ", ".join(param.name for param in free)
     return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
 
+
+def _can_be_left_out(param: catalog.Param) -> bool:
+    return not param.required or param.default is not None
+
+
+DECLARED = "exists:params"
+"""Begins the condition of a parameter or a column that is declared as optional."""
 
 _LIKE = 0.8
 """From which similarity on a parameter that a model lacks is a misspelt one of its own."""

@@ -119,6 +119,7 @@ class Expander:
         self._checked = checked
         self._used_at: Path = ()
         self._paid = self._planned = 0
+        self._invalid: dict[str, list[Instance]] = {}
         self._stops_run = False
         self._strict: dict[int, set[Path]] = {}
 
@@ -141,6 +142,7 @@ class Expander:
             for maker in makers(self.outputs[name]):
                 maker.is_output = True
         self.item_problems.flush()
+        self._note_skipped()
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
@@ -282,6 +284,8 @@ class Expander:
             self.conditions.mark_blocked(draft.instance)
             if (cause := self.conditions.cause(draft.instance)) is not None:
                 blocked[id(draft)] = self._block(draft.instance, cause)
+            elif wrong := self._skipped(draft):
+                blocked[id(draft)] = self._skip(draft.instance, wrong)
         every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
         for draft in drafts:
             self._report(draft)
@@ -300,6 +304,27 @@ class Expander:
         found = await self._look_up(drafts)
         outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [outputs[id(draft)] for draft in every]
+
+    def _skipped(self, draft: Draft) -> list[str]:
+        """Returns what is wrong with an item of a file that skips invalid ones."""
+        if self._top.file.invalid_items != "skip" or not draft.instance.item:
+            return []
+        clauses = (clause for _, clause in draft.problems)
+        return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
+
+    def _skip(self, instance: Instance, wrong: list[str]) -> StepOutput:
+        """Fails a step of an invalid item before anything is paid for the item; the others are made."""
+        instance.state, instance.note, instance.problems = "x", wrong[0], wrong
+        self.conditions.lost[instance.address] = instance
+        self._invalid.setdefault(wrong[0], []).append(instance)
+        self._add(instance)
+        return self._missing_output(instance)
+
+    def _note_skipped(self) -> None:
+        for clause, steps in self._invalid.items():
+            more = f" (and {len(steps) - 1} further steps)" if len(steps) > 1 else ""
+            first = steps[0].row or steps[0].address
+            self.notes[f"{first}: {clause}; the item is invalid and is not paid for{more}."] = None
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -390,10 +415,8 @@ class Expander:
         save_as = instance.step.get("save_as")
         if save_as is None:
             return
-        for _, reference in references_in(save_as):
-            value = evaluate(reference.text, frame)
-            if isinstance(value, str) and (wrong := wrong_part(value)):
-                self._refuse_name(instance, f"{reference.text} is '{value}', and in save_as {wrong}")
+        for wrong in _wrong_parts(save_as, frame):
+            self._refuse_name(instance, wrong)
         instance.save_as = _name(save_as, frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
@@ -560,6 +583,13 @@ def _share_price(works: Sequence[Work], draft: Draft) -> None:
         price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
     for work in works:
         work.price, work.attempts = price, attempts
+
+
+def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:
+    """Returns what is wrong with the values in a name to save under, each of which is one part of a path."""
+    values = ((one.text, evaluate(one.text, frame)) for _, one in references_in(save_as))
+    texts = ((text, value) for text, value in values if isinstance(value, str))
+    return [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]
 
 
 def _worst(states: Sequence[Any]) -> Any:

@@ -32,6 +32,7 @@ from rh_prefect.pipelines.planning_values import (
     digest,
     makers,
     number_of,
+    problems_of,
 )
 from rh_prefect.pipelines.references import references_in
 
@@ -158,8 +159,8 @@ class FanOuts:
     def _is_selected(self, step: FanOutStep, at: Path, one: Frame, checked: Checked) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
         wrong = self._conditions.not_numbers(checked, step, at, one, ("where",))
-        one.problems = wrong
-        return bool(wrong) or _is_selected(step, one)
+        one.problems = [*one.problems, *wrong]
+        return bool(one.problems) or _is_selected(step, one)
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame], doubts: Doubts) -> None:
         """Makes items wait for those before them that may turn out absent, where their numbers count."""
@@ -195,7 +196,7 @@ class FanOuts:
                 taken.add(one.id)
                 one.names["id"] = own if isinstance(own, Unknown) else one.names["id"]
                 one.is_numbered = True
-        if not twice or step.id is None:
+        if not twice or step.id is None or checked.file.invalid_items == "skip":
             return
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
@@ -231,6 +232,7 @@ def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
             is_sure=frame.is_sure and is_sure,
             row=one.get("\0row", "") if isinstance(one, dict) else "",
             is_pending=items.count is not None,
+            problems=problems_of(one),
             doubts=doubts_of(Items((one,), (owner,))),
         )
         for one, owner, is_sure in items.pairs()
@@ -294,7 +296,7 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
 
 def _content(item: Any) -> Any:
     """Returns an item without the place of its row, which changes when another row is inserted."""
-    return {name: one for name, one in item.items() if name != "\0row"} if isinstance(item, dict) else item
+    return {name: one for name, one in item.items() if not name.startswith("\0")} if isinstance(item, dict) else item
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:

@@ -307,7 +307,7 @@ class PipelineRun:
                 f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
                 "at no cost; or pay for another result with --retake."
             )
-        return InputError(f"{problem}. Nothing was paid for it. What to do: change the step, or make another take.")
+        return InputError(f"{problem}. Nothing was paid for it. What to do: correct its values or its row.")
 
     def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
