@@ -58,19 +58,18 @@ QUICK = {
         "works/test_work_records.py",
         "works/test_work_runner.py",
     ],
-    "works/submission": [
-        "works/test_submission.py",
-        "works/accounts/test_poller_with_webhooks.py",
-        "works/test_scope_checks.py",
-    ],
     "works/run_cancellation": ["works/test_run_cancellation.py", "works/test_suspension.py"],
-    "works/step_executor": [
-        "works/test_step_executor.py",
+    "works/steps": [
+        "works/test_submission.py",
+        "works/test_steps.py",
         "works/journal/test_budget.py",
         "works/test_completion.py",
+        "works/test_scope_checks.py",
+        "works/accounts/test_poller_with_webhooks.py",
         "works/test_work_records.py",
         "works/test_work_runner.py",
     ],
+    "works/charge": ["works/test_steps.py", "works/journal/test_budget.py", "works/test_work_runner.py"],
     "works/outputs/collect": ["works/outputs/test_collect.py"],
     "works/outputs/stored_result": [
         "works/outputs/test_stored_result.py",

@@ -197,7 +197,7 @@ async def _records(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.works.job_context import callback_of
+    from rh_prefect.works.work import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)

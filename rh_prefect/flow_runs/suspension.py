@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -36,10 +36,10 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.lifecycle_step_types import Accepted, Finished, Stage
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.work_runner import RunningWork
+from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 Wait: TypeAlias = Literal["poll", "suspend"]
 """How a run waits for its jobs: in its process, or suspended."""
@@ -118,23 +118,18 @@ class SuspendGroup:
         self._busy -= 1
         self._look()
 
-    async def run(self, work: RunningWork) -> Delivered | PendingTask:
+    async def run(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> Delivered | PendingTask:
         """Submits one work and waits for its result; returns the task where the group is suspended first."""
-        async with work.held():
-            stage = await self._advance(work)
-            while not isinstance(stage, Finished | PendingTask):
-                stage = await self._advance(work)
-            if isinstance(stage, PendingTask):
-                await work.context.records.wait_suspended(self.timeout)
-        return stage if isinstance(stage, PendingTask) else cast(Delivered, stage.result)
-
-    async def _advance(self, work: RunningWork) -> Stage | PendingTask:
-        stage, context = work.stage, work.context
-        if not isinstance(stage, Accepted) or stage.submit.end is not None:
-            return await work.advance()
-        task = PendingTask(job=context.job, n=stage.submit.n, task_id=work.task_id)
-        wake = partial(work.executor.context.lease.account.poller.wake, task.task_id)
-        return await self.wait(task, work.advance(), poll_now=wake) or task
+        async with runner.running(asked, call) as running:
+            work = running.work
+            while (submit := await running.next_running_task()) is not None:
+                task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
+                wake = partial(work.lease.account.poller.wake, task.task_id)
+                if not await self.wait(task, running.end_of(submit, call.options.deadline), poll_now=wake):
+                    await work.records.wait_suspended(self.timeout)
+                    return task
+            done = await running.complete()
+        return done  # noqa: RET504 - for mypy, the block may swallow an error
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
         """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""

@@ -44,11 +44,11 @@ from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.works_journal import open_works, records_url
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import RecordsPlace, note_place, spending_of
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkRunner
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]

@@ -14,8 +14,8 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.suspension import RunSuspender, Wait, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.works.delivery import Delivered
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 
@@ -56,9 +56,8 @@ class PrefectEngine:
             return await LOOP.call(runner.make(asked, call))
 
         async def follow() -> WorkResult | None:
-            work = await runner.begin(asked, call)
-            done = await group.run(work)
-            return result_of_step(work, done) if isinstance(done, Delivered) else None
+            done = await group.run(runner, asked, call)
+            return result_of_step(asked, done) if isinstance(done, Delivered) else None
 
         return await LOOP.call(follow())
 

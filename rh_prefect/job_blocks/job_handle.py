@@ -34,6 +34,7 @@ from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.run_cancellation import cancel_submission
+from rh_prefect.works.work import Work
 from rh_prefect.works.work_runner import WorkRunner
 
 T = TypeVar("T")
@@ -128,31 +129,33 @@ class Handle:
 async def start(request: Request, options: Options, *, scope: str | None) -> Handle:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
     runner, asked, call = await prepare_call(request, options, scope=scope)
-    work = await runner.begin(asked, call)
-    submitted = asyncio.Event()
+    submitted: asyncio.Future[tuple[Work, str]] = asyncio.get_running_loop().create_future()
 
     async def make() -> Result:
-        async with work.held():
-            await work.advance()
-            submitted.set()
-            done = await work.finish()
+        async with runner.running(asked, call) as running:
+            submit = await running.submit()
+            if submit is not None:
+                submitted.set_result((running.work, submit.task_id or ""))
+            done = await running.complete(options.deadline)
+        if submit is None:
+            submitted.set_result((running.work, done.record.task_id))
         return done.result
 
-    made, is_submitted = background(make()), asyncio.ensure_future(submitted.wait())
+    made = background(make())
+    waits: list[asyncio.Future[Any]] = [made, submitted]
     try:
-        await asyncio.wait({made, is_submitted}, return_when=asyncio.FIRST_COMPLETED)
-        if not submitted.is_set():
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not submitted.done():
             made.result()  # its error
     except BaseException:
         made.cancel()
         raise
-    finally:
-        is_submitted.cancel()
     undo_unless_delivered(made.cancel)
+    work, task_id = submitted.result()
     return Handle(
-        task_id=work.task_id,
-        job=work.context.job,
-        records=work.context.records,
+        task_id=task_id,
+        job=work.job,
+        records=work.records,
         attempt=call.scope.attempt,
         accounts=runner.accounts,
         observer=call.observer,

@@ -36,7 +36,6 @@ from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_s
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.engine import JobEngine
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
@@ -46,6 +45,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 P = ParamSpec("P")
@@ -199,12 +199,8 @@ async def _run(
     with _named(options.label or request.model):
         runner, asked, call = await prepare_call(request, options, scope=scope)
         with delivered_at_end():  # a result that comes when the caller is cancelled is lost
-            return await LOOP.call(_make(runner, asked, call, group))
-
-
-async def _make(runner: WorkRunner, asked: WorkCall, call: JobCall, group: SuspendGroup | None) -> Result | PendingTask:
-    work = await runner.begin(asked, call)
-    done = await (work.complete() if group is None else group.run(work))
+            making = runner.complete(asked, call) if group is None else group.run(runner, asked, call)
+            done = await LOOP.call(making)
     return done if isinstance(done, PendingTask) else done.result
 
 

@@ -32,8 +32,8 @@ from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
-from rh_prefect.works.job_context import usable_token
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work import usable_token
 
 LARGEST_BODY: Final = 1024 * 1024
 """Bytes; a delivery with a hundred outputs takes less than a tenth of it."""

@@ -15,7 +15,6 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.accounts.account import is_native
 from rh_prefect.works.events import event_of, summary_of
-from rh_prefect.works.job_context import JobContext
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End, ResultRecord
@@ -24,8 +23,9 @@ from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.collect import Collector
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.work import Work
 
-Publish: TypeAlias = Callable[[JobContext, End, Path, int, str], Media]
+Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
 """Moves a downloaded output of a task into the store, by its index, from 0, and its extension."""
 
 _log = logging.getLogger("rh_prefect")
@@ -46,19 +46,19 @@ class Delivered:
     submit: Submit | None = None
 
 
-def named_by_template(context: JobContext, end: End, part: Path, index: int, extension: str) -> Media:
+def named_by_template(work: Work, end: End, part: Path, index: int, extension: str) -> Media:
     """Publishes an output of a job under the name that the storage's template gives it."""
-    name = context.store.name_for(
-        run=context.scope.run,
-        flow=context.scope.flow,
-        label=context.request.label or "",
-        model=context.request.model,
-        key=context.key[:16],
+    name = work.store.name_for(
+        run=work.scope.run,
+        flow=work.scope.flow,
+        label=work.request.label or "",
+        model=work.request.model,
+        key=work.key[:16],
         task=end.task_id,
         index=index + 1,
         ext=extension,
     )
-    return context.store.take(part, name).model_copy(update={"uri": name})
+    return work.store.take(part, name).model_copy(update={"uri": name})
 
 
 @dataclass(slots=True)
@@ -89,21 +89,21 @@ class Delivery:
     )
     recorded: ResultRecord | None = None
 
-    async def restore(self, context: JobContext, record: ResultRecord) -> Delivered | None:
+    async def restore(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
         self.recorded = record
-        done = await self._find(context, record)
-        if done is None and record.is_adopted and not context.policy.another_task:
+        done = await self._find(work, record)
+        if done is None and record.is_adopted and not work.policy.another_task:
             self.recorded = None  # like a stored result that was not found; a step asks a person first
         if done is not None:
-            self._notify(context, done)
+            self._notify(work, done)
         return done
 
-    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
+    async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
         """Downloads and publishes the outputs of a submission that has ended.
 
         Args:
-            context: The work.
+            work: The work.
             submit: The submission, with its end.
             first_time: Whether its outputs cannot have been published before.
 
@@ -117,12 +117,12 @@ class Delivery:
         """
         end = submit.end
         if end is None:
-            raise ValueError(f"{context.job}: its task has not ended")
+            raise ValueError(f"{work.job}: its task has not ended")
         record = ResultRecord(
             task_id=end.task_id,
             n=submit.n,
             flow_run=submit.intent.flow_run,
-            base=context.request.base,
+            base=work.request.base,
             texts=tuple(link.text for link in end.links if link.text),
             cost=end.cost,
             currency=end.currency,
@@ -130,40 +130,40 @@ class Delivery:
             queued_seconds=end.queued_seconds,
             run_seconds=end.run_seconds,
         )
-        collecting = self._collect(context, submit, end, record, first_time=first_time)
-        found = await context.services.stores.storing(context.run_attempt, context.store, context.job, collecting)
+        collecting = self._collect(work, submit, end, record, first_time=first_time)
+        found = await work.services.stores.storing(work.run_attempt, work.store, work.job, collecting)
         try:
             value = self.parse("\n\n".join(found.texts)) if self.parse is not None else None
         except ValueError as error:
             return Invalid(str(error))
         record = ResultRecord.model_validate({**dict(found), "value": value})
         is_new = not isinstance(found, StoredResult)
-        return Delivered(record, self._result(context, record, context.store.url), submit if is_new else None)
+        return Delivered(record, self._result(work, record, work.store.url), submit if is_new else None)
 
-    async def record(self, context: JobContext, done: Delivered) -> Delivered:
+    async def record(self, work: Work, done: Delivered) -> Delivered:
         """Stores the result beside its files, and records it unless one is recorded; returns the recorded one.
 
         A result with a damaged file is only stored, so that a later run downloads the file again.
         """
-        storing = self._store(context, done)
+        storing = self._store(work, done)
         # Before the record, after which no call would store it.
-        await context.services.stores.storing(context.run_attempt, context.store, context.job, storing)
+        await work.services.stores.storing(work.run_attempt, work.store, work.job, storing)
         if self.recorded is not None:
             done = replace(done, record=self.recorded)
-        elif not done.record.is_damaged and (first := await self._record(context, done.record)) is not None:
-            done = await self._find(context, first) or done
-        self._notify(context, done)
+        elif not done.record.is_damaged and (first := await self._record(work, done.record)) is not None:
+            done = await self._find(work, first) or done
+        self._notify(work, done)
         return done
 
     async def _collect(
-        self, context: JobContext, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
+        self, work: Work, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
     ) -> ResultRecord:
         """Publishes the outputs that are not in the store.
 
         Returns:
             The record with all of them, or the stored result that has them.
         """
-        store, earlier = context.store, None
+        store, earlier = work.store, None
         if not first_time:
             earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))
         known = [one for one in (earlier, self.recorded) if one is not None and one.task_id == end.task_id]
@@ -172,12 +172,12 @@ class Delivery:
         is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
-        collector = await self._collector(context, submit, grace=0.0 if is_complete else self.grace)
+        collector = await self._collector(work, submit, grace=0.0 if is_complete else self.grace)
         try:
             outputs = await collector.collect(
-                context.job,
+                work.job,
                 end,
-                lambda part, index, extension: self.publish_file(context, end, part, index, extension),
+                lambda part, index, extension: self.publish_file(work, end, part, index, extension),
                 there=there,
                 count=max((len(one.outputs) for one in known), default=0),
             )
@@ -188,15 +188,15 @@ class Delivery:
         record = record.model_copy(update={"outputs": outputs})
         return await asyncio.to_thread(stored_result.stamped, store, record)
 
-    async def _collector(self, context: JobContext, submit: Submit, *, grace: float) -> Collector:
-        lease, services = context.lease, context.services
+    async def _collector(self, work: Work, submit: Submit, *, grace: float) -> Collector:
+        lease, services = work.lease, work.services
 
         async def query(task_id: str) -> TaskView:
             # Only the query needs the account: links take no key, and published outputs need no link.
             return await (await lease.switch_to(submit.intent)).client.query(task_id)
 
         # Files of a machine are behind the key that paid for them.
-        account = await lease.switch_to(submit.intent) if is_native(context.request.endpoint) else lease.account
+        account = await lease.switch_to(submit.intent) if is_native(work.request.endpoint) else lease.account
         return Collector(
             download=account.client.download,
             query=query,
@@ -208,52 +208,52 @@ class Delivery:
             jitter=services.jitter,
         )
 
-    async def _find(self, context: JobContext, record: ResultRecord) -> Delivered | None:
+    async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns a recorded result whose files are all there; None where they are not."""
-        if not self.is_here(record, context.store):
-            return Delivered(record, self._result(context, record, record.store))
-        there = await asyncio.to_thread(stored_result.whole, context.store, record)
-        if there is None and record.store not in ("", context.store.url):
-            there = await asyncio.to_thread(stored_result.copy_from_its_place, context.store, record)
-        return None if there is None else Delivered(record, self._result(context, there, context.store.url))
+        if not self.is_here(record, work.store):
+            return Delivered(record, self._result(work, record, record.store))
+        there = await asyncio.to_thread(stored_result.whole, work.store, record)
+        if there is None and record.store not in ("", work.store.url):
+            there = await asyncio.to_thread(stored_result.copy_from_its_place, work.store, record)
+        return None if there is None else Delivered(record, self._result(work, there, work.store.url))
 
-    def _result(self, context: JobContext, files: ResultRecord, url: str) -> Result:
-        reused = files.flow_run != context.policy.run
-        return stored_result.as_result(files, context.request, job=context.job, url=url, reused=reused)
+    def _result(self, work: Work, files: ResultRecord, url: str) -> Result:
+        reused = files.flow_run != work.policy.run
+        return stored_result.as_result(files, work.request, job=work.job, url=url, reused=reused)
 
-    async def _store(self, context: JobContext, done: Delivered) -> Result:
+    async def _store(self, work: Work, done: Delivered) -> Result:
         if done.submit is not None:
-            stored = _stored(context, done.submit, done.record)
-            await asyncio.to_thread(stored_result.write, context.store, stored)
+            stored = _stored(work, done.submit, done.record)
+            await asyncio.to_thread(stored_result.write, work.store, stored)
         return done.result
 
-    async def _record(self, context: JobContext, record: ResultRecord) -> ResultRecord | None:
+    async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:
         """Records a result; returns the one that another process has recorded first."""
         try:
-            is_first = await context.records.create_result(record, self.shape)
-            return None if is_first else await context.records.read_result(self.shape)
+            is_first = await work.records.create_result(record, self.shape)
+            return None if is_first else await work.records.read_result(self.shape)
         except JournalError as error:
             # The stored result has its files, by which a later call records it.
-            _log.warning("%s: the result of task %s could not be recorded: %s", context.job, record.task_id, error)
+            _log.warning("%s: the result of task %s could not be recorded: %s", work.job, record.task_id, error)
             return None
 
-    def _notify(self, context: JobContext, done: Delivered) -> None:
+    def _notify(self, work: Work, done: Delivered) -> None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         result, record = done.result, done.record
-        costs = context.spending.spent_on(context.records.charge_key) or Costs.of(record.cost, record.currency)
+        costs = work.spending.spent_on(work.records.charge_key) or Costs.of(record.cost, record.currency)
         message = summary_of(result)
         if result.reused:
             made = message.removeprefix("done: ")
             costs, message = Costs(), f"run {record.flow_run} has made it: {made}; nothing was paid"
-        context.observer.notify(event_of(result, message=message, prompt=context.request.prompt, costs=costs))
+        work.observer.notify(event_of(result, message=message, prompt=work.request.prompt, costs=costs))
 
 
-def _stored(context: JobContext, submit: Submit, record: ResultRecord) -> StoredResult:
-    request, intent = context.request, submit.intent
+def _stored(work: Work, submit: Submit, record: ResultRecord) -> StoredResult:
+    request, intent = work.request, submit.intent
     seed = request.payload.get("seed")
     return StoredResult(
         **dict(record),
-        job=context.job,
+        job=work.job,
         site=request.site,
         account=intent.account,
         model=request.model,
@@ -266,5 +266,5 @@ def _stored(context: JobContext, submit: Submit, record: ResultRecord) -> Stored
         graph=intent.graph,
         submitted_at=intent.at,
         ended_at=submit.end.at if submit.end is not None else intent.at,
-        run=dict(context.scope.details),
+        run=dict(work.scope.details),
     )

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.connections import chance
@@ -19,7 +19,6 @@ from rh_prefect.works.accounts.account import Member, is_native
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
-from rh_prefect.works.job_context import Callback, Services, callback_of
 from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
@@ -30,7 +29,10 @@ from rh_prefect.works.requests.input_identification import Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request
 from rh_prefect.works.requests.stored_input_copies import Copies
 from rh_prefect.works.run_cancellation import CancelWatch
-from rh_prefect.works.step_executor import StepExecutor
+from rh_prefect.works.work import Callback, Services, callback_of
+
+if TYPE_CHECKING:
+    from rh_prefect.works.work_runner import RunningWork
 
 WorkName: TypeAlias = tuple[str, int, str, str, str]
 """What distinguishes works in progress: records, attempt of a run, work, the answer's shape, and the storage."""
@@ -42,7 +44,7 @@ class JobEngine:
     Attributes:
         pool: The accounts.
         services: The objects that their works share.
-        executors: The works that callers wait for.
+        running: The works that callers wait for.
     """
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
@@ -63,7 +65,7 @@ class JobEngine:
             jitter=chance,
             submit_timeout=settings.submit_timeout,
         )
-        self.executors: dict[WorkName, StepExecutor] = {}
+        self.running: dict[WorkName, RunningWork] = {}
         self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 

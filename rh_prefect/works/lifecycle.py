@@ -1,14 +1,11 @@
 """The lifecycle of a work: all decisions about payment, without I/O.
 
-A *work* is one request that is paid for once in its scope. `run_work` is a generator: it yields the next step and
-receives the result of the step. `step_executor` performs the steps. So each rule about money is tested state by state,
-without a clock, a network or a journal:
+A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the steps of
+`steps.Steps`, which do all I/O. So each rule about money is tested state by state, with steps that a test answers:
 
-    result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    Accepted
-    wait -> end                                                                                           Ended
+    result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    accepted
+    wait -> end                                                                                           ended
     publish -> result
-
-`Accepted` and `Ended` are stages: an executor may stop there and continue later, or another process may.
 
 | record       | written                                   | holds                                      |
 |--------------|-------------------------------------------|--------------------------------------------|
@@ -40,10 +37,9 @@ exclusive creation fails.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
@@ -58,38 +54,9 @@ from rh_prefect.errors import (
 from rh_prefect.works.journal.budget import exceeded
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End, Intent
-from rh_prefect.works.lifecycle_step_types import (
-    Accepted,
-    AwaitEnd,
-    AwaitSlot,
-    CancelStep,
-    CancelTask,
-    CheckCancel,
-    Claim,
-    Ended,
-    Forget,
-    FreeSlot,
-    NoteClaim,
-    NoteWait,
-    NoteWaiter,
-    Pause,
-    Post,
-    Prepare,
-    Publish,
-    ReadResult,
-    ReadSubmission,
-    ReadWait,
-    ReadWaiters,
-    RecordAnswer,
-    RecordResult,
-    Release,
-    ReleaseWaiter,
-    ReportFailure,
-    Reserve,
-    Step,
-    SwitchAccount,
-    Watch,
-)
+
+if TYPE_CHECKING:
+    from rh_prefect.works.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +142,8 @@ class _Progress:
     undelivered: int = 0
 
 
-def run_work(policy: Policy) -> Generator[Step, Any, Any]:
+async def run_work(steps: Steps) -> Any:
     """Gets the result of one work, and pays for it if that was not done.
-
-    Args:
-        policy: The options of the call.
-
-    Yields:
-        Steps; each class documents its result.
 
     Returns:
         The result; None where `may_submit` is false and nothing was paid.
@@ -196,108 +157,123 @@ def run_work(policy: Policy) -> Generator[Step, Any, Any]:
         ApiError: RunningHub refused the submission permanently.
         ConnectFailed: RunningHub could not be reached, several times in a row.
         InputError: The request could not be written.
+        RunningHubError: What client, records and store raise.
     """
-    result = yield ReadResult()
+    policy = steps.policy
+    result = await steps.read_result()
     if result is not None:
         return result
-    yield NoteWaiter()
+    await steps.note_waiter()
     progress, n = _Progress(), 1
     while True:
-        recorded: Submit | None = yield ReadSubmission(n)
-        if recorded is None and not policy.may_submit:
-            return None
-        submit = recorded or (yield from _pay(policy, n, progress))
-        match submit:
-            case None:
+        submit = await steps.read_submission(n)
+        is_recorded = submit is not None
+        if submit is None:
+            if not policy.may_submit:
+                return None
+            if not await _may_claim(steps, n):
+                continue
+            submit = await steps.uninterrupted(_submit(steps, n))
+            if submit is None or submit.state == "refused":
+                await _end_attempt(steps, submit, progress)
+            if submit is None:
                 continue  # another process was first; its intent is read now
-            case Submit(state="open"):
-                yield Watch(submit)
-            case Submit(state="unknown"):
-                yield from _settle_unknown(policy, submit, progress)
-            case Submit(state="refused" | "forgotten"):
+        match submit.state:
+            case "open":
+                await steps.watch(submit)
+            case "unknown":
+                await _settle_unknown(steps, submit, progress)
+            case "refused" | "forgotten":
                 progress.paid += submit.may_be_paid and policy.counts(submit)
                 n += 1
             case _:
-                result = yield from _finish(policy, submit, progress, adopted=recorded is not None)
+                result = await _finish(steps, submit, progress, adopted=is_recorded)
                 if result is not None:
                     return result
                 n += 1
 
 
-def cancel_work(n: int) -> Generator[CancelStep, Any, bool]:
+class _CancelSteps(Protocol):
+    """The steps of the cancellation of a task; see `steps.Steps`."""
+
+    async def read_submission(self, n: int) -> Submit | None: ...
+    async def release_waiter(self) -> None: ...
+    async def has_other_waiters(self) -> bool: ...
+    async def cancel_task(self, submit: Submit) -> Any: ...
+
+
+async def cancel_work(steps: _CancelSteps, n: int) -> bool:
     """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
     Args:
+        steps: Do the I/O.
         n: The number of the task's submission.
-
-    Yields:
-        Steps.
 
     Returns:
         Whether the task was cancelled.
     """
-    submit: Submit | None = yield ReadSubmission(n)
+    submit = await steps.read_submission(n)
     if submit is None or submit.state != "ticket":
         return False
     # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
-    yield ReleaseWaiter()
-    if (yield ReadWaiters()):
+    await steps.release_waiter()
+    if await steps.has_other_waiters():
         return False
-    yield CancelTask(submit)
+    await steps.cancel_task(submit)
     return True
 
 
-def _pay(policy: Policy, n: int, progress: _Progress) -> Generator[Step, Any, Submit | None]:
-    """Submits number n; None where another process has claimed it."""
+async def _may_claim(steps: Steps, n: int) -> bool:
+    """Gets what submission n needs: inputs, slot, budget; False where another run has made it meanwhile."""
+    policy = steps.policy
     if policy.forbidden:
         raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for it.", job=policy.job)
-    yield Prepare()
-    yield AwaitSlot()
+    await steps.prepare()
+    await steps.await_slot()
     # The wait may have been long, and a link lives for a day only.
-    yield Prepare()
-    if policy.budget is not None and (short := (yield Reserve(n, policy.budget))) is not None:
+    await steps.prepare()
+    if policy.budget is not None and (short := await steps.reserve(n, policy.budget)) is not None:
         raise exceeded(policy.title, budget=policy.budget, short=short, unpriced=policy.unpriced_advice)
-    if (yield CheckCancel(fresh=False)):
-        yield from _give_back(policy, n)
-        # Another run that is cancelled now leaves its task to this one, or reads that this one waits no more.
-        yield ReleaseWaiter()
-        if (yield ReadSubmission(n)) is not None:
-            return None
-        raise JobCancelled(
-            f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for it. What "
-            "to do: run it again.",
-            job=policy.job,
-        )
+    if not await steps.is_cancelled(fresh=False):
+        return True
+    await steps.free_slot(full=False)
+    # Another run that is cancelled now leaves its task to this one, or reads that this one waits no more.
+    await steps.release_waiter()
+    if await steps.read_submission(n) is not None:
+        return False
+    raise JobCancelled(
+        f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for it. What "
+        "to do: run it again.",
+        job=policy.job,
+    )
+
+
+async def _submit(steps: Steps, n: int) -> Submit | None:
+    """Claims, posts and records submission n, without interruption; None where another process has claimed it."""
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
-    yield NoteClaim(n)
-    intent: Intent | None = yield Claim(n)
+    await steps.note_claim(n)
+    intent = await steps.claim(n)
     if intent is None:
-        yield from _give_back(policy, n)
         return None
-    answer: Answer = yield Post(intent, n)
-    submit: Submit = yield RecordAnswer(intent, n, answer)
-    if submit.state == "refused":
-        refused = submit.answer or answer
-        yield from _give_back(policy, n, full=refused.no_slot)
-        yield from _retry_or_raise(policy, refused, progress)
-    return submit
+    answer = await steps.post(intent, n)
+    return await steps.record_answer(intent, n, answer)
 
 
-def _give_back(policy: Policy, n: int, *, full: bool = False) -> Generator[Step, Any, None]:
-    """Releases the slot and the budget of submission n, which has no task of this process."""
-    yield FreeSlot(full=full)
-    if policy.budget is not None:
-        yield Release(n)
+async def _end_attempt(steps: Steps, submit: Submit | None, progress: _Progress) -> None:
+    """Frees the slot of a submission without a task; after a refusal, waits or switches to another account.
 
-
-def _retry_or_raise(policy: Policy, refused: Answer, progress: _Progress) -> Generator[Step, Any, None]:
-    """Switches to another account or waits after a refusal; raises if the same request would be refused again."""
-    if policy.may_switch_account and refused.retry != "throttled" and (yield SwitchAccount(refused)):
+    Raises an error if the same request would be refused again.
+    """
+    policy, refused = steps.policy, submit.answer if submit is not None else None
+    await steps.free_slot(full=refused is not None and refused.no_slot)
+    if refused is None:
+        return
+    if policy.may_switch_account and refused.retry != "throttled" and await steps.switch_account(refused):
         return
     progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
     _raise_unless_temporary(policy, refused, progress.undelivered)
     progress.refusals += 1
-    yield Pause(progress.refusals, refused)
+    await steps.pause(progress.refusals, refused)
 
 
 def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -> None:
@@ -312,11 +288,12 @@ def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -
         raise api_error(refused.code, refused.reason, doing=f"{policy.title}: submit to {policy.endpoint}")
 
 
-def _settle_unknown(policy: Policy, submit: Submit, progress: _Progress) -> Generator[Step, Any, None]:
+async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> None:
+    policy = steps.policy
     # A service may accept each submission that it answers with an error, so the limit is the same.
     may_resubmit = policy.on_unknown == "resubmit" and policy.may_submit
     if may_resubmit and progress.paid + policy.counts(submit) < policy.attempts:
-        yield Forget(submit.n)
+        await steps.forget(submit.n)
         return
     answer = submit.answer
     reason = f" ({answer.reason})" if answer and answer.reason else ""
@@ -342,67 +319,66 @@ def _task_list_of(intent: Intent) -> tuple[str, str]:
     return f"RunningHub's call log of the account {intent.account_words}", "TASK_ID"
 
 
-def _finish(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, Any]:
+async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> Any:
     """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
-    end = submit.end
-    # Before the stage, at which a run may be suspended: the task then ends while no process of the run waits for it.
+    policy, end = steps.policy, submit.end
+    # Before the task is known to callers, who may suspend the run: the task then ends while no process waits for it.
     if end is None and not policy.counts(submit):
-        yield NoteWait(submit.n)
+        await steps.note_wait(submit.n)
     if end is None or end.status == "SUCCESS":
-        yield Accepted(submit, adopted)
-        if end is None:
-            end = yield from _wait(policy, submit, progress, adopted=adopted)
-        yield Ended(submit, end)
+        await steps.accepted(submit)
+    if end is None:
+        end = await _wait(steps, submit, progress, adopted=adopted)
+        await steps.ended(submit, end)
     failure: JobFailed | JobCancelled
     if end.status == "SUCCESS":
-        result = yield Publish(submit, end)
+        result = await steps.publish(submit, end)
         if not isinstance(result, Invalid):
-            return (yield RecordResult(result))
+            return await steps.record_result(result)
         failure = _invalid(policy, submit, result)
     else:
         failure = _failure(policy, end)
-    final = yield from _final_error(policy, submit, end, failure, progress)
+    final = await _final_error(steps, submit, end, failure, progress)
     # A caller that only downloads does not decide whether another task is paid for: that is recorded.
-    if final is not None and (policy.may_submit or (yield ReadSubmission(submit.n + 1)) is None):
+    if final is not None and (policy.may_submit or await steps.read_submission(submit.n + 1) is None):
         raise final
     return None
 
 
-def _wait(policy: Policy, submit: Submit, progress: _Progress, *, adopted: bool) -> Generator[Step, Any, End]:
+async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> End:
     """Waits for the end of a task, which is recorded before it is returned."""
     # A graph that RunningHub reports as broken fails or runs in part, so waiting for it would pay for nothing.
     if submit.answer is not None and submit.answer.node_errors:
-        broken: End = yield CancelTask(submit)
-        return broken
+        return await steps.cancel_task(submit)
     # A caller that only downloads paid results needs them even if its run was cancelled.
-    if policy.may_submit and (yield CheckCancel(fresh=True)):
-        cancelled: End = yield from _cancel_own(policy, submit)
-        return cancelled
+    if steps.policy.may_submit and await steps.is_cancelled(fresh=True):
+        return await _cancel_own(steps, submit)
     progress.waits.add(submit.n)
-    end: End = yield AwaitEnd(submit, adopted=adopted)
-    return end
+    return await steps.await_end(submit, adopted=adopted)
 
 
-def _cancel_own(policy: Policy, submit: Submit) -> Generator[Step, Any, End]:
+async def _cancel_own(steps: Steps, submit: Submit) -> End:
     """Cancels the task for which this cancelled run waits, unless another run wants its result."""
-    yield ReleaseWaiter()
-    if (yield ReadWaiters()):
+    policy = steps.policy
+    await steps.release_waiter()
+    if await steps.has_other_waiters():
         raise JobCancelled(
             f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
             "for it.",
             job=policy.job,
             task_id=submit.task_id,
         )
-    end: End = yield CancelTask(submit)
+    end = await steps.cancel_task(submit)
     if end.status == "CANCELLED" and not policy.is_own(submit):
         raise _failure(policy, end)
     return end
 
 
-def _final_error(
-    policy: Policy, submit: Submit, end: End, failure: JobFailed | JobCancelled, progress: _Progress
-) -> Generator[Step, Any, JobFailed | JobCancelled | None]:
+async def _final_error(
+    steps: Steps, submit: Submit, end: End, failure: JobFailed | JobCancelled, progress: _Progress
+) -> JobFailed | JobCancelled | None:
     """Returns the error with which the work ends after a failure; None if this run may pay for the next number."""
+    policy = steps.policy
     is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
@@ -411,7 +387,7 @@ def _final_error(
         return failure
     # In the scope of one run the end names the attempt that met it; of a shared work it may be another run's.
     has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
-    if not (policy.counts(submit) or has_met or (yield ReadWait(submit.n))):
+    if not (policy.counts(submit) or has_met or await steps.has_waited(submit.n)):
         return None  # a failure that an earlier run, or an earlier attempt of this one, has met
     progress.paid += 1
     if progress.paid >= policy.attempts:
@@ -419,7 +395,7 @@ def _final_error(
     may_pay = policy.may_submit and failure.new_task
     if not (may_pay or (policy.is_own(submit) and is_earlier)):
         return failure
-    yield ReportFailure(submit, end.reason or end.code)
+    await steps.report_failure(submit, end.reason or end.code)
     return None
 
 

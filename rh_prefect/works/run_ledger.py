@@ -22,7 +22,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import assert_never
 
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.budget import Entries, Entry, SpendTracker, entries_of, entry_of, spend_tracker_of
@@ -33,7 +32,6 @@ from rh_prefect.works.journal.record_types import Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FOLDER, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import cancel_work
-from rh_prefect.works.lifecycle_step_types import CancelTask, ReadSubmission, ReadWaiters, ReleaseWaiter
 from rh_prefect.works.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
 
 _AT_ONCE = 16
@@ -265,6 +263,11 @@ class WorksLedger:
         """The flow run's name, as written in intents."""
         return self._run.journal.scope
 
+    @property
+    def attempt(self) -> int:
+        """The attempt of the flow run."""
+        return self._run.attempt
+
     async def note_claim(self, work: str, n: int, name: str) -> None:
         """Notes that this run is about to claim a submission of a work."""
         await self._note(f"{work}-claim-{n}", name)
@@ -362,37 +365,46 @@ class WorksLedger:
         has_ended: HasEnded,
         done: CancelledWorks,
     ) -> None:
-        name, life = f"{self._works.scope}/{work}", cancel_work(n)
-        submit: Submit | None = None
-        status: str | None = None
+        steps = _Cancellation(self, self._works, work, client_for, has_ended)
         try:
-            step = next(life)
-            while True:
-                match step:
-                    case ReadSubmission():
-                        submit = await self._works.submission(work, n)
-                        step = life.send(submit)
-                    case ReleaseWaiter():
-                        await self._works.release_waiters(work, self.flow_run)
-                        step = life.send(None)
-                    case ReadWaiters():
-                        others = await self._works.has_other_waiter(work, self.flow_run, has_ended=has_ended)
-                        step = life.send(others)
-                    case CancelTask(ticket):
-                        records, client = JobRecords(self._works, work), await client_for(ticket.intent)
-                        status = await cancel_submission(client, ticket, records=records, attempt=self._run.attempt)
-                        step = life.send(None)
-                    case other:
-                        assert_never(other)
-        except StopIteration:
-            task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
-            if task_id:
-                found = done.cancelled if status == "CANCELLED" else done.finished if status else done.continued
-                found.append(task_id)
-            elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
-                done.failed[name] = UNCLEAR
+            await cancel_work(steps, n)
         except RunningHubError as error:
-            done.failed[name] = error.message
+            done.failed[f"{self._works.scope}/{work}"] = error.message
+            return
+        submit = steps.submit
+        task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
+        if task_id:
+            ended = done.cancelled if steps.status == "CANCELLED" else done.finished
+            (ended if steps.status else done.continued).append(task_id)
+        elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
+            done.failed[f"{self._works.scope}/{work}"] = UNCLEAR
+
+
+@dataclass(slots=True)
+class _Cancellation:
+    """The steps of the cancellation of a work's task, for a run without a process; see `cancel_work`."""
+
+    ledger: WorksLedger
+    works: WorksJournal
+    work: str
+    client_for: Callable[[Intent], Awaitable[Cancels]]
+    has_ended: HasEnded
+    submit: Submit | None = None
+    status: str = ""
+
+    async def read_submission(self, n: int) -> Submit | None:
+        self.submit = await self.works.submission(self.work, n)
+        return self.submit
+
+    async def release_waiter(self) -> None:
+        await self.works.release_waiters(self.work, self.ledger.flow_run)
+
+    async def has_other_waiters(self) -> bool:
+        return await self.works.has_other_waiter(self.work, self.ledger.flow_run, has_ended=self.has_ended)
+
+    async def cancel_task(self, submit: Submit) -> None:
+        records, client = JobRecords(self.works, self.work), await self.client_for(submit.intent)
+        self.status = await cancel_submission(client, submit, records=records, attempt=self.ledger.attempt)
 
 
 class RunSpending:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,8 +15,6 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import WorksLedger, is_settled
 
 _log = logging.getLogger("rh_prefect")
-_notes: set[asyncio.Future[None]] = set()
-"""Notes that are being written: the event loop holds tasks only weakly."""
 
 
 class SharedRecords(JobRecords):
@@ -91,9 +88,7 @@ class SharedRecords(JobRecords):
         is_of_run = submit.intent.flow_run == self._ledger.flow_run or submit.n in self._noted
         if is_of_run and submit.n not in self._settled and is_settled(submit):
             self._settled.add(submit.n)
-            note = LOOP.critical(self._note_settled(submit))
-            _notes.add(note)
-            note.add_done_callback(_notes.discard)
+            LOOP.critical(self._note_settled(submit))
 
     async def _note_settled(self, submit: Submit) -> None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -14,12 +15,15 @@ from rh_prefect.errors import (
     AccountError,
     ApiError,
     InputError,
+    JobCancelled,
     JobError,
     JobTimeout,
     JournalError,
     KeyRejected,
     MediaError,
+    RunningHubError,
     StoreError,
+    SubmissionUnknown,
     TransportError,
 )
 from rh_prefect.media.media import Media
@@ -30,24 +34,26 @@ from rh_prefect.works.accounts.account_slot import SlotLease
 from rh_prefect.works.accounts.limiter import Turn
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.engine import JobEngine, WorkName
-from rh_prefect.works.events import Observer, Silent
-from rh_prefect.works.job_context import JobCall, JobContext
+from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
-from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.lifecycle_step_types import Accepted, Finished, Stage
+from rh_prefect.works.lifecycle import Policy, run_work
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, policy_of
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.requests.graph_request import unread
 from rh_prefect.works.requests.request_preparation import JobRequest, as_recorded, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
-from rh_prefect.works.step_executor import StepExecutor
+from rh_prefect.works.steps import Steps
+from rh_prefect.works.work import JobCall, Work
+
+_log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,130 +113,114 @@ class WorkResult:
     is_new: bool
 
 
-@dataclass(slots=True)
 class RunningWork:
-    """One caller's share in a work that is being made; concurrent callers of a run share its executor.
+    """A work that is being made, for all callers in a run that wait for it."""
 
-    Attributes:
-        executor: Executes its steps.
-        context: The work as this caller wants it, with the caller's own deadline.
-        stage: The stage that the caller has reached; None at the begin.
-    """
+    def __init__(self, work: Work) -> None:
+        """Does nothing before the first caller waits.
 
-    executor: StepExecutor
-    context: JobContext
-    _engine: JobEngine
-    _name: WorkName
-    _call: JobCall
-    stage: Stage | None = None
+        Args:
+            work: The work, as its first caller asks for it.
+        """
+        self.work = work
+        self.callers = 0
+        """How many callers of a run wait for it."""
+        self.task: Submit | None = None
+        """The submission with the newest task, and its end; None before a task is known."""
+        self._steps = Steps(work, on_task=self._set_task)
+        self._life: asyncio.Task[Any] | None = None
+        self._changed = asyncio.get_running_loop().create_future()
 
     @property
-    def task_id(self) -> str:
-        """RunningHub's task id; empty before the first stage."""
-        if isinstance(self.stage, Finished):
-            return cast(Delivered, self.stage.result).record.task_id
-        return (self.stage.submit.task_id if self.stage is not None else None) or ""
+    def running_task(self) -> Submit | None:
+        """The submission whose task runs, if one does."""
+        return self.task if self.task is not None and self.task.end is None else None
 
-    async def advance(self) -> Stage:
-        """Continues the work to its next stage.
-
-        Returns:
-            `Accepted` when its task is known, `Ended` when the task has ended, `Accepted` of another task after one
-            that failed, or `Finished`. The slot is held from `Accepted` to `Ended`.
+    async def submit(self) -> Submit | None:
+        """Waits until a task is known, and returns its submission; None where the result was there.
 
         Raises:
-            JobTimeout: The task has not ended within the caller's deadline.
-            RunningHubError: As `run_work` says, and what client, records and store raise.
+            RunningHubError: As `run_work` says.
         """
-        reached = self.executor.stage
-        if self.stage is None and reached is not None:  # another caller has begun it
-            self.stage = reached
-            return reached
-        running = self.stage.submit if isinstance(self.stage, Accepted) and self.stage.submit.end is None else None
-        try:
-            async with asyncio.timeout(self.context.options.deadline if running else None) as limit:
-                self.stage = await self.executor.advance()
-        except TimeoutError:
-            if running is None or not limit.expired():
-                raise
-            raise self._timeout(running) from None
-        except Exception:
-            self._forget()
-            raise
-        if isinstance(self.stage, Finished):
-            self._forget()
-        return self.stage
+        await self._until(lambda: self.task is not None)
+        return self.task
 
-    def _forget(self) -> None:
-        """Lets the next caller read the records again."""
-        executors = self._engine.executors
-        if executors.get(self._name) is self.executor:
-            del executors[self._name]
+    async def next_running_task(self) -> Submit | None:
+        """Waits until a task runs, and returns its submission; None where the work has its result first."""
+        await self._until(lambda: self.running_task is not None)
+        return self.running_task
 
-    async def finish(self) -> Delivered:
-        """Continues the work to its result.
+    async def end_of(self, task: Submit, deadline: float | None) -> bool:
+        """Waits until a task runs no more; see `complete`."""
+        await self._until(lambda: self.running_task is not task, deadline)
+        return True
+
+    def complete(self, deadline: float | None = None) -> Coroutine[Any, Any, Delivered]:
+        """Waits for the result.
+
+        Args:
+            deadline: For how many seconds the caller waits for the end of each task; None for no limit.
 
         Raises:
-            RunningHubError: As for `advance`.
+            JobTimeout: A task has not ended within the deadline.
+            RunningHubError: As `run_work` says.
         """
-        while not isinstance(self.stage, Finished):
-            await self.advance()
-        return cast(Delivered, self.stage.result)
+        return self._until(lambda: False, deadline)
 
-    async def complete(self) -> Delivered:
-        """Makes the work from its begin to its result.
-
-        Raises:
-            EqualRequest: Another call of this attempt has asked for the work.
-            RunningHubError: As for `advance`.
-        """
-        async with self.held():
-            done = await self.finish()
-        return done  # noqa: RET504 - for mypy, the block may swallow an error
-
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Makes the call one of its run for the duration of a `with` block.
-
-        Meanwhile the run gives signs of life. At an error of the last caller it no longer waits for the work.
-
-        Raises:
-            EqualRequest: Another call of this attempt has asked for the work.
-        """
-        context = self.context
-        with self._call.asking(context.key, job=context.job):
-            self.executor = executor = self._engine.executors.setdefault(self._name, self.executor)
-            if not context.policy.name:  # steps of a pipeline may share a work with other options
-                _refuse_unequal(executor.context.policy, context.policy)
-            executor.callers += 1
+    async def _until(self, is_reached: Callable[[], bool], deadline: float | None = None) -> Any:
+        """Waits for a state, or for the result, which it returns then."""
+        life = self._begin()
+        while not (life.done() or is_reached()):
+            running = self.running_task
             try:
-                with executor.context.records.signs_of_life():
-                    yield
-            except BaseException as error:
-                if executor.callers == 1:
-                    self._forget()  # a call from now on is no caller that leaves
-                    await executor.leave()
-                if isinstance(error, JournalError | StoreError) and executor.may_have_paid:
-                    raise error.of_step(executor.context.policy.title).with_note(
-                        "A task was paid for, or may have been. What to do: run again, which takes its result and pays "
-                        "for no other one."
-                    ) from error
-                raise
-            finally:
-                executor.callers -= 1
-                if not executor.callers:
-                    self._forget()
+                async with asyncio.timeout(deadline if running else None):
+                    await asyncio.wait((life, self._changed), return_when=asyncio.FIRST_COMPLETED)
+            except TimeoutError:
+                raise self._timeout(running, deadline) from None
+        return life.result() if life.done() else None
 
-    def _timeout(self, running: Submit) -> JobTimeout:
-        context = self.context
+    def _begin(self) -> asyncio.Task[Any]:
+        if self._life is None:
+            # Before the first await: from here on, concurrent calls determine their prices before they claim.
+            self.work.spending.is_limited |= self.work.policy.budget is not None
+            self._life = asyncio.ensure_future(run_work(self._steps))
+            self._life.add_done_callback(self._end)
+        return self._life
+
+    def _set_task(self, submit: Submit) -> None:
+        self.task = submit
+        self._changed.set_result(None)
+        self._changed = asyncio.get_running_loop().create_future()
+
+    def _end(self, life: asyncio.Task[Any]) -> None:
+        self._steps.end()
+        error = None if life.cancelled() else life.exception()
+        if isinstance(error, RunningHubError):
+            self.work.notify(_state_of(error), error.message, costs=self.work.costs)
+
+    def _timeout(self, running: Submit | None, deadline: float | None) -> JobTimeout:
+        work, task_id = self.work, running and running.task_id
         error = JobTimeout(
-            f"{context.job}: task {running.task_id} has not ended within {context.options.deadline} s. It continues to "
-            "run and is paid for. What to do: run again to wait for it, or cancel the run.",
-            job=context.job,
-            task_id=running.task_id,
+            f"{work.job}: task {task_id} has not ended within {deadline} s. It continues to run and is paid for. What "
+            "to do: run again to wait for it, or cancel the run.",
+            job=work.job,
+            task_id=task_id,
         )
-        context.notify("failed", error.message, costs=context.spending.spent_on(context.records.charge_key))
+        work.notify("failed", error.message, costs=work.costs)
         return error
+
+    async def leave(self) -> None:
+        """Interrupts the work, outside of its critical sections, and records that no caller waits for it any more.
+
+        Another process of the run may.
+        """
+        if self._life is not None:
+            self._life.cancel()
+        try:
+            await LOOP.critical(self.work.records.release_own_waiter())
+        except RunningHubError as error:
+            # The end of the run is proved by its process, or by its state in Prefect.
+            _log.info("%s: that this run no longer waits for it is not recorded: %s", self.work.job, error)
 
 
 class WorkRunner:
@@ -302,28 +292,71 @@ class WorkRunner:
         return self._work(base, asked, call), request
 
     async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
-        """Gets the result of a step's work, and pays for it if no run has done so.
+        """Gets the result of a step's work, and pays for it if no run has done so; see `complete`."""
+        return result_of_step(asked, await self.complete(asked, call))
 
-        Args:
-            asked: The step's request for a work.
-            call: Its run, and how it is run.
-
-        Raises:
-            RunningHubError: As `run_work` says, and what client, records and store raise.
-        """
-        work = await self.begin(asked, call)
-        return result_of_step(work, await work.complete())
-
-    async def begin(self, asked: WorkCall, call: JobCall) -> RunningWork:
-        """Prepares a work; its `advance` submits it and waits for it.
+    async def complete(self, asked: WorkCall, call: JobCall) -> Delivered:
+        """Gets the result of a work, and pays for it if that was not done.
 
         Args:
             asked: The request for a work.
             call: Its run, and how it is run.
 
         Raises:
+            EqualRequest: Another call of this attempt has asked for the work.
+            RunningHubError: As `run_work` says, and what client, records and store raise.
+        """
+        async with self.running(asked, call) as running:
+            done = await running.complete(call.options.deadline)
+        return done  # noqa: RET504 - for mypy, the block may swallow an error
+
+    @asynccontextmanager
+    async def running(self, asked: WorkCall, call: JobCall) -> AsyncIterator[RunningWork]:
+        """Makes the call one of its run for the duration of a `with` block, which waits for the work.
+
+        Concurrent callers of a run share the work. Meanwhile the run gives signs of life. At an error of the last
+        caller it no longer waits for the work.
+
+        Args:
+            asked: The request for a work.
+            call: Its run, and how it is run.
+
+        Raises:
+            EqualRequest: Another call of this attempt has asked for the work.
             RunningHubError: The work is invalid.
         """
+        work, name = await self._begin(asked, call)
+        known = self._engine.running
+        with call.asking(work.key, job=work.job):
+            running = known.get(name) or known.setdefault(name, RunningWork(work))
+            if not asked.name:  # steps of a pipeline may share a work with other options
+                _refuse_unequal(running.work.policy, work.policy)
+            running.callers += 1
+            try:
+                with running.work.records.signs_of_life():
+                    yield running
+            except BaseException as error:
+                if running.callers == 1:
+                    self._forget(name, running)  # a call from now on is no caller that leaves
+                    await running.leave()
+                if isinstance(error, JournalError | StoreError) and running.work.may_have_paid:
+                    raise error.of_step(running.work.policy.title).with_note(
+                        "A task was paid for, or may have been. What to do: run again, which takes its result and pays "
+                        "for no other one."
+                    ) from error
+                raise
+            finally:
+                running.callers -= 1
+                if not running.callers:
+                    self._forget(name, running)
+
+    def _forget(self, name: WorkName, running: RunningWork) -> None:
+        """Lets the next caller read the records again."""
+        if self._engine.running.get(name) is running:
+            del self._engine.running[name]
+
+    async def _begin(self, asked: WorkCall, call: JobCall) -> tuple[Work, WorkName]:
+        """Prepares a work as far as possible without paying; returns it with its name among those in progress."""
         engine = self._engine
         await engine.listen_for_ends(call.scope)
         if call.options.budget is not None:
@@ -340,10 +373,10 @@ class WorkRunner:
         name = (self._records_scope(call), call.scope.calls.number, work, asked.shape, call.store.identity)
         # A stored result may be adopted, which is recorded before the work is read.
         is_new = was_empty and self._works is None and call.options.reuse == "never"
-        context = self._context(asked, call, work, request, is_new=is_new)
-        if call.options.reuse == "always" and name not in engine.executors:
-            await self._adopt(context)
-        return RunningWork(StepExecutor(context), context, engine, name, call)
+        made = self._context(asked, call, work, request, is_new=is_new)
+        if call.options.reuse == "always" and name not in engine.running:
+            await self._adopt(made)
+        return made, name
 
     async def collect(
         self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
@@ -362,8 +395,7 @@ class WorkRunner:
         """
         options = Options(label=intent.label, take=intent.take, may_submit=False)
         call = JobCall(scope, store, options=options, observer=observer or Silent())
-        executor = StepExecutor(self._context(_COLLECTION, call, key, JobRequest.of(intent)))
-        return cast(Delivered | None, (await executor.finish()).result)
+        return await RunningWork(self._context(_COLLECTION, call, key, JobRequest.of(intent))).complete()
 
     async def costs(self, call: JobCall) -> dict[str, Costs]:
         """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers.
@@ -422,22 +454,20 @@ class WorkRunner:
             return JobRecords(call.scope.journal, work)
         return SharedRecords(self._works, work, self._ledger(call), name=step, has_ended=self._has_ended)
 
-    async def _adopt(self, context: JobContext) -> None:
+    async def _adopt(self, work: Work) -> None:
         """Records the newest result of an equal request as that of a work without one."""
-        view = await context.records.view()
-        if view.submits or view.result is not None or await context.records.read_result() is not None:
+        view = await work.records.view()
+        if view.submits or view.result is not None or await work.records.read_result() is not None:
             return
-        find, request = stored_result.find, context.request
+        find, request = stored_result.find, work.request
         # Results of one run are stored under the request alone, others under the request with the site's graph.
         base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
-        found = await asyncio.to_thread(find, context.store, base, request.graph, take=context.options.take)
+        found = await asyncio.to_thread(find, work.store, base, request.graph, take=work.options.take)
         if found is not None:
             # By its job, so that it is no payment of this run, even if this run has made that job.
-            await context.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
+            await work.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
 
-    def _context(
-        self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False
-    ) -> JobContext:
+    def _context(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         engine, scope, options = self._engine, call.scope, replace(call.options, take=asked.take)
         pool, records = engine.pool.for_endpoint(request.endpoint), self._records(work, call, step=asked.name)
         requested = REQUESTED_KEYS[scope.journal.scope]
@@ -445,7 +475,7 @@ class WorkRunner:
         requested.add(work)
         policy = policy_of(request, scope, options, job=records.name, may_switch_account=not pool.is_single)
         policy = replace(policy, run=scope.journal.scope if records.is_shared else "")
-        return JobContext(
+        return Work(
             request=request,
             records=records,
             scope=scope,
@@ -486,12 +516,8 @@ class WorkRunner:
         )
 
 
-def result_of_step(work: RunningWork, done: Delivered) -> WorkResult:
-    """Returns the result of a finished work, as a step uses it.
-
-    Args:
-        work: The work.
-        done: Its result.
+def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
+    """Returns the result of a work as the step that asked for it uses it.
 
     Raises:
         MediaError: RunningHub delivered a file damaged.
@@ -499,20 +525,26 @@ def result_of_step(work: RunningWork, done: Delivered) -> WorkResult:
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(
-            f"{work.context.policy.title}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
+            f"{asked.name}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
             f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
             "within a day, which downloads it again at no cost; or pay for a new result with --retake."
         )
-    return WorkResult(work.context.key, done.record, done.result.outputs, not done.result.reused)
+    return WorkResult(split_job(done.result.job)[1], done.record, done.result.outputs, not done.result.reused)
 
 
-def named_by_content(context: JobContext, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001
+def named_by_content(work: Work, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001
     """Publishes an output under a name made of its content, so that parallel runs write equal files."""
-    described = context.store.describe(part, "described")
+    described = work.store.describe(part, "described")
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
     # Also where a file is there already: it may be damaged.
-    context.store.take(part, name, known=described)
+    work.store.take(part, name, known=described)
     return described.model_copy(update={"uri": name})
+
+
+def _state_of(error: RunningHubError) -> JobEventState:
+    if isinstance(error, SubmissionUnknown):
+        return "unknown"
+    return "cancelled" if isinstance(error, JobCancelled) else "failed"
 
 
 def _of_step(policy: Policy, asked: WorkCall) -> Policy:

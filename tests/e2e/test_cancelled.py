@@ -19,13 +19,13 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import engine_for
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun, staged

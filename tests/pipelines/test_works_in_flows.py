@@ -14,10 +14,10 @@ from rh_prefect.errors import BudgetExceeded, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.settings import get_settings
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkResult, WorkRunner
 from tests.support.world.pipeline_runs import picture
 

@@ -26,4 +26,4 @@ def test_every_module_has_mutants_with_other_source() -> None:
 
 def test_what_is_recorded_before_an_effect_is_tried_after_it() -> None:
     changed = [one.new for one in mutants_of("works/lifecycle")]
-    assert any("Claim(n)" in new and new.find("Claim(n)") < new.find("NoteClaim(n)") for new in changed)
+    assert any("note_claim(n)" in new and new.find(".claim(n)") < new.find("note_claim(n)") for new in changed)

@@ -11,12 +11,12 @@ import pytest
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import OutputsPending, TaskNotFound
 from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, Poller
-from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, Waiter
+from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, await_end
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
-from tests.support.samples.contexts import context_of, services
+from tests.support.samples import contexts
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.simulated_process import SCOPE, Run, work_of
@@ -71,20 +71,13 @@ class WaitingJob:
             release=lambda: None,
             query_error=lambda _, error: error,
         )
-        self.waiter = Waiter(
-            context_of(
-                work_of(KEY)[0],
-                scope=self.scope,
-                key=KEY,
-                lease=lease,
-                services=services(cancels=CancelWatch(clock=now), clock=now),
-            )
-        )
+        shared = contexts.services(cancels=CancelWatch(clock=now), clock=now)
+        self.work = contexts.work_of(work_of(KEY)[0], scope=self.scope, key=KEY, lease=lease, services=shared)
 
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
         await self.journal.notify_of_ends(self.poller)
-        return asyncio.create_task(self.waiter.wait(self.submit, first_view=None))
+        return asyncio.create_task(await_end(self.work, self.submit, first_view=None))
 
     async def cancel_elsewhere(self) -> None:
         async def client_for(_: Intent) -> RunningHub:
@@ -106,7 +99,7 @@ async def test_a_success_without_files_is_not_an_end() -> None:
     assert GRACE <= now() <= GRACE + LONGEST_GAP
     assert await job.ends() == []
     job.rh.view = SUCCESS
-    end = await job.waiter.wait(job.submit, first_view=None)
+    end = await await_end(job.work, job.submit, first_view=None)
     assert end is not None
     assert [link.url for link in end.links] == ["https://files/a.png"]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rh_prefect.works import submission
+from rh_prefect.works import steps
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 
 
@@ -20,9 +20,9 @@ def test_the_abandoned_submissions_are_limited() -> None:
     """The oldest tokens of abandoned submissions are dropped if there are many."""
     tokens = [f"a25-{number}" for number in range(40_000)]
     for token in tokens:
-        submission.UNPOSTED.add(token)
-    kept = [token for token in tokens if token in submission.UNPOSTED]
+        steps.UNPOSTED.add(token)
+    kept = [token for token in tokens if token in steps.UNPOSTED]
     assert 1000 < len(kept) < 20_000
     assert kept[-1] == tokens[-1]
     for token in kept:
-        submission.UNPOSTED.discard(token)
+        steps.UNPOSTED.discard(token)

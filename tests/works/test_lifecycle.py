@@ -1,4 +1,4 @@
-"""The rules about payments in each state: the test drives the generator without I/O."""
+"""The rules about payments in each state: the test drives the lifecycle without I/O."""
 
 from __future__ import annotations
 
@@ -35,33 +35,8 @@ from rh_prefect.works.journal.record_types import (
     Lost,
     Resolution,
 )
-from rh_prefect.works.lifecycle import Policy, run_work
-from rh_prefect.works.lifecycle_step_types import (
-    Accepted,
-    AwaitEnd,
-    AwaitSlot,
-    CancelTask,
-    CheckCancel,
-    Claim,
-    Ended,
-    Forget,
-    FreeSlot,
-    NoteWait,
-    NoteWaiter,
-    Pause,
-    Post,
-    Prepare,
-    Publish,
-    ReadResult,
-    ReadSubmission,
-    ReadWaiters,
-    RecordAnswer,
-    RecordResult,
-    ReleaseWaiter,
-    ReportFailure,
-    SwitchAccount,
-    Watch,
-)
+from rh_prefect.works.lifecycle import Policy
+from tests.support.world.asked_steps import life_of
 from tests.support.world.job_records import failed, refused
 from tests.support.world.life import lifecycle
 
@@ -86,7 +61,7 @@ Raised = TypeVar("Raised", bound=RunningHubError)
 
 
 class Life:
-    """Drives one generator through an expected list of steps."""
+    """Drives one lifecycle through an expected list of steps."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.generator = lifecycle(policy)
@@ -101,8 +76,8 @@ class Life:
     def reads(self, *submits: Submit) -> Life:
         """Reads the recorded submissions, and that there is no other."""
         for submit in submits:
-            self.answers((ReadSubmission(submit.n), submit))
-        return self.answers((ReadSubmission(len(submits) + 1), None))
+            self.answers((("read_submission", submit.n), submit))
+        return self.answers((("read_submission", len(submits) + 1), None))
 
     def ends(self, expected: object, came: object) -> Submit | None:
         assert self.step == expected
@@ -117,8 +92,8 @@ class Life:
     def reads_and_raises(self, kind: type[Raised], *submits: Submit) -> Raised:
         """Reads the recorded submissions; the last one raises."""
         *earlier, last = submits
-        return self.answers(*((ReadSubmission(one.n), one) for one in earlier)).raises(
-            kind, ReadSubmission(last.n), last
+        return self.answers(*((("read_submission", one.n), one) for one in earlier)).raises(
+            kind, ("read_submission", last.n), last
         )
 
     def raises(self, kind: type[Raised], expected: object, came: object) -> Raised:
@@ -131,172 +106,174 @@ class Life:
 def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
     """The steps of submit n, up to its recorded answer."""
     return [
-        (ReadSubmission(n), None),
-        (Prepare(), None),
-        (AwaitSlot(), None),
-        (Prepare(), None),
-        (CheckCancel(fresh=False), False),
-        (Claim(n), INTENT),
-        (Post(INTENT, n), answer),
-        (RecordAnswer(INTENT, n, answer), Submit(n, INTENT, answer)),
+        (("read_submission", n), None),
+        (("prepare",), None),
+        (("await_slot",), None),
+        (("prepare",), None),
+        (("is_cancelled", False), False),
+        (("claim", n), INTENT),
+        (("post", INTENT, n), answer),
+        (("record_answer", INTENT, n, answer), Submit(n, INTENT, answer)),
     ]
 
 
 def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> None:
-    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
-    ended = life.ends(AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), SUCCESS)
+    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
+    ended = life.ends(("await_end", Submit(1, INTENT, TICKET), False), SUCCESS)
     assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
 
 
 def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
-    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+    life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), False))
+    assert life.ends(("await_end", submit, True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life(replace(POLICY, may_submit=False)).answers((ReadSubmission(1), submit))
-    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) == replace(submit, end=SUCCESS)
+    life = Life(replace(POLICY, may_submit=False)).answers((("read_submission", 1), submit))
+    assert life.ends(("await_end", submit, True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_a_task_that_a_person_marked_lost_is_paid_for_again() -> None:
     lost = Submit(1, INTENT, TICKET, lost=Lost())
-    life = Life().answers((ReadSubmission(1), lost), *posts(2, TICKET))
-    assert life.step == CheckCancel(fresh=True)
+    life = Life().answers((("read_submission", 1), lost), *posts(2, TICKET))
+    assert life.step == ("is_cancelled", True)
 
 
 def test_an_adopted_task_is_waited_for() -> None:
     submit = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))
-    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
-    assert life.ends(AwaitEnd(submit, adopted=True), SUCCESS) is not None
+    life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), False))
+    assert life.ends(("await_end", submit, True), SUCCESS) is not None
 
 
 def test_a_successful_end_needs_no_further_steps() -> None:
     submit = Submit(1, INTENT, TICKET, end=SUCCESS)
-    assert Life().ends(ReadSubmission(1), submit) == submit
+    assert Life().ends(("read_submission", 1), submit) == submit
 
 
 def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
-    life = Life().answers(*posts(1, TICKET)[:5], (Claim(1), None), (FreeSlot(), None))
+    life = Life().answers(*posts(1, TICKET)[:5], (("claim", 1), None), (("free_slot", False), None))
     theirs = Submit(1, INTENT)
-    life.answers((ReadSubmission(1), theirs))
-    assert life.step == Watch(theirs)
+    life.answers((("read_submission", 1), theirs))
+    assert life.step == ("watch", theirs)
 
 
 def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
     theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadSubmission(1), theirs), (Watch(theirs), None))
-    life.answers((ReadSubmission(1), answered), (CheckCancel(fresh=True), False))
-    assert life.step == AwaitEnd(answered, adopted=True)
+    life = Life().answers((("read_submission", 1), theirs), (("watch", theirs), None))
+    life.answers((("read_submission", 1), answered), (("is_cancelled", True), False))
+    assert life.step == ("await_end", answered, True)
 
 
 def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> None:
     life = Life().answers(*posts(1, UNKNOWN)[:-1])
-    error = life.raises(SubmissionUnknown, RecordAnswer(INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
+    error = life.raises(SubmissionUnknown, ("record_answer", INTENT, 1, UNKNOWN), Submit(1, INTENT, UNKNOWN))
     assert "jobs adopt run/key TASK_ID" in error.message
     assert "jobs mark-refused run/key" in error.message
     assert "read timeout" in error.message
 
 
 def test_an_unknown_answer_of_an_earlier_run_is_raised_again() -> None:
-    Life().raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+    Life().raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_a_dead_owner_s_intent_becomes_unknown() -> None:
     theirs = Submit(1, INTENT)
-    life = Life().answers((ReadSubmission(1), theirs))
-    life.answers((Watch(theirs), None))
-    life.raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+    life = Life().answers((("read_submission", 1), theirs))
+    life.answers((("watch", theirs), None))
+    life.raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_resubmit_marks_the_submission_forgotten_and_pays_again() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit"))
     unknown = Submit(1, INTENT, UNKNOWN)
     forgotten = replace(unknown, resolution=Resolution(outcome="forgotten"))
-    life.answers((ReadSubmission(1), unknown), (Forget(1), None), (ReadSubmission(1), forgotten), *posts(2, TICKET))
-    assert life.step == CheckCancel(fresh=True)
+    life.answers(
+        (("read_submission", 1), unknown), (("forget", 1), None), (("read_submission", 1), forgotten), *posts(2, TICKET)
+    )
+    assert life.step == ("is_cancelled", True)
 
 
 def test_resubmissions_are_limited_by_attempts() -> None:
     life = Life(replace(POLICY, on_unknown="resubmit", attempts=2))
     first = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten", by=RESUBMITTED))
-    life.answers((ReadSubmission(1), first), *posts(2, UNKNOWN)[:-1])
-    life.raises(SubmissionUnknown, RecordAnswer(INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
+    life.answers((("read_submission", 1), first), *posts(2, UNKNOWN)[:-1])
+    life.raises(SubmissionUnknown, ("record_answer", INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
 
 
 def test_a_stopped_process_takes_the_result_that_another_one_has_recorded() -> None:
     stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS)
     life = Life().answers(*posts(1, TICKET)[:-1])
-    assert life.ends(RecordAnswer(INTENT, 1, TICKET), stands) == stands
+    assert life.ends(("record_answer", INTENT, 1, TICKET), stands) == stands
 
 
 def test_a_stopped_process_reads_what_followed_its_forgotten_submission() -> None:
     stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers(*posts(1, TICKET)[:-1], (RecordAnswer(INTENT, 1, TICKET), stands))
-    assert life.step == ReadSubmission(2)
+    life = Life().answers(*posts(1, TICKET)[:-1], (("record_answer", INTENT, 1, TICKET), stands))
+    assert life.step == ("read_submission", 2)
 
 
 def test_a_request_that_is_not_json_is_an_input_error() -> None:
     unsent = Answer(outcome="refused", code=NOT_SENT, reason="a parameter cannot be written as JSON", retry="final")
     life = Life().answers(*posts(1, unsent))
-    assert "run/key: a parameter" in life.raises(InputError, FreeSlot(), None).message
+    assert "run/key: a parameter" in life.raises(InputError, ("free_slot", False), None).message
 
 
 def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
     forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers((ReadSubmission(1), forgotten), *posts(2, TICKET))
-    assert life.step == CheckCancel(fresh=True)
+    life = Life().answers((("read_submission", 1), forgotten), *posts(2, TICKET))
+    assert life.step == ("is_cancelled", True)
 
 
 def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next_number() -> None:
     life = Life().answers(
         *posts(1, BUSY),
-        (FreeSlot(full=True), None),
-        (Pause(1, BUSY), None),
+        (("free_slot", True), None),
+        (("pause", 1, BUSY), None),
         *posts(2, BUSY),
-        (FreeSlot(full=True), None),
-        (Pause(2, BUSY), None),
+        (("free_slot", True), None),
+        (("pause", 2, BUSY), None),
         *posts(3, TICKET),
     )
-    assert life.step == CheckCancel(fresh=True)
+    assert life.step == ("is_cancelled", True)
 
 
 def test_a_full_queue_never_fails_the_job() -> None:
     life = Life()
     for n in range(1, 200):
-        life.answers(*posts(n, BUSY), (FreeSlot(full=True), None), (Pause(n, BUSY), None))
+        life.answers(*posts(n, BUSY), (("free_slot", True), None), (("pause", n, BUSY), None))
 
 
 def test_a_rate_limit_is_not_a_full_queue() -> None:
     fast = refused("1003")
     life = Life().answers(*posts(1, fast))
-    assert life.step == FreeSlot(full=False)
+    assert life.step == ("free_slot", False)
 
 
 @pytest.mark.parametrize(("code", "kind"), [("1501", ModerationError), ("1014", AccountError), (HTTP_401, KeyRejected)])
 def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError]) -> None:
     life = Life().answers(*posts(1, refused(code)))
-    life.raises(kind, FreeSlot(full=False), None)
+    life.raises(kind, ("free_slot", False), None)
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life()
     for n in range(1, 5):
-        life.answers(*posts(n, away), (FreeSlot(), None), (Pause(n, away), None))
+        life.answers(*posts(n, away), (("free_slot", False), None), (("pause", n, away), None))
     life.answers(*posts(5, away))
-    assert "Nothing was paid" in life.raises(ConnectFailed, FreeSlot(), None).message
+    assert "Nothing was paid" in life.raises(ConnectFailed, ("free_slot", False), None).message
 
 
 def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
     life = Life(replace(POLICY, undelivered_tries=2))
     for n, answer in enumerate((away, BUSY, away), 1):
-        pause = Pause(n, answer)
-        life.answers(*posts(n, answer), (FreeSlot(full=answer is BUSY), None), (pause, None))
+        pause = ("pause", n, answer)
+        life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (pause, None))
     life.answers(*posts(4, away))
-    life.raises(ConnectFailed, FreeSlot(), None)
+    life.raises(ConnectFailed, ("free_slot", False), None)
 
 
 REFUSED = refused("812", "no money")
@@ -304,29 +281,33 @@ SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
 
 
 def test_a_refused_work_is_submitted_on_another_account_at_once() -> None:
-    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None), (SwitchAccount(REFUSED), True))
+    life = Life(SEVERAL_ACCOUNTS).answers(
+        *posts(1, REFUSED), (("free_slot", False), None), (("switch_account", REFUSED), True)
+    )
     life.answers(*posts(2, TICKET))
-    assert life.step == CheckCancel(fresh=True)
+    assert life.step == ("is_cancelled", True)
 
 
 def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
-    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (FreeSlot(), None))
-    error = life.raises(AccountError, SwitchAccount(REFUSED), False)
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, REFUSED), (("free_slot", False), None))
+    error = life.raises(AccountError, ("switch_account", REFUSED), False)
     assert error.message.startswith("run/key: submit to some/model: ")
     named = Life(replace(POLICY, name="each[1].clip")).answers(*posts(1, REFUSED))
-    assert named.raises(AccountError, FreeSlot(), None).message.startswith("each[1].clip: submit to some/model: ")
+    assert named.raises(AccountError, ("free_slot", False), None).message.startswith(
+        "each[1].clip: submit to some/model: "
+    )
 
 
 def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
-    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (FreeSlot(full=True), None))
-    assert life.step == Pause(1, BUSY)
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (("free_slot", True), None))
+    assert life.step == ("pause", 1, BUSY)
 
 
 def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
-    life = Life().answers(*posts(1, BUSY)[:-1], (RecordAnswer(INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
-    life.answers((FreeSlot(full=False), None))
-    assert life.step == Pause(1, gave_up)
+    life = Life().answers(*posts(1, BUSY)[:-1], (("record_answer", INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
+    life.answers((("free_slot", False), None))
+    assert life.step == ("pause", 1, gave_up)
 
 
 @pytest.mark.parametrize(
@@ -340,52 +321,56 @@ def test_an_unknown_submission_is_looked_for_in_the_list_that_has_its_kind(endpo
     intent = INTENT.model_copy(update={"endpoint": endpoint})
     for reason, shown in (("", "accepted it. It"), ("cut", r"accepted it \(cut\). It")):
         unknown = Submit(1, intent, UNKNOWN.model_copy(update={"reason": reason}))
-        error = Life().raises(SubmissionUnknown, ReadSubmission(1), unknown)
+        error = Life().raises(SubmissionUnknown, ("read_submission", 1), unknown)
         assert re.search(place, error.message)
         assert re.search(shown, error.message)
 
 
 def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
     gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
-    life = Life().answers(*posts(1, gave_up), (FreeSlot(), None))
-    assert isinstance(life.step, Pause)
+    life = Life().answers(*posts(1, gave_up), (("free_slot", False), None))
+    assert life.step[0] == "pause"
 
 
 def test_nothing_is_submitted_after_a_cancellation() -> None:
-    life = Life().answers((ReadSubmission(1), None), (Prepare(), None), (AwaitSlot(), None), (Prepare(), None))
-    life.answers((CheckCancel(fresh=False), True), (FreeSlot(), None)).raises(JobCancelled, ReadSubmission(1), None)
+    life = Life().answers(
+        (("read_submission", 1), None), (("prepare",), None), (("await_slot",), None), (("prepare",), None)
+    )
+    life.answers((("is_cancelled", False), True), (("free_slot", False), None)).raises(
+        JobCancelled, ("read_submission", 1), None
+    )
 
 
 def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
     """The other run was cancelled too, and has read that this one waits for the task."""
     theirs = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
-    life = Life(SECOND).answers(*posts(1, TICKET)[:4], (CheckCancel(fresh=False), True), (FreeSlot(), None))
-    life.answers((ReadSubmission(1), theirs), (ReadSubmission(1), theirs), (CheckCancel(fresh=True), True))
-    life.raises(JobCancelled, CancelTask(theirs), End(status="CANCELLED", task_id="1"))
+    life = Life(SECOND).answers(*posts(1, TICKET)[:4], (("is_cancelled", False), True), (("free_slot", False), None))
+    life.answers((("read_submission", 1), theirs), (("read_submission", 1), theirs), (("is_cancelled", True), True))
+    life.raises(JobCancelled, ("cancel_task", theirs), End(status="CANCELLED", task_id="1"))
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), True))
-    life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), True))
+    life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
 
 
 def test_a_cancelled_run_that_has_cancelled_the_task_of_another_run_pays_for_no_other_one() -> None:
     submit = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
-    life = Life(SECOND).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
-    error = life.raises(JobCancelled, CancelTask(submit), End(status="CANCELLED", task_id="1"))
+    life = Life(SECOND).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
+    error = life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
     assert error.task_id == "1"
 
 
 def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), True))
-    assert life.ends(CancelTask(submit), SUCCESS) == replace(submit, end=SUCCESS)
+    life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), True))
+    assert life.ends(("cancel_task", submit), SUCCESS) == replace(submit, end=SUCCESS)
 
 
 def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> None:
-    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
-    error = life.raises(JobFailed, AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1000"))
+    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
+    error = life.raises(JobFailed, ("await_end", Submit(1, INTENT, TICKET), False), failed("1000"))
     assert (error.code, error.new_task) == ("1000", False)
     assert "run it again" in error.message
 
@@ -408,15 +393,15 @@ def test_the_attempts_that_may_pay_for_a_failed_job_again(code: str, attempt: in
     submit = Submit(1, INTENT, TICKET, end=failed(code))
     policy = replace(POLICY, attempt=attempt)
     if pays:
-        assert Life(policy).reads(submit).step == Prepare()
+        assert Life(policy).reads(submit).step == ("prepare",)
     else:
-        Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+        Life(policy).raises(JobFailed, ("read_submission", 1), submit)
 
 
 def test_a_call_pays_for_a_new_task_at_once_if_the_code_says_that_it_helps() -> None:
-    life = Life().answers(*posts(1, TICKET), (CheckCancel(fresh=True), False))
-    life.answers((AwaitEnd(Submit(1, INTENT, TICKET), adopted=False), failed("1504")), *posts(2, TICKET))
-    assert life.step == CheckCancel(fresh=True)
+    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
+    life.answers((("await_end", Submit(1, INTENT, TICKET), False), failed("1504")), *posts(2, TICKET))
+    assert life.step == ("is_cancelled", True)
 
 
 def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
@@ -428,7 +413,7 @@ def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
 def test_a_job_pays_for_at_most_attempts_tasks() -> None:
     submits = paid_and_failed(1, 1, 1)
     Life(POLICY).reads_and_raises(JobFailed, *submits)
-    assert Life(POLICY).reads(*submits[:2]).step == Prepare()
+    assert Life(POLICY).reads(*submits[:2]).step == ("prepare",)
 
 
 def test_the_defaults_of_a_policy_are_safe() -> None:
@@ -442,7 +427,7 @@ def test_the_defaults_of_a_policy_are_safe() -> None:
 
 def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
     policy = Policy(job="run/key", endpoint="some/model")
-    assert Life(policy).reads(*paid_and_failed(1, 1)).step == Prepare()
+    assert Life(policy).reads(*paid_and_failed(1, 1)).step == ("prepare",)
     Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
 
 
@@ -450,7 +435,7 @@ def test_a_deliberate_rerun_has_fresh_attempts() -> None:
     """A later attempt pays again for a job whose earlier attempt used all of `attempts`."""
     policy = replace(POLICY, attempt=2, first_attempt=2, attempts=3)
     submits = paid_and_failed(1, 1, 1)
-    assert Life(policy).reads(*submits).step == Prepare()
+    assert Life(policy).reads(*submits).step == ("prepare",)
     later = [replace(one, n=one.n + 3) for one in paid_and_failed(2, 2, 2)]
     Life(policy).reads_and_raises(JobFailed, *submits, *later)
 
@@ -471,20 +456,20 @@ def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -
 def test_refusals_do_not_count_as_attempts() -> None:
     submits = [Submit(n, INTENT, BUSY) for n in range(1, 6)]
     submits.append(Submit(6, INTENT, TICKET, end=failed("1000")))
-    assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == Prepare()
+    assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == ("prepare",)
 
 
 def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
     """Two attempts may wait at once; the failure of a task that the later one knows is no reason for another task."""
     submit = Submit(1, INTENT, TICKET)
-    life = Life(replace(POLICY, attempt=2)).answers((ReadSubmission(1), submit), (CheckCancel(fresh=True), False))
-    life.raises(JobFailed, AwaitEnd(submit, adopted=True), failed("1000", attempt=1))
+    life = Life(replace(POLICY, attempt=2)).answers((("read_submission", 1), submit), (("is_cancelled", True), False))
+    life.raises(JobFailed, ("await_end", submit, True), failed("1000", attempt=1))
 
 
 def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
     submit = Submit(1, INTENT, TICKET, end=End(status="CANCELLED", task_id="1", attempt=1))
-    Life().raises(JobCancelled, ReadSubmission(1), submit)
-    assert Life(replace(POLICY, attempt=2)).reads(submit).step == Prepare()
+    Life().raises(JobCancelled, ("read_submission", 1), submit)
+    assert Life(replace(POLICY, attempt=2)).reads(submit).step == ("prepare",)
 
 
 def test_collecting_never_submits() -> None:
@@ -494,19 +479,19 @@ def test_collecting_never_submits() -> None:
         Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten")),
         Submit(1, INTENT, TICKET, end=failed("1000")),
     ):
-        assert Life(policy).answers((ReadSubmission(1), submit)).ends(ReadSubmission(2), None) is None
-    assert Life(policy).ends(ReadSubmission(1), None) is None
-    Life(policy).raises(SubmissionUnknown, ReadSubmission(1), Submit(1, INTENT, UNKNOWN))
+        assert Life(policy).answers((("read_submission", 1), submit)).ends(("read_submission", 2), None) is None
+    assert Life(policy).ends(("read_submission", 1), None) is None
+    Life(policy).raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_collecting_takes_the_task_that_was_paid_for_after_one_that_failed(attempts: int) -> None:
     policy = replace(POLICY, may_submit=False, attempts=attempts)
     first, second = Submit(1, INTENT, TICKET, end=failed("1504")), Submit(2, INTENT, TICKET, end=SUCCESS)
-    life = Life(policy).answers((ReadSubmission(1), first), (ReadSubmission(2), second))
-    assert life.ends(ReadSubmission(2), second) == second
-    life = Life(policy).answers((ReadSubmission(1), first))
-    life.raises(JobFailed, ReadSubmission(2), None)
+    life = Life(policy).answers((("read_submission", 1), first), (("read_submission", 2), second))
+    assert life.ends(("read_submission", 2), second) == second
+    life = Life(policy).answers((("read_submission", 1), first))
+    life.raises(JobFailed, ("read_submission", 2), None)
 
 
 def test_busy_is_transient_and_unknown_is_not() -> None:
@@ -522,34 +507,34 @@ def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> Non
     submit = Submit(1, INTENT, broken)
     end = End(status="FAILED", task_id="1", code=BROKEN, reason="node 6: prompt is empty", next_task="never")
     life = Life().answers(*posts(1, broken))
-    assert "node 6: prompt is empty" in life.raises(JobFailed, CancelTask(submit), end).message
-    Life(replace(POLICY, attempt=2)).raises(JobFailed, ReadSubmission(1), replace(submit, end=end))
+    assert "node 6: prompt is empty" in life.raises(JobFailed, ("cancel_task", submit), end).message
+    Life(replace(POLICY, attempt=2)).raises(JobFailed, ("read_submission", 1), replace(submit, end=end))
 
 
 def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
-    submit, life = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET), run_work(SECOND)
-    assert next(life) == ReadResult()
-    assert life.send(None) == NoteWaiter()
-    assert life.send(None) == ReadSubmission(1)
-    assert life.send(submit) == NoteWait(1)
-    assert life.send(None) == Accepted(submit, adopted=True)
+    submit, life = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET), life_of(SECOND)
+    assert life.send(None) == ("read_result",)
+    assert life.send(None) == ("note_waiter",)
+    assert life.send(None) == ("read_submission", 1)
+    assert life.send(submit) == ("note_wait", 1)
+    assert life.send(None) == ("accepted", submit)
 
 
 def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
-    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
-    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: False, AwaitEnd: SUCCESS, Publish: "files"}
-    while not isinstance(steps[-1], RecordResult):
-        steps.append(life.send(came.get(type(steps[-1]))))
+    submit, life = Submit(1, INTENT, TICKET), life_of(POLICY)
+    steps, came = [life.send(None)], {"read_submission": submit, "await_end": SUCCESS, "publish": "files"}
+    while steps[-1][0] != "record_result":
+        steps.append(life.send(came.get(steps[-1][0])))
     assert steps == [
-        ReadResult(),
-        NoteWaiter(),
-        ReadSubmission(1),
-        Accepted(submit, adopted=True),
-        CheckCancel(fresh=True),
-        AwaitEnd(submit, adopted=True),
-        Ended(submit, SUCCESS),
-        Publish(submit, SUCCESS),
-        RecordResult("files"),
+        ("read_result",),
+        ("note_waiter",),
+        ("read_submission", 1),
+        ("accepted", submit),
+        ("is_cancelled", True),
+        ("await_end", submit, True),
+        ("ended", submit, SUCCESS),
+        ("publish", submit, SUCCESS),
+        ("record_result", "files"),
     ]
 
 
@@ -571,7 +556,7 @@ PAY_AGAIN = "run it again, which pays for a new task"
 )
 def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str, advice: str) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed(code))
-    error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ReadSubmission(1), submit)
+    error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ("read_submission", 1), submit)
     assert error.message.endswith(f"(code {code}). What to do: {advice}.")
 
 
@@ -580,43 +565,47 @@ def test_a_repeated_call_does_not_pay_again_after_a_failure_that_its_attempt_has
     """The task was paid for in the first attempt; a call of the second one has waited for it, and is repeated."""
     policy = replace(POLICY, attempt=2, first_attempt=2, attempts=1)
     submit = Submit(1, INTENT, TICKET, end=failed(code, attempt=2))
-    Life(policy).raises(JobFailed, ReadSubmission(1), submit)
+    Life(policy).raises(JobFailed, ("read_submission", 1), submit)
 
 
 def test_a_later_attempt_pays_after_a_failure_that_another_run_has_met() -> None:
     """The end of a shared work has the attempt of the run that recorded it, which says nothing of this one."""
     policy = replace(POLICY, run="one", attempt=2, first_attempt=2, attempts=1)
     submit = Submit(1, INTENT.model_copy(update={"flow_run": "one"}), TICKET, end=failed("805", attempt=5))
-    assert Life(policy).answers((ReadSubmission(1), submit)).step == ReadSubmission(2)
+    assert Life(policy).answers((("read_submission", 1), submit)).step == ("read_submission", 2)
 
 
 @pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
 def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
-    life = run_work(POLICY)
-    next(life)
+    life = life_of(POLICY)
     life.send(None)
-    assert life.send(None) == ReadSubmission(1)
-    assert life.send(submit) == ReportFailure(submit, reported)
-    assert life.send(None) == ReadSubmission(2)
+    life.send(None)
+    assert life.send(None) == ("read_submission", 1)
+    assert life.send(submit) == ("report_failure", submit, reported)
+    assert life.send(None) == ("read_submission", 2)
 
 
 def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
     """Of two runs that are cancelled at once, one must cancel the task."""
-    submit, life = Submit(1, INTENT, TICKET), run_work(POLICY)
-    steps, came = [next(life)], {ReadSubmission: submit, CheckCancel: True, ReadWaiters: False}
-    while not isinstance(steps[-1], CancelTask):
-        steps.append(life.send(came.get(type(steps[-1]))))
-    assert steps[-4:] == [CheckCancel(fresh=True), ReleaseWaiter(), ReadWaiters(), CancelTask(submit)]
+    submit, life = Submit(1, INTENT, TICKET), life_of(POLICY)
+    steps, came = [life.send(None)], {"read_submission": submit, "is_cancelled": True}
+    while steps[-1][0] != "cancel_task":
+        steps.append(life.send(came.get(steps[-1][0])))
+    assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", submit)]
 
 
 def test_the_end_of_a_failed_task_is_a_stage_before_another_one_is_tried() -> None:
-    submit, life = Submit(n=1, intent=INTENT, answer=TICKET), run_work(POLICY)
+    submit, life = Submit(n=1, intent=INTENT, answer=TICKET), life_of(POLICY)
     end = failed("1504")
-    assert (next(life), life.send(None), life.send(None)) == (ReadResult(), NoteWaiter(), ReadSubmission(1))
-    assert life.send(submit) == Accepted(submit, adopted=True)
-    assert life.send(None) == CheckCancel(fresh=True)
-    assert life.send(False) == AwaitEnd(submit, adopted=True)
-    assert life.send(end) == Ended(submit, end)
-    assert isinstance(life.send(None), ReportFailure)
-    assert life.send(None) == ReadSubmission(2)
+    assert (life.send(None), life.send(None), life.send(None)) == (
+        ("read_result",),
+        ("note_waiter",),
+        ("read_submission", 1),
+    )
+    assert life.send(submit) == ("accepted", submit)
+    assert life.send(None) == ("is_cancelled", True)
+    assert life.send(False) == ("await_end", submit, True)
+    assert life.send(end) == ("ended", submit, end)
+    assert life.send(None)[0] == "report_failure"
+    assert life.send(None) == ("read_submission", 2)

@@ -14,14 +14,14 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works import completion
-from rh_prefect.works.completion import AT_ONCE, Lines, NodeProgress
+from rh_prefect.works import node_progress
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.job_context import JobContext
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.requests.request_preparation import JobRequest
-from tests.support.samples.contexts import context_of
+from rh_prefect.works.work import Work
+from tests.support.samples.contexts import work_of
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
 
@@ -84,10 +84,10 @@ def stored() -> StoredLines:
 
 
 @pytest.fixture
-def call(tmp_path: Path, stored: StoredLines) -> JobContext:
+def call(tmp_path: Path, stored: StoredLines) -> Work:
     order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
     scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return context_of(order, scope=scope, key="key", store=store, observer=stored)
+    return work_of(order, scope=scope, key="key", store=store, observer=stored)
 
 
 def seen(url: str) -> TaskView:
@@ -128,7 +128,7 @@ async def says_nonsense(connection: ServerConnection) -> None:
 
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
 async def test_a_socket_without_usable_messages_is_closed_with_the_job(
-    call: JobContext, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
+    call: Work, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
 ) -> None:
     socket = Socket(handle)
     async with at_address(socket) as url:
@@ -136,12 +136,10 @@ async def test_a_socket_without_usable_messages_is_closed_with_the_job(
             await socket.came.wait()
         await socket.closed.wait()
     assert stored.lines == []
-    assert not completion._watching
+    assert not node_progress._watching
 
 
-async def test_a_failed_connection_ends_only_the_progress(
-    call: JobContext, client: Client, stored: StoredLines
-) -> None:
+async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Client, stored: StoredLines) -> None:
     came = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,30 +155,30 @@ async def test_a_failed_connection_ends_only_the_progress(
         server.close()
         await server.wait_closed()
         with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
-            while completion._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
+            while node_progress._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
                 await asyncio.sleep(0.01)
         with NodeProgress(call, "1", client).during(seen("no address")):
             await asyncio.sleep(0)
     assert stored.lines == []
 
 
-async def test_a_start_without_an_address_opens_no_socket(call: JobContext, client: Client) -> None:
+async def test_a_start_without_an_address_opens_no_socket(call: Work, client: Client) -> None:
     progress = NodeProgress(call, "1", client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
-        assert not completion._watching
+        assert not node_progress._watching
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
-        assert not completion._watching, "it is another task's"
+        assert not node_progress._watching, "it is another task's"
 
 
-async def test_the_number_of_concurrent_sockets_is_limited(call: JobContext, client: Client) -> None:
+async def test_the_number_of_concurrent_sockets_is_limited(call: Work, client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
         watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]
         for one in watched:
             one.__enter__()
-        assert len(completion._watching) == AT_ONCE
+        assert len(node_progress._watching) == AT_ONCE
         for one in watched:
             one.__exit__(None, None, None)
-        while completion._watching:  # noqa: ASYNC110 - they were cancelled just now
+        while node_progress._watching:  # noqa: ASYNC110 - they were cancelled just now
             await asyncio.sleep(0.01)

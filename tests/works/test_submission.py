@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,13 +18,15 @@ from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.process_identity import current_owner, uptime
-from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
+from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
-from rh_prefect.works.submission import Submitter
-from tests.support.samples.contexts import context_of, services
+from rh_prefect.works.steps import Steps
+from rh_prefect.works.work import Work
+from tests.support.samples.contexts import services, work_of
 from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
@@ -80,77 +83,108 @@ def rh() -> RunningHub:
     return RunningHub()
 
 
-OpenSubmitter = Callable[..., Submitter]
+OpenSteps = Callable[..., Steps]
+
+
+@dataclass(frozen=True)
+class ClaimedWork(Work):
+    """A work whose intent a test determines."""
+
+    claims: Intent | None = None
+
+    def intent(self, member: object) -> Intent:
+        return self.claims or mine()
 
 
 @pytest.fixture
-def open_submitter(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenSubmitter:
-    """Creates another submitter of the job, as another run would."""
+def open_steps(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenSteps:
+    """Begins another process of the job, as another run would."""
 
     def opened(
-        payload: Mapping[str, Any] | None = None, *, sleep: Any = None, base: str = BASE, clock: Any = uptime
-    ) -> Submitter:
+        payload: Mapping[str, Any] | None = None,
+        *,
+        sleep: Any = None,
+        base: str = BASE,
+        clock: Any = uptime,
+        claims: Intent | None = None,
+        used: Spool = spool,
+    ) -> Steps:
         async def no_sleep(_: float) -> None:
             pass
 
-        order = JobRequest(model="m", endpoint="m", site="s", payload=payload or {"prompt": "x"}, base=base)
-        lease = SimpleNamespace(account=SimpleNamespace(client=rh), submit_finished=lambda: None)
-        shared = services(spool=spool, sleep=sleep or no_sleep, clock=clock)
-        return Submitter(context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=shared))
+        async def link(_request: object, mark: str, **_: object) -> str:
+            return f"https://rh/{mark[-1]}"
+
+        order = JobRequest(model="m", endpoint="/proxy", site="s", payload=payload or {"prompt": "x"}, base=base)
+        order = replace(order, inputs={mark: cast(Input, None) for mark in MARKS})
+        account = SimpleNamespace(client=rh, link=link)
+        lease = SimpleNamespace(account=account, member=None, submit_finished=lambda: None, select_account=nothing)
+        shared = services(spool=used, sleep=sleep or no_sleep, clock=clock)
+        facts: dict[str, Any] = {"lease": lease, "services": shared, "claims": claims}
+        return Steps(work_of(order, scope=FolderScope(journal), key=KEY, kind=ClaimedWork, **facts))
 
     return opened
+
+
+async def nothing() -> None: ...
+
+
+MARKS = (media_mark("a" * 64), media_mark("b" * 64))
 
 
 def mine(**facts: Any) -> Intent:
     return intent(owner=current_owner(), **facts)
 
 
-async def submitted(submitter: Submitter, n: int = 1, claim: Intent | None = None) -> Any:
-    claimed = await submitter.claim(n, claim or mine())
+async def submitted(steps: Steps, n: int = 1) -> Any:
+    claimed = await steps.claim(n)
     assert claimed is not None
-    return await submitter.record_answer(claimed, n, await submitter.post(claimed, n, {}))
+    return await steps.record_answer(claimed, n, await steps.post(claimed, n))
 
 
-async def state(open_submitter: OpenSubmitter) -> str:
-    view: JobView = await open_submitter().read()
+async def watched(steps: Steps) -> JobView:
+    """Waits for the answer of another process; returns the job then."""
+    await steps.watch((await steps.read()).submits[0])
+    return await steps.read()
+
+
+async def state(open_steps: OpenSteps) -> str:
+    view: JobView = await open_steps().read()
     return view.state
 
 
-async def test_a_submit_is_claimed_posted_and_recorded(
-    open_submitter: OpenSubmitter, rh: RunningHub, spool: Spool
-) -> None:
-    submit = await submitted(open_submitter())
+async def test_a_submit_is_claimed_posted_and_recorded(open_steps: OpenSteps, rh: RunningHub, spool: Spool) -> None:
+    submit = await submitted(open_steps())
     assert (submit.state, submit.task_id) == ("ticket", TASK)
-    assert await state(open_submitter) == "ticket"
+    assert await state(open_steps) == "ticket"
     assert len(rh.submitted) == 1
     assert list(spool.entries()) == []
 
 
-async def test_one_of_two_claims_succeeds(open_submitter: OpenSubmitter) -> None:
-    first, second = open_submitter(), open_submitter()
-    assert await first.claim(1, mine()) is not None
-    assert await second.claim(1, mine()) is None
+async def test_one_of_two_claims_succeeds(open_steps: OpenSteps) -> None:
+    first, second = open_steps(), open_steps()
+    assert await first.claim(1) is not None
+    assert await second.claim(1) is None
 
 
-async def test_marks_are_replaced_by_the_links_of_the_inputs(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
-    one, two = media_mark("a" * 64), media_mark("b" * 64)
-    submitter = open_submitter({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
-    claimed = await submitter.claim(1, mine())
-    assert claimed is not None
-    await submitter.post(claimed, 1, {one: "https://rh/1", two: "https://rh/2"})
+async def test_marks_are_replaced_by_the_links_of_the_inputs(open_steps: OpenSteps, rh: RunningHub) -> None:
+    one, two = MARKS
+    steps = open_steps({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
+    await steps.prepare()
+    await submitted(steps)
     assert rh.submitted == [
         {
-            "imageUrl": "https://rh/1",
-            "images": ["https://rh/1", "https://rh/2"],
-            "deep": {"of": ["https://rh/2"]},
+            "imageUrl": "https://rh/a",
+            "images": ["https://rh/a", "https://rh/b"],
+            "deep": {"of": ["https://rh/b"]},
             "prompt": "x",
             "n": 5,
         }
     ]
 
 
-async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_submitter: OpenSubmitter, rh: RunningHub) -> None:
-    submit = await submitted(open_submitter({"prompt": "sha256: what is that?"}))
+async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_steps: OpenSteps, rh: RunningHub) -> None:
+    submit = await submitted(open_steps({"prompt": "sha256: what is that?"}))
     assert submit.state == "ticket"
     assert rh.submitted == [{"prompt": "sha256: what is that?"}]
 
@@ -171,126 +205,120 @@ async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_submitter: Open
     ],
 )
 async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
-    open_submitter: OpenSubmitter, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
+    open_steps: OpenSteps, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
 ) -> None:
     rh.answer = error
-    submit = await submitted(open_submitter())
+    submit = await submitted(open_steps())
     assert submit.answer is not None
     assert (submit.answer.outcome, submit.answer.code, submit.answer.retry) == (outcome, code, retry)
     assert len(rh.submitted) == 1
 
 
 async def test_a_process_that_was_stopped_between_claim_and_post_does_not_post(
-    open_submitter: OpenSubmitter, rh: RunningHub
+    open_steps: OpenSteps, rh: RunningHub
 ) -> None:
-    submit = await submitted(open_submitter(), claim=mine(give_up=-1.0))
+    submit = await submitted(open_steps(claims=mine(give_up=-1.0)))
     assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
     assert rh.submitted == []
 
 
-async def test_the_duration_of_the_claim_counts(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
-) -> None:
+async def test_the_duration_of_the_claim_counts(open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub) -> None:
     # Others may watch the intent from when the journal has it, which can be long before this process is told.
     journal.slow = 0.05
-    submit = await submitted(open_submitter(), claim=mine(give_up=0.04))
+    submit = await submitted(open_steps(claims=mine(give_up=0.04)))
     assert submit.answer is not None
     assert submit.answer.code == GAVE_UP
     assert rh.submitted == []
 
 
 async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, spool: Spool
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub, spool: Spool
 ) -> None:
     journal.before = ("answer-1",)
     with pytest.raises(JournalError, match=f"task {TASK} is paid for.*jobs adopt run/{KEY} {TASK}"):
-        await submitted(open_submitter())
+        await submitted(open_steps())
     assert [entry.answer.task_id for entry in spool.entries()] == [TASK]
     journal.before = ()
-    assert await state(open_submitter) == "ticket"
+    assert await state(open_steps) == "ticket"
     assert list(spool.entries()) == []
     assert len(rh.submitted) == 1
 
 
 async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+    open_steps: OpenSteps, journal: FlakyJournal, spool: Spool
 ) -> None:
     paid = intent(owner=dead_owner())
     await write(journal, {"intent-1": paid})
     spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
-    assert await state(open_submitter) == "ticket"
+    assert await state(open_steps) == "ticket"
 
 
 async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+    open_steps: OpenSteps, journal: FlakyJournal, spool: Spool
 ) -> None:
     """A run with another RH_RECORDS has a scope and a job of the same names, and a submission of the same number."""
     paid = Spooled("run", KEY, 1, intent(owner=dead_owner()).token, ticket("9"))
     spool.put(paid)
-    submit = await submitted(open_submitter())
+    submit = await submitted(open_steps())
     assert submit.task_id == TASK
-    assert (await open_submitter().read()).submits == (submit,)
+    assert (await open_steps().read()).submits == (submit,)
     assert list(spool.entries()) == [paid]
 
 
 async def test_a_ticket_is_recorded_if_the_spool_cannot_be_written(
-    open_submitter: OpenSubmitter, spool: Spool, caplog: pytest.LogCaptureFixture
+    open_steps: OpenSteps, spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool.folder.write_text("no folder")
-    submit = await submitted(open_submitter())
+    submit = await submitted(open_steps())
     assert submit.state == "ticket"
     assert TASK in caplog.text
-    assert await state(open_submitter) == "ticket"
+    assert await state(open_steps) == "ticket"
 
 
 async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, spool: Spool
+    open_steps: OpenSteps, journal: FlakyJournal, spool: Spool
 ) -> None:
     answer, end = ticket(), End(status="SUCCESS", task_id=TASK)
     paid = intent()
     await write(journal, {"intent-1": paid, "answer-1": answer, "end-1": end})
     spool.put(Spooled("run", KEY, 1, paid.token, answer))
-    view = await open_submitter().read()
+    view = await open_steps().read()
     assert view.state == "ended"
     assert list(spool.entries()) == []
 
 
 async def test_a_claim_with_a_lost_response_is_known_to_be_unposted(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
 ) -> None:
     journal.after = ("intent-1",)
     with pytest.raises(JournalError):
-        await open_submitter().claim(1, mine())
+        await open_steps().claim(1)
     journal.after = ()
-    view = await open_submitter().read()
+    view = await open_steps().read()
     assert view.state == "open"
-    assert (await open_submitter().watch(view.submits[0])).state == "refused"
+    assert (await watched(open_steps())).state == "refused"
     assert rh.submitted == []
 
 
-async def test_a_claim_before_its_post_does_not_count_as_abandoned(
-    open_submitter: OpenSubmitter, rh: RunningHub
-) -> None:
+async def test_a_claim_before_its_post_does_not_count_as_abandoned(open_steps: OpenSteps, rh: RunningHub) -> None:
     """Two accounts in one process may run one job; to mark the other's claim refused would pay twice."""
-    submitter = open_submitter()
-    claim = mine()
-    assert await submitter.claim(1, claim)
+    steps = open_steps()
+    claim = await steps.claim(1)
+    assert claim is not None
     waits = 0
 
     async def post_after_three_waits(_: float) -> None:
         nonlocal waits
         waits += 1
         if waits == 3:
-            await submitter.record_answer(claim, 1, await submitter.post(claim, 1, {}))
+            await steps.record_answer(claim, 1, await steps.post(claim, 1))
 
-    other = open_submitter(sleep=post_after_three_waits)
-    view = await other.watch((await other.read()).submits[0])
+    other = open_steps(sleep=post_after_three_waits)
+    view = await watched(other)
     assert (view.state, len(rh.submitted)) == ("ticket", 1)
 
 
-async def test_the_answer_of_another_process_is_waited_for(
-    open_submitter: OpenSubmitter, journal: FlakyJournal
-) -> None:
+async def test_the_answer_of_another_process_is_waited_for(open_steps: OpenSteps, journal: FlakyJournal) -> None:
     await write(journal, {"intent-1": mine()})
     answers = iter([None, None, ticket()])
 
@@ -298,30 +326,30 @@ async def test_the_answer_of_another_process_is_waited_for(
         if (answer := next(answers)) is not None:
             await write(journal, {"answer-1": answer})
 
-    submitter = open_submitter(sleep=sleep)
-    view = await submitter.watch((await submitter.read()).submits[0])
+    steps = open_steps(sleep=sleep)
+    view = await watched(steps)
     assert view.state == "ticket"
 
 
-async def test_a_dead_owner_s_intent_is_unknown_at_once(open_submitter: OpenSubmitter, journal: FlakyJournal) -> None:
+async def test_a_dead_owner_s_intent_is_unknown_at_once(open_steps: OpenSteps, journal: FlakyJournal) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
-    submitter = open_submitter()
-    view = await submitter.watch((await submitter.read()).submits[0])
+    steps = open_steps()
+    view = await watched(steps)
     assert view.state == "unknown"
     assert view.submits[0].answer is not None
     assert "ended unexpectedly" in view.submits[0].answer.reason
 
 
 async def test_an_intent_without_an_answer_within_its_limits_is_unknown(
-    open_submitter: OpenSubmitter, journal: FlakyJournal
+    open_steps: OpenSteps, journal: FlakyJournal
 ) -> None:
     await write(journal, {"intent-1": intent(give_up=-1000.0)})
-    submitter = open_submitter()
-    assert (await submitter.watch((await submitter.read()).submits[0])).state == "unknown"
+    steps = open_steps()
+    assert (await watched(steps)).state == "unknown"
 
 
 async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(
-    open_submitter: OpenSubmitter, journal: FlakyJournal
+    open_steps: OpenSteps, journal: FlakyJournal
 ) -> None:
     """After a shorter time, the process of the request may still wait for its response."""
     await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
@@ -331,12 +359,12 @@ async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(
         nonlocal now
         now += seconds
 
-    submitter = open_submitter(sleep=sleep, clock=lambda: now)
-    assert (await submitter.watch((await submitter.read()).submits[0])).state == "unknown"
+    steps = open_steps(sleep=sleep, clock=lambda: now)
+    assert (await watched(steps)).state == "unknown"
     assert 100.0 < now <= 102.0
 
 
-async def test_an_intent_within_its_limits_is_watched(open_submitter: OpenSubmitter, journal: FlakyJournal) -> None:
+async def test_an_intent_within_its_limits_is_watched(open_steps: OpenSteps, journal: FlakyJournal) -> None:
     await write(journal, {"intent-1": intent()})
 
     class Enough(Exception):
@@ -348,50 +376,50 @@ async def test_an_intent_within_its_limits_is_watched(open_submitter: OpenSubmit
             raise Enough
 
     gaps: list[float] = []
-    submitter = open_submitter(sleep=sleep)
+    steps = open_steps(sleep=sleep)
     with pytest.raises(Enough):
-        await submitter.watch((await submitter.read()).submits[0])
+        await watched(steps)
     assert gaps == sorted(gaps)
     assert gaps[-1] == 2.0
 
 
 async def test_a_late_ticket_resolves_a_submission_that_a_watcher_marked_unknown(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
 ) -> None:
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
-    submit = await submitted(open_submitter())
+    submit = await submitted(open_steps())
     assert (submit.state, submit.task_id) == ("ticket", TASK)
     assert submit.resolution is not None
     assert submit.resolution.by == "the late owner"
 
 
 async def test_a_late_refusal_resolves_an_unknown_submission(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
 ) -> None:
     rh.answer = api_error("421", doing="x", submitting=True)
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
-    assert (await submitted(open_submitter())).state == "forgotten"
+    assert (await submitted(open_steps())).state == "forgotten"
 
 
 async def test_a_late_unknown_answer_changes_nothing(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
 ) -> None:
     rh.answer = ResponseLost("read timeout")
     rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
-    submit = await submitted(open_submitter())
+    submit = await submitted(open_steps())
     assert submit.state == "unknown"
     assert submit.answer.reason == "no answer in 100 s"
 
 
 async def test_a_ticket_after_a_person_marked_it_refused_is_recorded_and_logged(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def forgotten_meanwhile() -> None:
         await write(journal, {"answer-1": unknown()})
         await mark_refused(journal, KEY)
 
     rh.meanwhile = forgotten_meanwhile
-    assert (await submitted(open_submitter())).state == "forgotten"
+    assert (await submitted(open_steps())).state == "forgotten"
     late = await journal.read(f"{KEY}-late-1")
     assert late is not None
     assert late["task_id"] == TASK
@@ -399,45 +427,40 @@ async def test_a_ticket_after_a_person_marked_it_refused_is_recorded_and_logged(
 
 
 async def test_a_late_ticket_that_a_person_has_adopted_is_the_same_ticket(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def adopted_meanwhile() -> None:
         await write(journal, {"answer-1": unknown()})
         await adopt(journal, KEY, TASK)
 
     rh.meanwhile = adopted_meanwhile
-    assert (await submitted(open_submitter())).state == "ticket"
+    assert (await submitted(open_steps())).state == "ticket"
     assert caplog.text == ""
 
 
 async def test_a_forgotten_submission_is_followed_by_the_next_number(
-    open_submitter: OpenSubmitter, journal: FlakyJournal, rh: RunningHub
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
 ) -> None:
     await write(journal, {"intent-1": mine(), "answer-1": unknown()})
-    await open_submitter().resolve(1, Resolution(outcome="forgotten"))
-    await submitted(open_submitter(), n=2)
-    view = await open_submitter().read()
+    await open_steps().forget(1)
+    await submitted(open_steps(), n=2)
+    view = await open_steps().read()
     assert [one.state for one in view.submits] == ["forgotten", "ticket"]
 
 
-async def test_a_refusal_is_not_spooled(open_submitter: OpenSubmitter, rh: RunningHub, spool: Spool) -> None:
+async def test_a_refusal_is_not_spooled(open_steps: OpenSteps, rh: RunningHub, spool: Spool) -> None:
     rh.answer = api_error("1501", doing="x", submitting=True)
-    await submitted(open_submitter())
+    await submitted(open_steps())
     assert not spool.folder.exists()
-    assert isinstance((await open_submitter().read()).submits[0].answer, Answer)
+    assert isinstance((await open_steps().read()).submits[0].answer, Answer)
 
 
 async def test_the_ticket_is_spooled_off_the_loops_thread(
-    journal: FlakyJournal, rh: RunningHub, tmp_path: Path, open_submitter: OpenSubmitter
+    journal: FlakyJournal, rh: RunningHub, tmp_path: Path, open_steps: OpenSteps
 ) -> None:
     """The loop continues while the ticket is flushed to the disk."""
     threads: list[int] = []
     spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
-    order = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base=BASE)
-    lease = SimpleNamespace(account=SimpleNamespace(client=rh), submit_finished=lambda: None)
-    submitter = Submitter(
-        context_of(order, scope=FolderScope(journal), key=KEY, lease=lease, services=services(spool=spool))
-    )
-    assert (await submitted(submitter)).state == "ticket"
+    assert (await submitted(open_steps(used=spool))).state == "ticket"
     assert threads
     assert threading.get_ident() not in threads

@@ -27,7 +27,6 @@ from rh_prefect.errors import (
 )
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.engine import JobEngine
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
@@ -36,6 +35,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
@@ -497,7 +497,7 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
     run = PipelineRun(**given)
     runner = WorkRunner(cast(JobEngine, Engine()), await run.works())
     with pytest.raises(JobError):
-        await runner.begin(picture(), JobCall(run.scope, run.store))
+        await runner.complete(picture(), JobCall(run.scope, run.store))
     assert did == ["listen", "prepare"]
 
 

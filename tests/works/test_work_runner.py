@@ -29,7 +29,6 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.process_identity import Owner, uptime
 from rh_prefect.works.journal.works_journal import HasEnded, Waiting, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
@@ -37,6 +36,7 @@ from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import read_all
 from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
@@ -456,8 +456,8 @@ async def _until_released(works: WorksJournal, waiters: int) -> None:
 
 def _callers(run: PipelineRun, call: JobCall) -> int:
     """How many callers of an attempt of a run wait for its work."""
-    executors = dict(run.engine.executors)
-    return sum(executor.callers for name, executor in executors.items() if name[1] == call.scope.calls.number)
+    running = dict(run.engine.running)
+    return sum(work.callers for name, work in running.items() if name[1] == call.scope.calls.number)
 
 
 async def _until_told(run: PipelineRun, state: str) -> None:
@@ -576,8 +576,7 @@ async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
 
     async def ask(run: PipelineRun, store: MediaStore) -> Result:
         runner = WorkRunner(run.engine, await run.works())
-        work = await runner.begin(asked, JobCall(run.scope, store))
-        return (await work.complete()).result
+        return (await runner.complete(asked, JobCall(run.scope, store))).result
 
     with Emulator(factor=1000, long_side=96) as rh:
         run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})

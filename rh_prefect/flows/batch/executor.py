@@ -22,12 +22,12 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.tasks.concurrent import WAVE, run_or_leave
 from rh_prefect.works.events import JobEvent, JobEventState, summary_of
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.costs import CURRENCY, Costs
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, Protocol, TypeAlias
 
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]

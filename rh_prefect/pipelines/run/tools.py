@@ -14,8 +14,8 @@ from rh_prefect.pipelines.run.ports import Pages, StepEngine
 from rh_prefect.pipelines.run.run_budget import RunBudget
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkRunner
 
 

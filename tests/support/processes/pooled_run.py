@@ -19,7 +19,6 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Key, Member, member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
@@ -27,6 +26,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work import JobCall
 from tests.support.world.complete_job import complete_job
 
 

@@ -1,4 +1,4 @@
-"""Contexts of jobs for tests, with what a test does not care about filled in."""
+"""Works for tests, with what a test does not care about filled in."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.works.events import Silent
-from rh_prefect.works.job_context import JobContext, Services
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
+from rh_prefect.works.work import Services, Work
 
 
 async def _nothing(_: object) -> None: ...
@@ -35,7 +35,7 @@ def services(**facts: Any) -> Services:
     return Services(**(made | facts))
 
 
-def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> JobContext:
+def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Work, **facts: Any) -> Work:
     records = JobRecords(scope.journal, key)
     made: dict[str, Any] = {
         "store": None,
@@ -46,7 +46,7 @@ def context_of(request: JobRequest, *, scope: Any, key: str, **facts: Any) -> Jo
         "spending": SpendTracker(scope.journal),
         "delivery": None,
     }
-    return JobContext(request=request, records=records, scope=scope, **(made | facts))
+    return kind(request=request, records=records, scope=scope, **(made | facts))
 
 
 class FileLease:

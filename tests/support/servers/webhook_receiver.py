@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from rh_prefect.flow_runs.suspended_runs import SHORTEST, SuspendedRunResumer
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer
-from rh_prefect.works.job_context import Callback
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work import Callback
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.prefect_server import free_port
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rh_prefect.works.engine import JobEngine
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 
@@ -13,4 +13,4 @@ async def complete_job(engine: JobEngine, request: Request, call: JobCall) -> Re
     """Makes a job in its run's own journal, on the loop thread."""
     options = call.options
     asked = WorkCall("", request, take=options.take, attempts=options.attempts)
-    return (await (await WorkRunner(engine).begin(asked, call)).complete()).result
+    return (await WorkRunner(engine).complete(asked, call)).result

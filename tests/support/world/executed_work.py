@@ -13,7 +13,6 @@ from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.job_context import JobContext, Services
 from rh_prefect.works.journal.budget import Money, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
@@ -22,7 +21,8 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.options import Options
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
-from rh_prefect.works.step_executor import StepExecutor
+from rh_prefect.works.work import Services, Work
+from rh_prefect.works.work_runner import RunningWork
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 from tests.support.world.simulated_process import ImmediateSpool
@@ -175,7 +175,7 @@ class ExecutedWork:
             jitter=lambda: 0.5,
             clock=self._clock,
         )
-        self.context = JobContext(
+        self.work = Work(
             request=request,
             records=self.records,
             scope=FolderScope(self.journal, attempt=policy.attempt),
@@ -189,7 +189,7 @@ class ExecutedWork:
             options=options,
             is_new=is_new,
         )
-        self.executor = StepExecutor(self.context)
+        self.running = RunningWork(self.work)
 
     @property
     def seconds(self) -> float:
@@ -201,15 +201,15 @@ class ExecutedWork:
         return self.accounts["main"]
 
     async def finish(self) -> Any:
-        return await self.executor.finish()
+        return await self.running.complete()
 
     async def paid_before(self, *, account: str = "main", **facts: Any) -> None:
         """Records a submission of an earlier process that was accepted."""
-        claimed = intent(account=account, base=self.context.request.base, **facts)
+        claimed = intent(account=account, base=self.work.request.base, **facts)
         assert await self.records.intent(1, claimed)
         assert await self.records.answer(1, Answer(outcome="ticket", task_id=TASK))
 
-    # -- what the executor calls ---------------------------------------------------------------------------------------
+    # -- what its steps call ---------------------------------------------------------------------------------------
 
     def notify(self, event: JobEvent) -> None:
         self.heard.append((event.state, event.message))
@@ -223,13 +223,13 @@ class ExecutedWork:
     shape = ""
     recorded = None
 
-    async def restore(self, context: JobContext, record: ResultRecord) -> None: ...
+    async def restore(self, work: Work, record: ResultRecord) -> None: ...
 
-    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Submit:
+    async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Submit:
         self.did.append(f"publish {'without' if first_time else 'with'} a search")
         return submit
 
-    async def record(self, context: JobContext, result: Submit) -> Submit:
+    async def record(self, work: Work, result: Submit) -> Submit:
         self.did.append("record the result")
         return result
 

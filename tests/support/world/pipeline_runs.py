@@ -26,12 +26,12 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import JobEngine, engine_for
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
+from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 

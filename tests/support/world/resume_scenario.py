@@ -32,12 +32,12 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Key, member
 from rh_prefect.works.engine import JobEngine, engine_for
 from rh_prefect.works.events import JobEvent, Observer
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.works.work import JobCall
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
 from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain

@@ -22,10 +22,9 @@ from pydantic import SecretStr
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
-from rh_prefect.works import submission
+from rh_prefect.works import steps
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
-from rh_prefect.works.job_context import Callback, JobContext, Services
 from rh_prefect.works.journal.budget import Money, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import JSON
@@ -40,7 +39,8 @@ from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.options import Options
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelReport, CancelWatch, cancel_scope
-from rh_prefect.works.step_executor import StepExecutor
+from rh_prefect.works.work import Callback, Services, Work
+from rh_prefect.works.work_runner import RunningWork
 from tests.support.servers.minimal_api import PRICE, MinimalApi, MinimalTask
 from tests.support.world.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.world.memory_journal import MemoryPlace
@@ -122,7 +122,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Context(JobContext):
+class _Work(Work):
     """A job in one of several processes, each with a separate owner.
 
     Args:
@@ -251,17 +251,17 @@ class Process:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         # What one process remembers for itself must not be another's knowledge.
-        submission.UNPOSTED.clear()
-        submission.UNPOSTED.update(self._unposted)
+        steps.UNPOSTED.clear()
+        steps.UNPOSTED.update(self._unposted)
         yield
         self._loop.run_ready()
-        self._unposted = set(submission.UNPOSTED)
-        submission.UNPOSTED.clear()
+        self._unposted = set(steps.UNPOSTED)
+        steps.UNPOSTED.clear()
 
     async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
         request, take = work_of(job)
         # What is downloaded is other tests' business, so no store is ever asked for a file.
-        context = _Context(
+        work = _Work(
             request=request,
             records=JobRecords(self.journal, job),
             scope=Run(self.journal, self.attempt),
@@ -277,7 +277,7 @@ class Process:
             is_new=may_be_new and await self._was_empty(),
             owner=self._body.owner,
         )
-        ended: Submit | None = (await StepExecutor(context).finish()).result
+        ended: Outcome = await RunningWork(work).complete()  # type: ignore[assignment]  # see `_Undelivered`
         return ended
 
     async def _was_empty(self) -> bool:
@@ -372,10 +372,10 @@ class _Undelivered:
 
     shape, recorded = "", None
 
-    async def publish(self, context: JobContext, submit: Submit, *, first_time: bool) -> Submit:
+    async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Submit:
         return submit
 
-    async def record(self, context: JobContext, result: Submit) -> Submit:
+    async def record(self, work: Work, result: Submit) -> Submit:
         return result
 
 

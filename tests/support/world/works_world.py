@@ -1,6 +1,6 @@
 """Every course that the runs of one work can take: crashes before any operation, lost answers, refusals, failures.
 
-`explore` walks through all states of a small world in which real `run_work` generators meet: two runs at once, a person
+`explore` walks through all states of a small world in which real `run_work` coroutines meet: two runs at once, a person
 who settles unknown submissions by what RunningHub's call log says, and a later run. It raises `Violation` at a second
 payment, at a run that waits for ever, at two results, at an intent that the run's journal does not name, at a task of a
 cancelled run that goes on though no run that lives waits for it, and at an amount that stays reserved.
@@ -8,18 +8,18 @@ cancelled run that goes on though no run that lives waits for it, and at an amou
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache, reduce
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
-from rh_prefect.works import lifecycle_step_types
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.process_identity import Owner
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Resolution, ResultRecord
-from rh_prefect.works.lifecycle import Invalid, Policy, cancel_work, run_work
+from rh_prefect.works.lifecycle import Invalid, Policy, cancel_work
+from tests.support.world.asked_steps import AskedSteps, Life, Step, life_of
 
 HELPS, NO_HELP = "1504", "401"
 """Codes of failed tasks: after the first a new task may succeed."""
@@ -177,49 +177,43 @@ def result_of(n: int) -> ResultRecord:
     return ResultRecord(token="", at="", task_id=f"{n}", n=n)
 
 
-def _value(step: lifecycle_step_types.Step, token: Token) -> Any:
+def _value(step: Step, token: Token) -> Any:
     """What a step comes back as, from its stand-in."""
     match step:
-        case lifecycle_step_types.ReadResult() | lifecycle_step_types.RecordResult():
+        case ("read_result",) | ("record_result", _):
             return token and result_of(token)
-        case lifecycle_step_types.ReadSubmission() | lifecycle_step_types.RecordAnswer():
+        case ("read_submission", *_) | ("record_answer", *_):
             return token and submit_of(token)
-        case lifecycle_step_types.Claim(n):
+        case ("claim", n):
             return token and intent_of(n, *token)
-        case lifecycle_step_types.Post(_, n):
+        case ("post", _, n):
             return answer_of(token, n)
-        case lifecycle_step_types.AwaitEnd(submit) | lifecycle_step_types.CancelTask(submit):
+        case ("await_end", submit, _) | ("cancel_task", submit):
             return end_of(token, submit.n)
-        case lifecycle_step_types.Publish(submit):
+        case ("publish", submit, _):
             return result_of(submit.n) if token == "success" else Invalid("another shape")
         case _:
             return token
 
 
-@dataclass(frozen=True, slots=True)
-class ReadClaims:
-    """A step of the hook that cancels a run: its result are the numbers that the run's journal names."""
-
-
-def cancel_run() -> Generator[Any, Any, bool]:
+async def cancel_run(steps: Any) -> bool:
     """Cancels each submission that the run's journal names, as the hook of a cancelled run does."""
-    cancelled, claims = False, (yield ReadClaims())
+    cancelled, claims = False, await steps.read_claims()
     for n in claims:
-        cancelled |= yield from cancel_work(n)
+        cancelled |= await cancel_work(steps, n)
     return cancelled
 
 
 LOCAL = (
-    lifecycle_step_types.Prepare,
-    lifecycle_step_types.AwaitSlot,
-    lifecycle_step_types.FreeSlot,
-    lifecycle_step_types.Reserve,
-    lifecycle_step_types.Release,
-    lifecycle_step_types.SwitchAccount,
-    lifecycle_step_types.Pause,
-    lifecycle_step_types.ReportFailure,
-    lifecycle_step_types.Accepted,
-    lifecycle_step_types.Ended,
+    "prepare",
+    "await_slot",
+    "free_slot",
+    "reserve",
+    "switch_account",
+    "pause",
+    "report_failure",
+    "accepted",
+    "ended",
 )
 """Steps that change nothing which another process can see: they are done at once."""
 
@@ -368,7 +362,7 @@ class Explorer:
         known = self._replayed.get((actor, history))
         if known is None:
             made = _replay(actor, history)
-            # Two histories that lead to the same place of the generator are one.
+            # Two histories that lead to the same place of the lifecycle are one.
             known = self._same.setdefault((actor, made.place, made.outcome), made)
             self._replayed[actor, history] = known
         return known
@@ -378,49 +372,49 @@ class Explorer:
     ) -> Iterator[tuple[World, Token]]:
         """The ways in which a step can go: the world afterwards, and what it comes back as."""
         match step:
-            case lifecycle_step_types.ReadResult():
+            case ("read_result",):
                 yield world, world.result
-            case lifecycle_step_types.NoteWaiter():
+            case ("note_waiter",):
                 yield world.create(f"waiter-{actor.pid}", actor.flow_run), None
-            case lifecycle_step_types.ReleaseWaiter():
+            case ("release_waiter",):
                 mine = [one for one in self.actors if one.flow_run == actor.flow_run]
                 yield reduce(World.released, mine, world), None
-            case lifecycle_step_types.ReadSubmission(n):
+            case ("read_submission", n):
                 after = _replay_spool(actor, n, world)
                 yield after, after.submission(n)
-            case lifecycle_step_types.NoteClaim(n):
+            case ("note_claim", n):
                 yield world.note(actor.flow_run, "claim", n), None
-            case lifecycle_step_types.NoteWait(n):
+            case ("note_wait", n):
                 yield world.note(actor.flow_run, "wait", n), None
-            case lifecycle_step_types.ReadWait(n):
+            case ("has_waited", n):
                 yield world, (actor.flow_run, "wait", n) in world.notes
-            case ReadClaims():
+            case ("read_claims",):
                 claimed = (
                     n
                     for run, what, n in world.notes
                     if (run, what) == (actor.flow_run, "claim") or (run, what) == (actor.flow_run, "wait")
                 )
                 yield world, tuple(sorted(claimed))
-            case lifecycle_step_types.ReadWaiters():
+            case ("has_other_waiters",):
                 waits = self._waits(actor, world, processes)
                 yield replace(world, asked=tuple(sorted({**dict(world.asked), actor.pid: waits}.items()))), waits
-            case lifecycle_step_types.CheckCancel(fresh):
+            case ("is_cancelled", fresh):
                 is_cancelled = actor.flow_run in world.cancelled
                 yield world, is_cancelled
                 if is_cancelled and not fresh:
                     yield world, False  # what was read a moment ago
-            case lifecycle_step_types.Claim(n):
+            case ("claim", n):
                 yield from self._claim(actor, n, world)
-            case lifecycle_step_types.Post(_, n):
+            case ("post", _, n):
                 yield from self._post(actor, n, world)
-            case lifecycle_step_types.RecordAnswer(_, n, answer):
+            case ("record_answer", _, n, answer):
                 after = _record_answer(n, answer.outcome, world)
                 yield replace(after, spool=after.spool - {(actor.machine, n)}), after.submission(n)
-            case lifecycle_step_types.Watch(submit):
+            case ("watch", submit):
                 yield from self._watch(submit, world)
-            case lifecycle_step_types.AwaitEnd(submit):
+            case ("await_end", submit, _):
                 yield from _await_end(actor, submit, world)
-            case lifecycle_step_types.CancelTask(submit):
+            case ("cancel_task", submit):
                 if dict(world.asked).get(actor.pid) is not False:
                     raise Violation(f"{actor.pid} cancels task {submit.n} that another run may wait for: {world}")
                 status = world.task(submit.n)
@@ -428,9 +422,9 @@ class Explorer:
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
                 after = replace(after, cancelling=after.cancelling | {actor.pid})
                 yield after, after.read(f"end-{submit.n}")
-            case lifecycle_step_types.Publish(submit):
+            case ("publish", submit, _):
                 yield world, world.read(f"end-{submit.n}")
-            case lifecycle_step_types.RecordResult(result):
+            case ("record_result", result):
                 after = world.create("result", result.n)
                 yield after, after.result
             case _:
@@ -492,10 +486,10 @@ class Explorer:
 
 def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
     policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts, budget=Decimal(1))
-    life: Generator[Any, Any, Any] = cancel_run() if actor.begins == "cancel" else run_work(policy)
+    life: Life = cancel_run(AskedSteps(policy)) if actor.begins == "cancel" else life_of(policy)
     left, reserved = iter(history), Reserved()
     try:
-        step = _past_local(life, next(life), reserved)
+        step = _past_local(life, life.send(None), reserved)
         for token in left:
             reserved.after(step, token)
             step = _past_local(life, life.send(_value(step, token)), reserved)
@@ -516,16 +510,16 @@ class Reserved:
 
     def local(self, step: Any) -> None:
         match step:
-            case lifecycle_step_types.Reserve(n):
+            case ("reserve", n, _):
                 self._numbers.add(n)
-            case lifecycle_step_types.Release(n):
-                self._numbers.remove(n)
+            case ("free_slot", _):
+                self._numbers.clear()
 
     def after(self, step: Any, token: Token) -> None:
         match step:
-            case lifecycle_step_types.RecordAnswer(_, n) if token[2] != "refused":
+            case ("record_answer", _, n, _) if token[2] != "refused":
                 self._numbers.remove(n)
-            case lifecycle_step_types.ReadSubmission():
+            case ("read_submission", _):
                 self.check(f"{step}")
 
     def check(self, where: str) -> None:
@@ -534,8 +528,8 @@ class Reserved:
             raise Violation(f"the price of {self._numbers} stays reserved at {where}")
 
 
-def _past_local(life: Generator[Any, Any, Any], step: Any, reserved: Reserved) -> Any:
-    while isinstance(step, LOCAL):
+def _past_local(life: Life, step: Step, reserved: Reserved) -> Step:
+    while step[0] in LOCAL:
         reserved.local(step)
         step = life.send(None)
     return step
@@ -556,13 +550,12 @@ def _check_cancellation(actor: Actor, process: Process, world: World) -> None:
 
 
 def _place(life: Any) -> Token:
-    """Where a generator stands: equal places go on equally."""
+    """Where a lifecycle stands: equal places go on equally."""
     found: list[Token] = []
-    while life is not None:
-        frame = life.gi_frame
+    while (frame := getattr(life, "cr_frame", None)) is not None:
         values = sorted((name, repr(value)) for name, value in frame.f_locals.items())
         found.append((frame.f_code.co_name, frame.f_lasti, tuple(values)))
-        life = life.gi_yieldfrom
+        life = life.cr_await
     return tuple(found)
 
 

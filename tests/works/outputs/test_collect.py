@@ -26,7 +26,7 @@ from rh_prefect.works.outputs.collect import LONGEST_PAUSE, TRIES, extension_of_
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.request_preparation import JobRequest
 from tests.support.samples import media as samples
-from tests.support.samples.contexts import FileLease, context_of, services
+from tests.support.samples.contexts import FileLease, services, work_of
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.job_records import KEY, TASK, intent, ticket
 
@@ -96,7 +96,7 @@ async def collect(
     """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
     end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
     submit = Submit(1, intent(take=take), answer=ticket(), end=end)
-    context = context_of(
+    work = work_of(
         JobRequest.of(submit.intent),
         scope=FolderScope(journal),
         key=KEY,
@@ -105,12 +105,12 @@ async def collect(
         services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: host.now),
     )
     delivery = Delivery(folder / "parts", 300.0, **facts)
-    record = None if first_time else await context.records.read_result(delivery.shape)
-    done = None if record is None else await delivery.restore(context, record)
+    record = None if first_time else await work.records.read_result(delivery.shape)
+    done = None if record is None else await delivery.restore(work, record)
     if done is None:
-        published = await delivery.publish(context, submit, first_time=first_time)
+        published = await delivery.publish(work, submit, first_time=first_time)
         assert isinstance(published, Delivered)
-        done = await delivery.record(context, published)
+        done = await delivery.record(work, published)
     return done.result
 
 

@@ -17,12 +17,12 @@ from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.work import JobCall
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
 

@@ -33,20 +33,19 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.accounts.account import member
 from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.job_context import JobCall
 from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.lifecycle_step_types import Accepted, Ended, Finished
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_ledger import spending_of
-from rh_prefect.works.step_executor import LIMITER_PAUSES
+from rh_prefect.works.steps import LIMITER_PAUSES
+from rh_prefect.works.work import JobCall
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
 from tests.support.servers.minimal_api import MinimalApi
@@ -334,7 +333,7 @@ async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if
         waits.set()
         await free.wait()
 
-    work.context.lease.acquire = acquire  # type: ignore[method-assign]
+    work.work.lease.acquire = acquire  # type: ignore[method-assign]
     making = asyncio.ensure_future(work.finish())
     await waits.wait()
     assert work.did == ["check the storage"], "no budget needs the price yet"
@@ -536,7 +535,7 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
 async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
     await work.paid_before()
-    assert not await work.context.is_cancelled()
+    assert not await work.work.is_cancelled()
     work.pauses.append(0.5)
     await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
     work.main.view = CANCELLED
@@ -604,25 +603,47 @@ async def test_a_new_run_does_not_read_what_it_knows_to_be_absent(tmp_path: Path
     assert reads[0] == reads[1] + 1
 
 
-async def test_a_work_that_is_interrupted_continues_at_its_next_stage(tmp_path: Path) -> None:
-    work, waits, ended = ExecutedWork(tmp_path), asyncio.Event(), asyncio.Event()
+async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continued_by_the_next_one(
+    tmp_path: Path,
+) -> None:
+    work, place = ExecutedWork(tmp_path, place=MemoryPlace()), MemoryPlace()
+    work, waits = ExecutedWork(tmp_path, place=place), asyncio.Event()
 
     async def wait() -> None:
         if "wait at main" in work.did:
             waits.set()
-            await ended.wait()
+            await asyncio.Event().wait()
 
     work.main.during = wait
-    assert isinstance(await work.executor.advance(), Accepted)
-    interrupted = asyncio.ensure_future(work.executor.advance())
+    task = await work.running.submit()
+    assert task is not None
+    assert task.task_id == TASK
+    assert work.running.running_task is task
     await waits.wait()
-    interrupted.cancel()
-    await asyncio.wait([interrupted])
+    await work.running.leave()
     assert work.did[-1] == "release the slot"
-    ended.set()
-    assert isinstance(await work.executor.advance(), Ended)
-    assert isinstance(await work.executor.advance(), Finished)
-    assert work.did.count("submit to main") == 1
+    later = ExecutedWork(tmp_path, place=place)
+    await later.finish()
+    assert "submit to main" not in later.did
+
+
+async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Path) -> None:
+    work, ends = ExecutedWork(tmp_path), asyncio.Event()
+
+    async def wait() -> None:
+        if "wait at main" in work.did:
+            await ends.wait()
+
+    work.main.during = wait
+    task = await work.running.next_running_task()
+    assert task is not None
+    end = asyncio.ensure_future(work.running.end_of(task, None))
+    await asyncio.sleep(0)
+    assert not end.done()
+    ends.set()
+    assert await end
+    assert await work.running.next_running_task() is None
+    assert await work.running.complete() == await work.running.complete()
 
 
 async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path) -> None:
@@ -633,10 +654,10 @@ async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path
         await answered.wait()
 
     work.main.during = post
-    interrupted = asyncio.ensure_future(work.executor.advance())
+    interrupted = asyncio.ensure_future(work.finish())
     await posts.wait()
     interrupted.cancel()
-    await asyncio.wait([interrupted])
+    await work.running.leave()
     answered.set()
     await LOOP.settle(60)
     view = await work.records.view()
@@ -647,7 +668,7 @@ async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path
 async def test_an_earlier_cancellation_check_counts_for_two_seconds(tmp_path: Path) -> None:
     for seconds, submits in ((1, 1), (3, 0)):
         work = ExecutedWork(tmp_path / f"{seconds}")
-        assert not await work.context.is_cancelled()
+        assert not await work.work.is_cancelled()
         work.pauses.append(seconds)
         await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
         work.main.view = CANCELLED

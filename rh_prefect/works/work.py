@@ -1,4 +1,4 @@
-"""`JobCall`, one call for a job, and `JobContext`, the objects that submit and complete the job."""
+"""`JobCall`, one call for a job, and `Work`, the work that it is for, with what submits and completes it."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Services:
 
 
 @dataclass(frozen=True)
-class JobContext:
+class Work:
     """One work that a call is for, with what is needed to submit and to complete it.
 
     Attributes:
@@ -238,6 +238,16 @@ class JobContext:
             webhook=self.callback is not None,
             flow_run=self.policy.run,
         )
+
+    @property
+    def costs(self) -> Costs | None:
+        """What the work has cost this run; None if no task has ended."""
+        return self.spending.spent_on(self.records.charge_key)
+
+    @property
+    def may_have_paid(self) -> bool:
+        """Whether a task of a shared work was paid for, or may have been."""
+        return self.records.is_shared and bool(self.spending.newest_submit(self.records.charge_key))
 
     @property
     def run_attempt(self) -> RunAttempt:

@@ -1,0 +1,136 @@
+"""Reports the progress of the nodes of a graph while its task runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import get_args
+
+from pydantic import SecretStr
+
+from rh_prefect.client import Client, TaskView, V1Submit
+from rh_prefect.client.progress import ProgressEvent, watch_progress
+from rh_prefect.works.work import Work
+
+_log = logging.getLogger("rh_prefect")
+
+EVERY = 3.0
+"""Seconds between two progress lines of one job; the newest line is always reported."""
+
+AT_ONCE = 16
+"""How many jobs of this process report the progress of their nodes at a time; the others report none."""
+
+_watching: set[asyncio.Task[None]] = set()
+
+
+class NodeProgress:
+    """The node progress of one job's task, while the job waits for its end."""
+
+    def __init__(self, work: Work, task_id: str, client: Client, *, every: float = EVERY) -> None:
+        """Prepares the watch.
+
+        Args:
+            work: The job; only a v1 start has an address.
+            task_id: RunningHub's task id.
+            client: Queries the address.
+            every: Seconds between two lines.
+        """
+        self._work = work
+        self._task_id = task_id
+        self._client = client
+        self._every = every
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def during(self, first_view: TaskView | None) -> Iterator[None]:
+        """Reports progress for the duration of a `with` block.
+
+        Args:
+            first_view: The answer to the submit, where this process has it.
+        """
+        url = first_view.progress_url if first_view is not None and first_view.task_id == self._task_id else None
+        if url is not None:
+            self._begin(lambda: self._watch(url))
+        try:
+            yield
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+
+    def runs(self) -> None:
+        """Records that the task runs, so that its progress can be read even without an address from a query."""
+        if self._task is None and self._work.request.endpoint in get_args(V1Submit):
+            self._begin(self._ask_and_watch)
+
+    def _begin(self, watch: Callable[[], Coroutine[None, None, None]]) -> None:
+        if len(_watching) >= AT_ONCE:
+            return
+        self._task = asyncio.ensure_future(watch())
+        _watching.add(self._task)
+        self._task.add_done_callback(_watching.discard)
+
+    async def _ask_and_watch(self) -> None:
+        try:
+            view = await self._client.workflows.outputs_v1(self._task_id)
+        except Exception as error:  # the task is polled elsewhere
+            _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
+            return
+        if view.progress_url is not None:
+            await self._watch(view.progress_url)
+
+    async def _watch(self, url: SecretStr) -> None:
+        lines = Lines(self._report, self._work.request.node_names, every=self._every)
+        try:
+            async for event in watch_progress(url):
+                lines.take(event)
+        except Exception as error:  # as above
+            _log.debug("the progress of a task's nodes is no longer reported: %s", error)
+        finally:
+            lines.close()
+
+    def _report(self, line: str) -> None:
+        self._work.notify("running", line, task_id=self._task_id, is_step=True)
+
+
+class Lines:
+    """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
+
+    def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
+        """Reports nothing before the first event.
+
+        Args:
+            report: Takes a line.
+            names: Node id -> class; a missing node is reported by its id.
+            every: Seconds between two lines.
+        """
+        self._report = report
+        self._names = names
+        self._every = every
+        self._next = self._reported = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, event: ProgressEvent) -> None:
+        """Accepts an event; its line may be reported later."""
+        if event.node is None or event.done:
+            return
+        self._next = self._line(event.node, event)
+        if self._timer is None:
+            self._report_next()
+
+    def close(self) -> None:
+        """Stops reporting."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _report_next(self) -> None:
+        self._timer = None
+        if self._next != self._reported:
+            self._reported = self._next
+            self._report(self._reported)
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._report_next)
+
+    def _line(self, node: str, event: ProgressEvent) -> str:
+        name = self._names.get(node) or f"node {node[:40]}"
+        return f"{name} {event.value}/{event.max}" if event.value is not None and event.max else name

@@ -1,0 +1,499 @@
+"""The steps of the lifecycle, for one work: all that it reads, writes and sends."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+from rh_prefect.caches_and_locks import LruSet
+from rh_prefect.client import TaskView
+from rh_prefect.errors import (
+    ApiError,
+    ConfigError,
+    ConnectFailed,
+    InputError,
+    JobTimeout,
+    JournalError,
+    ResponseLost,
+    TaskNotFound,
+)
+from rh_prefect.works.accounts.limiter import pause_seconds
+from rh_prefect.works.charge import Charge
+from rh_prefect.works.completion import await_end, cancel_and_record
+from rh_prefect.works.journal.budget import Shortfall
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.works.journal.journal import as_cached
+from rh_prefect.works.journal.process_identity import is_surely_dead
+from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
+from rh_prefect.works.journal.spool import Spooled
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.requests.request_preparation import replace_marks
+from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
+from rh_prefect.works.work import Work
+
+LIMITER_PAUSES = 2
+"""So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
+
+LONGEST_WAIT: Final = 12 * 3600.0
+"""Seconds for which a run waits for the task of an account whose key it does not have."""
+
+WATCH_MARGIN = 10.0
+"""Seconds beyond another process's limits after which this process records its submission as unknown."""
+
+UNPOSTED: LruSet[str] = LruSet(10_000)
+"""Tokens of this process's intents whose POST will never start: recorded or not, they cost nothing."""
+
+_LONGEST_PAUSE: Final = 15.0
+
+T = TypeVar("T")
+_log = logging.getLogger("rh_prefect")
+
+
+class Steps:
+    """Does the steps of one work, on the package's loop thread."""
+
+    def __init__(self, work: Work, *, on_task: Callable[[Submit], None] = lambda _: None) -> None:
+        """Sends no request.
+
+        Args:
+            work: The work.
+            on_task: Is called with the submission whenever its task is known or has ended.
+        """
+        self.work = work
+        self.policy = work.policy
+        self._on_task = on_task
+        self._records = work.records
+        self._lease = work.lease
+        self._clock = work.services.clock
+        self._charge = Charge(work, payload=self._payload)
+        self._links: dict[str, str] = {}
+        self._is_refused = False
+        self._slot_refusals = 0
+        self._is_unread = work.is_new
+        self._first_time = False
+        self._view = JobView(work.key)
+        self._claimed_at = 0.0
+        self._first_view: TaskView | None = None
+        self._accepted_at: float | None = None
+        self._answered_at: float | None = None
+
+    def end(self) -> None:
+        """Releases what an ended or interrupted work holds: its slot, and the amount that it has reserved."""
+        self._charge.release()
+        self._lease.release()
+
+    def uninterrupted(self, steps: Coroutine[Any, Any, T]) -> Any:
+        """Has some steps done to their end, even if the caller is cancelled or the process exits; see `critical`."""
+        return LOOP.critical(steps)
+
+    # -- what is recorded ----------------------------------------------------------------------------------------------
+
+    async def read_result(self) -> Any:
+        """Reads the recorded result; None where there is none or a file is missing."""
+        if self._is_unread:
+            return None  # nothing is recorded of a new job
+        delivery = self.work.delivery
+        if self._records.is_shared:
+            record = await self._records.read_result(delivery.shape)
+        else:  # one reading has all records of a job
+            await self._read_view()
+            self._is_unread, record = True, self._view.result
+        return None if record is None else await delivery.restore(self.work, record)
+
+    async def read_submission(self, n: int) -> Submit | None:
+        """Reads the records of submission n; None without an intent."""
+        known = self._view.find(n)
+        if known is not None and known.state in ("refused", "forgotten"):
+            return known  # final, and a work may have hundreds of refusals
+        # If another process has recorded the work meanwhile, the claim fails and the work is read then.
+        if not self._is_unread:
+            await self._read_view()
+        self._is_unread, self._first_time = False, self._first_time or not self._view.submits
+        found, recorded = self._view.find(n), self.work.delivery.recorded
+        if found is None and recorded is not None and n <= recorded.n:
+            raise JournalError(
+                f"{self.policy.title}: its result was paid for (task {recorded.task_id}), but its files are "
+                "not in the storage, and the record of its submission was deleted. Nothing was paid. What to do: "
+                f"put the files back, or {self.policy.another_task or 'pass another take for a new result'}."
+            )
+        return found
+
+    async def _read_view(self) -> None:
+        self._view = await self.read()
+        own = tuple(filter(self.policy.is_own, self._view.submits))
+        self._charge.take(replace(self._view, submits=own))
+
+    async def read(self) -> JobView:
+        """Reads the work, with the tickets that this machine's spool has for it."""
+        view = await self._records.view()
+        for submit in view.submits:
+            answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
+            if answer is not None and submit.task_id == answer.task_id:
+                self._unspool(submit.n, submit.intent)
+            elif answer is not None:
+                view = view.adding(await self._record(submit.intent, submit.n, answer))
+        return view
+
+    @property
+    def _name(self) -> tuple[str, str]:
+        return self._records.journal.scope, self._records.key
+
+    def _unspool(self, n: int, intent: Intent) -> None:
+        spool = self.work.services.spool
+        try:
+            spool.drop(*self._name, n, intent.token)
+        except OSError as error:
+            _log.warning(
+                "%s: the journal already contains the ticket that is still in %s: %s",
+                self.work.job,
+                spool.folder,
+                error,
+            )
+
+    async def watch(self, submit: Submit) -> None:
+        """Waits until another process's submission is answered, or that process has certainly ended.
+
+        Only this process's clock is used, since the clocks of two machines may differ.
+        """
+        began, pause = self._clock(), 0.05
+        while (current := (await self.read()).find(submit.n)) is not None and current.state == "open":
+            outcome = _outcome(submit.intent, watched=self._clock() - began)
+            if outcome is not None:
+                await self._records.answer(submit.n, outcome)
+                return
+            await self.work.services.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+
+    async def forget(self, n: int) -> None:
+        """Resolves unknown answer n: another one is submitted at the caller's risk."""
+        await self._records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
+
+    async def note_waiter(self) -> None:
+        """Records that the run waits for the work."""
+        await self._records.note_waiter()
+
+    async def release_waiter(self) -> None:
+        """Records that the run no longer waits for the work."""
+        await self._records.release_waiter()
+
+    async def has_other_waiters(self) -> bool:
+        """Checks whether another run waits for the work."""
+        return await self._records.has_other_waiters()
+
+    async def note_claim(self, n: int) -> None:
+        """Records in the run's own journal that it is about to claim submission n."""
+        await self._records.note_claim(n)
+
+    async def note_wait(self, n: int) -> None:
+        """Records in the run's own journal that it waits for the task of submission n."""
+        await self._records.note_wait(n)
+
+    async def has_waited(self, n: int) -> bool:
+        """Checks whether an earlier process of the run has recorded a wait for submission n."""
+        return await self._records.has_waited(n)
+
+    async def is_cancelled(self, *, fresh: bool) -> bool:
+        """Checks whether the run was cancelled; `fresh` if it counts that an answer was recorded a moment ago."""
+        if fresh:  # a cancellation after the answer was sent to the journal finds the ticket there
+            age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
+        else:  # where the claim itself checks it, an older reading is enough
+            age = BEFORE_CLAIM if as_cached(self.work.scope.journal) else REMEMBER
+        return await self.work.is_cancelled(max_age=age)
+
+    # -- before the claim ----------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Makes sure that the outputs can be stored, that each input has a valid link, and that the price is known."""
+        work, inputs = self.work, self.work.request.inputs
+        self._charge.expect()
+        await work.services.stores.check(work.store)
+        if inputs and not self._links:
+            work.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
+        while True:
+            if inputs:  # outside of what is tried: its error, that no account is left, is none of this account
+                await self._lease.select_account()
+            try:
+                account = self._lease.account
+                self._links = {mark: await account.link(work.request, mark, store=work.store) for mark in inputs}
+                return await self._charge.find_price()
+            except ApiError as error:
+                await self._leave_account(error)
+
+    async def await_slot(self) -> None:
+        """Waits until the account may run one more task."""
+        await self._lease.acquire()
+        work = self.work
+        work.services.stores.refuse_payment(work.run_attempt, work.store, work.job)
+
+    async def free_slot(self, *, full: bool) -> None:
+        """Releases the slot and the price of a submission without a task; `full` if RunningHub has no slot for it."""
+        self._lease.release(full=full)
+        self._charge.unreserve()
+
+    async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
+        """Reserves the price of submission n in the budget, if it fits."""
+        while True:
+            try:
+                return await self._charge.reserve(n, budget)
+            except ApiError as error:
+                await self._leave_account(error)
+                await self.prepare()
+
+    async def _leave_account(self, error: ApiError) -> None:
+        """Continues on another account after a refused upload or price request; raises if no other may accept it."""
+        has_slot = self._lease.has_slot
+        self._lease.release()
+        if not await self.switch_account(Answer.of(error)):
+            raise error
+        if has_slot:
+            await self.await_slot()
+
+    async def switch_account(self, refused: Answer) -> bool:
+        """Finds whether another account may pay after this refusal."""
+        message = self._lease.after_refusal(refused)
+        if message:
+            self.work.notify("moved", message)
+        return message is not None
+
+    async def pause(self, refusals: int, refused: Answer) -> None:
+        """Waits before the next POST, longer after more refusals.
+
+        The first refusals for want of a slot cause no wait: `await_slot` waits until the account has room.
+        """
+        if not self._is_refused:
+            self._is_refused = True
+            words = refused.reason or refused.code
+            self.work.notify("waiting", f"not accepted yet ({words}); waiting to try again, at no cost")
+        if refused.no_slot:
+            # The limiter has paused for all jobs of the account, and knows when it has room.
+            self._slot_refusals += 1
+            refusals = self._slot_refusals - LIMITER_PAUSES
+        if refusals > 0:
+            services = self.work.services
+            await services.sleep(pause_seconds(refusals, jitter=services.jitter()))
+
+    # -- from the claim to the answer ----------------------------------------------------------------------------------
+
+    async def claim(self, n: int) -> Intent | None:
+        """Creates intent n; returns None if another process created it first."""
+        intent = self.work.intent(self._lease.member).model_copy(update=self._charge.claim(n))
+        # Before the write, since another process may read the intent before this one has the response.
+        self._claimed_at = self._clock()
+        try:
+            is_ours = await self._records.intent(n, intent)
+        except BaseException:
+            # The intent may be recorded all the same, and this process will not post for it.
+            UNPOSTED.add(intent.token)
+            self._charge.give_up(n)
+            raise
+        return intent if is_ours else None
+
+    async def post(self, intent: Intent, n: int) -> Answer:
+        """Sends POST n on the account of the lease; every outcome is an answer."""
+        if hindrance := await self._hindrance(intent):
+            UNPOSTED.add(intent.token)
+            return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
+        callback, client = self.work.callback, self._lease.account.client
+        # The address names the run, which knows the places of the works that it shares with other runs.
+        address = callback.address(self.work.scope.journal.scope, self._records.key, n) if callback else None
+        began = self._clock()
+        try:
+            view = await client.submit(self.work.request.endpoint, self._payload(), webhook_url=address)
+        except Exception as error:
+            answer = answer_of(error)
+        else:
+            self._first_view, self._accepted_at = view, (began + self._clock()) / 2
+            answer = Answer(outcome="ticket", task_id=view.task_id, node_errors=view.node_errors)
+        if callback:  # the message of RunningHub may repeat the request
+            answer = answer.model_copy(update={"reason": callback.hide(answer.reason)})
+        if answer.outcome != "refused":
+            self._lease.submit_finished()
+        if answer.outcome == "ticket":
+            await self._put_in_spool(n, intent, answer)
+        return answer
+
+    async def _hindrance(self, intent: Intent) -> str:
+        """Returns why a claimed submission must not be posted; empty if it may be."""
+        since_claim = self._clock() - self._claimed_at
+        if since_claim > intent.give_up:
+            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
+            return "this process was stopped before the POST"
+        # Whether the journal had a cancellation when the intent was created, if no request is needed to check it.
+        is_cached = as_cached(self.work.scope.journal) is not None
+        if is_cached and await self.work.is_cancelled(max_age=since_claim):
+            return "the run was cancelled before the POST"
+        return ""
+
+    def _payload(self) -> dict[str, Any]:
+        """Returns the payload to send: files as links, a whole graph as text, and values that are not recorded."""
+        request = self.work.request
+        payload = {**replace_marks(request.payload, self._links), **request.private}
+        if isinstance(payload.get("workflow"), dict):
+            payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
+        return payload
+
+    async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
+        try:
+            await self.work.services.spool.save(Spooled(*self._name, n, intent.token, answer))
+        except OSError as error:
+            # The ticket is recorded in the journal even if the local disk is full.
+            _log.error("%s: task %s cannot be recorded on this machine: %s", self.work.job, answer.task_id, error)
+
+    async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
+        self._answered_at = self._clock()
+        submit = await self._record(intent, n, answer)
+        before = self._charge.answered(submit)
+        if submit.state == "ticket":
+            self.work.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id, costs=before)
+        return submit
+
+    async def _record(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        try:
+            submit = await self._write_answer(intent, n, answer)
+        except JournalError as error:
+            if answer.outcome != "ticket":
+                raise
+            job = self.work.job
+            raise JournalError(
+                f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
+                f"{error} The ticket is stored in {self.work.services.spool.folder} on this machine: run again on this "
+                f"machine and it is adopted; from another machine: rh-prefect jobs adopt {job} {answer.task_id}."
+            ) from error
+        self._unspool(n, intent)
+        return submit
+
+    async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
+        if await self._records.answer(n, answer):
+            return Submit(n, intent, answer)
+        # Another process has waited for this intent and recorded it as unknown; this answer resolves it.
+        if answer.outcome == "ticket":
+            adopted = Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner")
+            await self._records.resolve(n, adopted)
+        elif answer.outcome == "refused":
+            late = "the previous owner, whose late claim was rejected"
+            await self._records.resolve(n, Resolution(outcome="forgotten", by=late))
+        submit = (await self._records.view()).find(n) or Submit(n, intent)
+        if answer.outcome == "ticket" and submit.task_id != answer.task_id:
+            await self._records.late(n, answer)
+            _log.error(
+                "%s: task %s was accepted after its submission was abandoned; it may have been paid for "
+                "but not be used. What to do: check it in RunningHub's call log.",
+                self.work.job,
+                answer.task_id,
+            )
+        return submit
+
+    # -- from the ticket to the result ---------------------------------------------------------------------------------
+
+    async def accepted(self, submit: Submit) -> None:
+        """Tells those who wait for it that a submission has a task."""
+        self._on_task(submit)
+
+    async def ended(self, submit: Submit, end: End) -> None:
+        """Tells those who wait for it that the task has ended, and releases its slot."""
+        self._lease.release()
+        self._on_task(replace(submit, end=end))
+
+    async def await_end(self, submit: Submit, *, adopted: bool) -> End:
+        """Waits until the task is terminal and records its end; returns the valid one."""
+        if not (self.policy.is_own(submit) or await self._can_query(submit)):
+            return await self._await_record(submit)
+        await self._lease.switch_to(submit.intent)
+        self._lease.occupy()
+        task_id = submit.task_id
+        if adopted:
+            self.work.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
+        age = 0.0 if self._accepted_at is None else self._clock() - self._accepted_at
+        return self._counted(submit, await await_end(self.work, submit, first_view=self._first_view, age=age))
+
+    async def cancel_task(self, submit: Submit) -> End:
+        """Cancels the task at RunningHub and records its end; returns the valid one."""
+        await self._lease.switch_to(submit.intent)
+        return self._counted(submit, await cancel_and_record(self.work, submit))
+
+    def _counted(self, submit: Submit, end: End) -> End:
+        # Another run's task counts in that run's budget.
+        if self.policy.is_own(submit):
+            self._charge.note(replace(submit, end=end))
+        return end
+
+    async def _can_query(self, submit: Submit) -> bool:
+        """Returns whether an account of this run can query the task of another run."""
+        try:
+            account = await self._lease.switch_to(submit.intent)
+            if not self._lease.is_account_of(submit.intent):
+                # It may be the same account with a new key or another name, or another account.
+                await account.client.query(submit.task_id or "")
+        except (ConfigError, TaskNotFound):
+            return False
+        return True
+
+    async def _await_record(self, submit: Submit) -> End:
+        """Waits until another run has recorded the end of a task that this run cannot query."""
+        work, account = self.work, submit.intent.account_words
+        began, gap = self._clock(), 0.05
+        message = (
+            f"task {submit.task_id} is running on account {account}, whose key this run does not have; "
+            "waiting for its end"
+        )
+        work.notify("adopted", message, task_id=submit.task_id)
+        while self._clock() - began < LONGEST_WAIT:
+            end = await self._records.read_end(submit.n)
+            if end is not None:
+                return end
+            await work.services.sleep(gap)
+            gap = min(_LONGEST_PAUSE, gap * 1.5)
+        raise JobTimeout(
+            f"{self.policy.title}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
+            f"account {account}, whose key this run does not have, and its end was not recorded within "
+            f"{LONGEST_WAIT:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
+            "for this run, and run again.",
+            job=work.job,
+            task_id=submit.task_id,
+        )
+
+    async def report_failure(self, submit: Submit, reason: str) -> None:
+        """Reports a failed task, after which another one is tried."""
+        message = f"task {submit.task_id} failed ({reason}) and counts with its cost; another one is submitted"
+        self.work.notify("waiting", message, task_id=submit.task_id)
+
+    async def publish(self, submit: Submit, end: End) -> Any:
+        """Downloads and publishes missing outputs; returns the work's result, or `Invalid`."""
+        work = self.work
+        work.notify("collecting", "downloads its outputs", task_id=submit.task_id)
+        return await work.delivery.publish(work, replace(submit, end=end), first_time=self._first_time)
+
+    async def record_result(self, result: Any) -> Any:
+        """Records the result, unless one is recorded; returns the recorded one."""
+        return await self.work.delivery.record(self.work, result)
+
+
+def answer_of(error: Exception) -> Answer:
+    """Returns the answer that an error of a POST stands for; what may have arrived is `unknown`."""
+    match error:
+        case ConnectFailed():
+            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")
+        case InputError():
+            return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
+        case ResponseLost():
+            return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
+        case ApiError():
+            return Answer.of(error)
+        case _:
+            return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
+
+
+def _outcome(intent: Intent, *, watched: float) -> Answer | None:
+    """Returns what this process records of another one's submission; None while it may still be answered."""
+    if intent.token in UNPOSTED:
+        return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
+    if is_surely_dead(intent.owner):
+        return Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
+    if watched > intent.give_up + intent.submit_timeout + WATCH_MARGIN:
+        return Answer(outcome="unknown", reason=f"no response was recorded within {watched:.0f} s", retry="unknown")
+    return None
