@@ -227,6 +227,7 @@ async def _make(
         reviewed=reviewed,
         currency=await run.currency() if price.most or price.is_open else None,
         attempt=scope.attempt,
+        earlier=await run.earlier_costs(),
     )
     run.limit(limit)
     await show_plan(await _compared(run, pipeline))

@@ -232,12 +232,16 @@ class Budget(_Strict):
     amount: Number
     whole_items: Bool = False
     item: Amount | None = None
+    all_runs: Bool = False
+    unlimited: Bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         if isinstance(value, dict):
             return value
+        if value == "unlimited":
+            return {"amount": 0, "unlimited": True}
         if not _number(value) or not value < inf:
             raise _wrong(f"takes an amount or a mapping with an amount, and {shown_value(value)}")
         return {"amount": value}

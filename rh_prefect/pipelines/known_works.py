@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
@@ -271,7 +272,8 @@ class StoredWorks:
             state = _state_of(submit, query.shape)
             if state is not None:
                 return state
-        return None
+        ends = [submit.end for submit in view.submits if submit.end is not None]
+        return KnownWork(state="+", cost=sum((end.cost or Decimal(0) for end in ends), Decimal(0))) if ends else None
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:

@@ -265,7 +265,7 @@ class Pipeline:
         return asyncio.run(self.plan(params, **more))
 
     def _head(self, arguments: Mapping[str, Any], reader: InputReader) -> Plan:
-        text = "\n".join(self.checked.document.lines)
+        text, budget = "\n".join(self.checked.document.lines), self.file.budget
         shown_params = {name: _as_json(value) for name, value in arguments.items()}
         return Plan(
             pipeline=self.name,
@@ -274,7 +274,8 @@ class Pipeline:
             params=shown_params,
             hidden_params=[name for name, value in arguments.items() if _is_hidden(value, shown_params[name])],
             inputs=reader.inputs,
-            budget=self.file.budget,
+            budget=budget if budget is not None and not budget.unlimited else None,
+            is_unlimited=budget is not None and budget.unlimited,
         )
 
 

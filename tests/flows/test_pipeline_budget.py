@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.run.run_budget import RunBudget
+from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.world.call_count import calls_of
@@ -70,3 +71,36 @@ def test_the_work_of_a_budget_grows_with_the_items_and_not_with_their_square(
 
     calls(few)  # what is imported once
     assert calls(many) < 2.4 * calls(few)
+
+
+PICTURES = """
+budget: {budget}
+params: {{rows: {{type: table, columns: {{title: string}}}}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    steps:
+      a: {{model: z-image/turbo, with: {{prompt: $(item.title)}}}}
+"""
+
+
+@pytest.mark.parametrize(("earlier", "limit"), [("0", "0.50"), ("0.08", "0.42"), ("9", "0")])
+def test_what_earlier_runs_have_paid_counts_in_a_budget_of_all_runs(earlier: str, limit: str) -> None:
+    text = PICTURES.format(budget="{amount: 0.5, whole_items: true, all_runs: true}")
+    plan = Pipeline.from_text(text).plan_now(rows=[{"title": "mug"}])
+    found = run_limit(plan, plan.price, budget=None, counted=Decimal(0), earlier=Decimal(earlier))
+    assert found == Decimal(limit)
+    only_own = Pipeline.from_text(PICTURES.format(budget="0.5")).plan_now(rows=[{"title": "mug"}])
+    assert run_limit(only_own, plan.price, budget=None, counted=Decimal(0), earlier=Decimal(9)) == Decimal("0.5")
+
+
+def test_an_unlimited_run_pays_for_what_has_no_known_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "budget: unlimited\nsteps: {a: {workflow: '1', assume: {kind: image}}}"
+    plan = Pipeline.from_text(text).plan_now()
+    assert (plan.price.is_open, plan.budget) == (True, None)
+    assert run_limit(plan, plan.price, budget=None, counted=Decimal(0)) is None
+    assert run_limit(plan, plan.price, budget=2.0, counted=Decimal(0)) == Decimal(2)
+    monkeypatch.setenv("RH_MAX_BUDGET", "5")
+    assert run_limit(plan, plan.price, budget=None, counted=Decimal(0)) == Decimal(5)
+    with pytest.raises(BudgetExceeded, match="needs a budget"):
+        run_limit(Pipeline.from_text(text.partition("\n")[2]).plan_now(), plan.price, budget=None, counted=Decimal(0))

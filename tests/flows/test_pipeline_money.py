@@ -695,3 +695,20 @@ async def test_a_lost_submission_is_counted_with_what_it_may_cost(rh: Emulator) 
     state, result = await run(pictures(), rows=rows("mug", "jug"))
     assert (result.open_submissions, str(result.open_costs), str(result.costs)) == (1, "0.04 CNY", "0.12 CNY")
     assert "paid 0.12 CNY; 1 submission has no known end and may cost 0.04 CNY more." in (state.message or "")
+
+
+async def test_within_a_budget_an_item_that_has_failed_comes_after_those_that_were_never_tried(rh: Emulator) -> None:
+    fail(rh, "a mug")
+    text = pictures(budget="{amount: 0.12, whole_items: true, all_runs: true}")
+    text = text.replace(next(line for line in text.splitlines() if "large:" in line), "").replace("large)", "picture)")
+    await run(text, rows=rows("a mug"))
+    _, result = await run(text, rows=rows("a mug", "a cup", "a jug"))
+    made = {one.step for one in result.steps if one.state == "made"}
+    assert made == {"each[2].picture", "each[3].picture"}, "of 0.12, the failed task has cost 0.04"
+    assert rh.recorder.charged == 3 * PRICE
+
+
+async def test_an_unlimited_run_makes_what_fits_no_budget(rh: Emulator) -> None:
+    state, _ = await run(pictures(budget="unlimited"), rows=rows("a mug"))
+    assert state.is_completed()
+    assert rh.recorder.charged == 2 * PRICE

@@ -54,7 +54,7 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     lost_jobs: list[Any] = [*unknown, *failed]
     works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in lost_jobs), "ab" * 20]
     known = await (await stored(run)).find([WorkQuery(work) for work in works])
-    assert [one and one.state for one in known] == ["=", "!", "?", None, None]
+    assert [one and one.state for one in known] == ["=", "!", "?", "+", None]
     first = known[0]
     assert first is not None
     assert first.outputs == done.files

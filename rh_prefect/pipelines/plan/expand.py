@@ -370,7 +370,7 @@ class Expander:
         shape = draft.instance.shape
         work = self.works.get((key, shape))
         if work is None:
-            state = known.state if known is not None else self._new_state(draft)
+            state = known.state if known is not None and known.state != "+" else self._new_state(draft)
             if key not in self._same:
                 self._count(draft)
             work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
@@ -408,7 +408,8 @@ class Expander:
             self._note(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
-        cost = works[0].known.cost if works[0].known is not None else None
+        first = works[0].known
+        cost = first.cost if first is not None and first.state != "+" else None
         return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts, instance)
 
     def _save_as(self, instance: Instance, frame: Frame) -> None:

@@ -38,7 +38,8 @@ class Plan:
         hidden_params: Parameters whose values are not shown in full, such as signed links.
         inputs: The files that it reads: where they are, and the hash of their content.
         currency: Of all prices.
-        budget: The file's budget.
+        budget: The file's budget; None if it has none, or an unlimited one.
+        is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
         works: Every request and take, each once.
         problems: What is wrong; a plan with problems is not run.
@@ -64,6 +65,7 @@ class Plan:
     inputs: Sequence[Mapping[str, str]] = ()
     currency: str = "CNY"
     budget: Budget | None = None
+    is_unlimited: bool = False
     instances: Sequence[Instance] = ()
     works: Sequence[Work] = ()
     problems: Sequence[Problem] = ()

@@ -86,7 +86,8 @@ class KnownWork:
     """The recorded data of a work or of an edit.
 
     Attributes:
-        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing or short.
+        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing or short, `+` its
+            tasks have failed.
         outputs: Its files.
         texts: Its texts.
         value: The answer as `parse` read it.
@@ -98,7 +99,7 @@ class KnownWork:
             which stands for it in requests.
     """
 
-    state: Literal["=", "…", "?", "!"]
+    state: Literal["=", "…", "?", "!", "+"]
     outputs: tuple[Media, ...] = ()
     texts: tuple[str, ...] = ()
     value: Any = None
@@ -473,6 +474,11 @@ class Instance:
     def top_item(self) -> str:
         """The item of the outermost fan-out that it belongs to."""
         return self.item.partition("/")[0]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a task of it has failed in an earlier run."""
+        return any(work.known is not None and work.known.state == "+" for work in self.works)
 
     @property
     def shape(self) -> str:

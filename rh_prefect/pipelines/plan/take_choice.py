@@ -167,7 +167,7 @@ class TakeChooser:
     async def _find(self, draft: Draft, take: int) -> KnownWork | None:
         query = query_of(draft, take)
         (known,) = await self._known.find([query]) if query is not None else (None,)
-        return known
+        return None if known is None or known.state == "+" else known
 
     def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
         """Returns whether an age allows a take when the round began; one without a result is always allowed."""

@@ -94,11 +94,11 @@ class PipelineRun:
         """The last runs of pipelines, with which the plan is compared."""
         return self._tools.last_runs
 
-    def limit(self, budget: Decimal) -> None:
+    def limit(self, budget: Decimal | None) -> None:
         """Sets the run's budget.
 
         Args:
-            budget: In the account's currency.
+            budget: In the account's currency; None for no limit.
         """
         call = self._tools.call
         self._tools.call = replace(call, options=replace(call.options, budget=budget))
@@ -322,9 +322,9 @@ class PipelineRun:
         return refusal is None
 
     def _ready(self) -> list[Instance]:
-        """Returns the steps that can start, in the order of their items, so that the first items are done first."""
+        """Returns the steps that can start: the first items first, and those that have failed before at last."""
         ready = (one for one in self.plan.instances if one.address not in self.outcome.begun and self._is_ready(one))
-        return sorted(ready, key=lambda one: one.numbers)
+        return sorted(ready, key=lambda one: (one.has_failed, one.numbers))
 
     def _is_ready(self, one: Instance) -> bool:
         exists = all(work.state == "=" for work in one.works)
@@ -352,6 +352,12 @@ class PipelineRun:
     def counted(self) -> Decimal:
         """The amount that the flow run has spent, plus the possible cost of its running tasks."""
         return self._tools.budget.spending.all_counted
+
+    async def earlier_costs(self) -> Decimal:
+        """Adds up what earlier runs have paid for the works of the plan, as far as results and failed tasks name it."""
+        own = await LOOP.call(self._tools.runner.costs(self._tools.call))
+        works = {work.key: work.known for one in self.plan.instances for work in one.works if work.key not in own}
+        return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""

@@ -30,7 +30,8 @@ def run_limit(
     reviewed: ReviewedPlan | None = None,
     currency: str | None = None,
     attempt: int = 1,
-) -> Decimal:
+    earlier: Decimal = Decimal(0),
+) -> Decimal | None:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
     It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
@@ -48,6 +49,11 @@ def run_limit(
         currency: The account's; None if it reports none.
         attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
 
+        earlier: What the results of earlier runs have cost, which counts in a budget of all runs.
+
+    Returns:
+        The limit; None if the file says that there is none.
+
     Raises:
         BudgetExceeded: The limit is below what the run costs at least, or no limit can be determined.
     """
@@ -61,6 +67,10 @@ def run_limit(
         )
     is_open = price.is_open or is_foreign
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
+    if written is None and plan.is_unlimited and reviewed is None:
+        return get_settings().max_budget
+    if written is not None and plan.budget is not None and plan.budget.all_runs:
+        written = max(0.0, float(Decimal(f"{written:.12g}") - earlier))
     if written is None and is_open:
         cause = f"{foreign} the run needs a budget in {currency}"
         if not is_foreign:

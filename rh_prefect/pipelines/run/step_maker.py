@@ -53,7 +53,7 @@ class StepMaker:
         Steps reach the queue in any order, so that the first free slots may go to later items.
         """
         is_first = not instance.item or instance.top_item in self._paid_items
-        return (0 if is_first else 1, *instance.numbers)
+        return (2 if instance.has_failed else 0 if is_first else 1, *instance.numbers)
 
     async def _paid_step(self, instance: Instance) -> None:
         if await self._restore(instance):
