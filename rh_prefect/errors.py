@@ -182,7 +182,7 @@ class PipelineIncomplete(RunningHubError):
     """A pipeline run has ended, and some of its results are missing.
 
     Attributes:
-        result: What became of each step; see `rh_prefect.flows.pipeline_report.PipelineResult`.
+        result: What became of each step; see `rh_prefect.pipelines.run.result.PipelineResult`.
     """
 
     result: Any = None  # its class is defined in a higher layer

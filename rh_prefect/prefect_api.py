@@ -143,6 +143,12 @@ def failure_of(error: Exception) -> tuple[str, str]:
     return f"HTTP {status} {error.response.text[:300]}", "check the Prefect server's log, then run this again"
 
 
+def is_available() -> bool:
+    """Returns whether requests reach a Prefect API that is there; another one would start a server for them."""
+    in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
+    return in_run or bool(PREFECT_API_URL.value())
+
+
 def api_address() -> str:
     """The address of the Prefect API, for messages."""
     return PREFECT_API_URL.value() or "the ephemeral server"

@@ -44,8 +44,8 @@ from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_fil
 
 if TYPE_CHECKING:
     from rh_prefect.flows.pipeline import Pipeline
-    from rh_prefect.flows.pipeline_report import PipelineResult
     from rh_prefect.pipelines.plan.plan import Plan
+    from rh_prefect.pipelines.run.result import PipelineResult
 
 _CHOICES = 30
 """The most reviews in one printed command."""
@@ -235,7 +235,7 @@ def _run(
     flow: Any, again: _Again, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
 ) -> None:
     from rh_prefect.cli.run_display import Watch
-    from rh_prefect.flows.pipeline_report import NOTHING_NEW, summary
+    from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
     with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet) as watch:
         try:

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
-from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, patience
+from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.repeated_calls import Calls
@@ -123,7 +123,7 @@ async def has_ended(flow_run: str) -> bool | None:
     Args:
         flow_run: Its id, or the name of a scope outside of flows.
     """
-    if not is_flow_run(flow_run):
+    if not is_flow_run(flow_run) or not is_available():
         return None
     try:
         found = await ask(lambda api: api.read_flow_run(UUID(flow_run)))

@@ -37,12 +37,10 @@ from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Wait
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
-
-Wait: TypeAlias = Literal["poll", "suspend"]
-"""How a run waits for its jobs: in its process, or suspended."""
 
 UNTIL_IT_FAILS: Final = 18 * 3600
 """Seconds from the latest time at which a run should have been resumed until Prefect itself fails it. No process looks

@@ -7,49 +7,42 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self
 
-from prefect import Flow, get_run_logger
+from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment
-from prefect.states import Failed
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Failed
 
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_engine, load_storage
-from rh_prefect.errors import InputError, RunningHubError, StoreError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline_engine import PrefectEngine
-from rh_prefect.flows.pipeline_events import PrefectPages, tag
-from rh_prefect.flows.pipeline_pages import show_plan
-from rh_prefect.flows.pipeline_parameters import OPTIONS, RunOptions, docstring_of, signature_of
-from rh_prefect.flows.pipeline_report import PipelineResult, report
+from rh_prefect.flows.pipeline_events import PrefectPages
+from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.json_checks import flaw_of
-from rh_prefect.media.input_access_policy import allow_below
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
-from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.input_reader import Inputs, input_roots
-from rh_prefect.pipelines.known_works import StoredWorks, cache_of, open_records
-from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
+from rh_prefect.pipelines.file_model import RUN_OPTIONS
+from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.plan.take_choice import EqualRequests
-from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
-from rh_prefect.pipelines.run.pipeline_run import PipelineRun
-from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.pipelines.run.tools import Tools
-from rh_prefect.pipelines.save_as import SavedNames
-from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
-from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.pipelines.run.ports import Ports
+from rh_prefect.pipelines.run.result import PipelineResult
+from rh_prefect.pipelines.run.run import run_pipeline
+from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.works_journal import open_works, records_url
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
-from rh_prefect.works.run_ledger import RecordsPlace, note_place, spending_of
-from rh_prefect.works.work import JobCall
-from rh_prefect.works.work_runner import WorkRunner
+from rh_prefect.works.run_ledger import RecordsPlace, note_place
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
 
@@ -103,6 +96,8 @@ class Pipeline(files.Pipeline):
     ) -> PipelineResult:
         """Runs the pipeline: as a part of the flow that the caller is in, else as a separate flow run.
 
+        Outside of flows and without a configured Prefect API it is a run of this process, and no server is started.
+
         Args:
             params: The parameters' values; those whose names are not Python names go here, too.
             reviewed: A plan that was reviewed; the run pays for nothing else.
@@ -114,7 +109,13 @@ class Pipeline(files.Pipeline):
             PipelineIncomplete: Not all was made; its result says what became of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
-        result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**{**(params or {}), **more})
+        values = {**(params or {}), **more}
+        if current_scope() is None and not PREFECT_API_URL.value():
+            end = await run_here(self, values, reviewed=reviewed)
+            if end.is_failed:
+                raise end.error
+            return end.result
+        result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**values)
         return result
 
 
@@ -131,9 +132,9 @@ def pipeline_flow(
     """
 
     async def run(**arguments: Any) -> Any:
-        options = RunOptions(**{name: arguments.pop(name) for name in OPTIONS if name in arguments})
+        options = RunOptions(**{name: arguments.pop(name) for name in RUN_OPTIONS if name in arguments})
         try:
-            return await run_pipeline(pipeline, arguments, options, reviewed)
+            return await run_in_flow(pipeline, arguments, options, reviewed)
         except RunningHubError as error:
             # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
@@ -167,163 +168,55 @@ class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
             return copy
 
 
-async def run_pipeline(
+async def run_in_flow(
     pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, reviewed: ReviewedPlan | None = None
 ) -> State[Any]:
-    """Runs a pipeline in the flow run that the caller is in.
-
-    Args:
-        pipeline: The pipeline.
-        params: Its parameters; one that is None is left out.
-        options: How it is run.
-        reviewed: A plan that was reviewed; the run pays for nothing else.
+    """Runs a pipeline in the flow run that the caller is in; see `rh_prefect.pipelines.run.run.run_pipeline`.
 
     Returns:
         A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
-
-    Raises:
-        PipelineError: Something is wrong with the file or the parameters; nothing was paid.
-        PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
-        InputError: A selected step or item, or one in `new`, does not exist; nothing was paid.
-        BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
-        RunningHubError: The account or the storage cannot be used.
     """
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
-    selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
-    selection = selection if reviewed is None else reviewed.selected(selection)
-    arguments = {name: value for name, value in params.items() if value is not None}
-    engine = PrefectEngine()
-    run = await _prepare(pipeline, arguments, options, selection, scope, reviewed, engine)
-    is_complete = False
-    try:
-        state = await _make(run, pipeline, options, scope, reviewed, engine)
-        is_complete = run.is_complete
-        return state
-    finally:
-        await run.leave(is_complete=is_complete)
+    ports = await _ports(pipeline, options, scope)
+    end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
+    if end.is_failed:
+        return Failed(name=end.name, message=end.message, data=end.error)
+    return Completed(name=end.name, message=end.message, data=end.result)
 
 
-async def _make(
-    run: PipelineRun,
-    pipeline: files.Pipeline,
-    options: RunOptions,
-    scope: FlowScope,
-    reviewed: ReviewedPlan | None,
-    engine: PrefectEngine,
-) -> State[Any]:
-    plan = await run.make_plan()
-    _refuse(plan)
-    plan.refuse_unknown(run.selection, new=options.new or ())
-    if reviewed is not None:
-        reviewed.refuse_changes(plan, pipeline.file.params)
-    price = run.price
-    limit = run_limit(
-        plan,
-        price,
-        budget=options.budget,
-        counted=run.counted,
-        reviewed=reviewed,
-        currency=await run.currency() if price.most or price.is_open else None,
-        attempt=scope.attempt,
-        earlier=await run.earlier_costs(),
+async def _ports(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Ports:
+    """Returns the surroundings of a run in a flow run."""
+    accounts, store, blocks = await _places(pipeline, options)
+    # Without the notes of earlier attempts, their costs would not count in the budget.
+    await LOOP.call(accounts.open(scope, store))
+    works = await LOOP.call(open_works(store, get_settings()))
+    place = RecordsPlace(url=works.url, storage=blocks[1])
+    await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
+    return Ports(
+        accounts=accounts,
+        credentials=blocks[0],
+        store=store,
+        works=works,
+        scope=scope,
+        engine=PrefectEngine(),
+        pages=PrefectPages(),
+        observer=run_observer(),
+        has_ended=has_ended,
+        deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
+        is_scheduled=_is_scheduled(),
+        date=_scheduled_date(),
     )
-    run.limit(limit)
-    await show_plan(await _compared(run, pipeline))
-    await tag(plan.pipeline)
-    prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
-    run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
-    await engine.open(options.wait)
-    await run.make_all()
-    await _keep_plan(run, scope)
-    return await report(run, options, scope)
 
 
-async def _compared(run: PipelineRun, pipeline: files.Pipeline) -> Plan:
-    """Returns the plan with the changes since the last run."""
-    last = await run.last_runs.read(run.plan.pipeline, _deployment())
-    if last is not None:
-        since(run.plan, last, pipeline.file.params)
-    return run.plan
-
-
-async def _keep_plan(run: PipelineRun, scope: FlowScope) -> None:
-    """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
-    last = LastRun(run=scope.journal.scope, deployment=_deployment(), plan=run.plan.as_json())
-    try:
-        await run.last_runs.write(run.plan.pipeline, last)
-    except StoreError as error:
-        get_run_logger().warning("The plan of this run is not kept for a comparison with the next one: %s", error)
-
-
-def _deployment() -> str:
-    return (deployment.name if deployment.id else None) or COMMAND_LINE
-
-
-async def _prepare(
-    pipeline: files.Pipeline,
-    params: Mapping[str, Any],
-    options: RunOptions,
-    selection: Selection,
-    scope: FlowScope,
-    reviewed: ReviewedPlan | None,
-    step_engine: PrefectEngine,
-) -> PipelineRun:
-    settings = get_settings()
+async def _places(
+    pipeline: files.Pipeline, options: RunOptions
+) -> tuple[JobEngine, MediaStore, tuple[str | None, str | None]]:
+    """Opens the accounts and the storage of a run; returns the names of their blocks, too."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
-    engine = await load_engine(credentials)
-    store = await load_storage(storage)
-    # Without the notes of earlier attempts, their costs would not count in the budget.
-    await LOOP.call(engine.open(scope, store))
-    works = await LOOP.call(open_works(store, settings))
-    place = RecordsPlace(url=works.url, storage=storage)
-    await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
-    edits = open_edits(store, settings)
-    allow_below(*input_roots(pipeline.file.params, params))
-    url = records_url(store, settings)
-    spending = spending_of(scope)
-    await LOOP.call(spending.complete())
-    rounds = Rounds(
-        works.rounds,
-        deployment=_deployment(),
-        run=scope.journal,
-        is_scheduled=_is_scheduled(),
-        has_ended=has_ended,
-    )
-    tools = Tools(
-        engine=step_engine,
-        pages=PrefectPages(),
-        runner=WorkRunner(engine, works, pipeline=pipeline.name, has_ended=has_ended),
-        edits=edits,
-        names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
-        known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),
-        rounds=rounds,
-        store=store,
-        last_runs=open_last_runs(store, settings),
-        call=JobCall(scope, store, options=Options(credentials=credentials), observer=run_observer()),
-        budget=RunBudget(spending, works.scope),
-        reviewed=reviewed,
-    )
-    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
-    last = await tools.last_runs.read(pipeline.name, _deployment()) if saved else None
-    if last is not None:
-        saved = with_used_graphs(saved, last.plan)
-    return PipelineRun(
-        pipeline,
-        tools,
-        selection,
-        params=params,
-        site=engine.pool.site,
-        decided=pipeline.decided(options.takes or {}, options.choices or {}),
-        new=options.new or (),
-        run_id=scope.run.rpartition("-")[2],
-        date=_scheduled_date(),
-        saved_graphs=saved,
-        inputs=Inputs(),
-        equal=EqualRequests(),
-    )
+    return await load_engine(credentials), await load_storage(storage), (credentials, storage)
 
 
 def _scheduled_date() -> str | None:
@@ -337,8 +230,3 @@ def _is_scheduled() -> bool:
     """Returns whether a schedule has started the root flow run."""
     flow_run = flow_contexts()[-1].flow_run
     return flow_run is not None and flow_run.auto_scheduled
-
-
-def _refuse(plan: Plan) -> None:
-    if plan.problems:
-        raise PipelineError(list(plan.problems))

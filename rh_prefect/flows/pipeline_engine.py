@@ -11,10 +11,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.suspension import RunSuspender, Wait, open_suspend_group
+from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Wait
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 

@@ -1,8 +1,9 @@
-"""`PrefectPages`: events of pipeline runs for automations, their expected jobs, and the tag that finds them."""
+"""`PrefectPages`: shows a pipeline run in Prefect: artifacts, events for automations, a tag that finds the run."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -10,9 +11,16 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.flow_runs.job_progress import expect_jobs
+from rh_prefect.artifacts import Page
+from rh_prefect.flow_runs.job_progress import expect_jobs, mark_reported
 from rh_prefect.flow_runs.prefect_internals import emit
+from rh_prefect.flows.pipeline_pages import show_candidates, show_plan, show_results, show_steps
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.run.ports import What
+from rh_prefect.pipelines.run.result import PipelineResult, StepReport, summary
+from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.prefect_api import connect
 from rh_prefect.works.journal.costs import Costs
 
@@ -21,6 +29,11 @@ _log = logging.getLogger("rh_prefect")
 
 class PrefectPages:
     """Shows a run in Prefect; see `rh_prefect.pipelines.run.ports.Pages`."""
+
+    async def show_plan(self, plan: Plan) -> None:
+        """Shows the plan as artifacts, and tags the flow run."""
+        await show_plan(plan)
+        await _tag(plan.pipeline)
 
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
         """Emits `runninghub.pipeline.<what>`, with the flow run beside it; nothing without a configured Prefect API."""
@@ -37,13 +50,29 @@ class PrefectPages:
         """Sets the number of jobs for the run's progress bar."""
         expect_jobs(jobs, estimate=estimate, is_exact=True)
 
+    async def show_end(
+        self,
+        result: PipelineResult,
+        rows: Sequence[StepReport],
+        reviews: Sequence[Instance],
+        *,
+        edits: EditResults,
+        store: MediaStore,
+    ) -> str:
+        """Shows the results, all steps and the candidates of reviews as artifacts."""
+        head, report = summary(result), result.report
+        if result.outputs and report:
+            await show_results(result.outputs, head=head, report=report, edits=edits, store=store)
+        if report:
+            await show_steps(rows, head=head, report=report, store=store)
+        mark_reported()
+        if reviews:
+            await show_candidates(reviews, edits, store)
+        return f"the artifact {Page.current_key('review')} shows the candidates and says how"
 
-async def tag(pipeline: str) -> None:
-    """Adds the tag `pipeline:<name>` to the current flow run; a failure does not stop the run.
 
-    Args:
-        pipeline: The pipeline's name.
-    """
+async def _tag(pipeline: str) -> None:
+    """Adds the tag `pipeline:<name>` to the current flow run; a failure does not stop the run."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return

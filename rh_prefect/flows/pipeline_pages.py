@@ -6,14 +6,11 @@ import asyncio
 import base64
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from rh_prefect import artifacts
 from rh_prefect.artifacts import fitting, not_shown, size_of
@@ -28,6 +25,8 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, paid_steps
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.result import StepReport
+from rh_prefect.pipelines.run.reviews import candidates
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.loop_thread import LOOP
 
@@ -40,33 +39,6 @@ _ROOM_FOR_ROWS = 200_000
 _LONGEST_TEXT = 500
 _FIRST = ("failed", "not run", "waits for review")
 _log = logging.getLogger("rh_prefect")
-
-
-StepState = Literal[
-    "made", "reused", "failed", "not run", "absent", "not needed", "waits for review", "not in the plan"
-]
-
-
-class StepReport(BaseModel):
-    """The result of one step of one item.
-
-    Attributes:
-        step: Its address, as in `each[A-17].clip`.
-        model: The model, or the edit.
-        state: What became of it.
-        cost: What this run paid for it.
-        files: Where its results are.
-        reason: Why it is not there.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    step: str
-    model: str
-    state: StepState
-    cost: str = ""
-    files: tuple[str, ...] = ()
-    reason: str = ""
 
 
 async def show_plan(plan: Plan) -> None:
@@ -195,15 +167,6 @@ def quoted(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def counted(states: Iterable[str]) -> str:
-    """Counts equal states, as in `3 made, 2 reused`.
-
-    Args:
-        states: What is counted.
-    """
-    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())
-
-
 def _values(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields the single values of the outputs, each with its name."""
     for name, value in outputs.items():
@@ -246,16 +209,6 @@ _ROOM_FOR_CHOICES, _ROOM_FOR_FILES, _ROOM_FOR_QUESTIONS, _ROOM_FOR_NOTES = 30_00
 _LATER = "choose here first; the next run shows others"
 
 
-def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
-    """Returns the reviews whose candidates are all ready and that have no choice yet.
-
-    Args:
-        instances: The steps of the plan.
-    """
-    reviews = (one for one in instances if one.model == "review" and one.state == "r")
-    return [one for one in reviews if all(need.state == "=" for need in (*one.needs, *one.waits_for))]
-
-
 async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store: MediaStore) -> None:
     """Shows the candidates of reviews, and how each is chosen.
 
@@ -264,7 +217,7 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
         edits: Makes the contact sheet and keeps it.
         store: Where the candidates are.
     """
-    shown = [one for review in reviews for one in _candidates(review)]
+    shown = [one for review in reviews for one in candidates(review)]
     found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
     # A parameter's file is read at the address that was given, whose signature no page shows.
     pictures = [(name, media.model_copy(update={"uri": to or media.uri})) for name, media, to in found]
@@ -283,11 +236,6 @@ async def show_candidates(reviews: Sequence[Instance], edits: EditResults, store
 def _questions(reviews: Sequence[Instance]) -> list[str]:
     questions = [f"## {visible(ask)}" for ask in dict.fromkeys(review.ask for review in reviews) if ask]
     return fitting(questions, _ROOM_FOR_QUESTIONS, what="questions")
-
-
-def _candidates(review: Instance) -> Iterator[tuple[str, Any]]:
-    for number, one in enumerate(review.candidates, 1):
-        yield f"{review.address}={number}", one.value
 
 
 def _as_text(value: Any) -> str:

@@ -4,50 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
-from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.parameter_descriptions import description_of
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
-
-    Attributes:
-        budget: What the run may cost, in the account's currency; empty for the file's budget.
-        takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
-        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
-        new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
-        only: Steps to make, as in `["each.clip"]`; empty for all.
-        items: Ids of items to make, as in `["A-17"]`; empty for all.
-        sample: Make only the first items of each fan-out; 0 for all.
-        require_new: Fail if there is nothing new to make.
-        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
-        storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
-        wait: How a deployed run waits: `suspend` ends its process while all its tasks run; the webhook receiver resumes
-            it.
-    """
-
-    budget: Annotated[float, Field(ge=0)] | None = None
-    takes: dict[str, Annotated[int, Field(ge=1)]] | None = None
-    choices: dict[str, dict[str, Any]] | None = None
-    new: list[str] | None = None
-    only: list[str] | None = None
-    items: list[str] | None = None
-    sample: Annotated[int, Field(ge=0)] = 0
-    require_new: bool = False
-    credentials: str | None = None
-    storage: str | None = None
-    wait: Wait = "poll"
-
-
-OPTIONS = RUN_OPTIONS
+from rh_prefect.pipelines.run.options import RunOptions
 
 
 def signature_of(pipeline: files.Pipeline) -> inspect.Signature:
@@ -64,7 +28,7 @@ def signature_of(pipeline: files.Pipeline) -> inspect.Signature:
     hints = inspect.get_annotations(RunOptions, eval_str=True)
     common = [
         inspect.Parameter(name, keyword, default=RunOptions.__dataclass_fields__[name].default, annotation=hints[name])
-        for name in OPTIONS
+        for name in RUN_OPTIONS
     ]
     return inspect.Signature([*own, *common])
 

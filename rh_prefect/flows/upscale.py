@@ -9,10 +9,10 @@ from pydantic import Field
 from rh_prefect import models
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Attempts, Budget, Resolution
-from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.common_steps import Blocks, expect
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import check_job
+from rh_prefect.works.options import Wait
 from rh_prefect.works.outputs.result import Result
 
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.identity import recipe_id
@@ -48,6 +48,11 @@ _ALIVE_AFTER = timedelta(hours=1)
 _log = logging.getLogger("rh_prefect")
 
 Verdict = Literal["begin", "continue", "abandon", "refuse"]
+IsSilent: TypeAlias = Callable[[str, str], Awaitable[bool]]
+
+
+async def _not_silent(run: str, key: str) -> bool:  # noqa: ARG001
+    return False
 
 
 def _utc_now() -> datetime:
@@ -117,6 +122,7 @@ class RoundState:
         is_closed: Whether a run has made everything.
         holders: How many times a run has begun to make it.
         holder: The last of these runs.
+        holder_key: The name of its record.
         is_suspended: Whether that one has suspended itself, and has no process.
         left: How that one ended; None where it wrote nothing.
     """
@@ -127,6 +133,7 @@ class RoundState:
     is_closed: bool = False
     holders: int = 0
     holder: Holder | None = None
+    holder_key: str = ""
     is_suspended: bool = False
     left: Left | None = None
 
@@ -160,6 +167,7 @@ class Rounds:
         run: Journal | None = None,
         is_scheduled: bool = False,
         has_ended: HasEnded = no_evidence,
+        is_silent: IsSilent = _not_silent,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Stores the arguments; reads nothing yet.
@@ -167,14 +175,15 @@ class Rounds:
         Args:
             records: The records of rounds, of `WorksJournal.rounds`.
             deployment: The deployment's name; runs of another one have their own rounds.
-            run: The journal of the flow run; None for a plan.
+            run: The journal of the run; None for a plan.
             is_scheduled: Whether a schedule started the flow run, which then always begins a round.
-            has_ended: Returns whether a flow run has certainly ended.
+            has_ended: Returns whether a run has certainly ended.
+            is_silent: Returns whether a run has given no sign of life for a long time, nor written a record then.
             now: Returns the time in UTC.
         """
         self._records = records
         self._run, self._deployment = run, deployment
-        self._is_scheduled, self._has_ended = is_scheduled, has_ended
+        self._is_scheduled, self._has_ended, self._is_silent = is_scheduled, has_ended, is_silent
         self._round: Round | None = None
         self._number: int
         self._now = now
@@ -289,8 +298,12 @@ class Rounds:
         holder = state.holder
         if holder is None or state.left is not None or (not state.is_suspended and is_surely_dead(holder.owner)):
             return False
-        is_mine = self._run is not None and holder.flow_run == self._run.scope
-        return not (is_mine or await self._has_ended(holder.flow_run))
+        if self._run is not None and holder.flow_run == self._run.scope:
+            return False
+        is_over = await self._has_ended(holder.flow_run)
+        if is_over is None and not state.is_suspended:
+            is_over = await self._is_silent(holder.flow_run, state.holder_key)
+        return not is_over
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -325,6 +338,7 @@ class Rounds:
             is_closed=closed is not None,
             holders=holders,
             holder=None if holder is None else Holder.model_validate(holder),
+            holder_key=last[0],
             is_suspended=suspended is not None,
             left=None if left is None else Left.model_validate(left),
         )
@@ -341,7 +355,7 @@ class Rounds:
 
 
 async def leave_rounds(run: Journal, records: Journal) -> None:
-    """Ends a cancelled flow run's part in its rounds, so that the next run need not wait for it.
+    """Ends a cancelled run's part in its rounds, so that the next run need not wait for it.
 
     Args:
         run: The journal of the flow run.
@@ -369,13 +383,13 @@ def _note(verdict: Verdict, state: RoundState) -> str:
             return f"{began} was not complete and was not continued for 24 hours: what was made in it is not used"
         case "refuse" if state.holder is not None:
             run = state.holder.flow_run
-            return f"{began} is being made by flow run {run}: a run is refused until that one has ended"
+            return f"{began} is being made by run {run}: a run is refused until that one has ended"
     return ""
 
 
 def _refused(run: str) -> InputError:
     return InputError(
-        f"Flow run {run} is making the results of the same pipeline with the same parameters right now, and its steps "
+        f"Run {run} is making the results of the same pipeline with the same parameters right now, and its steps "
         "with reuse: never or an age belong to it. Nothing was paid. What to do: wait for it, or cancel it with "
         f"rh-prefect jobs cancel {run}; then run again, which uses what it has made."
     )

@@ -12,7 +12,6 @@ from rh_prefect.errors import EqualRequest, InputError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
     SuspendGroup,
-    Wait,
     group_member,
     in_suspend_group,
     open_suspend_group,
@@ -21,7 +20,7 @@ from rh_prefect.flow_runs.suspension import (
 from rh_prefect.tasks.generate import check_request, generate
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Request
+from rh_prefect.works.options import Request, Wait
 from rh_prefect.works.outputs.result import Result
 
 AT_ONCE = 50

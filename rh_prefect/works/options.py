@@ -22,6 +22,9 @@ LONGEST_LABEL = 1000
 """Maximum number of characters; names of files contain the first ones."""
 
 Reuse = Literal["never", "always"]
+Wait: TypeAlias = Literal["poll", "suspend"]
+"""How a run waits for its jobs: in its process, or suspended."""
+
 Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
 """The kinds of requests."""
 

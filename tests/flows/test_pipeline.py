@@ -30,12 +30,12 @@ from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
-from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples

@@ -21,7 +21,7 @@ from rh_prefect.errors import ConfigError, PipelineIncomplete
 from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.flows.pipeline_report import PipelineResult, summary
+from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
 from tests.support.world.pipeline_flows import PRODUCTS, run, table

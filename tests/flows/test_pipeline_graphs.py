@@ -19,9 +19,9 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import pipeline_flow
-from rh_prefect.flows.pipeline_report import PipelineResult
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.site_graphs import SavedGraph
 from tests.support.servers.emulator_env import environment
 

@@ -18,12 +18,12 @@ from rh_prefect.errors import BudgetExceeded, PipelineIncomplete, PlanChanged
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
-from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, PipelineResult
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.settings import get_settings
 from tests.support.samples.pipeline_assets import photo

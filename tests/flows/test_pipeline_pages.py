@@ -14,13 +14,14 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown, table
 from rh_prefect.flow_runs.flow import flow_with
-from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results, waiting_reviews
+from rh_prefect.flows.pipeline_pages import MOST_SHOWN, show_candidates, show_results
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import EditStep, ModelStep, ReviewStep
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Candidate, Instance, Work
 from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.reviews import waiting_reviews
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from tests.support.world.planned_works import Records

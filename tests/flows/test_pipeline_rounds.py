@@ -20,8 +20,8 @@ from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.flows.pipeline_report import WAITING
 from rh_prefect.pipelines.plan import ReviewedPlan
+from rh_prefect.pipelines.run.result import WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS

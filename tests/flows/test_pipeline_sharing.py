@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.flows.pipeline_report import NOTHING_NEW
+from rh_prefect.pipelines.run.result import NOTHING_NEW
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment

@@ -15,10 +15,10 @@ from prefect.client.schemas.objects import State
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING, PipelineResult
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.known_works import StoredWorks, open_records
+from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
 from tests.support.samples import media as samples
 from tests.support.samples.pipeline_assets import photo, photos, sound, video

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flows.pipeline_report import NOTHING_NEW, WAITING
+from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.flows.pipeline_parameters import RunOptions
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.run.options import RunOptions
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.pipeline_values import LOADERS
 

@@ -228,10 +228,10 @@ async def test_a_second_run_at_the_same_time_is_refused_before_it_pays(rh: Emula
     process = runs.process("first")
     rounds = process.rounds(is_run=True)
     first = await process.plan(NEVER, rounds)
-    with pytest.raises(InputError, match=r"Flow run first .* Nothing was paid.*rh-prefect jobs cancel first"):
+    with pytest.raises(InputError, match=r"Run first .* Nothing was paid.*rh-prefect jobs cancel first"):
         await runs.process("second").run(NEVER)
     plan = await runs.process("plan").plan(NEVER)
-    assert any("is being made by flow run first" in note for note in plan.notes)
+    assert any("is being made by run first" in note for note in plan.notes)
     assert plan.instances[0].works[0].key == first.instances[0].works[0].key
     assert rh.recorder.paid == []
     # Other parameters, and another deployment, are other rounds.
@@ -385,7 +385,7 @@ async def test_a_round_has_these_records() -> None:
     days.now += timedelta(hours=1)
     second = await days.held("second")
     days.now += timedelta(hours=1)
-    with pytest.raises(InputError, match="Flow run second"):
+    with pytest.raises(InputError, match="Run second"):
         await days.held("third")
     assert (await days.rounds(None).round(RECORDS)).began == DAY
     await second.leave(is_complete=True)
@@ -415,10 +415,10 @@ async def test_a_suspended_run_keeps_its_round_without_a_process_until_it_is_res
     scope = (await first.round(RECORDS)).scope
     await first.suspend()
     days.bury()
-    with pytest.raises(InputError, match="Flow run first"):
+    with pytest.raises(InputError, match="Run first"):
         await days.held("second")
     assert await days.scope("first") == scope
-    with pytest.raises(InputError, match="Flow run first"):
+    with pytest.raises(InputError, match="Run first"):
         await days.held("second")
     days.bury()
     assert await days.scope("second") == scope
@@ -432,7 +432,7 @@ async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandon
     scope = (await second.round(RECORDS)).scope
     records = MemoryJournal(days.place, ROUNDS)
     await leave_rounds(MemoryJournal(days.place, "first"), records)
-    with pytest.raises(InputError, match="Flow run second"):
+    with pytest.raises(InputError, match="Run second"):
         await days.held("third")
     await leave_rounds(MemoryJournal(days.place, "second"), records)
     assert await days.scope() == scope

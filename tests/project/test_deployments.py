@@ -26,7 +26,7 @@ from prefect.states import Cancelling
 from rh_prefect.cli.commands_from_flows import composed_flows
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
-from rh_prefect.flows.pipeline_report import NOTHING_NEW, OVER_BUDGET, WAITING
+from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from prefect.states import Completed
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
 from rh_prefect.flow_runs.parameter_types import Attempts, Budget, Reuse
-from rh_prefect.flow_runs.suspension import Wait
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
+from rh_prefect.works.options import Wait
 
 
 @flow(name="batch", flow_run_name=run_name)

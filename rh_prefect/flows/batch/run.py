@@ -19,7 +19,7 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope, override_scope
 from rh_prefect.flow_runs.job_progress import expect_jobs
 from rh_prefect.flow_runs.queries import RecordedScope
-from rh_prefect.flow_runs.suspension import SuspendGroup, Wait, open_suspend_group
+from rh_prefect.flow_runs.suspension import SuspendGroup, open_suspend_group
 from rh_prefect.flows.batch import report as reports
 from rh_prefect.flows.batch.attempt_records import batch_id, enter, find_state_place, mark_of
 from rh_prefect.flows.batch.batch_plan import ChainStep, InvalidRow, Plan, Stage, Work, make_plan
@@ -35,7 +35,7 @@ from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Reuse
+from rh_prefect.works.options import Options, Reuse, Wait
 from rh_prefect.works.run_ledger import spending_of
 
 _MAX_LISTED = 10

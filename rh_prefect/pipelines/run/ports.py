@@ -3,19 +3,31 @@
 | port         | with Prefect, in `flows`                      | without                            |
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
-| `Pages`      | events and a progress bar                     | nothing                            |
+| `Pages`      | artifacts, events, a progress bar             | nothing                            |
 | `Scope`      | the flow run, `flow_runs.flow_scope`          | a folder, `works.journal.scope`    |
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+from rh_prefect.errors import InputError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.run.result import PipelineResult, StepReport
+from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Wait
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
@@ -28,6 +40,13 @@ class StepEngine(Protocol):
 
     It may suspend the run while all its members, which are steps and their works, only wait for tasks.
     """
+
+    async def open(self, wait: Wait) -> None:
+        """Begins the run.
+
+        Raises:
+            InputError: The run cannot wait in this way.
+        """
 
     @property
     def is_suspended(self) -> bool:
@@ -56,6 +75,15 @@ class Calls:
 
     is_suspended = False
 
+    async def open(self, wait: Wait) -> None:
+        """Refuses a suspension."""
+        if wait != "poll":
+            raise InputError(
+                f"wait={wait!r}: only a run of a deployment can be suspended, and this one runs without a Prefect "
+                "server. Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a "
+                "deployment of the pipeline; or leave `wait` out, so that the run waits in this process."
+            )
+
     async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
         """Runs a step."""
         await make()
@@ -77,21 +105,95 @@ class Calls:
 class Pages(Protocol):
     """Where a run shows what it does."""
 
-    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
-        """Tells of an event; `payload` is plain JSON data."""
+    async def show_plan(self, plan: Plan) -> None:
+        """Shows the first plan."""
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         """Shows how many paid works the run has, and their expected cost where it is known."""
 
+    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
+        """Tells of an event; `payload` is plain JSON data."""
+
+    async def show_end(
+        self,
+        result: PipelineResult,
+        rows: Sequence[StepReport],
+        reviews: Sequence[Instance],
+        *,
+        edits: EditResults,
+        store: MediaStore,
+    ) -> str:
+        """Shows what a run has made, and the candidates of the reviews that wait for a choice.
+
+        Args:
+            result: The result.
+            rows: All steps, and what was paid for others.
+            reviews: See `reviews.waiting_reviews`.
+            edits: Makes contact sheets, and keeps them.
+            store: Where the files are.
+
+        Returns:
+            Where the candidates are and how to choose, for a message.
+        """
+        ...
+
 
 class NoPages:
-    """Shows nothing."""
+    """Shows nothing; see `Pages`."""
 
-    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
+    async def show_plan(self, plan: Plan) -> None:
         """Does nothing."""
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         """Does nothing."""
+
+    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
+        """Does nothing."""
+
+    async def show_end(
+        self,
+        result: PipelineResult,  # noqa: ARG002
+        rows: Sequence[StepReport],  # noqa: ARG002
+        reviews: Sequence[Instance],  # noqa: ARG002
+        *,
+        edits: EditResults,  # noqa: ARG002
+        store: MediaStore,  # noqa: ARG002
+    ) -> str:
+        """Does nothing."""
+        return "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The surroundings of one run.
+
+    Attributes:
+        accounts: The accounts that pay.
+        credentials: Name of their block.
+        store: Where files go.
+        works: The records of works.
+        scope: Holds the notes of the run.
+        engine: Runs the steps.
+        pages: Shows the run.
+        observer: Is notified of every change of a job.
+        has_ended: Returns whether a run has certainly ended.
+        deployment: The deployment's name.
+        is_scheduled: Whether a schedule has started the run.
+        date: The day for which it was started, in UTC; None for today.
+    """
+
+    accounts: JobEngine
+    credentials: str | None
+    store: MediaStore
+    works: WorksJournal
+    scope: Scope
+    engine: StepEngine = field(default_factory=Calls)
+    pages: Pages = field(default_factory=NoPages)
+    observer: Observer = field(default_factory=Silent)
+    has_ended: HasEnded = no_evidence
+    deployment: str = COMMAND_LINE
+    is_scheduled: bool = False
+    date: str | None = None
 
 
 @asynccontextmanager

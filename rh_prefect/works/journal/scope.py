@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.journal import Journal, as_cached
-from rh_prefect.works.journal.process_identity import Owner, current_owner
+from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
 from rh_prefect.works.journal.repeated_calls import Calls
 
@@ -74,14 +77,27 @@ class Scope(Protocol):
 
 
 class FolderScope:
-    """A scope outside flows: a name, and its notes in a folder beside the records of its works."""
+    """A scope outside flows: a name, and its notes in a folder beside the records of its works.
 
-    def __init__(self, journal: Journal, works: WorksJournal | None = None, *, attempt: int = 1) -> None:
-        """Opens the scope for an existing attempt; `open_scope` begins a new one."""
+    Attributes:
+        opening: The record of this attempt, if it is written with the first record of the scope.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        works: WorksJournal | None = None,
+        *,
+        attempt: int = 1,
+        flow: str = "call",
+        opening: Opened | None = None,
+    ) -> None:
+        """Opens the scope for an existing attempt; `open_scope` and `new_run` begin one."""
         self.journal = journal
+        self.opening = opening
         self._works = works
         self.run = journal.scope
-        self.flow = "call"
+        self.flow = flow
         self.attempt = self.first_attempt = attempt
         self.details: Mapping[str, str] = {}
         self.calls = Calls()
@@ -92,9 +108,85 @@ class FolderScope:
 
 
 class Opened(Record):
-    """The record that a process has opened a named scope; each opening is a new attempt."""
+    """The record that a process has opened a scope; each opening is a new attempt.
+
+    Attributes:
+        owner: The process.
+        pipeline: The pipeline of a run; empty for a named scope.
+    """
 
     owner: Owner
+    pipeline: str = ""
+
+
+class Ended(Record):
+    """The record that a run has ended by itself.
+
+    Attributes:
+        state: How.
+    """
+
+    state: str
+
+
+def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
+    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it pays or waits.
+
+    Args:
+        works: The records of works.
+        pipeline: The pipeline's name.
+    """
+    # Names of runs are in the order of their begins.
+    name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    opening = Opened(owner=current_owner(), pipeline=pipeline)
+    return FolderScope(works.notes_of(name), works, flow=pipeline, opening=opening)
+
+
+async def end_run(run: FolderScope, state: str) -> None:
+    """Records how a run has ended, if it has any record."""
+    if await run.journal.read(_attempt_key(1)) is not None:
+        await run.journal.create(_END_KEY, Ended(state=state).model_dump(mode="json"))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What is recorded of a run of a pipeline outside of flows.
+
+    Attributes:
+        name: Its name.
+        pipeline: The pipeline's name.
+        state: How it has ended, `Stopped` if its process has ended without a record, else `Running`.
+        jobs: The number of works that it has claimed.
+    """
+
+    name: str
+    pipeline: str
+    state: str
+    jobs: int
+
+
+async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
+    """Reads what is recorded of a run; None if it has paid for nothing."""
+    journal = works.notes_of(name)
+    claimed = {key.partition("-")[0] async for key in journal.names() if "-claim-" in key}
+    opened, ended = await journal.read(_attempt_key(1)), await journal.read(_END_KEY)
+    if not claimed or opened is None:
+        return None
+    opening = Opened.model_validate(opened)
+    state = "Stopped" if is_surely_dead(opening.owner) else "Running"
+    if ended is not None:
+        state = Ended.model_validate(ended).state
+    return RecordedRun(name, opening.pipeline, state, len(claimed))
+
+
+RUN: Final = "run-"
+"""Begins the names of the runs of pipelines outside of flows."""
+
+_END_KEY = "ended-1"
+
+
+def _attempt_key(attempt: int) -> str:
+    return f"attempt-{attempt}"
 
 
 async def open_scope(works: WorksJournal, name: str) -> FolderScope:
@@ -105,7 +197,7 @@ async def open_scope(works: WorksJournal, name: str) -> FolderScope:
     """
     journal, record = works.notes_of(name), Opened(owner=current_owner()).model_dump(mode="json")
     attempt = await last_attempt(journal) + 1
-    while not await journal.create(f"attempt-{attempt}", record):
+    while not await journal.create(_attempt_key(attempt), record):
         attempt += 1
     return FolderScope(journal, works, attempt=attempt)
 
@@ -210,6 +302,8 @@ async def _begin(scope: Scope, store: MediaStore) -> None:
     if is_flow_run and await asyncio.to_thread(store.exists, marker) and await journal.read(FORMAT_KEY) is None:
         raise _is_restored(journal, store, marker)
     await begin_scope(journal)
+    if isinstance(scope, FolderScope) and scope.opening is not None:
+        await journal.create(_attempt_key(scope.attempt), scope.opening.model_dump(mode="json"))
     if is_flow_run:
         text = json.dumps({**scope.details, "format": FORMAT})
         await asyncio.to_thread(store.write_bytes, marker, text.encode())

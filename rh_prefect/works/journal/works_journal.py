@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -108,7 +108,7 @@ class WorksJournal:
         """
         self._files = FolderJournal(url, scope=FOLDER, options=options)
         self.url = self._files.url
-        self.rounds: Journal = FolderJournal(url, scope=ROUNDS, options=options)
+        self.rounds = FolderJournal(url, scope=ROUNDS, options=options)
         self._signs = FolderJournal(url, scope=SIGNS, options=options)
         self._scopes_at = f"{url.rstrip('/')}/{SCOPES}"
         self._options = options
@@ -284,7 +284,10 @@ class WorksJournal:
         for other, waiters in others.items():
             is_over = await has_ended(other)
             if is_over is None:
-                is_over = await self._is_silent(work, other, waiters, reader=flow_run)
+                times = [await self._files.time_of(f"{work}-waiter-{name}") for name in waiters]
+                seconds = [timedelta(seconds=one.seconds) for one in waiters.values()]
+                begun = [None if when is None else when + more for when, more in zip(times, seconds)]
+                is_over = await self.is_silent(other, begun, reader=flow_run)
             if not is_over:
                 return True
         return False
@@ -293,20 +296,24 @@ class WorksJournal:
         """Writes that a flow run is alive."""
         await self._signs.sign(f"{run_name(flow_run)}-alive", flow_run)
 
-    async def _is_silent(self, work: str, flow_run: str, waiters: Mapping[str, Waiting], *, reader: str) -> bool:
-        """Returns whether a run that waits for a work has given no sign of life for a long time.
+    async def is_silent(self, run: str, begun: Sequence[datetime | None], *, reader: str) -> bool:
+        """Returns whether a run has given no sign of life for a long time.
 
-        Both times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
+        All times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
         learn the present time. In a storage that tells no times, no run is ever silent.
+
+        Args:
+            run: The run.
+            begun: The times until which it needed to give none.
+            reader: The run that asks.
         """
         await self._signs.sign(f"{run_name(reader)}-reads", reader)
         now = await self._signs.time_of(f"{run_name(reader)}-reads")
-        alive = await self._signs.time_of(f"{run_name(flow_run)}-alive")
-        begun = {name: await self._files.time_of(f"{work}-waiter-{name}") for name in waiters}
-        signs = [when + timedelta(seconds=waiters[name].seconds) for name, when in begun.items() if when is not None]
-        if now is None or len(signs) < len(waiters):
+        alive = await self._signs.time_of(f"{run_name(run)}-alive")
+        known = [when for when in begun if when is not None]
+        if now is None or len(known) < len(begun):
             return False
-        return now - max(signs if alive is None else [*signs, alive]) > SILENT_AFTER
+        return now - max(known if alive is None else [*known, alive]) > SILENT_AFTER
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
         """Reads the waiters that were not released, by the end of their keys."""

@@ -1,100 +1,52 @@
-"""The result of a pipeline run: the state of each step, the report as CSV, and the final state of the run."""
+"""Writes the report of a pipeline run as CSV, shows it, and says how the run has ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
-from pydantic import BaseModel, ConfigDict
-
-from rh_prefect.artifacts import Page
-from rh_prefect.errors import BudgetExceeded, JournalError, PipelineIncomplete, RunningHubError, StoreError
-from rh_prefect.flow_runs.flow_scope import FlowScope
-from rh_prefect.flow_runs.job_progress import mark_reported
-from rh_prefect.flows.pipeline_pages import (
-    StepReport,
-    StepState,
-    counted,
-    show_candidates,
-    show_results,
-    show_steps,
-    waiting_reviews,
-)
-from rh_prefect.flows.pipeline_parameters import RunOptions
+from rh_prefect.errors import BudgetExceeded, JournalError, RunningHubError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.pipeline_run import PipelineRun
+from rh_prefect.pipelines.run.ports import Pages
+from rh_prefect.pipelines.run.result import (
+    COMPLETED,
+    FAILED,
+    NOTHING_NEW,
+    OVER_BUDGET,
+    WAITING,
+    PipelineResult,
+    RunEnd,
+    StepReport,
+    StepState,
+    summary,
+)
+from rh_prefect.pipelines.run.reviews import waiting_reviews
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
-NOTHING_NEW = "Nothing new"
-OVER_BUDGET = "Over budget"
-WAITING = "Waiting for review"
 REPORTS = "runs"
 
 
-class PipelineResult(BaseModel):
-    """What a pipeline run returns.
-
-    Attributes:
-        pipeline: The pipeline's name.
-        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. Of a file without outputs: the
-            files that no other step uses, by the step that made them.
-        steps: Every step of every item.
-        costs: What this run paid.
-        other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
-        open_submissions: How many submissions of this run have no known end, as of a lost response; not in `costs`.
-        open_costs: What they may cost, by their prices.
-        new: How many steps have a result that this run made.
-        report: Where the report is, as CSV.
-        takes: The take that the run chose for each step that was to be made again, by address.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    pipeline: str
-    outputs: dict[str, Any]
-    steps: tuple[StepReport, ...]
-    costs: Costs
-    other_costs: Costs = Costs()
-    open_submissions: int = 0
-    open_costs: Costs = Costs()
-    new: int
-    report: str = ""
-    takes: dict[str, int] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        """An output by its name."""
-        return self.outputs[name]
-
-
-async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> State[Any]:
-    """Writes and shows the report of a run that has ended.
-
-    Args:
-        run: The run.
-        options: Its options.
-        scope: Its flow run.
-
-    Returns:
-        The final state: failed, waiting for review, nothing new, or completed; its data is the result.
-    """
+async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
+    """Writes and shows the report of a run that has ended; `name` is the run's in names of files."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     steps = tuple(_steps(run, by_step))
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
-    uri = f"{REPORTS}/{scope.run}/report.csv"
+    uri = f"{REPORTS}/{name}/report.csv"
     away = away or await _store_error(lambda: LOOP.call(_write_report(run.store, uri, rows)))
     uri = "" if away is not None else run.store.uri(uri)
     saved = outcome.named
@@ -110,24 +62,18 @@ async def report(run: PipelineRun, options: RunOptions, scope: FlowScope) -> Sta
         report=uri,
         takes=dict(run.plan.new_takes),
     )
-    head = summary(result)
-    if result.outputs and uri:
-        await show_results(result.outputs, head=head, report=uri, edits=run.edits, store=run.store)
-    if uri:
-        await show_steps(rows, head=head, report=uri, store=run.store)
-    mark_reported()
     reviews = waiting_reviews(run.plan.instances) if uri else []
-    if reviews:
-        await show_candidates(reviews, run.edits, run.store)
-        run.tell("review", reviews=[one.address for one in reviews])
-    state = _state(run, options, result, [one.address for one in reviews])
+    shown_in = await pages.show_end(result, rows, reviews, edits=run.edits, store=run.store)
+    end = _end(run, options, result, [one.address for one in reviews], shown_in)
     if away is not None:
-        state = _without_report(state, result, away)
-    if state.name == OVER_BUDGET:
-        run.tell("over_budget", reason=state.message or "")
+        end = _without_report(end, away)
+    if reviews:
+        run.tell("review", reviews=[one.address for one in reviews])
+    if end.name == OVER_BUDGET:
+        run.tell("over_budget", reason=end.message)
     states = Counter(one.state for one in steps)
-    run.tell("done", state=state.name or "", new=result.new, cost=str(costs), report=uri, steps=dict(states))
-    return state
+    run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, steps=dict(states))
+    return end
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
@@ -139,21 +85,17 @@ async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | 
     return None
 
 
-def _without_report(state: State[Any], result: PipelineResult, error: RunningHubError) -> State[Any]:
-    """Returns the state of a run whose report could not be written: what it made and paid, and why."""
-    head = state.message if state.is_failed() else summary(result)
+def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
+    """Returns the end of a run whose report could not be written: what it made and paid, and why."""
+    head = end.message if end.is_failed else summary(end.result)
     message = (
         f"{head} The report could not be written: {error} What to do: run again, which pays for no result twice and "
         "writes it."
     )
-    return Failed(
-        name=state.name if state.is_failed() else "Failed",
-        message=message,
-        data=PipelineIncomplete(message, result=result),
-    )
+    return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
 
 
-def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str]) -> State[Any]:
+def _end(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str], shown_in: str) -> RunEnd:
     errors = run.outcome.errors
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
@@ -162,38 +104,17 @@ def _state(run: PipelineRun, options: RunOptions, result: PipelineResult, waitin
         more = f" ({further} failed)" if len(errors) > 1 else ""
         detail = str(error).removeprefix(f"{first}: ").rstrip(".")
         message = f"{first}: {detail}{more}. {summary(result)}"
-        incomplete = PipelineIncomplete(message, result=result)
-        return Failed(name=OVER_BUDGET if is_money else "Failed", message=message, data=incomplete)
+        return RunEnd(OVER_BUDGET if is_money else FAILED, message, result, is_failed=True)
     if waiting:
         detail = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
-        where = f"the artifact {Page.current_key('review')}"
-        message = f"Choose at {detail}: {where} shows the candidates and says how. {summary(result)}"
-        return Completed(name=WAITING, message=message, data=result)
+        return RunEnd(WAITING, f"Choose at {detail}: {shown_in}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
         message = (
             f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
             f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'
         )
-        if options.require_new:
-            return Failed(name=NOTHING_NEW, message=message, data=PipelineIncomplete(message, result=result))
-        return Completed(name=NOTHING_NEW, message=message, data=result)
-    return Completed(message=summary(result), data=result)
-
-
-def summary(result: PipelineResult) -> str:
-    """Returns one line: the number of steps in each state, and the amount that the run paid.
-
-    Args:
-        result: The run's result.
-    """
-    others = f", of which {result.other_costs} for steps that are not in its plan" if result.other_costs else ""
-    still_open = ""
-    if number := result.open_submissions:
-        which = "1 submission has" if number == 1 else f"{number} submissions have"
-        amounts, is_exact = Costs(result.open_costs.amounts), not result.open_costs.unknown
-        price = f"{amounts} {'more' if is_exact else 'or more'}" if amounts else "an unknown amount"
-        still_open = f"; {which} no known end and may cost {price}"
-    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}{others}{still_open}."
+        return RunEnd(NOTHING_NEW, message, result, is_failed=options.require_new)
+    return RunEnd(COMPLETED, summary(result), result)
 
 
 def _steps(run: PipelineRun, costs: Mapping[str, Costs]) -> Sequence[StepReport]:

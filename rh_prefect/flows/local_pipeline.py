@@ -1,0 +1,75 @@
+"""`run_here`: runs a pipeline in this process, without Prefect's engine and without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.errors import InputError
+from rh_prefect.flow_runs.job_progress import run_observer
+from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.pipelines.file_model import RUN_OPTIONS
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.pipelines.run.ports import NoPages, Pages, Ports
+from rh_prefect.pipelines.run.result import RunEnd
+from rh_prefect.pipelines.run.run import run_pipeline
+from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.scope import end_run, new_run
+from rh_prefect.works.journal.works_journal import open_works
+from rh_prefect.works.loop_thread import LOOP
+
+
+async def run_here(
+    pipeline: Pipeline,
+    values: Mapping[str, Any],
+    *,
+    reviewed: ReviewedPlan | None = None,
+    pages: Pages | None = None,
+) -> RunEnd:
+    """Runs a pipeline as plain calls; its notes are in a folder beside the records of its works.
+
+    Args:
+        pipeline: The pipeline.
+        values: Its parameters and the options of the run, as its flow takes them.
+        reviewed: A plan that was reviewed; the run pays for nothing else.
+        pages: Where the run shows what it does; by default nowhere.
+
+    Raises:
+        InputError: An option cannot be used; nothing was paid.
+        RunningHubError: As `run_pipeline` says.
+    """
+    params = dict(values)
+    options = _options({name: params.pop(name) for name in RUN_OPTIONS if name in params})
+    credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
+    storage = pipeline.file.storage if options.storage is None else options.storage or None
+    accounts, store = await load_engine(credentials), await load_storage(storage)
+    works = await LOOP.call(open_works(store, get_settings()))
+    scope = new_run(works, pipeline.name)
+    ports = Ports(
+        accounts=accounts,
+        credentials=credentials,
+        store=store,
+        works=works,
+        scope=scope,
+        pages=pages or NoPages(),
+        observer=run_observer(),
+        has_ended=has_ended,
+    )
+    end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
+    await LOOP.call(end_run(scope, end.name))
+    return end
+
+
+def _options(given: Mapping[str, Any]) -> RunOptions:
+    try:
+        return TypeAdapter(RunOptions).validate_python(dict(given))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InputError(
+            f"These options cannot be used: {wrong}. Nothing was sent. What to do: correct them."
+        ) from None

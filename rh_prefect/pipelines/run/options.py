@@ -1,0 +1,42 @@
+"""`RunOptions`: the options of a pipeline run, beside the parameters of its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rh_prefect.works.options import Wait
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
+
+    Attributes:
+        budget: What the run may cost, in the account's currency; empty for the file's budget.
+        takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
+        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
+        new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
+        only: Steps to make, as in `["each.clip"]`; empty for all.
+        items: Ids of items to make, as in `["A-17"]`; empty for all.
+        sample: Make only the first items of each fan-out; 0 for all.
+        require_new: Fail if there is nothing new to make.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
+        storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
+        wait: How a deployed run waits: `suspend` ends its process while all its tasks run; the webhook receiver resumes
+            it.
+    """
+
+    budget: Annotated[float, Field(ge=0)] | None = None
+    takes: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    choices: dict[str, dict[str, Any]] | None = None
+    new: list[str] | None = None
+    only: list[str] | None = None
+    items: list[str] | None = None
+    sample: Annotated[int, Field(ge=0)] = 0
+    require_new: bool = False
+    credentials: str | None = None
+    storage: str | None = None
+    wait: Wait = "poll"

@@ -1,0 +1,127 @@
+"""`PipelineResult` and `RunEnd`: what a pipeline run made of each step, and how it ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.works.journal.costs import Costs
+
+COMPLETED = "Completed"
+FAILED = "Failed"
+NOTHING_NEW = "Nothing new"
+OVER_BUDGET = "Over budget"
+WAITING = "Waiting for review"
+
+StepState = Literal[
+    "made", "reused", "failed", "not run", "absent", "not needed", "waits for review", "not in the plan"
+]
+
+
+class StepReport(BaseModel):
+    """The result of one step of one item.
+
+    Attributes:
+        step: Its address, as in `each[A-17].clip`.
+        model: The model, or the edit.
+        state: What became of it.
+        cost: What this run paid for it.
+        files: Where its results are.
+        reason: Why it is not there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    model: str
+    state: StepState
+    cost: str = ""
+    files: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PipelineResult(BaseModel):
+    """What a pipeline run returns.
+
+    Attributes:
+        pipeline: The pipeline's name.
+        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. Of a file without outputs: the
+            files that no other step uses, by the step that made them.
+        steps: Every step of every item.
+        costs: What this run paid.
+        other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
+        open_submissions: How many submissions of this run have no known end, as of a lost response; not in `costs`.
+        open_costs: What they may cost, by their prices.
+        new: How many steps have a result that this run made.
+        report: Where the report is, as CSV.
+        takes: The take that the run chose for each step that was to be made again, by address.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pipeline: str
+    outputs: dict[str, Any]
+    steps: tuple[StepReport, ...]
+    costs: Costs
+    other_costs: Costs = Costs()
+    open_submissions: int = 0
+    open_costs: Costs = Costs()
+    new: int
+    report: str = ""
+    takes: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """An output by its name."""
+        return self.outputs[name]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended.
+
+    Attributes:
+        name: One of the names above.
+        message: What became of it, and what to do.
+        result: What it made.
+        is_failed: Whether something is missing.
+    """
+
+    name: str
+    message: str
+    result: PipelineResult
+    is_failed: bool = False
+
+    @property
+    def error(self) -> PipelineIncomplete:
+        """The error of a failed run."""
+        return PipelineIncomplete(self.message, result=self.result)
+
+
+def summary(result: PipelineResult) -> str:
+    """Returns one line: the number of steps in each state, and the amount that the run paid.
+
+    Args:
+        result: The run's result.
+    """
+    others = f", of which {result.other_costs} for steps that are not in its plan" if result.other_costs else ""
+    still_open = ""
+    if number := result.open_submissions:
+        which = "1 submission has" if number == 1 else f"{number} submissions have"
+        amounts, is_exact = Costs(result.open_costs.amounts), not result.open_costs.unknown
+        price = f"{amounts} {'more' if is_exact else 'or more'}" if amounts else "an unknown amount"
+        still_open = f"; {which} no known end and may cost {price}"
+    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs}{others}{still_open}."
+
+
+def counted(states: Iterable[str]) -> str:
+    """Counts equal states, as in `3 made, 2 reused`.
+
+    Args:
+        states: What is counted.
+    """
+    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())

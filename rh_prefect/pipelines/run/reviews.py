@@ -1,0 +1,24 @@
+"""The reviews at which a run has ended, and their candidates by the words that choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rh_prefect.pipelines.plan.planned_steps import Instance
+
+
+def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
+    """Returns the reviews whose candidates are all ready and that have no choice yet.
+
+    Args:
+        instances: The steps of the plan.
+    """
+    reviews = (one for one in instances if one.model == "review" and one.state == "r")
+    return [one for one in reviews if all(need.state == "=" for need in (*one.needs, *one.waits_for))]
+
+
+def candidates(review: Instance) -> Iterator[tuple[str, Any]]:
+    """Yields the candidates of a review, each with the argument of `rh-prefect choose` that chooses it."""
+    for number, one in enumerate(review.candidates, 1):
+        yield f"{review.address}={number}", one.value
