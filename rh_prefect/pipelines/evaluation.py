@@ -26,6 +26,8 @@ from rh_prefect.pipelines.planning_values import (
     makers,
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
+from rh_prefect.pipelines.references import shown as shown_text
+from rh_prefect.pipelines.types import Type, of_items, of_literal
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -309,3 +311,36 @@ def _unknown_text(parts: Sequence[Any]) -> Unknown:
     known = [one.sent if isinstance(one, Unknown) else "" if one is ABSENT else text_of(one) for one in parts]
     sent = None if None in known else "".join(filter(None, known))
     return Unknown("string", f"text:{key}", span, unknown[0].maker, settled, sent)
+
+
+def type_of(value: Any) -> Type:
+    """Returns the type of a value, as `check` has it for a value of which only that is known.
+
+    Args:
+        value: A value, or its type.
+    """
+    match value:
+        case Type():
+            return value
+        case File() | Unknown():
+            return Type(value.kind)
+        case StepOutput():
+            return type_of(value.value)
+        case Items():
+            return of_items([type_of(one) for one in value.values])
+        case list():
+            return of_items([type_of(one) for one in value])
+        case dict():
+            return Type("object", fields={name: type_of(one) for name, one in value.items()})
+    return of_literal(value)
+
+
+def named(value: Any, written: Any) -> str:
+    """Returns how a message names a value: a known one as it is, another one as it is written.
+
+    Args:
+        value: The value.
+        written: What stands for it in the file.
+    """
+    text = written if isinstance(value, File | Unknown | StepOutput | list | dict) else value
+    return "this" if isinstance(text, list | dict) else shown_text(text)

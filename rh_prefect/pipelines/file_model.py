@@ -310,9 +310,11 @@ class ModelStep(PaidStep):
     from_: Refs | None = Field(None, alias="from")
 
     @property
-    def sources(self) -> list[str]:
-        """The references of `from`."""
-        return self.from_ if isinstance(self.from_, list) else [self.from_] if self.from_ else []
+    def sources(self) -> list[tuple[Path, str]]:
+        """The references of `from`, with their paths below the step."""
+        if isinstance(self.from_, list):
+            return [(("from", n), one) for n, one in enumerate(self.from_)]
+        return [(("from",), self.from_)] if self.from_ else []
 
 
 class GraphStep(PaidStep):

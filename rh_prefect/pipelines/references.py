@@ -148,3 +148,25 @@ def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference
     elif isinstance(value, dict | list):
         for key, one in value.items() if isinstance(value, dict) else enumerate(value):
             yield from (((key, *path), reference) for path, reference in references_in(one))
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value is exactly one reference."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return parse(value).only is not None
+    except WrongReferenceError:
+        return False
+
+
+def has_reference(value: Any) -> bool:
+    """Whether there is a reference in a value."""
+    return next(iter(references_in(value)), None) is not None
+
+
+def shown(value: Any) -> str:
+    """Returns a value for messages: a reference unchanged, other text in quotes."""
+    if isinstance(value, str):
+        return value if "$(" in value else f"'{value}'"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -154,6 +154,11 @@ def file_kind(name: str) -> str:
     return "3d" if name == "model3d" else name
 
 
+def kind_of(output: str) -> str:
+    """Returns the kind of a model's output; a text is a `string`."""
+    return "string" if output == "text" else output
+
+
 def negated(guard: str) -> str:
     """Returns the condition that holds if another one does not."""
     return guard[1:] if guard.startswith("!") else f"!{guard}"
@@ -211,28 +216,6 @@ def _shared(name: str, types: Sequence[Type]) -> Type:
     return merged(found).guarded(guards)
 
 
-def stand_in(type_: Type, param: ModelParam) -> Any:
-    """Returns a valid placeholder for a parameter, for a value of which only the type is known.
-
-    Args:
-        type_: The type of the value.
-        param: The parameter.
-    """
-    if param.is_media:
-        one: Any = "https://stand-in.invalid/file"
-    elif param.options:
-        one = param.default if isinstance(param.default, str) and param.default else param.options[0]
-    elif param.type == "bool":
-        one = True
-    elif param.type in ("int", "float"):
-        one = param.default if isinstance(param.default, int | float) else param.min or param.max or 1
-    elif param.type == "json":
-        one = {}
-    else:
-        one = "x" * min(type_.max or 1, param.max_length or 1)
-    return [one] if param.multiple or param.shape == "list" else one
-
-
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet.
 
@@ -253,6 +236,11 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
         return f"{param.name} takes {_takes(param)}, and {shown} is {type_.one.words}"
     match param.type:
         case "string":
+            if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
+                what = "has options that are no texts" if type_.kind == "enum" else f"is {type_.one.words}"
+                return (
+                    f"{param.name} takes a text, and {shown} {what}; write it inside of a text, as in 'number {shown}'"
+                )
             return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
         case "enum":
             return _wrong_option(type_, param.options, param.name, shown)

@@ -18,7 +18,7 @@ from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.refresh import merge, refresh
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check.paid_steps import feed
+from rh_prefect.pipelines.model_arguments import feed
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.requests.request_preparation import as_request
 from tests.support.hypothesis_settings import search

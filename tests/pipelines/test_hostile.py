@@ -313,11 +313,11 @@ steps:
     matrix: {{x: {HUNDREDS}, y: {HUNDREDS}, z: {list(range(30))}}}
     where: {{equals: [$(matrix.x), 1]}}
     limit: 5
-    steps: {{a: {{model: z-image/turbo, with: {{prompt: $(matrix.x)}}}}}}
+    steps: {{a: {{model: z-image/turbo, with: {{prompt: no. $(matrix.x)}}}}}}
 """
 TAKES_OF_ITEMS = """
 steps:
-  each: {matrix: {x: [1, 2, 3]}, steps: {a: {model: z-image/turbo, takes: 3000, with: {prompt: $(matrix.x)}}}}
+  each: {matrix: {x: [1, 2, 3]}, steps: {a: {model: z-image/turbo, takes: 3000, with: {prompt: no. $(matrix.x)}}}}
 """
 ANSWER = """
 params: {n: integer}
@@ -479,6 +479,7 @@ NO_FILE = (
     "can be a list or a text; 'or' takes one kind",
     "takes an image, and $(params.title) is a text",
     "takes a file, and",
+    "takes a file of kind image, and this is a mapping",
     "takes no string for $(params.title)",
     "1.image takes one value, and several are given",
     "save_as takes a text, and $(params.logo) is an image",

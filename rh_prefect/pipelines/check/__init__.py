@@ -3,14 +3,13 @@
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document
 from rh_prefect.pipelines.check.literals import edit_value, read_value, wrong_value
-from rh_prefect.pipelines.check.paid_steps import feed, wrong_fields
+from rh_prefect.pipelines.check.paid_steps import wrong_fields
 
 __all__ = [
     "SHIPPED",
     "Checked",
     "check_document",
     "edit_value",
-    "feed",
     "read_text",
     "read_value",
     "wrong_fields",

@@ -14,7 +14,7 @@ from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.file_types import FORMATS, format_named, is_made_from
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
-from rh_prefect.pipelines.check.literals import is_reference, kind_of, wrong_value
+from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.check.unpaid_steps import OtherCheck
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
@@ -35,8 +35,8 @@ from rh_prefect.pipelines.file_model import (
 )
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.types import FILES, Type
+from rh_prefect.pipelines.references import is_reference, references_in
+from rh_prefect.pipelines.types import FILES, Type, kind_of
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 from rh_prefect.redaction import secret_in
 from rh_prefect.works.journal.journal import LONGEST_SCOPE, is_scope_name

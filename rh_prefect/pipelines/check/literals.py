@@ -6,13 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
 from rh_prefect.json_checks import flaw_of
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value
-from rh_prefect.pipelines.references import WrongReferenceError, parse, references_in
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
@@ -123,41 +121,9 @@ def _wrong_number(param: Param, value: Any) -> str:
     )
 
 
-def kind_of(output: str) -> str:
-    """Returns the type of a model's output; a text is a `string`."""
-    return "string" if output == "text" else output
-
-
-def is_reference(value: Any) -> bool:
-    """Whether a value is exactly one reference."""
-    if not isinstance(value, str):
-        return False
-    try:
-        return parse(value).only is not None
-    except WrongReferenceError:
-        return False
-
-
-def has_reference(value: Any) -> bool:
-    """Whether there is a reference in a value."""
-    return next(iter(references_in(value)), None) is not None
-
-
-def is_switch(param: catalog.Param) -> bool:
-    """Whether a parameter is a boolean, also if the API expects it as text."""
-    return param.type == "bool" or {*param.options} == {"true", "false"}
-
-
 def are_whole(options: tuple[Any, ...]) -> bool:
     """Whether there are options and all of them are whole numbers."""
     return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
-
-
-def shown(value: Any) -> str:
-    """Returns a value for messages: a reference unchanged, other text in quotes."""
-    if isinstance(value, str):
-        return value if "$(" in value else f"'{value}'"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:

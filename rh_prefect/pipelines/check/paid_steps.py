@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path as FilePath
@@ -11,17 +11,16 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
-from rh_prefect.catalog.validation import check
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import read_graph
-from rh_prefect.pipelines.check.literals import has_reference, is_reference, is_switch, kind_of, shown, texts_in
+from rh_prefect.pipelines.check.literals import texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, shown_value
+from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.references import parse
-from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.references import is_reference, parse
+from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import Scope, resolve
 from rh_prefect.works.requests.graph_fields import GraphFields, is_link_text
 
@@ -33,21 +32,12 @@ class PaidCheck(ValueCheck):
         text = step.model
         if "$(" not in text:
             model = self._model(path, text, step, scope)
-            if model is None:
-                self._values_of(path, step, scope)
-                for at, source in self._from(path, step):
-                    self._value(at, source, scope)
-                return "any"
-            self._connect(path, step, scope, model)
-            return kind_of(model.output)
+            self._connect(path, step, scope, *([] if model is None else [model]), is_complete=model is not None)
+            return "any" if model is None else kind_of(model.output)
         found = self._value((*path, "model"), text, scope)
-        values = {name: self._value((*path, "with", name), value, scope) for name, value in step.with_.items()}
-        for at, source in self._from(path, step):
-            self._value(at, source, scope)
         named = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
         models = [model for model in named if model is not None]
-        if len(models) == len(named):
-            self._connect_options(path, step, models, values)
+        self._connect(path, step, scope, *models, is_complete=len(models) == len(named))
         kinds = {kind_of(model.output) for model in models}
         if len(kinds) > 1:
             self._say(
@@ -56,35 +46,11 @@ class PaidCheck(ValueCheck):
             )
         return next(iter(kinds), "any")
 
-    def _connect_options(
-        self, path: Path, step: ModelStep, models: Sequence[Model], values: Mapping[str, Type | None]
-    ) -> None:
-        """Checks the parameters of a step whose model is a reference, with all models that it can name.
-
-        What only some of them have is left out for the others.
-        """
-        any_of = models or [model for model in catalog.models() if not model.incomplete]
-        for name, value in step.with_.items():
-            at = (*path, "with", name)
-            params = [(model, model.find_param(name)) for model in any_of]
-            if not any(param is not None or model.incomplete for model, param in params):
-                names = list(dict.fromkeys(param.name for model in any_of for param in model.params))
-                is_near = models or get_close_matches(name, names, n=1, cutoff=_LIKE)
-                hint = f"; {nearest(name, names)}" if is_near else ""
-                self._say(at, f"no model that {step.model} can be has a parameter {name}{hint}", key=True)
-                continue
-            if wrong := next(filter(None, (misspelt(model, name, step.with_) for model in models)), ""):
-                self._say(at, wrong, key=True)
-            found, before = values[name], self._problem_count
-            for model, param in params if models and found is not None else ():
-                if param is not None and param.is_media and self._problem_count == before:
-                    self._fit(at, value, found or Type("any"), param, model)
-
     def _model(self, path: Path, name: str, step: ModelStep, scope: Scope) -> Model | None:
         try:
             return catalog.get(name)
         except UnknownModelError:
-            kinds = [self._silent_kind(text, scope) for text in step.sources]
+            kinds = [self._silent_kind(text, scope) for _, text in step.sources]
             self._say((*path, "model"), no_such_model(name, kinds))
             return None
 
@@ -181,213 +147,48 @@ class PaidCheck(ValueCheck):
                     f"{where}: run.date is part of a paid request; its result will not be reused on another day."
                 )
 
-    def _connect(self, path: Path, step: ModelStep, scope: Scope, model: Model) -> None:
-        params, left_out = dict[str, Any](), set[str]()
-        before = self._problem_count
-        for name, value in step.with_.items():
-            at = (*path, "with", name)
-            if name == "unchecked":
-                params[name] = self._unchecked(at, value, scope, model)
-                continue
-            param = model.find_param(name)
-            is_optional = param is not None and _can_be_left_out(param) and self._is_left_out(value, scope)
-            found = self._value(at, value, scope, may_be_absent=is_optional)
-            if param is None:
-                more = (
-                    "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
-                )
-                self._say(at, f"{model.name} has no parameter {name}; {model.hint(name)}{more}", key=True)
-                continue
-            if param.name in params:
-                self._say(at, f"{param.name} is given twice: under this name and as {param.key}", key=True)
-            if found is not None:
-                self._fit(at, value, found, param, model)
-            params[param.name] = value if found is None or not has_reference(value) else types.stand_in(found, param)
-            if is_optional:
-                left_out.add(param.name)
-        is_fed = self._feed(path, step, scope, model, params)
+    def _connect(self, path: Path, step: ModelStep, scope: Scope, *models: Model, is_complete: bool = True) -> None:
+        """Checks the arguments of a step with each model that it can call; what only some have is for those only."""
+        before, values = self._problem_count, dict[Path, Type]()
+
+        def evaluate(at: Path, written: Any, *, can_be_absent: bool = False) -> Type:
+            may_be_absent = can_be_absent and self._is_left_out(written, scope)
+            if at not in values:
+                values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent) or Type("any")
+            return values[at]
+
+        bounds = [(model, bind(step, model, evaluate)) for model in models if is_complete]
+        self._values_of(path, step, scope, skip=values)
+        unknown = self._check_names(path, step, models) if "$(" in step.model and is_complete else []
+        for model, bound in bounds:
+            self._say_faults(path, step, model, [one for one in bound.faults if one.at not in unknown])
         if self._problem_count == before:
-            self._check_values(path, step, model, params, left_out, is_fed=is_fed)
+            for model, bound in bounds:
+                self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: Scope) -> bool:
         """Returns whether a value is one optional parameter or cell: without it, an optional parameter is left out."""
-        if not is_reference(value):
-            return False
-        guards = resolve(parse(value).references[0], scope).type.guards
+        guards = resolve(parse(value).references[0], scope).type.guards if is_reference(value) else ()
         return bool(guards) and all(one.startswith(DECLARED) for one in guards)
 
-    def _unchecked(self, at: Path, value: Any, scope: Scope, model: Model) -> Mapping[str, Any]:
-        """Checks the references in `unchecked`, whose parameters are sent as they are, except that files are files."""
-        if not isinstance(value, Mapping):
-            self._say(at, f"unchecked takes a mapping of parameters, and this is {shown_value(value)}")
-            return {}
-        for name, one in value.items():
-            found, param = self._value((*at, name), one, scope), model.find_param(name)
-            if param is not None and param.is_media and found is not None:
-                self._fit((*at, name), one, found, param, model)
-        return value
+    def _check_names(self, path: Path, step: ModelStep, models: Sequence[Model]) -> list[Path]:
+        """Reports, and returns, the parameters that no model has which a reference can name."""
+        unknown = list[Path]()
+        any_of = models or [model for model in catalog.models() if not model.incomplete]
+        for name in step.with_:
+            if not any(model.find_param(name) is not None or model.incomplete for model in any_of):
+                names = list(dict.fromkeys(param.name for model in any_of for param in model.params))
+                is_near = models or get_close_matches(name, names, n=1, cutoff=LIKE)
+                hint = f"; {nearest(name, names)}" if is_near else ""
+                wrong = f"no model that {step.model} can be has a parameter {name}{hint}"
+                self._say((*path, "with", name), wrong, key=True)
+                unknown.append(("with", name))
+        return unknown
 
-    def _check_values(
-        self,
-        path: Path,
-        step: ModelStep,
-        model: Model,
-        params: Mapping[str, Any],
-        left_out: Collection[str],
-        *,
-        is_fed: bool,
-    ) -> None:
-        """Checks the written values with the catalogue; stand-ins replace the references.
-
-        With values that can be left out, only what is wrong with and without them is wrong for all items.
-        """
-        names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
-        given = {name: value for name, value in params.items() if name != "unchecked"}
-        unchecked = params.get("unchecked", {})
-        names |= {param.name: "unchecked" for name in unchecked if (param := model.find_param(name)) is not None}
-        by_name = {param.name if (param := model.find_param(name)) else name: one for name, one in unchecked.items()}
-        for twice in given.keys() & by_name.keys():
-            wrong = f"{twice} is given twice: as a parameter and in unchecked"
-            self._say((*path, "with", "unchecked"), wrong, key=True)
-        values = {**given, **by_name}
-        without = {name: value for name, value in values.items() if name not in left_out}
-        always = {*check(model, without, unchecked=by_name).problems} if left_out else None
-        for problem in check(model, values, unchecked=by_name).problems:
-            if always is not None and problem not in always:
-                continue
-            name = names.get(problem.partition(" ")[0])
-            missing = problem.partition(" is missing")
-            lacks = missing[0] if missing[1] and " " not in missing[0] else ""
-            if not is_fed and name is None and self._names_file(model, problem):
-                continue  # `from` may give what is missing
-            if lacks:
-                problem = f"{missing[0]} is missing; {model.name} needs it"
-            self._say((*path, "with", name) if name is not None else (*path, "model"), problem)
-
-    @staticmethod
-    def _names_file(model: Model, problem: str) -> bool:
-        words = set(re.findall(r"\w+", problem))
-        return any(words & {param.name, param.key} for param in model.file_params)
-
-    def _fit(self, path: Path, value: Any, found: Type, param: catalog.Param, model: Model) -> None:
-        if isinstance(value, str) and value in ("no", "yes", "on", "off") and is_switch(param):
-            self._say(path, f"{param.name} takes true or false; {value} is a text in YAML 1.2")
-            return
-        if param.type == "json":
-            return
-        if isinstance(value, list):
-            if param.multiple:
-                for at, one, type_ in self._items_in(path, value, found):
-                    fault = types.misfit(type_, param, shown(one))
-                    if fault:
-                        self._say(at, fault)
-                return
-            self._say(path, f"{param.name} takes one value, and this is a list")
-            return
-        if is_reference(value):
-            fault = self._one_for_list(value, found, param, model) or types.misfit(found, param, value)
-            if fault:
-                self._say(path, fault)
-        elif param.is_media and value is not None:
-            self._say(
-                path,
-                f"{param.name} takes a file of kind {param.type}, and {shown_value(value)}; name it in params, "
-                f"as in {{type: {param.type}, default: …}}",
-            )
-        elif param.type == "enum" and found.options:
-            fault = types.misfit(found, param, shown_value(value).partition(" is ")[0])
-            if fault:
-                self._say(path, fault)
-
-    @staticmethod
-    def _one_for_list(shown: str, found: Type, param: catalog.Param, model: Model) -> str:
-        if not found.many or param.multiple or not param.is_media:
-            return ""
-        if not all(one.kind in ("any", *types.FILES) for one in found.possible):
-            return ""  # no file is among the right ones
-        concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
-        return (
-            f"{model.name} takes one {param.type} for {param.name}, and {shown} is a list; use foreach: {shown}{concat}"
-        )
-
-    def _feed(self, path: Path, step: ModelStep, scope: Scope, model: Model, params: dict[str, Any]) -> bool:
-        """Adds the values of `from` to `params`, each under its parameter; returns whether each kind is known."""
-        is_known = True
-        for at, text in self._from(path, step):
-            found = self._value(at, text, scope)
-            if found is None or found.kind == "any":
-                is_known = False
-                continue
-            if not is_reference(text):
-                self._say(at, f"from takes a reference, and {shown_value(text)}; did you mean $({text})?")
-                continue
-            if found.kind == "mixed":
-                self._say(at, f"from takes files of one kind, and {text} can be {found.one.words}")
-                continue
-            param, fault = feed(model, found.kind, {*params})
-            if param is None:
-                self._say(at, fault.replace("this", str(text), 1))
-                continue
-            fault = self._one_for_list(str(text), found, param, model)
-            if fault:
-                self._say(at, fault)
-            params[param.name] = types.stand_in(found, param)
-        return is_known
-
-
-def feed(model: Model, kind: str, present_names: set[str]) -> tuple[catalog.Param | None, str]:
-    """Returns the parameter of a model that receives a file given in `from`.
-
-    Args:
-        model: The model.
-        kind: The file's kind.
-        present_names: The Python names of the parameters that have a value.
-
-    Returns:
-        The parameter, and why there is none.
-    """
-    fitting, free = list[catalog.Param](), list[catalog.Param]()
-    for files in model.feeds:
-        fitting = [param for param, _ in files if kind in (param.form.type, "file")]
-        free = [param for param in fitting if param.name not in present_names]
-        required = [param for param, is_required in files if is_required and param in free]
-        if len(required) == 1:
-            return required[0], ""
-        if len(free) == 1:
-            return free[0], ""
-    if not free:
-        takes = sorted({param.type for param in model.media_params})
-        what = f"it takes {' and '.join(takes)}" if takes else "it takes no files"
-        taken = f"; {fitting[0].name} is already set" if fitting else ""
-        return None, f"{model.name} takes no {kind} for this; {what}{taken}"
-    names = ", ".join(param.name for param in free)
-    return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
-
-
-def _can_be_left_out(param: catalog.Param) -> bool:
-    return not param.required or param.default is not None
-
-
-DECLARED = "exists:params"
-"""Begins the condition of a parameter or a column that is declared as optional."""
-
-_LIKE = 0.8
-"""From which similarity on a parameter that a model lacks is a misspelt one of its own."""
-
-
-def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
-    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given.
-
-    Args:
-        model: The model, one of several that a step can call.
-        name: The parameter.
-        given: The names of all parameters that the step gives.
-    """
-    if model.incomplete or model.find_param(name) is not None:
-        return ""
-    own = {param.name for one in given if (param := model.find_param(one)) is not None}
-    near = get_close_matches(name.lower(), [param.name for param in model.params], n=3, cutoff=_LIKE)
-    return f"{model.name} has no parameter {name}; {model.hint(name)}" if near and own.isdisjoint(near) else ""
+    def _say_faults(self, path: Path, step: ModelStep, model: Model, faults: Iterable[Fault]) -> None:
+        for at, message, is_key in faults:
+            is_named = model.name in message or "$(" not in step.model
+            self._say((*path, *at), message if is_named else f"{model.name}: {message}", key=is_key)
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
@@ -412,6 +213,9 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
             )
     return found
 
+
+DECLARED = "exists:params"
+"""Begins the condition of a parameter or a column that is declared as optional."""
 
 _MOST_SUGGESTED = 5
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.literals import edit_value, has_reference, is_reference, shown, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
+from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
 from rh_prefect.pipelines.yaml_reader import read

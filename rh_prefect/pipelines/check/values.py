@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
-from rh_prefect.pipelines.check.literals import are_whole, shown
+from rh_prefect.pipelines.check.literals import are_whole
 from rh_prefect.pipelines.conditions import check_condition
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.file_model import NAME, RESERVED, EditStep, ModelStep, PaidStep, UseStep, shown_value
-from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse
+from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
@@ -218,11 +218,12 @@ class ValueCheck:
             return ""
         return "" if only is None else resolve(only, scope).type.kind
 
-    def _values_of(self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope) -> None:
-        for name, value in step.with_.items():
-            self._value((*path, "with", name), value, scope)
-
-    @staticmethod
-    def _from(path: Path, step: ModelStep) -> list[tuple[Path, str]]:
-        at = (*path, "from")
-        return [((*at, n) if isinstance(step.from_, list) else at, one) for n, one in enumerate(step.sources)]
+    def _values_of(
+        self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope, *, skip: Collection[Path] = ()
+    ) -> None:
+        """Checks the references in the values of a step, apart from those that were checked."""
+        given: list[tuple[Path, Any]] = [(("with", name), value) for name, value in step.with_.items()]
+        given += step.sources if isinstance(step, ModelStep) else []
+        for at, value in given:
+            if at not in skip:
+                self._value((*path, *at), value, scope)

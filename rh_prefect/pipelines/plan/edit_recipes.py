@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.pipelines.check import edit_value
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
-from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -18,7 +18,6 @@ from rh_prefect.pipelines.plan.step_drafts import (
     failed_places,
     files_in,
     link_needs,
-    not_a_file,
     plain,
     without_places,
 )
@@ -35,7 +34,7 @@ from rh_prefect.pipelines.planning_values import (
     number_of,
 )
 from rh_prefect.pipelines.references import Names, references_in
-from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.types import edit_misfit
 
 
 def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
@@ -53,7 +52,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     draft = Draft(instance, frame, kind)
     for param in edit.params:
         if param.name in values:
-            values[param.name], wrong = _edit_values(param, _as_list(values[param.name], param))
+            values[param.name], wrong = _edit_values(param, step.with_[param.name], _as_list(values[param.name], param))
             draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
     filed = [param.name for param in edit.params if param.takes_files and param.name in values]
     has_files = draft.problems or any(files_in(values[name]) for name in filed)
@@ -118,12 +117,12 @@ def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[s
     return _aligned(found)
 
 
-def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
+def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
     """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
     if param.takes_files:
-        return value, _wrong_file(param, value)
+        return value, _wrong_file(param, written, value)
     if isinstance(value, list) and param.many:
-        found = [_edit_values(replace(param, many=False), one) for one in value]
+        found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
     if isinstance(value, File | list | dict):
         what = "a file" if isinstance(value, File) else "a list" if isinstance(value, list) else "a mapping"
@@ -131,15 +130,12 @@ def _edit_values(param: EditParam, value: Any) -> tuple[Any, str]:
     return (value, "") if isinstance(value, Unknown) else edit_value(param, value)
 
 
-def _wrong_file(param: EditParam, value: Any) -> str:
+def _wrong_file(param: EditParam, written: Any, value: Any) -> str:
     """Returns what is wrong with the values of a parameter for files, which `check` cannot know of each."""
     if isinstance(value, list) and not param.many:
         return f"{param.name} takes one file, and a list is given"
-    if wrong := not_a_file(value):
-        return f"{param.name} takes {param.takes}, and {wrong}"
-    kinds = {*param.kinds, "file"}
-    other = next((one for one in files_in(value) if not {"any", one.kind} & kinds), None)
-    return "" if other is None else f"{param.name} takes {param.takes}, and it is given {Type(other.kind).words}"
+    values = value if isinstance(value, list) else [value]
+    return next(filter(None, (edit_misfit(type_of(one), param, named(one, written)) for one in values)), "")
 
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:

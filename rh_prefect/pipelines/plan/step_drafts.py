@@ -8,10 +8,9 @@ from typing import Any
 
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
-from rh_prefect.pipelines.file_model import Step, shown_value
+from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
-from rh_prefect.pipelines.planning_values import File, Frame, Items, Span, StepOutput, Unknown, makers
-from rh_prefect.pipelines.types import PLAIN
+from rh_prefect.pipelines.planning_values import File, Frame, Items, Span, StepOutput, makers
 
 
 @dataclass(slots=True, repr=False)
@@ -78,29 +77,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(one) for name, one in value.items()}
     return value.value if isinstance(value, StepOutput) else value
-
-
-def not_a_file(value: Any) -> str:
-    """Returns a clause that says which value among the files of a parameter is none; empty if all are files.
-
-    A file is a parameter, a cell or an item of a type of files, or a result. A text is never opened.
-
-    Args:
-        value: A value, or a list, as `plain` returns it.
-    """
-    if isinstance(value, list):
-        return next(filter(None, map(not_a_file, value)), "")
-    if isinstance(value, File) or (isinstance(value, Unknown) and value.kind not in PLAIN):
-        return ""
-    never = "; a text is never used as a link"
-    return f"a text is given{never}" if isinstance(value, Unknown) else f"{shown_value(value)}{never}"
-
-
-def is_file_in(value: Any) -> bool:
-    """Returns whether there is a file in a value, as `plain` returns it."""
-    if isinstance(value, list | dict):
-        return any(map(is_file_in, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, File)
 
 
 def files_in(value: Any) -> list[File]:

@@ -1,0 +1,381 @@
+"""Binds the arguments of a step to the parameters of its model: `check` binds types, a plan binds values.
+
+What is wrong is the same for both, so that a plan reports only what the types did not say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any, NamedTuple, Protocol
+
+from rh_prefect.catalog import validation
+from rh_prefect.catalog.model import Model, Param
+from rh_prefect.pipelines import types
+from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.evaluation import named, type_of
+from rh_prefect.pipelines.file_model import ModelStep, shown_value
+from rh_prefect.pipelines.planning_values import ABSENT, File, Unknown, characters
+from rh_prefect.pipelines.references import has_reference, is_reference, shown
+from rh_prefect.pipelines.types import FILES, PLAIN, Type
+
+
+class Evaluate(Protocol):
+    """Returns what is written at a path below the step as a value, or as a `Type` where only that is known."""
+
+    def __call__(self, at: Path, written: Any, *, can_be_absent: bool = False) -> Any:
+        """Evaluates a value; `can_be_absent` says that a parameter is left out where the value is absent."""
+        ...
+
+
+LIKE = 0.8
+"""From which similarity on a parameter that a model lacks is a misspelt one of its own."""
+
+_LINK = "https://stand-in.invalid/file"
+
+
+class Fault(NamedTuple):
+    """What is wrong with an argument: its path below the step, a message, and whether the key is meant."""
+
+    at: Path
+    message: str
+    is_key: bool = False
+
+
+@dataclass(slots=True)
+class Bound:
+    """The arguments of a step.
+
+    Attributes:
+        values: Values and types by the Python names of the parameters; those below `unchecked` by that key.
+        written: The same, as they stand in the file.
+        faults: What is wrong with them.
+        notes: What is worth knowing.
+        is_fed: Whether it is known which parameter each file of `from` is for.
+        left_out: Parameters that are left out where an optional value is absent.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    is_fed: bool = True
+    left_out: set[str] = field(default_factory=set)
+
+    def say(self, at: Path, message: str, *, key: bool = False) -> None:
+        """Adds a fault; an empty message says that nothing is wrong."""
+        if message:
+            self.faults.append(Fault(at, message, key))
+
+    def fit(self, at: Path, written: Any, value: Any, param: Param, model: Model, *, is_choice: bool = False) -> None:
+        """Adds what is wrong with a value of a parameter."""
+        if param.type == "json" or (is_choice and not param.is_media and has_reference(written)):
+            return  # of several models, each may have its own values
+        if not isinstance(value, Type):
+            # The catalogue checks known values; only files are told from texts here.
+            for one in _each(value):
+                if param.is_media or _is_known_file(one):
+                    self.say(at, types.misfit(type_of(one), param, named(one, written)))
+        elif isinstance(written, list) and param.multiple:
+            for n, one, type_ in items_in(self, at, written, value):
+                self.say((*at, n), types.misfit(type_, param, shown(one)))
+        elif isinstance(written, list):
+            self.say(at, f"{param.name} takes one value, and this is a list")
+        elif isinstance(written, str) and written in ("no", "yes", "on", "off") and _is_switch(param):
+            self.say(at, f"{param.name} takes true or false; {written} is a text in YAML 1.2")
+        elif is_reference(written):
+            self.say(at, one_for_list(written, value, param, model) or types.misfit(value, param, written))
+        elif param.is_media and written is not None:
+            wrong = f"{param.name} takes a file of kind {param.type}, and {shown_value(written)}; name it in params, "
+            self.say(at, f"{wrong}as in {{type: {param.type}, default: …}}")
+        elif param.type == "enum" and value.options:
+            self.say(at, types.misfit(value, param, shown_value(written).partition(" is ")[0]))
+
+
+def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
+    """Binds the arguments of a step to the parameters of a model.
+
+    Args:
+        step: The step.
+        model: Its model, or one of those that it can call.
+        evaluate: Gives the values, or their types.
+    """
+    bound, is_choice = Bound(), "$(" in step.model
+    for name, written in step.with_.items():
+        at: Path = ("with", name)
+        if name == "unchecked":
+            bound.values[name] = _unchecked(bound, at, written, model, evaluate)
+            continue
+        param = model.find_param(name)
+        is_optional = param is not None and (not param.required or param.default is not None)
+        value = evaluate(at, written, can_be_absent=is_optional)
+        if param is None:
+            _lacks(bound, model, name, step, is_choice=is_choice)
+        elif is_choice and param.name in model.added and not param.required:
+            # The step was possible without it, and would be paid for again.
+            bound.notes.append(
+                f"a later list has added {name} to {model.name}; the parameter is not sent to this model. To send it, "
+                "write the model's name in a separate step."
+            )
+        elif value is not ABSENT:
+            twice = f"{param.name} is given twice: under this name and as {param.key}"
+            bound.say(at, twice if param.name in bound.values else "", key=True)
+            bound.fit(at, written, value, param, model, is_choice=is_choice)
+            bound.values[param.name], bound.written[param.name] = value, written
+            if is_optional and isinstance(value, Type) and value.guards:
+                bound.left_out.add(param.name)
+    for name in unchecked_in(bound).keys() & bound.values.keys():
+        bound.say(("with", "unchecked"), f"{name} is given twice: as a parameter and in unchecked", key=True)
+    for at, text in step.sources:
+        _feed(bound, at, text, model, evaluate)
+    return bound
+
+
+def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> Mapping[str, Any]:
+    """Binds what is sent as it is, except that files are files."""
+    if not isinstance(written, Mapping):
+        bound.say(at, f"unchecked takes a mapping of parameters, and this is {shown_value(written)}")
+        return {}
+    found = {}
+    for name, one in written.items():
+        value, param = evaluate((*at, name), one), model.find_param(name)
+        if value is ABSENT:
+            continue
+        if param is not None and param.is_media:
+            bound.fit((*at, name), one, value, param, model)
+        elif param is None and any(map(_is_known_file, _each(value))):
+            bound.say(at, f"{name} is a file, and {model.name} has no file parameter of this name")
+        key = name if param is None else param.name
+        found[key], bound.written[key] = value, one
+    return found
+
+
+def _lacks(bound: Bound, model: Model, name: str, step: ModelStep, *, is_choice: bool) -> None:
+    if not is_choice:
+        more = "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
+        bound.say(("with", name), f"{model.name} has no parameter {name}; {model.hint(name)}{more}", key=True)
+    elif wrong := misspelt(model, name, step.with_):
+        bound.say(("with", name), wrong)
+    else:
+        bound.notes.append(f"{model.name} has no {name}; the parameter is not sent to this model.")
+
+
+def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
+    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given.
+
+    Args:
+        model: The model, one of several that a step can call.
+        name: The parameter.
+        given: The names of all parameters that the step gives.
+    """
+    if model.incomplete or model.find_param(name) is not None:
+        return ""
+    own = {param.name for one in given if (param := model.find_param(one)) is not None}
+    near = get_close_matches(name.lower(), [param.name for param in model.params], n=3, cutoff=LIKE)
+    return f"{model.name} has no parameter {name}; {model.hint(name)}" if near and own.isdisjoint(near) else ""
+
+
+# -- types ---------------------------------------------------------------------------------------------------------
+
+
+def items_in(bound: Bound, at: Path, written: list[Any], found: Type) -> Iterator[tuple[int, Any, Type]]:
+    """Yields the items of a written list that are not wrong by themselves: their places, texts and types.
+
+    Args:
+        bound: Takes what is wrong.
+        at: The path of the list.
+        written: The list.
+        found: Its type.
+    """
+    for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
+        if isinstance(one, list):
+            bound.say((*at, n), "this is a list in a list; write its items in the outer list")
+        elif one is None:
+            bound.say((*at, n), "an item of a list is empty; remove it")
+        elif type_.kind != "any":
+            yield n, one, type_
+
+
+def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
+    """Returns a message about a list of files where one file is taken; empty if that is not the case.
+
+    Args:
+        written: The reference.
+        found: Its type.
+        param: The parameter.
+        model: The model.
+    """
+    if not found.many or param.multiple or not param.is_media:
+        return ""
+    if not all(one.kind in ("any", *FILES) for one in found.possible):
+        return ""  # no file is among the right ones
+    concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
+    return (
+        f"{model.name} takes one {param.type} for {param.name}, and {written} is a list; use foreach: {written}{concat}"
+    )
+
+
+def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate) -> None:
+    """Binds a file of `from` to the parameter that takes it."""
+    value = evaluate(at, written)
+    wrong = [one for one in _each(value) if not isinstance(value, Type) and type_of(one).kind in PLAIN]
+    found = type_of(value)
+    if value is ABSENT or (value == [] and not isinstance(value, Type)):
+        return
+    if wrong:
+        what = f"{named(wrong[0], written)} is {type_of(wrong[0]).words}"
+        bound.say(at, f"from takes files, and {what}; a text is never used as a link")
+    elif found.kind == "any":
+        bound.is_fed = False
+    elif not is_reference(written):
+        bound.say(at, f"from takes a reference, and {shown_value(written)}; did you mean $({written})?")
+    elif found.kind == "mixed":
+        bound.say(at, f"from takes files of one kind, and {written} can be {found.one.words}")
+    else:
+        param, fault = feed(model, found.kind, bound.values.keys())
+        if param is None:
+            bound.say(at, fault.replace("this", written, 1))
+            return
+        bound.say(at, one_for_list(written, found, param, model))
+        bound.values[param.name], bound.written[param.name] = value, written
+
+
+def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
+    """Returns the parameter of a model that receives a file given in `from`.
+
+    Args:
+        model: The model.
+        kind: The file's kind.
+        present_names: The Python names of the parameters that have a value.
+
+    Returns:
+        The parameter, and why there is none.
+    """
+    fitting, free = list[Param](), list[Param]()
+    for files in model.feeds:
+        fitting = [param for param, _ in files if kind in (param.form.type, "file")]
+        free = [param for param in fitting if param.name not in present_names]
+        required = [param for param, is_required in files if is_required and param in free]
+        if len(required) == 1:
+            return required[0], ""
+        if len(free) == 1:
+            return free[0], ""
+    if not free:
+        takes = sorted({param.type for param in model.media_params})
+        what = f"it takes {' and '.join(takes)}" if takes else "it takes no files"
+        taken = f"; {fitting[0].name} is already set" if fitting else ""
+        return None, f"{model.name} takes no {kind} for this; {what}{taken}"
+    names = ", ".join(param.name for param in free)
+    return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def flat(bound: Bound) -> dict[str, Any]:
+    """Returns all values by the names of their parameters, those below `unchecked` included."""
+    return {**{name: one for name, one in bound.values.items() if name != "unchecked"}, **unchecked_in(bound)}
+
+
+def unchecked_in(bound: Bound) -> Mapping[str, Any]:
+    """Returns the values below `unchecked`."""
+    found: Mapping[str, Any] = bound.values.get("unchecked", {})
+    return found
+
+
+def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.Checked, list[Fault]]:
+    """Checks the values with the catalogue; stand-ins replace what is not known.
+
+    Args:
+        step: The step.
+        model: Its model.
+        bound: Its arguments.
+
+    Returns:
+        What the catalogue says, and its problems, each with its place.
+    """
+    unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
+    stand_ins = {
+        name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])
+        for name, value in flat(bound).items()
+    }
+    found = validation.check(model, stand_ins, unchecked=unchecked)
+    if bound.left_out:  # then only what is wrong with and without these values is wrong for all items
+        without = {name: value for name, value in stand_ins.items() if name not in bound.left_out}
+        always = validation.check(model, without, unchecked=unchecked).problems
+        found = replace(found, problems=[one for one in found.problems if one in always])
+    names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
+    names |= dict.fromkeys(unchecked, "unchecked")
+    faults = []
+    for problem in found.problems:
+        name, (lacks, is_missing, _) = names.get(problem.partition(" ")[0]), problem.partition(" is missing")
+        if not bound.is_fed and name is None and _names_file(model, problem):
+            continue  # `from` may give what is missing
+        if is_missing and " " not in lacks:
+            problem = f"{lacks} is missing; {model.name} needs it"
+        is_fed = name is None and problem.partition(" ")[0] in bound.values
+        faults.append(Fault(("from",) if is_fed else ("model",) if name is None else ("with", name), problem))
+    return found, faults
+
+
+def _names_file(model: Model, problem: str) -> bool:
+    words = set(re.findall(r"\w+", problem))
+    return any(words & {param.name, param.key} for param in model.file_params)
+
+
+def _stand_in(value: Any, param: Param | None) -> Any:
+    """Returns a value that a parameter accepts, for one that is not known yet."""
+    if isinstance(value, list):
+        return [_stand_in(one, param) for one in value]
+    if isinstance(value, dict):
+        return {name: _stand_in(one, None) for name, one in value.items()}
+    if isinstance(value, Type):
+        one = _likely(Unknown(value.kind, "", None), param)
+        return [one] if param is not None and (param.multiple or param.shape == "list") else one
+    if isinstance(value, File):
+        return _LINK
+    return _likely(value, param) if isinstance(value, Unknown) else value
+
+
+def _likely(value: Unknown, param: Param | None) -> Any:
+    if param is not None and param.is_media:
+        return _LINK
+    if param is not None and param.options:
+        return param.default if isinstance(param.default, str) and param.default else param.options[0]
+    if param is not None and param.type == "json":
+        return {}
+    if value.kind == "boolean" or (param is not None and param.type == "bool"):
+        return True
+    if value.kind in ("number", "integer") or (param is not None and param.type in ("int", "float")):
+        number = value.span.expected if value.span is not None else 1
+        if param is not None and param.min is not None:
+            number = max(number, param.min)
+        if param is not None and param.max is not None:
+            number = min(number, param.max)
+        return round(number) if param is None or param.type == "int" else number
+    longest = param.max_length if param is not None and param.max_length is not None else 100
+    return "x" * max(1, min(longest, round(characters(value).expected)))
+
+
+def _is_literal(written: Any, value: Any) -> bool:
+    """Returns whether a type is that of a value which is written in the file."""
+    return isinstance(value, Type) and not has_reference(written)
+
+
+def _each(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _each(one)
+    else:
+        yield value
+
+
+def _is_known_file(value: Any) -> bool:
+    return isinstance(value, File)
+
+
+def _is_switch(param: Param) -> bool:
+    """Whether a parameter is a boolean, also if the API expects it as text."""
+    return param.type == "bool" or {*param.options} == {"true", "false"}
