@@ -81,9 +81,8 @@ class Charge:
 
     def unreserve(self) -> None:
         """Releases what was reserved and not claimed."""
-        # Not what was claimed: another call of the run, with another storage, may have been first.
         if self._reserved is not None:
-            self._spending.release(self._key, self._reserved)
+            self._spending.unreserve(self._key, self._reserved)
         self._reserved = None
 
     def release(self) -> None:

@@ -44,7 +44,7 @@ from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_ledger import spending_of
-from rh_prefect.works.steps import LIMITER_PAUSES
+from rh_prefect.works.steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.work import JobCall
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
@@ -687,3 +687,32 @@ async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: P
     work.main.during = count
     await work.finish()
     assert reserved == [3]
+
+
+@pytest.mark.parametrize("first_claims", [True, False])
+async def test_a_second_call_that_ends_before_its_claim_leaves_the_price_of_the_first_one_reserved(
+    tmp_path: Path, first_claims: bool
+) -> None:
+    """Calls with several storages make the same submission; only one of them is claimed."""
+    place, budget = MemoryPlace(), Decimal(5)
+    first = ExecutedWork(tmp_path / "one", place=place, policy=with_policy(budget=budget))
+    second = ExecutedWork(tmp_path / "two", place=place, policy=with_policy(budget=budget), spending=first.spending)
+    paying, leaving = Steps(first.work), Steps(second.work)
+    for steps in (paying, leaving):
+        assert await steps.reserve(1, budget) is None
+    assert first.spending.reserved() == 1, "it is one submission"
+    if first_claims:
+        assert await paying.claim(1)
+    leaving.end()
+    assert first.spending.reserved() == 1
+    paying.end()
+    assert first.spending.reserved() == first_claims
+
+
+async def test_a_call_that_reads_the_work_leaves_what_another_one_has_reserved(tmp_path: Path) -> None:
+    place, budget = MemoryPlace(), Decimal(5)
+    first = ExecutedWork(tmp_path / "one", place=place, policy=with_policy(budget=budget))
+    second = ExecutedWork(tmp_path / "two", place=place, spending=first.spending)
+    assert await Steps(first.work).reserve(1, budget) is None
+    await Steps(second.work).read_submission(1)
+    assert first.spending.reserved() == 1

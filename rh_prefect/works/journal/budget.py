@@ -140,6 +140,8 @@ class SpendTracker:
         self._lock = asyncio.Lock()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._asks: dict[tuple[str, int], Ask] = {}
+        # How many calls have reserved a submission that is not claimed: with several storages they make the same one.
+        self._holders: dict[tuple[str, int], int] = {}
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
         self._is_complete = False
@@ -220,10 +222,11 @@ class SpendTracker:
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def take(self, view: JobView) -> None:
-        """Replaces the stored data of a job with newly read data."""
+        """Replaces the stored data of a job with newly read data; a submission that is reserved may not be recorded."""
         self._changed.add(view.key)
         for n in tuple(self._entries.setdefault(view.key, {})):
-            self.release(view.key, n)
+            if (view.key, n) not in self._holders:
+                self.release(view.key, n)
         for submit in view.submits:
             self.note(view.key, submit)
 
@@ -284,18 +287,29 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        if n in self._entries.get(key, {}):
-            return None  # another call of this process, with another storage, has reserved or claimed it
+        if n in self._entries.get(key, {}):  # another call of this process has reserved or claimed it
+            if (key, n) in self._holders:
+                self._holders[key, n] += 1
+            return None
         currency = (price and price.currency) or CURRENCY
         spent, reserved = self.spent(currency), self.reserved(currency)
         if price is None or spent + reserved + price.amount > budget:
             return Shortfall(price, spent=spent, reserved=reserved)
         self._reserve(key, n, price)
+        self._holders[key, n] = 1
         return None
 
+    def unreserve(self, key: str, n: int) -> None:
+        """Releases what one call has reserved; does nothing if the submission was claimed meanwhile."""
+        if (holders := self._holders.get((key, n), 0)) > 1:
+            self._holders[key, n] = holders - 1
+        elif holders:
+            self.release(key, n)
+
     def release(self, key: str, n: int) -> None:
-        """Releases the amount reserved for a submission; does nothing if none was reserved."""
+        """Releases the amount of a submission; does nothing if there is none."""
         self._asks.pop((key, n), None)
+        self._holders.pop((key, n), None)
         entry = self._entries.get(key, {}).pop(n, None)
         if entry is not None:
             self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
