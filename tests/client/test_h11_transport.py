@@ -15,8 +15,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @asynccontextmanager
-async def serving(*answers: bytes | float | list[bytes] | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
-    """Plays answers, one for each request: bytes, parts one after another, a pause, or None for a closed connection."""
+async def serving(*answers: bytes | asyncio.Event | list[bytes] | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
+    """Plays answers, one for each request: bytes, parts one after another, None for a closed connection, or an event that it waits for."""
     script, connections = list(answers), []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,8 +28,8 @@ async def serving(*answers: bytes | float | list[bytes] | None) -> AsyncIterator
                 answer = script.pop(0)
                 if answer is None:
                     break
-                if isinstance(answer, float):
-                    await asyncio.sleep(answer)
+                if isinstance(answer, asyncio.Event):
+                    await answer.wait()
                     continue
                 for part in answer if isinstance(answer, list) else [answer]:
                     writer.write(part)
@@ -42,7 +42,7 @@ async def serving(*answers: bytes | float | list[bytes] | None) -> AsyncIterator
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     limits = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=5.0)
     transport = CallTransport(verify=httpx.create_ssl_context(), limits=limits)
-    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=0.5) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=300) as client:
         yield client, connections
     server.close()
 
@@ -81,15 +81,15 @@ async def test_an_answer_may_come_in_any_form() -> None:
         (None, httpx.RemoteProtocolError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", httpx.ReadTimeout),
         (b"not HTTP at all\r\n\r\n", httpx.RemoteProtocolError),
-        (2.0, httpx.ReadTimeout),
+        (asyncio.Event(), httpx.ReadTimeout),
     ],
 )
 async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
-    answer: bytes | float | None, error: type[Exception]
+    answer: bytes | asyncio.Event | None, error: type[Exception]
 ) -> None:
     async with serving(answer, OK) as (client, connections):
         with pytest.raises(error):
-            await client.get("/")
+            await client.get("/", timeout=httpx.Timeout(300, read=0.3))
         assert (await client.get("/")).text == "ok"
     assert len(connections) == 2
 

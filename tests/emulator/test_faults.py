@@ -47,7 +47,8 @@ def test_half_an_answer(rh: Caller) -> None:
 def test_an_answer_that_never_comes(rh: Caller) -> None:
     rh.rh.faults.add(Fault("submit", 1, "stall"))
     with pytest.raises(httpx.ReadTimeout):
-        rh.submit(timeout=1)
+        rh.submit(timeout=httpx.Timeout(300, read=1))
+    assert rh.rh.recorder.wait(lambda recorder: recorder.paid, seconds=300)
     assert paid(rh) == 1
 
 

@@ -131,7 +131,7 @@ def test_a_stalled_download(rh: Caller, link: str) -> None:
     rh.rh.faults.add(Fault("download", 1, "stall", seconds=0.2))
     assert received(link) == (200, whole[: len(whole) // 2], httpx.RemoteProtocolError)
     rh.rh.faults.add(Fault("download", 1, "stall"))
-    with httpx.stream("GET", link, timeout=1) as response, pytest.raises(httpx.ReadTimeout):
+    with httpx.stream("GET", link, timeout=httpx.Timeout(300, read=1)) as response, pytest.raises(httpx.ReadTimeout):
         response.read()
 
 
