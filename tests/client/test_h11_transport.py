@@ -15,8 +15,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @asynccontextmanager
-async def serving(*answers: bytes | asyncio.Event | list[bytes] | None) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
-    """Plays answers, one for each request: bytes, parts one after another, None for a closed connection, or an event that it waits for."""
+async def serving(
+    *answers: bytes | asyncio.Event | list[bytes] | None,
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
+    """Plays answers, one for each request: bytes, parts, None for a closed connection, or an event to wait for."""
     script, connections = list(answers), []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
