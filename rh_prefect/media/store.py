@@ -266,9 +266,16 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link valid for a time without credentials; None without `signed_inputs` or signing support."""
-        if not self.signed_inputs or self.protocol in ("file", "memory"):
-            return None
+        """Returns a link for RunningHub, valid for a time; None without `signed_inputs` or signing support."""
+        return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
+
+    def link(self, name: str, *, seconds: int = 86400) -> str | None:
+        """Returns a link that a person's browser opens: `file://` for a folder, else signed for a time.
+
+        None if the storage signs no links.
+        """
+        if self.protocol == "file":
+            return Path(self.uri(name)).as_uri()
         with self._at(name, "sign a link to") as (fs, path):
             try:
                 return str(fs.sign(path, expiration=seconds))

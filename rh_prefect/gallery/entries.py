@@ -1,0 +1,196 @@
+"""Finds what a storage's jobs and edits have made, and from what each of them was made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines import save_as, stored_edits
+from rh_prefect.pipelines.save_as import SavedName
+from rh_prefect.pipelines.stored_edits import EditResult
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.stored_result import StoredResult
+
+_MARK = "sha256:"
+_PROMPT_SHOWN = 200
+_PARAMETER_SHOWN = 2_000
+"""Characters of one parameter on the page; RunningHub's longest prompts are longer."""
+
+_R = TypeVar("_R", bound=Record)
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One output of a job or an edit.
+
+    Attributes:
+        model: The model's name, or the edit's.
+        request: Hash of the request, equal for all its takes; of an edit, its recipe.
+        task: RunningHub's task id; empty for an edit.
+        file: The file, `uri` as its name in the storage; None for a text.
+        text: The text, of an output without a file.
+        prompt: The beginning of the text that the request is about.
+        params: The parameters, files by content.
+        sources: The contents that it was made from.
+        take: Which of several results of the request.
+        label: The caller's name for it; of a pipeline's result, the step's address.
+        flow: The flow or the pipeline.
+        run: The id of the run that made it.
+        run_name: That run's name.
+        cost: What its task cost, with the unit; empty for an edit, and where it is not known.
+        seed: The seed of the request.
+        at: When its task ended, ISO 8601, UTC; of an edit, when it was recorded.
+        seconds: How long its task ran.
+        saved_as: The name in the storage that a pipeline gave it.
+    """
+
+    model: str
+    request: str
+    task: str = ""
+    file: Media | None = None
+    text: str = ""
+    prompt: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    take: int = 1
+    label: str = ""
+    flow: str = ""
+    run: str = ""
+    run_name: str = ""
+    cost: str = ""
+    seed: int | None = None
+    at: str = ""
+    seconds: float | None = None
+    saved_as: str = ""
+
+
+def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
+    """Finds all outputs of a storage, the newest first.
+
+    Args:
+        store: The storage of the files and of the stored results.
+        records: The place of the records of edits; the storage itself unless `RH_RECORDS` names another one.
+
+    Returns:
+        The outputs of jobs, and those of edits whose sources are among them.
+    """
+    jobs = [entry for result in stored_result.read_all(store) for entry in _of_result(result)]
+    edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if one.store in ("", store.url)]
+    found = _with_origins(jobs, edits)
+    names = _saved_names(records)
+    found = [replace(one, saved_as=names.get(one.file.sha256, "")) if one.file is not None else one for one in found]
+    return sorted(found, key=lambda one: (one.at, one.request, one.take), reverse=True)
+
+
+def _of_result(result: StoredResult) -> Iterator[Entry]:
+    entry = Entry(
+        model=result.model,
+        request=result.base,
+        task=result.task_id,
+        prompt=beginning_of_prompt(result.payload, _PROMPT_SHOWN),
+        params={name: _shortened(value) for name, value in result.payload.items()},
+        sources=tuple(dict.fromkeys(_contents(result.payload))),
+        take=result.take,
+        label=result.label or "",
+        flow=result.flow,
+        run=result.run.get("flow_run", ""),
+        run_name=result.run.get("flow_run_name", ""),
+        cost="" if result.cost is None else f"{result.cost} {result.currency or ''}".strip(),
+        seed=result.seed,
+        at=result.ended_at,
+        seconds=result.run_seconds,
+    )
+    for file in result.outputs:
+        yield replace(entry, file=file)
+    for text in () if result.outputs else result.texts:
+        yield replace(entry, text=text)
+
+
+def _of_edit(recipe: str, result: EditResult) -> Entry:
+    return Entry(
+        model=result.edit,
+        request=recipe,
+        file=result.file,
+        text="" if result.file is not None else result.text or "",
+        params={name: _shortened(value) for name, value in result.params.items()},
+        sources=tuple(dict.fromkeys(_contents(result.params))),
+        at=result.at,
+    )
+
+
+def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
+    for name in records.list(stored_edits.FOLDER):
+        folder, _, last = name.rpartition("/")
+        if last == "result.json" and (one := _read(records, name, EditResult)) is not None:
+            yield folder.rpartition("/")[2], one
+
+
+def _saved_names(records: MediaStore) -> dict[str, str]:
+    """Returns the name that each content was saved under last."""
+    found = (_read(records, name, SavedName) for name in records.list(save_as.FOLDER) if "content-" in name)
+    return {one.source or one.sha256: one.name for one in found if one is not None}
+
+
+def _read(store: MediaStore, name: str, kind: type[_R]) -> _R | None:
+    try:
+        return kind.model_validate_json(store.read_bytes(name))
+    except ValidationError:
+        _log.warning("The record %s is damaged and was left out.", store.uri(name))
+        return None
+
+
+def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
+    """Adds the edits that were made of the outputs of jobs, each with the run of its newest source."""
+    by_content = {one.file.sha256: one for one in jobs if one.file is not None}
+    by_text = {one.text: one for one in jobs if one.text}
+    found, rest = list(jobs), list(edits)
+    while rest:
+        waiting = []
+        for edit in rest:
+            sources = [by_content[one] for one in edit.sources if one in by_content]
+            sources += [by_text[one] for one in _texts(edit.params) if one in by_text]
+            if not sources:
+                waiting.append(edit)
+                continue
+            last = max(sources, key=lambda one: one.at)
+            made = replace(edit, run=last.run, run_name=last.run_name, flow=last.flow)
+            found.append(made)
+            if made.file is not None:
+                by_content.setdefault(made.file.sha256, made)
+        if len(waiting) == len(rest):
+            break
+        rest = waiting
+    return found
+
+
+def _contents(value: object) -> Iterator[str]:
+    """Yields the contents that parameters name, as in `sha256:…`."""
+    for text in _texts(value):
+        if text.startswith(_MARK):
+            yield text.removeprefix(_MARK)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, Iterable):
+        for one in value:
+            yield from _texts(one)
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _PARAMETER_SHOWN:
+        return f"{value[:_PARAMETER_SHOWN]}…"
+    return value

@@ -1,0 +1,165 @@
+"""Writes a gallery: one HTML file for each thousand outputs, with small pictures in it and links to the files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+from rh_prefect.errors import RunningHubError
+from rh_prefect.gallery.entries import Entry
+from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+
+FOLDER = "gallery"
+"""The folder of the pages and their small pictures, in the storage of the files."""
+
+ON_A_PAGE = 1000
+"""The most outputs of one page."""
+
+LINK_SECONDS = 7 * 86400
+"""How long a signed link is valid: the longest time that S3 allows."""
+
+_SIDE = 256
+_POSTER_BYTES = 20_000
+"""The most bytes of one small picture, so that a full page has less than 40 MB."""
+_AT_ONCE = 4
+_log = logging.getLogger("rh_prefect")
+
+
+def write_gallery(store: MediaStore, entries: Sequence[Entry], *, name: str = "index") -> list[str]:
+    """Writes the pages of a gallery into a storage.
+
+    Args:
+        store: The storage of the outputs.
+        entries: The outputs, in the order of the page.
+        name: The name of the first page, without its ending.
+
+    Returns:
+        The names of the pages in the storage.
+
+    Raises:
+        StoreError: The storage refuses a page.
+    """
+    parts = [entries[start : start + ON_A_PAGE] for start in range(0, len(entries), ON_A_PAGE)] or [[]]
+    names = [f"{name}.html", *(f"{name}-{number}.html" for number in range(2, len(parts) + 1))]
+    for number, part in enumerate(parts):
+        page = _page(store, part, names, number, total=len(entries))
+        store.write_bytes(f"{FOLDER}/{names[number]}", page.encode())
+    return [f"{FOLDER}/{one}" for one in names]
+
+
+def _page(store: MediaStore, entries: Sequence[Entry], names: Sequence[str], number: int, *, total: int) -> str:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        shown = list(pool.map(partial(_shown, store), entries))
+    about = f"{total} output{'' if total == 1 else 's'} of {store.url}."
+    if store.protocol != "file":
+        about += f" The links to files are valid for {LINK_SECONDS // 86400} days."
+    links = [{"name": str(n + 1), "href": "" if n == number else quote(one)} for n, one in enumerate(names)]
+    data = {"about": about, "pages": links if len(names) > 1 else [], "entries": shown}
+    return filled_in(data)
+
+
+def filled_in(data: Any) -> str:
+    """Returns the page with its data, which the browser reads as data and never as a script or as HTML."""
+    folder = files("rh_prefect.gallery")
+    page, style, script = (folder.joinpath(f"page.{one}").read_text(encoding="utf-8") for one in ("html", "css", "js"))
+    # The rules allow only this style and this script, so that no text of the data can run, even if it were HTML.
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'; img-src data: file: http: https:; media-src file: http: https:"
+    )
+    page = page.replace("@policy@", policy).replace("@style@", style).replace("@script@", script)
+    before, after = page.split("@data@")
+    return before + json.dumps(data, ensure_ascii=True).replace("<", "\\u003c") + after
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
+    file = entry.file
+    shown: dict[str, Any] = {
+        "model": entry.model,
+        "request": entry.request,
+        "task": entry.task,
+        "prompt": entry.prompt,
+        "params": dict(entry.params),
+        "sources": list(entry.sources),
+        "take": entry.take,
+        "label": entry.label,
+        "run": entry.run,
+        "runName": entry.run_name or entry.flow,
+        "cost": entry.cost,
+        "seed": entry.seed,
+        "at": entry.at[:19].replace("T", " "),
+        "seconds": entry.seconds,
+        "savedAs": entry.saved_as,
+        "text": entry.text,
+        "kind": "text",
+        "state": "whole",
+        "name": "",
+        "src": "",
+        "sha": "",
+        "length": None,
+        "size": "",
+        "poster": "",
+    }
+    if file is not None:
+        shape = f"{file.width} × {file.height}, " if file.width else ""
+        shown |= {
+            "kind": file.kind,
+            "state": "whole" if file.defect is None else "damaged",
+            "name": file.uri,
+            "src": _link(store, file.uri),
+            "sha": file.sha256,
+            "length": file.seconds,
+            "size": f"{shape}{file.size / 1e6:.2f} MB",
+            "poster": _poster(store, file),
+        }
+    return shown
+
+
+def _link(store: MediaStore, name: str) -> str:
+    """Returns a link to a file: relative to the page in a folder, which may be moved as a whole; else a signed one."""
+    return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LINK_SECONDS) or ""
+
+
+def _poster(store: MediaStore, file: Media) -> str:
+    """Returns a small picture of a file as a data URL, and keeps it in the storage; empty if there is none."""
+    if file.kind not in ("image", "video") or file.defect is not None:
+        return ""
+    name = f"{FOLDER}/posters/{file.sha256}.jpg"
+    try:
+        if store.exists(name):
+            picture = store.read_bytes(name)
+        else:
+            picture = _small(store, file.uri)
+            store.write_bytes(name, picture)
+    except (RunningHubError, OSError) as error:
+        _log.info("No small picture of %s is shown: %s", file.uri, error)
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+
+
+def _small(store: MediaStore, name: str) -> bytes:
+    small = partial(thumbnail, max_bytes=_POSTER_BYTES, side=_SIDE)
+    if store.protocol == "file":
+        return small(Path(store.uri(name)))
+    with TemporaryDirectory(prefix="rh-gallery-") as folder:
+        copy = Path(folder) / "file"
+        with store.open(name) as reader, copy.open("wb") as writer:
+            shutil.copyfileobj(reader, writer)
+        return small(copy)

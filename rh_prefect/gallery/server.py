@@ -1,0 +1,61 @@
+"""Serves a gallery of a local folder on this machine, for browsers that show no files of a folder."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from rh_prefect.gallery.entries import Entry
+from rh_prefect.media.store import MediaStore
+
+HOST = "127.0.0.1"
+
+
+def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) -> Starlette:
+    """Returns the web application: the pages and the files that they show, and no other file of the storage.
+
+    Args:
+        store: The storage.
+        pages: The names of the pages in it.
+        entries: The outputs that the pages show.
+    """
+    shown = {*pages, *(one.file.uri for one in entries if one.file is not None)}
+
+    def answer(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in shown:
+            return PlainTextResponse("There is no such output.", status_code=404)
+        if store.protocol == "file":
+            return FileResponse(Path(store.uri(name)))
+        return Response(store.read_bytes(name), media_type="text/html")  # the pages of an object store link to it
+
+    def first(_: Request) -> Response:
+        return RedirectResponse(f"/{pages[0]}")
+
+    # A site that a browser shows could else read the files by a name of its own for this address.
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    return Starlette(routes=[Route("/", first), Route("/{name:path}", answer)], middleware=[hosts])
+
+
+def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None:
+    """Serves until Ctrl-C, for this machine only.
+
+    Args:
+        app: The web application.
+        announce: Is called with the address.
+        port: The port; 0 selects a free one.
+    """
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        announce(f"http://{HOST}:{listening.getsockname()[1]}/")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -1,0 +1,148 @@
+"""`rh-prefect gallery`: which outputs it finds, and what its pages hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rh_prefect import models
+from rh_prefect.cli.gallery import gallery
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import InputError
+from rh_prefect.gallery.entries import Entry, entries_of
+from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
+from rh_prefect.gallery.server import app_of
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import get_settings
+from rh_prefect.tasks import generate
+from tests.support.samples import media as samples
+from tests.support.servers.s3 import S3Server
+
+PICTURE = models.ZImageTurbo(prompt="a lighthouse at dawn")
+
+
+def make(request: Any, **options: Any) -> Any:
+    return asyncio.run(generate.fn(request, scope="gallery", **options))
+
+
+def storage() -> MediaStore:
+    return MediaStore(get_settings().storage_url)
+
+
+def data_of(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_outputs_are_found_with_what_they_were_made_from(rh: Emulator) -> None:
+    picture, other = make(PICTURE, label="dawn"), make(PICTURE, take=2)
+    clip = make(models.KlingV26ProImageToVideo(image_url=picture.first_output, prompt="waves", duration="5"))
+    store = storage()
+    film, second, first = entries_of(store, store)
+    assert (film.task, second.task, first.task) == (clip.task_id, other.task_id, picture.task_id)
+    assert film.sources == (picture.first_output.sha256,)
+    assert first.file is not None
+    assert first.file.sha256 == picture.first_output.sha256
+    assert (first.request, first.take, second.take) == (second.request, 1, 2)
+    assert (first.label, first.prompt, first.cost) == ("dawn", "a lighthouse at dawn", "0.04 CNY")
+    assert len(rh.recorder.paid) == 3
+
+
+def test_the_page_has_the_picture_and_a_link_to_the_file(
+    rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = make(PICTURE)
+    gallery()
+    page = tmp_path / "out" / "gallery" / "index.html"
+    assert capsys.readouterr().out == f"gallery: {page.as_uri()} (1 outputs)\n"
+    (entry,) = data_of(page.read_text())["entries"]
+    assert (page.parent / entry["src"]).resolve() == Path(picture.first_output.uri)
+    assert entry["poster"].startswith("data:image/jpeg;base64,")
+    kept = list((page.parent / "posters").iterdir())
+    assert len(kept) == 1
+    before = kept[0].stat().st_mtime_ns
+    gallery()
+    assert kept[0].stat().st_mtime_ns == before
+    assert rh.key not in page.read_text()
+
+
+def test_a_place_without_results_is_an_error(rh: Emulator, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no results yet\. Nothing was written"):
+        gallery()
+    with pytest.raises(InputError, match="no results of the run night"):
+        make(PICTURE)
+        gallery(run="night")
+    assert not (tmp_path / "out" / "gallery").exists()
+    assert len(rh.recorder.paid) == 1
+
+
+def test_a_run_has_a_page_of_its_outputs(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path)
+    entries = [Entry("m", str(n), text="a text", run=f"run-{n}", at=f"2026-01-0{n + 1}") for n in range(2)]
+    (page,) = write_gallery(store, entries[1:], name="run-1")
+    assert page == "gallery/run-1.html"
+    assert [one["run"] for one in data_of(store.read_bytes(page).decode())["entries"]] == ["run-1"]
+
+
+def test_many_outputs_have_several_pages(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path)
+    pages = write_gallery(store, [Entry("m", str(n), text=f"text {n}") for n in range(ON_A_PAGE + 1)])
+    assert pages == ["gallery/index.html", "gallery/index-2.html"]
+    first, second = (data_of(store.read_bytes(one).decode()) for one in pages)
+    assert (len(first["entries"]), len(second["entries"])) == (ON_A_PAGE, 1)
+    assert [one["href"] for one in first["pages"]] == ["", "index-2.html"]
+    assert [one["href"] for one in second["pages"]] == ["index.html", ""]
+
+
+def test_a_missing_file_has_no_picture_and_keeps_its_place(tmp_path: Path) -> None:
+    gone = Media(uri="gone.png", kind="image", mime="image/png", size=1, sha256="0" * 64)
+    store = MediaStore(tmp_path)
+    (page,) = write_gallery(
+        store, [Entry("m", "1", file=gone), Entry("m", "2", file=gone.model_copy(update={"defect": "a broken png"}))]
+    )
+    first, second = data_of(store.read_bytes(page).decode())["entries"]
+    assert (first["poster"], first["state"]) == ("", "whole")
+    assert (second["poster"], second["state"]) == ("", "damaged")
+
+
+def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, tmp_path: Path) -> None:
+    picture = make(PICTURE)
+    store = storage()
+    entries = entries_of(store, store)
+    app = app_of(store, write_gallery(store, entries), entries)
+    (tmp_path / "out" / "secret.txt").write_text("secret")
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", follow_redirects=True) as client:
+            assert "<title>rh_prefect gallery</title>" in (await client.get("/")).text
+            name = store.name_of(picture.first_output.uri)
+            part = await client.get(f"/{name}", headers={"Range": "bytes=0-3"})
+            assert (part.status_code, part.content) == (206, b"\x89PNG")
+            for other in ("secret.txt", "%2e%2e/state/spool", f"results/{entries[0].request}"):
+                assert (await client.get(f"/{other}")).status_code == 404
+            assert (await client.get("/", headers={"Host": "evil.example"})).status_code == 400
+
+    asyncio.run(ask())
+    assert len(rh.recorder.paid) == 1
+
+
+def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> None:
+    store = MediaStore(s3.url("gallery"), options=s3.options)
+    picture = store.publish(samples.png(tmp_path / "a.png"), "run/a picture.png")
+    named = picture.model_copy(update={"uri": "run/a picture.png"})
+    (page,) = write_gallery(store, [Entry("m", "1", file=named)])
+    text = store.read_bytes(page).decode()
+    (entry,) = data_of(text)["entries"]
+    assert httpx.get(entry["src"]).content == (tmp_path / "a.png").read_bytes()
+    assert entry["poster"]
+    assert "valid for 7 days" in data_of(text)["about"]
+    assert not any(secret in text for secret in s3.secrets if secret != s3.options["key"])

@@ -1,0 +1,183 @@
+"""The gallery in Chromium: what a person sees, the keyboard, and that the words of strangers do nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rh_prefect.gallery.entries import Entry
+from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from tests.support.samples import media as samples
+from tests.support.servers.browser import PROGRAM, Page, browser
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(PROGRAM is None, reason="needs Chromium"),
+]
+
+HOSTILE = [
+    "</script><script>document.title='broken'</script>",
+    "<img src=x onerror=\"document.title='broken'\">",
+    '"><svg onload="document.title=\'broken\'">',
+    "javascript:document.title='broken'",
+    "<!--<script>",
+    "${document.title='broken'} {{7*7}} @data@ @script@",
+    "\u2028document.title='broken'\u2029",
+    "]]> \ud7ff \uffff 右から左へ \u202e txet",
+]
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(tmp_path / "out")
+
+
+def picture(store: MediaStore, tmp_path: Path, name: str = "a.png") -> Media:
+    local = samples.png(tmp_path / "local.png")
+    return store.publish(local, name).model_copy(update={"uri": name})
+
+
+def noise(path: Path) -> Path:
+    """A picture that no format makes small."""
+    Image.merge("RGB", [Image.effect_noise((512, 512), 90) for _ in range(3)]).save(path)
+    return path
+
+
+def shown(page: Page, store: MediaStore, entries: list[Entry]) -> None:
+    page.said.clear()
+    page.asked.clear()
+    page.open(Path(store.uri(write_gallery(store, entries)[0])).as_uri())
+    page.until("document.querySelectorAll('.card').length")
+
+
+def test_words_of_strangers_are_shown_and_do_nothing(page: Page, store: MediaStore, tmp_path: Path) -> None:
+    names = ["a picture <b>&'#?.png", "Bild %41 ü.png"]
+    entries = [
+        Entry(
+            word,
+            word,
+            task=word,
+            text=word,
+            prompt=word,
+            params={word: word, "__proto__": word, "list": [word]},
+            label=word,
+            flow=word,
+            run=word,
+            run_name=word,
+            saved_as=word,
+            at="2026-01-02",
+        )
+        for word in HOSTILE
+    ]
+    files = [picture(store, tmp_path, name) for name in names]
+    shown(page, store, [*entries, *(Entry("m", file.uri, file=file, label=HOSTILE[0]) for file in files)])
+    for number in range(len(HOSTILE) + len(files)):
+        page.ask(f"document.querySelectorAll('#cards .card')[{number}].click()")
+        if number < len(HOSTILE):
+            assert page.ask("document.querySelector('#stage pre').textContent") == HOSTILE[number]
+        else:
+            page.until("document.querySelector('#stage img').naturalWidth")
+        page.ask("document.getElementById('close').click()")
+    assert page.ask("document.title") == "rh_prefect gallery"
+    assert page.ask("document.scripts.length") == 2
+    assert page.ask("document.querySelectorAll('svg, [onerror], [onload]').length") == 0
+    assert page.said == []
+
+
+def test_nothing_is_asked_of_a_network(page: Page, store: MediaStore, tmp_path: Path) -> None:
+    shown(page, store, [Entry("m", "1", file=picture(store, tmp_path), prompt="https://example.org/a.png")])
+    page.ask("document.querySelector('.card').click()")
+    page.until("document.querySelector('#stage img').naturalWidth")
+    assert all(url.startswith(("file:", "data:")) for url in page.asked)
+
+
+def test_a_script_in_the_page_would_not_run(page: Page, store: MediaStore) -> None:
+    shown(page, store, [Entry("m", "1", text="a text")])
+    page.ask("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))")
+    assert page.ask("window.ran") is None
+    assert any("Content Security Policy" in line for line in page.said)
+
+
+def test_the_keyboard_goes_through_the_outputs_and_shows_takes_side_by_side(page: Page, store: MediaStore) -> None:
+    entries = [Entry("m", "same", text=f"take {n}", take=n, at=f"2026-01-0{n}") for n in (2, 1)]
+    shown(page, store, [*entries, Entry("m", "other", text="another", sources=("0",))])
+    page.ask("document.querySelector('.card').click()")
+    page.press("ArrowRight")
+    assert page.ask("document.querySelector('#stage pre').textContent") == "take 1"
+    page.press("ArrowRight")
+    assert page.ask("document.getElementById('beside').hidden")
+    page.press("ArrowRight")
+    page.press("t")
+    assert page.ask("[...document.querySelectorAll('#stage pre')].map(one => one.textContent)") == ["take 1", "take 2"]
+    page.press("Escape")
+    page.until("!document.getElementById('view').open")
+
+
+def test_filters_select_outputs_and_add_up_what_their_tasks_cost(page: Page, store: MediaStore) -> None:
+    shown(
+        page,
+        store,
+        [
+            Entry("z-image", "1", task="1", text="one", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
+            Entry("z-image", "1", task="1", text="two", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
+            Entry("kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at="2026-01-03"),
+        ],
+    )
+    count = "document.getElementById('sum').textContent"
+    assert page.ask(count) == "3 of 3 outputs; their tasks cost 1.79 CNY"
+    for name, value, left in (
+        ("words", "LIGHT house", 2),
+        ("words", "dusk", 1),
+        ("model", "kling", 1),
+        ("since", "2026-01-03", 1),
+        ("until", "2026-01-02", 2),
+    ):
+        field = f"document.getElementById('filters').elements.{name}"
+        page.ask(f"{field}.value = {value!r}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+        assert str(page.ask(count)).startswith(f"{left} of 3"), name
+        page.ask("document.getElementById('filters').reset()")
+        page.until(f"{count}.startsWith('3 of 3')")
+
+
+def test_what_a_film_was_made_from_is_one_click_away(page: Page, store: MediaStore, tmp_path: Path) -> None:
+    first = picture(store, tmp_path)
+    film = Media(uri="film.mp4", kind="video", mime="video/mp4", size=1, sha256="1" * 64, seconds=5)
+    shown(page, store, [Entry("kling", "2", file=film, sources=(first.sha256,)), Entry("z-image", "1", file=first)])
+    page.ask("document.querySelector('.card').click()")
+    page.until("document.querySelector('#stage .missing')")  # its file is missing, and the page says so
+    page.ask("document.querySelector('#facts .card').click()")
+    page.until("document.querySelector('#stage img').naturalWidth")
+    assert page.ask("document.querySelector('#facts h3').textContent") == "Used in"
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1440])
+def test_it_fits_a_window(page: Page, store: MediaStore, width: int) -> None:
+    page.size(width, 800)
+    shown(page, store, [Entry("m" * 90, "1", text="word " * 900, prompt="x" * 300, params={"seed": "9" * 400})])
+    page.ask("document.querySelector('.card').click()")
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    assert page.ask("document.getElementById('view').scrollWidth <= document.getElementById('view').clientWidth")
+
+
+def test_a_full_page_is_small_enough(page: Page, store: MediaStore, tmp_path: Path) -> None:
+    files = [store.publish(noise(tmp_path / "noise.png"), f"{n}.png") for n in range(20)]
+    named = [file.model_copy(update={"uri": f"{n}.png"}) for n, file in enumerate(files)]
+    began = time.monotonic()
+    shown(page, store, [Entry("m", str(n), file=named[n % 20], prompt=f"number {n} " * 20) for n in range(ON_A_PAGE)])
+    print(f"written and shown in {time.monotonic() - began:.1f} s")
+    assert Path(store.uri("gallery/index.html")).stat().st_size < 40_000_000
+    assert page.ask("document.querySelectorAll('#cards .card').length") == ON_A_PAGE
+    spent = page.ask("performance.timing.loadEventEnd - performance.timing.navigationStart")
+    print(f"loaded in {spent} ms")
