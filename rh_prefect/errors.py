@@ -165,7 +165,13 @@ class StoreError(RunningHubError):
 
 
 class JournalError(RunningHubError):
-    """The record of a paid job cannot be read or written."""
+    """The record of a paid job cannot be read or written.
+
+    Attributes:
+        is_permanent: Whether it fails again until a person has changed something.
+    """
+
+    is_permanent: bool = False
 
 
 class BatchIncomplete(RunningHubError):

@@ -14,7 +14,7 @@ from rh_prefect.errors import MediaError, RunningHubError, StoreError
 from rh_prefect.media.urls import masked_url
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
     """A kind of error: what happened, what to do, and whether it repeats until a person has changed something."""
 
     what: str
@@ -23,53 +23,53 @@ class _Fault(NamedTuple):
 
 
 _NO_ANSWER = "nothing answers there"
-_STOPPED = _Fault("it stopped answering", "check the network, then run again")
-_BUSY = _Fault("it is overloaded or fails at the moment", "wait some minutes, then run again")
+_STOPPED = Fault("it stopped answering", "check the network, then run again")
+_BUSY = Fault("it is overloaded or fails at the moment", "wait some minutes, then run again")
 _KEYS = "correct key and secret in the storage options"
-_BAD_LINK = _Fault("the URL is not valid", "correct the link", True)
+_BAD_LINK = Fault("the URL is not valid", "correct the link", True)
 
-_BY_CLASS: dict[str, _Fault] = {
-    "NoCredentialsError": _Fault(
+_BY_CLASS: dict[str, Fault] = {
+    "NoCredentialsError": Fault(
         "no credentials were found", "set a key and secret in the storage options or as AWS_… variables", True
     ),
-    "PartialCredentialsError": _Fault(
+    "PartialCredentialsError": Fault(
         "the credentials are incomplete: the key or the secret is missing", "set both key and secret", True
     ),
-    "EndpointConnectionError": _Fault(_NO_ANSWER, "check endpoint_url, and that the service is running"),
-    "ConnectTimeoutError": _Fault(_NO_ANSWER, "check endpoint_url and the network"),
+    "EndpointConnectionError": Fault(_NO_ANSWER, "check endpoint_url, and that the service is running"),
+    "ConnectTimeoutError": Fault(_NO_ANSWER, "check endpoint_url and the network"),
     "ReadTimeoutError": _STOPPED,
     "FSTimeoutError": _STOPPED,
-    "ConnectError": _Fault(_NO_ANSWER, "check the link, and that its host can be reached"),
+    "ConnectError": Fault(_NO_ANSWER, "check the link, and that its host can be reached"),
     "TimeoutException": _STOPPED,
-    "RemoteProtocolError": _Fault("the connection was interrupted before the transfer was complete", "run it again"),
+    "RemoteProtocolError": Fault("the connection was interrupted before the transfer was complete", "run it again"),
     "UnsupportedProtocol": _BAD_LINK,
     "InvalidURL": _BAD_LINK,
-    "NoSuchBucket": _Fault("the bucket does not exist", "create the bucket or correct its name", True),
-    "SignatureDoesNotMatch": _Fault("the secret does not belong to the key", _KEYS, True),
-    "InvalidAccessKeyId": _Fault("the key is unknown", _KEYS, True),
-    "ExpiredToken": _Fault("the credentials have expired", "renew them in the storage options, then run again", True),
-    "RequestTimeTooSkewed": _Fault("this machine's clock is wrong", "set its clock, then run again", True),
+    "NoSuchBucket": Fault("the bucket does not exist", "create the bucket or correct its name", True),
+    "SignatureDoesNotMatch": Fault("the secret does not belong to the key", _KEYS, True),
+    "InvalidAccessKeyId": Fault("the key is unknown", _KEYS, True),
+    "ExpiredToken": Fault("the credentials have expired", "renew them in the storage options, then run again", True),
+    "RequestTimeTooSkewed": Fault("this machine's clock is wrong", "set its clock, then run again", True),
     "SlowDown": _BUSY,
     "ServiceUnavailable": _BUSY,
     "InternalError": _BUSY,
 }
 """Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
 
-_BY_ERRNO: dict[int, _Fault] = {
-    errno.ENOSPC: _Fault("the disk is full", "free some space or choose another location"),
-    errno.EDQUOT: _Fault("the disk quota is used up", "free some space or choose another location"),
-    errno.EFBIG: _Fault(
+_BY_ERRNO: dict[int, Fault] = {
+    errno.ENOSPC: Fault("the disk is full", "free some space or choose another location"),
+    errno.EDQUOT: Fault("the disk quota is used up", "free some space or choose another location"),
+    errno.EFBIG: Fault(
         "the file is larger than the limit of this location", "raise the limit or choose another location"
     ),
-    errno.EROFS: _Fault("the file system is read-only", "choose another place", True),
-    errno.ENAMETOOLONG: _Fault("the name is too long", "shorten the name or the template", True),
-    errno.EIO: _Fault("the disk or the service reported an error", "check the disk or the service, then run again"),
+    errno.EROFS: Fault("the file system is read-only", "choose another place", True),
+    errno.ENAMETOOLONG: Fault("the name is too long", "shorten the name or the template", True),
+    errno.EIO: Fault("the disk or the service reported an error", "check the disk or the service, then run again"),
 }
 
-_BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Fault], ...] = (
+_BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...] = (
     (
         PermissionError,
-        _Fault(
+        Fault(
             "the key or user does not have permission for this",
             "grant it permission to read, write and delete there, or choose another location",
             True,
@@ -77,27 +77,25 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], _Fault], ..
     ),
     (
         (NotADirectoryError, FileExistsError),
-        _Fault("a part of the path is a file, not a folder", "choose a folder", True),
+        Fault("a part of the path is a file, not a folder", "choose a folder", True),
     ),
     (
         IsADirectoryError,
-        _Fault(
-            "there is a folder where a file was expected", "choose another name, or use a file in that folder", True
-        ),
+        Fault("there is a folder where a file was expected", "choose another name, or use a file in that folder", True),
     ),
-    (FileNotFoundError, _Fault("the file does not exist", "check the path", True)),
+    (FileNotFoundError, Fault("the file does not exist", "check the path", True)),
     (
         ImportError,
-        _Fault(
+        Fault(
             "the library for this type of storage is not installed", "install the library shown in the message", True
         ),
     ),
     (TimeoutError, _STOPPED),
     (
         (TypeError, ValueError),
-        _Fault("the address or a storage option is not accepted", "correct the address or the storage options", True),
+        Fault("the address or a storage option is not accepted", "correct the address or the storage options", True),
     ),
-    (ConnectionError, _Fault(_NO_ANSWER, "check that the service is running and can be reached")),
+    (ConnectionError, Fault(_NO_ANSWER, "check that the service is running and can be reached")),
 )
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
@@ -120,7 +118,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
         raise
     except Exception as error:
         message, cause = describe(error, f"Could not {doing} in {place}", options=options)
-        raise StoreError(message, is_permanent=_fault_of(error).is_permanent) from cause
+        raise StoreError(message, is_permanent=fault_of(error).is_permanent) from cause
 
 
 @contextmanager
@@ -139,7 +137,7 @@ def describe(
     error: Exception, opening: str, *, options: Mapping[str, object] | None = None
 ) -> tuple[str, Exception | None]:
     """Returns a message for a third-party error, and the error itself as the cause if it has no secrets."""
-    what, advice, _ = _fault_of(error)
+    what, advice, _ = fault_of(error)
     if _PORT.search(str(error)):
         what, advice = (
             "its port is not a number",
@@ -160,7 +158,8 @@ def masked(text: str, options: Mapping[str, object] | None = None) -> str:
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
 
 
-def _fault_of(error: Exception) -> _Fault:
+def fault_of(error: Exception) -> Fault:
+    """Returns what a third-party error means."""
     for name in _names(error):
         if name in _BY_CLASS:
             return _BY_CLASS[name]
@@ -169,7 +168,7 @@ def _fault_of(error: Exception) -> _Fault:
     for kind, fault in _BY_TYPE:
         if isinstance(error, kind):
             return fault
-    return _Fault(
+    return Fault(
         f"it failed ({type(error).__name__})",
         "read the error message of the storage, then correct the address or the storage options",
     )

@@ -62,9 +62,9 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
     itself pays for another task where that may help.
     """
     error = await state.aresult(raise_on_failure=False)
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | JournalError):
         return not error.is_permanent
-    return isinstance(error, JournalError | TransportError)
+    return isinstance(error, TransportError)
 
 
 def paid_task(

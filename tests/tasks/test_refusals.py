@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect import MediaStore, flow, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import AccountError, ApiError, RequestRejected, StoreError
+from rh_prefect.errors import AccountError, ApiError, JournalError, RequestRejected, StoreError
 from rh_prefect.tasks import generate
 
 ASKED = models.ZImageTurbo(prompt="a lighthouse")
@@ -39,22 +39,28 @@ async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
 
 
 @pytest.mark.prefect
+@pytest.mark.parametrize(("setting", "kind"), [("RH_STORAGE_URL", StoreError), ("RH_RECORDS", JournalError)])
 async def test_a_place_that_cannot_be_used_is_not_tried_again(
-    rh: Emulator, prefect_server: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rh: Emulator,
+    prefect_server: object,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+    kind: type[StoreError | JournalError],
 ) -> None:
     """A wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
-    monkeypatch.setenv("RH_STORAGE_URL", "/proc/nope")
+    monkeypatch.setenv(setting, "/proc/nope")
 
     @flow
     async def still() -> None:
-        await generate(ASKED)
+        await generate(ASKED, scope="order-17")
 
     state = await still(return_state=True)
     lines = [one.getMessage() for one in caplog.records if one.name == "prefect.task_runs"]
     assert any("Finished in state Failed" in line for line in lines)
     assert not any("Retry " in line for line in lines)
     error = await state.aresult(raise_on_failure=False)
-    assert isinstance(error, StoreError)
+    assert isinstance(error, kind)
     assert error.is_permanent
     assert not rh.recorder.submissions
 

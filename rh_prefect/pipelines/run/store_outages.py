@@ -32,13 +32,13 @@ async def while_store_is_away(
 
     Raises:
         StoreError: The storage refuses it permanently, or does not respond after the last pause.
-        JournalError: The records do not respond after the last pause.
+        JournalError: Likewise for the records.
     """
     for pause in STORE_PAUSES:
         try:
             return await make()
         except (StoreError, JournalError) as error:
-            if isinstance(error, StoreError) and error.is_permanent:
+            if error.is_permanent:
                 raise
             seconds = pause * (1 + jitter() / 2)
             _log.warning("%s Trying again in %.0f s.", error, seconds)

@@ -25,7 +25,7 @@ from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic
-from rh_prefect.media.storage_errors import describe
+from rh_prefect.media.storage_errors import describe, fault_of
 from rh_prefect.media.urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
@@ -154,9 +154,13 @@ def _is_cached(kind: type) -> bool:
 class UnreadableRecord(JournalError):
     """A record exists but has a format that this version does not support."""
 
+    is_permanent = True
+
 
 class NotExclusive(JournalError):
     """The storage cannot prevent two processes from creating the same record."""
+
+    is_permanent = True
 
 
 def check_key(key: str) -> str:
@@ -364,7 +368,10 @@ def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:  # the drivers of fsspec raise their own errors
         message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
-        raise JournalError(f"{message} Records of paid jobs are kept; then run again.") from cause
+        is_permanent = fault_of(error).is_permanent
+        raise JournalError(
+            f"{message} Records of paid jobs are kept; then run again.", is_permanent=is_permanent
+        ) from cause
 
 
 def _decode(data: bytes, where: str) -> JSON:

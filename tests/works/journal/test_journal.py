@@ -191,8 +191,9 @@ async def test_a_folder_below_a_file_is_an_error_with_its_name(tmp_path: Path) -
     (tmp_path / "file").write_text("not a folder")
     journal = FolderJournal(str(tmp_path / "file/journal"), scope="run")
     for work in (journal.create("abc-intent-1", record()), journal.read("abc-intent-1"), journal.job("abc")):
-        with pytest.raises(JournalError, match=f"{tmp_path}/file/journal.*What to do"):
+        with pytest.raises(JournalError, match=f"{tmp_path}/file/journal.*What to do") as caught:
             await work
+        assert caught.value.is_permanent
     with pytest.raises(JournalError):
         folder_scopes(str(tmp_path / "file/journal"))
 
