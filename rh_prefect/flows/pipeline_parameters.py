@@ -62,6 +62,9 @@ def _kind(param: Param) -> Any:
             return str | list[dict[str, Any]]
         case "files":
             return str | list[str]
+        case "list":
+            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
+            return Annotated[list[str], Field(min_length=shortest, max_length=longest)]
         case "string":
             shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
             return Annotated[str, Field(min_length=shortest, max_length=longest)]

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.evaluation import evaluate, follow, results
-from rh_prefect.pipelines.file_model import shown_value
+from rh_prefect.pipelines.file_model import COMPARISONS, CONDITIONS, shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Doubts,
@@ -22,7 +22,8 @@ from rh_prefect.pipelines.planning_values import (
 )
 from rh_prefect.pipelines.references import Reference, references_in
 
-CONDITIONS = ("exists", "missing", "equals", "in", "lt", "gt", "not", "all", "any")
+ORDERED = ("lt", "lte", "gt", "gte")
+"""Conditions that compare numbers."""
 
 
 def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
@@ -52,6 +53,11 @@ def check_condition(document: Document, path: Path, value: Any, problems: Proble
     [(operator, argument)] = value.items()
     if operator not in CONDITIONS:
         message = f"{operator} is not a condition; {nearest(operator, CONDITIONS)}"
+        if isinstance(argument, dict) and argument:
+            wrong = next((one for one in argument if one not in COMPARISONS), "")
+            message = f"{wrong} compares nothing; {nearest(wrong, COMPARISONS)}"
+            path = (*path, operator) if wrong else path
+            operator = wrong
         problems.add(document, (*path, operator), message, key=True)
         return False
     return _check_argument(document, (*path, operator), operator, argument, problems)
@@ -102,7 +108,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
     match operator:
         case "not":
             found = truth(argument, frame)
-            return None if found is None else not found
+            return _negated(found)
         case "all" | "any":
             return _several([truth(one, frame) for one in argument], operator == "any")
     if doubts_in(argument, frame):
@@ -126,7 +132,7 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
         for n, one in enumerate(argument if isinstance(argument, list) else [argument]):
             at = (operator, n) if isinstance(argument, list) else (operator,)
             yield from (((*at, *path), clause) for path, clause in not_numbers(one, frame))
-    elif operator in ("lt", "gt"):
+    elif operator in ORDERED:
         for n, written in enumerate(argument):
             value = evaluate(written, frame)
             if value is not ABSENT and not isinstance(value, Unknown) and number_of(value) is None:
@@ -188,16 +194,29 @@ def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:
 
 
 def _compared(operator: str, values: list[Any]) -> bool | None:
+    if operator == "ne":  # true of an absent value, too
+        return _negated(_compared("equals", values))
     if any(value is ABSENT for value in values) or len(values) != 2:
         return False
     first, second = values
-    if operator in ("lt", "gt"):
-        return _ordered(first, second) if operator == "lt" else _ordered(second, first)
+    match operator:
+        case "lt":
+            return _ordered(first, second)
+        case "gt":
+            return _ordered(second, first)
+        case "lte":
+            return _negated(_ordered(second, first))
+        case "gte":
+            return _negated(_ordered(first, second))
     if operator == "in":
         listed = results(second) if isinstance(second, Items) else second
         found = _several([_equal(first, one) for one in listed], any_is_enough=True)
         return None if found is False and isinstance(second, Items) and second.count is not None else found
     return _equal(first, second)
+
+
+def _negated(found: bool | None) -> bool | None:
+    return None if found is None else not found
 
 
 def _equal(first: Any, second: Any) -> bool | None:

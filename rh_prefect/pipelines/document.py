@@ -127,11 +127,32 @@ class Document:
         """The value at a path, or the nearest one above it that exists."""
         node = self.root
         for part in path:
-            try:
-                node = node.value[part]
-            except (KeyError, IndexError, TypeError):
+            inner = self.child(node, part)
+            if inner is None:
                 break
+            node = inner
         return node
+
+    def child(self, node: Node, part: str | int) -> Node | None:
+        """The value of a key or at a position; of a step also one that the file's `defaults` give.
+
+        Args:
+            node: The mapping or list.
+            part: The key or the position.
+        """
+        for one in (node, *self._defaults_of(node)):
+            try:
+                found: Node = one.value[part]
+            except (KeyError, IndexError, TypeError):
+                continue
+            return found
+        return None
+
+    def _defaults_of(self, node: Node) -> list[Node]:
+        if not isinstance(self.root.value, dict) or "defaults" not in self.root.value or node is self.root:
+            return []
+        defaults = self.root.value["defaults"].value
+        return [one for name, one in defaults.items() if name in node.keys] if isinstance(defaults, dict) else []
 
     def place(self, path: Path, needle: str = "", *, key: bool = False) -> Place:
         """Returns the position of a value.

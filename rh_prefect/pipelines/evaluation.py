@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -32,6 +34,8 @@ from rh_prefect.pipelines.types import Type, of_items, of_literal
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import Instance
 
+_LONGEST_SLUG = 80
+
 
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
@@ -50,6 +54,8 @@ def lookup(reference: Reference, frame: Frame) -> Any:
             options.append(_result(found))
             if not doubts - frame.doubts:
                 break
+    else:
+        options += [] if reference.fallback is None else [reference.fallback]
     return _either(options) if options else ABSENT
 
 
@@ -170,7 +176,22 @@ def part(value: Any, name: str) -> Any:
             return value.get(name, ABSENT)
         case list():
             return part(Items(tuple(value)), name)
+        case Unknown() if name == "slug":
+            return replace(value, kind="string", key=f"{value.key}.slug", is_settled=False, sent=None)
+        case str() | int() | float() if name == "slug":
+            return slug(text_of(value))
     return ABSENT
+
+
+def slug(text: str) -> str:
+    """Returns a text as a part of a file's name: letters, digits and single dashes; an accent is left out.
+
+    Args:
+        text: The text; of one without a letter or digit, the result is a hash.
+    """
+    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    found = re.sub(r"[\W_]+", "-", plain.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-")
+    return found or digest(text)[:8]
 
 
 def _of_output(output: StepOutput, name: str) -> Any:

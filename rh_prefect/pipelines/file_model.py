@@ -32,7 +32,7 @@ RUN_OPTIONS = (
 """The options of every run; a parameter of a file that is run has none of these names."""
 
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
-TYPES = ("string", "integer", "number", "boolean", "enum", "any", *FILE_TYPES, "files", "table")
+TYPES = ("string", "integer", "number", "boolean", "enum", "any", "list", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
 """The keys of which a step has exactly one."""
 
@@ -247,7 +247,26 @@ class Budget(_Strict):
         return {"amount": value}
 
 
-Condition = Any
+COMPARISONS = ("equals", "ne", "in", "lt", "lte", "gt", "gte")
+CONDITIONS = ("exists", "missing", *COMPARISONS, "not", "all", "any")
+
+
+def _written_out(value: Any) -> Any:
+    """Returns a condition with `{item.sold: {gt: 0}}` written as `{gt: [$(item.sold), 0]}`."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    [(name, argument)] = value.items()
+    if name in ("all", "any") and isinstance(argument, list):
+        return {name: [_written_out(one) for one in argument]}
+    if name == "not":
+        return {name: _written_out(argument)}
+    if name in CONDITIONS or not isinstance(argument, dict) or not argument or argument.keys() - {*COMPARISONS}:
+        return value
+    tests = [{operator: [f"$({name})", other]} for operator, other in argument.items()]
+    return tests[0] if len(tests) == 1 else {"all": tests}
+
+
+Condition = Annotated[Any, BeforeValidator(_written_out)]
 """A condition as it stands in the file; `check_condition` says what is wrong with one."""
 
 
@@ -421,6 +440,31 @@ def tag_of(data: Any) -> str | None:
 KINDS: Mapping[str, type[Step]] = {
     kind.__name__: kind for kind in (ModelStep, GraphStep, EditStep, UseStep, ReviewStep, GroupStep, FanOutStep)
 }
+Defaults = dict[Literal["model", "workflow", "app", "graph", "edit", "use", "review", "steps"], Names]
+"""Keys of all steps of a kind that do not have them; of `with`, single parameters."""
+
+
+def with_defaults(steps: Any, defaults: Mapping[str, Any]) -> Any:
+    """Returns steps with the defaults of the file.
+
+    Args:
+        steps: The steps as plain JSON data.
+        defaults: Of the file.
+    """
+    return {name: _with_defaults(step, defaults) for name, step in steps.items()} if isinstance(steps, dict) else steps
+
+
+def _with_defaults(step: Any, defaults: Mapping[str, Any]) -> Any:
+    if not isinstance(step, dict):
+        return step
+    own = defaults.get(next(iter(actions_in(step)), ""))
+    own = own if isinstance(own, dict) else {}
+    found = {**own, **step}
+    if isinstance(own.get("with"), dict) and isinstance(step.get("with"), dict):
+        found["with"] = {**own["with"], **step["with"]}
+    return {**found, "steps": with_defaults(found["steps"], defaults)} if "steps" in found else found
+
+
 AnyStep = Annotated[
     Annotated[ModelStep, Tag("ModelStep")]
     | Annotated[GraphStep, Tag("GraphStep")]
@@ -447,6 +491,7 @@ class PipelineFile(_Strict):
     reuse: Text | None = None
     scope: Text | None = None
     invalid_items: Literal["refuse", "skip"] = "refuse"
+    defaults: Defaults = Field(default_factory=dict)
     credentials: Text | None = None
     storage: Text | None = None
     steps: Steps

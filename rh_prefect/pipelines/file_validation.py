@@ -27,6 +27,7 @@ from rh_prefect.pipelines.file_model import (
     actions_in,
     shown_value,
     tag_of,
+    with_defaults,
 )
 
 _SIMILAR = 0.6
@@ -71,6 +72,9 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     if not isinstance(data, dict):
         problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
         return None
+    data = {name: value for name, value in data.items() if not name.startswith("x-")}  # for anchors
+    if isinstance(data.get("defaults"), dict) and "steps" in data:
+        data["steps"] = with_defaults(data["steps"], data["defaults"])
     try:
         file = PipelineFile.model_validate(data)
     except ValidationError as error:
@@ -144,6 +148,8 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
         case "missing":
             missing = str(error["loc"][-1])
             problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
+        case "literal_error" if error["loc"][-1] == "[key]":
+            problems.add(document, path, f"{name} is no kind of step; {nearest(name, ACTIONS)}", key=True)
         case "literal_error":
             problems.add(
                 document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
@@ -162,7 +168,7 @@ def _unknown_key(document: Document, path: Path, name: str, model: type[BaseMode
             return f"{name} needs foreach or matrix in the same step"
         return f"{name} has no meaning for {actions_in(document.node(path[:-1]).data)[0]}; leave it out"
     known = STEP_KEYS if model is Step else keys_of(model)
-    hint = "YAML 1.2 has no merge keys; write the keys here" if name == "<<" else nearest(name, known)
+    hint = nearest(name, known)
     return f"{name} is not a key of {'a step' if issubclass(model, Step) else _WHAT.get(model, 'this')}; {hint}"
 
 
@@ -198,10 +204,9 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
     for part in loc:
         if isinstance(part, str) and part in KINDS and part not in node.keys:
             inner = KINDS[part]
-        try:
-            node = node.value[part]
-        except (KeyError, IndexError, TypeError):
+        if (child := document.child(node, part)) is None:
             continue  # the name of a member of a union, or a key that is missing
+        node = child
         path.append(part)
         model, before = inner or model, inner
         is_of_names = before is not None and part in ("params", "columns")  # a mapping of names to parameters

@@ -37,6 +37,8 @@ def _type_words(param: Param) -> str:
         case "table":
             columns = ", ".join(_column_words(name, one) for name, one in (param.columns or {}).items())
             return f"A CSV, TSV, JSON lines or Parquet file, or the rows, with the columns {columns}"
+        case "list":
+            return "A list of texts, or texts with commas between them"
         case "files":
             return f"A folder, a prefix, or a pattern such as photos/*.jpg, of {param.of or 'file'} files"
         case "enum":

@@ -13,6 +13,9 @@ Names: TypeAlias = tuple[str, ...]
 
 _PATH = re.compile(r"[^\W]\w*(?:-\w+)*(?:\.\w+(?:-\w+)*)*")
 _OPEN = re.compile(r"\$\$\(|\$\(")
+_REST = re.compile(r"""(?:"[^"\n]*"|'[^'\n]*'|[^)"'])*\)""")
+_LITERAL = re.compile(r"""(?P<quoted>"[^"\n]*"|'[^'\n]*')|(?P<number>-?\d+(?:\.\d+)?)""")
+_OR = re.compile(r"""\s+or\s+(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,12 @@ class Reference:
     Attributes:
         text: As it is written, with `$(` and `)`.
         options: The ways to the value; the first that exists counts.
+        fallback: The literal value behind the last `or`; None where there is none.
     """
 
     text: str
     options: tuple[Names, ...]
+    fallback: str | float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +93,12 @@ def parse(text: str) -> Template:
             parts.append("$(")
             at = mark.end()
             continue
-        end = text.find(")", mark.end())
-        if end < 0:
+        rest = _REST.match(text, mark.end())
+        end = rest.end() if rest is not None else text.find(")", mark.end()) + 1
+        if not end:
             raise WrongReferenceError(f"'{text[mark.start() :][:30]}' has no closing )", "$(")
-        parts.append(_reference(text[mark.start() : end + 1]))
-        at = end + 1
+        parts.append(_reference(text[mark.start() : end]))
+        at = end
     parts.append(text[at:])
     return Template(tuple(_joined(parts)))
 
@@ -113,16 +119,26 @@ def _joined(parts: list[str | Reference]) -> Iterator[str | Reference]:
 
 def _reference(text: str) -> Reference:
     inner = text[2:-1].strip()
-    options = re.split(r"\s+or\s+", inner)
-    for option in options:
+    options = _OR.split(inner)
+    literal = _LITERAL.fullmatch(options[-1]) if len(options) > 1 else None
+    for option in options[:-1] if literal is not None else options:
         if not _PATH.fullmatch(option):
             raise WrongReferenceError(_why(text, inner, option), text)
-    return Reference(text, tuple(tuple(option.split(".")) for option in options))
+    names = tuple(tuple(option.split(".")) for option in options)
+    return Reference(text, names) if literal is None else Reference(text, names[:-1], _value_of(literal))
+
+
+def _value_of(literal: re.Match[str]) -> str | float:
+    if literal["quoted"] is not None:
+        return literal["quoted"][1:-1]
+    return float(literal["number"]) if "." in literal["number"] else int(literal["number"])
 
 
 def _why(text: str, inner: str, option: str) -> str:
     if not inner:
         return "$() is empty; write $(params.name), $(item.column) or $(step)"
+    if _LITERAL.fullmatch(option):
+        return f"{text}: a literal stands only behind the last 'or', as in $(name or {option})"
     if "[" in option:
         return (
             f"{text} has an index, and a reference has none; in a fan-out $(item…) and the steps' names mean this item"

@@ -24,6 +24,7 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
     found = PipelineFile.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "rh-prefect pipeline"
+    found["patternProperties"] = {"^x-": {}}
     parts = found["$defs"]
     _allow(parts, "Param", {"type": "string", "enum": [one for one in TYPES if one not in ("enum", "table", "files")]})
     _allow(parts, "Sort", {"type": "string"})

@@ -24,8 +24,10 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "audio": {**_TIMED, **_ANY_FILE},
     "3d": _ANY_FILE,
     "file": {**_TIMED, **_VISUAL, **_ANY_FILE},
+    "string": {"slug": "string"},
+    "enum": {"slug": "string"},
 }
-"""What can be referred to of a file of each kind, and the type of that."""
+"""What can be referred to of a file or a text of each kind, and the type of that."""
 
 _WORDS = {
     "string": "a text",
@@ -146,6 +148,8 @@ def of_param(param: Param, guard: str = "") -> Type:
         return Type(file_kind(param.kind), guards=guards)
     if param.kind == "any":
         return Type("any", guards=guards)
+    if param.kind == "list":
+        return Type("string", many=True, guards=guards)
     return Type(param.kind, max=int(param.max) if param.kind == "string" and param.max else None, guards=guards)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import read_value, wrong_value
+from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
 from rh_prefect.pipelines.types import PLAIN, file_kind
@@ -37,6 +38,11 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
         return items, _first(_wrong_file(name, param, one) for one in items.values)
     if param.kind in FILE_TYPES:
         return value, _wrong_file(name, param, value)
+    if param.kind == "list" and isinstance(value, Items | list):
+        items = value if isinstance(value, Items) else Items(tuple(value))
+        if items.count is not None or any(isinstance(one, Unknown) for one in results(items)):
+            return items, ""
+        value = list(results(items))
     value = read_value(param, value)
     wrong = wrong_value(param, value)
     return value, f"{name} {wrong}" if wrong else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from rh_prefect.pipelines.references import Names, Reference
-from rh_prefect.pipelines.types import Type, negated
+from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
 """A condition that is wrong, so that what holds where it is true is not known."""
@@ -88,6 +88,9 @@ def resolve(reference: Reference, scope: Scope) -> Found:
     wrong = next((one for one in found if one.problem), None)
     if wrong is not None:
         return wrong
+    if reference.fallback is not None:
+        literal = of_literal(reference.fallback)
+        found.append(Found(replace(literal, kind="enum") if found[0].type.kind == "enum" else literal))
     first = found[0].type
     for other in found[1:]:
         if not _alike(first, other.type):

@@ -140,6 +140,8 @@ class _Reader:
     def _end(self, event: Any) -> None:
         ended = self._open.pop()
         ended.node.end = _place(event.end_mark)
+        if ended.is_mapping and "<<" in ended.node.value:
+            _merge(ended.node)
         self._put(ended.node, ended.anchor, None)
 
     def _put(self, node: Node, anchor: str | None, text: str | None) -> None:
@@ -170,6 +172,17 @@ class _Reader:
             raise _WrongAt(node.place, f"{text} is given twice, also in line {first.line}; leave one of them out")
         owner.keys[text] = node.place
         return text
+
+
+def _merge(node: Node) -> None:
+    """Adds the keys of the mappings below `<<` that a mapping does not have itself; the first mapping goes before."""
+    below, place = node.value.pop("<<"), node.keys.pop("<<")
+    for one in below.value if isinstance(below.value, list) else [below]:
+        if not isinstance(one.value, dict):
+            raise _WrongAt(place, "<< takes a mapping, or a list of them, as in <<: *name")
+        for key in one.value:
+            if key not in node.value:
+                node.value[key], node.keys[key] = one.value[key], one.keys[key]
 
 
 _NEEDS_QUOTES = "a text with ? needs quotes inside of braces"

@@ -171,7 +171,7 @@ class FileCheck(OtherCheck):
             for at, name in (((*path, "default", n, name), name) for n, row in rows for name in row):
                 if name not in columns:
                     self._say(at, f"the table has no column {name}; {nearest(name, columns)}", key=True)
-        if param.kind in ("string", "integer", "number", "boolean") or param.options:
+        if param.kind in ("string", "integer", "number", "boolean", "list") or param.options:
             wrong = wrong_value(param, param.default) if param.default is not None else ""
             if wrong:
                 self._say((*path, "default"), f"default {wrong}")

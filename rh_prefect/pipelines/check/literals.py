@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
@@ -39,6 +40,8 @@ def read_value(param: Param, value: Any) -> Any:
         return alike[0] if len(alike) == 1 else value
     if param.kind == "any":
         return _json(value)
+    if param.kind == "list":
+        return _listed(value)
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -60,6 +63,16 @@ def _json(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def _listed(value: Any) -> Any:
+    """Reads a text as a list in JSON, or as texts with commas between them, as on a command line or in a cell."""
+    found = _json(value)
+    if isinstance(found, str):
+        found = [one.strip() for one in found.split(",") if one.strip()]
+    if not isinstance(found, list | tuple):
+        return value
+    return [text_of(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in found]
 
 
 def _number(text: str, value: str) -> Any:
@@ -93,6 +106,8 @@ def wrong_value(param: Param, value: Any) -> str:
             return "" if isinstance(value, bool) else f"takes true or false, and {shown_value(value)}"
         case "integer" | "number":
             return _wrong_number(param, value)
+        case "list":
+            return _wrong_list(param, value)
         case "string":
             if not isinstance(value, str):
                 return f"takes a text, and {shown_value(value)}; put it in quotes"
@@ -104,6 +119,19 @@ def wrong_value(param: Param, value: Any) -> str:
             return f"has {len(value)} characters; at most {most:g} are taken" if most and len(value) > most else ""
         case _:
             return ""
+
+
+def _wrong_list(param: Param, value: Any) -> str:
+    if not isinstance(value, list):
+        return f"takes a list of texts, and {shown_value(value)}"
+    wrong = next((one for one in value if not isinstance(one, str)), "")
+    if wrong != "":
+        return f"takes a list of texts, and in it {shown_value(wrong)}"
+    if flaw := next(filter(None, map(flaw_of, value)), ""):
+        return flaw
+    if len(value) < (param.min or 0):
+        return f"has {len(value)} texts; at least {param.min:g} are needed"
+    return f"has {len(value)} texts; at most {param.max:g} are taken" if len(value) > (param.max or inf) else ""
 
 
 def _wrong_number(param: Param, value: Any) -> str:

@@ -132,7 +132,7 @@ class OtherCheck(PaidCheck):
         if param.kind == "table" and found.many and found.kind != "any":
             self._fit_columns(path, written if is_reference(value) else "this list", found, param)
             return
-        if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES):
+        if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES) and not _has_items(value):
             wrong = wrong_value(param, value)
         elif found.many != expected.many and found.kind != "any":
             wrong = f"takes {expected.words}, and {written} is {found.words}"
@@ -143,7 +143,7 @@ class OtherCheck(PaidCheck):
             numbers = expected.kind in types.NUMBERS and not all(
                 one.kind in (*types.NUMBERS, "any") for one in found.possible
             )
-            plain = expected.kind in types.PLAIN and not found.is_plain
+            plain = expected.kind in types.PLAIN and not (found.one if expected.many else found).is_plain
             wrong = f"takes {expected.words}, and {written} is {found.words}" if numbers or plain else ""
         if wrong:
             self._say(path, f"{path[-1]} {wrong}")
@@ -228,6 +228,11 @@ class OtherCheck(PaidCheck):
             )
         is_known = bool(found) and self._problem_count == before
         return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")
+
+
+def _has_items(value: Any) -> bool:
+    """Whether a value is a list with references, whose items are known only by their types."""
+    return isinstance(value, list) and has_reference(value)
 
 
 def _is_file_of(found: Type, expected: Type) -> bool:

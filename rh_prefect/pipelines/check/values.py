@@ -15,7 +15,7 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole
-from rh_prefect.pipelines.conditions import check_condition
+from rh_prefect.pipelines.conditions import ORDERED, check_condition
 from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.file_model import NAME, RESERVED, EditStep, ModelStep, PaidStep, UseStep, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
@@ -87,7 +87,8 @@ class ValueCheck:
         why = next(
             (self._why[guard] for guard in sorted(found.guards) if guard in self._why), "a condition need not hold"
         )
-        other = f"$({' or '.join('.'.join(option) for option in reference.options)} or other)"
+        names = " or ".join(".".join(option) for option in reference.options)
+        other = f"$({names} or other)" if not found.is_plain else f'$({names} or "a default")'
         condition = f"when: {{exists: {reference.text}}}"
         return f"{reference.text} can be absent: {why}; write {other}, or give this step {condition}"
 
@@ -182,7 +183,7 @@ class ValueCheck:
                 self._holding((*at, n), one, scope)
                 continue
             found = self._value((*at, n), one, scope, may_be_absent=True)
-            if operator in ("lt", "gt") and found is not None and not types.may_be_number(found):
+            if operator in ORDERED and found is not None and not types.may_be_number(found):
                 self._say((*at, n), f"{operator} compares numbers, and {shown(one)} is {found.words}")
         return frozenset([f"{operator}:{argument}"])
 
