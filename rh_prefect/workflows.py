@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.json_checks import flaw_of, snapshot
 from rh_prefect.media.media import Media, as_media_input
 
@@ -219,3 +219,15 @@ def _problems(error: ValidationError) -> str:
         message = str(own) if isinstance(own, ValueError) else one["msg"]
         found.append(f"{where}: {message}." if where else f"{message}.")
     return " ".join(found)
+
+
+def unread_graph(what: str, error: RunningHubError) -> str:
+    """Builds the message for a graph that cannot be read, with advice.
+
+    Args:
+        what: The workflow or the app.
+        error: Why.
+    """
+    reason = error.message.partition(f"{what}: ")[2] or error.message
+    remedy = "" if "What to do:" in reason else " What to do: run again."
+    return f"the graph of {what} cannot be read: {reason}{remedy}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,10 +22,12 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
-from rh_prefect.works.accounts.account import Accounts, Key, Member, member
-from rh_prefect.works.engine import JobEngine, engine_for
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.runninghub.provider import account_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -168,18 +170,17 @@ POOL_CACHE_SECONDS = 60.0
 """Seconds for which a process remembers whether a name is a pool's, and of which accounts: each job asks for it."""
 
 
-async def load_engine(name: str | None = None) -> JobEngine:
-    """Returns this process's single `JobEngine` for the account or pool with this name; see `load_credentials`."""
+async def load_pool_context(name: str | None = None) -> PoolContext:
+    """Returns this process's single `PoolContext` for the account or pool with this name; see `load_credentials`."""
     if name is not None:
         _check_name(RunningHubPool, name)
-    return await LOOP.call(_engine(name))
+    return await LOOP.call(_pool_context(name))
 
 
-async def _recorded(intent: Intent) -> Member:
+async def _recorded(intent: Intent) -> Account:
     """Returns the account of a record by its credentials block, even if the block is now part of a pool."""
     try:
-        key = key_from(await load_credentials(intent.credentials), intent.credentials)
-        return member(key, settings=get_settings())
+        return _account(await load_credentials(intent.credentials), intent.credentials)
     except ConfigError as error:
         raise ConfigError(
             f"The task was paid for on {intent.site}, on account {intent.account_words}, and "
@@ -187,29 +188,31 @@ async def _recorded(intent: Intent) -> Member:
         ) from error
 
 
-RECORDED: Final = Accounts(find=_recorded)
+RECORDED: Final = Pool(find=_recorded)
 """The accounts of jobs' records, found by the names of their blocks; use it on the loop thread."""
 
 
-def key_from(block: RunningHubCredentials, name: str | None) -> Key:
-    """Returns the API key from a block."""
-    return Key(block.api_key, block.base_url, block.account, name)
+def _account(block: RunningHubCredentials, name: str | None) -> Account:
+    return account_of(block.api_key, base_url=block.base_url, settings=get_settings(), name=block.account, block=name)
 
 
-_pools: SingleFlight[tuple[str, str], tuple[Key, ...] | None] = SingleFlight(1000, seconds=POOL_CACHE_SECONDS)
-"""The keys of a pool by API and name; None where no pool has the name. Used on the loop thread only."""
+Blocks: TypeAlias = Mapping[str, RunningHubCredentials]
+"""The blocks of a pool's accounts, by name."""
+
+_pools: SingleFlight[tuple[str, str], Blocks | None] = SingleFlight(1000, seconds=POOL_CACHE_SECONDS)
+"""The accounts of a pool by API and name; None where no pool has the name. Used on the loop thread only."""
 # A forked child has its parent's tasks, which belong to a loop that the child does not have.
 os.register_at_fork(after_in_child=_pools.clear)
 
 
-async def _engine(name: str | None) -> JobEngine:
+async def _pool_context(name: str | None) -> PoolContext:
     pool = None if name is None else await _pools.get((PREFECT_API_URL.value() or "", name), lambda: _find_pool(name))
-    keys, settings = pool or [key_from(await load_credentials(name), name)], get_settings()
-    members = [member(key, settings=settings) for key in keys]
-    return engine_for(members, settings=settings, find=RECORDED.find, pool=name if pool else None)
+    accounts = [_account(block, one) for one, block in (pool or {}).items()]
+    accounts = accounts or [_account(await load_credentials(name), name)]
+    return pool_context(accounts, settings=get_settings(), find=RECORDED.find, pool=name if pool else None)
 
 
-async def _find_pool(name: str) -> tuple[Key, ...] | None:
+async def _find_pool(name: str) -> Blocks | None:
     pool = await find_block(RunningHubPool, name)
     if pool is None:
         return None
@@ -218,39 +221,40 @@ async def _find_pool(name: str) -> tuple[Key, ...] | None:
             f"{name!r} is the name of a pool of accounts and of one account, so it is not clear which of the two is to "
             "pay. Nothing was sent. What to do: save one of the two blocks under another name and delete this one."
         )
-    keys = await asyncio.gather(*(_member(name, member) for member in pool.credentials))
-    _refuse_two_sites(name, keys)
-    _refuse_one_key_twice(name, keys)
-    return tuple(keys)
+    found = await asyncio.gather(*(_of_pool(name, account) for account in pool.credentials))
+    blocks = dict(zip(pool.credentials, found, strict=True))
+    _refuse_two_sites(name, blocks)
+    _refuse_one_key_twice(name, blocks)
+    return blocks
 
 
-async def _member(pool: str, name: str) -> Key:
+async def _of_pool(pool: str, name: str) -> RunningHubCredentials:
     try:
-        return key_from(await load_credentials(name), name)
+        return await load_credentials(name)
     except ConfigError as error:
         raise ConfigError(
             f"The pool {pool!r} contains the account {name!r}, which cannot be used; nothing was sent. {error.message}"
         ) from error
 
 
-def _refuse_two_sites(pool: str, keys: Iterable[Key]) -> None:
-    sites = {key.block: urlsplit(key.base_url).netloc for key in keys}
+def _refuse_two_sites(pool: str, blocks: Blocks) -> None:
+    sites = {name: urlsplit(block.base_url).netloc for name, block in blocks.items()}
     if len(set(sites.values())) > 1:
         raise ConfigError(
             f"The accounts of the pool {pool!r} belong to several sites ("
-            f"{', '.join((f'{block}: {site}' for block, site in sites.items()))}), but a job belongs to "
+            f"{', '.join(f'{name}: {site}' for name, site in sites.items())}), but a job belongs to "
             "one site; on another site, running it again would pay for a new job. Nothing was sent. What "
             "to do: make a pool for each site."
         )
 
 
-def _refuse_one_key_twice(pool: str, keys: Iterable[Key]) -> None:
-    blocks: dict[SecretStr, str | None] = {}
-    for key in keys:
-        other = blocks.setdefault(key.api_key, key.block)
-        if other != key.block:
+def _refuse_one_key_twice(pool: str, blocks: Blocks) -> None:
+    names: dict[SecretStr, str] = {}
+    for name, block in blocks.items():
+        other = names.setdefault(block.api_key, name)
+        if other != name:
             raise ConfigError(
-                f"The accounts {other!r} and {key.block!r} of the pool {pool!r} have the same key, and a "
+                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, and a "
                 "key has only one limit. Nothing was sent. What to do: take one of them out of the pool, "
                 "or correct its key."
             )

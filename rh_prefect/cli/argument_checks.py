@@ -209,10 +209,10 @@ def _check_out(command: str, out: str | None, storage: str | None) -> None:
 
 async def check_blocks(credentials: str | None, storage: str | None) -> None:
     """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run."""
-    from rh_prefect.blocks.lookup import load_engine, load_storage
+    from rh_prefect.blocks.lookup import load_pool_context, load_storage
 
     if credentials is not None:
-        await load_engine(credentials)
+        await load_pool_context(credentials)
     if storage is not None:
         await asyncio.to_thread((await load_storage(storage)).check)
 

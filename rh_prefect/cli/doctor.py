@@ -94,10 +94,10 @@ async def _members(credentials: str | None) -> list[str]:
 
 
 async def _pool(name: str) -> str:
-    from rh_prefect.blocks.lookup import load_engine
+    from rh_prefect.blocks.lookup import load_pool_context
 
-    pool = (await load_engine(name)).pool
-    return f"{name} has {len(pool.members)} account(s) of {pool.site}, each with its own limit"
+    pool = (await load_pool_context(name)).pool
+    return f"{name} has {len(pool.accounts)} account(s) of {pool.site}, each with its own limit"
 
 
 async def _prefect() -> str:

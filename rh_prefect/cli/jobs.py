@@ -457,7 +457,7 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
         raise InputError(
             f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(scope)}."
         )
-    asked = await LOOP.call(RECORDED.for_intent(submit.intent))
+    asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:
         raise InputError(
             f"{job}: task {task_id} was paid for on account {submit.intent.account_words}. The key that is set now "
@@ -498,7 +498,7 @@ async def _task(intent: Intent, task_id: str) -> TaskView:
     from rh_prefect.works.loop_thread import LOOP
 
     async def look() -> TaskView:
-        return await query_repeatedly((await RECORDED.client_for(intent)).query, task_id)
+        return await query_repeatedly((await RECORDED.provider_of(intent)).query, task_id)
 
     return await LOOP.call(look())
 

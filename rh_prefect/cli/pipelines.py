@@ -180,14 +180,14 @@ async def saved_graphs(
     pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
 ) -> tuple[SavedGraphs | None, str]:
     """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
-    from rh_prefect.blocks.lookup import load_engine
+    from rh_prefect.blocks.lookup import load_pool_context
     from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
     from rh_prefect.works.loop_thread import LOOP
 
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""
     try:
-        engine = await load_engine(credentials)
+        engine = await load_pool_context(credentials)
         found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
         last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
         return (with_used_graphs(found, last.plan) if last is not None else found), ""

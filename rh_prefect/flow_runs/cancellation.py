@@ -43,7 +43,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
             await asyncio.gather(*(forbid_attempt(one.journal, attempt, by=by) for attempt in attempts))
     for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        reports.append(await cancel_scope(one, RECORDED.client_for, by=by, since=first))
+        reports.append(await cancel_scope(one, RECORDED.provider_of, by=by, since=first))
     reports += [await _cancel_works(scope, works) for works in await scope.works()]
     return CancelReport(
         cancelled=tuple(task for report in reports for task in report.cancelled),
@@ -56,7 +56,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
     """Cancels the tasks of shared works that no other run waits for."""
     await leave_rounds(scope.journal, works.rounds)
-    done = await WorksLedger(scope, works).cancel(RECORDED.client_for, has_ended=has_ended)
+    done = await WorksLedger(scope, works).cancel(RECORDED.provider_of, has_ended=has_ended)
     return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed, tuple(done.continued))
 
 

@@ -227,7 +227,7 @@ async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
 
 
 async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    task = await (await RECORDED.client_for(submit.intent)).query(submit.task_id or "")
+    task = await (await RECORDED.provider_of(submit.intent)).query(submit.task_id or "")
     if not task.is_terminal:
         return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
     return await _bring(view, submit, scope)

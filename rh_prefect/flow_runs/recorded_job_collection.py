@@ -18,13 +18,13 @@ from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, sco
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import is_settled
-from rh_prefect.works.engine import engine_for
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result, broken_end, end_of
+from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
@@ -64,7 +64,7 @@ async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) ->
 
 async def queried(submit: Submit, task_id: str) -> TaskView:
     """Queries RunningHub for a task, with the account that has paid for it; runs on the loop thread."""
-    return await (await RECORDED.client_for(submit.intent)).query(task_id)
+    return await (await RECORDED.provider_of(submit.intent)).query(task_id)
 
 
 async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> End | None:
@@ -83,7 +83,7 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
 async def _currency(submit: Submit) -> str | None:
     """Returns the currency of the account that has paid; None if it is not known now."""
     try:
-        return await (await RECORDED.for_intent(submit.intent)).account.prices.currency()
+        return await (await RECORDED.account_of(submit.intent)).prices.currency()
     except RunningHubError:
         return None
 
@@ -112,7 +112,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
         return known  # the account that paid may be gone
     intent = view.last.intent
     store = await store_of(intent)
-    engine = engine_for([await RECORDED.for_intent(intent)], settings=get_settings(), find=RECORDED.find)
+    engine = pool_context([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
     runner = WorkRunner(engine, await _works_with(view, scope), has_ended=has_ended)
     done = await runner.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
     return None if done is None else done.result

@@ -183,7 +183,7 @@ async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
     repeated for one task, the others are not asked about again: with the key of another account, all are unknown.
     """
     if not watched.has_unknown:
-        client = await RECORDED.client_for(submit.intent)
+        client = await RECORDED.provider_of(submit.intent)
         with suppress(TaskNotFound):
             await query_repeatedly(client.query, submit.task_id or "")
             return False

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict, TypeVar
 from prefect.logging import get_run_logger
 
 from rh_prefect import catalog, models
-from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.errors import BudgetExceeded, JournalError, jobs_failed
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import expect_jobs
@@ -122,7 +122,7 @@ async def expect(prices: Sequence[Costs], *, blocks: Blocks) -> None:
 
 async def _currency(credentials: str | None) -> str:
     """Returns the currency of the account and its budget; the catalogue's if the account reports none."""
-    return await LOOP.call((await load_engine(credentials)).pool.currency()) or CURRENCY
+    return await LOOP.call((await load_pool_context(credentials)).pool.currency()) or CURRENCY
 
 
 async def make(request: models.ModelInput, *, label: str, blocks: Blocks, take: int = 1, same: bool = False) -> Result:

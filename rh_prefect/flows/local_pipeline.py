@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.queries import has_ended
@@ -47,7 +47,7 @@ async def run_here(
     options = _options({name: params.pop(name) for name in RUN_OPTIONS if name in params})
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
-    accounts, store = await load_engine(credentials), await load_storage(storage)
+    accounts, store = await load_pool_context(credentials), await load_storage(storage)
     works = await LOOP.call(open_works(store, get_settings()))
     scope = new_run(works, pipeline.name)
     ports = Ports(

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
 from rh_prefect.artifacts import mark_pipeline
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
@@ -39,9 +39,9 @@ from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.run.run import run_pipeline
 from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
-from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
@@ -83,7 +83,7 @@ class Pipeline(files.Pipeline):
         known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
         if next(ids_in(self.checked), None) is not None:
             try:
-                engine = await load_engine(self.file.credentials)
+                engine = await load_pool_context(self.file.credentials)
                 more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, engine.pool)), **more}
             except RunningHubError as error:
                 notes.append(f"The graphs of workflows and apps were not read: {error.message}")
@@ -212,11 +212,11 @@ async def _ports(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope
 
 async def _places(
     pipeline: files.Pipeline, options: RunOptions
-) -> tuple[JobEngine, MediaStore, tuple[str | None, str | None]]:
+) -> tuple[PoolContext, MediaStore, tuple[str | None, str | None]]:
     """Opens the accounts and the storage of a run; returns the names of their blocks, too."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
-    return await load_engine(credentials), await load_storage(storage), (credentials, storage)
+    return await load_pool_context(credentials), await load_storage(storage), (credentials, storage)
 
 
 def _scheduled_date() -> str | None:

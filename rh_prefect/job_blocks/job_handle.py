@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 from prefect.blocks.abstract import JobRun
 
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
@@ -18,8 +18,8 @@ from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
-from rh_prefect.works.accounts.account import Accounts, Member
-from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
@@ -33,6 +33,7 @@ from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_cancellation import cancel_submission
 from rh_prefect.works.work import Work
 from rh_prefect.works.work_runner import WorkRunner
@@ -67,7 +68,7 @@ class Handle:
     job: str
     records: JobRecords
     attempt: int
-    accounts: Accounts
+    pool: Pool
     observer: Observer
     work: Callable[[], asyncio.Task[Result]]
 
@@ -87,8 +88,8 @@ class Handle:
         work = self.work()
         while (submit := await self._newest()) is not None:
             if submit.state == "ticket":
-                client = await self.accounts.client_for(submit.intent)
-                status = await cancel_submission(client, submit, records=self.records, attempt=self.attempt)
+                provider = await self.pool.provider_of(submit.intent)
+                status = await cancel_submission(provider, submit, records=self.records, attempt=self.attempt)
                 # RunningHub may continue to report it as running, and waiting for it would never end.
                 if status == "CANCELLED" and work.cancel():
                     self._tell(submit)
@@ -157,7 +158,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
         job=work.job,
         records=work.records,
         attempt=call.scope.attempt,
-        accounts=runner.accounts,
+        pool=runner.pool,
         observer=call.observer,
         work=lambda: made,
     )
@@ -214,17 +215,17 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
             "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was sent."
         )
-    engine = await load_engine(credentials)
+    shared = await load_pool_context(credentials)
     store = await load_storage(storage)
     known = await asyncio.to_thread(_result_of, store, task_id)
     # What is in the storage already needs no account; any of them will do for the record.
-    paid_on = engine.pool.members[0] if known is not None else await engine.pool.find_owner(task_id)
+    paid_on = shared.pool.accounts[0] if known is not None else await shared.pool.find_owner(task_id)
     scope, observer = _attached_scope(), run_observer()
     intent = _intent(task_id, paid_on, scope, store, storage=storage, label=label)
 
     @cache
     def work() -> asyncio.Task[Result]:
-        return background(_fetch(intent, task_id, engine, scope, store, observer, known))
+        return background(_fetch(intent, task_id, shared, scope, store, observer, known))
 
     if known is None:
         ticket = Answer(outcome="ticket", task_id=task_id)
@@ -236,7 +237,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         job=known.job if known is not None else f"{_SCOPE}/{task_id}",
         records=JobRecords(scope.journal, task_id),
         attempt=scope.attempt,
-        accounts=engine.pool.accounts,
+        pool=shared.pool,
         observer=observer,
         work=work,
     )
@@ -245,7 +246,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 async def _fetch(
     intent: Intent,
     key: str,
-    engine: JobEngine,
+    shared: PoolContext,
     scope: FolderScope,
     store: MediaStore,
     observer: Observer,
@@ -253,7 +254,7 @@ async def _fetch(
 ) -> Result:
     if known is not None:
         return known.result(store)
-    done = await WorkRunner(engine).collect(intent, key, scope=scope, store=store, observer=observer)
+    done = await WorkRunner(shared).collect(intent, key, scope=scope, store=store, observer=observer)
     if done is None:
         raise TaskNotFound(f"{_SCOPE}/{key}: no task is recorded")
     return done.result
@@ -276,7 +277,7 @@ def _attached_scope() -> FolderScope:
 
 def _intent(
     task_id: str,
-    paid_on: Member,
+    paid_on: Account,
     scope: FolderScope,
     store: MediaStore,
     *,
@@ -284,7 +285,7 @@ def _intent(
     label: str | None,
 ) -> Intent:
     """Builds the record that a task of our own would have; its id stands for the unknown request."""
-    site, payload = paid_on.client.site, {"taskId": task_id}
+    site, payload = paid_on.provider.site, {"taskId": task_id}
     return Intent(
         owner=current_owner(),
         account=paid_on.name,

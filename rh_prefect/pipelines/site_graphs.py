@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 from rh_prefect.errors import RunningHubError
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.planning_values import digest
+from rh_prefect.workflows import unread_graph
 from rh_prefect.works.accounts.pool import Pool
-from rh_prefect.works.requests.graph_request import fingerprint, unread
+from rh_prefect.works.runninghub.graph_request import fingerprint
+from rh_prefect.works.runninghub.provider import client_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,11 +91,11 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
     model = f"{action}/{name}"
     try:
         if action == "workflow":
-            graph = await pool.try_each(lambda member: member.client.workflows.json(name), model=model)
+            graph = await pool.try_each(lambda account: client_of(account).workflows.json(name), model=model)
             return SavedGraph(graph, fingerprint(graph))
-        app = await pool.try_each(lambda member: member.client.apps.demo(name), model=model)
+        app = await pool.try_each(lambda account: client_of(account).apps.demo(name), model=model)
     except RunningHubError as error:
-        return UnreadGraph(unread(f"{action} {name}", error))
+        return UnreadGraph(unread_graph(f"{action} {name}", error))
     nodes = [node.model_dump(mode="json") for node in app.nodes]
     fields = {f"{node['node_id']}.{node['field_name']}": node for node in nodes}
     return SavedGraph(fields, fingerprint(nodes))

@@ -16,7 +16,7 @@ from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import Task
 
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.custom import CustomInput
 from rh_prefect.display_names import beginning_of_prompt, with_prompt
@@ -35,7 +35,6 @@ from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
-from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
@@ -44,6 +43,7 @@ from rh_prefect.works.journal.works_journal import WorksJournal, open_default_wo
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
@@ -229,7 +229,7 @@ async def prepare_call(
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
     if scope is not None and scope_override() is None:  # a batch names its scopes with blanks, as no caller can
         _check_name(scope)
-    engine = await load_engine(options.credentials)
+    engine = await load_pool_context(options.credentials)
     store = await load_storage(options.storage)
     await find_root()
     is_shared = options.reuse == "always"
@@ -251,7 +251,7 @@ def _check_name(scope: str) -> None:
 
 
 async def _works_for(
-    here: Scope, name: str | None, options: Options, engine: JobEngine, store: MediaStore
+    here: Scope, name: str | None, options: Options, engine: PoolContext, store: MediaStore
 ) -> WorksJournal | None:
     """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
     if isinstance(here, FolderScope):
@@ -282,7 +282,7 @@ _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
     """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue."""
-    engine = await load_engine(credentials)
+    engine = await load_pool_context(credentials)
     store = await load_storage(storage)
     here = await scope_for(None)
 

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.client import Account as AccountFacts
 from rh_prefect.client import (
     ApiKey,
@@ -32,6 +32,7 @@ from rh_prefect.client import (
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.settings import get_settings
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.runninghub.provider import client_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,12 +47,12 @@ async def ask(
 
     Of several accounts, it uses the one that has the task `of_task`, else the first.
     """
-    payer = await load_engine(credentials)
+    payer = await load_pool_context(credentials)
 
     async def call() -> T:
         pool = payer.pool
-        member = pool.members[0] if pool.is_single or of_task is None else await pool.find_owner(of_task)
-        return await question(member.client)
+        account = pool.accounts[0] if pool.is_single or of_task is None else await pool.find_owner(of_task)
+        return await question(client_of(account))
 
     return await LOOP.call(call())
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import RunningHubError
-from rh_prefect.works.accounts.account import Account, is_native
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.journal.budget import Money, Shortfall
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import JobView, Submit
@@ -50,7 +50,7 @@ class Charge:
 
     async def find_price(self) -> None:
         """Determines the price on the account; sends a request to RunningHub only if a budget needs the price."""
-        if is_native(self._work.request.endpoint):
+        if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
         prices = self._work.lease.account.prices
         self._currency = await prices.currency()

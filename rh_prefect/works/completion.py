@@ -13,7 +13,6 @@ from rh_prefect.works.accounts.poller import IsRecorded, is_settled
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import End
-from rh_prefect.works.node_progress import NodeProgress
 from rh_prefect.works.outputs.result import broken_end, end_of, with_times
 from rh_prefect.works.run_cancellation import cancel_task
 from rh_prefect.works.work import Work
@@ -44,7 +43,11 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
     began = clock()
     ran_from: list[float] = []
-    nodes = NodeProgress(work, task_id, lease.account.client)
+
+    def report(line: str) -> None:
+        work.notify("running", line, task_id=task_id, is_step=True)
+
+    nodes = lease.account.provider.progress(work.request, task_id, report)
 
     def changed(view: TaskView) -> None:
         if view.status == "RUNNING" and not ran_from:
@@ -79,7 +82,7 @@ async def cancel_and_record(work: Work, submit: Submit) -> End:
         Its end. A cancellation that RunningHub has accepted is one here; it is recorded only as a final state, so
         that a later attempt queries the task before it pays for another.
     """
-    view = await cancel_task(work.lease.account.client, submit.task_id or "")
+    view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})
         return broken_end(submit, accepted, attempt=work.scope.attempt)

@@ -13,7 +13,6 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import JournalError, OutputsExpired, TransportError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.accounts.account import is_native
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import Submit
@@ -193,12 +192,12 @@ class Delivery:
 
         async def query(task_id: str) -> TaskView:
             # Only the query needs the account: links take no key, and published outputs need no link.
-            return await (await lease.switch_to(submit.intent)).client.query(task_id)
+            return await (await lease.switch_to(submit.intent)).provider.query(task_id)
 
         # Files of a machine are behind the key that paid for them.
-        account = await lease.switch_to(submit.intent) if is_native(work.request.endpoint) else lease.account
+        account = await lease.switch_to(submit.intent) if lease.account.provider.is_bare else lease.account
         return Collector(
-            download=account.client.download,
+            download=account.provider.download,
             query=query,
             folder=self.folder,
             grace=grace,

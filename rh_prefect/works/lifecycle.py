@@ -39,9 +39,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from rh_prefect.client import NativeSubmit
 from rh_prefect.errors import (
     ConnectFailed,
     InputError,
@@ -53,7 +52,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.works.journal.budget import exceeded
 from rh_prefect.works.journal.job_records import Submit
-from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End, Intent
+from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
 
 if TYPE_CHECKING:
     from rh_prefect.works.steps import Steps
@@ -93,6 +92,7 @@ class Policy:
         forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes,
             is still used.
         another_task: How a person asks for a new task of a request that failed permanently; empty if there is no way.
+        task_list: Where a person looks for a task of the endpoint, and the form of its id.
     """
 
     job: str
@@ -110,6 +110,7 @@ class Policy:
     may_switch_account: bool = False
     forbidden: str = ""
     another_task: str = ""
+    task_list: tuple[str, str] = ("RunningHub's call log", "TASK_ID")
 
     @property
     def title(self) -> str:
@@ -297,26 +298,15 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
         return
     answer = submit.answer
     reason = f" ({answer.reason})" if answer and answer.reason else ""
-    place, form = _task_list_of(submit.intent)
+    place, form = policy.task_list
     raise SubmissionUnknown(
         f"{policy.title}: submission {submit.n} to {policy.endpoint} was started at {submit.intent.at} and it is not "
         f"known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. What to do: "
-        f"look for the task in {place}. If it is there: rh-prefect jobs adopt {policy.job} {form}. "
+        f"look for the task of account {submit.intent.account_words} in {place}. If it is there: rh-prefect jobs "
+        f"adopt {policy.job} {form}. "
         f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
-
-
-def _task_list_of(intent: Intent) -> tuple[str, str]:
-    """Returns the list that contains the tasks of an endpoint, and the format of its ids."""
-    if intent.endpoint in get_args(NativeSubmit):
-        shown = f"{intent.endpoint}/<key>/history and {intent.endpoint}/<key>/queue"
-        prefix = f"{intent.endpoint.lstrip('/')}."
-        return (
-            f"ComfyUI's own job lists, at {shown} (RunningHub's call log does not include these jobs)",
-            f"{prefix}PROMPT_ID",
-        )
-    return f"RunningHub's call log of the account {intent.account_words}", "TASK_ID"
 
 
 async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> Any:

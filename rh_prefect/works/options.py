@@ -138,7 +138,15 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, may_switch_account: bool) -> Policy:
+def policy_of(
+    request: JobRequest,
+    scope: Scope,
+    options: Options,
+    *,
+    job: str,
+    task_list: tuple[str, str],
+    may_switch_account: bool,
+) -> Policy:
     """Converts the caller's options to the lifecycle's `Policy`.
 
     Args:
@@ -146,6 +154,7 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         scope: The run of the job.
         options: The caller's options.
         job: The job's full name, for messages.
+        task_list: See `Policy`.
         may_switch_account: Whether another account may pay after an account-specific refusal.
     """
     return Policy(
@@ -159,4 +168,5 @@ def policy_of(request: JobRequest, scope: Scope, options: Options, *, job: str, 
         # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
         budget=None if options.budget is None else Decimal(str(options.budget)),
         may_switch_account=may_switch_account,
+        task_list=task_list,
     )

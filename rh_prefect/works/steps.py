@@ -217,8 +217,10 @@ class Steps:
             if inputs:  # outside of what is tried: its error, that no account is left, is none of this account
                 await self._lease.select_account()
             try:
-                account = self._lease.account
-                self._links = {mark: await account.link(work.request, mark, store=work.store) for mark in inputs}
+                account, store = self._lease.account, work.store
+                self._links = {
+                    mark: await account.uploads.address(one, mark, store=store) for mark, one in inputs.items()
+                }
                 return await self._charge.find_price()
             except ApiError as error:
                 await self._leave_account(error)
@@ -280,7 +282,7 @@ class Steps:
 
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
-        intent = self.work.intent(self._lease.member).model_copy(update=self._charge.claim(n))
+        intent = self.work.intent(self._lease.account).model_copy(update=self._charge.claim(n))
         # Before the write, since another process may read the intent before this one has the response.
         self._claimed_at = self._clock()
         try:
@@ -297,12 +299,12 @@ class Steps:
         if hindrance := await self._hindrance(intent):
             UNPOSTED.add(intent.token)
             return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
-        callback, client = self.work.callback, self._lease.account.client
+        callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self._records.key, n) if callback else None
         began = self._clock()
         try:
-            view = await client.submit(self.work.request.endpoint, self._payload(), webhook_url=address)
+            view = await provider.submit(self.work.request.endpoint, self._payload(), webhook_url=address)
         except Exception as error:
             answer = answer_of(error)
         else:
@@ -426,9 +428,9 @@ class Steps:
         """Returns whether an account of this run can query the task of another run."""
         try:
             account = await self._lease.switch_to(submit.intent)
-            if not self._lease.is_account_of(submit.intent):
+            if not account.is_of(submit.intent):
                 # It may be the same account with a new key or another name, or another account.
-                await account.client.query(submit.task_id or "")
+                await account.provider.query(submit.task_id or "")
         except (ConfigError, TaskNotFound):
             return False
         return True

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Member
-from rh_prefect.works.accounts.account_slot import SlotLease
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer, Silent
 from rh_prefect.works.journal.budget import SpendTracker
@@ -141,7 +141,7 @@ class JobCall:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The objects that all jobs of one engine share.
+    """The objects that all jobs of one `PoolContext` share.
 
     Attributes:
         spool: This machine's tickets that are not in the journal yet.
@@ -189,7 +189,7 @@ class Work:
     store: MediaStore
     observer: Observer
     policy: Policy
-    lease: SlotLease
+    lease: Lease
     services: Services
     spending: SpendTracker
     delivery: Delivery
@@ -208,18 +208,18 @@ class Work:
         """The job's full name, as used by `rh-prefect jobs`."""
         return self.records.name
 
-    def intent(self, member: Member) -> Intent:
+    def intent(self, account: Account) -> Intent:
         """Makes the record that precedes a POST.
 
         Args:
-            member: The account that pays.
+            account: The account that pays.
         """
         request, scope = self.request, self.scope
         return Intent(
             owner=current_owner(),
-            account=member.name,
+            account=account.name,
             site=request.site,
-            credentials=member.block,
+            credentials=account.block,
             storage=self.options.storage,
             store=self.store.url,
             model=request.model,

@@ -28,12 +28,10 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
-from rh_prefect.works.accounts.account import Accounts
-from rh_prefect.works.accounts.account_slot import SlotLease
+from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
+from rh_prefect.works.accounts.pool import Lease, Pool
 from rh_prefect.works.delivery import Delivered, Delivery
-from rh_prefect.works.engine import JobEngine, WorkName
 from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
@@ -46,7 +44,7 @@ from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, policy_of
 from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.requests.graph_request import unread
+from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, as_recorded, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
@@ -228,7 +226,7 @@ class WorkRunner:
 
     def __init__(
         self,
-        engine: JobEngine,
+        shared: PoolContext,
         works: WorksJournal | None = None,
         *,
         pipeline: str = "",
@@ -237,24 +235,20 @@ class WorkRunner:
         """Takes the accounts and the records; nothing happens yet.
 
         Args:
-            engine: The accounts that may pay.
+            shared: The accounts that may pay, and what their works share.
             works: The records that runs share, from `open_works`; None for works of one run, in its own journal.
             pipeline: The pipeline's name, for the records.
             has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
         """
-        self._engine = engine
+        self._shared = shared
         self._works = works
         self._pipeline = pipeline
         self._has_ended = has_ended
 
     @property
-    def accounts(self) -> Accounts:
+    def pool(self) -> Pool:
         """The accounts that may pay."""
-        return self._engine.pool.accounts
-
-    async def currency(self) -> str | None:
-        """Returns the currency of the accounts; see `Pool.currency`."""
-        return await self._engine.pool.currency()
+        return self._shared.pool
 
     async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
@@ -276,11 +270,11 @@ class WorkRunner:
 
         try:
             label = asked.name or call.options.label
-            prepared = await self._engine.prepare(asked.request, call.scope, call.store, label)
+            prepared = await self._shared.prepare(asked.request, call.scope, call.store, label)
         except (ApiError, TransportError) as error:
             if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
                 raise
-            message = unread(asked.request.model.replace("/", " "), error)
+            message = unread_graph(asked.request.model.replace("/", " "), error)
             raise JobError(f"{asked.name}: {message} Nothing was paid for it.") from error
         prepared = await as_recorded(prepared, is_recorded=is_recorded)
         base = self._base(prepared, asked, call)
@@ -326,7 +320,7 @@ class WorkRunner:
             RunningHubError: The work is invalid.
         """
         work, name = await self._begin(asked, call)
-        known = self._engine.running
+        known = self._shared.running
         with call.asking(work.key, job=work.job):
             running = known.get(name) or known.setdefault(name, RunningWork(work))
             if not asked.name:  # steps of a pipeline may share a work with other options
@@ -352,15 +346,15 @@ class WorkRunner:
 
     def _forget(self, name: WorkName, running: RunningWork) -> None:
         """Lets the next caller read the records again."""
-        if self._engine.running.get(name) is running:
-            del self._engine.running[name]
+        if self._shared.running.get(name) is running:
+            del self._shared.running[name]
 
     async def _begin(self, asked: WorkCall, call: JobCall) -> tuple[Work, WorkName]:
         """Prepares a work as far as possible without paying; returns it with its name among those in progress."""
-        engine = self._engine
-        await engine.listen_for_ends(call.scope)
+        shared = self._shared
+        await shared.listen_for_ends(call.scope)
         if call.options.budget is not None:
-            await engine.pool.check_currency()
+            await shared.pool.check_currency()
         work, request = await self.prepare(asked, call)
         if asked.planned not in ("", work):
             raise JobError(
@@ -369,12 +363,12 @@ class WorkRunner:
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
-        was_empty = await engine.open(call.scope, call.store)
+        was_empty = await shared.open(call.scope, call.store)
         name = (self._records_scope(call), call.scope.calls.number, work, asked.shape, call.store.identity)
         # A stored result may be adopted, which is recorded before the work is read.
         is_new = was_empty and self._works is None and call.options.reuse == "never"
         made = self._context(asked, call, work, request, is_new=is_new)
-        if call.options.reuse == "always" and name not in engine.running:
+        if call.options.reuse == "always" and name not in shared.running:
             await self._adopt(made)
         return made, name
 
@@ -468,12 +462,19 @@ class WorkRunner:
             await work.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
 
     def _context(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
-        engine, scope, options = self._engine, call.scope, replace(call.options, take=asked.take)
-        pool, records = engine.pool.for_endpoint(request.endpoint), self._records(work, call, step=asked.name)
+        shared, scope, options = self._shared, call.scope, replace(call.options, take=asked.take)
+        pool, records = shared.pool, self._records(work, call, step=asked.name)
         requested = REQUESTED_KEYS[scope.journal.scope]
         is_new = is_new and work not in requested
         requested.add(work)
-        policy = policy_of(request, scope, options, job=records.name, may_switch_account=not pool.is_single)
+        policy = policy_of(
+            request,
+            scope,
+            options,
+            job=records.name,
+            task_list=pool.provider(request.endpoint).task_list(request.endpoint),
+            may_switch_account=not pool.is_single,
+        )
         policy = replace(policy, run=scope.journal.scope if records.is_shared else "")
         return Work(
             request=request,
@@ -482,31 +483,32 @@ class WorkRunner:
             store=call.store,
             observer=call.observer,
             policy=_of_step(policy, asked) if asked.name else policy,
-            lease=SlotLease(
+            lease=Lease(
                 pool,
                 pool.exclusions(scope),
                 model=request.model,
+                endpoint=request.endpoint,
                 job=records.name,
                 turn=Turn(scope.journal.scope, asked.position) if asked.name else None,
             ),
-            services=engine.services,
+            services=shared.services,
             spending=spending_of(scope),
             delivery=self._delivery(asked),
             options=options,
-            callback=engine.callback(request) if options.may_submit else None,
+            callback=shared.callback(request) if options.may_submit else None,
             is_new=is_new,
             flow=self._pipeline,
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
         if self._works is None:
-            return self._engine.delivery()
+            return self._shared.delivery()
         if not asked.name:
-            return self._engine.delivery(
+            return self._shared.delivery(
                 advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
                 "a day. Later, another `take` pays for a new result."
             )
-        return self._engine.delivery(
+        return self._shared.delivery(
             publish_file=named_by_content,
             parse=asked.parse,
             shape=asked.shape,

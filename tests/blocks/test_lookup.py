@@ -14,7 +14,7 @@ from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-from rh_prefect.blocks.lookup import load_credentials, load_engine, load_storage, missing
+from rh_prefect.blocks.lookup import load_credentials, load_pool_context, load_storage, missing
 from rh_prefect.errors import ConfigError, InputError
 from tests.support.servers.faulty_proxy import FaultyProxy, Kind
 from tests.support.servers.prefect_server import PrefectServer
@@ -105,7 +105,11 @@ async def test_a_site_that_is_no_url_says_so_without_its_value(monkeypatch: pyte
 )
 async def test_what_is_no_name_of_a_block_is_refused_and_not_shown(given: Any, what: str) -> None:
     """A block in place of its name ended in "unhashable type", and a key was repeated in the message and looked for."""
-    for option, load in (("credentials", load_engine), ("credentials", load_credentials), ("storage", load_storage)):
+    for option, load in (
+        ("credentials", load_pool_context),
+        ("credentials", load_credentials),
+        ("storage", load_storage),
+    ):
         with pytest.raises(InputError, match=rf"^{option} takes the name of a block.*{what}.*What to do") as error:
             await load(given)
         shown = "".join(traceback.format_exception(error.value))
@@ -167,7 +171,7 @@ class TestSavedBlocks:
 
             @flow
             async def load() -> None:
-                await load_engine(name)
+                await load_pool_context(name)
                 await load_storage(name)
 
             await load()

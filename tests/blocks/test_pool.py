@@ -11,10 +11,10 @@ from prefect.client.orchestration import get_client
 from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
-from rh_prefect.blocks.lookup import load_credentials, load_engine
+from rh_prefect.blocks.lookup import load_credentials, load_pool_context
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
-from rh_prefect.works.engine import JobEngine
+from rh_prefect.works.pool_context import PoolContext
 
 SITE = "https://www.runninghub.ai"
 
@@ -28,9 +28,9 @@ async def _credentials(pool: str) -> list[str]:
     return saved.credentials
 
 
-def accounts(payer: JobEngine) -> list[tuple[str, str | None]]:
+def accounts(payer: PoolContext) -> list[tuple[str, str | None]]:
     """Names of its accounts and of their blocks."""
-    return [(one.name, one.block) for one in payer.pool.members]
+    return [(one.name, one.block) for one in payer.pool.accounts]
 
 
 @pytest.mark.parametrize(
@@ -80,48 +80,48 @@ class TestSaved:
 
     async def test_its_name_stands_for_its_accounts_in_order(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        payer = await load_engine(name)
+        payer = await load_pool_context(name)
         assert (payer.pool.name, payer.pool.site) == (name, "www.runninghub.ai")
         blocks = await _credentials(name)
         assert accounts(payer) == [("the studio", blocks[0]), ("the spare", blocks[1])]
         expected = [Client(SecretStr(key(mark)), base_url=SITE).account_id for mark in "ab"]
-        assert [one.client.account_id for one in payer.pool.members] == expected
+        assert [one.provider.account_id for one in payer.pool.accounts] == expected
 
     async def test_the_name_of_one_account_stands_for_it_alone(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         one = (await _credentials(name))[1]
-        payer = await load_engine(one)
+        payer = await load_pool_context(one)
         assert (payer.pool.name, accounts(payer)) == (None, [("the spare", one)])
 
     async def test_without_a_name_the_environment_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RH_API_KEY", key("e"))
-        payer = await load_engine()
+        payer = await load_pool_context()
         expected = Client(SecretStr(key("e")), base_url=SITE).account_id
         assert accounts(payer) == [(expected, None)]
 
     async def test_who_pays_together_is_one_in_a_process(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        first, second = [await load_engine(name) for _ in range(2)]
+        first, second = [await load_pool_context(name) for _ in range(2)]
         assert first is second
-        alone = await load_engine((await _credentials(name))[0])
-        assert alone.pool.members[0].account is first.pool.members[0].account, "one account has one set of slots"
+        alone = await load_pool_context((await _credentials(name))[0])
+        assert alone.pool.accounts[0].limiter is first.pool.accounts[0].limiter, "one account has one set of slots"
 
     async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         await RunningHubCredentials(api_key=key("c")).asave(name)
         with pytest.raises(ConfigError, match=r"name of a pool of accounts and of one account.*another name"):
-            await load_engine(name)
+            await load_pool_context(name)
 
     async def test_accounts_of_two_sites_are_refused(self, save: Save) -> None:
         site = {"studio": SITE, "spare": "https://www.runninghub.cn"}
         name = await save(("studio", key("a")), ("spare", key("b")), site=site)
         with pytest.raises(ConfigError, match=r"several sites .*runninghub\.ai.*runninghub\.cn.*pool for each site"):
-            await load_engine(name)
+            await load_pool_context(name)
 
     async def test_two_accounts_with_one_key_are_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")), ("copy", key("a")))
         with pytest.raises(ConfigError, match=r"'studio-\w+' and 'copy-\w+' of the pool .* the same key") as error:
-            await load_engine(name)
+            await load_pool_context(name)
         assert "canary" not in str(error.value)
 
     async def test_an_account_that_is_gone_is_named_and_once_it_is_back_it_pays(self, save: Save) -> None:
@@ -129,15 +129,15 @@ class TestSaved:
         spare = (await _credentials(name))[1]
         await RunningHubCredentials.adelete(spare)
         with pytest.raises(ConfigError, match=rf"pool '{name}' contains the account '{spare}'.*no block '{spare}'"):
-            await load_engine(name)
+            await load_pool_context(name)
         await RunningHubCredentials(api_key=key("c"), base_url=SITE).asave(spare)
-        assert len(accounts(await load_engine(name))) == 2, "what went wrong is not remembered"
+        assert len(accounts(await load_pool_context(name))) == 2, "what went wrong is not remembered"
 
     async def test_a_pool_of_pools_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         await RunningHubPool(credentials=[name]).asave(f"{name}-all")
         with pytest.raises(ConfigError, match=rf"contains the account '{name}'.*is a pool of accounts"):
-            await load_engine(f"{name}-all")
+            await load_pool_context(f"{name}-all")
 
     async def test_where_one_account_is_needed_a_pool_says_which_there_are(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
@@ -148,9 +148,9 @@ class TestSaved:
 
     async def test_many_jobs_ask_prefect_once_who_the_accounts_are(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        first = await load_engine(name)
+        first = await load_pool_context(name)
         for _, block in accounts(first):
             await RunningHubCredentials.adelete(block or "")
         await RunningHubPool.adelete(name)
-        again = await asyncio.gather(*(load_engine(name) for _ in range(20)))
+        again = await asyncio.gather(*(load_pool_context(name) for _ in range(20)))
         assert all(payer is first for payer in again), "for a while it is remembered, whatever becomes of the blocks"

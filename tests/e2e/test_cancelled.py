@@ -17,14 +17,14 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.works.accounts.account import Key, member
-from rh_prefect.works.engine import engine_for
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
@@ -154,7 +154,7 @@ async def _ask(prompt: str, scope: Scope) -> None:
     assert key is not None
 
     async def run() -> None:
-        desk = engine_for([member(Key(key, settings.base_url), settings=settings)], settings=settings)
+        desk = pool_context([account_of(key, base_url=settings.base_url, settings=settings)], settings=settings)
         await WorkRunner(desk).make(WorkCall("", flows.picture(prompt)), JobCall(scope, store))
 
     await LOOP.call(run())

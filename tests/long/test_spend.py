@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works import manual_repair
@@ -26,6 +25,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import FOLDER
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
+from rh_prefect.works.provider import Provider
 from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.processes.pooled_run import PooledRun, pictures
 
@@ -58,14 +58,10 @@ async def interrupted(run: PooledRun, asked: Sequence[Request], *, paid: int) ->
 async def cancel(runs: Sequence[PooledRun], attempt: int) -> None:
     """Cancels what the runs have submitted in an attempt, each task on its account."""
 
-    async def client_for(intent: Intent) -> Client:
-        return clients[intent.account]
+    async def provider_of(intent: Intent) -> Provider:
+        return next(run.account(name).provider for run in runs for name in run.members if intent.credentials == name)
 
-    named = {name: run for run in runs for name in run.members}
-    clients = {f"account of {name}": Client(run.key(name).api_key, base_url=run.rh.url) for name, run in named.items()}
-    await LOOP.call(cancel_scope(FolderScope(runs[0].journal, attempt=attempt), client_for, by="a test"))
-    for client in clients.values():
-        await LOOP.call(client.aclose())
+    await LOOP.call(cancel_scope(FolderScope(runs[0].journal, attempt=attempt), provider_of, by="a test"))
 
 
 async def settled(journal: FolderJournal, state: str) -> list[JobView]:

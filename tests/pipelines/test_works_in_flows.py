@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import flow
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 async def make(*words: str, **options: Any) -> list[WorkResult]:
     """The pictures of a flow run, one after another."""
-    engine, store, scope, settings = await load_engine(), await load_storage(), current_scope(), get_settings()
+    engine, store, scope, settings = await load_pool_context(), await load_storage(), current_scope(), get_settings()
     assert scope is not None
 
     async def work() -> list[WorkResult]:

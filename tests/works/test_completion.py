@@ -17,6 +17,7 @@ from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
 from tests.support.samples import contexts
+from tests.support.samples.contexts import no_progress
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.simulated_process import SCOPE, Run, work_of
@@ -47,6 +48,8 @@ class RunningHub:
         self.view: TaskView | None = view
         self.deletes = deletes
 
+    progress = staticmethod(no_progress)
+
     async def query(self, task_id: str) -> TaskView:
         if self.view is None:
             raise TaskNotFound("no such task", code="807")
@@ -67,7 +70,7 @@ class WaitingJob:
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
         lease = SimpleNamespace(
-            account=SimpleNamespace(client=rh, poller=self.poller),
+            account=SimpleNamespace(provider=rh, poller=self.poller),
             release=lambda: None,
             query_error=lambda _, error: error,
         )

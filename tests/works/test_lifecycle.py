@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -310,20 +309,15 @@ def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> 
     assert life.step == ("pause", 1, gave_up)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "place"),
-    [
-        ("some/model", r"call log of the account .*a.*\. If it is there: rh-prefect jobs adopt run/key TASK_ID\."),
-        ("/proxy", r"at /proxy/<key>/history and /proxy/<key>/queue .* adopt run/key proxy\.PROMPT_ID\."),
-    ],
-)
-def test_an_unknown_submission_is_looked_for_in_the_list_that_has_its_kind(endpoint: str, place: str) -> None:
-    intent = INTENT.model_copy(update={"endpoint": endpoint})
-    for reason, shown in (("", "accepted it. It"), ("cut", r"accepted it \(cut\). It")):
-        unknown = Submit(1, intent, UNKNOWN.model_copy(update={"reason": reason}))
-        error = Life().raises(SubmissionUnknown, ("read_submission", 1), unknown)
-        assert re.search(place, error.message)
-        assert re.search(shown, error.message)
+def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names() -> None:
+    policy = replace(POLICY, task_list=("the list of a machine", "proxy.PROMPT_ID"))
+    for reason, shown in (("", "accepted it. It"), ("cut", "accepted it (cut). It")):
+        unknown = Submit(1, INTENT, UNKNOWN.model_copy(update={"reason": reason}))
+        error = Life(policy).raises(SubmissionUnknown, ("read_submission", 1), unknown)
+        place = f"look for the task of account {INTENT.account_words} in the list of a machine. If it is there"
+        assert place in error.message
+        assert "jobs adopt run/key proxy.PROMPT_ID." in error.message
+        assert shown in error.message
 
 
 def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:

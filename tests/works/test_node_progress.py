@@ -14,12 +14,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works import node_progress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.runninghub import node_progress
+from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.work import Work
 from tests.support.samples.contexts import work_of
 
@@ -90,6 +90,13 @@ def call(tmp_path: Path, stored: StoredLines) -> Work:
     return work_of(order, scope=scope, key="key", store=store, observer=stored)
 
 
+def progress_of(call: Work, client: Client) -> NodeProgress:
+    def report(line: str) -> None:
+        call.notify("running", line, task_id="1", is_step=True)
+
+    return NodeProgress(client, call.request, "1", report)
+
+
 def seen(url: str) -> TaskView:
     return TaskView(task_id="1", status="RUNNING", progress_url=SecretStr(url))
 
@@ -132,7 +139,7 @@ async def test_a_socket_without_usable_messages_is_closed_with_the_job(
 ) -> None:
     socket = Socket(handle)
     async with at_address(socket) as url:
-        with NodeProgress(call, "1", client).during(seen(url)):
+        with progress_of(call, client).during(seen(url)):
             await socket.came.wait()
         await socket.closed.wait()
     assert stored.lines == []
@@ -150,20 +157,20 @@ async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Cl
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(300):
-        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+        with progress_of(call, client).during(seen(f"ws://127.0.0.1:{port}/")):
             await came.wait()
         server.close()
         await server.wait_closed()
-        with NodeProgress(call, "1", client).during(seen(f"ws://127.0.0.1:{port}/")):
+        with progress_of(call, client).during(seen(f"ws://127.0.0.1:{port}/")):
             while node_progress._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
                 await asyncio.sleep(0.01)
-        with NodeProgress(call, "1", client).during(seen("no address")):
+        with progress_of(call, client).during(seen("no address")):
             await asyncio.sleep(0)
     assert stored.lines == []
 
 
 async def test_a_start_without_an_address_opens_no_socket(call: Work, client: Client) -> None:
-    progress = NodeProgress(call, "1", client)
+    progress = progress_of(call, client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not node_progress._watching
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
@@ -174,7 +181,7 @@ async def test_a_start_without_an_address_opens_no_socket(call: Work, client: Cl
 async def test_the_number_of_concurrent_sockets_is_limited(call: Work, client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
-        watched = [NodeProgress(call, "1", client).during(seen(url)) for _ in range(AT_ONCE + 1)]
+        watched = [progress_of(call, client).during(seen(url)) for _ in range(AT_ONCE + 1)]
         for one in watched:
             one.__enter__()
         assert len(node_progress._watching) == AT_ONCE

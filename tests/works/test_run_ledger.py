@@ -66,7 +66,7 @@ async def ledger_of(run: PipelineRun) -> WorksLedger:
 
 
 async def cancel(run: PipelineRun) -> CancelledWorks:
-    return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.accounts.client_for))
+    return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.provider_of))
 
 
 async def test_a_run_without_pipelines_has_no_places(journal: FolderJournal) -> None:

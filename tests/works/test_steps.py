@@ -30,8 +30,6 @@ from rh_prefect.errors import (
     api_error,
 )
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.accounts.account import member
-from rh_prefect.works.engine import engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
@@ -41,8 +39,8 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.requests.input_identification import Input
-from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.work import JobCall
@@ -111,7 +109,7 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
         scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
 
         async def job(**options: Any) -> Result:
-            engine = engine_for([member(run.key("main"), settings=run.settings)], settings=run.settings, find=run.find)
+            engine = pool_context([run.account("main")], settings=run.settings, find=run.find)
             call = JobCall(scope, store, options=Options(same=True, **options), observer=run)
             return await complete_job(engine, models.ZImageTurbo(prompt="a"), call)
 
@@ -432,10 +430,10 @@ async def test_after_a_refused_price_another_account_gets_the_work_and_its_budge
     work = ExecutedWork(tmp_path, policy=policy, request=request)
     work.main.refusal, work.accounts["two"].price = None, Money(Decimal(5), "CNY")
 
-    async def link(request: JobRequest, mark: str, *, store: MediaStore) -> str:
+    async def address(file: Input, mark: str, *, store: MediaStore) -> str:
         return ""
 
-    work.main.link = link  # type: ignore[method-assign]
+    work.main.address = address  # type: ignore[method-assign]
     work.main.refusal, work.spare = NO_MONEY, ["two"]
     await work.finish()
     asked = work.did.index("price at main")
@@ -482,8 +480,9 @@ async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is
     assert (intent["estimate"], intent["currency"]) == ("1", None)
 
 
-async def test_a_graph_at_the_native_endpoint_has_no_price(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path, request=replace(REQUEST, endpoint="/proxy", estimate=None))
+async def test_a_graph_on_a_bare_machine_has_no_price(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, request=replace(REQUEST, estimate=None))
+    work.main.is_bare = True
     work.spending.is_limited = True
     await work.finish()
     assert "price at main" not in work.did

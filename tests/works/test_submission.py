@@ -35,6 +35,8 @@ QUEUED = TaskView(task_id=TASK, status="QUEUED")
 class RunningHub:
     """Answers submissions with a given answer, and stores them."""
 
+    is_bare = True
+
     def __init__(self, answer: TaskView | Exception = QUEUED) -> None:
         self.answer = answer
         self.submitted: list[dict[str, Any]] = []
@@ -92,7 +94,7 @@ class ClaimedWork(Work):
 
     claims: Intent | None = None
 
-    def intent(self, member: object) -> Intent:
+    def intent(self, account: object) -> Intent:
         return self.claims or mine()
 
 
@@ -112,13 +114,13 @@ def open_steps(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenSteps
         async def no_sleep(_: float) -> None:
             pass
 
-        async def link(_request: object, mark: str, **_: object) -> str:
+        async def address(_file: object, mark: str, **_: object) -> str:
             return f"https://rh/{mark[-1]}"
 
         order = JobRequest(model="m", endpoint="/proxy", site="s", payload=payload or {"prompt": "x"}, base=base)
         order = replace(order, inputs={mark: cast(Input, None) for mark in MARKS})
-        account = SimpleNamespace(client=rh, link=link)
-        lease = SimpleNamespace(account=account, member=None, submit_finished=lambda: None, select_account=nothing)
+        account = SimpleNamespace(provider=rh, uploads=SimpleNamespace(address=address))
+        lease = SimpleNamespace(account=account, submit_finished=lambda: None, select_account=nothing)
         shared = services(spool=used, sleep=sleep or no_sleep, clock=clock)
         facts: dict[str, Any] = {"lease": lease, "services": shared, "claims": claims}
         return Steps(work_of(order, scope=FolderScope(journal), key=KEY, kind=ClaimedWork, **facts))

@@ -26,13 +26,13 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
+from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
 from rh_prefect.works.work import JobCall
@@ -376,7 +376,7 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
                 spent = runner.spent_on(first.work, call)
                 found = {work: str(cost) for work, cost in (await runner.costs(call)).items()}
                 assert str(spent) == found.get(first.work, "0")
-                assert await runner.currency() == "CNY"
+                assert await runner.pool.currency() == "CNY"
                 number, open_costs = runner.open_costs(call)
                 assert (number, str(open_costs)) == (0, "0")
                 return found
@@ -495,7 +495,7 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
             raise JobError("invalid")
 
     run = PipelineRun(**given)
-    runner = WorkRunner(cast(JobEngine, Engine()), await run.works())
+    runner = WorkRunner(cast(PoolContext, Engine()), await run.works())
     with pytest.raises(JobError):
         await runner.complete(picture(), JobCall(run.scope, run.store))
     assert did == ["listen", "prepare"]

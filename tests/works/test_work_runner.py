@@ -272,7 +272,7 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
         shared = next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "shared")
         await _until_another_waits(works)
 
-        report = await LOOP.call(WorksLedger(run.scope, works).cancel(run.engine.pool.accounts.client_for))
+        report = await LOOP.call(WorksLedger(run.scope, works).cancel(run.engine.pool.provider_of))
         assert report.continued == [shared]
         assert len(report.cancelled) == 1
         assert not report.failed
@@ -283,7 +283,7 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
 
 async def cancelled(run: PipelineRun) -> list[str]:
     """Cancels a run as its hook does, and returns the tasks that were cancelled."""
-    works, client_for = await run.works(), run.engine.pool.accounts.client_for
+    works, client_for = await run.works(), run.engine.pool.provider_of
     return (await LOOP.call(WorksLedger(run.scope, works).cancel(client_for))).cancelled
 
 
@@ -374,7 +374,7 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
         run, other = PipelineRun(**given), PipelineRun(**given, name="two")
         running = asyncio.create_task(run.one(picture()))
         await _until_told(run, "submitted")
-        works, client_for = await run.works(), run.engine.pool.accounts.client_for
+        works, client_for = await run.works(), run.engine.pool.provider_of
         ((work, _),) = await WorksLedger(run.scope, works).claims()
         has_ended = no_evidence if other_run is None else await other_run(other, work)
         report = await LOOP.call(WorksLedger(run.scope, works).cancel(client_for, has_ended=has_ended))
@@ -483,7 +483,7 @@ async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched
         rh.clock.advance(1000)
         await asyncio.to_thread(rh.recorder.wait, lambda recorder: recorder.tasks[0].status == "SUCCESS")
 
-        report = await LOOP.call(WorksLedger(run.scope, await run.works()).cancel(run.engine.pool.accounts.client_for))
+        report = await LOOP.call(WorksLedger(run.scope, await run.works()).cancel(run.engine.pool.provider_of))
         rh.faults.clear()
         assert len((await other.one(picture())).files) == 1
         assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, group_member, in_suspend_group
@@ -282,7 +282,7 @@ class RowExecutor:
             options = Options(label=label, reuse=self.options["reuse"])
             asked = WorkCall("", request, take=take, scope=self._scope_of(step, label))
             try:
-                runner = WorkRunner(await load_engine(self.options["credentials"]))
+                runner = WorkRunner(await load_pool_context(self.options["credentials"]))
                 job, _ = await LOOP.call(runner.prepare(asked, JobCall(self.scope, self.store, options=options)))
             except RunningHubError:
                 return take  # its task gets the same error, and retries a temporary one

@@ -12,7 +12,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from rh_prefect.blocks.lookup import load_engine, load_storage
+from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import ConfigError, InputError, StoreError
 from rh_prefect.flow_runs import job_progress
@@ -114,7 +114,7 @@ async def batch(
     # Here, and not row by row: an invalid option is invalid for all rows.
     Options(budget=budget, attempts=attempts, reuse=reuse)
     plan = make_plan(model, chain=chain, values=values, label_column=label_column, ignored=ignore_columns)
-    payer, store = await load_engine(credentials), await load_storage(storage)
+    payer, store = await load_pool_context(credentials), await load_storage(storage)
     place = await find_state_place(store)
     source = await asyncio.to_thread(open_source, rows, store=store, fields={"flow": here.flow, "run": here.run})
     if source.root:
@@ -201,7 +201,7 @@ class _Run:
         _refuse_bad(rows)
 
     async def _check(self, work: Work) -> Work | InvalidRow:
-        payer = await load_engine(self.options["credentials"])
+        payer = await load_pool_context(self.options["credentials"])
         request = self.plan.stages[0].build_request(work.params[0])
         try:
             await LOOP.call(payer.check(request, scope=self.scope, store=self.store, label=work.label))

@@ -106,7 +106,7 @@ class PipelineRun:
 
     async def currency(self) -> str | None:
         """Returns the currency of the run's accounts; see `Pool.currency`."""
-        return await LOOP.call(self._tools.runner.currency())
+        return await LOOP.call(self._tools.runner.pool.currency())
 
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""

@@ -21,13 +21,13 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.result import PipelineResult, StepReport
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.works.engine import JobEngine
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
+from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
@@ -182,7 +182,7 @@ class Ports:
         date: The day for which it was started, in UTC; None for today.
     """
 
-    accounts: JobEngine
+    accounts: PoolContext
     credentials: str | None
     store: MediaStore
     works: WorksJournal

@@ -1,4 +1,4 @@
-"""The accounts that may pay for a job: one, or a pool of them, each with its own limit.
+"""The accounts that may pay for a job: one, or a pool of them, each with its own limit; and a job's slot there.
 
 A new job uses the first account with a free slot. A job that was paid, or may have been, keeps the account of its
 record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the other
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import TypeAlias, TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
@@ -21,89 +22,68 @@ from rh_prefect.errors import (
     TaskNotFound,
     explain,
 )
-from rh_prefect.works.accounts.account import Accounts, Member, at_machine, is_native
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent
 from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.provider import Provider
 
 T = TypeVar("T")
 
+Exclusions: TypeAlias = dict[tuple[Account, str | None], Answer]
+"""The refusals of excluded accounts, by account and model; without a model the account is excluded for all."""
+
 _CACHE_SIZE = 200
 """Maximum number of attempts of runs for which a process stores the excluded accounts."""
-
 
 _CURRENCY_SECONDS = 60.0
 """Seconds after which the accounts are asked for their currency again: a key may have been repaired meanwhile."""
 
 
-class Exclusions:
-    """The accounts of a pool that are excluded in one attempt of a run, with their refusals."""
-
-    def __init__(self) -> None:
-        """Starts without exclusions."""
-        self._refusals: dict[tuple[Member, str | None], Answer] = {}
-
-    def refusal(self, member: Member, model: str) -> Answer | None:
-        """Returns the refusal for which an account is excluded for a model; None if it is not excluded."""
-        return self._refusals.get((member, None)) or self._refusals.get((member, model))
-
-    def exclude(self, member: Member, model: str | None, refusal: Answer) -> bool:
-        """Excludes an account, for one model or (with None) for all; returns whether the exclusion is new."""
-        if (member, model) in self._refusals:
-            return False
-        self._refusals[member, model] = refusal
-        return True
+async def unknown_account(intent: Intent) -> Account:
+    """Raises the error for an account that is not among the configured ones."""
+    raise ConfigError(
+        f"task paid on account {intent.account_words}: none of the configured accounts is that one. What to "
+        "do: run again with its key."
+    )
 
 
 class Pool:
-    """Accounts of one site, any of which may pay."""
+    """Accounts of one site, any of which may pay, and the lookup of the account in a job's record."""
 
     def __init__(
         self,
-        members: Sequence[Member],
+        accounts: Sequence[Account] = (),
         *,
-        find: Callable[[Intent], Awaitable[Member]] | None = None,
+        find: Callable[[Intent], Awaitable[Account]] = unknown_account,
         name: str | None = None,
     ) -> None:
         """Opens the pool.
 
         Args:
-            members: The accounts, of one site; at least one.
-            find: Finds the account of a record if it is not among `members`.
+            accounts: The accounts, of one site; none if only accounts of records are looked up.
+            find: Finds the account of a record if it is not among `accounts`; by default, it raises an error.
             name: Name of the pool's block; None for a single account.
         """
-        self.members = tuple(members)
-        self.accounts = Accounts(members) if find is None else Accounts(members, find=find)
+        self.accounts = tuple(accounts)
+        self.find = find
         self.name = name
-        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=Exclusions)
+        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=dict)
         self._currency: SingleFlight[None, str | None] = SingleFlight(seconds=_CURRENCY_SECONDS)
-        self._machines: dict[str, Pool] = {}
 
     @property
     def site(self) -> str:
         """RunningHub's host."""
-        return self.members[0].client.site
+        return self.accounts[0].provider.site
 
     @property
     def is_single(self) -> bool:
         """Whether the pool has only one account."""
-        return len(self.members) == 1
+        return len(self.accounts) == 1
 
-    def for_endpoint(self, endpoint: str) -> Pool:
-        """Returns the pool of the accounts' machines if an endpoint needs machines; else this pool.
-
-        Args:
-            endpoint: The request's endpoint.
-        """
-        if not is_native(endpoint):
-            return self
-        if endpoint not in self._machines:
-
-            async def find(intent: Intent) -> Member:
-                return at_machine(await self.accounts.find(intent), endpoint)
-
-            members = [at_machine(member, endpoint) for member in self.members]
-            self._machines[endpoint] = Pool(members, find=find, name=self.name)
-        return self._machines[endpoint]
+    def provider(self, endpoint: str) -> Provider:
+        """Returns what all accounts have in common about the tasks of an endpoint."""
+        return self.accounts[0].provider.at(endpoint)
 
     def exclusions(self, scope: Scope) -> Exclusions:
         """Returns the exclusions in the current attempt of a run.
@@ -113,7 +93,41 @@ class Pool:
         """
         return self._exclusions[repr(scope.journal), scope.attempt]
 
-    async def find_owner(self, task_id: str) -> Member:
+    async def account_of(self, intent: Intent) -> Account:
+        """Finds the account that a job was paid on.
+
+        Args:
+            intent: The job's record.
+
+        Raises:
+            ConfigError: Its block does not exist any more, no key is set, or the key is for another site.
+        """
+        account = await self._account_of(intent)
+        if account.provider.site != intent.site:
+            raise ConfigError(
+                f"the job was submitted to {intent.site}, but the credentials here are for "
+                f"{account.provider.site}. What to do: start this process with the same RH_BASE_URL, or use "
+                "credentials blocks in your flows."
+            )
+        return account
+
+    async def provider_of(self, intent: Intent) -> Provider:
+        """Finds the provider of the account that a job was paid on; see `account_of`."""
+        return (await self.account_of(intent)).provider
+
+    async def _account_of(self, intent: Intent) -> Account:
+        # The block identifies an account whose key was renewed; the name has priority, as blocks may exchange keys.
+        named = [account for account in self.accounts if account.name == intent.account]
+        with_block = [account for account in self.accounts if account.block == intent.credentials]
+        both = [account for account in named if account in with_block]
+        if named and not both:
+            # Two accounts may have one name, and the one of the block may not be in the pool.
+            with suppress(ConfigError):
+                found = await self.find(intent)
+                both = [found] if found.name == intent.account else []
+        return next(iter(both or named or with_block), None) or await self.find(intent)
+
+    async def find_owner(self, task_id: str) -> Account:
         """Finds the account that has a task.
 
         Args:
@@ -125,13 +139,13 @@ class Pool:
             AccountError: An account cannot be asked, and no other account has it.
         """
         errors: list[RunningHubError] = []
-        for member in self.members:
+        for account in self.accounts:
             try:
-                await member.client.query(task_id)
+                await account.provider.query(task_id)
             except (TaskNotFound, KeyRejected, AccountError) as error:
                 errors.append(error)
             else:
-                return member
+                return account
         # An account that cannot be asked may have it, so its error says more than those of the others.
         raise min(errors, key=lambda error: isinstance(error, TaskNotFound))
 
@@ -155,19 +169,19 @@ class Pool:
         return await self._currency.get(None, self._common_currency)
 
     async def _common_currency(self) -> str | None:
-        currencies = await asyncio.gather(*(member.account.prices.certain_currency() for member in self.members))
-        known = {member: currency for member, currency in zip(self.members, currencies, strict=True) if currency}
+        currencies = await asyncio.gather(*(account.prices.certain_currency() for account in self.accounts))
+        known = {account: unit for account, unit in zip(self.accounts, currencies, strict=True) if unit}
         if len(set(known.values())) > 1:
             raise ConfigError(
                 f"The accounts of pool {self.name!r} do not all have the same currency ("
-                f"{', '.join((f'{member}: {currency}' for member, currency in known.items()))}), but a budget, "
+                f"{', '.join(f'{account}: {currency}' for account, currency in known.items())}), but a budget, "
                 "which each pipeline run has, has only one currency. Nothing was sent. What to do: make a pool for "
                 "each currency, or run jobs without a budget."
             )
         return next(iter(known.values()), None)
 
     async def try_each(
-        self, call: Callable[[Member], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
+        self, call: Callable[[Account], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
     ) -> T:
         """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
 
@@ -179,22 +193,21 @@ class Pool:
         Raises:
             ApiError: Each account has refused, or one for a reason that is not account-specific.
         """
-        exclusions = exclusions or Exclusions()
-        refusals = {member: refusal for member in self.members if (refusal := exclusions.refusal(member, model))}
-        for member in [member for member in self.members if member not in refusals]:
+        excluded = {} if exclusions is None else exclusions
+        refusals = {account: known for account in self.accounts if (known := refusal_in(excluded, account, model))}
+        for account in [account for account in self.accounts if account not in refusals]:
             try:
-                return await call(member)
+                return await call(account)
             except ApiError as error:
-                refusals[member] = refusal = Answer.of(error)
-                refusal_scope = None if self.is_single else refusal.account_scope
-                if refusal_scope is None:
+                refusals[account] = refusal = Answer.of(error)
+                if self.is_single or refusal.account_scope is None:
                     raise
                 # An account that refuses every job is excluded by its first submission, which logs a warning.
-                if refusal_scope == "model":
-                    exclusions.exclude(member, model, refusal)
+                if refusal.account_scope == "model":
+                    excluded.setdefault((account, model), refusal)
         raise self.no_account_error(refusals, model, job=model)
 
-    def no_account_error(self, refusals: Mapping[Member, Answer], model: str, *, job: str) -> ApiError:
+    def no_account_error(self, refusals: Mapping[Account, Answer], model: str, *, job: str) -> ApiError:
         """Builds the error for a job that no account accepts, with the refusal of each account.
 
         Args:
@@ -202,7 +215,7 @@ class Pool:
             model: The model or graph of the job.
             job: The job's full name.
         """
-        reasons = "; ".join(f"{member}: {describe(refusal)}" for member, refusal in refusals.items())
+        reasons = "; ".join(f"{account}: {describe(refusal)}" for account, refusal in refusals.items())
         last = list(refusals.values())[-1]
         row = explain(last.code, last.reason, submitting=True)
         return row.error(
@@ -215,6 +228,11 @@ class Pool:
         )
 
 
+def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer | None:
+    """Returns the refusal for which an account is excluded for a model; None if it is not excluded."""
+    return exclusions.get((account, None)) or exclusions.get((account, model))
+
+
 def describe(refusal: Answer) -> str:
     """Returns a clause with the meaning of a refusal and the advice for the user.
 
@@ -224,3 +242,192 @@ def describe(refusal: Answer) -> str:
     row = explain(refusal.code, refusal.reason, submitting=True)
     reason = f', "{refusal.reason}"' if refusal.reason else ""
     return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"
+
+
+class Lease:
+    """One job's slot on an account of a pool, chosen as late as possible and released at the end."""
+
+    def __init__(
+        self, pool: Pool, exclusions: Exclusions, *, model: str, endpoint: str, job: str, turn: Turn | None = None
+    ) -> None:
+        """Starts without a slot.
+
+        Args:
+            pool: The accounts that may pay.
+            exclusions: The accounts that are excluded in this run.
+            model: The model or graph of the job.
+            endpoint: The endpoint of its request, which may need a machine of the account.
+            job: The job's full name, for messages.
+            turn: When it gets a slot among the jobs of its run.
+        """
+        self._turn = turn
+        self._pool = pool
+        self._exclusions = exclusions
+        self._model = model
+        self._endpoint = endpoint
+        self._job = job
+        self._limiter: Limiter | None = None
+        self._announced_to: Limiter | None = None
+        self._refusals: dict[Account, Answer] = {}
+        self._is_submitting = False
+        self._accounts = [account.at(endpoint) for account in pool.accounts]
+        self.account = self._accounts[0]
+        """The account that pays; it may change until a slot is taken."""
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether the job holds a slot."""
+        return self._limiter is not None
+
+    async def select_account(self) -> None:
+        """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
+
+        Raises:
+            ApiError: All accounts are excluded.
+        """
+        if self._pool.is_single or self._limiter is not None or self._announced_to is not None:
+            return
+        usable = self._usable()
+        await refresh_counts(account.limiter for account in usable)
+        self.account = min(usable, key=lambda account: account.limiter.load)
+        self._announced_to = self.account.limiter
+        self._announced_to.announce()
+
+    async def acquire(self) -> None:
+        """Waits until one of the accounts has a free slot, and takes the slot.
+
+        Raises:
+            ApiError: All accounts are excluded.
+        """
+        # A job that is resubmitted after an unknown outcome still has its slot.
+        while self._limiter is None:
+            accounts = {account.limiter: account for account in self._usable()}
+            limiter = await first_free(list(accounts), preferred=self._announced_to, turn=self._turn)
+            self._limiter, self._is_submitting = limiter, True
+            self._withdraw()
+            self.account = accounts[limiter]
+            if self._refusal(self.account) is not None:
+                # The account was excluded while this job waited.
+                self.release()
+
+    def submit_finished(self) -> None:
+        """Records that the submission was answered, or will not be sent."""
+        if self._limiter is not None and self._is_submitting:
+            self._is_submitting = False
+            self._limiter.submit_finished()
+
+    def release(self, *, full: bool = False) -> None:
+        """Releases the slot, if there is one.
+
+        Args:
+            full: RunningHub refused the task because no slot was free.
+        """
+        self._withdraw()
+        limiter, self._limiter = self._limiter, None
+        if limiter is None:
+            return
+        limiter.release(full=full)
+        # The order matters: a refusal pauses the limiter before the end of this submission admits the next job.
+        if self._is_submitting:
+            self._is_submitting = False
+            limiter.submit_finished()
+
+    async def switch_to(self, intent: Intent) -> Account:
+        """Switches to the account on which this job already has a task.
+
+        Args:
+            intent: The record of the task's submission.
+
+        Raises:
+            ConfigError: The account is not known any more.
+        """
+        account = (await self._pool.account_of(intent)).at(self._endpoint)
+        if account != self.account:
+            self.release()
+            self.account = account
+        return account
+
+    def occupy(self) -> None:
+        """Counts a task that already runs, without waiting, even if the limit is exceeded."""
+        if self._limiter is None:
+            self._withdraw()
+            self._limiter = self.account.limiter
+            self._limiter.occupy()
+
+    def after_refusal(self, refusal: Answer) -> str | None:
+        """Excludes the account after an account-specific refusal; call it after `release`.
+
+        Args:
+            refusal: The answer to the submission.
+
+        Returns:
+            A message for the run's log; empty if the exclusion is not new. None if no other account can be tried: the
+            refusal is not account-specific, or there is only one account.
+
+        Raises:
+            ApiError: All accounts are excluded.
+        """
+        scope = None if self._pool.is_single else refusal.account_scope
+        if scope is None:
+            return None
+        refused, is_new = self.account, False
+        self._refusals[refused] = refusal
+        if scope != "job":
+            key = (refused, None if scope == "account" else self._model)
+            is_new = key not in self._exclusions
+            self._exclusions.setdefault(key, refusal)
+        others = ", ".join(map(str, self._usable()))
+        model = "" if scope == "account" else f" for {self._model}"
+        message = (
+            f"account {refused} is not used any more in this run{model}: {describe(refusal)}. Nothing was paid; the "
+            f"other accounts are still used: {others}"
+        )
+        return message if is_new else ""
+
+    def query_error(self, intent: Intent, task_id: str, error: ApiError) -> ApiError:
+        """Builds the error for a task that the account of its record cannot query.
+
+        Args:
+            intent: The record of the task's submission.
+            task_id: RunningHub's task id.
+            error: The error of the query.
+        """
+        is_same = self.account.is_of(intent)
+        words = f"{intent.account_words}, and the key that is set now is of {self.account}"
+        account = str(self.account) if is_same else words
+        key = "" if is_same else " with the key of the account that paid"
+        advice = f"Then run again{key}: the run waits for the task and does not pay for it again."
+        if isinstance(error, TaskNotFound):
+            condition = "" if is_same else " and it is the same account with a renewed key or another name"
+            option = "" if is_same else " --same-account"
+            advice += (
+                f" If it stays lost{condition}: rh-prefect jobs mark-lost {self._job}{option}; the next run pays for a "
+                "new task."
+            )
+        return type(error)(
+            f"{self._job}: task {task_id} was paid for on account {account}, which currently cannot "
+            f"query it: {error.message} {advice}",
+            code=error.code,
+            reason=error.reason,
+            retry=error.retry,
+            advice=error.advice,
+        )
+
+    def _usable(self) -> list[Account]:
+        """The accounts that are not excluded; a single account always is usable."""
+        if self._pool.is_single:
+            return self._accounts
+        refusals = {account: self._refusal(account) for account in self._accounts}
+        usable = [account for account, refusal in refusals.items() if refusal is None]
+        if not usable:
+            known = {account: refusal for account, refusal in refusals.items() if refusal is not None}
+            raise self._pool.no_account_error(known, self._model, job=self._job)
+        return usable
+
+    def _refusal(self, account: Account) -> Answer | None:
+        return self._refusals.get(account) or refusal_in(self._exclusions, account, self._model)
+
+    def _withdraw(self) -> None:
+        limiter, self._announced_to = self._announced_to, None
+        if limiter is not None:
+            limiter.withdraw()

@@ -8,28 +8,15 @@ Each currency has its own sums. The tracker lives on the loop thread.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import time
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from rh_prefect.caches_and_locks import SingleFlight
-from rh_prefect.catalog.model import is_placeholder
-from rh_prefect.client import Client
 from rh_prefect.errors import (
-    AccountError,
-    ApiError,
     BudgetExceeded,
-    KeyRejected,
-    OutcomeUnknown,
-    PriceUnknown,
-    RunningHubError,
-    Transient,
 )
 from rh_prefect.works.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
@@ -40,12 +27,6 @@ _CACHE_SIZE = 200
 
 _NEXT = 0
 """The number of a submit that has no number yet: of a call without a budget, before its claim."""
-
-_RETRY_SECONDS = 5.0
-"""Seconds between a failed request for an account's currency and the next one, if it is only a label."""
-
-_LABEL_SECONDS = 2.0
-"""Seconds for which such a request is repeated while RunningHub is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,103 +358,6 @@ def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> Spend
     while len(_ledgers) > _CACHE_SIZE:
         _ledgers.popitem(last=False)
     return ledger
-
-
-class Prices:
-    """Prices of jobs on one account."""
-
-    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Sends no request before the first call.
-
-        Args:
-            client: Talks to RunningHub.
-            clock: Monotonic seconds.
-        """
-        self._client = client
-        self._clock = clock
-        self._requests: SingleFlight[bool, str | None] = SingleFlight()
-        self._reported: tuple[str | None] | None = None
-        self._failed_at = -math.inf
-
-    def guess(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price unless the account is known to have another currency."""
-        if price is None or is_placeholder(price.amount):
-            return None
-        currency = self._reported[0] if self._reported else None
-        # An account that reports no currency has the catalogue's.
-        is_comparable = currency is None or price.currency is None or currency == price.currency
-        return Money(price.amount, price.currency or currency) if is_comparable else None
-
-    async def listed(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price; None if there is none, or the account's currency is another one or unknown."""
-        await self.currency()
-        return self.guess(price) if self._reported else None
-
-    async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
-        """Finds a price in the account's currency.
-
-        Args:
-            endpoint: The endpoint of the request.
-            payload: The request as it will be sent.
-            catalogue_price: The catalogue's price, if it has one.
-
-        Returns:
-            The price; None where neither the catalogue nor RunningHub has one.
-
-        Raises:
-            RunningHubError: RunningHub does not respond, so that the price or its currency is not known now.
-        """
-        currency, unknown = None, None
-        try:
-            currency = await self.certain_currency()
-        except RunningHubError as error:
-            unknown = error
-        listed = self.guess(catalogue_price)
-        if listed is not None and unknown is None:
-            return listed
-        try:
-            preview = await self._client.price_preview(endpoint, payload)
-        except (ApiError, PriceUnknown) as error:
-            # A lost or delayed response says nothing about the price, and an account that is refused would not be
-            # charged.
-            if unknown is not None or isinstance(error, Transient | OutcomeUnknown | KeyRejected | AccountError):
-                raise
-            return None
-        if unknown is not None and preview.currency is None:
-            raise unknown
-        if not preview.free and is_placeholder(preview.amount):
-            return None
-        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
-
-    async def currency(self) -> str | None:
-        """Returns the account's currency for a label; None if it is not reported, or unknown at the moment."""
-        # The next callers do not repeat a request that has just failed.
-        if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
-            return self._reported[0] if self._reported else None
-        try:
-            return await self._requests.get(False, partial(self._request, pace_seconds=_LABEL_SECONDS))
-        except RunningHubError:
-            self._failed_at = self._clock()
-            return None
-
-    async def certain_currency(self) -> str | None:
-        """Returns the currency in which the account pays; None if RunningHub does not report it.
-
-        Raises:
-            RunningHubError: RunningHub does not respond, so that it is not known now.
-        """
-        if self._reported:
-            return self._reported[0]
-        try:
-            return await self._requests.get(True, self._request)
-        except ApiError as error:
-            if isinstance(error, Transient | OutcomeUnknown):
-                raise
-            return None  # the key may not read its account
-
-    async def _request(self, *, pace_seconds: float | None = None) -> str | None:
-        self._reported = ((await self._client.account(pace_seconds=pace_seconds)).currency,)
-        return self._reported[0]
 
 
 def exceeded(

@@ -16,8 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Key, Member, member
-from rh_prefect.works.engine import engine_for
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
@@ -26,6 +25,8 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work import JobCall
 from tests.support.world.complete_job import complete_job
 
@@ -64,19 +65,20 @@ class PooledRun:
     def store(self) -> MediaStore:
         return MediaStore(str(self.folder / "out"))
 
-    def key(self, name: str) -> Key:
-        secret = self.secrets.get(name) or self.rh.keys[name].secret
-        return Key(SecretStr(secret), self.rh.url, self.names.get(name, f"account of {name}"), name)
+    def account(self, name: str) -> Account:
+        secret = SecretStr(self.secrets.get(name) or self.rh.keys[name].secret)
+        known = self.names.get(name, f"account of {name}")
+        return account_of(secret, base_url=self.rh.url, name=known, block=name, settings=self.settings)
 
     @property
     def settings(self) -> Settings:
         return Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02, grace_seconds=1)
 
-    async def find(self, intent: Intent) -> Member:
+    async def find(self, intent: Intent) -> Account:
         """As blocks are found by their names."""
         if intent.credentials is None or intent.credentials in self.gone:
             raise ConfigError(f"there is no block {intent.credentials!r}")
-        return member(self.key(intent.credentials), settings=self.settings)
+        return self.account(intent.credentials)
 
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
@@ -87,9 +89,9 @@ class PooledRun:
         return await LOOP.call(self._all(jobs))
 
     async def _all(self, jobs: Sequence[tuple[Request, Options]]) -> list[Result | RunningHubError]:
-        members = [member(self.key(name), settings=self.settings) for name in self.members]
-        pool = "night" if len(members) > 1 else None
-        pay = engine_for(members, settings=self.settings, find=self.find, pool=pool)
+        accounts = [self.account(name) for name in self.members]
+        pool = "night" if len(accounts) > 1 else None
+        pay = pool_context(accounts, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
         calls = (
             complete_job(pay, one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs

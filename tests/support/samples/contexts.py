@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,11 +50,16 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
     return kind(request=request, records=records, scope=scope, **(made | facts))
 
 
+def no_progress(*_: object) -> Any:
+    """The progress of a task that reports none."""
+    return SimpleNamespace(during=lambda _: nullcontext(), runs=lambda: None)
+
+
 class FileLease:
-    """The lease of a job whose task has ended: it gives a client that only downloads and queries."""
+    """The lease of a job whose task has ended: it gives a provider that only downloads and queries."""
 
     def __init__(self, download: Any, query: Any) -> None:
-        self.account = SimpleNamespace(client=SimpleNamespace(download=download, query=query))
+        self.account = SimpleNamespace(provider=SimpleNamespace(download=download, query=query, is_bare=False))
 
     async def switch_to(self, _: object) -> Any:
         return self.account

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.client.wire.task import RemoteOutput, TaskView
@@ -19,10 +18,12 @@ from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.options import Options
+from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Services, Work
 from rh_prefect.works.work_runner import RunningWork
+from tests.support.samples.contexts import no_progress
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 from tests.support.world.simulated_process import ImmediateSpool
@@ -67,13 +68,20 @@ class Account:
     ages: list[float] = field(default_factory=list)
     during: Callable[[], Awaitable[None]] | None = None
     query_error: RunningHubError | None = None
+    block: str | None = None
+    is_bare: bool = False
 
     @property
-    def client(self) -> Account:
+    def provider(self) -> Account:
         return self
 
-    poller = client
-    prices = client
+    poller = provider
+    prices = provider
+    uploads = provider
+    progress = staticmethod(no_progress)
+
+    def is_of(self, intent: Intent) -> bool:
+        return self.name == intent.account
 
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None) -> TaskView:
         await self._note(f"submit to {self.name}")
@@ -112,7 +120,7 @@ class Account:
             self._asked("price at")
         return known or self.price
 
-    async def link(self, request: JobRequest, mark: str, *, store: MediaStore) -> str:
+    async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
         self._asked("upload to")
         return f"https://{self.name}/{mark}"
 
@@ -247,13 +255,6 @@ class Lease:
         self._work = work
         self.account = work.main
         self.has_slot = False
-
-    @property
-    def member(self) -> SimpleNamespace:
-        return SimpleNamespace(name=self.account.name, block=None)
-
-    def is_account_of(self, intent: Intent) -> bool:
-        return self.account.name == intent.account
 
     async def acquire(self) -> None:
         self._note("take a slot", has_slot=True)

@@ -23,14 +23,14 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Key, member
-from rh_prefect.works.engine import JobEngine, engine_for
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
+from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
@@ -81,10 +81,12 @@ class PipelineRun:
         return FolderScope(journal, self._works, attempt=self.attempt)
 
     @property
-    def engine(self) -> JobEngine:
-        keys = [Key(SecretStr(key), self.url, f"account {key[-4:]}", None) for key in (self.key, *self.other_keys)]
-        members = [member(key, settings=self.settings) for key in keys]
-        return engine_for(members, settings=self.settings, pool="accounts" if self.other_keys else None)
+    def engine(self) -> PoolContext:
+        settings, keys = self.settings, (self.key, *self.other_keys)
+        accounts = [
+            account_of(SecretStr(key), base_url=self.url, name=f"account {key[-4:]}", settings=settings) for key in keys
+        ]
+        return pool_context(accounts, settings=self.settings, pool="accounts" if self.other_keys else None)
 
     @property
     def _works(self) -> WorksJournal:

@@ -29,14 +29,15 @@ from rh_prefect.flow_runs.queries import RecordedScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Key, member
-from rh_prefect.works.engine import JobEngine, engine_for
+from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.pool_context import PoolContext, pool_context
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work import JobCall
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
@@ -90,13 +91,13 @@ class Scenario:
     def journal(self) -> FlowRunJournal:
         return FlowRunJournal(self.run)
 
-    @property
-    def key(self) -> Key:
-        return Key(SecretStr(self.rh.key), self.rh.url)
-
-    async def desk(self) -> JobEngine:
+    def account(self) -> Account:
         """Who pays for it; on the package's loop thread."""
-        return engine_for([member(self.key, settings=self.settings)], settings=self.settings)
+        return account_of(SecretStr(self.rh.key), base_url=self.rh.url, settings=self.settings)
+
+    async def desk(self) -> PoolContext:
+        """The same, with what its works share."""
+        return pool_context([self.account()], settings=self.settings)
 
     async def work(self) -> list[Result]:
         """Does all jobs, each to its end; what goes wrong with several is raised together."""
@@ -157,8 +158,8 @@ class Scenario:
         here = RecordedScope(self.journal, run="", flow=trial.name, attempt=1)
 
         async def cancel() -> CancelReport:
-            accounts = (await self.desk()).pool.accounts
-            return await cancel_scope(here, accounts.client_for, by="a test")
+            pool = (await self.desk()).pool
+            return await cancel_scope(here, pool.provider_of, by="a test")
 
         report = await LOOP.call(cancel())
         self.told += [Told("cancel", why, job) for job, why in report.failed.items()]
@@ -195,7 +196,7 @@ class Scenario:
 
     async def _held(self) -> int:
         """The slots that are held where nothing runs; what was evicted may need a moment to give its own back."""
-        slots = member(self.key, settings=self.settings).account.limiter
+        slots = self.account().limiter
         for _ in range(200):
             if self.is_running or not slots.held:
                 return 0

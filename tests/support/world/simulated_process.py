@@ -41,6 +41,7 @@ from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelReport, CancelWatch, cancel_scope
 from rh_prefect.works.work import Callback, Services, Work
 from rh_prefect.works.work_runner import RunningWork
+from tests.support.samples.contexts import no_progress
 from tests.support.servers.minimal_api import PRICE, MinimalApi, MinimalTask
 from tests.support.world.job_records import SOMEWHERE_ELSE, intent, owner_of
 from tests.support.world.memory_journal import MemoryPlace
@@ -131,7 +132,7 @@ class _Work(Work):
 
     owner: Owner = SOMEWHERE_ELSE
 
-    def intent(self, member: object) -> Intent:
+    def intent(self, account: object) -> Intent:
         facts = {"owner": self.owner, "submit_timeout": SUBMIT_TIMEOUT, "attempt": self.scope.attempt}
         return intent(base=self.request.base, take=self.options.take, **facts)
 
@@ -362,6 +363,9 @@ class _Line:
         view: TaskView = await self._process.io(f"query {task_id}", lambda: hub.query(task_id), lost=lost)
         return view
 
+    is_bare = False
+    progress = staticmethod(no_progress)
+
     async def cancel(self, task_id: str) -> None:
         hub, lost = self._process.hub, lambda: ResponseLost("no answer")
         await self._process.io(f"cancel {task_id}", lambda: hub.cancel(task_id), lost=lost)
@@ -398,10 +402,8 @@ class _Looks:
 class _Seat:
     """One account with as many slots as anybody wants."""
 
-    member = None
-
     def __init__(self, line: _Line) -> None:
-        self.account = SimpleNamespace(client=line, poller=_Looks(line), prices=_Prices())
+        self.account = SimpleNamespace(provider=line, poller=_Looks(line), prices=_Prices())
 
     async def acquire(self) -> None: ...
 

@@ -27,7 +27,6 @@ from rh_prefect.errors import (
     api_error,
 )
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.accounts.account import member
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
@@ -305,9 +304,9 @@ async def test_the_owner_of_a_task_is_found_beside_an_account_whose_key_is_refus
     (result,) = results(await replace(run, members=(owner,)).all(pictures(1)))
     names = ("main", "two")
     run = replace(run, secrets={refused: "0" * 32})
-    pool = Pool([member(run.key(name), settings=run.settings) for name in names])
+    pool = Pool([run.account(name) for name in names])
     found = await LOOP.call(pool.find_owner(result.task_id))
-    assert found is pool.members[names.index(owner)]
+    assert found == pool.accounts[names.index(owner)]
     with pytest.raises(KeyRejected):
         await LOOP.call(pool.find_owner("1234567890123456789"))
 
@@ -368,7 +367,7 @@ class TestPaidOn:
         (second,) = errors(await again(members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
         for one in (first, second):
             assert isinstance(one, SubmissionUnknown)
-            assert "call log of the account account of two" in one.message
+            assert "task of account account of two" in one.message
         assert len(rh.recorder.submissions) == 1
 
     async def test_a_missing_block_is_an_error_with_the_account_that_paid(

@@ -13,10 +13,11 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import UPLOAD_LIFETIME, UPLOADS_AT_ONCE, Account, Uploads
+from rh_prefect.works.accounts.account import UPLOADS_AT_ONCE, Account, Uploads
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.requests.input_identification import Input, Inputs
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.runninghub.provider import LINK_SECONDS
+from rh_prefect.works.runninghub.provider import RunningHub as Provider
 from tests.support.samples import media as samples
 from tests.support.world.object_count import count_of
 
@@ -60,6 +61,10 @@ class Clock:
         return self.now
 
 
+async def link(uploads: Uploads, file: Input) -> str:
+    return await uploads.address(file, file.mark, store=MediaStore("/nowhere"))
+
+
 @pytest.fixture
 def rh_site() -> Iterator[Emulator]:
     with Emulator() as emulator:
@@ -78,7 +83,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def uploads(rh: RunningHub, clock: Clock, tmp_path: Path) -> Uploads:
-    return Uploads(rh.upload, folder=tmp_path / "scratch", clock=clock)
+    return Uploads(rh.upload, folder=tmp_path / "scratch", clock=clock, lifetime=LINK_SECONDS)
 
 
 @pytest.fixture
@@ -95,11 +100,11 @@ async def test_a_file_is_uploaded_with_an_ascii_name_and_its_real_extension(
     uploads: Uploads, rh: RunningHub, inputs: Inputs, tmp_path: Path
 ) -> None:
     file = await inputs.identify(str(samples.png(tmp_path / "Ein Föto 灯塔.jpeg")))
-    link = await uploads.link(file, options={})
+    sent = await link(uploads, file)
     [(path, name, mime, content)] = rh.uploads
     assert (path.name, mime, content) == ("Ein Föto 灯塔.jpeg", "image/png", path.read_bytes())
     assert name == f"{file.record.sha256[:32]}.png"
-    assert link == f"https://rh/1/{name}"
+    assert sent == f"https://rh/1/{name}"
 
 
 async def test_equal_contents_are_uploaded_once(
@@ -107,13 +112,13 @@ async def test_equal_contents_are_uploaded_once(
 ) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(photo.source).read_bytes())
-    first = await uploads.link(photo, options={})
-    assert await uploads.link(await inputs.identify(str(copy)), options={}) == first
+    first = await link(uploads, photo)
+    assert await link(uploads, await inputs.identify(str(copy))) == first
     assert len(rh.uploads) == 1
 
 
 async def test_concurrent_callers_share_an_upload(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
-    links = await asyncio.gather(*(uploads.link(photo, options={}) for _ in range(20)))
+    links = await asyncio.gather(*(link(uploads, photo) for _ in range(20)))
     assert len(set(links)) == 1
     assert len(rh.uploads) == 1
 
@@ -122,7 +127,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_upload_of_the_others(
     uploads: Uploads, rh: RunningHub, photo: Input
 ) -> None:
     rh.may_go_on.clear()
-    first, second = (asyncio.create_task(uploads.link(photo, options={})) for _ in range(2))
+    first, second = (asyncio.create_task(link(uploads, photo)) for _ in range(2))
     await rh.sends(1)
     first.cancel()
     rh.may_go_on.set()
@@ -132,11 +137,11 @@ async def test_a_cancelled_caller_does_not_cancel_the_upload_of_the_others(
 async def test_a_link_that_expires_soon_is_replaced(
     uploads: Uploads, rh: RunningHub, photo: Input, clock: Clock
 ) -> None:
-    first = await uploads.link(photo, options={})
-    clock.now = UPLOAD_LIFETIME - 1
-    assert await uploads.link(photo, options={}) == first
-    clock.now = UPLOAD_LIFETIME
-    assert await uploads.link(photo, options={}) != first
+    first = await link(uploads, photo)
+    clock.now = LINK_SECONDS - 1
+    assert await link(uploads, photo) == first
+    clock.now = LINK_SECONDS
+    assert await link(uploads, photo) != first
     assert len(rh.uploads) == 2
 
 
@@ -147,40 +152,38 @@ async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
     clock = Clock()
     clock.now = 1_800_000_000.0
     client = Client(rh_site.key, base_url=rh_site.url)
-    account = Account(client, settings=Settings(state_dir=tmp_path / "state"), clock=clock)
-    order = JobRequest(model="m", endpoint="m", site="s", payload={}, base="b", inputs={photo.mark: photo})
-    store = MediaStore(tmp_path / "out")
+    account = Account.open(Provider(client), settings=Settings(state_dir=tmp_path / "state"), clock=clock)
     uploads = []
     for slept in (0, 60, 21 * 3600, -60):
         clock.now += slept
-        await account.link(order, photo.mark, store=store)
+        await link(account.uploads, photo)
         uploads.append(len(rh_site.recorder.uploads))
-    await account.aclose()
+    await client.aclose()
     assert uploads == [1, 1, 2, 3], "the last: a clock that was set back says nothing of a link's age"
 
 
 def test_a_link_is_used_for_less_than_its_lifetime() -> None:
-    assert UPLOAD_LIFETIME < 24 * 3600
+    assert LINK_SECONDS < 24 * 3600
 
 
 async def test_a_failed_upload_is_repeated_by_the_next_call(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     rh.errors = [ResponseLost("HTTP 502")]
     with pytest.raises(ResponseLost):
-        await uploads.link(photo, options={})
-    assert await uploads.link(photo, options={})
+        await link(uploads, photo)
+    assert await link(uploads, photo)
 
 
 async def test_a_changed_file_is_not_uploaded(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     samples.png(Path(photo.source), text="another")
     with pytest.raises(InputError, match="was changed after this job had read it"):
-        await uploads.link(photo, options={})
+        await link(uploads, photo)
     assert rh.uploads == []
 
 
 async def test_a_missing_file_is_an_error(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
     Path(photo.source).unlink()
     with pytest.raises(MediaError):
-        await uploads.link(photo, options={})
+        await link(uploads, photo)
     assert rh.uploads == []
 
 
@@ -189,7 +192,7 @@ async def test_a_remote_file_is_uploaded_from_a_temporary_copy(
 ) -> None:
     place = f"memory://{uuid.uuid4().hex}/photo.png"
     fsspec.filesystem("memory").pipe_file(place, samples.picture("PNG"))
-    await uploads.link(await inputs.identify(place), options={})
+    await link(uploads, await inputs.identify(place))
     assert rh.uploads[0][3] == samples.picture("PNG")
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -200,7 +203,7 @@ async def test_the_number_of_concurrent_uploads_is_limited(
     files = [samples.png(tmp_path / f"{n}.png", text=str(n)) for n in range(3 * UPLOADS_AT_ONCE)]
     identified = [await inputs.identify(str(path)) for path in files]
     rh.may_go_on.clear()
-    sending = asyncio.gather(*(uploads.link(one, options={}) for one in identified))
+    sending = asyncio.gather(*(link(uploads, one) for one in identified))
     await rh.sends(UPLOADS_AT_ONCE)
     rh.may_go_on.set()
     assert len(set(await sending)) == len(files)
@@ -215,15 +218,15 @@ async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inp
         sent.append(name)
         return Upload(url=f"https://rh/{name}", file_name=name, size=1, kind="image")
 
-    uploads = Uploads(upload, folder=tmp_path / "scratch", clock=clock, most=10)
+    uploads = Uploads(upload, folder=tmp_path / "scratch", clock=clock, lifetime=LINK_SECONDS, most=10)
     photos = [await inputs.identify(str(samples.png(tmp_path / f"{n}.png", text=str(n)))) for n in range(40)]
 
     async def send(some: list[Input]) -> int:
         for photo in some:
-            await uploads.link(photo, options={})
+            await link(uploads, photo)
         return count_of(uploads)
 
     few = await send(photos[:20])
     assert await send(photos[20:]) < few + 20
-    await uploads.link(photos[-1], options={})
+    await link(uploads, photos[-1])
     assert len(sent) == len(photos)

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +27,8 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flows import image_to_video
 from rh_prefect.tasks import generate
-from rh_prefect.works.journal.budget import Entry, Money, Prices, Shortfall, SpendTracker, entry_of, spend_tracker_of
+from rh_prefect.works.accounts.prices import Prices
+from rh_prefect.works.journal.budget import Entry, Money, Shortfall, SpendTracker, entry_of, spend_tracker_of
 from rh_prefect.works.journal.costs import Costs, amount_text
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
@@ -352,7 +352,7 @@ async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
 
 
 def prices_of(account: Any, **options: Any) -> Prices:
-    """`account` answers the client calls of `Prices`."""
+    """`account` answers the calls of `Prices`."""
     return Prices(account, **options)
 
 
@@ -363,16 +363,16 @@ class Account:
         self.answers, self.preview, self.requests = list(answers), preview, 0
         self.is_silent = False
 
-    async def account(self, *, pace_seconds: float | None = None) -> Any:
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
         self.requests += 1
         if self.is_silent:
             await asyncio.Event().wait()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return SimpleNamespace(currency=answer)
+        return answer
 
-    async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+    async def price(self, endpoint: str, payload: object) -> PricePreview | None:
         return self.preview
 
 
@@ -404,9 +404,9 @@ async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> No
     now = [1000.0]
 
     class Slow(Account):
-        async def account(self, *, pace_seconds: float | None = None) -> Any:
+        async def currency(self, *, pace_seconds: float | None = None) -> str | None:
             now[0] += 60
-            return await super().account(pace_seconds=pace_seconds)
+            return await super().currency(pace_seconds=pace_seconds)
 
     account = Slow(ResponseLost("silence"))
     prices = prices_of(account, clock=lambda: now[0])
@@ -439,7 +439,7 @@ async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -
             super().__init__("USD")
             self.error = error
 
-        async def price_preview(self, endpoint: str, payload: object) -> PricePreview | None:
+        async def price(self, endpoint: str, payload: object) -> PricePreview | None:
             raise self.error
 
     # A gateway's 502, and a code of RunningHub about itself, were "its price is neither in the catalogue nor in the

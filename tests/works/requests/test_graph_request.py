@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError, RunningHubError
@@ -33,7 +33,7 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
 
     async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
-        engine, store = await load_engine(None), MediaStore(tmp_path / "out")
+        engine, store = await load_pool_context(None), MediaStore(tmp_path / "out")
         done: Result = await LOOP.call(complete_job(engine, asked, JobCall(scope, store, options=Options(**options))))
         return done
 
@@ -120,8 +120,8 @@ async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
 
 
 async def _uploaded(path: Path) -> str:
-    payer = await load_engine(None)
-    sent = await LOOP.call(payer.pool.members[0].client.upload(path, name=path.name, mime="image/png"))
+    payer = await load_pool_context(None)
+    sent = await LOOP.call(payer.pool.accounts[0].provider.upload(path, name=path.name, mime="image/png"))
     return str(sent.file_name)
 
 

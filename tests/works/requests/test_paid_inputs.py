@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.lookup import load_engine
+from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import ConfigError, JobFailed, StoreError
@@ -52,7 +52,7 @@ class Run:
         self.scope = FolderScope(self.journal, attempt=attempt)
 
     async def pay(self, request: Request, **options: Any) -> Result:
-        engine = await load_engine(None)
+        engine = await load_pool_context(None)
         call = JobCall(self.scope, self.store, options=Options(**options))
         done: Result = await LOOP.call(complete_job(engine, request, call))
         return done

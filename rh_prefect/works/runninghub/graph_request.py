@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from rh_prefect.client import Client
-from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
 from rh_prefect.works.journal.identity import base_hash, file_mark
-from rh_prefect.works.requests.graph_fields import AppFields, Fields, GraphFields, is_link_text
 from rh_prefect.works.requests.input_identification import Input, Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest, as_request
+from rh_prefect.works.runninghub.graph_fields import AppFields, Fields, GraphFields, is_link_text
 
 V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
@@ -252,15 +252,3 @@ def _job_request(
         inputs=files,
         private={} if password is None else {"accessPassword": password.get_secret_value()},
     )
-
-
-def unread(what: str, error: RunningHubError) -> str:
-    """Builds the message for a graph that cannot be read, with advice.
-
-    Args:
-        what: The workflow or the app.
-        error: Why.
-    """
-    reason = error.message.partition(f"{what}: ")[2] or error.message
-    remedy = "" if "What to do:" in reason else " What to do: run again."
-    return f"the graph of {what} cannot be read: {reason}{remedy}"

@@ -1,4 +1,4 @@
-"""Reports the progress of the nodes of a graph while its task runs."""
+"""Reports the progress of a graph's nodes, as RunningHub's websocket of a running task tells it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
-from rh_prefect.works.work import Work
-
-_log = logging.getLogger("rh_prefect")
+from rh_prefect.works.requests.request_preparation import JobRequest
 
 EVERY = 3.0
 """Seconds between two progress lines of one job; the newest line is always reported."""
@@ -22,24 +20,29 @@ EVERY = 3.0
 AT_ONCE = 16
 """How many jobs of this process report the progress of their nodes at a time; the others report none."""
 
+_log = logging.getLogger("rh_prefect")
 _watching: set[asyncio.Task[None]] = set()
 
 
 class NodeProgress:
     """The node progress of one job's task, while the job waits for its end."""
 
-    def __init__(self, work: Work, task_id: str, client: Client, *, every: float = EVERY) -> None:
+    def __init__(
+        self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None], *, every: float = EVERY
+    ) -> None:
         """Prepares the watch.
 
         Args:
-            work: The job; only a v1 start has an address.
-            task_id: RunningHub's task id.
             client: Queries the address.
+            request: The job's request; only a v1 start has an address.
+            task_id: RunningHub's task id.
+            report: Takes a line for people.
             every: Seconds between two lines.
         """
-        self._work = work
-        self._task_id = task_id
         self._client = client
+        self._request = request
+        self._task_id = task_id
+        self._report = report
         self._every = every
         self._task: asyncio.Task[None] | None = None
 
@@ -61,13 +64,13 @@ class NodeProgress:
 
     def runs(self) -> None:
         """Records that the task runs, so that its progress can be read even without an address from a query."""
-        if self._task is None and self._work.request.endpoint in get_args(V1Submit):
+        if self._task is None and self._request.endpoint in get_args(V1Submit):
             self._begin(self._ask_and_watch)
 
-    def _begin(self, watch: Callable[[], Coroutine[None, None, None]]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         if len(_watching) >= AT_ONCE:
             return
-        self._task = asyncio.ensure_future(watch())
+        self._task = asyncio.ensure_future(work())
         _watching.add(self._task)
         self._task.add_done_callback(_watching.discard)
 
@@ -81,7 +84,7 @@ class NodeProgress:
             await self._watch(view.progress_url)
 
     async def _watch(self, url: SecretStr) -> None:
-        lines = Lines(self._report, self._work.request.node_names, every=self._every)
+        lines = Lines(self._report, self._request.node_names, every=self._every)
         try:
             async for event in watch_progress(url):
                 lines.take(event)
@@ -89,9 +92,6 @@ class NodeProgress:
             _log.debug("the progress of a task's nodes is no longer reported: %s", error)
         finally:
             lines.close()
-
-    def _report(self, line: str) -> None:
-        self._work.notify("running", line, task_id=self._task_id, is_step=True)
 
 
 class Lines:

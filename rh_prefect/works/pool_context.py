@@ -1,4 +1,4 @@
-"""`JobEngine`: the accounts that pay for works, and what all their works share in this process."""
+"""`PoolContext`: the accounts that pay for works, and what all their works share in this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.connections import chance
@@ -14,9 +14,8 @@ from rh_prefect.custom import CustomInput
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
-from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.accounts.account import Member, is_native
-from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
 from rh_prefect.works.journal.journal import NotifyingJournal
@@ -24,7 +23,6 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
-from rh_prefect.works.requests.graph_request import app_request, native_request, quick_create_request, workflow_request
 from rh_prefect.works.requests.input_identification import Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request
 from rh_prefect.works.requests.stored_input_copies import Copies
@@ -38,8 +36,8 @@ WorkName: TypeAlias = tuple[str, int, str, str, str]
 """What distinguishes works in progress: records, attempt of a run, work, the answer's shape, and the storage."""
 
 
-class JobEngine:
-    """The accounts that pay for works, with what all of these works share in this process. See `engine_for`.
+class PoolContext:
+    """The accounts that pay for works, with what all of these works share in this process. See `pool_context`.
 
     Attributes:
         pool: The accounts.
@@ -80,8 +78,8 @@ class JobEngine:
     async def listen_for_ends(self, scope: Scope) -> None:
         """Has the ends that a webhook reports about tasks of a run wake the pollers of its accounts."""
         if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
-            for member in self.pool.members:
-                await scope.journal.notify_of_ends(member.account.poller)
+            for account in self.pool.accounts:
+                await scope.journal.notify_of_ends(account.poller)
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
         """Checks a job without paying: its parameters, its files, and the store.
@@ -120,7 +118,7 @@ class JobEngine:
         if isinstance(request, CustomInput):
             return await custom_request(request, site=self.pool.site, inputs=inputs, label=label)
         return await self.pool.try_each(
-            lambda member: _graph_request(request, member, inputs, label),
+            lambda account: account.provider.prepare(request, inputs, label),
             model=request.model,
             exclusions=self.pool.exclusions(scope),
         )
@@ -129,7 +127,7 @@ class JobEngine:
         """Returns the address to which the end of a request's task is reported; None where there is none."""
         # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
-        return None if own or is_native(request.endpoint) else callback_of(self._settings)
+        return None if own or self.pool.provider(request.endpoint).is_bare else callback_of(self._settings)
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, store.identity)
@@ -144,43 +142,27 @@ class JobEngine:
         return self._inputs[name]
 
 
-_engines: dict[tuple[Path, str | None, tuple[Member, ...]], JobEngine] = {}
+_contexts: dict[tuple[Path, str | None, tuple[Account, ...]], PoolContext] = {}
 # A forked child has its parent's locks, which are bound to a loop that the child does not have.
-os.register_at_fork(after_in_child=_engines.clear)
+os.register_at_fork(after_in_child=_contexts.clear)
 
 
-def engine_for(
-    members: Sequence[Member],
+def pool_context(
+    accounts: Sequence[Account],
     *,
     settings: Settings,
-    find: Callable[[Intent], Awaitable[Member]] | None = None,
+    find: Callable[[Intent], Awaitable[Account]] = unknown_account,
     pool: str | None = None,
-) -> JobEngine:
-    """Returns this process's only `JobEngine` for some accounts; call it on the loop thread.
+) -> PoolContext:
+    """Returns this process's only `PoolContext` for some accounts; call it on the loop thread.
 
     Args:
-        members: The accounts, of one site; at least one.
+        accounts: The accounts, of one site; at least one.
         settings: This machine's state folder, and how often tasks are polled.
         find: Finds the account that a record names where it is not among these; by default that is an error.
         pool: Name of the pool's block, if they are one.
     """
-    name = (settings.state_dir, pool, tuple(members))
-    if name not in _engines:
-        _engines[name] = JobEngine(Pool(members, find=find, name=pool), settings=settings)
-    return _engines[name]
-
-
-async def _graph_request(
-    request: WorkflowInput | AppInput | QuickCreateInput | GraphInput, member: Member, inputs: Inputs, label: str | None
-) -> JobRequest:
-    match request:
-        case WorkflowInput():
-            return await workflow_request(request, client=member.client, inputs=inputs, label=label)
-        case AppInput():
-            return await app_request(request, client=member.client, inputs=inputs, label=label)
-        case QuickCreateInput():
-            return await quick_create_request(request, client=member.client, inputs=inputs, label=label)
-        case GraphInput():
-            return await native_request(request, client=member.client, inputs=inputs, label=label)
-        case other:
-            assert_never(other)
+    name = (settings.state_dir, pool, tuple(accounts))
+    if name not in _contexts:
+        _contexts[name] = PoolContext(Pool(accounts, find=find, name=pool), settings=settings)
+    return _contexts[name]

@@ -1,0 +1,158 @@
+"""An account at RunningHub, and the ComfyUI machines of its native proxy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never, cast, get_args
+
+from pydantic import SecretStr
+
+from rh_prefect.client import Client, NativeSubmit, Upload
+from rh_prefect.settings import Settings
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.provider import GraphRequest
+from rh_prefect.works.requests.input_identification import Inputs
+from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.runninghub.graph_request import (
+    app_request,
+    native_request,
+    quick_create_request,
+    workflow_request,
+)
+from rh_prefect.works.runninghub.node_progress import NodeProgress
+
+LINK_SECONDS = 20 * 3600.0
+"""Seconds for which a link is used: RunningHub documents one day, and a job may wait for a slot in that time."""
+
+MACHINE_FILE_SECONDS = 600.0
+"""Seconds for which a file is assumed to remain on a machine, since the machine may be replaced."""
+
+GRAPHS_AT_ONCE = 1
+"""Maximum number of graphs of this process on a machine; RunningHub does not document that it accepts more."""
+
+
+class RunningHub:
+    """One account; see `works.provider.Provider`."""
+
+    is_bare = False
+    file_seconds = LINK_SECONDS
+
+    def __init__(self, client: Client) -> None:
+        """Sends no request."""
+        self.client = client
+        self.site = client.site
+        self.account_id = client.account_id
+        # The client's own methods: no frame lies between them and their callers.
+        self.submit, self.query, self.cancel = client.submit, client.query, client.cancel
+        self.download = client.download
+        self.price = client.price_preview
+        self._machines: dict[str, RunningHub] = {}
+
+    def at(self, endpoint: str) -> RunningHub:
+        """Returns the machine that runs the graphs of an endpoint of the native proxy, else the account itself."""
+        if endpoint not in get_args(NativeSubmit):
+            return self
+        if endpoint not in self._machines:
+            self._machines[endpoint] = Machine(self.client, cast(NativeSubmit, endpoint))
+        return self._machines[endpoint]
+
+    def task_list(self, endpoint: str) -> tuple[str, str]:
+        """Returns where a person looks for a task, and the form of its id."""
+        if endpoint not in get_args(NativeSubmit):
+            return "RunningHub's call log", "TASK_ID"
+        lists = f"{endpoint}/<key>/history and {endpoint}/<key>/queue"
+        return (
+            f"ComfyUI's own job lists, at {lists} (RunningHub's call log does not include these jobs)",
+            f"{endpoint.lstrip('/')}.PROMPT_ID",
+        )
+
+    async def prepare(self, request: GraphRequest, inputs: Inputs, label: str | None) -> JobRequest:
+        """Checks a request against its graph on the site."""
+        match request:
+            case WorkflowInput():
+                return await workflow_request(request, client=self.client, inputs=inputs, label=label)
+            case AppInput():
+                return await app_request(request, client=self.client, inputs=inputs, label=label)
+            case QuickCreateInput():
+                return await quick_create_request(request, client=self.client, inputs=inputs, label=label)
+            case GraphInput():
+                return await native_request(request, client=self.client, inputs=inputs, label=label)
+            case other:
+                assert_never(other)
+
+    async def slots(self) -> tuple[int | None, int | None]:
+        """Returns the key's limit and the number of its running and queued tasks."""
+        status = await self.client.queue_status()
+        return status.limit, status.running + status.queued
+
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
+        """Returns the wallet's currency."""
+        return (await self.client.account(pace_seconds=pace_seconds)).currency
+
+    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
+        """Uploads a file, for a link or for the name that a loader node takes."""
+        return await self.client.upload(path, name=name, mime=mime)
+
+    def progress(self, request: JobRequest, task_id: str, report: Callable[[str], None]) -> NodeProgress:
+        """Makes the reader of the progress of a graph's nodes."""
+        return NodeProgress(self.client, request, task_id, report)
+
+
+class Machine(RunningHub):
+    """One ComfyUI machine of an account; nothing of it is in the account's queue, prices or call log."""
+
+    is_bare = True
+    file_seconds = MACHINE_FILE_SECONDS
+
+    def __init__(self, client: Client, endpoint: NativeSubmit) -> None:
+        """Sends no request."""
+        super().__init__(client)
+        self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
+
+    async def slots(self) -> tuple[int | None, int | None]:
+        """Returns the number of graphs that are sent at once."""
+        return GRAPHS_AT_ONCE, None
+
+    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
+        """Uploads a file to the machine."""
+        file = await self._comfy.upload(path, name=name, mime=mime)
+        return Upload(url="", file_name="/".join(filter(None, (file.subfolder, file.name))), size=0, kind=file.kind)
+
+
+_accounts: dict[tuple[str, SecretStr, Path], Account] = {}
+# The sockets and locks of the parent are bound to a loop that a forked child does not have.
+os.register_at_fork(after_in_child=_accounts.clear)
+
+
+def account_of(
+    api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None, block: str | None = None
+) -> Account:
+    """Returns this process's account for a key, on the loop thread; accounts with one key share all but their names.
+
+    Args:
+        api_key: RunningHub's API key.
+        base_url: The site.
+        settings: The local folder of this machine, and how often tasks are polled.
+        name: The account's name in records; a fingerprint of the key by default.
+        block: Name of its credentials block; None for RH_API_KEY.
+
+    Raises:
+        ConfigError: The key or the site cannot be used.
+    """
+    identity = (base_url, api_key, settings.state_dir)
+    if identity not in _accounts:
+        client = Client(api_key, base_url=base_url, submit_timeout=settings.submit_timeout)
+        _accounts[identity] = Account.open(RunningHub(client), settings=settings)
+        LOOP.on_close(client.aclose)
+    account = _accounts[identity]
+    return replace(account, name=name or account.provider.account_id, block=block)
+
+
+def client_of(account: Account) -> Client:
+    """Returns the client of an account, for requests that are no part of a work."""
+    return cast(RunningHub, account.provider).client

@@ -1,0 +1,65 @@
+"""What is special to RunningHub: an account, and the machines of its native proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from rh_prefect.client import Client
+from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.runninghub.provider import RunningHub, account_of
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[RunningHub]:
+    async with Client("0" * 32, base_url="http://127.0.0.1:9") as client:
+        yield RunningHub(client)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place", "form"),
+    [
+        ("some/model", "RunningHub's call log", "TASK_ID"),
+        ("/proxy", "at /proxy/<key>/history and /proxy/<key>/queue", r"proxy\.PROMPT_ID"),
+        ("/proxy-plus", "at /proxy-plus/<key>/history", r"proxy-plus\.PROMPT_ID"),
+    ],
+)
+async def test_a_lost_task_is_looked_for_in_the_list_that_has_its_kind(
+    provider: RunningHub, endpoint: str, place: str, form: str
+) -> None:
+    found = provider.at(endpoint).task_list(endpoint)
+    assert place in found[0]
+    assert re.fullmatch(form, found[1])
+
+
+async def test_a_machine_has_its_own_slots_and_none_of_the_account_s_services(
+    provider: RunningHub, tmp_path: Path
+) -> None:
+    account = Account.open(provider, settings=Settings(state_dir=tmp_path))
+    machine = account.at("/proxy")
+    assert account.at("some/model") is account
+    assert account.at("/proxy") == machine
+    assert machine not in (account, account.at("/proxy-plus"))
+    assert (account.provider.is_bare, machine.provider.is_bare) == (False, True)
+    assert machine.limiter is account.at("/proxy").limiter is not account.limiter
+
+
+async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_path: Path) -> None:
+    async def both() -> list[Account]:
+        key, settings = SecretStr("0" * 32), Settings(state_dir=tmp_path)
+        return [
+            account_of(key, base_url="http://127.0.0.1:9", settings=settings, name=name, block=name)
+            for name in ("day", "night")
+        ]
+
+    day, night = await LOOP.call(both())
+    assert day != night
+    assert day.limiter is night.limiter
+    assert day.at("/proxy").limiter is night.at("/proxy").limiter
+    assert (await LOOP.call(both()))[0] == day
