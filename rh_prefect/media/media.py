@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
-from pathlib import PurePath, PurePosixPath
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Annotated, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, StoreError
 from rh_prefect.json_checks import is_text
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
@@ -62,6 +63,86 @@ class Media(BaseModel):
             path = unquote(parts.path) if parts.scheme in ("file", "http", "https") else self.uri
             return PurePosixPath(path).name
         return PurePath(self.uri).name
+
+    @contextmanager
+    def open(self, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
+        """Opens the file for reading, with constant memory use.
+
+        Args:
+            options: fsspec's storage options for its place; by default those of `RH_STORAGE_OPTIONS`, if it is of
+                the same kind as `RH_STORAGE_URL`.
+
+        Yields:
+            A binary reader.
+
+        Raises:
+            MediaError: The file cannot be read, or is empty.
+        """
+        from rh_prefect.media.input_files import open_input
+
+        with open_input(self, options=_options_for(self.uri) if options is None else options) as reader:
+            yield reader
+
+    def read(self, *, options: Mapping[str, object] | None = None) -> bytes:
+        """Returns the content of the file; `options` and errors as of `open`."""
+        with self.open(options=options) as reader:
+            return reader.read()
+
+    def save(self, path: str | os.PathLike[str], *, options: Mapping[str, object] | None = None) -> Path:
+        """Copies the file to this machine, with constant memory use; it is there whole or not at all.
+
+        Args:
+            path: A file, which is replaced, or a folder, which keeps the file's own name.
+            options: As of `open`.
+
+        Returns:
+            The path of the copy.
+
+        Raises:
+            MediaError: The file cannot be read, or its content is not the one that was made.
+            OSError: The copy cannot be written.
+        """
+        from rh_prefect.media.input_files import fetch
+
+        to = Path(path)
+        to = to / self.name if to.is_dir() else to
+        fetch(self, to, options=_options_for(self.uri) if options is None else options)
+        return to
+
+    def url(self, *, seconds: int = 86400, options: Mapping[str, object] | None = None) -> str:
+        """Returns a link that a browser opens: `file://` for a local file, else signed for a time.
+
+        Args:
+            seconds: How long a signed link is valid; S3 allows at most 7 days.
+            options: As of `open`.
+
+        Raises:
+            StoreError: The storage signs no links.
+        """
+        from rh_prefect.media.store import MediaStore
+
+        if self.uri.startswith(("http://", "https://")):
+            return self.uri
+        folder, _, name = self.uri.rpartition("/")
+        store = MediaStore(folder or "/", options=_options_for(self.uri) if options is None else options)
+        if (link := store.link(name, seconds=seconds)) is None:
+            raise StoreError(f"{self.uri} has no link: its storage signs none. What to do: save() or read() it.")
+        return link
+
+    def _repr_html_(self) -> str:
+        """Shows the file in a notebook."""
+        from rh_prefect.media.notebook_view import as_html
+
+        return as_html(self)
+
+
+def _options_for(uri: str) -> Mapping[str, object]:
+    """Returns the storage options of the environment for a file of the same kind of place."""
+    from rh_prefect.media.urls import protocol_of
+    from rh_prefect.settings import get_settings
+
+    settings = get_settings()
+    return settings.storage_options if protocol_of(uri) == protocol_of(settings.storage_url) else {}
 
 
 def as_media_input(value: object) -> Media | str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from typing import Any, Literal, Self
+from html import escape
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import InputError, explain
@@ -15,6 +16,10 @@ from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs import COINS, CURRENCY
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import BROKEN, End, Link
+
+_T = TypeVar("_T")
+_SHOWN = 3
+"""How many faults of an answer an error names."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
@@ -95,6 +100,36 @@ class Result(BaseModel):
             f"{self.job}: {self.model} did not return JSON but {self.text[:200]!r}. What to do: ask for "
             "JSON, or read `.text`."
         )
+
+    def parse(self, kind: type[_T]) -> _T:
+        """Reads the JSON in the texts as a type, as in `result.parse(list[Shot])` with a pydantic model `Shot`.
+
+        Args:
+            kind: Any type that pydantic validates.
+
+        Raises:
+            InputError: The texts contain no JSON, or another one; they are paid for and remain in `texts`.
+        """
+        value = self.json()
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            wrong = "; ".join(f"{_path(one['loc'])}{one['msg']}" for one in error.errors(include_url=False)[:_SHOWN])
+            raise InputError(
+                f"{self.job}: the answer of {self.model} does not fit: {wrong}. It is paid for and remains in `.text`. "
+                "What to do: describe the form in the prompt, and make another result with take=2."
+            ) from None
+
+    def _repr_html_(self) -> str:
+        """Shows the files and the texts in a notebook, with the cost."""
+        cost = "cost unknown" if self.cost is None else f"{self.cost} {self.currency or ''}".strip()
+        head = ", ".join(filter(None, [self.label, self.model, "reused" if self.reused else cost, f"job {self.job}"]))
+        texts = "".join(f"<pre>{escape(text)}</pre>" for text in self.texts)
+        return f"<div><p>{escape(head)}</p>{''.join(one._repr_html_() for one in self.outputs)}{texts}</div>"
+
+
+def _path(place: tuple[int | str, ...]) -> str:
+    return f"{'.'.join(map(str, place))}: " if place else ""
 
 
 def _parse(text: str) -> Any:

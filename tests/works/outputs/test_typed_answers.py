@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from rh_prefect import Face, Result
 from rh_prefect.errors import InputError
@@ -59,3 +60,24 @@ def test_a_face_is_read_with_all_known_names(answer: dict[str, Any], face: tuple
 def test_an_answer_without_a_face_is_an_error(answer: object) -> None:
     with pytest.raises(InputError, match="returned no session or no face"):
         Face.of(result(json.dumps(answer)))
+
+
+class Shot(BaseModel):
+    picture: str
+    seconds: int = 5
+
+
+def test_an_answer_is_read_as_a_type() -> None:
+    answer = result('Three shots: [{"picture": "a gull"}, {"picture": "a pier", "seconds": 3}]')
+    assert answer.parse(list[Shot]) == [Shot(picture="a gull"), Shot(picture="a pier", seconds=3)]
+
+
+def test_an_answer_of_another_form_says_where_and_that_it_is_paid_for() -> None:
+    with pytest.raises(InputError, match=r"run/key: .* does not fit: 1\.picture: Field required.*It is paid for"):
+        result('[{"picture": "a gull"}, {}]').parse(list[Shot])
+
+
+def test_a_notebook_shows_an_answer_as_text() -> None:
+    shown = result("<script>alert(1)</script>")._repr_html_()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "<script>" not in shown

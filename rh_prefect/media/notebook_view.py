@@ -1,0 +1,46 @@
+"""Shows files in a notebook: pictures, players, and the facts of each file."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rh_prefect.errors import RunningHubError
+from rh_prefect.media.media import Media
+
+_SIDE = 512
+_PICTURE_BYTES = 60_000
+_PLAYED_BYTES = 5_000_000
+"""The most bytes of a video or sound that a notebook keeps, which saves what it shows."""
+
+
+def as_html(media: Media) -> str:
+    """Returns HTML that shows a file, whose content is a part of it; a notebook opens no link to a local file."""
+    try:
+        shown = _shown(media)
+    except (RunningHubError, OSError) as error:
+        shown = f"<p>{escape(str(error))}</p>"
+    return f"<figure>{shown}<figcaption>{escape(_facts(media))}</figcaption></figure>"
+
+
+def _shown(media: Media) -> str:
+    if media.kind in ("video", "audio") and media.size <= _PLAYED_BYTES and media.defect is None:
+        content = base64.b64encode(media.read()).decode()
+        return f'<{media.kind} controls src="data:{escape(media.mime)};base64,{content}"></{media.kind}>'
+    if media.kind in ("image", "video") and media.defect is None:
+        from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
+
+        with TemporaryDirectory(prefix="rh-view-") as folder:
+            picture = thumbnail(media.save(Path(folder) / "file"), max_bytes=_PICTURE_BYTES, side=_SIDE)
+        return f'<img src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}" alt="{escape(media.name)}">'
+    return ""
+
+
+def _facts(media: Media) -> str:
+    shape = f"{media.width} × {media.height}" if media.width else ""
+    length = f"{media.seconds:.1f} s" if media.seconds is not None else ""
+    defect = f"damaged: {media.defect}" if media.defect else ""
+    facts = [media.name, shape, length, f"{media.size / 1e6:.2f} MB", defect]
+    return ", ".join(filter(None, facts))
