@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.references import references_in
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
@@ -476,6 +477,16 @@ AnyStep = Annotated[
     Discriminator(tag_of),
 ]
 Steps = dict[str, AnyStep]
+
+
+def uses(step: Step, name: str) -> bool:
+    """Checks whether anything in a group refers to a name, such as `previous`, with which items must run in order."""
+    return any(
+        option[0] == name
+        for _, one in step.walk(())
+        for _, reference in references_in(one.model_dump(exclude={"steps"}))
+        for option in reference.options
+    )
 
 
 class PipelineFile(_Strict):

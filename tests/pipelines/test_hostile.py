@@ -477,6 +477,7 @@ NO_FILE = (
     "a text is never used as a link",
     "takes files of one kind, and $(item) can be an image or a text",
     "can be a list or a text; 'or' takes one kind",
+    "can be a text or an image; 'or' takes one kind",
     "takes an image, and $(params.title) is a text",
     "takes a file, and",
     "takes a file of kind image, and this is a mapping",

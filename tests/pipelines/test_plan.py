@@ -15,12 +15,11 @@ from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.file_model import EditStep, FanOutStep
+from rh_prefect.pipelines.file_model import EditStep, FanOutStep, uses
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.edit_recipes import equal_times
-from rh_prefect.pipelines.plan.fan_out import uses
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from rh_prefect.pipelines.planning_values import Frame, StepOutput
 from tests.support.samples.pipeline_assets import photo, sound, video

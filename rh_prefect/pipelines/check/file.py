@@ -9,8 +9,6 @@ from keyword import iskeyword
 from pathlib import Path as FilePath
 from uuid import UUID
 
-from rh_prefect import catalog
-from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.file_types import FORMATS, format_named, is_made_from
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
@@ -32,11 +30,11 @@ from rh_prefect.pipelines.file_model import (
     Step,
     UseStep,
     shown_value,
+    uses,
 )
 from rh_prefect.pipelines.file_validation import build
-from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import is_reference, references_in
-from rh_prefect.pipelines.types import FILES, Type, kind_of
+from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
 from rh_prefect.redaction import secret_in
 from rh_prefect.works.journal.journal import LONGEST_SCOPE, is_scope_name
@@ -64,7 +62,7 @@ def check_document(
     if file is None:
         return None
     checked = Checked(document, file, folder)
-    FileCheck(checked, problems, depth).whole()
+    FileCheck(checked, problems, depth, check_document).whole()
     return checked
 
 
@@ -237,9 +235,6 @@ class FileCheck(OtherCheck):
                 return self._group(path, step, scope)
         raise AssertionError(step)
 
-    def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
-        return check_document(document, problems, folder=folder, depth=self._depth + 1)
-
     def _group(self, path: Path, step: GroupStep, scope: Scope) -> Type:
         inner, fields = Scope(outer=scope), dict[str, Type]()
         if isinstance(step, FanOutStep):
@@ -317,33 +312,17 @@ class FileCheck(OtherCheck):
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: Scope) -> Type:
+        """Returns the type of the item before: that of an item, which is checked once without reports."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no item before it"
-        ahead = Scope(outer=inner)
-        for name, one in step.steps.items():
-            ahead.names[name] = self._ahead(one, ahead)
-        return Type("object", fields=ahead.names, guards=frozenset([guard]))
-
-    def _ahead(self, step: Step, scope: Scope) -> Type:
-        """Returns the type of a step's output before the step is checked."""
-        match step:
-            case ModelStep():
-                try:
-                    kind = kind_of(catalog.get(step.model).output)
-                except UnknownModelError:
-                    kind = "any"
-                if step.parse is None or kind not in ("string", "any"):
-                    return Type(kind if step.parse is None else "any", is_result=True)
-                return replace(answer_type(step.parse)[0], is_result=True)
-            case GraphStep():
-                claimed = step.assume.kind if step.assume is not None else None
-                return Type(kind_of(claimed), is_result=True) if claimed else Type("any")
-            case EditStep() if step.edit in EDITS:
-                output = EDITS[step.edit].output
-                first = next(iter(step.with_.values()), None)
-                kind = self._silent_kind(first, scope) if output == "same" else output
-                return Type(kind if output != "same" or kind in FILES else "any", is_result=True)
-            case ReviewStep(review=str() as text):
-                return Type(self._silent_kind(text, scope) or "any", is_result=True)
-            case _:
-                return Type("any")
+        unknown = Type("any", guards=frozenset([guard]))
+        if self._is_ahead or not uses(step, "previous"):
+            return unknown
+        ahead = Scope(outer=inner, names={"previous": unknown})
+        reports = self._problems, self._problem_count, self._checked
+        self._problems, self._checked = Problems(), replace(self._checked, types={}, uses={}, notes=[])
+        self._is_ahead = True
+        found = self._steps(step.steps, (*path, "steps"), ahead)
+        self._problems, self._problem_count, self._checked = reports
+        self._is_ahead = False
+        return Type("object", fields=found.names, guards=unknown.guards)

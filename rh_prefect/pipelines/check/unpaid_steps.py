@@ -11,7 +11,7 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import edit_value, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
-from rh_prefect.pipelines.document import Document, Path, PipelineError, Problems, nearest, not_replaced
+from rh_prefect.pipelines.document import Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
@@ -24,9 +24,6 @@ DEEPEST_USE = 2
 
 class OtherCheck(PaidCheck):
     """A check of the unpaid steps: edits, other files and reviews."""
-
-    def _check_file(self, document: Document, problems: Problems, folder: FilePath) -> Checked | None:
-        raise NotImplementedError
 
     def _edit(self, path: Path, step: EditStep, scope: Scope) -> Type:
         edit = EDITS.get(step.edit)
@@ -198,7 +195,7 @@ class OtherCheck(PaidCheck):
                 # Its lines are not shown: it may be anything that lies in the folder.
                 self._say(path, f"{name} is not a pipeline: it has no steps")
                 return None
-            checked = self._check_file(document, found, file.parent)
+            checked = self._check_file(document, found, folder=file.parent, depth=self._depth + 1)
         except PipelineError as error:
             self._say(path, f"{name} is not a pipeline: {error.found[0].message}")
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from rh_prefect.media.names import folded
@@ -30,10 +30,13 @@ REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 class ValueCheck:
     """The base class of the checks of all kinds of steps."""
 
-    def __init__(self, checked: Checked, problems: Problems, depth: int) -> None:
+    def __init__(
+        self, checked: Checked, problems: Problems, depth: int, check_file: Callable[..., Checked | None]
+    ) -> None:
         self._checked, self._document, self._file = checked, checked.document, checked.file
-        self._problems, self._depth = problems, depth
+        self._problems, self._depth, self._check_file = problems, depth, check_file
         self._why: dict[str, str] = {}
+        self._is_ahead = False  # see `_previous`
         # How many problems were found; `Problems` counts those of an alias once.
         self._problem_count = 0
         # References with these names cannot be written, or mean something else.

@@ -24,11 +24,12 @@ from rh_prefect.pipelines.file_model import (
     ReviewStep,
     Step,
     UseStep,
+    uses,
 )
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
-from rh_prefect.pipelines.plan.fan_out import FanOuts, uses
+from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,

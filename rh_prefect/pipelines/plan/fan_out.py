@@ -13,7 +13,7 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import doubts_in, truth
 from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
-from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step
+from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, count_of
 from rh_prefect.pipelines.plan.identity import mark
@@ -309,16 +309,6 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
     """
     one.names["id"] = name
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
-
-
-def uses(step: Step, name: str) -> bool:
-    """Checks whether anything in a group refers to a name, such as `previous`, with which items must run in order."""
-    return any(
-        option[0] == name
-        for _, one in step.walk(())
-        for _, reference in references_in(one.model_dump(exclude={"steps"}))
-        for option in reference.options
-    )
 
 
 def _candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame]) -> list[Frame]:
