@@ -45,7 +45,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, policy_of
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.pool_context import PoolContext, WorkName
-from rh_prefect.works.requests.request_preparation import JobRequest, as_recorded, replace_marks
+from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
 from rh_prefect.works.steps import Steps
@@ -263,11 +263,6 @@ class WorkRunner:
         Raises:
             RunningHubError: The work is invalid.
         """
-        journal = self._works or call.scope.journal
-
-        async def is_recorded(request: JobRequest) -> bool:
-            return bool(await journal.job(self._work(self._base(request, asked, call), asked, call)))
-
         try:
             label = asked.name or call.options.label
             prepared = await self._shared.prepare(asked.request, call.scope, call.store, label)
@@ -276,7 +271,6 @@ class WorkRunner:
                 raise
             message = unread_graph(asked.request.model.replace("/", " "), error)
             raise JobError(f"{asked.name}: {message} Nothing was paid for it.") from error
-        prepared = await as_recorded(prepared, is_recorded=is_recorded)
         base = self._base(prepared, asked, call)
         request = replace(prepared, base=base)
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):

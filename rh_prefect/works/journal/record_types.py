@@ -329,7 +329,6 @@ class MediaRecord(Record):
         extension: Its usual extension, without a dot.
         seconds: Duration of a video or audio.
         stamp: The state in which it was read, where an equal stamp proves an equal content; else empty.
-        attempt: The attempt of the run that read it.
         stored: Name of its copy in the store; only of a link whose host gives no strong ETag.
     """
 
@@ -341,7 +340,6 @@ class MediaRecord(Record):
     extension: str
     seconds: float | None = None
     stamp: str = ""
-    attempt: int = 1
     stored: str = ""
 
 

@@ -48,12 +48,10 @@ class Input:
     Attributes:
         source: A path or URI from which the content can be read.
         record: The record of the content.
-        earlier: The other contents that earlier attempts have read from a link without a strong ETag, newest first.
     """
 
     source: str
     record: MediaRecord
-    earlier: tuple[Input, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -92,7 +90,7 @@ class _Source:
         records: The records of the journal that were read.
         current: The content that was last read.
         stamp: The stamp that proves that the content is unchanged.
-        is_final: Whether the content counts for the whole attempt: a link without a strong ETag is read once.
+        is_final: Whether the content counts for the whole run: a link without a strong ETag is read once.
     """
 
     records: list[MediaRecord] = field(default_factory=list)
@@ -109,7 +107,8 @@ class Inputs:
     """The input files of one attempt of one scope, each identified by its current content.
 
     A file that is unchanged since it was read is not read again. If the content at a path or URI has changed, it counts
-    as another file, and a warning is logged.
+    as another file, and a warning is logged. A link without a strong ETag does not show whether its file was replaced,
+    and hosts encode pictures again, so the content that the run has read first counts; a copy of it is in the store.
     """
 
     def __init__(
@@ -217,7 +216,7 @@ class Inputs:
     async def _current_input(self, source: str, name: str, checks: Checks) -> Input:
         state = self._sources.setdefault(name, _Source())
         if state.is_final and state.current is not None:
-            return self._input(source, state, state.current)
+            return self._input(source, state.current)
         if state.stamp is None or (await self._stamp_of(source)) != state.stamp:
             await self._add_records(name, state.records)
             try:
@@ -227,16 +226,16 @@ class Inputs:
                 if record is None:
                     raise error.cause from None
                 _log.warning("%s The recorded content is used.", error.cause.message)
-                return self._input(source, state, record)
+                return self._input(source, record)
         if state.current is None:
             raise AssertionError("an identified source has a content")
-        return self._input(source, state, state.current)
+        return self._input(source, state.current)
 
     async def _refresh(self, source: str, name: str, state: _Source, checks: Checks) -> None:
-        """Sets the current content: a recorded one with the current stamp, or the one that is read now."""
-        final = next((one for one in state.records if one.stored and one.attempt == self.attempt), None)
-        if final is not None:
-            state.current, state.is_final = final, True
+        """Sets the current content: a recorded one that counts or has the current stamp, else the one that is read."""
+        first = await self._copied(state.records)
+        if first is not None:
+            state.current, state.is_final = first, True
             return
         if any(record.stamp for record in state.records):
             stamp = await self._stamp_of(source)
@@ -253,6 +252,14 @@ class Inputs:
         unsigned = unsigned_uri(source)
         if unsigned is not None:
             await self._record(f"unsigned {unsigned}", await self._add_records(f"unsigned {unsigned}", []), record)
+
+    async def _copied(self, records: Sequence[MediaRecord]) -> MediaRecord | None:
+        """Returns the first recorded content of a link whose copy is in the store."""
+        copies = self._copies
+        for record in records:
+            if copies is not None and record.stored and await asyncio.to_thread(copies.has, record):
+                return record
+        return None
 
     async def _stamp_of(self, source: str) -> Stamp | None:
         """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
@@ -282,23 +289,16 @@ class Inputs:
             record = records.get(file.sha256) or _described(source, file)
             checks.content(record)
             stored = self._copies.put(file.path, record) if self._copies and is_link(source) and not file.proof else ""
-            return _new_record(record, stamp=file.proof, attempt=self.attempt, stored=stored), file
+            return _new_record(record, stamp=file.proof, stored=stored), file
 
     def _warn_of_change(self, state: _Source, record: MediaRecord) -> None:
         earlier = [state.current] if state.current else state.records
-        if earlier and record.sha256 not in {one.sha256 for one in earlier} and not record.stored:
+        if earlier and record.sha256 not in {one.sha256 for one in earlier}:
             since = "earlier in this run" if state.current else "in an earlier attempt of this run"
             _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
-    def _input(self, source: str, state: _Source, record: MediaRecord) -> Input:
-        if not state.is_final:
-            return Input(self._readable(source, record), record)
-        others = {one.sha256: one for one in state.records if one.sha256 != record.sha256}
-        earlier = tuple(Input(self._readable(source, one), one) for one in reversed(others.values()))
-        return Input(self._readable(source, record), record, earlier)
-
-    def _readable(self, source: str, record: MediaRecord) -> str:
-        return self._copies.uri(record.stored) if self._copies is not None and record.stored else source
+    def _input(self, source: str, record: MediaRecord) -> Input:
+        return Input(self._copies.uri(record.stored) if self._copies and record.stored else source, record)
 
     async def _only_record(self, source: str, state: _Source) -> MediaRecord | None:
         """The record of a file that cannot be read any more; None unless exactly one content is recorded."""
@@ -308,23 +308,17 @@ class Inputs:
 
     async def _record(self, name: str, records: list[MediaRecord], record: MediaRecord) -> MediaRecord:
         """Records a content of a source, unless it is recorded; returns the valid record."""
+        known = len(records)
         while True:
-            same = self._equal_record(records, record)
+            # If several processes read a link at once, the first record counts for all of them.
+            same = next((one for one in records[known:] if record.stored and one.stored), None)
+            same = same or next((one for one in records if one.sha256 == record.sha256), None)
             if same is not None:
-                return same
+                return same.model_copy(update={"stored": same.stored or record.stored})
             if await self._journal.create(_key(name, len(records) + 1), record.model_dump(mode="json")):
                 records.append(record)
                 return record
             await self._add_records(name, records)
-
-    def _equal_record(self, records: Sequence[MediaRecord], record: MediaRecord) -> MediaRecord | None:
-        if record.stored:
-            # If several processes of this attempt read the link, the first record counts for all of them.
-            final = next((one for one in records if one.stored and one.attempt == self.attempt), None)
-            if final is not None:
-                return final
-        same = next((one for one in records if one.sha256 == record.sha256), None)
-        return same.model_copy(update={"stored": record.stored}) if same is not None and record.stored else same
 
     async def _add_records(self, name: str, records: list[MediaRecord]) -> list[MediaRecord]:
         """Adds the records of a source that the list does not have yet."""
@@ -453,9 +447,9 @@ def _only_decision(records: Sequence[FoundName], text: str) -> FoundName:
     )
 
 
-def _new_record(record: MediaRecord, *, stamp: str, attempt: int, stored: str) -> MediaRecord:
+def _new_record(record: MediaRecord, *, stamp: str, stored: str) -> MediaRecord:
     fields = record.model_dump(exclude={"token", "at"})
-    return MediaRecord(**{**fields, "stamp": stamp, "attempt": attempt, "stored": stored})
+    return MediaRecord(**{**fields, "stamp": stamp, "stored": stored})
 
 
 def _key(name: str, number: int) -> str:

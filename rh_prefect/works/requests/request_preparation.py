@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import islice, product
 from typing import Any
 
 from rh_prefect import catalog
@@ -20,11 +18,6 @@ from rh_prefect.models import ModelInput
 from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
 from rh_prefect.works.requests.input_identification import Input, Inputs
-
-_log = logging.getLogger("rh_prefect")
-
-_MAX_COMBINATIONS = 64
-"""Maximum number of combinations of earlier contents that are looked up for one call."""
 
 ASSET = "asset://"
 """The start of the address of media that are registered with RunningHub; it is sent unchanged."""
@@ -91,24 +84,6 @@ class JobRequest:
         """Returns the request with the site's current graph in its hash, for reuse of results."""
         return replace(self, base=graph_base(self.base, self.graph))
 
-    def with_inputs(self, others: Mapping[str, Input]) -> JobRequest:
-        """Returns the request with other contents of its files.
-
-        Args:
-            others: Mark -> the file that replaces it.
-        """
-        marks = {
-            mark: mark.replace(self.inputs[mark].record.sha256, other.record.sha256) for mark, other in others.items()
-        }
-        request = replace_marks(self.request, marks)
-        return replace(
-            self,
-            payload=replace_marks(self.payload, marks),
-            request=request,
-            base=base_hash(site=self.site, endpoint=self.endpoint, payload=request),
-            inputs={marks.get(mark, mark): others.get(mark, file) for mark, file in self.inputs.items()},
-        )
-
 
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
@@ -150,36 +125,6 @@ async def prepare_request(
         request=request,
         inputs=files,
     )
-
-
-async def as_recorded(request: JobRequest, *, is_recorded: Callable[[JobRequest], Awaitable[bool]]) -> JobRequest:
-    """Returns the request as an earlier attempt recorded it, if the content behind one of its links has changed.
-
-    Hosts re-encode pictures, and without a strong ETag a link does not show whether its file was replaced. A resumed
-    run must not pay again for that, so the content that an earlier attempt of the call has used counts.
-
-    Args:
-        request: The request with the current contents of its links.
-        is_recorded: Whether the work of a request is recorded.
-
-    Returns:
-        The recorded request; the given one if none is recorded.
-    """
-    changed = {mark: file for mark, file in request.inputs.items() if file.earlier}
-    if not changed or await is_recorded(request):
-        return request
-    for files in islice(product(*((file, *file.earlier) for file in changed.values())), 1, _MAX_COMBINATIONS):
-        other = request.with_inputs(dict(zip(changed, files)))
-        if await is_recorded(other):
-            links = ", ".join(sorted({file.record.uri for file in changed.values()}))
-            _log.warning(
-                "%s returns different bytes than in an earlier attempt of this run, and its host does "
-                "not report whether the file has changed. The file that was recorded for this job is "
-                "used.",
-                links,
-            )
-            return other
-    return request
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:

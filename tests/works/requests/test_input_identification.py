@@ -395,21 +395,30 @@ async def test_a_valid_presigned_link_is_read_again(
     assert (await later_run.identify(link)).mark == mark_of(other)
 
 
-async def test_all_processes_of_an_attempt_use_the_first_reading_of_a_link(
-    journal: FolderJournal, tmp_path: Path, links: LinkHost
+async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_link(
+    journal: FolderJournal, tmp_path: Path, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
     store = MediaStore(tmp_path / "out")
-    processes = [
-        Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store)) for _ in range(3)
-    ]
-    identified = [await process.identify(link) for process in processes]
+
+    def process(attempt: int = 1) -> Inputs:
+        scratch, options = tmp_path / "scratch", store.options_for
+        return Inputs(journal, scratch, options_for=options, copies=Copies(store), attempt=attempt)
+
+    identified = list(await asyncio.gather(*(process().identify(link) for _ in range(3))))
+    begun = len(links.reads)
+    identified += [await process(attempt).identify(link) for attempt in (1, 2, 3)]
     assert len({one.mark for one in identified}) == 1
-    [copy] = (tmp_path / "out" / "inputs").iterdir()
+    assert len(links.reads) == begun <= 3
+    copy = tmp_path / "out" / "inputs" / f"{identified[0].record.sha256}.png"
     assert {one.source for one in identified} == {str(copy)}
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
-    assert copy.name == f"{identified[0].record.sha256}.png"
+    copy.unlink()
+    again = await process(4).identify(link)
+    assert again.mark != identified[0].mark
+    assert "not the same file as in an earlier attempt of this run" in caplog.text
+    assert (await process(5).identify(link)).mark == again.mark
 
 
 async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
