@@ -82,6 +82,7 @@ for _name, _help in {
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
 app.command("rh_prefect.cli.gallery:gallery", help="Write a page of what jobs and edits have made.")
+app.command("rh_prefect.cli.gallery:open_", name="open", help="Open the page of what a run made in your browser.")
 app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
 app.command("rh_prefect.cli.emulator_and_webhook:emulator", help="Serve RunningHub's API on this machine.")
 app.command(_webhook)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from rh_prefect import models
-from rh_prefect.cli.gallery import gallery
+from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
 from rh_prefect.gallery.entries import Entry, entries_of
@@ -90,6 +90,28 @@ def test_a_run_has_a_page_of_its_outputs(tmp_path: Path) -> None:
     (page,) = write_gallery(store, entries[1:], name="run-1")
     assert page == "gallery/run-1.html"
     assert [one["run"] for one in data_of(store.read_bytes(page).decode())["entries"]] == ["run-1"]
+
+
+def test_the_newest_run_is_opened_in_the_browser(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = tmp_path / "opened"
+    program = tmp_path / "browser"
+    program.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{program} %s")
+    monkeypatch.setattr("webbrowser._tryorder", None)  # Python reads BROWSER once in a process
+    make(PICTURE)
+    (entry,) = entries_of(storage(), storage())
+    stored = storage().read_bytes(f"results/{entry.request}/{entry.task}.json")
+    text = json.loads(stored)
+    text["run"] = {"flow_run": "night", "flow_run_name": "a night"}
+    storage().write_bytes(f"results/{entry.request}/{entry.task}.json", json.dumps(text).encode())
+    open_()
+    page = tmp_path / "out" / "gallery" / "night.html"
+    assert opened.read_text() == page.as_uri()
+    assert capsys.readouterr().out == f"gallery: {page.as_uri()}\n"
+    assert len(rh.recorder.paid) == 1
 
 
 def test_many_outputs_have_several_pages(tmp_path: Path) -> None:
