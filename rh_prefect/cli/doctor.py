@@ -108,8 +108,8 @@ async def _prefect() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         return (
-            "no PREFECT_API_URL is set. `rh-prefect run` starts its own server and keeps its runs there; "
-            "other flows and deployments need one: `prefect server start`, then "
+            "no PREFECT_API_URL is set, and pipelines run without a server; "
+            "flows, blocks and deployments need one: `prefect server start`, then "
             "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     connection = await connect()

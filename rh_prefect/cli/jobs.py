@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs import ended_costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
+from rh_prefect.works.journal.scope import RUN, read_run
 from rh_prefect.works.journal.spool import Spool
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from rh_prefect.works.journal.works_journal import WorksJournal
     from rh_prefect.works.run_cancellation import CancelReport
 
+
+_RUNS = 30
+"""How many of the latest runs are looked at."""
 
 _KINDS = frozenset({"image", "video", "audio"})
 """Kinds of files that the extension of a result tells apart."""
@@ -46,13 +51,13 @@ def list_(
     """List the jobs of a run, or the latest runs that have jobs.
 
     Args:
-        run: A flow run's id, or the name of a scope outside of flows.
+        run: A flow run's id, or the name of a run or a scope outside of flows.
         as_json: JSON, and nothing else on stdout.
     """
     with api_of_earlier_runs(run):
         if run is None:
             found: Any = asyncio.run(_runs())
-            lines: Iterable[str] = _runs_as_text(found["flow_runs"], found["scopes"])
+            lines: Iterable[str] = _runs_as_text(**found)
         else:
             jobs = asyncio.run(_jobs_in(run))
             found = [_as_json(*one) for one in jobs]
@@ -218,7 +223,7 @@ def collect_(run: str) -> None:
     """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything.
 
     Args:
-        run: A flow run's id, or the name of a scope outside of flows.
+        run: A flow run's id, or the name of a run or a scope outside of flows.
     """
     with api_of_earlier_runs(run):
         asyncio.run(_collect(run))
@@ -228,7 +233,7 @@ def cancel_(run: str) -> None:
     """Cancel at RunningHub what a run has submitted.
 
     Args:
-        run: A flow run's id, or the name of a scope outside of flows.
+        run: A flow run's id, or the name of a run or a scope outside of flows.
     """
     with api_of_earlier_runs(run):
         report = asyncio.run(_cancel(run))
@@ -263,22 +268,36 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
             }
             async for flow_run, flow, jobs in latest_runs()
         ]
-    scopes = await asyncio.to_thread(_works().scopes)
-    return {"flow_runs": runs, "scopes": [{"name": name} for name in scopes]}
+    works = _works()
+    names = await asyncio.to_thread(works.scopes)
+    newest = sorted((name for name in names if name.startswith(RUN)), reverse=True)[:_RUNS]
+    recorded = await asyncio.gather(*(read_run(works, name) for name in newest))
+    return {
+        "runs": [asdict(one) for one in recorded if one is not None],
+        "flow_runs": runs,
+        "scopes": [{"name": name} for name in names if not name.startswith(RUN)],
+    }
 
 
-def _runs_as_text(runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> Iterator[str]:
+def _runs_as_text(
+    runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], scopes: list[dict[str, Any]]
+) -> Iterator[str]:
     if runs:
+        yield f"runs of pipelines with paid jobs, newest first, in {_works().url}:"
+    for one in runs:
+        yield f"  {one['name']}  {one['jobs']:4} job(s)  {one['state']:12} {one['pipeline']}"
+    if flow_runs:
         yield "flow runs with paid jobs, newest first:"
     elif is_configured():
         yield "none of the latest flow runs has a paid job"
-    else:
-        yield "no flow runs: PREFECT_API_URL is not set, and `rh-prefect run` has not run here yet"
-    width = max((len(one["flow"]) for one in runs), default=0)
-    for one in runs:
+    elif not runs:
+        yield f"no run is recorded in {_works().url}; flow runs are not listed, because PREFECT_API_URL is not set"
+    width = max((len(one["flow"]) for one in flow_runs), default=0)
+    for one in flow_runs:
         yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
-    if runs:
+    if flow_runs:
         yield 'resume a flow: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
+    if runs or flow_runs:
         yield "continue a pipeline: run its file again, with the same parameters"
     if scopes:
         yield f"scopes outside of flows, in {_works().url}:"

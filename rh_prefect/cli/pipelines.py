@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
+from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
@@ -127,6 +128,7 @@ def plan(
     credentials: Credentials = None,
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
+    refuse_blocks("plan", storage, credentials)
     pipeline = _read(file, as_json=as_json)
     earlier = ReviewedPlan.read(compare) if compare is not None else None
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)

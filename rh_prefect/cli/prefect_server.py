@@ -49,6 +49,35 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def staying_server(*, say: bool = True) -> Iterator[None]:
+    """Provides a Prefect API as `prefect_api` does; a server that this command starts stays until Ctrl-C."""
+    with prefect_api(say=say):
+        code: SystemExit | None = None
+        try:
+            yield
+        except SystemExit as end:  # the run has ended, and its report is printed
+            code = end
+        if _own_home:
+            address = os.environ["PREFECT_API_URL"].removesuffix("/api")
+            print(f"The dashboard stays at {address} until you press Ctrl-C.", file=sys.stderr, flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+        if code is not None:
+            raise code
+
+
+def refuse_blocks(command: str, *names: str | None) -> None:
+    """Raises a `ConfigError` for the name of a block where no Prefect API is configured, which would have it."""
+    name = next(filter(None, names), None)
+    if name is not None and not is_configured():
+        raise ConfigError(
+            f"{command}: the block {name!r} is named, and blocks are stored in a Prefect API, but PREFECT_API_URL is "
+            "not set. Nothing was sent. What to do: set it to the address of the API; or use RH_API_KEY and --out or "
+            "RH_STORAGE_URL in place of blocks."
+        )
+
+
+@contextlib.contextmanager
 def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
     """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
 
@@ -61,7 +90,7 @@ def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
     if is_flow_run and not is_here and not is_configured():
         raise ConfigError(
             f"The records of flow run {run} lie in the Prefect API that it ran on, and no PREFECT_API_URL is set; "
-            "`rh-prefect run` has not run here either. What to do: set PREFECT_API_URL to the address of that API, as "
+            "no flow has run here without it either. What to do: set PREFECT_API_URL to the address of that API, as "
             "in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
         )
     is_needed = (run is None or is_flow_run) and is_here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -20,10 +21,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rh_prefect.cli.prefect_server import later_dashboard
+from rh_prefect.display_names import shortened
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.flows.batch import executor as batches
 from rh_prefect.flows.batch.report import RowResult
+from rh_prefect.media.input_files import shown
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.plan.identity import mark
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.ports import NoPages, What
+from rh_prefect.pipelines.run.result import PipelineResult, StepReport
+from rh_prefect.pipelines.run.reviews import candidates
+from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -34,6 +46,9 @@ if TYPE_CHECKING:
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
 _NAMED = 4
 """How many running jobs the line of a terminal names."""
+
+_REVIEWS_SHOWN = 30
+_CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 
@@ -53,7 +68,9 @@ class Watch:
     A run that is not `is_resumable`, such as a pipeline's, is run again. `quiet` prints the files of the result only.
     """
 
-    def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False) -> None:
+    def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False, out: str = "") -> None:
+        """Starts without a run; `out` is where the run has its records, if a command must be told."""
+        self._records = f"RH_STORAGE_URL={shlex.quote(out)} " if out else ""
         self._is_quiet = quiet
         self._is_resumable = is_resumable
         self._command = command
@@ -62,6 +79,7 @@ class Watch:
         self._began = time.monotonic()
         self._flow_run_id = ""
         self._is_resumed = False
+        self.candidates_in = "The report and the dashboard show the candidates"
         self._before: dict[str, Costs] = {}
         """What each job that this process has submitted had cost before."""
         self._live = Live(
@@ -83,12 +101,18 @@ class Watch:
         if kind is not None:
             self._say_how_to_go_on()
 
+    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
+        """Sets the number of jobs, and their estimated cost if there is one."""
+        self._board.expect(jobs, estimate=estimate, is_exact=True)
+
     def _see_estimate(self) -> None:
-        """Prints the number of jobs and their estimated cost once, if the flow has an estimate."""
         known = known_run_progress(self._flow_run_id)
         if known is not None and known.estimate and not self._board.estimate:
-            self._board.expect(known.expected, estimate=known.estimate)
-            self._console.print(f"{known.expected} job(s), estimate {known.estimate} from catalogue prices")
+            self.expect(known.expected, estimate=known.estimate)
+            self._console.print(self._estimate())
+
+    def _estimate(self) -> str:
+        return f"{self._board.expected} job(s), estimate {self._board.estimate} from catalogue prices"
 
     def _line(self) -> str:
         """Returns the status line at the bottom of the terminal while jobs run."""
@@ -101,6 +125,12 @@ class Watch:
                 *([f"spent {self._board.cost}"] if self._board.cost else []),
             ]
         )
+
+    def begun(self, run: str) -> None:
+        """Takes the name of a run without a server, and prints it if the run has something to pay for."""
+        self._flow_run_id = run
+        if self._board.estimate:
+            self._console.print(f"{run}: {self._estimate()}")
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
         """Prints the flow run's name or id."""
@@ -161,7 +191,53 @@ class Watch:
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
             print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:
-            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
+            cancel = f"{self._records}rh-prefect jobs cancel {self._flow_run_id}"
+            print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
+
+
+class TerminalPages(NoPages):
+    """Shows a run without a server in the terminal."""
+
+    def __init__(self, watch: Watch) -> None:
+        """Stores the watch that prints."""
+        self._watch = watch
+
+    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
+        """Sets the number of jobs."""
+        self._watch.expect(jobs, estimate=estimate)
+
+    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:  # noqa: ARG002
+        """Keeps the name of the run, for the commands to continue or cancel it."""
+        if what == "planned":
+            self._watch.begun(run)
+
+    async def show_end(
+        self,
+        result: PipelineResult,  # noqa: ARG002
+        rows: Sequence[StepReport],  # noqa: ARG002
+        reviews: Sequence[Instance],
+        *,
+        edits: EditResults,  # noqa: ARG002
+        store: MediaStore,  # noqa: ARG002
+    ) -> str:
+        """Prints the candidates of reviews."""
+        for review in reviews[:_REVIEWS_SHOWN]:
+            if review.ask:
+                print(f"{review.address}: {visible(review.ask)}")
+            for words, value in candidates(review):
+                print(f"  {words}  {_shown(value)}")
+        self._watch.candidates_in = "The candidates are listed above"
+        if len(reviews) > _REVIEWS_SHOWN:
+            self._watch.candidates_in += f", those of the first {_REVIEWS_SHOWN} reviews; the report has all files"
+        return "the terminal shows the candidates"
+
+
+def _shown(candidate: Any) -> str:
+    """Returns a candidate on one line: the address of a file, or the beginning of a text."""
+    if isinstance(candidate, File):
+        return shown(candidate.address or (candidate.media.uri if candidate.media is not None else ""))
+    text = candidate if isinstance(candidate, str) else json.dumps(mark(candidate), ensure_ascii=False)
+    return shortened(visible(" ".join(text.split())), _CANDIDATE_LENGTH)
 
 
 def _files(result: Any) -> list[tuple[str, str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -17,6 +19,7 @@ from rh_prefect.cli.argument_checks import (
     check_account,
     check_blocks,
     check_store,
+    printable,
     refuse_hidden,
     refuse_two_places,
     text_in,
@@ -35,7 +38,7 @@ from rh_prefect.cli.pipelines import (
     takes_of,
     words_of,
 )
-from rh_prefect.cli.prefect_server import is_configured, prefect_api
+from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
@@ -43,6 +46,7 @@ from rh_prefect.pipelines.run.pipeline_run import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
 if TYPE_CHECKING:
+    from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.pipelines.plan.plan import Plan
     from rh_prefect.pipelines.run.result import PipelineResult
@@ -67,6 +71,12 @@ Reviewed = Annotated[
     ),
 ]
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]
+Dashboard = Annotated[
+    bool,
+    Parameter(
+        help="Run it as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C.", negative=""
+    ),
+]
 Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[
@@ -90,14 +100,21 @@ def run(
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
+    dashboard: Dashboard = False,
     quiet: Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")] = False,
 ) -> None:
-    """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure."""
-    is_configured()  # before Prefect is imported, whose log would be printed among this command's lines
+    """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
+
+    With PREFECT_API_URL or --dashboard it is a flow run; else no Prefect server is needed.
+    """
+    # Before Prefect is imported, whose log would be printed among this command's lines.
+    is_flow = is_configured() or dashboard
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.from_file(file)
     account, place = _blocks(pipeline, out, credentials, storage)
+    if not is_flow:
+        refuse_blocks("run", account, place)
     check_account("run", account)
     check_store(place)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
@@ -128,9 +145,13 @@ def run(
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    again = _Again(file, takes, inputs, part)
-    with prefect_api(say=not quiet), again:
-        _run(pipeline.flow(reviewed), again, {**arguments, **options}, (account, place), quiet=quiet)
+    again = _Again(file, takes, inputs, part, out="" if is_flow else printable(out or ""))
+    values_and_options = {**arguments, **options}
+    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), again:
+        if is_flow:
+            _run(again, partial(_in_flow_run, pipeline.flow(reviewed), values_and_options, (account, place)), quiet)
+        else:
+            _run(again, partial(_without_server, pipeline, values_and_options, reviewed), quiet)
 
 
 class _Again:
@@ -139,8 +160,14 @@ class _Again:
     A take is recorded before the run submits anything with it, so that the next run continues with it.
     """
 
-    def __init__(self, file: Path, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str]) -> None:
-        """Takes the file, the takes of `--retake`, the options of each command, and the further ones of `run`."""
+    def __init__(
+        self, file: Path, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str], *, out: str
+    ) -> None:
+        """Takes the file, the takes of `--retake`, the options of each command, and the further ones of `run`.
+
+        `out` is where the records of the run are, if they are not where the environment says.
+        """
+        self.out = out
         self._file, self._takes, self._inputs = file, takes, inputs
         self._recorded: dict[str, int] = {}
         self._is_printed = False
@@ -231,15 +258,32 @@ def _refuse_changes(
     reviewed.refuse_changes(plan, pipeline.file.params)
 
 
-def _run(
-    flow: Any, again: _Again, parameters: dict[str, Any], blocks: tuple[str | None, str | None], *, quiet: bool
-) -> None:
+async def _in_flow_run(
+    flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch
+) -> PipelineResult:
+    result: PipelineResult = await in_new_flow_run(flow, parameters, blocks, watch)
+    return result
+
+
+async def _without_server(
+    pipeline: Pipeline, values: dict[str, Any], reviewed: ReviewedPlan | None, watch: Watch
+) -> PipelineResult:
+    from rh_prefect.cli.run_display import TerminalPages
+    from rh_prefect.flows.local_pipeline import run_here
+
+    end = await run_here(pipeline, values, reviewed=reviewed, pages=TerminalPages(watch))
+    if end.is_failed:
+        raise end.error
+    return end.result
+
+
+def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResult]], quiet: bool) -> None:
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
-    with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet) as watch:
+    with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet, out=again.out) as watch:
         try:
-            result: PipelineResult = asyncio.run(in_new_flow_run(flow, parameters, blocks, watch))
+            result = asyncio.run(run(watch))
         except PipelineIncomplete as error:
             print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
             sys.exit(1)
@@ -255,7 +299,7 @@ def _run(
     if waiting:
         more = f", and for the {len(waiting) - _CHOICES} others" if len(waiting) > _CHOICES else ""
         print(
-            "Waiting for review. The report and the dashboard show the candidates. Next: "
+            f"Waiting for review. {watch.candidates_in}. Next: "
             f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run()}`."
         )
 
@@ -308,6 +352,7 @@ def choose(
 
     pipeline = Pipeline.from_file(file)
     account, place = _blocks(pipeline, out, credentials, storage)
+    refuse_blocks("choose", account, place)
     check_store(place)
     store = asyncio.run(load_storage(place))
     known = open_records(store, get_settings())

@@ -46,7 +46,7 @@ def spend(
     with api_of_earlier_runs():
         store, found = asyncio.run(_charges(storage))
         if not is_configured():
-            _note("flow runs are not included: no PREFECT_API_URL is set, and `rh-prefect run` has not run here yet")
+            _note("flow runs are not included, because PREFECT_API_URL is not set")
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
     if json_:
         print(json.dumps(records(here, by, unread=found.unread), indent=2))

@@ -28,7 +28,7 @@ from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, is_av
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.repeated_calls import Calls
-from rh_prefect.works.journal.scope import FolderScope, Scope, last_attempt
+from rh_prefect.works.journal.scope import Scope, find_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
 from rh_prefect.works.run_ledger import read_places
 
@@ -165,7 +165,7 @@ async def scope_named(scope: str) -> Scope:
             f"{scope}: this run does not exist, and {works.url} has no such scope. What to do: see `rh-prefect jobs "
             "list`, and check RH_RECORDS and RH_STORAGE_URL."
         )
-    return FolderScope(journal, works, attempt=max(await last_attempt(journal), 1))
+    return await find_scope(works, scope)
 
 
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:

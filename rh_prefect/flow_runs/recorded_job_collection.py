@@ -20,7 +20,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
-from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result, broken_end, end_of
@@ -113,7 +113,8 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
     intent = view.last.intent
     store = await store_of(intent)
     engine = pool_context([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
-    runner = WorkRunner(engine, await _works_with(view, scope), has_ended=has_ended)
+    pipeline = scope.pipeline if isinstance(scope, FolderScope) else ""
+    runner = WorkRunner(engine, await _works_with(view, scope), pipeline=pipeline, has_ended=has_ended)
     done = await runner.collect(intent, view.key, scope=scope, store=store, observer=RunObserver(_log, None))
     return None if done is None else done.result
 

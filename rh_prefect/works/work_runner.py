@@ -497,7 +497,7 @@ class WorkRunner:
     def _delivery(self, asked: WorkCall) -> Delivery:
         if self._works is None:
             return self._shared.delivery()
-        if not asked.name:
+        if not asked.name and not self._pipeline:
             return self._shared.delivery(
                 advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
                 "a day. Later, another `take` pays for a new result."

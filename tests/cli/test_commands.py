@@ -279,7 +279,7 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert well.returncode == 0, well.stdout
     assert well.stdout.count("✓") == 7
     alone = call("doctor", env={name: value for name, value in env.items() if name != "PREFECT_API_URL"})
-    assert (alone.returncode, alone.stdout.count("✓")) == (0, 7), "C8: `run` starts its own server"
+    assert (alone.returncode, alone.stdout.count("✓")) == (0, 7), "a pipeline needs no server"
     (tmp_path / "file").touch()
     broken = {**env, "RH_API_KEY": "0" * 32, "RH_STORAGE_URL": str(tmp_path / "file" / "out")}
     ill = call("doctor", env=broken)

@@ -18,8 +18,6 @@ from rh_prefect.media.probe import file_type
 from tests.support.processes.typed_commands import Terminal, printed
 from tests.support.samples.small_frames import smaller
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
-
 
 @dataclass(frozen=True)
 class Files:

@@ -21,7 +21,6 @@ from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parents[2]
 POST, QUERY = r"^POST /openapi/v2/rhart-image", r"^POST /openapi/v2/query"
@@ -85,7 +84,6 @@ class Folder:
 @pytest.fixture
 def cup(
     rh: Emulator,
-    prefect_server: PrefectServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -93,11 +91,8 @@ def cup(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cup.yaml").write_text(CUP)
     with Proxy(rh.url) as proxy:
-        env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
+        env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
         yield Folder(tmp_path, env, rh, proxy, Terminal(capsys).call)
-
-
-pytestmark = [pytest.mark.prefect]
 
 
 def test_a_plain_run_completes_the_new_results_of_a_killed_one(cup: Folder) -> None:

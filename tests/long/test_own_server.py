@@ -1,4 +1,4 @@
-"""Where no Prefect API is set, `rh-prefect run` has a separate server, and the other commands find its runs there."""
+"""Where no Prefect API is set, a flow of the package has a separate server, and other commands find its runs there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server:
     del env["PREFECT_API_URL"]
     photo = str(samples.png(tmp_path / "photo.png"))
     nothing = command(env, "jobs", "list")
-    assert "`rh-prefect run` has not run here yet" in nothing.stdout
+    assert "flow runs are not listed, because PREFECT_API_URL is not set" in nothing.stdout
     done = command(env, "run", "image-to-video", "--image", photo, "--prompt", "waves")
     assert done.returncode == 0, done.stderr
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]

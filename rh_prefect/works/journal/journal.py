@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_check
 from urllib.parse import urlsplit
 
 import fsspec
+from pydantic import BaseModel
 
 from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client.connections import chance
@@ -246,13 +247,21 @@ class FolderJournal:
     more than one of them succeeds is rejected: some servers refuse a second creation only if it comes later.
     """
 
-    def __init__(self, url: str, *, scope: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        scope: str,
+        options: Mapping[str, Any] | None = None,
+        first: Mapping[str, BaseModel] | None = None,
+    ) -> None:
         """Opens the journal; accesses no storage before the first call.
 
         Args:
             url: A folder or any fsspec URL; scopes are its sub-folders.
             scope: This scope's name: up to 200 letters, digits, dashes, dots and underscores.
             options: fsspec's storage options.
+            first: Records that are created before any other one, so that a scope without one leaves no file.
 
         Raises:
             InputError: The scope has other characters.
@@ -261,6 +270,7 @@ class FolderJournal:
         self.url = shown_url(url)
         self._options = dict(options or {})
         self._files = _open_files(url, self._options)
+        self._first = dict(first or {})
 
     def __repr__(self) -> str:
         # What a process remembers of a journal is kept by this text: two services can have buckets of one name.
@@ -278,6 +288,9 @@ class FolderJournal:
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
+        for name, one in self._first.items():
+            await self._call(self._files.create, self._path(name), one.model_dump_json().encode())
+        self._first = {}
         data = json.dumps(record).encode()
         if await self._call(self._files.create, self._path(key), data):
             return True

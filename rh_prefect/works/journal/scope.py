@@ -80,7 +80,7 @@ class FolderScope:
     """A scope outside flows: a name, and its notes in a folder beside the records of its works.
 
     Attributes:
-        opening: The record of this attempt, if it is written with the first record of the scope.
+        pipeline: The pipeline of a run; empty for a named scope.
     """
 
     def __init__(
@@ -89,15 +89,14 @@ class FolderScope:
         works: WorksJournal | None = None,
         *,
         attempt: int = 1,
-        flow: str = "call",
-        opening: Opened | None = None,
+        pipeline: str = "",
     ) -> None:
         """Opens the scope for an existing attempt; `open_scope` and `new_run` begin one."""
         self.journal = journal
-        self.opening = opening
+        self.pipeline = pipeline
         self._works = works
         self.run = journal.scope
-        self.flow = flow
+        self.flow = pipeline or "call"
         self.attempt = self.first_attempt = attempt
         self.details: Mapping[str, str] = {}
         self.calls = Calls()
@@ -130,7 +129,7 @@ class Ended(Record):
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
-    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it pays or waits.
+    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it notes something.
 
     Args:
         works: The records of works.
@@ -138,8 +137,9 @@ def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
     """
     # Names of runs are in the order of their begins.
     name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
-    opening = Opened(owner=current_owner(), pipeline=pipeline)
-    return FolderScope(works.notes_of(name), works, flow=pipeline, opening=opening)
+    opened = Opened(owner=current_owner(), pipeline=pipeline)
+    first = {FORMAT_KEY: Format(), _attempt_key(1): opened}
+    return FolderScope(works.notes_of(name, first=first), works, pipeline=pipeline)
 
 
 async def end_run(run: FolderScope, state: str) -> None:
@@ -200,6 +200,15 @@ async def open_scope(works: WorksJournal, name: str) -> FolderScope:
     while not await journal.create(_attempt_key(attempt), record):
         attempt += 1
     return FolderScope(journal, works, attempt=attempt)
+
+
+async def find_scope(works: WorksJournal, name: str) -> FolderScope:
+    """Finds a named scope or a run, with its newest attempt; writes nothing."""
+    journal = works.notes_of(name)
+    attempt = max(await last_attempt(journal), 1)
+    opened = await journal.read(_attempt_key(attempt))
+    pipeline = Opened.model_validate(opened).pipeline if opened is not None else ""
+    return FolderScope(journal, works, attempt=attempt, pipeline=pipeline)
 
 
 async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
@@ -302,8 +311,6 @@ async def _begin(scope: Scope, store: MediaStore) -> None:
     if is_flow_run and await asyncio.to_thread(store.exists, marker) and await journal.read(FORMAT_KEY) is None:
         raise _is_restored(journal, store, marker)
     await begin_scope(journal)
-    if isinstance(scope, FolderScope) and scope.opening is not None:
-        await journal.create(_attempt_key(scope.attempt), scope.opening.model_dump(mode="json"))
     if is_flow_run:
         text = json.dumps({**scope.details, "format": FORMAT})
         await asyncio.to_thread(store.write_bytes, marker, text.encode())

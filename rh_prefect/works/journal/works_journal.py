@@ -146,16 +146,17 @@ class WorksJournal:
             )
         _known.add(repr(self))
 
-    def notes_of(self, scope: str) -> FolderJournal:
+    def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
         """Opens the notes of a scope outside of flows.
 
         Args:
             scope: Its name.
+            first: Records that are created before any other one.
 
         Raises:
             InputError: The name has other characters than letters, digits, dashes, dots and underscores.
         """
-        return FolderJournal(self._scopes_at, scope=scope, options=self._options)
+        return FolderJournal(self._scopes_at, scope=scope, options=self._options, first=first)
 
     def scopes(self) -> list[str]:
         """Lists the scopes outside of flows that have notes here; blocks."""

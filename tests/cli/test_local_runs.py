@@ -1,0 +1,119 @@
+"""`rh-prefect run` without a Prefect server, and what `jobs` and `spend` find of it in the records."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from rh_prefect.emulator import Emulator
+from tests.support.processes.film_run import wait_until
+from tests.support.processes.typed_commands import Terminal
+from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+
+CUP = """
+name: cup
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a cup}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
+outputs: {clip: $(clip)}
+"""
+QUERY = r"^POST /openapi/v2/query"
+
+
+@pytest.fixture
+def terminal(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Terminal:
+    assert rh.key
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cup.yaml").write_text(CUP)
+    return Terminal(capsys)
+
+
+def run_of(terminal: Terminal) -> str:
+    """The newest run that `jobs list` shows."""
+    name: str = json.loads(terminal.call("jobs list --json"))["runs"][0]["name"]
+    return name
+
+
+def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_path: Path) -> None:
+    assert "no run is recorded" in terminal.call("jobs list")
+    said = terminal.call("run cup.yaml")
+    name = run_of(terminal)
+    assert f"{name}: 2 job(s), estimate 1.79 CNY" in said
+    listed = terminal.call("jobs list")
+    assert re.search(rf"{name} +2 job\(s\)  Completed +cup", listed), listed
+    jobs = terminal.call(f"jobs list {name}").splitlines()
+    assert {re.findall(r"(\w+): ", job)[-1] for job in jobs} == {"picture", "clip"}
+    assert "submit 1: ended" in terminal.call(f"jobs show {jobs[0].split()[0]}")
+    assert "1.79 CNY" in terminal.call("spend --by pipeline")
+    terminal.call("run cup.yaml")
+    assert run_of(terminal) == name, "a run that makes nothing leaves no record"
+    assert not (tmp_path / "state" / "prefect").exists()
+
+
+@pytest.mark.parametrize("when", ["submitted", "paid"])
+def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_missing(
+    terminal: Terminal, rh: Emulator, tmp_path: Path, when: str
+) -> None:
+    with Proxy(rh.url) as proxy:
+        hold = proxy.hold(QUERY, number=1 if when == "submitted" else 2)
+        env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
+        with WarmProcess([*RH, "run", "cup.yaml"], env=env) as process:
+            wait_until(lambda: hold.held or process.poll() is not None, seconds=600)
+            process.kill()
+        proxy.drop()
+    paid = len(rh.recorder.paid)
+    assert re.search(rf"{run_of(terminal)} +{paid} job\(s\)  Stopped +cup", terminal.call("jobs list"))
+    said = terminal.call("run cup.yaml")
+    assert len(rh.recorder.paid) == 2
+    assert f"paid {'1.75' if paid == 1 else '0'}" in said
+    assert "Nothing new" in terminal.call("run cup.yaml")
+
+
+def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(long_side=96, fps=6, clock="polls", polls=100_000) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        with WarmProcess([*RH, "run", "cup.yaml"], env=os.environ) as process:
+            while "submitted" not in process.stdout.readline():
+                assert process.poll() is None, process.stderr.read()
+            run = run_of(terminal)
+            assert "Running" in terminal.call("jobs list")
+            said = terminal.call(f"jobs cancel {run}")
+            process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert f"cancelled: task {rh.recorder.paid[0].task_id}" in said
+        assert len(rh.recorder.paid) == 1, "a cancelled run submits no more"
+        assert re.search(rf"{run} +1 job\(s\)  Failed +cup", terminal.call("jobs list"))
+
+
+def test_the_outputs_of_a_stopped_run_are_collected_and_used(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
+    with Proxy(rh.url) as proxy:
+        hold = proxy.hold(QUERY)
+        env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
+        with WarmProcess([*RH, "run", "cup.yaml"], env=env) as process:
+            wait_until(lambda: hold.held or process.poll() is not None, seconds=600)
+            process.kill()
+        proxy.drop()
+    collected = terminal.call(f"jobs collect {run_of(terminal)}")
+    file = Path(collected.strip().rpartition(": ")[2])
+    assert file.is_file()
+    assert "least 1.75" in terminal.call("plan cup.yaml"), "the clip"
+    terminal.call("run cup.yaml")
+    assert len(rh.recorder.paid) == 2
+
+
+def test_a_block_is_refused_where_no_api_has_it(terminal: Terminal, rh: Emulator) -> None:
+    for command in ("run cup.yaml --storage shelf", "plan cup.yaml --storage shelf", "run cup.yaml --credentials shop"):
+        said = terminal.call(command, fails=True)
+        assert "blocks are stored in a Prefect API, but PREFECT_API_URL is not set" in said
+    assert not rh.recorder.submissions
