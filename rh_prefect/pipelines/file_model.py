@@ -481,12 +481,17 @@ Steps = dict[str, AnyStep]
 
 def uses(step: Step, name: str) -> bool:
     """Checks whether anything in a group refers to a name, such as `previous`, with which items must run in order."""
-    return any(
-        option[0] == name
+    return name in names_in(step)
+
+
+def names_in(step: Step) -> set[str]:
+    """Returns the names that anything in a step refers to."""
+    return {
+        option[0]
         for _, one in step.walk(())
         for _, reference in references_in(one.model_dump(exclude={"steps"}))
         for option in reference.options
-    )
+    }
 
 
 class PipelineFile(_Strict):

@@ -22,10 +22,12 @@ from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.expand import Expander
+from rh_prefect.pipelines.plan.conditional_steps import Missing
+from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.identity import pipeline_id
 from rh_prefect.pipelines.plan.plan import Plan, finish
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
+from rh_prefect.pipelines.plan.planner import Planner
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
@@ -204,23 +206,23 @@ class Pipeline:
         all_choices = decided or self.decided(takes or {}, choices or {})
 
         async def expand(plan: Plan, known: KnownWorks) -> None:
-            found = Problems()
-            expander = Expander(
+            planning = Planning(
                 self.checked,
                 site=site or site_of(get_settings().base_url),
                 known=known,
-                choices=replace(all_choices, failed=failed, new=new),
-                problems=found,
+                choices=replace(all_choices, new=new),
                 run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
                 saved=saved_graphs,
                 selection=selection or Selection(),
                 bind_used=reader.bind_used,
                 pipeline=pipeline_id(self.name, given),
-                equal=equal,
+                missing=Missing(failed),
+                equal=equal or EqualRequests(),
             )
+            planner = Planner(planning, values)
             with allowed_below(*roots):
-                await expander.expand(values)
-            finish(expander, self.checked, found, plan)
+                await planner.plan()
+            finish(planner, plan)
 
         await expand(plan, known or NoWorks())
         if plan.problems and known is not None:

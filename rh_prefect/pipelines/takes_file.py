@@ -31,13 +31,11 @@ class Choices:
         by_item: The takes of these items, by the path of the step and the item.
         given: Addresses of the takes that a command or a run was given.
         choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
-        failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
         new: Steps whose next take is made, by step or address; `*` for all paid steps.
     """
 
     takes: Mapping[str, int] = field(default_factory=dict)
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    failed: Collection[str] = ()
     new: Collection[str] = ()
     items: Mapping[str, str] = field(default_factory=dict)
     by_item: Mapping[tuple[str, str], int] = field(default_factory=dict, compare=False)

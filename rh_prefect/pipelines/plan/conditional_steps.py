@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
@@ -15,33 +17,59 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import Doubts, Frame, Undecided, Unknown, deciding, makers
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.takes_file import Choices
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Missing(AbstractSet[str]):
+    """The steps of a plan without a result, as a set of their addresses.
+
+    Attributes:
+        failed: Those that the run could not make.
+        lost: Those which cannot be made, each with the one whose `expect` is false.
+        blocked: Those that cannot be made since another one failed.
+        unsure: Steps that may cost nothing in this run.
+    """
+
+    failed: Collection[str] = ()
+    lost: dict[str, Instance] = field(default_factory=dict)
+    blocked: set[str] = field(default_factory=set)
+    unsure: set[Instance] = field(default_factory=set)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether a step is without a result."""
+        return address in self.failed or address in self.lost or address in self.blocked
+
+    def __iter__(self) -> Iterator[str]:
+        """The addresses."""
+        return iter({*self.failed, *self.lost, *self.blocked})
+
+    def __len__(self) -> int:
+        """How many there are at most; 0 for none."""
+        return len(self.failed) + len(self.lost) + len(self.blocked)
+
+    def forget(self, instance: Instance) -> None:
+        """Removes a step that is planned again."""
+        self.lost.pop(instance.address, None)
+        self.blocked.discard(instance.address)
+        self.unsure.discard(instance)
 
 
 class ConditionalSteps:
-    """The conditions of one plan, and its steps without a result.
+    """The conditions of a part of a plan, and the steps without a result."""
 
-    Attributes:
-        lost: Steps without a result, by address, each with the one whose `expect` is false.
-        blocked: Addresses of the steps that cannot be made since another one failed.
-    """
-
-    def __init__(self, choices: Choices, item_problems: ItemProblems) -> None:
-        """Starts without lost steps.
+    def __init__(self, missing: Missing, item_problems: ItemProblems) -> None:
+        """Stores the arguments.
 
         Args:
-            choices: What a person has decided; it names the failed steps.
+            missing: The steps of the plan without a result.
             item_problems: Takes what is wrong with conditions.
         """
-        self._choices, self._item_problems = choices, item_problems
-        self.lost: dict[str, Instance] = {}
-        self.blocked: set[str] = set()
-        self._unsure: set[int] = set()
+        self.failed, self._item_problems = missing, item_problems
 
     @property
-    def failed(self) -> set[str]:
-        """The addresses of steps without a result; a step with `require: any` does not need them."""
-        return {*self._choices.failed, *self.lost, *self.blocked}
+    def lost(self) -> dict[str, Instance]:
+        """Steps that cannot be made, each with the one whose `expect` is false."""
+        return self.failed.lost
 
     def undecided(self, deciding: Iterable[Instance]) -> Undecided:
         """Returns a condition that is not decided yet.
@@ -67,10 +95,10 @@ class ConditionalSteps:
     def mark_blocked(self, instance: Instance) -> None:
         """Marks a step that this run cannot make since one that it needs failed, or is blocked by a failed one."""
         needs = (*instance.waits_for, *instance.needs)
-        causes = (one.address if one.address in self._choices.failed else one.blocked_by for one in needs)
+        causes = (one.address if one.address in self.failed.failed else one.blocked_by for one in needs)
         if cause := next(filter(None, causes), ""):
             instance.blocked_by = cause
-            self.blocked.add(instance.address)
+            self.failed.blocked.add(instance.address)
 
     def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
         """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs.
@@ -79,9 +107,9 @@ class ConditionalSteps:
             instance: The step.
             is_open: Whether the choice is in it; its result may exist.
         """
-        if is_open or any(id(need) in self._unsure for need in instance.needs):
+        if is_open or any(need in self.failed.unsure for need in instance.needs):
             instance.is_sure = False
-            self._unsure.add(id(instance))
+            self.failed.unsure.add(instance)
 
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
@@ -126,7 +154,7 @@ def naming_steps(step: Step, frame: Frame) -> list[Instance]:
 
 def is_unmade(instances: Sequence[Instance]) -> bool:
     """Returns whether any of some steps has no result yet."""
-    return any(one.state not in "=x" for one in instances)
+    return any(one.found not in "=x" for one in instances)
 
 
 def is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:

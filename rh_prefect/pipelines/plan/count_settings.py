@@ -5,6 +5,8 @@ A count can come from a form, so that a wrong one must not cost the memory of a 
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
@@ -17,6 +19,21 @@ MOST_WORKS = 8000
 
 MOST_STEPS = 120_000
 """Steps of all items in a plan, and items of one fan-out before `where` and `limit` select some."""
+
+
+@dataclass(slots=True)
+class Size:
+    """How much of a plan was counted.
+
+    Attributes:
+        items: Items of each fan-out before `where` and `limit` select some, by its path.
+        steps: Steps of items.
+        works: Paid works, equal ones once.
+    """
+
+    items: Counter[str] = field(default_factory=Counter)
+    steps: int = 0
+    works: int = 0
 
 
 class PlanTooLarge(Exception):

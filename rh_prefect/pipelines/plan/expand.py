@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded, wrong_part
@@ -26,8 +27,8 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open
-from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, count_of
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, condition_steps, doubts_on, is_open
+from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
@@ -37,8 +38,8 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Instance,
     KnownWork,
     KnownWorks,
-    Money,
     Selection,
+    State,
     Work,
 )
 from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
@@ -63,87 +64,111 @@ from rh_prefect.works.journal.identity import work_id
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
 
 
-class Expander:
-    """Expands one pipeline once."""
+AT_ONCE = 50
+"""Steps that are planned at once, before other tasks of the thread run."""
 
-    def __init__(
-        self,
-        checked: Checked,
-        *,
-        site: str,
-        known: KnownWorks,
-        choices: Choices,
-        problems: Problems,
-        run: Mapping[str, Any],
-        selection: Selection,
-        bind_used: BindUsed,
-        pipeline: str,
-        equal: EqualRequests | None = None,
-        saved: SavedGraphs | None = None,
-    ) -> None:
+
+@dataclass(slots=True, repr=False)
+class Planning:
+    """What all parts of a plan share.
+
+    Attributes:
+        checked: The file.
+        site: RunningHub's host.
+        known: Answers what is known of works.
+        choices: What a person has decided.
+        run: The values of `$(run.…)`.
+        selection: The part that is made, which limits `Choices.new`.
+        bind_used: Gives the parameters of a used file their values.
+        pipeline: Identifies the pipeline with its parameters; see `pipeline_id`.
+        equal: The takes of equal requests.
+        saved: The graphs of workflows and apps; None where they were not read.
+        works: The works, by key and shape.
+        users: The steps that ask for a work, by its key.
+        missing: The steps without a result.
+        size: How much was counted.
+    """
+
+    checked: Checked
+    site: str
+    known: KnownWorks
+    choices: Choices
+    run: Mapping[str, Any]
+    selection: Selection
+    bind_used: BindUsed
+    pipeline: str
+    equal: EqualRequests = field(default_factory=EqualRequests)
+    saved: SavedGraphs | None = None
+    works: dict[tuple[str, str], Work] = field(default_factory=dict)
+    users: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
+    missing: Missing = field(default_factory=Missing)
+    size: Size = field(default_factory=Size)
+    _strict: dict[int, set[Path]] = field(default_factory=dict)
+
+    def strict_steps(self, checked: Checked) -> set[Path]:
+        """Returns the paths of the steps of a file after whose failure the run starts no more steps."""
+        if id(checked) not in self._strict:
+            self._strict[id(checked)] = {path for path, step in checked.file.walk() if step.on_error == "fail"}
+        return self._strict[id(checked)]
+
+
+class Expander:
+    """Expands one part of a plan, once: a step outside of fan-outs, or an item of an outermost one.
+
+    Attributes:
+        instances: Its steps.
+        notes: What is worth knowing.
+        problems: What is wrong.
+        item_problems: What is wrong with single items.
+        invalid: The steps that invalid items do not make, by what is wrong.
+        fan_outs: Its fan-outs.
+        takes: Chooses the takes of its steps.
+    """
+
+    def __init__(self, planning: Planning) -> None:
         """Starts with nothing expanded.
 
         Args:
-            checked: The file.
-            site: RunningHub's host.
-            known: Answers what is known of works.
-            choices: What a person has decided.
-            problems: Takes what is wrong.
-            run: The values of `$(run.…)`.
-            selection: The part that is made, which limits `Choices.new`.
-            bind_used: Gives the parameters of a used file their values.
-            pipeline: Identifies the pipeline with its parameters; see `pipeline_id`.
-            equal: The takes of equal requests, of a run that plans again.
-            saved: The graphs of workflows and apps; None where they were not read.
+            planning: What all parts share.
         """
-        self._saved, self._bind_used = saved, bind_used
-        self._top, self._site, self._known, self.choices = checked, site, known, choices
-        self._run, self.selection = dict(run), selection
-        self.problems, self.item_problems = problems, ItemProblems(problems)
+        self._planning = planning
+        self.problems, self.item_problems = Problems(), ItemProblems(Problems())
         self.instances: list[Instance] = []
-        self.works: dict[tuple[str, str], Work] = {}  # by key and shape
-        self._same: dict[str, list[Work]] = defaultdict(list)  # works of one request and take, in several shapes
         self.notes: dict[str, None] = {}
-        self.outputs: dict[str, Any] = {}
+        self.invalid: dict[str, list[Instance]] = {}
         self.takes = TakeChooser(
-            known,
-            choices,
-            selection,
-            pipeline=pipeline,
-            scope=checked.file.scope or "",
-            equal=equal or EqualRequests(),
+            planning.known,
+            planning.choices,
+            planning.selection,
+            pipeline=planning.pipeline,
+            scope=planning.checked.file.scope or "",
+            equal=planning.equal,
             notes=self.notes,
         )
-        self.conditions = ConditionalSteps(choices, self.item_problems)
-        self.fan_outs = FanOuts(self.conditions, problems=problems, item_problems=self.item_problems)
-        self.text = "\n".join(checked.document.lines)
-        self._checked = checked
+        self.conditions = ConditionalSteps(planning.missing, self.item_problems)
+        self.fan_outs = FanOuts(
+            self.conditions, planning.size, problems=self.problems, item_problems=self.item_problems
+        )
+        self._checked = planning.checked
         self._used_at: Path = ()
-        self._paid = self._planned = 0
-        self._invalid: dict[str, list[Instance]] = {}
         self._stops_run = False
-        self._strict: dict[int, set[Path]] = {}
 
-    async def expand(self, params: Mapping[str, Any]) -> None:
-        """Expands the file.
+    async def step(self, name: str, step: Step, at: Path, frame: Frame) -> None:
+        """Expands a step outside of fan-outs, with all that is in it."""
+        await self._step(name, step, at, [frame], name)
 
-        Args:
-            params: The parameters' values.
-        """
-        top = Frame(names={"params": dict(params), "run": self._run})
-        try:
-            await self._steps(self._top.file.steps, ("steps",), [top], "")
-        except PlanTooLarge as error:
-            self.problems.add(self._checked.document, error.at, error.message)
-            self.instances.clear()
-            self.item_problems.flush()
-            return
-        for name, value in self._top.file.outputs.items():
-            self.outputs[name] = evaluate(value, top)
-            for maker in makers(self.outputs[name]):
-                maker.is_output = True
-        self.item_problems.flush()
-        self._note_skipped()
+    def fan_out(self, name: str, step: FanOutStep, at: Path, frame: Frame) -> Group | None:
+        """Returns the items of an outermost fan-out, not expanded; None if it is absent."""
+        if not self._is_live(name, step, at, frame, name):
+            return None
+        [group] = self._groups(step, at, [frame], name)
+        self._count_inner(step.steps, (*at, "steps"), group.frames, name)
+        return group
+
+    async def item(self, step: FanOutStep, at: Path, group: Group, frame: Frame, path: str) -> None:
+        """Expands one item of an outermost fan-out."""
+        await self._steps(step.steps, (*at, "steps"), [frame], path)
+        _close(step, group, frame)
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
@@ -161,16 +186,21 @@ class Expander:
         elif isinstance(step, ReviewStep):
             outputs = [self._review(step, at, frame, path) for frame in live]
         elif isinstance(step, EditStep | ModelStep | GraphStep):
-            failed = self.conditions.failed
-            outputs = await self._work_out([self._draft(step, at, path, frame, failed) for frame in live], step)
+            outputs, failed = [], self.conditions.failed
+            for start in range(0, len(live), AT_ONCE):
+                drafts = [self._draft(step, at, path, frame, failed) for frame in live[start : start + AT_ONCE]]
+                outputs += await self._work_out(drafts, step)
+                if start:
+                    await asyncio.sleep(0)
         for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = value
 
-    def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> None:
+    def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> int:
         """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
-        if not isinstance(step, PaidStep) or step.same is True or self._used_at:
-            return
-        number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in frames)
+        if not isinstance(step, PaidStep) or step.same is True or self._used_at or not frames:
+            return 0
+        various = frames if isinstance(step.takes, str) else frames[:1]
+        number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in various) * len(frames) // len(various)
         if number > MOST_WORKS:
             lower = "" if step.takes is None else ", or lower takes"
             raise PlanTooLarge(
@@ -178,6 +208,25 @@ class Expander:
                 f"{path} asks for {number} paid jobs; a run has at most {MOST_WORKS}; select fewer items with limit or "
                 f"where{lower}",
             )
+        return number
+
+    def _count_all_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
+        """Counts the paid jobs of a fan-out's items before any of them is made, without those that may be absent."""
+        number = self._planning.size.works
+        for name, step in steps.items():
+            number += 0 if step.when is not None else self._count_paid(step, (*at, name), frames, f"{path}.{name}")
+            if number > MOST_WORKS:
+                raise _too_many_paid((*at, name), f"{path}.{name}")
+
+    def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
+        """Counts the items of the fan-outs in the items of another one, as far as their lists are known before it."""
+        counts = FanOuts(self.conditions, Size(), problems=self.problems, item_problems=self.item_problems)
+        for name, step in steps.items():
+            if isinstance(step, FanOutStep) and step.when is None:
+                for frame in frames:
+                    counts.count(step, (*at, name), frame, f"{path}.{name}")
+            elif isinstance(step, GroupStep) and step.when is None:
+                self._count_inner(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
 
     def _count_steps(self, steps: Mapping[str, Step], items: int, at: Path, path: str) -> int:
         """Returns the number of steps of so many items, without those of inner fan-outs, if the plan has room."""
@@ -187,7 +236,7 @@ class Expander:
             each += not isinstance(one, GroupStep)
             inner += one.steps.values() if isinstance(one, GroupStep) and not one.is_fan_out else []
         number = items * each
-        if self._planned + number > MOST_STEPS:
+        if self._planning.size.steps + number > MOST_STEPS:
             raise PlanTooLarge(
                 at,
                 f"{path} has {items} items with {number} steps; a plan has at most {MOST_STEPS} steps of items; select "
@@ -200,7 +249,7 @@ class Expander:
     ) -> Draft:
         if isinstance(step, EditStep):
             return draft_edit(step, at, path, frame, failed)
-        return draft_paid(step, at, path, frame, self._checked, failed, self._saved)
+        return draft_paid(step, at, path, frame, self._checked, failed, self._planning.saved)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
@@ -245,7 +294,8 @@ class Expander:
     def _block(self, instance: Instance, cause: Instance) -> StepOutput:
         """Removes a step from the run, together with those that need it."""
         first = self.conditions.lost[cause.address]
-        instance.state, instance.works, instance.blocked_by = "x", [], first.address
+        instance.settle("x")
+        instance.works, instance.blocked_by = [], first.address
         instance.needs = list(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
         self.conditions.lost[instance.address] = first
@@ -264,10 +314,7 @@ class Expander:
 
     def _is_strict(self, at: Path) -> bool:
         """Returns whether `on_error` of a step, or of a group around it, is `fail` in its file."""
-        key = id(self._checked)
-        if key not in self._strict:
-            self._strict[key] = {path for path, step in self._checked.file.walk() if step.on_error == "fail"}
-        strict = self._strict[key]
+        strict = self._planning.strict_steps(self._checked)
         return bool(strict) and any(at[:end] in strict for end in range(len(at) + 1))
 
     # -- works -----------------------------------------------------------------------------------------------------
@@ -308,24 +355,19 @@ class Expander:
 
     def _skipped(self, draft: Draft) -> list[str]:
         """Returns what is wrong with an item of a file that skips invalid ones."""
-        if self._top.file.invalid_items != "skip" or not draft.instance.item:
+        if self._planning.checked.file.invalid_items != "skip" or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)
         return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
 
     def _skip(self, instance: Instance, wrong: list[str]) -> StepOutput:
         """Fails a step of an invalid item before anything is paid for the item; the others are made."""
-        instance.state, instance.note, instance.problems = "x", wrong[0], wrong
+        instance.settle("x")
+        instance.note, instance.problems = wrong[0], wrong
         self.conditions.lost[instance.address] = instance
-        self._invalid.setdefault(wrong[0], []).append(instance)
+        self.invalid.setdefault(wrong[0], []).append(instance)
         self._add(instance)
         return self._missing_output(instance)
-
-    def _note_skipped(self) -> None:
-        for clause, steps in self._invalid.items():
-            more = f" (and {len(steps) - 1} further steps)" if len(steps) > 1 else ""
-            first = steps[0].row or steps[0].address
-            self.notes[f"{first}: {clause}; the item is invalid and is not paid for{more}."] = None
 
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
@@ -350,7 +392,7 @@ class Expander:
         places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft)]
         queries = [query_of(draft, take) for draft, take in places]
         complete = [query for query in queries if query is not None]
-        answers = iter(await self._known.find(complete)) if complete else iter(())
+        answers = iter(await self._planning.known.find(complete)) if complete else iter(())
         found: dict[int, list[Work]] = {id(draft): [] for draft in drafts}
         for (draft, take), query in zip(places, queries, strict=True):
             known = next(answers) if query is not None else None
@@ -361,7 +403,7 @@ class Expander:
         if not draft.endpoint:
             base = recipe_id(draft.instance.model, draft.params)
         else:
-            base = request_base(site=self._site, endpoint=draft.endpoint, params=draft.params)
+            base = request_base(site=self._planning.site, endpoint=draft.endpoint, params=draft.params)
         return base if draft.is_settled else UNSETTLED + base
 
     def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
@@ -369,42 +411,31 @@ class Expander:
         unsettled = f"{base}/{take}{scope and '/'}{scope}"
         key = (work_id(base, take, scope) if draft.endpoint else base) if draft.is_settled else unsettled
         shape = draft.instance.shape
-        work = self.works.get((key, shape))
+        users = self._planning.users[key]
+        work = self._planning.works.get((key, shape))
         if work is None:
-            state = known.state if known is not None and known.state != "+" else self._new_state(draft)
-            if key not in self._same:
+            if not users:
                 self._count(draft)
+            state = state_of(known, [draft.instance], is_settled=draft.is_settled)
             work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
-            self.works[key, shape] = work
-            self._same[key].append(work)
-        _share_price(self._same[key], draft)
-        work.is_sure |= draft.instance.is_sure
-        work.users += 1
+            self._planning.works[key, shape] = work
+        users.append(draft.instance)
         return work
 
     def _count(self, draft: Draft) -> None:
-        self._paid += bool(draft.endpoint)
-        if self._paid > MOST_WORKS:
-            raise PlanTooLarge(
-                draft.instance.at,
-                f"with {draft.instance.path}, the run has over {MOST_WORKS} paid jobs, the most of a run; select fewer "
-                "items with limit or where",
-            )
-
-    @staticmethod
-    def _new_state(draft: Draft) -> Any:
-        instance = draft.instance
-        if any(need.state == "r" for need in (*instance.waits_for, *instance.needs)):
-            return "r"
-        return "+" if draft.is_settled else ">"
+        size = self._planning.size
+        size.works += bool(draft.endpoint)
+        if size.works > MOST_WORKS:
+            raise _too_many_paid(draft.instance.at, draft.instance.path)
 
     def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
         instance = draft.instance
-        instance.works = works
-        instance.state = _worst([work.state for work in works])
+        instance.works, instance.price = works, draft.price if draft.endpoint else FREE
+        # A step that waits for a review may share its work with one that does not.
+        instance.settle(_worst([state_of(one.known, [instance], is_settled=draft.is_settled) for one in works]))
         known = (work.known for work in works if work.known is not None and work.known.state == "=")
         if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
-            instance.state = "!"
+            instance.settle("!")
             instance.problems.append(lack)
             self._note(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
@@ -453,7 +484,7 @@ class Expander:
         self._add(instance)
         self._save_as(instance, frame)
         chosen = self._chosen(instance, shown)
-        instance.state = "r" if chosen is None else "="
+        instance.settle("r" if chosen is None else "=")
         instance.chosen = chosen
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
         if chosen is None or doubts:
@@ -469,7 +500,7 @@ class Expander:
         return [Candidate(value, next(makers(value), maker)) for value in values]
 
     def _chosen(self, instance: Instance, shown: list[Any]) -> Any:
-        choice = self.choices.choices.get(instance.address)
+        choice = self._planning.choices.choices.get(instance.address)
         if choice is None:
             return None
         if choice.get("of") != instance.request["of"]:
@@ -492,7 +523,7 @@ class Expander:
 
     async def _use(self, step: UseStep, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
-        self._planned += self._count_steps(used.file.steps, len(frames), at, path)
+        self._planning.size.steps += self._count_steps(used.file.steps, len(frames), at, path)
         inner = [await self._bound(step, at, path, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
         stops_run = self._stops_run or self._is_strict(at)
@@ -512,11 +543,11 @@ class Expander:
             if isinstance(value, Items) and doubts - doubts_of(value):  # one of two lists
                 value = replace(value, owners=(Frame(doubts=doubts),) * len(value.values))
             arguments[name] = value
-        params, wrong = await self._bind_used(used, arguments)
+        params, wrong = await self._planning.bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
-        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._run}
+        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._planning.run}
         pending = is_open(step, frame, waits_for)
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
@@ -529,17 +560,7 @@ class Expander:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     async def _group(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        steps = step.steps
-        if isinstance(step, FanOutStep):
-            items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
-            if step.where is None:
-                self._count_steps(steps, items, at, path)
-        groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
-        if step.is_fan_out:
-            self._planned += self._count_steps(steps, sum(len(group.frames) for group in groups), at, path)
-        for group, outer in zip(groups, frames, strict=True):
-            for one in group.frames:
-                one.is_sure &= at not in outer.undecided
+        steps, groups = step.steps, self._groups(step, at, frames, path)
         if step.is_fan_out and uses(step, "previous"):
             await self._in_order(steps, at, groups, path)
         else:
@@ -548,10 +569,26 @@ class Expander:
                 await self._steps(steps, (*at, "steps"), inner, path)
         for group in groups:
             for frame in group.frames:
-                frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *steps)}
-                frame.is_sure &= group.chosen is None
+                _close(step, group, frame)
             if group.chosen is not None:
                 self.fan_outs.chosen.append((path, group))
+        return groups
+
+    def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
+        """Returns the items of a group, not expanded."""
+        steps = step.steps
+        if isinstance(step, FanOutStep):
+            items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
+            if step.where is None:
+                self._count_steps(steps, items, at, path)
+        groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
+        if step.is_fan_out:
+            inner = [one for group in groups for one in group.frames]
+            self._planning.size.steps += self._count_steps(steps, len(inner), at, path)
+            self._count_all_paid(steps, (*at, "steps"), inner, path)
+        for group, outer in zip(groups, frames, strict=True):
+            for one in group.frames:
+                one.is_sure &= at not in outer.undecided
         return groups
 
     async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:
@@ -575,16 +612,27 @@ def _outputs(used: Checked, frame: Frame) -> StepOutput:
     return StepOutput({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
 
 
-def _share_price(works: Sequence[Work], draft: Draft) -> None:
-    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first."""
-    first, price, attempts = works[0], draft.price if draft.endpoint else FREE, draft.instance.attempts
-    if first.users:
-        task = max(first.price.most / first.attempts, price.most / attempts)
-        attempts = max(first.attempts, attempts)
-        least, expected = min(first.price.least, price.least), max(first.price.expected, price.expected)
-        price = Money(least, expected, task * attempts, first.price.is_open or price.is_open)
-    for work in works:
-        work.price, work.attempts = price, attempts
+def _close(step: GroupStep, group: Group, frame: Frame) -> None:
+    """Keeps the names of an item that was expanded for those who take the results of all items."""
+    frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *step.steps)}
+    frame.is_sure &= group.chosen is None
+
+
+def _too_many_paid(at: Path, path: str) -> PlanTooLarge:
+    return PlanTooLarge(
+        at,
+        f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run; select fewer items with limit or "
+        "where",
+    )
+
+
+def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: bool) -> State:
+    """Returns the state of a work, by its records and by the steps that ask for it."""
+    if known is not None and known.state != "+":
+        return known.state
+    if all(any(need.found == "r" for need in (*one.waits_for, *one.needs)) for one in users):
+        return "r"
+    return "+" if is_settled else ">"
 
 
 def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:

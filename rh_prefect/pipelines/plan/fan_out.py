@@ -15,7 +15,7 @@ from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
-from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, count_of
+from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.planning_values import (
@@ -45,18 +45,21 @@ class FanOuts:
         chosen: Those of whose items `limit` can leave several selections, each with its path; the inner ones first.
     """
 
-    def __init__(self, conditions: ConditionalSteps, *, problems: Problems, item_problems: ItemProblems) -> None:
+    def __init__(
+        self, conditions: ConditionalSteps, size: Size, *, problems: Problems, item_problems: ItemProblems
+    ) -> None:
         """Starts without any.
 
         Args:
             conditions: What is known about whether steps are made.
+            size: How much of the plan was counted.
             problems: Takes what is wrong.
             item_problems: Takes what is wrong with single items.
         """
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
         self.open: dict[str, bool] = {}
         self.chosen: list[tuple[str, Group]] = []
-        self._counts: Counter[str] = Counter()
+        self._size = size
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer.
@@ -74,11 +77,11 @@ class FanOuts:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
             number, key = len(_list_of(step, frame).values), "foreach"
-        self._counts[path] += number
-        if self._counts[path] > MOST_STEPS:
+        self._size.items[path] += number
+        if self._size.items[path] > MOST_STEPS:
             raise PlanTooLarge(
                 (*at, key),
-                f"{path} has {self._counts[path]} items before where and limit select some; a plan has at most "
+                f"{path} has {self._size.items[path]} items before where and limit select some; a plan has at most "
                 f"{MOST_STEPS}; shorten its lists, or those of the groups around it with limit or where",
             )
         limit, _ = count_of("limit", step.limit, frame)

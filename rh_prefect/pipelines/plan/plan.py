@@ -7,23 +7,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.names import folded
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget, GroupStep
-from rh_prefect.pipelines.plan.expand import Expander
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
+from rh_prefect.pipelines.plan.planner import Planner
 from rh_prefect.pipelines.plan.request_price import total
-from rh_prefect.pipelines.planning_values import Undecided, deciding
-from rh_prefect.pipelines.takes_file import step_of
-
-_LONGEST_NAME = 255
-"""Bytes of one part of a path, in common file systems."""
+from rh_prefect.pipelines.takes_file import Choices, step_of
 
 
 @dataclass(repr=False)
@@ -55,6 +49,7 @@ class Plan:
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
         selection: The part that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
+        planner: Plans its parts again when they have results.
     """
 
     pipeline: str
@@ -81,6 +76,7 @@ class Plan:
     paths: Collection[str] = ()
     selection: Selection = field(default_factory=Selection)
     open_fan_outs: Mapping[str, bool] = field(default_factory=dict)
+    planner: Planner | None = None
 
     def __repr__(self) -> str:
         """Returns a short text, because all steps refer to each other."""
@@ -228,30 +224,33 @@ def _refuse(what: str, name: str, known: Iterable[str]) -> None:
     raise InputError(f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent.")
 
 
-def finish(expander: Expander, checked: Checked, problems: Problems, plan: Plan) -> Plan:
-    """Completes the plan of an expanded file: marks needed works, and reports equal requests and equal file names.
+def finish(planner: Planner, plan: Plan) -> Plan:
+    """Completes a plan from its parts, and reports equal requests and equal file names.
 
     Args:
-        expander: Has expanded the file.
-        checked: The file.
-        problems: Takes what is wrong.
+        planner: Has planned all parts.
         plan: The plan without its steps.
     """
-    _mark_needed(expander.instances)
-    mark_chosen(expander.fan_outs.chosen, expander.instances)
-    _refuse_equal(expander.instances, checked, problems)
-    _refuse_same_names(expander.instances, checked, problems)
-    _refuse_same_addresses(expander.instances, checked, problems)
-    _note_unused_takes(expander)
-    _note_unknown_addresses(expander)
-    _refuse_bare_numbers(expander, checked, problems)
-    plan.instances, plan.works = expander.instances, list(expander.works.values())
-    _note_budget(plan, expander)
-    _refuse_item_budget(plan, expander.selection, checked, problems)
-    plan.notes = [*checked.notes, *expander.notes]
+    checked, problems, instances = planner.planning.checked, Problems(), planner.instances
+    notes, selection = planner.notes, planner.planning.selection
+    planner.report(problems)
+    planner.count()
+    mark_chosen(planner.chosen, instances)
+    _refuse_equal(instances, checked, problems)
+    for one in instances:
+        for problem, advice in planner.clashes.problems_of(one):
+            problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}; {advice}")
+    _refuse_same_addresses(instances, checked, problems)
+    _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
+    _note_unknown_addresses(instances, notes, planner.planning.choices)
+    _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)
+    plan.instances, plan.works, plan.planner = instances, planner.works, planner
+    _note_budget(plan, notes)
+    _refuse_item_budget(plan, selection, checked, problems)
+    plan.notes = [*checked.notes, *notes]
     plan.problems = list(problems)
-    plan.outputs, plan.new_takes = expander.outputs, expander.takes.new
-    plan.paths, plan.open_fan_outs = list(_paths(checked)), expander.fan_outs.open
+    plan.outputs, plan.new_takes = planner.outputs, planner.new_takes
+    plan.paths, plan.open_fan_outs = list(_paths(checked)), planner.open_fan_outs
     return plan
 
 
@@ -262,34 +261,6 @@ def _paths(checked: Checked, before: str = "") -> Iterator[str]:
             yield from _paths(checked.uses[at], f"{path}.")
         elif not isinstance(step, GroupStep):
             yield path
-
-
-def _mark_needed(instances: Sequence[Instance]) -> None:
-    """Marks needed works, from the last step up.
-
-    A step with an existing result needs none of the steps before it, unless these decide whether it is made.
-
-    Args:
-        instances: The steps.
-    """
-    consumers: dict[int, list[Instance]] = {}
-    for one in instances:
-        for need in (*one.needs, *one.waits_for):
-            consumers.setdefault(id(need), []).append(one)
-    for work in (work for one in instances for work in one.works):
-        work.is_needed = False
-    open_doubts, decide = set[Undecided](), set[int]()
-    for one in reversed(instances):
-        takers = consumers.get(id(one), [])
-        is_taken = any(t.is_needed and t.state not in "=x" for t in takers)
-        one.is_needed = not takers or is_taken or id(one) in decide or one.is_output or bool(one.save_as)
-        if one.is_needed and one.state == "=":
-            decide |= {id(step) for step in deciding(one.doubts - open_doubts)}
-            open_doubts |= one.doubts
-        for work in one.works:
-            work.is_needed |= one.is_needed
-        if not one.is_needed and one.state in ("+", "!", "?") and one.is_paid:
-            one.state, one.note = "=", "nothing needs it"
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
@@ -325,32 +296,6 @@ def _allows_same_works(one: Instance, checked: Checked) -> bool:
     return any(step is not None and step.get("same") for step in (one.step, user))
 
 
-def _refuse_same_names(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports files of all takes that would replace each other on some storage, or that no storage can hold."""
-    seen: dict[str, Instance] = {}
-    for one in instances:
-        for name in one.saved_names:
-            other = seen.setdefault(folded(name), one)
-            if other is not one:
-                problem = f"{visible(other.address)} and {visible(one.address)} are both saved as {visible(name)}"
-                _refuse_name(one, problem, "; use $(id) or $(item…) in the name", checked, problems)
-            elif any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
-                problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
-                _refuse_name(one, problem, "; use a shorter name", checked, problems)
-    for name, one in seen.items():
-        for folder in map(str, PurePosixPath(name).parents):
-            if (other := seen.get(folder, one)) is not one:
-                problem = (
-                    f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of {visible(name)}"
-                )
-                _refuse_name(one, problem, "; use another name", checked, problems)
-
-
-def _refuse_name(one: Instance, problem: str, advice: str, checked: Checked, problems: Problems) -> None:
-    one.problems.append(problem)
-    problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}{advice}")
-
-
 def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
     """Reports two steps with one address, under which a run could keep only one of them."""
     seen: dict[str, Instance] = {}
@@ -360,26 +305,27 @@ def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, prob
             problems.add(checked.document, one.used_at or one.at, problem)
 
 
-def _note_unused_takes(expander: Expander) -> None:
-    reviewed = {id(need) for one in expander.instances if one.model == "review" for need in one.needs}
-    for one in expander.instances:
-        several = one.is_paid and len(one.works) > 1
-        if several and id(one) not in reviewed and not _is_listed(expander, one.path.rpartition(".")[2]):
-            expander.notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
+def _note_unused_takes(instances: Sequence[Instance], notes: dict[str, None], text: str) -> None:
+    reviewed = {id(need) for one in instances if one.model == "review" for need in one.needs}
+    for one in instances:
+        is_unused = one.is_paid and len(one.works) > 1 and id(one) not in reviewed
+        if is_unused and f"{one.path.rpartition('.')[2]}.takes" not in text:
+            notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
 
 
-def _note_unknown_addresses(expander: Expander) -> None:
-    known = {name for one in expander.instances for name in (one.address, one.path)}
-    for address in (*expander.choices.takes, *expander.choices.choices):
+def _note_unknown_addresses(instances: Sequence[Instance], notes: dict[str, None], choices: Choices) -> None:
+    known = {name for one in instances for name in (one.address, one.path)}
+    for address in (*choices.takes, *choices.choices):
         if address not in known:
-            expander.notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
+            notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
 
 
-def _refuse_bare_numbers(expander: Expander, checked: Checked, problems: Problems) -> None:
+def _refuse_bare_numbers(instances: Sequence[Instance], choices: Choices, checked: Checked, problems: Problems) -> None:
     """Reports takes of the takes file for items with a number only: another row would move them to another item."""
-    for one in expander.instances:
-        if one.item_meaning and one.address in expander.choices.bare:
-            take, name = expander.choices.takes[one.address], visible(one.address)
+    bare = choices.bare
+    for one in instances if bare else ():
+        if one.item_meaning and one.address in bare:
+            take, name = choices.takes[one.address], visible(one.address)
             message = (
                 f"the takes file: {name}: {take} is of an item that has only a number, which changes with the list; "
                 f"write {name}: {{take: {take}, of: '{one.item_meaning}'}} for the item that has it now, or give the "
@@ -388,19 +334,14 @@ def _refuse_bare_numbers(expander: Expander, checked: Checked, problems: Problem
             problems.add(checked.document, one.used_at or one.at, message)
 
 
-def _is_listed(expander: Expander, name: str) -> bool:
-    """Returns whether `$(name.takes)` is used anywhere."""
-    return f"{name}.takes" in expander.text
-
-
-def _note_budget(plan: Plan, expander: Expander) -> None:
+def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
     if plan.budget is None:
         return
     price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
     if price.least > amount:
-        expander.notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
+        notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
-        expander.notes["The budget is 0: only existing results are used."] = None
+        notes["The budget is 0: only existing results are used."] = None
 
 
 def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, problems: Problems) -> None:

@@ -357,7 +357,9 @@ class Instance:
         at: Its path in the file.
         model: The model's name, or the edit's.
         state: See `STATES`.
+        found: The state by the records alone, before it is known whether anything needs the step.
         works: A work of each take.
+        price: What one take costs.
         values: The parameters by their Python names: plain values, files as `planning_values.File`, and
             `planning_values.Unknown` for what a step has yet to make. A run calls the model, or the edit, with these.
         request: The parameters that are given, under their names in the request; files by content.
@@ -392,6 +394,7 @@ class Instance:
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
         item_meaning: See `Frame.meaning`.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
+        weight: How it counts for the steps before it; see `needs`.
     """
 
     path: str
@@ -435,6 +438,17 @@ class Instance:
     numbers: tuple[int, ...] = ()
     blocked_by: str = ""
     item_meaning: str = ""
+    found: State = field(init=False)
+    price: Money = FREE
+    weight: int | None = None
+
+    def __post_init__(self) -> None:
+        """Has nothing found but the state that is given."""
+        self.found = self.state
+
+    def settle(self, state: State) -> None:
+        """Sets the state by the records."""
+        self.state = self.found = state
 
     @property
     def address(self) -> str:

@@ -287,7 +287,7 @@ class PipelineRun:
         """Fails the steps whose `expect` is false, and those whose task made no result of their kind."""
         for one in self.plan.instances:
             if one.state in "x!" and one.problems and self._is_selected(one):
-                self.outcome.errors.setdefault(one.address, self._input_error(one))
+                self.outcome.errors.setdefault(one.address, self._input_error(one, one.problems[0]))
 
     def stopped_by(self) -> str:
         """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
@@ -300,8 +300,8 @@ class PipelineRun:
         return self._stopped_by
 
     @staticmethod
-    def _input_error(instance: Instance) -> InputError:
-        problem = f"{visible(instance.address)}: {visible(instance.problems[0])}"
+    def _input_error(instance: Instance, problem: str) -> InputError:
+        problem = f"{visible(instance.address)}: {visible(problem)}"
         if instance.state == "!":
             return InputError(
                 f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
@@ -311,8 +311,10 @@ class PipelineRun:
 
     def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
-        if instance.problems:  # in what a model has answered: the first plan is refused as a whole
-            refusal = self._input_error(instance)
+        clashes = self.plan.planner.clashes.problems_of(instance) if self.plan.planner is not None else ()
+        # In what a model has answered: the first plan is refused as a whole.
+        if problem := next(iter([*instance.problems, *(problem for problem, _ in clashes)]), ""):
+            refusal = self._input_error(instance, problem)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:

@@ -1,0 +1,93 @@
+"""`Needs`: which steps of a plan are needed, kept up to date while parts of the plan are replaced.
+
+A step with an existing result needs none of the steps before it, unless these decide whether it is made. Steps are
+counted by address, since a part that was planned again has other objects for the same steps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.planning_values import deciding
+
+_NONE, _MAKES, _EXISTS = range(3)
+"""A step needs nothing, or what it is made of, or only what decides whether it is made."""
+
+_UNNEEDED = "nothing needs it"
+
+
+class Needs:
+    """Sets `is_needed` and `state` of the steps of a plan."""
+
+    def __init__(self) -> None:
+        """Starts without steps."""
+        self.steps: dict[str, Instance] = {}
+        self._takers: Counter[str] = Counter()
+        self._makers: Counter[str] = Counter()
+        self._deciders: Counter[str] = Counter()
+
+    def replace(
+        self, old: Iterable[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()
+    ) -> list[Instance]:
+        """Replaces steps.
+
+        Args:
+            old: Steps that are not in the plan any more.
+            new: Steps in place of them, each after those that it needs.
+            outputs: Other steps that became outputs of the file, or are outputs no more.
+
+        Returns:
+            The other steps that became needed, or are needed no more.
+        """
+        found = {one.address: None for one in outputs}
+        for one in old:
+            self._weigh(one, None, found)
+            edges = [need.address for need in _edges(one)]
+            self._takers.subtract(edges)
+            found.update(dict.fromkeys(edges))
+            if self.steps.get(one.address) is one:
+                del self.steps[one.address]
+        for one in new:
+            self.steps[one.address] = one
+            self._takers.update(need.address for need in _edges(one))
+        for one in reversed(new):
+            found.pop(one.address, None)
+            self._evaluate(one, found)
+        changed, pending = dict[Instance, None](), list(found)
+        while pending:
+            more = dict[str, None]()
+            step = self.steps.get(pending.pop())
+            if step is not None and self._evaluate(step, more):
+                changed[step] = None
+            pending += more
+        return [one for one in changed if one not in set(new)] if changed else []
+
+    def _evaluate(self, one: Instance, found: dict[str, None]) -> bool:
+        address, was = one.address, (one.is_needed, one.state)
+        is_taken = not self._takers[address] or self._makers[address] > 0 or self._deciders[address] > 0
+        one.is_needed = is_taken or one.is_output or bool(one.save_as)
+        if not one.is_needed and one.found in "+!?" and one.is_paid:
+            one.state, one.note = "=", one.note or _UNNEEDED
+        else:
+            one.state, one.note = one.found, "" if one.note == _UNNEEDED else one.note
+        weight = _NONE if not one.is_needed or one.state == "x" else _EXISTS if one.state == "=" else _MAKES
+        self._weigh(one, weight, found)
+        return was != (one.is_needed, one.state)
+
+    def _weigh(self, one: Instance, weight: int | None, found: dict[str, None]) -> None:
+        """Counts a step for those before it."""
+        if one.weight == weight:
+            return
+        for kind, sign in ((one.weight, -1), (weight, 1)):
+            counts = self._makers if kind == _MAKES else self._deciders
+            steps = _edges(one) if kind == _MAKES else deciding(one.doubts) if kind == _EXISTS else ()
+            for need in steps:
+                counts[need.address] += sign
+                found[need.address] = None
+        one.weight = weight
+
+
+def _edges(one: Instance) -> tuple[Instance, ...]:
+    return (*one.needs, *one.waits_for)

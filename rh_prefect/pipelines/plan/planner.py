@@ -1,0 +1,414 @@
+"""`Planner`: plans a file in parts, and plans a part again when its results change.
+
+A part is a step outside of fan-outs, with all that is in it, or one item of an outermost fan-out. Parts know each other
+only by the names around them, by the works that they share, and by which steps need which. So what a part says changes
+with its own results, and with the steps that the file refers to in it; these are planned again as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.check_result import ItemProblems
+from rh_prefect.pipelines.document import Problems
+from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
+from rh_prefect.pipelines.plan.count_settings import PlanTooLarge, Size
+from rh_prefect.pipelines.plan.expand import AT_ONCE, Expander, Planning, state_of
+from rh_prefect.pipelines.plan.needs import Needs
+from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Money, Work, WorkQuery
+from rh_prefect.pipelines.plan.saved_names import NameClashes
+from rh_prefect.pipelines.planning_values import Frame, Group, makers
+from rh_prefect.pipelines.references import references_in
+
+SHARE = 20
+"""Steps that depend on many results are planned again for one part in so many of the time at most."""
+
+PartKey: TypeAlias = tuple[str, int]
+"""The step outside of fan-outs, or the outermost fan-out, and the number of its item; 0 for the step itself."""
+
+
+@dataclass(slots=True, repr=False)
+class Part:
+    """What one part of a plan says.
+
+    Attributes:
+        frame: Of an item: its names.
+        names: Of an item: its names before its steps are expanded.
+        is_sure: Of an item: whether it is there in the cheapest course of the run, by its fan-out alone.
+        instances: Its steps.
+        more: What else it says; None if nothing.
+    """
+
+    frame: Frame | None = None
+    names: Mapping[str, Any] = field(default_factory=dict)
+    is_sure: bool = True
+    instances: Sequence[Instance] = ()
+    more: Expander | None = None
+
+    def take(self, expander: Expander) -> None:
+        """Keeps what was expanded."""
+        self.instances = expander.instances
+        said: list[Sized] = [expander.notes, expander.invalid, expander.problems, expander.item_problems]
+        said += [expander.takes.new, expander.fan_outs.open, expander.fan_outs.chosen]
+        if any(map(len, said)):
+            self.more = expander
+
+
+class Together:
+    """Looks up the works of items that are planned at the same time together; see `KnownWorks`."""
+
+    def __init__(self, known: KnownWorks) -> None:
+        """Stores the source."""
+        self._known = known
+        self._waiting: list[tuple[Sequence[WorkQuery], asyncio.Future[Sequence[KnownWork | None]]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.new_take, self.round = known.new_take, known.round
+        self.takes_of, self.keep_takes = known.takes_of, known.keep_takes
+
+    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
+        """Looks up works when all tasks that are ready to run have said which they need."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._begin)
+        future: asyncio.Future[Sequence[KnownWork | None]] = loop.create_future()
+        self._waiting.append((queries, future))
+        return await future
+
+    def _begin(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        task = asyncio.ensure_future(self._find(waiting))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _find(
+        self, waiting: Sequence[tuple[Sequence[WorkQuery], asyncio.Future[Sequence[KnownWork | None]]]]
+    ) -> None:
+        try:
+            found = iter(await self._known.find([query for queries, _ in waiting for query in queries]))
+        except BaseException as error:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for queries, future in waiting:
+            answers = [next(found) for _ in queries]
+            if not future.done():
+                future.set_result(answers)
+
+
+class Planner:
+    """Plans one file with its parameters.
+
+    Attributes:
+        planning: What all parts share.
+        clashes: The names that steps are saved under.
+    """
+
+    def __init__(self, planning: Planning, params: Mapping[str, Any]) -> None:
+        """Plans nothing yet.
+
+        Args:
+            planning: What all parts share.
+            params: The parameters' values.
+        """
+        self.planning = planning
+        planning.known = Together(planning.known)
+        self._top = Frame(names={"params": dict(params), "run": planning.run})
+        self._parts: dict[str, list[Part]] = {}
+        self._groups: dict[str, Group] = {}
+        self._needs = Needs()
+        self._failed: set[str] = set(planning.missing.failed)
+        planning.missing.failed = self._failed
+        self._stale: dict[str, None] = {}
+        self._paces: dict[str, tuple[float, float]] = {}
+        self._later: dict[str, list[str]] = defaultdict(list)
+        for name, step in self._steps.items():
+            for other in names_in(step) & self._steps.keys():
+                self._later[other].append(name)
+        self._ranks = {path: rank for rank, path in enumerate(_ranked(planning.checked))}
+        self.clashes = NameClashes(lambda one: (self._ranks[one.path], one.numbers))
+        self._named = {
+            names[0]
+            for value in planning.checked.file.outputs.values()
+            for _, reference in references_in(value)
+            for names in reference.options
+        }
+        self._outputs: set[Instance] = set()
+        self._too_large: PlanTooLarge | None = None
+        self._changed: dict[PartKey, None] = {}
+
+    @property
+    def _steps(self) -> Mapping[str, Step]:
+        return self.planning.checked.file.steps
+
+    # -- planning ----------------------------------------------------------------------------------------------------
+
+    async def plan(self) -> None:
+        """Plans all parts."""
+        try:
+            for name in self._steps:
+                await self._plan_step(name)
+        except PlanTooLarge as error:
+            self._too_large = error
+            return
+        self._mark_outputs()
+        steps = [one for parts in self._parts.values() for part in parts for one in part.instances]
+        self._needs.replace([], steps)
+        self.clashes.replace([], steps)
+        self._changed.clear()
+
+    async def update(
+        self, works: Iterable[str], failed: Iterable[Instance] = (), *, is_all: bool = True
+    ) -> dict[PartKey, Sequence[Instance]]:
+        """Plans again what depends on new results.
+
+        Args:
+            works: The keys of the works that have another result now.
+            failed: Steps that the run could not make.
+            is_all: Whether steps that depend on many results are planned now; else only for a part of the time.
+
+        Returns:
+            The parts that say something else now, each with its steps.
+        """
+        failed = list(failed)
+        self._failed.update(one.address for one in failed)
+        keys = set(works)
+        users = [one for key in keys for one in self.planning.users.get(key, ())]
+        for work in (work for one in users for work in one.works if work.key in keys):
+            self.planning.works.pop((work.key, work.shape), None)  # what is planned again knows another result
+        dirty: dict[str, set[int]] = defaultdict(set)
+        for name, number in map(self._part_of, [*users, *failed]):
+            if number:
+                dirty[name].add(number)
+            else:
+                self._stale[name] = None
+        for name in self._steps:
+            if name in self._stale and (is_all or self.due_in(name) <= 0):
+                del self._stale[name]
+                await self._plan_again(name, range(len(self._parts[name])))
+            elif name in dirty:
+                await self._plan_again(name, sorted(dirty[name]))
+        changed = {key: self._parts[key[0]] for key in self._changed}
+        self._changed.clear()
+        return {key: parts[key[1]].instances if key[1] < len(parts) else () for key, parts in changed.items()}
+
+    def due_in(self, name: str = "") -> float:
+        """Returns after how many seconds a step, or the first step, is to be planned again for new results."""
+        names = [name] if name else list(self._stale)
+        now = time.monotonic()
+        return min((ended + SHARE * took - now for ended, took in map(self._pace, names)), default=float("inf"))
+
+    def _pace(self, name: str) -> tuple[float, float]:
+        return self._paces.get(name, (0.0, 0.0))
+
+    async def _plan_again(self, name: str, numbers: Collection[int]) -> None:
+        before = self._parts[name]
+        old = [one for number in numbers for one in before[number].instances]
+        self._changed.update(((name, number), None) for number in numbers)
+        self._forget(old)
+        self.planning.size = Size()
+        if 0 in numbers:
+            await self._plan_step(name)
+            new = [one for part in self._parts[name] for one in part.instances]
+            self._changed.update(((name, number), None) for number in range(len(self._parts[name])))
+        else:
+            parts = [before[number] for number in numbers]
+            await self._expand(name, parts)
+            new = [one for part in parts for one in part.instances]
+        self._stale.update(dict.fromkeys(self._later[name]))
+        self._replace(old, new, outputs=self._mark_outputs(name))
+
+    async def _plan_step(self, name: str) -> None:
+        """Plans a step outside of fan-outs, or all items of an outermost fan-out."""
+        began = time.thread_time()
+        step, at = self._steps[name], ("steps", name)
+        expander, part = Expander(self.planning), Part()
+        self._parts[name] = [part]
+        self._groups.pop(name, None)
+        self._top.names.pop(name, None)
+        self._top.undecided.pop(at, None)
+        if not isinstance(step, FanOutStep) or uses(step, "previous"):
+            await expander.step(name, step, at, self._top)
+        elif (group := expander.fan_out(name, step, at, self._top)) is not None:
+            self._groups[name] = self._top.names[name] = group
+            self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
+            await self._expand(name, self._parts[name][1:])
+            if group.chosen is not None:
+                expander.fan_outs.chosen.append((name, group))
+        part.take(expander)
+        self._paces[name] = time.monotonic(), time.thread_time() - began
+
+    async def _expand(self, name: str, parts: Sequence[Part]) -> None:
+        for start in range(0, len(parts), AT_ONCE):
+            await asyncio.gather(*(self._expand_item(name, part) for part in parts[start : start + AT_ONCE]))
+            await asyncio.sleep(0)
+
+    async def _expand_item(self, name: str, part: Part) -> None:
+        frame, step, expander = part.frame, self._steps[name], Expander(self.planning)
+        assert frame is not None  # noqa: S101 - of an item
+        assert isinstance(step, FanOutStep)  # noqa: S101 - it has items
+        frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
+        await expander.item(step, ("steps", name), self._groups[name], frame, name)
+        part.more = None
+        part.take(expander)
+
+    def _part_of(self, one: Instance) -> PartKey:
+        name = one.path.partition(".")[0]
+        return name, one.numbers[0] if one.numbers and name in self._groups else 0
+
+    # -- what parts have in common -----------------------------------------------------------------------------------
+
+    def _forget(self, old: Sequence[Instance]) -> None:
+        """Removes what other parts see of steps that are planned again."""
+        gone, users = set(old), self.planning.users
+        for one in old:
+            self.planning.missing.forget(one)
+        for key in {work.key for one in old for work in one.works}:
+            users[key] = [one for one in users[key] if one not in gone]
+            if not users[key]:
+                del users[key]
+        for work in (work for one in old for work in one.works if work.key not in users):
+            self.planning.works.pop((work.key, work.shape), None)
+
+    def _replace(self, old: Sequence[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()) -> None:
+        """Adds up what steps have in common after some of them were replaced."""
+        self.clashes.replace(old, new)
+        flipped = self._needs.replace(old, new, outputs=outputs)
+        self._changed.update((self._part_of(one), None) for one in flipped)
+        for key in {work.key: None for one in (*old, *new, *flipped) for work in one.works}:
+            if self._share(key):
+                self._changed.update((self._part_of(one), None) for one in self.planning.users[key])
+
+    def _share(self, key: str) -> bool:
+        """Adds up what the steps that ask for a work say of it; returns whether a run does something else now."""
+        users = self.planning.users.get(key, ())
+        works = {work: None for one in users for work in one.works if work.key == key}
+        return _share(list(works), users)
+
+    def count(self) -> None:
+        """Adds up what all steps say of their works."""
+        for key in self.planning.users:
+            self._share(key)
+
+    def _mark_outputs(self, name: str = "") -> set[Instance]:
+        """Marks the steps that are outputs of the file; returns those for which it changed."""
+        written = self.planning.checked.file.outputs
+        if name and name not in self._named:
+            return set()
+        made = {one for value in written.values() for one in makers(evaluate(value, self._top))}
+        changed = made ^ self._outputs
+        for one in changed:
+            one.is_output = one in made
+        self._outputs = made
+        return changed
+
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Every step of every item, in the order of the file and of the items."""
+        found: list[Instance] = []
+        for parts in self._parts.values() if self._too_large is None else ():
+            by_path: dict[str, list[Instance]] = {}
+            for part in parts:
+                for one in part.instances:
+                    by_path.setdefault(one.path, []).append(one)
+            found += [one for path in sorted(by_path, key=self._ranks.__getitem__) for one in by_path[path]]
+        return found
+
+    @property
+    def works(self) -> list[Work]:
+        """Every request and take, each once."""
+        return [] if self._too_large is not None else list(self.planning.works.values())
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The outputs of the file, as far as they are known."""
+        written = self.planning.checked.file.outputs if self._too_large is None else {}
+        return {name: evaluate(value, self._top) for name, value in written.items()}
+
+    @property
+    def notes(self) -> dict[str, None]:
+        """What is worth knowing."""
+        found = {note: None for part in self._said() for note in part.notes}
+        invalid: dict[str, list[Instance]] = defaultdict(list)
+        for clause, steps in (one for part in self._said() for one in part.invalid.items()):
+            invalid[clause] += steps
+        for clause, steps in invalid.items():
+            more = f" (and {len(steps) - 1} further steps)" if len(steps) > 1 else ""
+            first = steps[0].row or steps[0].address
+            found[f"{first}: {clause}; the item is invalid and is not paid for{more}."] = None
+        return found
+
+    @property
+    def new_takes(self) -> dict[str, int]:
+        """The take that was chosen for each step which is to be made again, by address."""
+        return {address: take for part in self._said() for address, take in part.takes.new.items()}
+
+    @property
+    def open_fan_outs(self) -> dict[str, bool]:
+        """The fan-outs whose items are not all known yet, each with whether it is an outermost one."""
+        return {path: is_top for part in self._said() for path, is_top in part.fan_outs.open.items()}
+
+    @property
+    def chosen(self) -> list[tuple[str, Group]]:
+        """The fan-outs of whose items `limit` can leave several selections; the inner ones first."""
+        return [one for part in self._said() for one in part.fan_outs.chosen]
+
+    def report(self, problems: Problems) -> None:
+        """Adds what is wrong to a report."""
+        items = ItemProblems(problems)
+        for part in self._said():
+            for one in part.problems:
+                problems.take(one)
+            items.take(part.item_problems)
+        items.flush()
+        if (error := self._too_large) is not None:
+            problems.add(self.planning.checked.document, error.at, error.message)
+
+    def _said(self) -> Iterator[Expander]:
+        for parts in self._parts.values():
+            yield from (part.more for part in (*parts[1:], parts[0]) if part.more is not None)
+
+
+def _ranked(checked: Checked, before: str = "") -> Iterator[str]:
+    """Yields the paths of all steps, in the order of the file; those of a used file behind the step that uses it."""
+    for at, _ in checked.file.walk():
+        path = before + ".".join(map(str, at[1::2]))
+        yield path
+        if at in checked.uses:
+            yield from _ranked(checked.uses[at], f"{path}.")
+
+
+def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
+    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first.
+
+    Returns:
+        Whether a run does something else now.
+    """
+    price, attempts = (users[0].price, users[0].attempts) if users else (Money(), 1)
+    if len(users) > 1:
+        attempts = max(one.attempts for one in users)
+        price = Money(
+            min(one.price.least for one in users),
+            max(one.price.expected for one in users),
+            max(one.price.most / one.attempts for one in users) * attempts,
+            any(one.price.is_open for one in users),
+        )
+    is_other = False
+    for work in works:
+        work.is_spare = False
+        own = [one for one in users if work in one.works]
+        before = work.price, work.attempts, work.is_needed, work.state
+        work.price, work.attempts, work.users = price, attempts, len(own)
+        work.is_sure, work.is_needed = any(one.is_sure for one in own), any(one.is_needed for one in own)
+        work.state = state_of(work.known, own, is_settled=work.is_settled)
+        is_other |= before != (work.price, work.attempts, work.is_needed, work.state)
+    return is_other

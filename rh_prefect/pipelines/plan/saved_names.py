@@ -1,0 +1,56 @@
+"""`NameClashes`: the names that steps are saved under, and which of them a storage could not hold side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from rh_prefect.media.names import folded
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.plan.planned_steps import Instance
+
+_LONGEST_NAME = 255
+"""Bytes of one part of a path, in common file systems."""
+
+
+class NameClashes:
+    """The names of the files of all takes, kept up to date while steps are replaced."""
+
+    def __init__(self, order: Callable[[Instance], Any]) -> None:
+        """Starts without names.
+
+        Args:
+            order: Where a step is in the plan; of two steps with one name, the later one is wrong.
+        """
+        self._order = order
+        self._users: dict[str, list[Instance]] = defaultdict(list)
+
+    def replace(self, old: Iterable[Instance], new: Iterable[Instance]) -> None:
+        """Replaces steps."""
+        for one in old:
+            for name in one.saved_names:
+                self._users[folded(name)].remove(one)
+        for one in new:
+            for name in one.saved_names:
+                self._users[folded(name)].append(one)
+
+    def problems_of(self, one: Instance) -> Iterator[tuple[str, str]]:
+        """Yields what is wrong with the names of a step, and what to do."""
+        for name in one.saved_names:
+            first = self._first(name)
+            if first is not one:
+                problem = f"{visible(first.address)} and {visible(one.address)} are both saved as {visible(name)}"
+                yield problem, "use $(id) or $(item…) in the name"
+                continue
+            if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
+                problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
+                yield problem, "use a shorter name"
+            for folder in map(str, PurePosixPath(folded(name)).parents):
+                if self._users.get(folder) and (other := self._first(folder)) is not one:
+                    problem = f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of "
+                    yield f"{problem}{visible(folded(name))}", "use another name"
+
+    def _first(self, name: str) -> Instance:
+        return min(self._users[folded(name)], key=self._order)
