@@ -299,3 +299,14 @@ async def test_a_held_back_item_waits_for_the_steps_that_decide_those_before_it(
     assert [one.address for one in held.waits_for] == ["each[2].rate"]
     only = Selection(items=frozenset({"3"}))
     assert [(one.address, need.address) for one, need in plan.out_of_reach(only)] == [("good[3].p", "each[2].rate")]
+
+
+async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
+    clip = f"{{expect: $(j.ok), {CLIP.replace('from: %s, ', '')}}}".replace("image-to-video", "text-to-video", 1)
+    film = "{edit: concat, with: {videos: $(one.clip)}, require: any}"
+    pipeline = Pipeline.from_text(f"steps:\n  j: {{{ASK}}}\n  one: {{steps: {{clip: {clip}}}}}\n  film: {film}\n")
+    records = Records()
+    [ask] = (await pipeline.plan()).steps["j"]
+    records.known[ask.works[0].key] = KnownWork("=", value={"ok": False})
+    plan = await pipeline.plan(known=records)
+    assert [one.address for one in plan.instances] == ["j", "one.clip", "film"]

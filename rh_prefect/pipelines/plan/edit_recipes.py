@@ -68,7 +68,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)
     if "starts" in edit.facts:
-        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values[edit.params[0].name])
+        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values.get(edit.params[0].name, []))
     link_needs(instance, list(values.values()))
     return draft
 
