@@ -39,7 +39,6 @@ from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 UNTIL_IT_FAILS: Final = 18 * 3600
@@ -116,14 +115,14 @@ class SuspendGroup:
         self._busy -= 1
         self._look()
 
-    async def run(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> Delivered | PendingTask:
+    async def run(self, runner: WorkRunner, asked: WorkCall) -> Delivered | PendingTask:
         """Submits one work and waits for its result; returns the task where the group is suspended first."""
-        async with runner.running(asked, call) as running:
+        async with runner.running(asked) as running:
             work = running.work
             while (submit := await running.next_running_task()) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
                 wake = partial(work.lease.account.poller.wake, task.task_id)
-                if not await self.wait(task, running.end_of(submit, call.options.deadline), poll_now=wake):
+                if not await self.wait(task, running.end_of(submit, runner.options.deadline), poll_now=wake):
                     await work.records.wait_suspended(self.timeout)
                     return task
             done = await running.complete()

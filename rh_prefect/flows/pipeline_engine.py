@@ -16,7 +16,6 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 
@@ -50,14 +49,14 @@ class PrefectEngine:
                     found[one.address] = self._ended[one.address]
         return list(found.values())
 
-    async def make(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> WorkResult | None:
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
         """Makes a work; None where its task is left for a suspension of the flow run."""
         group = self._group
         if group is None:
-            return await LOOP.call(runner.make(asked, call))
+            return await LOOP.call(runner.make(asked))
 
         async def follow() -> WorkResult | None:
-            done = await group.run(runner, asked, call)
+            done = await group.run(runner, asked)
             return result_of_step(asked, done) if isinstance(done, Delivered) else None
 
         return await LOOP.call(follow())

@@ -129,11 +129,11 @@ class Handle:
 
 async def start(request: Request, options: Options, *, scope: str | None) -> Handle:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
-    runner, asked, call = await prepare_call(request, options, scope=scope)
+    runner, asked = await prepare_call(request, options, scope=scope)
     submitted: asyncio.Future[tuple[Work, str]] = asyncio.get_running_loop().create_future()
 
     async def make() -> Result:
-        async with runner.running(asked, call) as running:
+        async with runner.running(asked) as running:
             submit = await running.submit()
             if submit is not None:
                 submitted.set_result((running.work, submit.task_id or ""))
@@ -157,9 +157,9 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
         task_id=task_id,
         job=work.job,
         records=work.records,
-        attempt=call.scope.attempt,
+        attempt=runner.scope.attempt,
         pool=runner.pool,
-        observer=call.observer,
+        observer=runner.observer,
         work=lambda: made,
     )
 
@@ -254,7 +254,7 @@ async def _fetch(
 ) -> Result:
     if known is not None:
         return known.result(store)
-    done = await WorkRunner(shared).collect(intent, key, scope=scope, store=store, observer=observer)
+    done = await WorkRunner(shared, scope, store, observer=observer).collect(intent, key)
     if done is None:
         raise TaskNotFound(f"{_SCOPE}/{key}: no task is recorded")
     return done.result

@@ -34,8 +34,8 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
-        name=name,
-        request=request_of(instance),
+        request_of(instance),
+        step=name,
         take=work.take,
         scope=work.scope,
         attempts=work.attempts,

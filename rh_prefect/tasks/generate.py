@@ -45,7 +45,6 @@ from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 P = ParamSpec("P")
@@ -197,9 +196,9 @@ async def _run(
 ) -> Result | PendingTask:
     check_request(request)
     with _named(options.label or request.model):
-        runner, asked, call = await prepare_call(request, options, scope=scope)
+        runner, asked = await prepare_call(request, options, scope=scope)
         with delivered_at_end():  # a result that comes when the caller is cancelled is lost
-            making = runner.complete(asked, call) if group is None else group.run(runner, asked, call)
+            making = runner.complete(asked) if group is None else group.run(runner, asked)
             done = await LOOP.call(making)
     return done if isinstance(done, PendingTask) else done.result
 
@@ -223,9 +222,7 @@ def _named(step: str) -> Iterator[None]:
         raise error.of_step(step) from error.__cause__
 
 
-async def prepare_call(
-    request: Request, options: Options, *, scope: str | None
-) -> tuple[WorkRunner, WorkCall, JobCall]:
+async def prepare_call(request: Request, options: Options, *, scope: str | None) -> tuple[WorkRunner, WorkCall]:
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
     if scope is not None and scope_override() is None:  # a batch names its scopes with blanks, as no caller can
         _check_name(scope)
@@ -237,8 +234,9 @@ async def prepare_call(
     works = await _works_for(here, scope, options, engine, store)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
-    asked = WorkCall("", request, take=options.take, scope="" if works is not None and is_shared else own)
-    return WorkRunner(engine, works, has_ended=has_ended), asked, JobCall(here, store, chain, options, run_observer())
+    asked = WorkCall(request, take=options.take, scope="" if works is not None and is_shared else own)
+    runner = WorkRunner(engine, here, store, works, options, chain, run_observer(), has_ended=has_ended)
+    return runner, asked
 
 
 def _check_name(scope: str) -> None:

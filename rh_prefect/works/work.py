@@ -1,12 +1,10 @@
-"""`JobCall`, one call for a job, and `Work`, the work that it is for, with what submits and completes it."""
+"""`Work`: one work that a call is for, with what submits and completes it."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,13 +17,12 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
-from rh_prefect.works.events import JobEvent, JobEventState, Observer, Silent
+from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.budget import SpendTracker
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.process_identity import current_owner, uptime
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.repeated_calls import Chain
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
@@ -111,32 +108,6 @@ def usable_token(token: SecretStr) -> SecretStr:
 
 
 _log = logging.getLogger("rh_prefect")
-
-
-@dataclass(frozen=True, slots=True)
-class JobCall:
-    """One call for a job: who calls, in which run, and how the job is run.
-
-    Attributes:
-        scope: The run that the job belongs to.
-        store: Where its outputs go.
-        chain: The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat.
-        options: How to run it.
-        observer: Is notified of every change.
-    """
-
-    scope: Scope
-    store: MediaStore
-    chain: Chain | None = None
-    options: Options = field(default_factory=Options)
-    observer: Observer = field(default_factory=Silent)
-
-    def asking(self, work: str, *, job: str) -> AbstractContextManager[None]:
-        """Registers the call for the duration of a `with` block; see `Calls.asking`."""
-        if self.chain is None:
-            return nullcontext()
-        task = asyncio.current_task()
-        return self.scope.calls.asking(work, self.chain, job=job, may_repeat=self.options.same, task=task)
 
 
 @dataclass(frozen=True, slots=True)

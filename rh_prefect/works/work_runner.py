@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -37,7 +37,7 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS, Chain
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
@@ -49,7 +49,7 @@ from rh_prefect.works.requests.request_preparation import JobRequest, replace_ma
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
 from rh_prefect.works.steps import Steps
-from rh_prefect.works.work import JobCall, Work
+from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")
 
@@ -59,8 +59,8 @@ class WorkCall:
     """A request for a work.
 
     Attributes:
-        name: The step's address in a pipeline, as in `each[A-17].clip`; empty outside of pipelines.
         request: A model, a workflow or an app, with its parameters.
+        step: The step's address in a pipeline, as in `each[A-17].clip`; None outside of pipelines.
         take: Which of several results of the request.
         scope: The name or the round that it belongs to; empty for the run's own scope, or that of all runs.
         attempts: How many tasks this run may pay for.
@@ -75,8 +75,8 @@ class WorkCall:
         position: When it gets a slot among the works of its run; see `limiter.Turn`.
     """
 
-    name: str
     request: Request
+    step: str | None = None
     take: int = 1
     scope: str = ""
     attempts: int = 1
@@ -90,7 +90,7 @@ class WorkCall:
     position: tuple[int, ...] = ()
 
 
-_COLLECTION: Final = WorkCall("", cast(Request, None))
+_COLLECTION: Final = WorkCall(cast(Request, None))
 """The call that collects what is recorded, whose request is in the record."""
 
 
@@ -221,41 +221,42 @@ class RunningWork:
             _log.info("%s: that this run no longer waits for it is not recorded: %s", self.work.job, error)
 
 
+@dataclass(frozen=True, slots=True)
 class WorkRunner:
-    """A runner of works on the package's loop thread; equal works of a run run once."""
+    """A runner of the works that one call or one pipeline asks for in a run; used on the package's loop thread.
 
-    def __init__(
-        self,
-        shared: PoolContext,
-        works: WorksJournal | None = None,
-        *,
-        pipeline: str = "",
-        has_ended: HasEnded = no_evidence,
-    ) -> None:
-        """Takes the accounts and the records; nothing happens yet.
+    Attributes:
+        shared: The accounts that may pay, and what their works share.
+        scope: The run that the works belong to.
+        store: Where their outputs go.
+        works: The records that runs share, from `open_works`; None for works of one run, in its own journal.
+        options: How the works are made.
+        chain: The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat.
+        observer: Is notified of every change.
+        pipeline: The pipeline's name, for the records.
+        has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
+    """
 
-        Args:
-            shared: The accounts that may pay, and what their works share.
-            works: The records that runs share, from `open_works`; None for works of one run, in its own journal.
-            pipeline: The pipeline's name, for the records.
-            has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
-        """
-        self._shared = shared
-        self._works = works
-        self._pipeline = pipeline
-        self._has_ended = has_ended
+    shared: PoolContext
+    scope: Scope
+    store: MediaStore
+    works: WorksJournal | None = None
+    options: Options = field(default_factory=Options)
+    chain: Chain | None = None
+    observer: Observer = field(default_factory=Silent)
+    pipeline: str = ""
+    has_ended: HasEnded = no_evidence
 
     @property
     def pool(self) -> Pool:
         """The accounts that may pay."""
-        return self._shared.pool
+        return self.shared.pool
 
-    async def prepare(self, asked: WorkCall, call: JobCall) -> tuple[str, JobRequest]:
+    async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
 
         Args:
             asked: The request for a work.
-            call: Its run, and how it is run.
 
         Returns:
             The work, and its request with files by content.
@@ -264,42 +265,41 @@ class WorkRunner:
             RunningHubError: The work is invalid.
         """
         try:
-            label = asked.name or call.options.label
-            prepared = await self._shared.prepare(asked.request, call.scope, call.store, label)
+            label = asked.step or self.options.label
+            prepared = await self.shared.prepare(asked.request, self.scope, self.store, label)
         except (ApiError, TransportError) as error:
             if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
                 raise
             message = unread_graph(asked.request.model.replace("/", " "), error)
-            raise JobError(f"{asked.name}: {message} Nothing was paid for it.") from error
-        base = self._base(prepared, asked, call)
+            raise JobError(f"{asked.step}: {message} Nothing was paid for it.") from error
+        base = self._base(prepared, asked)
         request = replace(prepared, base=base)
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
             _refuse_edited(asked, prepared)
             # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
             return asked.planned, request
-        return self._work(base, asked, call), request
+        return self._work(base, asked), request
 
-    async def make(self, asked: WorkCall, call: JobCall) -> WorkResult:
+    async def make(self, asked: WorkCall) -> WorkResult:
         """Gets the result of a step's work, and pays for it if no run has done so; see `complete`."""
-        return result_of_step(asked, await self.complete(asked, call))
+        return result_of_step(asked, await self.complete(asked))
 
-    async def complete(self, asked: WorkCall, call: JobCall) -> Delivered:
+    async def complete(self, asked: WorkCall) -> Delivered:
         """Gets the result of a work, and pays for it if that was not done.
 
         Args:
             asked: The request for a work.
-            call: Its run, and how it is run.
 
         Raises:
             EqualRequest: Another call of this attempt has asked for the work.
             RunningHubError: As `run_work` says, and what client, records and store raise.
         """
-        async with self.running(asked, call) as running:
-            done = await running.complete(call.options.deadline)
+        async with self.running(asked) as running:
+            done = await running.complete(self.options.deadline)
         return done  # noqa: RET504 - for mypy, the block may swallow an error
 
     @asynccontextmanager
-    async def running(self, asked: WorkCall, call: JobCall) -> AsyncIterator[RunningWork]:
+    async def running(self, asked: WorkCall) -> AsyncIterator[RunningWork]:
         """Makes the call one of its run for the duration of a `with` block, which waits for the work.
 
         Concurrent callers of a run share the work. Meanwhile the run gives signs of life. At an error of the last
@@ -307,17 +307,16 @@ class WorkRunner:
 
         Args:
             asked: The request for a work.
-            call: Its run, and how it is run.
 
         Raises:
             EqualRequest: Another call of this attempt has asked for the work.
             RunningHubError: The work is invalid.
         """
-        work, name = await self._begin(asked, call)
-        known = self._shared.running
-        with call.asking(work.key, job=work.job):
+        work, name = await self._begin(asked)
+        known = self.shared.running
+        with self._asking(work):
             running = known.get(name) or known.setdefault(name, RunningWork(work))
-            if not asked.name:  # steps of a pipeline may share a work with other options
+            if asked.step is None:  # steps of a pipeline may share a work with other options
                 _refuse_unequal(running.work.policy, work.policy)
             running.callers += 1
             try:
@@ -338,109 +337,102 @@ class WorkRunner:
                 if not running.callers:
                     self._forget(name, running)
 
+    def _asking(self, work: Work) -> AbstractContextManager[None]:
+        if self.chain is None:
+            return nullcontext()
+        task, calls = asyncio.current_task(), self.scope.calls
+        return calls.asking(work.key, self.chain, job=work.job, may_repeat=self.options.same, task=task)
+
     def _forget(self, name: WorkName, running: RunningWork) -> None:
         """Lets the next caller read the records again."""
-        if self._shared.running.get(name) is running:
-            del self._shared.running[name]
+        if self.shared.running.get(name) is running:
+            del self.shared.running[name]
 
-    async def _begin(self, asked: WorkCall, call: JobCall) -> tuple[Work, WorkName]:
+    async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
         """Prepares a work as far as possible without paying; returns it with its name among those in progress."""
-        shared = self._shared
-        await shared.listen_for_ends(call.scope)
-        if call.options.budget is not None:
+        shared = self.shared
+        await shared.listen_for_ends(self.scope)
+        if self.options.budget is not None:
             await shared.pool.check_currency()
-        work, request = await self.prepare(asked, call)
+        work, request = await self.prepare(asked)
         if asked.planned not in ("", work):
             raise JobError(
-                f"{asked.name}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. "
+                f"{asked.step}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. "
                 "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
-        was_empty = await shared.open(call.scope, call.store)
-        name = (self._records_scope(call), call.scope.calls.number, work, asked.shape, call.store.identity)
+        was_empty = await shared.open(self.scope, self.store)
+        name = (self._records_scope(), self.scope.calls.number, work, asked.shape, self.store.identity)
         # A stored result may be adopted, which is recorded before the work is read.
-        is_new = was_empty and self._works is None and call.options.reuse == "never"
-        made = self._context(asked, call, work, request, is_new=is_new)
-        if call.options.reuse == "always" and name not in shared.running:
+        is_new = was_empty and self.works is None and self.options.reuse == "never"
+        made = self._context(asked, work, request, is_new=is_new)
+        if self.options.reuse == "always" and name not in shared.running:
             await self._adopt(made)
         return made, name
 
-    async def collect(
-        self, intent: Intent, key: str, *, scope: Scope, store: MediaStore, observer: Observer | None = None
-    ) -> Delivered | None:
+    async def collect(self, intent: Intent, key: str) -> Delivered | None:
         """Completes a work that was paid for earlier, without ever submitting.
 
         Args:
             intent: The work's newest intent.
             key: The work's key.
-            scope: The run that it belongs to.
-            store: Where its outputs go.
-            observer: Is notified of every change.
 
         Returns:
             The result; None where nothing was paid.
         """
         options = Options(label=intent.label, take=intent.take, may_submit=False)
-        call = JobCall(scope, store, options=options, observer=observer or Silent())
-        return await RunningWork(self._context(_COLLECTION, call, key, JobRequest.of(intent))).complete()
+        collecting = replace(self, options=options)
+        return await RunningWork(collecting._context(_COLLECTION, key, JobRequest.of(intent))).complete()
 
-    async def costs(self, call: JobCall) -> dict[str, Costs]:
+    async def costs(self) -> dict[str, Costs]:
         """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers.
-
-        Args:
-            call: The flow run.
 
         Raises:
             JournalError: The records cannot be read.
         """
-        claimed = {work for work, _ in await self._ledger(call).claims()}
-        costs = await spending_of(call.scope).costs()
-        return {work: costs[name] for work in claimed if (name := f"{self._records_scope(call)}/{work}") in costs}
+        claimed = {work for work, _ in await self._ledger().claims()}
+        costs = await spending_of(self.scope).costs()
+        return {work: costs[name] for work in claimed if (name := f"{self._records_scope()}/{work}") in costs}
 
-    def open_costs(self, call: JobCall) -> tuple[int, Costs]:
-        """Returns the number of a flow run's submissions without a known end, and what they may cost.
+    def open_costs(self) -> tuple[int, Costs]:
+        """Returns the number of a flow run's submissions without a known end, and what they may cost."""
+        return spending_of(self.scope).open_costs()
 
-        Args:
-            call: The flow run.
-        """
-        return spending_of(call.scope).open_costs()
-
-    def spent_on(self, work: str, call: JobCall) -> Costs:
+    def spent_on(self, work: str) -> Costs:
         """Returns a flow run's payments for a work in this process.
 
         Args:
             work: The work's id.
-            call: The flow run.
         """
-        return spending_of(call.scope).spent_on(f"{self._records_scope(call)}/{work}") or Costs()
+        return spending_of(self.scope).spent_on(f"{self._records_scope()}/{work}") or Costs()
 
-    def _work(self, base: str, asked: WorkCall, call: JobCall) -> str:
-        own = "" if self._works is not None else call.scope.journal.scope
+    def _work(self, base: str, asked: WorkCall) -> str:
+        own = "" if self.works is not None else self.scope.journal.scope
         return work_id(base, asked.take, asked.scope or own)
 
-    def _base(self, request: JobRequest, asked: WorkCall, call: JobCall) -> str:
+    def _base(self, request: JobRequest, asked: WorkCall) -> str:
         """Returns the hash of a request in which other texts replace some of its texts."""
         if asked.stands_for:
             payload = replace_marks(request.request, asked.stands_for)
             base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
             request = replace(request, base=base)
         # In the scope of one run an edited graph of the site makes no other work.
-        is_of_run = self._works is None and call.options.reuse == "never"
+        is_of_run = self.works is None and self.options.reuse == "never"
         return (request if is_of_run else request.with_graph()).base
 
-    def _ledger(self, call: JobCall) -> WorksLedger:
-        if self._works is None:
+    def _ledger(self) -> WorksLedger:
+        if self.works is None:
             raise ValueError("only works that runs share have a ledger")
-        return WorksLedger(call.scope, self._works)
+        return WorksLedger(self.scope, self.works)
 
-    def _records_scope(self, call: JobCall) -> str:
-        return call.scope.journal.scope if self._works is None else self._works.scope
+    def _records_scope(self) -> str:
+        return self.scope.journal.scope if self.works is None else self.works.scope
 
-    def _records(self, work: str, call: JobCall, *, step: str) -> JobRecords:
-        if self._works is None:
-            return JobRecords(call.scope.journal, work)
-        return SharedRecords(self._works, work, self._ledger(call), name=step, has_ended=self._has_ended)
+    def _records(self, work: str, *, step: str) -> JobRecords:
+        if self.works is None:
+            return JobRecords(self.scope.journal, work)
+        return SharedRecords(self.works, work, self._ledger(), name=step, has_ended=self.has_ended)
 
     async def _adopt(self, work: Work) -> None:
         """Records the newest result of an equal request as that of a work without one."""
@@ -455,9 +447,9 @@ class WorkRunner:
             # By its job, so that it is no payment of this run, even if this run has made that job.
             await work.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
 
-    def _context(self, asked: WorkCall, call: JobCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
-        shared, scope, options = self._shared, call.scope, replace(call.options, take=asked.take)
-        pool, records = shared.pool, self._records(work, call, step=asked.name)
+    def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
+        shared, scope, options = self.shared, self.scope, replace(self.options, take=asked.take)
+        pool, records = shared.pool, self._records(work, step=asked.step or "")
         requested = REQUESTED_KEYS[scope.journal.scope]
         is_new = is_new and work not in requested
         requested.add(work)
@@ -474,16 +466,16 @@ class WorkRunner:
             request=request,
             records=records,
             scope=scope,
-            store=call.store,
-            observer=call.observer,
-            policy=_of_step(policy, asked) if asked.name else policy,
+            store=self.store,
+            observer=self.observer,
+            policy=_of_step(policy, asked) if asked.step is not None else policy,
             lease=Lease(
                 pool,
                 pool.exclusions(scope),
                 model=request.model,
                 endpoint=request.endpoint,
                 job=records.name,
-                turn=Turn(scope.journal.scope, asked.position) if asked.name else None,
+                turn=Turn(scope.journal.scope, asked.position) if asked.step is not None else None,
             ),
             services=shared.services,
             spending=spending_of(scope),
@@ -491,22 +483,22 @@ class WorkRunner:
             options=options,
             callback=shared.callback(request) if options.may_submit else None,
             is_new=is_new,
-            flow=self._pipeline,
+            flow=self.pipeline,
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
-        if self._works is None:
-            return self._shared.delivery()
-        if not asked.name and not self._pipeline:
-            return self._shared.delivery(
+        if self.works is None:
+            return self.shared.delivery()
+        if asked.step is None and not self.pipeline:
+            return self.shared.delivery(
                 advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
                 "a day. Later, another `take` pays for a new result."
             )
-        return self._shared.delivery(
+        return self.shared.delivery(
             publish_file=named_by_content,
             parse=asked.parse,
             shape=asked.shape,
-            is_here=self._works.is_in,
+            is_here=self.works.is_in,
             advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
             "stays missing, run with --retake of this step, which pays for a new result.",
         )
@@ -521,7 +513,7 @@ def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(
-            f"{asked.name}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
+            f"{asked.step}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
             f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
             "within a day, which downloads it again at no cost; or pay for a new result with --retake."
         )
@@ -547,7 +539,7 @@ def _of_step(policy: Policy, asked: WorkCall) -> Policy:
     """Returns the policy of a pipeline's step."""
     return replace(
         policy,
-        name=asked.name,
+        name=asked.step or "",
         attempts=asked.attempts,
         unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
         forbidden=asked.forbidden,
@@ -569,6 +561,6 @@ def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
     """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
     if asked.saved_graph != request.graph:
         raise JobError(
-            f"{asked.name}: the graph of {request.model} was edited on the site after this run was planned. "
+            f"{asked.step}: the graph of {request.model} was edited on the site after this run was planned. "
             "Nothing was paid for it. What to do: run again."
         )

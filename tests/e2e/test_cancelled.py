@@ -25,7 +25,6 @@ from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.runninghub.provider import account_of
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun, staged
@@ -155,6 +154,6 @@ async def _ask(prompt: str, scope: Scope) -> None:
 
     async def run() -> None:
         desk = pool_context([account_of(key, base_url=settings.base_url, settings=settings)], settings=settings)
-        await WorkRunner(desk).make(WorkCall("", flows.picture(prompt)), JobCall(scope, store))
+        await WorkRunner(desk, scope, store).complete(WorkCall(flows.picture(prompt)))
 
     await LOOP.call(run())

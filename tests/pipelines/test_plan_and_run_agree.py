@@ -49,11 +49,11 @@ async def test_the_plan_finds_what_was_made(rh: Emulator, tmp_path: Path) -> Non
     def clip(image: Any) -> models.ModelInput:
         return models.KlingV26ProImageToVideo(image_url=image, prompt="waves", duration="5", sound=False)  # type: ignore[arg-type]  # the input takes a bool too
 
-    picture = await run.one(WorkCall("picture", models.ZImageTurbo(prompt="a lighthouse", aspect_ratio="9:16")))
-    first = await run.one(WorkCall("clip", clip(str(photo))))
-    await run.one(WorkCall("again", clip(picture.files[0])))
+    picture = await run.one(WorkCall(models.ZImageTurbo(prompt="a lighthouse", aspect_ratio="9:16"), "picture"))
+    first = await run.one(WorkCall(clip(str(photo)), "clip"))
+    await run.one(WorkCall(clip(picture.files[0]), "again"))
     words = models.RhartTextG3FlashPreviewTextToText(prompt="Write about the sea")
-    await run.one(WorkCall("words", words, parse=lambda text: read_answer(text, parse), shape=shape_of(parse)))
+    await run.one(WorkCall(words, "words", parse=lambda text: read_answer(text, parse), shape=shape_of(parse)))
     edits = open_edits(run.store, get_settings())
     await edits.make("resize", {"file": picture.files[0], "width": 20, "height": 20})
     await edits.make("frame", {"video": first.files[0], "at": "last"})

@@ -17,7 +17,6 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkResult, WorkRunner
 from tests.support.world.pipeline_runs import picture
 
@@ -30,9 +29,8 @@ async def make(*words: str, **options: Any) -> list[WorkResult]:
     assert scope is not None
 
     async def work() -> list[WorkResult]:
-        runner = WorkRunner(engine, await open_works(store, settings))
-        call = JobCall(scope, store, options=Options(**options))
-        return [await runner.make(picture(one), call) for one in words]
+        runner = WorkRunner(engine, scope, store, await open_works(store, settings), Options(**options))
+        return [await runner.make(picture(one)) for one in words]
 
     return await LOOP.call(work())
 

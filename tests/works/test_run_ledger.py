@@ -324,7 +324,7 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     await other.one(picture("of another run"))
     words = ("refused once", "fails once", "of another run")
-    made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall("ink", ink))
+    made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall(ink, "ink"))
     assert [type(one) for one in made] == [WorkResult] * 4
     place = (await run.works()).scope
     recorded = {

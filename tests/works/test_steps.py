@@ -43,7 +43,7 @@ from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.steps import LIMITER_PAUSES, Steps
-from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
 from tests.support.servers.minimal_api import MinimalApi
@@ -110,8 +110,8 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
 
         async def job(**options: Any) -> Result:
             engine = pool_context([run.account("main")], settings=run.settings, find=run.find)
-            call = JobCall(scope, store, options=Options(same=True, **options), observer=run)
-            return await complete_job(engine, models.ZImageTurbo(prompt="a"), call)
+            runner = WorkRunner(engine, scope, store, options=Options(same=True, **options), observer=run)
+            return await complete_job(runner, models.ZImageTurbo(prompt="a"))
 
         async def calls() -> list[Result]:
             leaver, stayer = (asyncio.ensure_future(job()) for _ in range(2))

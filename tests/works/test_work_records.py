@@ -31,12 +31,10 @@ from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Forma
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
-from rh_prefect.works.work import JobCall
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
 
@@ -292,7 +290,7 @@ async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_fo
     rh.faults.add(Fault("submit", number=1, kind="node-errors"))
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     with pytest.raises((JobFailed, JobCancelled)):
-        await PipelineRun(**given).one(WorkCall("ink", graph))
+        await PipelineRun(**given).one(WorkCall(graph, "ink"))
     assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
 
 
@@ -310,7 +308,7 @@ UNPRICED = "dola-Seedream-5.0-pro/text-to-image"
 
 async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
-    asked = WorkCall("new", models.input_for(UNPRICED)(prompt="a pier"), price=Decimal("0.5"))
+    asked = WorkCall(models.input_for(UNPRICED)(prompt="a pier"), "new", price=Decimal("0.5"))
     with pytest.raises(BudgetExceeded):
         await run.one(asked, budget=0.4)
     assert rh.recorder.submissions == []
@@ -348,7 +346,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
 async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
-    done = await run.one(WorkCall("words", words, parse=len, shape="length"))
+    done = await run.one(WorkCall(words, "words", parse=len, shape="length"))
     (text,) = done.record.texts
     assert (done.record.value, done.record.outputs, done.files) == (len(text), (), ())
     end = next(event for event in run.heard if event.state == "succeeded")
@@ -369,15 +367,14 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
         second = await other.one(picture("its own"))
 
         async def costs(of: PipelineRun) -> dict[str, str]:
-            runner = WorkRunner(of.engine, await of.works())
-            call = JobCall(of.scope, of.store, options=Options(), observer=of)
+            runner = await of.runner()
 
             async def look() -> dict[str, str]:
-                spent = runner.spent_on(first.work, call)
-                found = {work: str(cost) for work, cost in (await runner.costs(call)).items()}
+                spent = runner.spent_on(first.work)
+                found = {work: str(cost) for work, cost in (await runner.costs()).items()}
                 assert str(spent) == found.get(first.work, "0")
                 assert await runner.pool.currency() == "CNY"
-                number, open_costs = runner.open_costs(call)
+                number, open_costs = runner.open_costs()
                 assert (number, str(open_costs)) == (0, "0")
                 return found
 
@@ -401,13 +398,11 @@ async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_sinc
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     run = PipelineRun(**given)
     with pytest.raises(JobError, match="was edited on the site after this run was planned"):
-        await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="of yesterday"))
+        await run.one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="of yesterday"))
     assert rh.recorder.submissions == []
 
-    runner = WorkRunner(run.engine, await run.works())
-    call = JobCall(run.scope, run.store, options=Options(), observer=run)
-    _, request = await LOOP.call(runner.prepare(WorkCall("ink", graph), call))
-    done = await run.one(WorkCall("ink", graph, planned="ab" * 20, saved_graph=request.graph))
+    _, request = await LOOP.call((await run.runner()).prepare(WorkCall(graph, "ink")))
+    done = await run.one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph=request.graph))
     assert done.work == "ab" * 20
 
 
@@ -417,9 +412,9 @@ async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
     rh.faults.add(Fault("workflow", every=1, kind="code", code="380"))
     graph = WorkflowInput(id="2031112223334445057", nodes={"6.text": "a pier"})
     with pytest.raises(JobError, match=r"ink: .* Nothing was paid for it"):
-        await PipelineRun(**given).one(WorkCall("ink", graph, planned="ab" * 20, saved_graph="known"))
+        await PipelineRun(**given).one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="known"))
     with pytest.raises(ApiError):
-        await PipelineRun(**given).one(WorkCall("ink", graph))
+        await PipelineRun(**given).one(WorkCall(graph, "ink"))
 
 
 async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, given: dict[str, Any]) -> None:
@@ -495,9 +490,9 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
             raise JobError("invalid")
 
     run = PipelineRun(**given)
-    runner = WorkRunner(cast(PoolContext, Engine()), await run.works())
+    runner = replace(await run.runner(), shared=cast(PoolContext, Engine()))
     with pytest.raises(JobError):
-        await runner.complete(picture(), JobCall(run.scope, run.store))
+        await runner.complete(picture())
     assert did == ["listen", "prepare"]
 
 
@@ -508,9 +503,9 @@ def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
 
 async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
-    works, call = await run.works(), JobCall(run.scope, run.store)
-    asked = WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt="one"))
-    work, _ = await LOOP.call(WorkRunner(run.engine, works).prepare(asked, call))
+    runner = await run.runner()
+    asked = WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt="one"), "words")
+    work, _ = await LOOP.call(runner.prepare(asked))
     end = End(
         status="SUCCESS",
         task_id=TASK,
@@ -519,7 +514,7 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
         currency="CNY",
         coins=Decimal(7),
     )
-    await write(works, {"intent-1": intent(flow_run="one"), "answer-1": ticket(), "end-1": end}, key=work)
+    await write(await run.works(), {"intent-1": intent(flow_run="one"), "answer-1": ticket(), "end-1": end}, key=work)
     record = (await run.one(asked)).record
     assert (record.texts, record.cost, record.currency, record.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
     assert rh.recorder.submissions == []

@@ -36,7 +36,6 @@ from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import read_all
 from rh_prefect.works.run_ledger import WorksLedger
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
@@ -61,7 +60,7 @@ def on_s3(given: dict[str, Any], s3: S3Server) -> dict[str, Any]:
 
 
 def words(text: str = "one", **more: Any) -> WorkCall:
-    return WorkCall("words", models.RhartTextG3FlashPreviewTextToText(prompt=text), **more)
+    return WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt=text), "words", **more)
 
 
 async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: dict[str, Any]) -> None:
@@ -111,7 +110,7 @@ async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_
             await run.one(picture())
         ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
         with pytest.raises(AccountError, match=r"^workflow/\d+: no account of pool 'accounts' takes"):
-            await run.one(WorkCall("ink", ink, saved_graph="as planned"))
+            await run.one(WorkCall(ink, "ink", saved_graph="as planned"))
 
 
 async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str, Any]) -> None:
@@ -134,7 +133,7 @@ async def test_another_default_label_or_place_of_a_file_is_the_same_work(
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(made.uri).read_bytes())
     clips = [models.KlingV26ProImageToVideo(image_url=image, **video) for image in (made, str(copy))]
-    done = await run.make(*(WorkCall(f"clip {n}", clip) for n, clip in enumerate(clips)))
+    done = await run.make(*(WorkCall(clip, f"clip {n}") for n, clip in enumerate(clips)))
     assert len({one.work for one in done if isinstance(one, WorkResult)}) == 1
     assert len(rh.recorder.paid) == 2
 
@@ -430,10 +429,10 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(g
         owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
         running = [asyncio.create_task(owner.one(picture()))]
         await _until_told(owner, "submitted")
-        runner, call = WorkRunner(other.engine, await other.works()), JobCall(other.scope, other.store, observer=other)
-        running += [asyncio.ensure_future(LOOP.call(runner.make(picture(), call))) for _ in range(2)]
+        runner = await other.runner()
+        running += [asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2)]
         await _until_told(other, "adopted")
-        while _callers(other, call) < 2:  # noqa: ASYNC110 - nothing else tells it
+        while _callers(runner) < 2:  # noqa: ASYNC110 - nothing else tells it
             await asyncio.sleep(0.01)
         running[1].cancel()
         await asyncio.wait(running[1:2])
@@ -454,10 +453,10 @@ async def _until_released(works: WorksJournal, waiters: int) -> None:
     raise AssertionError(f"fewer than {waiters} waiters were released")
 
 
-def _callers(run: PipelineRun, call: JobCall) -> int:
+def _callers(runner: WorkRunner) -> int:
     """How many callers of an attempt of a run wait for its work."""
-    running = dict(run.engine.running)
-    return sum(work.callers for name, work in running.items() if name[1] == call.scope.calls.number)
+    running = dict(runner.shared.running)
+    return sum(work.callers for name, work in running.items() if name[1] == runner.scope.calls.number)
 
 
 async def _until_told(run: PipelineRun, state: str) -> None:
@@ -572,11 +571,10 @@ async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
 ) -> None:
     """Links to its files live for a day; the storage in which they lie may be another one of the same scope."""
     stores = [MediaStore(str(tmp_path / name)) for name in ("first", "second")]
-    asked = WorkCall("", models.ZImageTurbo(prompt="a lighthouse"), scope="order-17")
+    asked = WorkCall(models.ZImageTurbo(prompt="a lighthouse"), scope="order-17")
 
     async def ask(run: PipelineRun, store: MediaStore) -> Result:
-        runner = WorkRunner(run.engine, await run.works())
-        return (await runner.complete(asked, JobCall(run.scope, store))).result
+        return (await replace(await run.runner(), store=store).complete(asked)).result
 
     with Emulator(factor=1000, long_side=96) as rh:
         run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})

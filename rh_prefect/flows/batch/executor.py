@@ -27,7 +27,6 @@ from rh_prefect.works.journal.costs import CURRENCY, Costs
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 _RUNNING: frozenset[JobEventState] = frozenset({"submitted", "adopted", "running", "collecting"})
@@ -280,10 +279,11 @@ class RowExecutor:
         take = work.copy
         while True:
             options = Options(label=label, reuse=self.options["reuse"])
-            asked = WorkCall("", request, take=take, scope=self._scope_of(step, label))
+            asked = WorkCall(request, take=take, scope=self._scope_of(step, label))
             try:
-                runner = WorkRunner(await load_pool_context(self.options["credentials"]))
-                job, _ = await LOOP.call(runner.prepare(asked, JobCall(self.scope, self.store, options=options)))
+                shared = await load_pool_context(self.options["credentials"])
+                runner = WorkRunner(shared, self.scope, self.store, options=options)
+                job, _ = await LOOP.call(runner.prepare(asked))
             except RunningHubError:
                 return take  # its task gets the same error, and retries a temporary one
             if self._owners.setdefault(job, work.number) == work.number:

@@ -100,8 +100,8 @@ class PipelineRun:
         Args:
             budget: In the account's currency; None for no limit.
         """
-        call = self._tools.call
-        self._tools.call = replace(call, options=replace(call.options, budget=budget))
+        runner = self._tools.runner
+        self._tools.runner = replace(runner, options=replace(runner.options, budget=budget))
         self._tools.budget.limit = budget
 
     async def currency(self) -> str | None:
@@ -243,7 +243,7 @@ class PipelineRun:
 
     def tell(self, what: What, **payload: Any) -> None:
         """Tells of an event of this run; see `Pages.tell`."""
-        self._tools.pages.tell(what, pipeline=self.plan.pipeline, run=self._tools.call.scope.journal.scope, **payload)
+        self._tools.pages.tell(what, pipeline=self.plan.pipeline, run=self._tools.runner.scope.journal.scope, **payload)
 
     def blocked(self) -> dict[str, str]:
         """Returns the steps that cannot run because a required step failed: each address with the failed step."""
@@ -357,14 +357,14 @@ class PipelineRun:
 
     async def earlier_costs(self) -> Decimal:
         """Adds up what earlier runs have paid for the works of the plan, as far as results and failed tasks name it."""
-        own = await LOOP.call(self._tools.runner.costs(self._tools.call))
+        own = await LOOP.call(self._tools.runner.costs())
         works = {work.key: work.known for one in self.plan.instances for work in one.works if work.key not in own}
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
-        self.outcome.costs = await LOOP.call(self._tools.runner.costs(self._tools.call))
-        self.outcome.open_submissions, self.outcome.open_costs = self._tools.runner.open_costs(self._tools.call)
+        self.outcome.costs = await LOOP.call(self._tools.runner.costs())
+        self.outcome.open_submissions, self.outcome.open_costs = self._tools.runner.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.

@@ -28,7 +28,6 @@ from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_ev
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
 from rh_prefect.works.pool_context import PoolContext
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
@@ -56,7 +55,7 @@ class StepEngine(Protocol):
     async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:
         """Runs a step; raises what it raises."""
 
-    async def make(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> WorkResult | None:
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
         """Makes a work; None where its task is left for a suspension of the run."""
         ...
 
@@ -88,9 +87,9 @@ class Calls:
         """Runs a step."""
         await make()
 
-    async def make(self, runner: WorkRunner, asked: WorkCall, call: JobCall) -> WorkResult | None:
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
         """Makes a work."""
-        return await LOOP.call(runner.make(asked, call))
+        return await LOOP.call(runner.make(asked))
 
     async def expect(self, members: int) -> None:
         """Does nothing; nor do the others."""

@@ -36,7 +36,6 @@ from rh_prefect.works.journal.works_journal import records_url
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import spending_of
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
@@ -171,14 +170,22 @@ async def _prepare(
     tools = Tools(
         engine=ports.engine,
         pages=ports.pages,
-        runner=WorkRunner(ports.accounts, works, pipeline=pipeline.name, has_ended=ports.has_ended),
+        runner=WorkRunner(
+            ports.accounts,
+            scope,
+            store,
+            works,
+            Options(credentials=ports.credentials),
+            observer=ports.observer,
+            pipeline=pipeline.name,
+            has_ended=ports.has_ended,
+        ),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
         known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),
         rounds=rounds,
         store=store,
         last_runs=open_last_runs(store, settings),
-        call=JobCall(scope, store, options=Options(credentials=ports.credentials), observer=ports.observer),
         budget=RunBudget(spending, works.scope),
         reviewed=reviewed,
     )

@@ -74,9 +74,9 @@ class StepMaker:
             call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
         try:
             async with member(engine):
-                result = await while_store_is_away(lambda: engine.make(tools.runner, call, tools.call))
+                result = await while_store_is_away(lambda: engine.make(tools.runner, call))
         finally:
-            self._outcome.costs[work.key] = tools.runner.spent_on(work.key, tools.call)
+            self._outcome.costs[work.key] = tools.runner.spent_on(work.key)
         if result is None:
             self._outcome.left.add(instance.address)
             return

@@ -15,7 +15,6 @@ from rh_prefect.pipelines.run.run_budget import RunBudget
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkRunner
 
 
@@ -33,7 +32,6 @@ class Tools:
         known: The records of works and edits.
         rounds: The rounds of the pipeline.
         last_runs: The last runs of pipelines.
-        call: The scope of the run, and how its jobs are run.
         budget: What the run may cost, and has paid.
         reviewed: The plan that was reviewed for the run, beyond which it pays for nothing.
     """
@@ -47,7 +45,6 @@ class Tools:
     known: KnownWorks
     rounds: Rounds
     last_runs: LastRuns
-    call: JobCall
     budget: RunBudget
     reviewed: ReviewedPlan | None = None
 

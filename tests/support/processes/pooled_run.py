@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.runninghub.provider import account_of
-from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkRunner
 from tests.support.world.complete_job import complete_job
 
 
@@ -93,9 +93,8 @@ class PooledRun:
         pool = "night" if len(accounts) > 1 else None
         pay = pool_context(accounts, settings=self.settings, find=self.find, pool=pool)
         scope = FolderScope(self.journal, attempt=self.attempt)
-        calls = (
-            complete_job(pay, one, JobCall(scope, self.store, options=options, observer=self)) for one, options in jobs
-        )
+        run = WorkRunner(pay, scope, self.store, observer=self)
+        calls = (complete_job(replace(run, options=options), one) for one, options in jobs)
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong

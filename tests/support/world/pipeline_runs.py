@@ -31,7 +31,6 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.pool_context import PoolContext, pool_context
 from rh_prefect.works.runninghub.provider import account_of
-from rh_prefect.works.work import JobCall
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 
@@ -123,8 +122,7 @@ class PipelineRun:
         await open_works(self.store, self.settings)
         await self.engine.open(self.scope, self.store)
         works, rounds, journal = await self.works(), self.rounds(is_run=True, **options), self.scope.journal
-        runner = WorkRunner(self.engine, works)
-        call = JobCall(self.scope, self.store, options=Options(), observer=self)
+        runner = await self.runner()
         is_complete = False
         try:
             while True:
@@ -141,13 +139,17 @@ class PipelineRun:
                 if not ready:
                     is_complete = all(one.state == "=" for one in plan.instances)
                     return plan
-                await asyncio.gather(*(runner.make(one, call) for one in ready))
+                await asyncio.gather(*(runner.make(one) for one in ready))
         finally:
             with suppress(ProcessKilled):
                 await rounds.leave(is_complete=is_complete)
 
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
+
+    async def runner(self, options: Options | None = None) -> WorkRunner:
+        """Makes its works."""
+        return WorkRunner(self.engine, self.scope, self.store, await self.works(), options or Options(), observer=self)
 
     async def make(self, *asked: WorkCall, **options: Any) -> list[WorkResult | RunningHubError]:
         """Makes works at once; a failure is given in place of the result."""
@@ -162,9 +164,8 @@ class PipelineRun:
 
     async def _make(self, asked: Sequence[WorkCall], options: Options) -> list[WorkResult | RunningHubError]:
         await open_works(self.store, self.settings)
-        runner = WorkRunner(self.engine, await self.works())
-        call = JobCall(self.scope, self.store, options=options, observer=self)
-        done = await asyncio.gather(*(runner.make(one, call) for one in asked), return_exceptions=True)
+        runner = await self.runner(options)
+        done = await asyncio.gather(*(runner.make(one) for one in asked), return_exceptions=True)
         for one in done:
             if not isinstance(one, WorkResult | RunningHubError):
                 raise one
@@ -173,7 +174,7 @@ class PipelineRun:
 
 def picture(words: str = "a lighthouse", **given: Any) -> WorkCall:
     """A step that asks for a picture."""
-    return WorkCall(f"picture of {words}", models.ZImageTurbo(prompt=words), **given)
+    return WorkCall(models.ZImageTurbo(prompt=words), f"picture of {words}", **given)
 
 
 class Killed:

@@ -38,7 +38,7 @@ from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import PoolContext, pool_context
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.works.runninghub.provider import account_of
-from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
 from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
@@ -116,8 +116,8 @@ class Scenario:
         observer = _Watching(self.said, run_observer() if self.is_watched else None)
 
         async def run() -> Result:
-            desk = await self.desk()
-            return await complete_job(desk, asked, JobCall(scope, self.store, chain, self.options, observer))
+            runner = WorkRunner(await self.desk(), scope, self.store, None, self.options, chain, observer)
+            return await complete_job(runner, asked)
 
         return await LOOP.call(run())
 

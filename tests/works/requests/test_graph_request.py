@@ -22,7 +22,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
 
@@ -34,8 +34,7 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
     async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
         engine, store = await load_pool_context(None), MediaStore(tmp_path / "out")
-        done: Result = await LOOP.call(complete_job(engine, asked, JobCall(scope, store, options=Options(**options))))
-        return done
+        return await LOOP.call(complete_job(WorkRunner(engine, scope, store, options=Options(**options)), asked))
 
     return paid
 

@@ -24,7 +24,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.work import JobCall
+from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.servers.s3 import S3Server
@@ -51,10 +51,8 @@ class Run:
         self.scope = FolderScope(self.journal, attempt=attempt)
 
     async def pay(self, request: Request, **options: Any) -> Result:
-        engine = await load_pool_context(None)
-        call = JobCall(self.scope, self.store, options=Options(**options))
-        done: Result = await LOOP.call(complete_job(engine, request, call))
-        return done
+        runner = WorkRunner(await load_pool_context(None), self.scope, self.store, options=Options(**options))
+        return await LOOP.call(complete_job(runner, request))
 
 
 @pytest.fixture
