@@ -226,10 +226,12 @@ class RunningHubApp(RunningHubGraphJob):
     Example:
         Start a saved app with a picture, do something else, and fetch what it made:
         ```python
+        from pathlib import Path
+
         from rh_prefect import RunningHubApp
 
         app = RunningHubApp.load("BLOCK_NAME")
-        run = app.trigger(nodes={"10.image": "photo.jpg"}, scope="portraits")
+        run = app.trigger(nodes={"10.image": Path("photo.jpg")}, scope="portraits")
         print(run.task_id)
         print(run.fetch_result().first_output.uri)
         ```

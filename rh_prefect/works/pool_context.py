@@ -64,7 +64,7 @@ class PoolContext:
             submit_timeout=settings.submit_timeout,
         )
         self.running: dict[WorkName, RunningWork] = {}
-        self._inputs: LruCache[tuple[str, str], Inputs] = LruCache(50)
+        self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
@@ -130,14 +130,13 @@ class PoolContext:
         return None if own or self.pool.provider(request.endpoint).is_bare else callback_of(self._settings)
 
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
-        name = (scope.journal.scope, store.identity)
-        if name not in self._inputs or self._inputs[name].attempt != scope.attempt:
+        name = (scope.journal.scope, scope.attempt, store.identity)
+        if name not in self._inputs:
             self._inputs[name] = Inputs(
                 scope.journal,
                 self._scratch / "inputs",
                 options_for=store.options_for,
                 copies=Copies(store),
-                attempt=scope.attempt,
             )
         return self._inputs[name]
 

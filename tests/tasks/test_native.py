@@ -77,7 +77,7 @@ async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -
     photo = samples.png(tmp_path / "photo.png")
     first = await run(graph(RESTYLE, n10_image=photo))
     second = await run(graph(RESTYLE), {"10.image": first}, label="again")
-    third = await run(graph(RESTYLE, n10_image="no-such-file.png"), {"10.image": str(photo)}, label="third")
+    third = await run(graph(RESTYLE, n10_image="no-such-file.png"), {"10.image": photo}, label="third")
     assert [one.first_output.kind for one in (first, second, third)] == ["image"] * 3
     sent = [request.path for request in rh.recorder.requests if "upload" in request.path]
     assert sent == ["/proxy/<main>/upload/image"] * 2  # one for each content

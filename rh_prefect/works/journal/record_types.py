@@ -12,11 +12,9 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 | `end-n`        | when the remote task is terminal    | state, links, failure, cost                           |
 | `result`       | after the files are published       | the files, the texts, the cost; the job is done       |
 
-Beside the jobs a scope holds `format-1`, its first record, `media-<hash of a name>-<n>`, n from 1 without gaps:
-
-- The name is an input's address as the caller gave it: `MediaRecord`, one record for each content that was read. A
-  presigned link's address without its signature is a second name.
-- The name is a text that a node of a workflow takes for a file: `FoundName`, one record for each working folder.
+Beside the jobs a scope holds `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without gaps: a
+`MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave it; a
+presigned link's address without its signature is a second one.
 
 It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
 flows holds `attempt-<n>` for each process that has opened it.
@@ -341,20 +339,6 @@ class MediaRecord(Record):
     seconds: float | None = None
     stamp: str = ""
     stored: str = ""
-
-
-class FoundName(Record):
-    """The record of whether a text was the name of one of the caller's files, decided at the job's first request.
-
-    Attributes:
-        folder: The working folder.
-        path: The caller's file; empty where the text is a name at RunningHub.
-        attempt: The attempt of the run that decided it.
-    """
-
-    folder: str
-    path: str = ""
-    attempt: int = 1
 
 
 class Cancelled(Record):

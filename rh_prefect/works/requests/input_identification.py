@@ -34,8 +34,8 @@ from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.works.download_folder import local_errors
 from rh_prefect.works.journal.identity import media_mark, uri_hash
-from rh_prefect.works.journal.journal import JSON, Journal
-from rh_prefect.works.journal.record_types import FoundName, MediaRecord
+from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.record_types import MediaRecord
 from rh_prefect.works.requests.stored_input_copies import Copies
 
 _log = logging.getLogger("rh_prefect")
@@ -104,7 +104,7 @@ READS: Final = 16
 
 
 class Inputs:
-    """The input files of one attempt of one scope, each identified by its current content.
+    """The input files of one scope, each identified by its current content.
 
     A file that is unchanged since it was read is not read again. If the content at a path or URI has changed, it counts
     as another file, and a warning is logged. A link without a strong ETag does not show whether its file was replaced,
@@ -118,7 +118,6 @@ class Inputs:
         *,
         options_for: Callable[[str], Mapping[str, object]],
         copies: Copies | None = None,
-        attempt: int = 1,
         clock: Callable[[], float] = time.time,
         seconds: float = READ_SECONDS,
     ) -> None:
@@ -129,11 +128,9 @@ class Inputs:
             folder: Local folder for temporary copies of remote files.
             options_for: Returns fsspec's storage options for a source.
             copies: The copies of the contents of links without a strong ETag.
-            attempt: The attempt of the run.
             clock: Seconds since 1970.
             seconds: Maximum time for reading one input.
         """
-        self.attempt = attempt
         self._journal = journal
         self._folder = folder
         self._options_for = options_for
@@ -141,7 +138,6 @@ class Inputs:
         self._clock = clock
         self._seconds = seconds
         self._sources: dict[str, _Source] = {}
-        self._file_names: dict[tuple[str, str], str | None] = {}
         self._locks = NamedLocks()
         self._reading = asyncio.Semaphore(READS)
 
@@ -170,41 +166,6 @@ class Inputs:
         reading = asyncio.ensure_future(self._identify(source, Checks(check_size, check)))
         reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
-
-    async def find_file(self, text: str) -> str | None:
-        """Decides whether a text that a node accepts as a file name refers to one of the caller's files.
-
-        The first decision is recorded: a later attempt in another folder must not read another file, or send the text
-        as a name at RunningHub.
-
-        Args:
-            text: The node's value.
-
-        Returns:
-            The file's path; None for a name at RunningHub.
-
-        Raises:
-            InputError: Earlier attempts in other folders have made different decisions.
-        """
-        name = f"name {text}"
-        async with self._locks.of(name):
-            folder, path = await asyncio.to_thread(_local_file, text)
-            if (folder, text) not in self._file_names:
-                decision = FoundName(folder=folder, path=path or "", attempt=self.attempt)
-                self._file_names[folder, text] = await self._recorded_path(name, decision, text)
-            return self._file_names[folder, text]
-
-    async def _recorded_path(self, name: str, decision: FoundName, text: str) -> str | None:
-        """Records a decision unless one is recorded; returns the path of the recorded one."""
-        while True:
-            records = [FoundName.model_validate(record) for record in await self._read_records(name, 0)]
-            earlier = next((record for record in records if record.folder == decision.folder), None)
-            if earlier is None and any(record.attempt < self.attempt for record in records):
-                earlier = _only_decision(records, text)
-            if earlier is not None:
-                return earlier.path or None
-            if await self._journal.create(_key(name, len(records) + 1), decision.model_dump(mode="json")):
-                return decision.path or None
 
     async def _identify(self, source: str, checks: Checks) -> Input:
         name = await asyncio.to_thread(_name_of, source)
@@ -322,13 +283,8 @@ class Inputs:
 
     async def _add_records(self, name: str, records: list[MediaRecord]) -> list[MediaRecord]:
         """Adds the records of a source that the list does not have yet."""
-        records += [MediaRecord.model_validate(record) for record in await self._read_records(name, len(records))]
-        return records
-
-    async def _read_records(self, name: str, skip: int) -> list[JSON]:
-        records: list[JSON] = []
-        while (record := await self._journal.read(_key(name, skip + len(records) + 1))) is not None:
-            records.append(record)
+        while (record := await self._journal.read(_key(name, len(records) + 1))) is not None:
+            records.append(MediaRecord.model_validate(record))
         return records
 
 
@@ -425,26 +381,6 @@ def check_unchanged(file: Input, sha256: str) -> None:
 def _name_of(source: str) -> str:
     with as_media_error(shown(source)):
         return identity_uri(source)
-
-
-def _local_file(text: str) -> tuple[str, str | None]:
-    """Returns the working folder, or "" for an absolute path, and the path of the file; None if it does not exist."""
-    try:
-        path = Path(text).expanduser()
-        folder = "" if path.is_absolute() else str(Path.cwd())
-        return folder, local_path(text) if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: not a file name
-        return "", None
-
-
-def _only_decision(records: Sequence[FoundName], text: str) -> FoundName:
-    if len({record.path for record in records}) == 1:
-        return records[0]
-    folders = ", ".join(sorted({record.folder or "any folder" for record in records}))
-    raise InputError(
-        f"{text!a} meant different files in earlier attempts of this run, which ran in {folders}. Nothing "
-        "was sent. What to do: run it in one of these folders, or use the file's full path in a new run."
-    )
 
 
 def _new_record(record: MediaRecord, *, stamp: str, stored: str) -> MediaRecord:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from rh_prefect.client import Client
@@ -27,7 +29,7 @@ FieldKind: TypeAlias = Literal["file", "value", "any"]
 """Whether a field takes a file or a plain value; `any` if that is unknown."""
 
 _FILE_SCHEME = "file://"
-"""The start of a value that the caller gave as a `Path`."""
+"""The start of a value that the caller gave as a `Path`, or wrote."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _FILE_NAME = re.compile(r"[^\n\r]{0,1000}([/\\][^\n\r]{1,255}|\.[A-Za-z0-9]{1,8})")
@@ -150,17 +152,18 @@ async def _node_list(
             kind = "value"
             if is_link_text(checked):
                 raise InputError(f"{name} takes a file; a text is never used as a link. Nothing was sent.")
-        values[node_id, field] = await _wire_value(checked, kind, inputs, files)
+        values[node_id, field] = await _wire_value(name, checked, kind, inputs, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
             values.setdefault(key, fields.check(*key, graph_input.seed))
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
-async def _wire_value(value: object, kind: FieldKind, inputs: Inputs, files: dict[str, Input]) -> object:
+async def _wire_value(name: str, value: object, kind: FieldKind, inputs: Inputs, files: dict[str, Input]) -> object:
     """Returns a value for the payload; a file is replaced by a mark, and after its upload by its name at RunningHub."""
-    source = await _input_source(value, kind, inputs)
+    source = _source_of(value, kind)
     if source is None:
+        await _refuse_local_file(name, value, kind)
         return value
     file = await inputs.identify(source)
     mark = file_mark(file.record.sha256)
@@ -168,16 +171,36 @@ async def _wire_value(value: object, kind: FieldKind, inputs: Inputs, files: dic
     return mark
 
 
-async def _input_source(value: object, kind: FieldKind, inputs: Inputs) -> Media | str | None:
-    """Returns the file that a value names; None for a plain value and for the name of a file at RunningHub."""
+def _source_of(value: object, kind: FieldKind) -> Media | str | None:
+    """Returns the file that a value is; None for a plain value and for the name of a file at RunningHub."""
     if isinstance(value, Media):
         return value
-    if not isinstance(value, str) or kind == "value":
-        return None
-    if value.startswith(_FILE_SCHEME) or (kind == "file" and _URI.match(value)):
-        return value
-    # Only a text with a folder or a suffix can be a file name; other texts are not looked up on the disk.
-    return await inputs.find_file(value) if kind == "file" or _FILE_NAME.fullmatch(value) else None
+    is_file = isinstance(value, str) and kind != "value" and value.startswith(_FILE_SCHEME)
+    is_file = is_file or (isinstance(value, str) and kind == "file" and _URI.match(value) is not None)
+    return str(value) if is_file else None
+
+
+async def _refuse_local_file(name: str, value: object, kind: FieldKind) -> None:
+    """Refuses a text that is the path of a local file: it would be sent as text, and its meaning depends on the folder.
+
+    Only a text with a folder or a suffix is looked up where any text is expected.
+    """
+    if not isinstance(value, str) or kind == "value" or (kind == "any" and not _FILE_NAME.fullmatch(value)):
+        return
+    uri = await asyncio.to_thread(_local_uri, value)
+    if uri:
+        raise InputError(
+            f"{name}: {value!r} is a local file, and a text is sent as it is, as the name of a file at RunningHub. "
+            f"Nothing was sent. What to do: pass Path({value!r}), or {uri}."
+        )
+
+
+def _local_uri(text: str) -> str:
+    try:
+        path = Path(text).expanduser()
+        return path.absolute().as_uri() if path.is_file() else ""
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: not a file name
+        return ""
 
 
 def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
@@ -222,7 +245,7 @@ async def quick_create_request(
     files: dict[str, Input] = {}
     nodes = [
         {
-            key: await _wire_value(value, "any" if key == "fieldValue" else "value", inputs, files)
+            key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", inputs, files)
             for key, value in node.items()
         }
         for node in graph_input.nodes

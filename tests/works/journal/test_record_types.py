@@ -12,7 +12,6 @@ from rh_prefect.works.journal.record_types import (
     Answer,
     End,
     Format,
-    FoundName,
     Intent,
     Link,
     Lost,
@@ -70,7 +69,7 @@ def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> No
     }  # fmt: skip
     assert SUCCESS.attempt == 1
     assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").stored) == ""
-    assert (FoundName(folder="/").attempt, Format().format, FORMAT_KEY) == (1, FORMAT, "format-1")
+    assert (Format().format, FORMAT_KEY) == (FORMAT, "format-1")
 
 
 @pytest.mark.parametrize(

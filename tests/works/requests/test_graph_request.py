@@ -45,7 +45,7 @@ def values(rh: Emulator) -> dict[str, object]:
     return {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in listed}
 
 
-def restyle(rh: Emulator, image: str) -> WorkflowInput:
+def restyle(rh: Emulator, image: str | Path) -> WorkflowInput:
     return WorkflowInput(id=rh.workflows.id_of("restyle"), nodes={"10.image": image})
 
 
@@ -82,38 +82,30 @@ async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emul
     assert [sent.count(prompt) for prompt in ("a pier", "a harbour", "a lighthouse")] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("there", [True, False])
-async def test_a_resume_in_another_folder_finds_the_same_file(
-    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+async def test_a_text_that_is_a_local_file_is_refused_and_its_path_is_not(
+    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether a relative name is a file of the caller's is decided once, and recorded."""
-    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    for folder in (here, elsewhere):
-        folder.mkdir()
-    photo = samples.png(here / "photo.png")
-    monkeypatch.chdir(here)
-    first = await pay(restyle(rh, "photo.png"))
-    if there:
-        samples.png(elsewhere / "photo.png", text="another")
-    else:
-        photo.unlink()
-    monkeypatch.chdir(elsewhere)
-    again = await pay(restyle(rh, "photo.png"), attempt=2)
+    """What a text means does not depend on the folder in which a run is started or resumed."""
+    photo = samples.png(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    for text in ("photo.png", str(photo)):
+        for asked in (restyle(rh, text), module(rh, text)):
+            with pytest.raises(InputError, match=r"is a local file.*Nothing was sent.*pass Path\(") as caught:
+                await pay(asked)
+            assert photo.as_uri() in str(caught.value)
+    assert not rh.recorder.submissions
+    first = await pay(restyle(rh, photo))
+    again = await pay(restyle(rh, photo.as_uri()), attempt=2)
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
 
-async def test_a_name_at_runninghub_stays_one_if_a_local_file_appears(
+async def test_a_name_at_runninghub_is_sent_as_it_is(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name at RunningHub does not become a file in the folder of a later attempt."""
     monkeypatch.chdir(tmp_path)
     name = await _uploaded(samples.png(tmp_path / "first.png"))
     first = await pay(restyle(rh, name))
     assert values(rh)["10.image"] == name
-    elsewhere = tmp_path / "elsewhere"
-    (elsewhere / name).parent.mkdir(parents=True)
-    samples.png(elsewhere / name, text="another")
-    monkeypatch.chdir(elsewhere)
     again = await pay(restyle(rh, name), attempt=2)
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
 
@@ -122,23 +114,6 @@ async def _uploaded(path: Path) -> str:
     payer = await load_pool_context(None)
     sent = await LOOP.call(payer.pool.accounts[0].provider.upload(path, name=path.name, mime="image/png"))
     return str(sent.file_name)
-
-
-async def test_a_name_of_several_files_is_an_error(
-    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that changes its folder has a file in each; in another folder the name is refused."""
-    for folder, text in (("a", "one"), ("b", "two"), ("c", "three")):
-        (tmp_path / folder).mkdir()
-        samples.png(tmp_path / folder / "photo.png", text=text)
-        if folder != "c":
-            monkeypatch.chdir(tmp_path / folder)
-            await pay(restyle(rh, "photo.png"))
-    assert len({one.sha256 for one in rh.recorder.uploads}) == 2
-    monkeypatch.chdir(tmp_path / "c")
-    with pytest.raises(InputError, match="meant different files in earlier attempts"):
-        await pay(restyle(rh, "photo.png"), attempt=2)
-    assert len(rh.recorder.paid) == 2
 
 
 def module(rh: Emulator, value: Any) -> QuickCreateInput:
@@ -164,10 +139,10 @@ async def test_a_text_of_quick_create_is_sent_as_text(rh: Emulator, pay: Any, te
     assert values(rh)["20.text1"] == text
 
 
-@pytest.mark.parametrize("form", ["path", "text"])
+@pytest.mark.parametrize("form", ["path", "URI"])
 async def test_a_file_of_quick_create_is_uploaded(rh: Emulator, pay: Any, tmp_path: Path, form: str) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    await pay(module(rh, photo if form == "path" else str(photo)))
+    await pay(module(rh, photo if form == "path" else photo.as_uri()))
     assert [one.sha256 for one in rh.recorder.uploads] == [hashlib.sha256(photo.read_bytes()).hexdigest()]
 
 

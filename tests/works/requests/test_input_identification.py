@@ -55,7 +55,7 @@ def inputs(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
 @pytest.fixture
 def later_run(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
     """The next attempt of the scope, in a new process."""
-    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled, attempt=2)
+    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled)
 
 
 @pytest.fixture
@@ -402,23 +402,22 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
     link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
     store = MediaStore(tmp_path / "out")
 
-    def process(attempt: int = 1) -> Inputs:
-        scratch, options = tmp_path / "scratch", store.options_for
-        return Inputs(journal, scratch, options_for=options, copies=Copies(store), attempt=attempt)
+    def process() -> Inputs:
+        return Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store))
 
     identified = list(await asyncio.gather(*(process().identify(link) for _ in range(3))))
     begun = len(links.reads)
-    identified += [await process(attempt).identify(link) for attempt in (1, 2, 3)]
+    identified += [await process().identify(link) for _ in range(3)]
     assert len({one.mark for one in identified}) == 1
     assert len(links.reads) == begun <= 3
     copy = tmp_path / "out" / "inputs" / f"{identified[0].record.sha256}.png"
     assert {one.source for one in identified} == {str(copy)}
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
     copy.unlink()
-    again = await process(4).identify(link)
+    again = await process().identify(link)
     assert again.mark != identified[0].mark
     assert "not the same file as in an earlier attempt of this run" in caplog.text
-    assert (await process(5).identify(link)).mark == again.mark
+    assert (await process().identify(link)).mark == again.mark
 
 
 async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
