@@ -189,8 +189,8 @@ async def saved_graphs(
     if next(ids_in(pipeline.checked), None) is None:
         return {}, ""
     try:
-        engine = await load_pool_context(credentials)
-        found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, engine.pool))
+        shared = await load_pool_context(credentials)
+        found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, shared.pool))
         last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
         return (with_used_graphs(found, last.plan) if last is not None else found), ""
     except RunningHubError as error:

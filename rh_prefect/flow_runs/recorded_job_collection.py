@@ -112,10 +112,10 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
         return known  # the account that paid may be gone
     intent = view.last.intent
     store = await store_of(intent)
-    engine = pool_context([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
+    shared = pool_context([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
     works, observer = await _works_with(view, scope), RunObserver(_log, None)
     pipeline = scope.pipeline if isinstance(scope, FolderScope) else ""
-    runner = WorkRunner(engine, scope, store, works, observer=observer, pipeline=pipeline, has_ended=has_ended)
+    runner = WorkRunner(shared, scope, store, works, observer=observer, pipeline=pipeline, has_ended=has_ended)
     done = await runner.collect(intent, view.key)
     return None if done is None else done.result
 

@@ -83,8 +83,8 @@ class Pipeline(files.Pipeline):
         known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
         if next(ids_in(self.checked), None) is not None:
             try:
-                engine = await load_pool_context(self.file.credentials)
-                more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, engine.pool)), **more}
+                shared = await load_pool_context(self.file.credentials)
+                more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, shared.pool)), **more}
             except RunningHubError as error:
                 notes.append(f"The graphs of workflows and apps were not read: {error.message}")
         plan = await super().plan(params, **{**more, "known": known})

@@ -226,16 +226,16 @@ async def prepare_call(request: Request, options: Options, *, scope: str | None)
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
     if scope is not None and scope_override() is None:  # a batch names its scopes with blanks, as no caller can
         _check_name(scope)
-    engine = await load_pool_context(options.credentials)
+    shared = await load_pool_context(options.credentials)
     store = await load_storage(options.storage)
     await find_root()
     is_shared = options.reuse == "always"
     here = await scope_for(scope, is_found_again=is_shared)
-    works = await _works_for(here, scope, options, engine, store)
+    works = await _works_for(here, scope, options, shared, store)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
     asked = WorkCall(request, take=options.take, scope="" if works is not None and is_shared else own)
-    runner = WorkRunner(engine, here, store, works, options, chain, run_observer(), has_ended=has_ended)
+    runner = WorkRunner(shared, here, store, works, options, chain, run_observer(), has_ended=has_ended)
     return runner, asked
 
 
@@ -249,7 +249,7 @@ def _check_name(scope: str) -> None:
 
 
 async def _works_for(
-    here: Scope, name: str | None, options: Options, engine: PoolContext, store: MediaStore
+    here: Scope, name: str | None, options: Options, shared: PoolContext, store: MediaStore
 ) -> WorksJournal | None:
     """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
     if isinstance(here, FolderScope):
@@ -257,7 +257,7 @@ async def _works_for(
     if scope_override() is not None or (name is None and options.reuse == "never"):
         return None
     # The record of a scope's format is its first one.
-    await LOOP.call(engine.open(here, store))
+    await LOOP.call(shared.open(here, store))
     return await LOOP.call(_default_works(here))
 
 
@@ -280,11 +280,11 @@ _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
 
 async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
     """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue."""
-    engine = await load_pool_context(credentials)
+    shared = await load_pool_context(credentials)
     store = await load_storage(storage)
     here = await scope_for(None)
 
-    prepared = await LOOP.call(engine.check(request, scope=here, store=store))
+    prepared = await LOOP.call(shared.check(request, scope=here, store=store))
     return Costs.of(prepared.estimate, prepared.currency)
 
 

@@ -40,17 +40,10 @@ class Provider(Protocol):
         file_seconds: Seconds for which an uploaded file can be used.
     """
 
-    @property
-    def site(self) -> str: ...  # noqa: D102
-
-    @property
-    def account_id(self) -> str: ...  # noqa: D102
-
-    @property
-    def is_bare(self) -> bool: ...  # noqa: D102
-
-    @property
-    def file_seconds(self) -> float: ...  # noqa: D102
+    site: str
+    account_id: str
+    is_bare: bool
+    file_seconds: float
 
     def at(self, endpoint: str) -> Provider:
         """Returns where the tasks of an endpoint run: a machine, or the account itself."""
