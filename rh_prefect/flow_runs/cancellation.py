@@ -20,7 +20,6 @@ from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
-    reports: list[CancelReport] = []
+    report = CancelReport()
     scopes = [(scope, 1), *((batch, first_of_batch(batch.attempt)) for batch in await batches_of(scope))]
     for one, first in scopes:
         if isinstance(one, RecordedScope):
@@ -43,21 +42,11 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
             await asyncio.gather(*(forbid_attempt(one.journal, attempt, by=by) for attempt in attempts))
     for one, first in scopes:
         await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        reports.append(await cancel_scope(one, RECORDED.provider_of, by=by, since=first))
-    reports += [await _cancel_works(scope, works) for works in await scope.works()]
-    return CancelReport(
-        cancelled=tuple(task for report in reports for task in report.cancelled),
-        finished=tuple(task for report in reports for task in report.finished),
-        failed={job: why for report in reports for job, why in report.failed.items()},
-        continued=tuple(task for report in reports for task in report.continued),
-    )
-
-
-async def _cancel_works(scope: Scope, works: WorksJournal) -> CancelReport:
-    """Cancels the tasks of shared works that no other run waits for."""
-    await leave_rounds(scope.journal, works.rounds)
-    done = await WorksLedger(scope, works).cancel(RECORDED.provider_of, has_ended=has_ended)
-    return CancelReport(tuple(done.cancelled), tuple(done.finished), done.failed, tuple(done.continued))
+        report.add(await cancel_scope(one, RECORDED.provider_of, by=by, since=first))
+    for works in await scope.works():
+        await leave_rounds(scope.journal, works.rounds)
+        report.add(await WorksLedger(scope, works).cancel(RECORDED.provider_of, has_ended=has_ended))
+    return report
 
 
 EVERY: Final = 5.0

@@ -132,7 +132,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     views = await LOOP.call(_recorded_jobs(scope))
     # Most often the run's own process was faster, and has recorded what it cancelled.
     recorded = (submit.task_id for view in views for submit in view.submits if _status(submit) == "CANCELLED")
-    report = replace(report, cancelled=tuple(dict.fromkeys([*report.cancelled, *filter(None, recorded)])))
+    report = replace(report, cancelled=list(dict.fromkeys([*report.cancelled, *filter(None, recorded)])))
     log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():

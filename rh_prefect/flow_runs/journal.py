@@ -32,7 +32,7 @@ from rh_prefect.prefect_api import (
     disconnect,
     failure_of,
 )
-from rh_prefect.works.journal.journal import JSON, EndListener, UnreadableRecord, check_key
+from rh_prefect.works.journal.journal import JSON, EndListener, Journal, UnreadableRecord, check_key
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY
 from rh_prefect.works.loop_thread import LOOP
 
@@ -59,12 +59,15 @@ _LogKey = tuple[str, int, str, float]
 _logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]] = WeakKeyDictionary()
 
 
-class FlowRunJournal:
+class FlowRunJournal(Journal):
     """A journal in the inputs of one flow run; see `rh_prefect.works.journal.journal.Journal`.
 
     Works on any event loop; the Prefect API is the one of the caller's settings. All journals of a flow run on one loop
     share one log.
     """
+
+    is_cached = True
+    notifies = True
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
         """Opens the journal; sends no request before the first call.
@@ -75,11 +78,7 @@ class FlowRunJournal:
                 too, for up to a minute, so that a call may take twice as long.
         """
         self._inputs = _Inputs(flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id), patience)
-
-    @property
-    def scope(self) -> str:
-        """The flow run's id."""
-        return self._inputs.scope
+        self.scope = self._inputs.scope
 
     def __repr__(self) -> str:
         return f"FlowRunJournal({self.scope!r})"
@@ -102,12 +101,12 @@ class FlowRunJournal:
         return None if text is None else self._inputs.decode(key, text)
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
-        """Returns whether a record was absent a moment ago; see `CachedJournal.is_absent`."""
+        """Returns whether a record was absent a moment ago; see `Journal.is_absent`."""
         log = self._log()
         return log.is_current(max_age) and key not in log.records
 
     async def check_cache(self) -> None:
-        """Checks that the records that were read still exist; see `CachedJournal.check_cache`."""
+        """Checks that the records that were read still exist; see `Journal.check_cache`."""
         number = await self._log().missing()
         if number is not None:
             raise JournalError(
@@ -147,7 +146,7 @@ class FlowRunJournal:
             yield name, self._job(records, name)
 
     async def notify_of_ends(self, listener: EndListener) -> None:
-        """Registers a listener for the ends of tasks; see `NotifyingJournal.notify_of_ends`."""
+        """Registers a listener for the ends of tasks; see `Journal.notify_of_ends`."""
         task_end_events.subscribe(listener)
 
     def _job(self, records: Records, name: str) -> dict[str, JSON]:

@@ -23,7 +23,7 @@ from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
-from rh_prefect.works.journal.journal import by_job
+from rh_prefect.works.journal.journal import Journal, by_job
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.record_types import Answer, Intent
 from rh_prefect.works.journal.repeated_calls import undo_unless_delivered
@@ -167,7 +167,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
 _SCOPE: Final = "attached"
 
 
-class PassingJournal:
+class PassingJournal(Journal):
     """A journal in memory only, since a task that was started elsewhere needs no lasting records.
 
     See `rh_prefect.works.journal.journal.Journal`.

@@ -11,7 +11,6 @@ from rh_prefect.errors import AccountError, JournalError, KeyRejected, OutputsPe
 from rh_prefect.redaction import bare
 from rh_prefect.works.accounts.poller import IsRecorded, is_settled
 from rh_prefect.works.journal.job_records import Submit
-from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.outputs.result import broken_end, end_of, with_times
 from rh_prefect.works.run_cancellation import cancel_task
@@ -94,7 +93,7 @@ async def _wait(
     work: Work, submit: Submit, changed: Callable[[TaskView], None], *, accepted_at: float
 ) -> TaskView | End:
     task_id, poller = submit.task_id or "", work.lease.account.poller
-    is_notified = submit.intent.webhook and isinstance(work.scope.journal, NotifyingJournal)
+    is_notified = submit.intent.webhook and work.scope.journal.notifies
     watch = asyncio.ensure_future(_poll_once_cancelled(work, task_id)) if is_notified else None
 
     async def is_recorded() -> bool:

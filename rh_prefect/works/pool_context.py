@@ -18,7 +18,6 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
-from rh_prefect.works.journal.journal import NotifyingJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
@@ -77,7 +76,7 @@ class PoolContext:
 
     async def listen_for_ends(self, scope: Scope) -> None:
         """Has the ends that a webhook reports about tasks of a run wake the pollers of its accounts."""
-        if self._settings.webhook_url and isinstance(scope.journal, NotifyingJournal):
+        if self._settings.webhook_url:
             for account in self.pool.accounts:
                 await scope.journal.notify_of_ends(account.poller)
 

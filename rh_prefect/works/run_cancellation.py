@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from rh_prefect.caches_and_locks import LruCache
@@ -14,7 +14,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
-from rh_prefect.works.journal.journal import Journal, as_cached
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.process_identity import is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
@@ -60,8 +60,7 @@ class CancelWatch:
             max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
         """
         key = (journal.scope, attempt)
-        cached = as_cached(journal)
-        if cached is not None and cached.is_absent(cancel_key(attempt), max_age=max_age):
+        if journal.is_absent(cancel_key(attempt), max_age=max_age):
             return False
         # A read that started after this call counts as new, so that concurrent callers share one read.
         oldest = self._clock() - max_age
@@ -168,7 +167,7 @@ def is_unclear(submit: Submit) -> bool:
     return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CancelReport:
     """The results of a run's tasks after the run was cancelled.
 
@@ -179,10 +178,17 @@ class CancelReport:
         continued: Task ids that were not cancelled, because another run waits for them.
     """
 
-    cancelled: tuple[str, ...]
-    finished: tuple[str, ...]
-    failed: dict[str, str]
-    continued: tuple[str, ...] = ()
+    cancelled: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    continued: list[str] = field(default_factory=list)
+
+    def add(self, other: CancelReport) -> None:
+        """Adds the results of other tasks of the run."""
+        self.cancelled += other.cancelled
+        self.finished += other.finished
+        self.failed |= other.failed
+        self.continued += other.continued
 
 
 async def cancel_scope(
@@ -252,8 +258,8 @@ class _Cancellation:
     def report(self) -> CancelReport:
         """Returns the result for each job."""
         return CancelReport(
-            cancelled=tuple(task for task, status in self._ended.items() if status == "CANCELLED"),
-            finished=tuple(task for task, status in self._ended.items() if status != "CANCELLED"),
+            cancelled=[task for task, status in self._ended.items() if status == "CANCELLED"],
+            finished=[task for task, status in self._ended.items() if status != "CANCELLED"],
             failed=self._failed,
         )
 

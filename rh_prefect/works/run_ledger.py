@@ -32,7 +32,7 @@ from rh_prefect.works.journal.record_types import Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FOLDER, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import cancel_work
-from rh_prefect.works.run_cancellation import UNCLEAR, Cancels, cancel_submission, is_unclear
+from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, Cancels, cancel_submission, is_unclear
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
@@ -144,23 +144,6 @@ async def read_places(run: Journal) -> list[RecordsPlace]:
         place = RecordsPlace.model_validate(record)
         places.setdefault(place.url, place)  # two blocks of one location would list each work twice
     return list(places.values())
-
-
-@dataclass(slots=True)
-class CancelledWorks:
-    """The results of cancelling the tasks of a run.
-
-    Attributes:
-        cancelled: Tasks that were cancelled.
-        finished: Tasks that had ended already.
-        continued: Tasks that continue, since another run waits for them.
-        failed: Work -> the reason why its task could not be cancelled, or why its existence is unknown.
-    """
-
-    cancelled: list[str] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
-    continued: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -334,14 +317,14 @@ class WorksLedger:
 
     async def cancel(
         self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
-    ) -> CancelledWorks:
+    ) -> CancelReport:
         """Cancels the tasks that this run made or waited for, and that no other run waits for.
 
         Args:
             client_for: Finds the client of the account that an intent names.
             has_ended: Returns whether a flow run has certainly ended.
         """
-        done = CancelledWorks()
+        done = CancelReport()
         notes = await self._notes()
         noted = (notes.claims | notes.waits) - notes.settled.keys()
         waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in sorted(noted))
@@ -363,7 +346,7 @@ class WorksLedger:
         n: int,
         client_for: Callable[[Intent], Awaitable[Cancels]],
         has_ended: HasEnded,
-        done: CancelledWorks,
+        done: CancelReport,
     ) -> None:
         steps = _Cancellation(self, self._works, work, client_for, has_ended)
         try:

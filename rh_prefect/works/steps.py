@@ -26,7 +26,6 @@ from rh_prefect.works.charge import Charge
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.budget import Shortfall
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.works.journal.journal import as_cached
 from rh_prefect.works.journal.process_identity import is_surely_dead
 from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
 from rh_prefect.works.journal.spool import Spooled
@@ -201,7 +200,7 @@ class Steps:
         if fresh:  # a cancellation after the answer was sent to the journal finds the ticket there
             age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
         else:  # where the claim itself checks it, an older reading is enough
-            age = BEFORE_CLAIM if as_cached(self.work.scope.journal) else REMEMBER
+            age = BEFORE_CLAIM if self.work.scope.journal.is_cached else REMEMBER
         return await self.work.is_cancelled(max_age=age)
 
     # -- before the claim ----------------------------------------------------------------------------------------------
@@ -325,8 +324,7 @@ class Steps:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
             return "this process was stopped before the POST"
         # Whether the journal had a cancellation when the intent was created, if no request is needed to check it.
-        is_cached = as_cached(self.work.scope.journal) is not None
-        if is_cached and await self.work.is_cancelled(max_age=since_claim):
+        if self.work.scope.journal.is_cached and await self.work.is_cancelled(max_age=since_claim):
             return "the run was cancelled before the POST"
         return ""
 

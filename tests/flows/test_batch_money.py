@@ -291,7 +291,7 @@ async def test_an_earlier_run_s_cancellation_leaves_a_later_run_s_tasks_alone(sl
     later = asyncio.create_task(run(prompts("a lighthouse")))
     assert await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     report = await LOOP.call(cancel_run(await recorded_scope(begun(tmp_path)[0]), by="a test"))
-    assert (report.cancelled, report.failed) == ((), {})
+    assert (report.cancelled, report.failed) == ([], {})
     slow.clock.advance(600)
     assert (await later).is_complete
     assert not slow.recorder.cancelled

@@ -110,7 +110,7 @@ async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slo
         assert scope is not None
         outside = await recorded_scope(scope.journal.scope)
         report = await LOOP.call(cancel_run(outside, by="a test"))
-        assert report.cancelled == (run.task_id,)
+        assert report.cancelled == [run.task_id]
         with pytest.raises(JobCancelled):
             await run.wait_for_completion_async()
         return run.task_id

@@ -31,6 +31,7 @@ SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url="ht
 class NotifyingMemoryJournal(MemoryJournal):
     """A journal that notifies of ends and counts its reads."""
 
+    notifies = True
     reads = 0
 
     async def notify_of_ends(self, listener: EndListener) -> None:

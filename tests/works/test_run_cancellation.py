@@ -227,7 +227,7 @@ async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
         return rh
 
     report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
-    assert report.cancelled == (TASK,)
+    assert report.cancelled == [TASK]
     assert report.failed == {"run/b1": "there is no such block"}
     assert (await read_job(journal, "b1")).state == "ticket"
 
@@ -405,7 +405,7 @@ async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJo
         return rh
 
     report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
-    assert (report.cancelled, report.failed) == ((TASK,), {"run/b1": "RuntimeError: odd"})
+    assert (report.cancelled, report.failed) == ([TASK], {"run/b1": "RuntimeError: odd"})
 
 
 async def test_a_job_that_cannot_be_read_again_is_an_error_and_the_others_are_cancelled(

@@ -25,9 +25,8 @@ from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Res
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal, run_name
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import UNCLEAR
+from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport
 from rh_prefect.works.run_ledger import (
-    CancelledWorks,
     Notes,
     RecordsPlace,
     WorksLedger,
@@ -65,7 +64,7 @@ async def ledger_of(run: PipelineRun) -> WorksLedger:
     return WorksLedger(run.scope, await run.works())
 
 
-async def cancel(run: PipelineRun) -> CancelledWorks:
+async def cancel(run: PipelineRun) -> CancelReport:
     return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.provider_of))
 
 

@@ -10,13 +10,14 @@ import re
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -63,51 +64,6 @@ class JobSource(Protocol):
         ...
 
 
-class Journal(JobSource, Protocol):
-    """The storage of a scope's records.
-
-    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
-    others that begin with a word. Every method raises `JournalError` when the place cannot be used.
-
-    Attributes:
-        scope: What the journal covers: a flow-run id, or a folder's name.
-    """
-
-    @property
-    def scope(self) -> str:
-        """The name of the scope whose records the source holds."""
-        ...
-
-    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively.
-
-        Args:
-            key: Its key.
-            record: A JSON object with a `token` that no other creation has.
-
-        Returns:
-            True if this call created the record, also if an earlier transmission of it had already arrived (recognised
-            by the token); False if another record of this key exists.
-        """
-        ...
-
-    async def read(self, key: str) -> JSON | None:
-        """Reads one record; None where there is none."""
-        ...
-
-    async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
-        ...
-
-    def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs in the scope, each once."""
-        ...
-
-    def names(self) -> AsyncIterator[str]:
-        """Lists the full keys of all records of jobs, without reading the records."""
-        ...
-
-
 class EndListener(Protocol):
     """A listener for the ends of tasks."""
 
@@ -120,36 +76,64 @@ class EndListener(Protocol):
         ...
 
 
-@runtime_checkable
-class NotifyingJournal(Protocol):
-    """A journal that notifies listeners of ends that other processes have recorded in it."""
+class Journal(ABC):
+    """The storage of a scope's records.
 
-    async def notify_of_ends(self, listener: EndListener) -> None:
-        """Registers a listener for the life of this process; registering it again has no effect."""
-        ...
+    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
+    others that begin with a word. Every method raises `JournalError` when the place cannot be used.
 
+    Attributes:
+        scope: What the journal covers: a flow-run id, or a folder's name.
+        is_cached: Whether it keeps the records that it has read, and creates records in the order of the calls.
+        notifies: Whether it notifies listeners of ends that other processes have recorded in it.
+    """
 
-@runtime_checkable
-class CachedJournal(Protocol):
-    """A journal that caches its records, which never change, and creates records in the order of the calls."""
+    scope: str
+    is_cached = False
+    notifies = False
 
-    def is_absent(self, key: str, *, max_age: float) -> bool:
+    @abstractmethod
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        """Creates a record exclusively.
+
+        Args:
+            key: Its key.
+            record: A JSON object with a `token` that no other creation has.
+
+        Returns:
+            True if this call created the record, also if an earlier transmission of it had already arrived (recognised
+            by the token); False if another record of this key exists.
+        """
+
+    @abstractmethod
+    async def read(self, key: str) -> JSON | None:
+        """Reads one record; None where there is none."""
+
+    @abstractmethod
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
+
+    @abstractmethod
+    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+        """Reads all jobs of the scope; see `JobSource.jobs`."""
+
+    @abstractmethod
+    def keys(self) -> AsyncIterator[str]:
+        """Lists the keys of all jobs in the scope, each once."""
+
+    @abstractmethod
+    def names(self) -> AsyncIterator[str]:
+        """Lists the full keys of all records of jobs, without reading the records."""
+
+    def is_absent(self, key: str, *, max_age: float) -> bool:  # noqa: ARG002 - of a cached journal
         """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
-        ...
+        return False
 
-    async def check_cache(self) -> None:
+    async def check_cache(self) -> None:  # noqa: B027 - the same
         """Checks that the records which are cached still exist; `JournalError` where they were deleted."""
-        ...
 
-
-def as_cached(journal: Journal) -> CachedJournal | None:
-    """Returns the journal if it is a `CachedJournal`; None otherwise."""
-    return cast(CachedJournal, journal) if _is_cached(type(journal)) else None
-
-
-@cache  # a check against a protocol takes 50 us, and each job needs several
-def _is_cached(kind: type) -> bool:
-    return issubclass(kind, CachedJournal)
+    async def notify_of_ends(self, listener: EndListener) -> None:  # noqa: B027 - of a journal that notifies
+        """Registers a listener for the life of this process; registering it again has no effect."""
 
 
 class UnreadableRecord(JournalError):
@@ -237,7 +221,7 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
         await asyncio.gather(*running, return_exceptions=True)
 
 
-class FolderJournal:
+class FolderJournal(Journal):
     """A journal on fsspec: one folder a job, one small JSON file a record.
 
     On a local disk a record has the mode of any new file, as the outputs beside it. It appears completely or not at
@@ -347,7 +331,7 @@ class FolderJournal:
             for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
                 yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
 
-    async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_Files`
+    async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_LocalFiles` or `_StoreFiles`
         with _as_journal_error(self.url, self._options):
             return await asyncio.to_thread(function, *args)
 
@@ -400,26 +384,7 @@ def _decode(data: bytes, where: str) -> JSON:
     return record
 
 
-class _Files(Protocol):
-    """The storage operations of a journal: exclusive creation, reading, and listings.
-
-    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path, and `read_some`
-    omits missing files.
-    """
-
-    def check(self) -> None: ...
-    def create(self, path: str, data: bytes) -> bool: ...
-    def replace(self, path: str, data: bytes) -> None: ...
-    def time_of(self, path: str) -> datetime | None: ...
-    def read(self, path: str) -> bytes | None: ...
-    def read_folder(self, path: str) -> dict[str, bytes]: ...
-    def folders(self, path: str) -> list[str]: ...
-    def find(self, path: str) -> dict[str, list[str]]: ...
-    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]: ...
-    def read_some(self, paths: Sequence[str]) -> dict[str, bytes]: ...
-
-
-def _open_files(url: str, options: Mapping[str, Any]) -> _Files:
+def _open_files(url: str, options: Mapping[str, Any]) -> _LocalFiles | _StoreFiles:
     if is_local(url):
         # Absolute, so that a flow that changes its working folder keeps its journal.
         return _LocalFiles(Path(local_path(url)))
@@ -441,7 +406,11 @@ def _status_of(error: BaseException) -> int | None:
 
 
 class _LocalFiles:
-    """A folder on a local disk."""
+    """A folder on a local disk.
+
+    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path, and `read_some`
+    omits missing files.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.journal import Journal, as_cached
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Cancelled, Format, Record
 from rh_prefect.works.journal.repeated_calls import Calls
@@ -281,9 +281,7 @@ class OpenScopes:
 
 async def _open(scope: Scope, store: MediaStore) -> bool:
     journal = scope.journal
-    cached = as_cached(journal)
-    if cached is not None:
-        await cached.check_cache()
+    await journal.check_cache()
     was_empty = await is_empty(journal)
     record = await journal.read(FORMAT_KEY)
     if record is None and was_empty:

@@ -90,7 +90,7 @@ class Chosen(Record):
     take: int
 
 
-class WorksJournal:
+class WorksJournal(Journal):
     """A journal of works, which no run owns; see `rh_prefect.works.journal.journal.Journal`.
 
     Attributes:

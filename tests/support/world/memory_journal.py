@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from rh_prefect.works.journal.journal import JSON, check_key
+from rh_prefect.works.journal.journal import JSON, Journal, check_key
 
 
 class MemoryPlace:
@@ -41,7 +41,7 @@ class MemoryPlace:
         return [name for name in dict.fromkeys(names) if name not in ("media", "cancel", "attempt")]
 
 
-class MemoryJournal:
+class MemoryJournal(Journal):
     """One scope of a place; see `rh_prefect.works.journal.journal.Journal`."""
 
     def __init__(self, place: MemoryPlace, scope: str) -> None:

@@ -27,7 +27,7 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
 from rh_prefect.works.journal.budget import Money, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
-from rh_prefect.works.journal.journal import JSON
+from rh_prefect.works.journal.journal import JSON, Journal
 from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.repeated_calls import Calls
@@ -301,7 +301,7 @@ def work_of(job: str) -> tuple[JobRequest, int]:
     return request, take
 
 
-class _Journal:
+class _Journal(Journal):
     """The journal as one process reaches it."""
 
     def __init__(self, process: Process) -> None:
