@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Document, Path, Problems, nearest
-from rh_prefect.pipelines.evaluation import evaluate, follow, results
+from rh_prefect.pipelines.evaluation import evaluate, results
 from rh_prefect.pipelines.file_model import COMPARISONS, CONDITIONS, shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
-    Doubts,
     Frame,
     Items,
+    Maybe,
     StepOutput,
-    Undecided,
     Unknown,
     number_of,
+    undecided_in,
 )
-from rh_prefect.pipelines.references import Reference, references_in
 
 ORDERED = ("lt", "lte", "gt", "gte")
 """Conditions that compare numbers."""
@@ -103,7 +102,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
         return condition
     if isinstance(condition, str):
         value = evaluate(condition, frame)
-        return None if isinstance(value, Unknown) or doubts_in(condition, frame) else value is True
+        return None if isinstance(value, Unknown | Maybe) else value is True
     [(operator, argument)] = condition.items()
     match operator:
         case "not":
@@ -111,11 +110,12 @@ def truth(condition: Any, frame: Frame) -> bool | None:
             return _negated(found)
         case "all" | "any":
             return _several([truth(one, frame) for one in argument], operator == "any")
-    if doubts_in(argument, frame):
+    values = [evaluate(one, frame) for one in (argument if isinstance(argument, list) else [argument])]
+    if any(True for _ in undecided_in(values)):
         return None
     if operator in ("exists", "missing"):
-        return (evaluate(argument, frame) not in (ABSENT, "")) is (operator == "exists")
-    return _compared(operator, [evaluate(one, frame) for one in argument])
+        return (values[0] not in (ABSENT, "")) is (operator == "exists")
+    return _compared(operator, values)
 
 
 def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
@@ -135,56 +135,12 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
     elif operator in ORDERED:
         for n, written in enumerate(argument):
             value = evaluate(written, frame)
-            if value is not ABSENT and not isinstance(value, Unknown) and number_of(value) is None:
+            if value is not ABSENT and not isinstance(value, Unknown | Maybe) and number_of(value) is None:
                 yield (operator, n), f"{operator} compares numbers, and {written} is {_value_text(value)}"
 
 
 def _value_text(value: Any) -> str:
     return shown_value(value).removesuffix(" is a text")
-
-
-def doubts_in(value: Any, frame: Frame, failed: Collection[str] = ()) -> Doubts:
-    """Returns the undecided conditions of the steps that a value refers to, without those of its own place.
-
-    Args:
-        value: As it stands in the file.
-        frame: The names at its place.
-        failed: See `doubts_of_choices`.
-    """
-    found = (_of_reference(reference, frame, failed)[1] for _, reference in references_in(value))
-    return Doubts().union(*found) - frame.doubts
-
-
-def doubts_of_choices(value: Any, frame: Frame, failed: Collection[str]) -> Doubts:
-    """Returns the undecided conditions that change what a value with `or`, a list, or the count of one stands for.
-
-    Args:
-        value: As it stands in the file.
-        frame: The names at its place.
-        failed: The addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
-    """
-    found: set[Undecided] = set()
-    for _, reference in references_in(value):
-        last, doubts = _of_reference(reference, frame, failed)
-        if (
-            len(reference.options) > 1
-            or isinstance(last, Items)
-            or any("count" in names for names in reference.options)
-        ):
-            found |= doubts
-    return frozenset(found) - frame.doubts
-
-
-def _of_reference(reference: Reference, frame: Frame, failed: Collection[str]) -> tuple[Any, set[Undecided]]:
-    """Returns the last value that a reference can stand for, and the undecided conditions on the way to it."""
-    found: set[Undecided] = set()
-    last: Any = ABSENT
-    for names in reference.options:
-        last, doubts = follow(names, frame, failed)
-        found |= doubts
-        if last is not ABSENT and not doubts - frame.doubts:
-            break
-    return last, found
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:

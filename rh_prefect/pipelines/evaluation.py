@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,19 +13,21 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
-    Doubts,
     File,
     Frame,
     Group,
     Items,
+    Maybe,
     Span,
     StepOutput,
-    Undecided,
     Unknown,
+    certain,
     characters,
+    deciders_of,
     digest,
     exactly,
-    makers,
+    maybe,
+    undecided_in,
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 from rh_prefect.pipelines.references import shown as shown_text
@@ -40,34 +42,29 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    While it is not known whether that one exists, its length covers those of the next options, up to a certain one; of
-    lists, it is the longest one.
-
-    Args:
-        reference: It.
-        frame: The names at its place.
+    While it is not decided whether that one exists, its length covers those of the next options, up to a certain one;
+    of lists, it is the longest one.
     """
     options: list[Any] = []
+    by: list[Instance] = []
+    is_open = False
     for names in reference.options:
-        found, doubts = follow(names, frame)
-        if _result(found) is not ABSENT:
-            options.append(_result(found))
-            if not doubts - frame.doubts:
-                break
+        found = _result(follow(names, frame))
+        if found is ABSENT:
+            continue
+        options.append(certain(found))
+        if not isinstance(found, Maybe):
+            break
+        is_open, by = True, [*by, *found.by]
     else:
         options += [] if reference.fallback is None else [reference.fallback]
-    return _either(options) if options else ABSENT
+    return maybe(_either(options), by if is_open else None) if options else ABSENT
 
 
 def maker_of(reference: Reference, frame: Frame) -> Instance | None:
-    """Returns the step that a reference's value comes from, also where that is a known text; None if there is none.
-
-    Args:
-        reference: It.
-        frame: The names at its place.
-    """
-    names = next((one for one in reference.options if _result(follow(one, frame)[0]) is not ABSENT), ())
-    values = [follow(names[:end], frame)[0] for end in range(len(names), 0, -1)]
+    """Returns the step that a reference's value comes from, also where that is a known text; None if there is none."""
+    names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
+    values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
 
 
@@ -93,61 +90,17 @@ def _hull(spans: Sequence[Span]) -> Span:
     return Span(min(one.least for one in spans), max(one.expected for one in spans), max(one.most for one in spans))
 
 
-def follow(names: Names, frame: Frame, failed: Collection[str] = ()) -> tuple[Any, set[Undecided]]:
-    """Returns the value of a name and its fields, and the undecided conditions of the steps on the way to it.
-
-    Args:
-        names: The name and the fields.
-        frame: The names at their place.
-        failed: See `conditions.doubts_of_choices`.
-    """
+def follow(names: Names, frame: Frame) -> Any:
+    """Returns the value of a name and its fields."""
     value = frame.find(names[0])
-    found = {*doubts_of(value, failed)}
     for name in names[1:]:
-        if name == "count" and _is_open_list(value):
-            found.add(Undecided())
         value = part(value, name)
-        found |= doubts_of(value, failed)
-    return value, found
-
-
-def doubts_of(value: Any, failed: Collection[str] = ()) -> Doubts:
-    """Returns the undecided conditions of the step that a value comes from; of a list, of its items, too.
-
-    Args:
-        value: The value of a name, or a part of one.
-        failed: See `conditions.doubts_of_choices`.
-    """
-    match value:
-        case StepOutput():
-            return value.doubts
-        case File() | Unknown():
-            return value.maker.doubts if value.maker is not None else frozenset()
-        case Items():
-            pairs = [(one, owner) for one, owner, _ in value.pairs() if not _is_of(failed, one, owner)]
-            owners = {id(owner): owner.doubts for _, owner in pairs if owner is not None}
-            return Doubts().union(*(doubts_of(one) for one, _ in pairs), *owners.values())
-        case Group(is_fan_out=False):
-            return value.frames[0].doubts
-    return frozenset()
-
-
-def _is_of(failed: Collection[str], value: Any, owner: Frame | None) -> bool:
-    """Returns whether a value of a list is one of a failed step, or of an item that waits for one."""
-    if not failed:
-        return False
-    waits_for = () if owner is None else owner.waits_for
-    return any(maker.address in failed for maker in (*makers(value), *waits_for))
-
-
-def _is_open_list(value: Any) -> bool:
-    """Returns whether a list, or a group with items, may turn out shorter."""
-    if isinstance(value, Group):
-        return any(one.is_pending for one in value.frames)
-    return isinstance(value, Items) and not all(value.sure)
+    return value
 
 
 def _result(value: Any) -> Any:
+    if isinstance(value, Maybe):
+        return maybe(_result(value.value), value.by)
     value = value.value if isinstance(value, StepOutput) else value
     return ABSENT if value is None else value
 
@@ -160,6 +113,8 @@ def part(value: Any, name: str) -> Any:
         name: The field.
     """
     match value:
+        case Maybe():
+            return maybe(part(value.value, name), value.by)
         case StepOutput():
             return _of_output(value, name)
         case Group(is_fan_out=False):
@@ -168,7 +123,9 @@ def part(value: Any, name: str) -> Any:
             return _of_items(value, name)
         case Items():
             if name == "count":
-                return value.count or len(value.values)
+                undecided = list(undecided_in(value))
+                is_open = undecided or not all(value.sure)
+                return value.count or maybe(len(value.values), deciders_of(undecided) if is_open else None)
             return _open_like([value], _flat((part(one, name), owner, sure) for one, owner, sure in value.pairs()))
         case File():
             return _of_file(value, name)
@@ -207,15 +164,17 @@ def _of_items(group: Group, name: str) -> Any:
         keys = digest([frame.id for frame in group.frames])
         return Unknown("integer", f"count:{keys}", Span(0, group.chosen, group.chosen))
     if name == "count":
-        return group.count or len(group.frames)
-    found = [frame.names.get(name, ABSENT) for frame in group.frames]
+        waits_for = dict.fromkeys(one for frame in group.frames if frame.is_pending for one in frame.waits_for)
+        is_open = any(frame.is_pending for frame in group.frames)
+        return group.count or maybe(len(group.frames), waits_for if is_open else None)
+    found = [maybe(frame.names.get(name, ABSENT), frame.by) for frame in group.frames]
     items = _flat((one, frame, frame.is_sure) for one, frame in zip(found, group.frames, strict=True))
     return _open_like([group, *found], items)
 
 
 def _open_like(sources: Sequence[Any], items: Items) -> Items:
     """Returns a list that is as long as a list of an answer: its length is not known while that of a source is not."""
-    counts = (one.count for one in sources if isinstance(one, Items | Group))
+    counts = (one.count for one in map(certain, sources) if isinstance(one, Items | Group))
     return replace(items, count=next(filter(None, counts), None))
 
 
@@ -224,17 +183,18 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
     values: list[Any] = []
     owners: list[Frame | None] = []
     sure: list[bool] = []
-    for value, owner, is_sure in found:
+    for given, owner, is_sure in found:
+        value, by = certain(given), given.by if isinstance(given, Maybe) else None
         if isinstance(value, Group) and value.is_fan_out:
-            values.extend([_one_frame(frame) for frame in value.frames])
+            values.extend([maybe(maybe(_one_frame(frame), frame.by), by) for frame in value.frames])
             owners.extend(value.frames)
             sure.extend(frame.is_sure and is_sure for frame in value.frames)
         elif isinstance(value, Items):
-            values.extend(value.values)
+            values.extend([maybe(one, by) for one in value.values])
             owners.extend([own or owner for own in value.owners or (None,) * len(value.values)])
             sure.extend(is_sure and own for own in value.sure or (True,) * len(value.values))
         elif _result(value) is not ABSENT:
-            values.append(value)
+            values.append(given)
             owners.append(owner)
             sure.append(is_sure)
     return Items(tuple(values), tuple(owners), tuple(sure))
@@ -243,10 +203,11 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
 def _joined(values: Sequence[Any]) -> Items:
     """Returns one list of single values and of the values of lists, as `[$(intro), $(each.clip)]` means it."""
     items = _flat((value, None, True) for value in values)
-    counts = [one.count for one in values if isinstance(one, Items) and one.count is not None]
+    lists = [one for one in map(certain, values) if isinstance(one, Items) and one.count is not None]
+    counts = [one.count for one in lists if one.count is not None]
     if not counts:
         return items
-    known = len(items.values) - sum(len(one.values) for one in values if isinstance(one, Items) and one.count)
+    known = len(items.values) - sum(len(one.values) for one in lists)
     span = exactly(known)
     for count in counts:
         span = span.plus(count.span or exactly(0))
@@ -301,7 +262,7 @@ def evaluate(value: Any, frame: Frame) -> Any:
         return {name: one for name, one in found.items() if one is not ABSENT}
     if isinstance(value, list):
         items = [one for one in (evaluate(one, frame) for one in value) if one is not ABSENT]
-        return _joined(items) if any(isinstance(one, Items) for one in items) else items
+        return _joined(items) if any(isinstance(certain(one), Items) for one in items) else items
     return ABSENT if value is None else value
 
 
@@ -317,13 +278,14 @@ def evaluate_text(template: Template, frame: Frame) -> Any:
     if template.literal is not None:
         return template.literal
     parts = [part if isinstance(part, str) else lookup(part, frame) for part in template.parts]
-    if any(isinstance(one, Unknown) for one in parts):
+    if any(isinstance(one, Unknown | Maybe) for one in parts):
         return _unknown_text(parts)
     return "".join("" if one is ABSENT else text_of(one) for one in parts)
 
 
-def _unknown_text(parts: Sequence[Any]) -> Unknown:
-    span = exactly(0)
+def _unknown_text(parts: Sequence[Any]) -> Any:
+    span, by = exactly(0), deciders_of(one for one in parts if isinstance(one, Maybe))
+    is_open, parts = any(isinstance(one, Maybe) for one in parts), [certain(one) for one in parts]
     for one in parts:
         span = span.plus(characters(one))
     unknown = [one for one in parts if isinstance(one, Unknown)]
@@ -331,7 +293,8 @@ def _unknown_text(parts: Sequence[Any]) -> Unknown:
     settled = all(one.is_settled for one in unknown)
     known = [one.sent if isinstance(one, Unknown) else "" if one is ABSENT else text_of(one) for one in parts]
     sent = None if None in known else "".join(filter(None, known))
-    return Unknown("string", f"text:{key}", span, unknown[0].maker, settled, sent)
+    maker = unknown[0].maker if unknown else None
+    return maybe(Unknown("string", f"text:{key}", span, maker, settled, sent), by if is_open else None)
 
 
 def type_of(value: Any) -> Type:
@@ -345,7 +308,7 @@ def type_of(value: Any) -> Type:
             return value
         case File() | Unknown():
             return Type(value.kind)
-        case StepOutput():
+        case StepOutput() | Maybe():
             return type_of(value.value)
         case Items():
             return of_items([type_of(one) for one in value.values])
@@ -363,5 +326,5 @@ def named(value: Any, written: Any) -> str:
         value: The value.
         written: What stands for it in the file.
     """
-    text = written if isinstance(value, File | Unknown | StepOutput | list | dict) else value
+    text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.media.media import Media
@@ -15,19 +15,6 @@ from rh_prefect.media.media import Media
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import Instance
 
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Undecided:
-    """A condition of one step of one item that is not decided yet.
-
-    Attributes:
-        deciding: The steps that decide it.
-    """
-
-    deciding: tuple[Instance, ...] = ()
-
-
-Doubts: TypeAlias = frozenset[Undecided]
 
 FRAME_SECONDS = 1 / 24
 """How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""
@@ -148,6 +135,57 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Maybe:
+    """A value that may turn out absent: an undecided condition is a barrier for what depends on it.
+
+    Attributes:
+        value: What it is if it is there.
+        by: The steps that decide it.
+    """
+
+    value: Any
+    by: tuple[Instance, ...] = field(default=(), compare=False)
+
+
+def maybe(value: Any, by: Iterable[Instance] | None) -> Any:
+    """Returns a value that is there only if some steps decide so; `by` is None where it is there for sure."""
+    if by is None or value is ABSENT:
+        return value
+    if isinstance(value, Maybe):
+        return Maybe(value.value, tuple(dict.fromkeys([*by, *value.by])))
+    return Maybe(value, tuple(by))
+
+
+def certain(value: Any) -> Any:
+    """Returns a value as if it were there for sure."""
+    return value.value if isinstance(value, Maybe) else value
+
+
+def undecided_in(value: Any) -> Iterator[Maybe]:
+    """Yields the undecided parts of a value."""
+    match value:
+        case Maybe():
+            yield value
+            yield from undecided_in(value.value)
+        case StepOutput():
+            yield from undecided_in(value.value)
+        case Items():
+            for one in value.values:
+                yield from undecided_in(one)
+        case dict():
+            for one in value.values():
+                yield from undecided_in(one)
+        case list() | tuple():
+            for one in value:
+                yield from undecided_in(one)
+
+
+def deciders_of(values: Iterable[Maybe]) -> list[Instance]:
+    """Returns the steps that decide whether some values are there."""
+    return list(dict.fromkeys(one for value in values for one in value.by))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class StepOutput:
     """The output of a step; `$(step)` is its `value`.
 
@@ -156,7 +194,6 @@ class StepOutput:
         takes: Every take's.
         label: A short name of what made it.
         cost: What it cost.
-        doubts: The undecided conditions on which it depends whether the step is made.
         maker: The step, also where the result is a known text; None for a used file.
     """
 
@@ -164,7 +201,6 @@ class StepOutput:
     takes: tuple[Any, ...] = ()
     label: str = ""
     cost: Any = ABSENT
-    doubts: Doubts = frozenset()
     maker: Instance | None = field(default=None, compare=False)
 
 
@@ -186,8 +222,8 @@ class Frame:
         waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
             without a result that the item is taken from.
         problems: What is wrong with the item, or with the values that a used file's parameters were given.
-        doubts: The undecided conditions of the groups and files around it.
-        undecided: The undecided conditions of the steps in it, by their paths in the file.
+        by: The steps that decide whether it is there; None where it is there for sure.
+        undecided: For each step in it with an undecided condition, by its path in the file: the steps that decide it.
     """
 
     outer: Frame | None = None
@@ -199,8 +235,8 @@ class Frame:
     is_pending: bool = False
     waits_for: Sequence[Instance] = ()
     problems: Sequence[str] = ()
-    doubts: Doubts = frozenset()
-    undecided: dict[tuple[str | int, ...], Undecided] = field(default_factory=dict)
+    by: tuple[Instance, ...] | None = None
+    undecided: dict[tuple[str | int, ...], tuple[Instance, ...]] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()
     is_numbered: bool = False
     meaning: str = ""
@@ -213,6 +249,15 @@ class Frame:
                 return frame.names[name]
             frame = frame.outer
         return ABSENT
+
+    def wait_for(self, steps: Iterable[Instance]) -> None:
+        """Makes it undecided whether it is there, until some steps decide it."""
+        self.by = tuple(dict.fromkeys([*(self.by or ()), *steps]))
+
+    def deciders(self, at: tuple[str | int, ...] = ()) -> list[Instance]:
+        """Returns the steps that decide whether it, those around it, and a step in it are there."""
+        around = [] if self.outer is None else self.outer.deciders()
+        return list(dict.fromkeys([*self.undecided.get(at, ()), *(self.by or ()), *around]))
 
     @property
     def row_around(self) -> str:
@@ -248,6 +293,7 @@ class Group:
 
 def characters(value: Any) -> Span:
     """Returns the number of characters of a value as text."""
+    value = certain(value)
     if isinstance(value, Unknown):
         return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
     return exactly(0 if value is ABSENT else len(text_of(value)))
@@ -272,7 +318,7 @@ def makers(value: Any) -> Iterator[Instance]:
         case File() | Unknown():
             if value.maker is not None:
                 yield value.maker
-        case StepOutput():
+        case StepOutput() | Maybe():
             yield from makers(value.value)
         case Items():
             for one in value.values:
@@ -285,13 +331,9 @@ def makers(value: Any) -> Iterator[Instance]:
                 yield from makers(one)
 
 
-def deciding(doubts: Doubts) -> list[Instance]:
-    """Returns the steps that decide some conditions."""
-    return list(dict.fromkeys(one for doubt in doubts for one in doubt.deciding))
-
-
 def number_of(value: Any) -> Span | None:
     """Converts a value to a number, known or unknown; returns None if it is not a number."""
+    value = certain(value)
     if isinstance(value, Unknown):
         return value.span if value.kind in ("number", "integer") else None
     if isinstance(value, bool):

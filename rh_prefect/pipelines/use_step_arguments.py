@@ -10,7 +10,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import read_value, wrong_value
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown, certain, maybe
 from rh_prefect.pipelines.types import PLAIN, file_kind
 
 KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
@@ -27,6 +27,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     Returns:
         The value, and why it is invalid; empty if it is valid.
     """
+    value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):
         is_text = param.kind in FILE_TYPES and value.kind in PLAIN
@@ -73,6 +74,7 @@ def _first(clauses: Any) -> str:
 
 
 def _wrong_file(name: str, param: Param, value: Any) -> str:
+    value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, File):
         # Of a file that a step will make, `check` has compared the kind.
@@ -86,15 +88,16 @@ def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
     if not isinstance(value, Items | list):
         return value, f"{name} takes a table, and {shown_value(value)}"
     items = value if isinstance(value, Items) else Items(tuple(value))
-    rows: list[dict[str, Any]] = []
+    rows: list[Any] = []
     wrong = ""
     for number, one in enumerate(items.values, 1):
-        row = one.value if isinstance(one, StepOutput) else one
+        row, by = certain(one), one.by if isinstance(one, Maybe) else None
+        row = row.value if isinstance(row, StepOutput) else row
         if not isinstance(row, dict):
             return value, f"{name} takes rows, which are mappings of columns to values, and row {number} is none"
         where = row.get("\0row") or f"row {number}"
         cells, clause = _row(param.columns or {}, row)
-        rows.append({"\0row": where, **cells})
+        rows.append(maybe({"\0row": where, **cells}, by))
         wrong = wrong or (f"{where} of {name}: {clause}" if clause else "")
     return replace(items, values=tuple(rows)), wrong
 

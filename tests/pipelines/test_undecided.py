@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
@@ -310,3 +311,30 @@ async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
     records.known[ask.works[0].key] = KnownWork("=", value={"ok": False})
     plan = await pipeline.plan(known=records)
     assert [one.address for one in plan.instances] == ["j", "one.clip", "film"]
+
+
+async def test_an_undecided_value_is_a_barrier_for_what_depends_on_it_and_for_nothing_else() -> None:
+    text = f"""
+steps:
+  s: {{{ASK}}}
+  extra: {{when: {{equals: [$(s.ok), true]}}, {PICTURE % "extra"}}}
+  after: {{when: {{exists: $(extra)}}, {CLIP % "$(extra)"}}}
+  beside: {{{PICTURE % "beside"}}}
+"""
+    records, pipeline = Records(), Pipeline.from_text(text)
+    first = await pipeline.plan(known=records)
+    (extra,) = first.steps["extra"]
+    records.known[extra.works[0].key] = KnownWork(
+        "=", outputs=(Media(uri="s3://shop/a.png", kind="image", mime="", size=1, sha256="0" * 64),)
+    )
+    plan = await pipeline.plan(known=records)
+    assert [one.state for one in plan.instances] == ["+", "=", ">", "+"]
+    ask, _, after, beside = plan.instances
+    assert [one.is_pending for one in (after, beside)] == [True, False]
+    assert {one.address for one in after.waits_for} >= {"s"}
+    prices = [one.works[0].price for one in (ask, after, beside)]
+    assert plan.price.least == prices[0].least + prices[2].least
+    assert plan.price.most == sum(one.most for one in prices)
+    records.known[ask.works[0].key] = KnownWork("=", value={"ok": False})
+    decided = await pipeline.plan(known=records)
+    assert [one.state for one in decided.instances] == ["=", "x", "x", "+"]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
-from rh_prefect.pipelines.conditions import doubts_of_choices, not_numbers, truth
+from rh_prefect.pipelines.conditions import not_numbers, truth
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import Doubts, Frame, Undecided, Unknown, deciding, makers
+from rh_prefect.pipelines.planning_values import (
+    Frame,
+    Items,
+    Maybe,
+    Unknown,
+    certain,
+    deciders_of,
+    makers,
+    undecided_in,
+)
 from rh_prefect.pipelines.references import references_in
 
 
@@ -71,14 +80,6 @@ class ConditionalSteps:
         """Steps that cannot be made, each with the one whose `expect` is false."""
         return self.failed.lost
 
-    def undecided(self, deciding: Iterable[Instance]) -> Undecided:
-        """Returns a condition that is not decided yet.
-
-        Args:
-            deciding: The steps that decide it.
-        """
-        return Undecided(tuple(deciding))
-
     def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
@@ -113,14 +114,26 @@ class ConditionalSteps:
 
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
-        failed = self.failed if step.require == "any" else ()
-        doubts = doubts_of_choices([step.get("with_"), step.get("from_"), step.get("save_as")], draft.frame, failed)
-        if not doubts:
+        written = [step.get("with_"), step.get("from_"), step.get("save_as")]
+        undecided = self.undecided_in(written, draft.frame, self.failed if step.require == "any" else ())
+        if not undecided:
             return
         instance = draft.instance
         self.mark_unsure(instance, is_open=draft.is_settled)
         draft.is_settled = False
-        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciding(doubts)]))
+        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
+
+    @staticmethod
+    def undecided_in(written: Any, frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
+        """Returns the undecided parts of what a value of the file refers to.
+
+        Args:
+            written: The value.
+            frame: The names at its place.
+            failed: Addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
+        """
+        values = (evaluate(reference.text, frame) for _, reference in references_in(written))
+        return [one for value in values for one in undecided_in(_without(value, failed))]
 
     def not_numbers(self, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
         """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
@@ -135,21 +148,27 @@ class ConditionalSteps:
         return found
 
 
-def doubts_on(frame: Frame, at: Path) -> Doubts:
-    """Returns the undecided conditions on which a step of an item depends: its own, and those around it."""
-    return frame.doubts | {frame.undecided[at]} if at in frame.undecided else frame.doubts
+def _without(value: Any, failed: Collection[str]) -> Any:
+    """Removes the values of failed steps, and of items that wait for them, from a list."""
+    if not failed or not isinstance(value, Items):
+        return value
+    return [
+        one
+        for one, owner, _ in value.pairs()
+        if not any(step.address in failed for step in (*makers(one), *(owner.waits_for if owner is not None else ())))
+    ]
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
     """Returns the steps that conditions refer to; whether one fails is decided only when it has ended."""
     values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
-    return [maker for one in values for maker in makers(one)]
+    return [step for one in values for step in (*makers(one), *deciders_of(undecided_in(one)))]
 
 
 def naming_steps(step: Step, frame: Frame) -> list[Instance]:
     """Returns the steps without a result that `save_as` refers to: a file is saved when it is made."""
     values = (evaluate(reference.text, frame) for _, reference in references_in(step.get("save_as")))
-    return [maker for one in values if isinstance(one, Unknown) for maker in makers(one)]
+    return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 
 
 def is_unmade(instances: Sequence[Instance]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
-from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, certain
 
 MOST_WORKS = 8000
 """Paid jobs of a run: the takes of all steps, and the items that one answer gives."""
@@ -58,7 +58,7 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
     """
     if written is None:
         return None, ""
-    value = evaluate(written, frame)
+    value = certain(evaluate(written, frame))
     if isinstance(value, Unknown):
         return None, f"{key} must be a whole number that is known before the run, and {written} is made by a step"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:

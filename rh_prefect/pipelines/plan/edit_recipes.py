@@ -29,6 +29,7 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     Span,
     Unknown,
+    certain,
     digest,
     exactly,
     number_of,
@@ -42,7 +43,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     edit = EDITS[step.edit]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
-        _aligned({name: evaluate(value, frame) for name, value in step.with_.items()}), step, failed
+        _aligned({name: certain(evaluate(value, frame)) for name, value in step.with_.items()}), step, failed
     )
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
     kind = edit.output
@@ -184,7 +185,7 @@ def _are_inputs(written: Any, frame: Frame) -> bool:
 
 
 def _is_input(names: Names, frame: Frame) -> bool:
-    value = frame.find(names[0])
+    value = certain(frame.find(names[0]))
     if isinstance(value, Group):
         return names[1:2] == ("item",) and all(_is_row(one.names.get("item")) for one in value.frames)
     return names[0] == "params" or _is_row(value)

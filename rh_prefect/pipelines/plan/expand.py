@@ -12,9 +12,9 @@ from rh_prefect.media.names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.conditions import doubts_in, doubts_of_choices, truth
+from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.evaluation import doubts_of, evaluate, maker_of, results
+from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
 from rh_prefect.pipelines.file_model import (
     EditStep,
     FanOutStep,
@@ -27,7 +27,7 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, condition_steps, doubts_on, is_open
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, condition_steps, is_open
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
@@ -42,7 +42,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     State,
     Work,
 )
-from rh_prefect.pipelines.plan.results import placeholder, undecided, value_of
+from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import EqualRequests, TakeChooser, query_of
@@ -51,9 +51,13 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Group,
     Items,
+    Maybe,
     StepOutput,
-    deciding,
+    certain,
+    deciders_of,
     makers,
+    maybe,
+    undecided_in,
 )
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.site_graphs import SavedGraphs
@@ -193,7 +197,7 @@ class Expander:
                 if start:
                     await asyncio.sleep(0)
         for frame, value in zip(live, outputs, strict=True):
-            frame.names[name] = value
+            frame.names[name] = maybe(value, frame.undecided.get(at))
 
     def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> int:
         """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
@@ -256,7 +260,7 @@ class Expander:
         expect = step.get("expect")
         held = True if expect is None or found is False else truth(expect, frame)
         if found is None:
-            frame.undecided[at] = self.conditions.undecided(condition_steps(step.when, frame))
+            frame.undecided[at] = tuple(condition_steps(step.when, frame))
         wrong = (
             self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)
@@ -266,11 +270,11 @@ class Expander:
             return True
         name = step.get("model") or step.get("edit") or step.action
         instance = Instance(path, frame.id, step, at, name, "x", is_sure=frame.is_sure)
-        instance.doubts, instance.numbers = doubts_on(frame, at), frame.numbers
+        instance.deciders, instance.numbers = frame.deciders(at), frame.numbers
         if found is False:
             frame.names[name] = ABSENT
         else:
-            frame.names[name] = self._missing_output(instance)
+            frame.names[name] = maybe(self._missing_output(instance), frame.undecided.get(at))
             self._fail_unmet(instance, wrong or ["the expect condition is false"], is_run=bool(wrong) or found is True)
         if not isinstance(step, GroupStep) or wrong:
             self._add(instance)
@@ -305,7 +309,7 @@ class Expander:
     def _missing_output(self, instance: Instance) -> StepOutput:
         kind = self._checked.types.get(instance.at, Type("any"))
         value = placeholder(kind, instance, f"not made:{instance.address}")
-        return StepOutput(value, label=instance.model, doubts=instance.doubts, maker=instance)
+        return StepOutput(value, label=instance.model, maker=instance)
 
     def _add(self, instance: Instance) -> None:
         instance.used_at = self._used_at
@@ -325,7 +329,7 @@ class Expander:
         for draft in drafts:
             draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
             draft.instance.item_meaning = draft.frame.meaning
-            draft.instance.doubts = doubts_on(draft.frame, draft.instance.at)
+            draft.instance.deciders = draft.frame.deciders(draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
             self.conditions.mark_unsure(draft.instance)
@@ -442,7 +446,7 @@ class Expander:
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         first = works[0].known
         cost = first.cost if first is not None and first.state != "+" else None
-        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance.doubts, instance)
+        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance)
 
     def _save_as(self, instance: Instance, frame: Frame) -> None:
         save_as = instance.step.get("save_as")
@@ -467,17 +471,17 @@ class Expander:
         candidates = [one for text in step.sources for one in self._candidates(text, frame)]
         shown = [one.value for one in candidates]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
-        instance.doubts = doubts_on(frame, at)
+        instance.deciders = frame.deciders(at)
         instance.candidates = candidates
-        question = evaluate(step.ask, frame)
+        question = certain(evaluate(step.ask, frame))
         instance.ask = question if isinstance(question, str) else step.ask
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
         instance.needs = list(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
-        doubts = doubts_of_choices(step.sources, frame, ())
-        decide = deciding(doubts)
-        instance.waits_for = list(dict.fromkeys([*self.conditions.waits_for(step, frame), *decide]))
-        self.conditions.mark_unsure(instance, is_open=bool(doubts))
+        undecided = self.conditions.undecided_in(step.sources, frame)
+        waits_for = [*self.conditions.waits_for(step, frame), *deciders_of(undecided)]
+        instance.waits_for = list(dict.fromkeys(waits_for))
+        self.conditions.mark_unsure(instance, is_open=bool(undecided))
         self.conditions.mark_blocked(instance)
         if (cause := self.conditions.cause(instance)) is not None:
             return self._block(instance, cause)
@@ -487,14 +491,14 @@ class Expander:
         instance.settle("r" if chosen is None else "=")
         instance.chosen = chosen
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        if chosen is None or doubts:
-            value = undecided(value, instance, f"review:{instance.address}:")
-        return StepOutput(value, tuple(shown), "review", doubts=instance.doubts, maker=instance)
+        if chosen is None or undecided:
+            value = undecided_result(value, instance, f"review:{instance.address}:")
+        return StepOutput(value, tuple(shown), "review", maker=instance)
 
     def _candidates(self, text: str, frame: Frame) -> list[Candidate]:
-        takes = evaluate(text.replace(")", ".takes)"), frame) if " or " not in text else ABSENT
-        values = list(results(takes)) if isinstance(takes, Items) else []
-        one = evaluate(text, frame)
+        takes = certain(evaluate(text.replace(")", ".takes)"), frame)) if " or " not in text else ABSENT
+        values = [certain(one) for one in results(takes)] if isinstance(takes, Items) else []
+        one = certain(evaluate(text, frame))
         values = values or ([] if one is ABSENT else [one])
         maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
         return [Candidate(value, next(makers(value), maker)) for value in values]
@@ -536,13 +540,15 @@ class Expander:
 
     async def _bound(self, step: UseStep, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
-        doubtful = {name: doubts for name in arguments if (doubts := doubts_of_choices(step.with_[name], frame, ()))}
-        for name, doubts in doubtful.items():
-            by = next(iter(deciding(doubts)), None)
-            value = undecided(arguments[name], by, "undecided:")
-            if isinstance(value, Items) and doubts - doubts_of(value):  # one of two lists
-                value = replace(value, owners=(Frame(doubts=doubts),) * len(value.values))
-            arguments[name] = value
+        doubtful = {name: open_ for name, one in arguments.items() if (open_ := list(undecided_in(one)))}
+        for name, open_ in doubtful.items():
+            by, value = deciders_of(open_), certain(arguments[name])
+            is_list = isinstance(value, Items) and isinstance(arguments[name], Maybe)
+            arguments[name] = (
+                replace(value, values=tuple(maybe(one, by) for one in value.values))
+                if is_list  # one of two lists
+                else undecided_result(value, next(iter(by), None), "undecided:")
+            )
         params, wrong = await self._planning.bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
@@ -553,7 +559,7 @@ class Expander:
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.numbers, found.meaning = frame.numbers, frame.meaning
-        found.doubts = doubts_on(frame, at)
+        found.by = tuple(frame.deciders(at)) or None
         found.problems = (*frame.problems_around, *wrong.values())
         return found
 
@@ -597,8 +603,9 @@ class Expander:
             row = [group.frames[number] for group in groups if number < len(group.frames)]
             for group in groups:
                 if number < len(group.frames):
-                    before = group.frames[number - 1].names if number else ABSENT
-                    group.frames[number].names["previous"] = before
+                    before = group.frames[number - 1] if number else None
+                    names = ABSENT if before is None else maybe(before.names, before.by)
+                    group.frames[number].names["previous"] = names
             await self._steps(steps, (*at, "steps"), row, path)
         for group in groups:
             for frame in group.frames:
@@ -608,8 +615,7 @@ class Expander:
 def _outputs(used: Checked, frame: Frame) -> StepOutput:
     """Returns the outputs of a used file."""
     outputs = {name: evaluate(value, frame) for name, value in used.file.outputs.items()}
-    doubts = frame.doubts.union(*(doubts_in(value, frame) for value in used.file.outputs.values()))
-    return StepOutput({name: one for name, one in outputs.items() if one is not ABSENT}, doubts=doubts)
+    return StepOutput({name: one for name, one in outputs.items() if one is not ABSENT})
 
 
 def _close(step: GroupStep, group: Group, frame: Frame) -> None:
@@ -648,7 +654,7 @@ def _worst(states: Sequence[Any]) -> Any:
 
 
 def _name(template: str, frame: Frame) -> str:
-    value = evaluate(template, frame)
+    value = certain(evaluate(template, frame))
     if isinstance(value, str):
         return value
     return f"<{mark(value)}>"

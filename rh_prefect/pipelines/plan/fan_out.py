@@ -4,35 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, dropwhile, product
 from math import prod
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
-from rh_prefect.pipelines.conditions import doubts_in, truth
+from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, Problems, visible
-from rh_prefect.pipelines.evaluation import doubts_of, evaluate, part, results
+from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, doubts_on, is_open, is_unmade
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
 from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
-    Doubts,
     File,
     Frame,
     Group,
     Items,
+    Maybe,
     Span,
     StepOutput,
     Unknown,
-    deciding,
+    certain,
+    deciders_of,
     digest,
     makers,
+    maybe,
     number_of,
-    problems_of,
 )
 from rh_prefect.pipelines.references import references_in
 
@@ -98,53 +100,51 @@ class FanOuts:
             checked: The file.
         """
         waits_for = self._conditions.waits_for(step, frame)
-        pending = is_open(step, frame, waits_for)
-        doubts = doubts_on(frame, at)
+        pending, around = is_open(step, frame, waits_for), frame.undecided.get(at)
         if not isinstance(step, FanOutStep):
-            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, doubts=doubts)
+            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, by=around)
             one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
         found = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
         may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
-        choice = doubts_in([step.foreach, step.matrix], frame, self._conditions.failed)
-        shared = choice.difference(*(one.doubts for one in found))  # such as those of `or`, which concern all items
         for one in found:
-            own = (one.doubts | shared) - doubts
             lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
-            one.doubts = doubts | own
-            one.waits_for = list(dict.fromkeys([*waits_for, *lost, *deciding(own), *condition_steps(step.where, one)]))
-            one.is_pending |= pending or bool(own) or is_unmade(one.waits_for)
-            one.is_sure &= not own
-            if not may_change and (own or (frame.is_sure and not one.is_sure)):
+            waits = [*waits_for, *lost, *(one.by or ()), *condition_steps(step.where, one)]
+            one.waits_for = list(dict.fromkeys(waits))
+            one.is_pending |= pending or one.by is not None or is_unmade(one.waits_for)
+            one.is_sure &= one.by is None
+            if not may_change and (one.by is not None or (frame.is_sure and not one.is_sure)):
                 doubtful.append(one)  # it may turn out absent
-        may_change |= bool(choice)
+        may_change |= bool(self._conditions.undecided_in([step.foreach, step.matrix], frame, self._conditions.failed))
         found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
         for one in found:
             if step.where is not None and truth(step.where, one) is None:
-                one.doubts |= {self._conditions.undecided(condition_steps(step.where, one))}
+                one.wait_for(condition_steps(step.where, one))
                 doubtful.append(one)
         limit = self._limit(step, at, frame, path, checked)
         if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
             doubtful = found
             values = [part(one.names.get("item"), step.sort.by) for one in found]
-            order = self._conditions.undecided(makers(values))
+            order = list(makers(values))
             for one in found:
                 one.is_pending = True
-                one.doubts |= {order}
+                one.wait_for(order)
         elif step.sort is not None:
             found = _ordered(found, step.sort.by, descending=step.sort.descending)
-        self._hold_back(step, found, doubts)
+        self._hold_back(step, found)
         found = _candidates(found, limit, doubtful)
         if limit is not None and len(found) > limit:
             may_change = True
-            cut = self._conditions.undecided(deciding(Doubts().union(*(one.doubts for one in doubtful))))
+            cut = list(dict.fromkeys(step for one in doubtful for step in one.by or ()))
             for one in found[limit:]:
-                one.doubts |= {cut}
+                one.wait_for(cut)
         for number, one in enumerate(found, 1):
             one.number = one.names["number"] = number
             one.numbers = (*frame.numbers, number)
             may_change |= not _name_item(step, one, frame)
+            if around is not None:
+                one.wait_for(around)
         if may_change:
             self.open[path] = not frame.id
         self._check_ids(step, at, found, path, frame, checked)
@@ -165,13 +165,13 @@ class FanOuts:
         one.problems = [*one.problems, *wrong]
         return bool(one.problems) or _is_selected(step, one)
 
-    def _hold_back(self, step: FanOutStep, frames: Sequence[Frame], doubts: Doubts) -> None:
+    def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
         """Makes items wait for those before them that may turn out absent, where their numbers count."""
         failed = self._conditions.failed  # what waits for a failed step stays undecided, and keeps its number
-        after = dropwhile(lambda one: one.doubts <= doubts or not failed.isdisjoint(_deciders(one)), frames)
+        after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
         if behind and (step.id is None or uses(step, "number")):
-            decide = [step for one in frames for step in deciding(one.doubts - doubts) if step.address not in failed]
+            decide = [step for one in frames for step in one.by or () if step.address not in failed]
             for one in behind:
                 one.is_pending = True
                 one.waits_for = list(dict.fromkeys([*one.waits_for, *decide]))
@@ -208,7 +208,7 @@ class FanOuts:
 
 
 def _deciders(frame: Frame) -> set[str]:
-    return {one.address for one in (*deciding(frame.doubts), *frame.waits_for)}
+    return {one.address for one in (*(frame.by or ()), *frame.waits_for)}
 
 
 def _is_selected(step: FanOutStep, frame: Frame) -> bool:
@@ -220,51 +220,43 @@ def _is_selected(step: FanOutStep, frame: Frame) -> bool:
 
 
 def _list_of(step: FanOutStep, frame: Frame) -> Items:
-    value = evaluate(step.foreach, frame)
-    if isinstance(value, StepOutput):
-        value = value.value
-    return value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+    return _as_items(evaluate(step.foreach, frame))
+
+
+def _as_items(given: Any) -> Items:
+    """Returns the items of a list; those of a list that may turn out absent may turn out absent, too."""
+    value, by = certain(given), given.by if isinstance(given, Maybe) else None
+    value = value.value if isinstance(value, StepOutput) else value
+    items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+    return items if by is None else replace(items, values=tuple(maybe(one, by) for one in items.values))
 
 
 def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
     """Returns the items of `foreach`, each with the names that it can reference."""
-    return [
-        Frame(
-            frame,
-            {"item": one, **({step.as_: one} if step.as_ else {})},
-            is_sure=frame.is_sure and is_sure,
-            row=one.get("\0row", "") if isinstance(one, dict) else "",
-            is_pending=items.count is not None,
-            problems=problems_of(one),
-            doubts=doubts_of(Items((one,), (owner,))),
-        )
-        for one, owner, is_sure in items.pairs()
-    ]
+    found = []
+    for given, _, is_sure in items.pairs():
+        one, by = certain(given), given.by if isinstance(given, Maybe) else None
+        names = {"item": one, **({step.as_: one} if step.as_ else {})}
+        row = one.get("\0row", "") if isinstance(one, dict) else ""
+        is_pending = items.count is not None
+        found.append(Frame(frame, names, is_sure=frame.is_sure and is_sure, row=row, is_pending=is_pending, by=by))
+    return found
 
 
 def _matrix_lists(step: FanOutStep, frame: Frame) -> dict[str, Items]:
-    lists = {name: evaluate(value, frame) for name, value in (step.matrix or {}).items()}
-    return {name: one if isinstance(one, Items) else Items(tuple(one)) for name, one in lists.items()}
+    return {name: _as_items(evaluate(value, frame)) for name, value in (step.matrix or {}).items()}
 
 
 def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
     """The items of `matrix`: all combinations of its lists."""
-    found, is_open = [], any(one.count is not None for one in lists.values())
-    for combined in product(*map(_values_of, lists.values())):
-        values = dict(zip(lists, (value for value, _, _ in combined), strict=True))
-        is_sure = all(is_sure for _, is_sure, _ in combined)
-        doubts = Doubts().union(*(doubts for _, _, doubts in combined))
-        one = Frame(frame, {"matrix": values}, is_sure=frame.is_sure and is_sure, is_pending=is_open, doubts=doubts)
-        found.append(one)
+    found, is_pending = [], any(one.count is not None for one in lists.values())
+    for combined in product(*(zip(results(one), one.pairs(), strict=True) for one in lists.values())):
+        values = {name: certain(value) for name, (value, _) in zip(lists, combined, strict=True)}
+        is_sure = frame.is_sure and all(is_sure for _, (_, _, is_sure) in combined)
+        undecided = [value for value, _ in combined if isinstance(value, Maybe)]
+        by = tuple(deciders_of(undecided)) if undecided else None
+        found.append(Frame(frame, {"matrix": values}, is_sure=is_sure, is_pending=is_pending, by=by))
     return found
-
-
-def _values_of(items: Items) -> list[tuple[Any, bool, Doubts]]:
-    """Returns the values of a list, each with whether the cheapest course of the run has it, and its conditions."""
-    return [
-        (value, is_sure, doubts_of(Items((one,), (owner,))))
-        for value, (one, owner, is_sure) in zip(results(items), items.pairs(), strict=True)
-    ]
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
@@ -276,6 +268,8 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     source: list[Any] = []
     if step.id is not None:
         name = evaluate(step.id, one)
+        if isinstance(name, Maybe):
+            name = Unknown("string", f"id:{digest(mark(name))}", maker=next(iter(name.by), None))
         source = [name]
         name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
     elif "matrix" in one.names:

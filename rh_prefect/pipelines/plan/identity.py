@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rh_prefect.pipelines.evaluation import results
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.requests.request_preparation import as_request
 
@@ -25,7 +25,7 @@ def mark(value: Any) -> Any:
     match value:
         case File() | Unknown():
             return value.key
-        case StepOutput():
+        case StepOutput() | Maybe():
             return mark(value.value)
         case Items():
             return [mark(one) for one in results(value)]
@@ -45,6 +45,8 @@ def is_settled(value: Any) -> bool:
     match value:
         case File() | Unknown():
             return value.is_settled
+        case Maybe():
+            return False
         case StepOutput():
             return is_settled(value.value)
         case Items():

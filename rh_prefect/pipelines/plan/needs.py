@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.planning_values import deciding
 
 _NONE, _MAKES, _EXISTS = range(3)
 """A step needs nothing, or what it is made of, or only what decides whether it is made."""
@@ -82,7 +81,7 @@ class Needs:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):
             counts = self._makers if kind == _MAKES else self._deciders
-            steps = _edges(one) if kind == _MAKES else deciding(one.doubts) if kind == _EXISTS else ()
+            steps = _edges(one) if kind == _MAKES else one.deciders if kind == _EXISTS else ()
             for need in steps:
                 counts[need.address] += sign
                 found[need.address] = None

@@ -16,7 +16,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
-from rh_prefect.pipelines.planning_values import Doubts, File
+from rh_prefect.pipelines.planning_values import File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
 """See `STATES`."""
@@ -367,7 +367,7 @@ class Instance:
         endpoint: Where the catalogue has its model.
         at_most: The most items of a list that `parse` reads.
         is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
-        doubts: The undecided conditions on which it depends whether the step is made.
+        deciders: The steps that decide whether it is made, where that is not decided.
         seconds: How long the result is, where that is known or estimated.
         needs: The steps that it takes something from.
         waits_for: The steps that its conditions refer to, and those of its groups.
@@ -410,7 +410,7 @@ class Instance:
     endpoint: str = ""
     at_most: int | None = None
     is_pending: bool = False
-    doubts: Doubts = frozenset()
+    deciders: list[Instance] = field(default_factory=list)
     seconds: float | None = None
     needs: list[Instance] = field(default_factory=list)
     waits_for: list[Instance] = field(default_factory=list)

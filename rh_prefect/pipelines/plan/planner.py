@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.expand import AT_ONCE, Expander, Planning, state_
 from rh_prefect.pipelines.plan.needs import Needs
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Money, Work, WorkQuery
 from rh_prefect.pipelines.plan.saved_names import NameClashes
-from rh_prefect.pipelines.planning_values import Frame, Group, makers
+from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 
 SHARE = 20
@@ -237,7 +237,7 @@ class Planner:
         if not isinstance(step, FanOutStep) or uses(step, "previous"):
             await expander.step(name, step, at, self._top)
         elif (group := expander.fan_out(name, step, at, self._top)) is not None:
-            self._groups[name] = self._top.names[name] = group
+            self._groups[name], self._top.names[name] = group, maybe(group, self._top.undecided.get(at))
             self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
             await self._expand(name, self._parts[name][1:])
             if group.chosen is not None:

@@ -95,7 +95,7 @@ def text_span(kind: Type) -> Span:
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
 
-def undecided(value: Any, by: Instance | None, key: str) -> Any:
+def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
     """Returns a placeholder for a result that another one may replace; the steps that take it wait for the decision.
 
     Args:

@@ -10,7 +10,7 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
-from rh_prefect.pipelines.planning_values import File, Frame, Items, Span, StepOutput, makers
+from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, makers
 
 
 @dataclass(slots=True, repr=False)
@@ -70,8 +70,10 @@ def without_places(items: Items, places: Collection[int]) -> Items:
 
 def plain(value: Any) -> Any:
     """Replaces the steps in a list by their results."""
+    if isinstance(value, Maybe):
+        return plain(value.value)
     if isinstance(value, Items):
-        return list(results(value))
+        return [plain(one) for one in results(value)]
     if isinstance(value, list):
         return [plain(one) for one in value]
     if isinstance(value, dict):

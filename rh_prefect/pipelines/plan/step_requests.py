@@ -27,7 +27,7 @@ from rh_prefect.pipelines.plan.step_drafts import (
     plain,
     without_failed,
 )
-from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, digest, number_of
+from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, certain, digest, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 from rh_prefect.pipelines.types import kind_of
 
@@ -138,7 +138,7 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
 
 
 def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
-    name = evaluate(step.model, frame)
+    name = certain(evaluate(step.model, frame))
     instance.model = name if isinstance(name, str) else step.model
     try:
         model = catalog.get(instance.model)

@@ -13,7 +13,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.pipeline_run import PipelineRun
 from rh_prefect.pipelines.run.ports import Pages
@@ -172,7 +172,7 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:
     """Converts an output to a plain value: files as `Media`, under the name that `save_as` gave them."""
     match value:
-        case StepOutput():
+        case StepOutput() | Maybe():
             return _output(value.value, saved)
         case File():
             return value.media and saved.get(value.media.sha256, value.media)
