@@ -142,11 +142,7 @@ class LoopThread:
         return asyncio.shield(task)
 
     async def settle(self, seconds: float) -> None:
-        """Waits until the current critical sections have ended; runs on the loop.
-
-        Args:
-            seconds: Maximum wait.
-        """
+        """Waits until the current critical sections have ended, so many seconds at most; runs on the loop."""
         if self._critical:
             await asyncio.wait(set(self._critical), timeout=seconds)
 

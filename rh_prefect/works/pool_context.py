@@ -45,12 +45,7 @@ class PoolContext:
     """
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
-        """Starts without jobs.
-
-        Args:
-            pool: The accounts that may pay.
-            settings: This machine's state folder, and the webhook's address.
-        """
+        """Starts without jobs."""
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir
@@ -81,36 +76,13 @@ class PoolContext:
                 await scope.journal.notify_of_ends(account.poller)
 
     async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
-        """Checks a job without paying: its parameters, its files, and the store.
-
-        Args:
-            request: A model, a workflow or an app, with its parameters.
-            scope: The run that it belongs to.
-            store: Where its outputs are to go.
-            label: A name for its output.
-
-        Returns:
-            The request, with the catalogue's price.
-
-        Raises:
-            RunningHubError: A check failed.
-        """
+        """Checks a job without paying: its parameters, files, and store; returns it with the catalogue's price."""
         prepared = await self.prepare(request, scope, store, label)
         await self.services.stores.check(store)
         return prepared
 
     async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
-        """Checks a request and identifies its files by content; nothing is paid.
-
-        Args:
-            request: A model, a workflow or an app, with its parameters.
-            scope: The run that it belongs to.
-            store: Where its outputs are to go.
-            label: A name for its output.
-
-        Raises:
-            RunningHubError: A check failed.
-        """
+        """Checks a request and identifies its files by content; nothing is paid."""
         inputs = self._inputs_of(scope, store)
         if isinstance(request, ModelInput):
             return await prepare_request(request, site=self.pool.site, inputs=inputs, label=label)
@@ -152,13 +124,9 @@ def pool_context(
     find: Callable[[Intent], Awaitable[Account]] = unknown_account,
     pool: str | None = None,
 ) -> PoolContext:
-    """Returns this process's only `PoolContext` for some accounts; call it on the loop thread.
+    """Returns this process's only `PoolContext` for some accounts, of one site; call it on the loop thread.
 
-    Args:
-        accounts: The accounts, of one site; at least one.
-        settings: This machine's state folder, and how often tasks are polled.
-        find: Finds the account that a record names where it is not among these; by default that is an error.
-        pool: Name of the pool's block, if they are one.
+    `find` finds the account that a record names where it is not among these; by default that is an error.
     """
     name = (settings.state_dir, pool, tuple(accounts))
     if name not in _contexts:

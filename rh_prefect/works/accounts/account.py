@@ -39,15 +39,7 @@ class Uploads:
         lifetime: float,
         most: int = 5000,
     ) -> None:
-        """Starts without files.
-
-        Args:
-            upload: Uploads a local file: `upload(path, name=…, mime=…)`.
-            folder: Local folder for temporary copies of remote files.
-            clock: Seconds since 1970.
-            lifetime: Seconds for which an upload is assumed to be at RunningHub.
-            most: Maximum number of remembered uploads; a file whose upload was dropped is uploaded again.
-        """
+        """Starts without files; `lifetime` is how many seconds an upload is assumed to be at RunningHub."""
         self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
@@ -59,10 +51,7 @@ class Uploads:
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
         """Returns a link or a file name with which RunningHub can read an input for some more hours.
 
-        Args:
-            file: The input.
-            mark: Its mark in the request's payload.
-            store: The job's store. If it has `signed_inputs`, the link is that of a content-named copy in it.
+        If the job's store has `signed_inputs`, a link is that of a content-named copy in it.
 
         Raises:
             InputError: The file has changed since it was first read.
@@ -151,11 +140,8 @@ class Account:
     def open(cls, provider: Provider, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
         """Opens an account without a name; its first job sends the first request.
 
-        Args:
-            provider: The account at RunningHub, or a machine of it.
-            settings: The local folder of this machine, and how often tasks are polled.
-            clock: Seconds since 1970. Links of uploads expire by the wall clock; a monotonic clock stops while a laptop
-                sleeps.
+        The clock counts seconds since 1970: links of uploads expire by the wall clock, and a monotonic clock stops
+        while a laptop sleeps.
         """
 
         async def slots() -> tuple[int | None, int]:
@@ -175,11 +161,7 @@ class Account:
         return cls("", None, provider, limiter, poller, Prices(provider), uploads, settings, {})
 
     def at(self, endpoint: str) -> Account:
-        """Returns the account for the tasks of an endpoint: this one, or one with the slots of a machine.
-
-        Args:
-            endpoint: The request's endpoint.
-        """
+        """Returns the account for the tasks of an endpoint: this one, or one with the slots of a machine."""
         provider = self.provider.at(endpoint)
         if provider is self.provider:
             return self

@@ -52,11 +52,8 @@ def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
     """Returns the time until the next count, independent of earlier durations.
 
     A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a slot
-    is idle. If few tasks run, the gap is limited by the age of the youngest task.
-
-    Args:
-        ages: The ages of the running tasks in seconds; at least one.
-        shortest: The shortest gap between two polls of one task.
+    is idle. If few tasks run, the gap is limited by the age of the youngest task. `shortest` is the shortest gap
+    between two polls of one task.
     """
     mean = sum(ages) / len(ages)
     between_ends = 2 * mean / len(ages)
@@ -74,13 +71,9 @@ class CountPacer:
     def gap(
         self, tasks: Sequence[tuple[float, float]], *, shortest: float, durations: DurationHistory, is_missing: bool
     ) -> float:
-        """Returns the time until the next count.
+        """Returns the time until the next count; `is_missing` if a task has ended that is not found yet.
 
-        Args:
-            tasks: The age of each running task when it was last known to run, and its current age; at least one.
-            shortest: The shortest gap between two polls of one task.
-            durations: The durations of recent tasks.
-            is_missing: Whether a task has ended that is not found yet.
+        Each of the tasks, at least one, is its age when it was last known to run, and its current age.
         """
         ages = [age for _, age in tasks]
         usual = counting_gap(ages, shortest=shortest)
@@ -113,15 +106,10 @@ class DurationHistory:
             self._sorted.remove(self._latest.popleft())
 
     def end_probability(self, last_running: float, age: float) -> float:
-        """Estimates the probability that a task has ended.
+        """Estimates the probability that a task that was last known to run at one age has ended at another.
 
-        Args:
-            last_running: The task's age when it was last known to run.
-            age: The task's current age.
-
-        Returns:
-            The fraction of the durations longer than `last_running` that are at most `age`; without durations, the
-            fraction of the age since `last_running`.
+        It is the fraction of the durations longer than `last_running` that are at most `age`; without durations, the
+        fraction of the age since `last_running`.
         """
         first = bisect_right(self._sorted, last_running)
         ended = bisect_right(self._sorted, age) - first
@@ -147,8 +135,7 @@ class DurationHistory:
     def estimate(self, age: float) -> float | None:
         """Estimates the age at which a running task of this age ends.
 
-        Returns:
-            The median of the longer durations, times `MARGIN`; None if there are fewer than `MIN_DURATIONS`.
+        It is the median of the longer durations, times `MARGIN`; None if there are fewer than `MIN_DURATIONS`.
         """
         first = bisect_right(self._sorted, age)
         longer = len(self._sorted) - first
@@ -177,12 +164,7 @@ class Search:
         return self._failed < FAILED_SEARCHES
 
     def polls(self, missing: int, *, ends: int) -> int:
-        """Returns the number of tasks to query now.
-
-        Args:
-            missing: The number of ended tasks by the latest count.
-            ends: The total number of ends that were found.
-        """
+        """Returns the number of tasks to query now, by the latest count of ended tasks and all ends that were found."""
         if not missing or (not self.is_trusted and missing > 2 * self._distrusted):
             self._failed = 0
         elif self.is_trusted:

@@ -43,15 +43,7 @@ LONGEST_PAUSE = 30.0
 
 
 def pause_seconds(refusals: int, *, jitter: float) -> float:
-    """Returns the pause after consecutive refusals.
-
-    Args:
-        refusals: The number of refusals, at least 1.
-        jitter: 0 to 1; spreads jobs that were refused together.
-
-    Returns:
-        Seconds: doubling from about a second up to `LONGEST_PAUSE`.
-    """
+    """Returns the pause after consecutive refusals: doubling from about a second up to `LONGEST_PAUSE`, with jitter."""
     longest = min(LONGEST_PAUSE, 2.0 ** min(refusals, 10))
     return longest * (0.5 + jitter / 2)
 
@@ -90,12 +82,7 @@ class Waiter:
     """A job in the queues of one or several accounts; the first free account takes the job."""
 
     def __init__(self, preferred: Limiter | None, turn: Turn) -> None:
-        """Creates the waiter outside of any queue.
-
-        Args:
-            preferred: The account that has the job's inputs; there, the job precedes jobs that prefer other accounts.
-            turn: When it gets a slot among the jobs of its run.
-        """
+        """Creates the waiter outside of any queue; at the preferred account it precedes jobs that prefer others."""
         self.preferred = preferred
         self.turn = turn
         self.assigned: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
@@ -104,17 +91,10 @@ class Waiter:
 async def first_free(
     limiters: Sequence[Limiter], *, preferred: Limiter | None = None, turn: Turn | None = None
 ) -> Limiter:
-    """Waits in the queues of several accounts until one has a free slot, and takes that slot.
+    """Waits in the queues of several accounts until one has a free slot, and takes that slot; returns its limiter.
 
-    Call `submit_finished` after the submission, and `release` after the task's end.
-
-    Args:
-        limiters: The limiters of the accounts, in the order of preference.
-        preferred: The limiter of the account that has the job's inputs; it comes first.
-        turn: When the job gets a slot among the jobs of its run.
-
-    Returns:
-        The limiter whose slot was taken.
+    The preferred limiter, whose account has the job's inputs, comes first, then the others in their order. Call
+    `submit_finished` after the submission, and `release` after the task's end.
     """
     waiter = Waiter(preferred, turn or Turn())
     counts = await refresh_counts(sorted(limiters, key=lambda limiter: limiter is not preferred))
@@ -142,11 +122,7 @@ def _add_when_counted(limiter: Limiter, count: asyncio.Task[None], waiter: Waite
 async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
     """Updates old task counts of accounts; an account that does not respond delays no job.
 
-    Args:
-        limiters: The limiters of the accounts.
-
-    Returns:
-        The request of each limiter, in the same order; those without a response after `COUNT_TIMEOUT` continue.
+    Returns the request of each limiter, in the same order; those without a response after `COUNT_TIMEOUT` continue.
     """
     counts = {limiter: asyncio.ensure_future(limiter.refresh()) for limiter in limiters}
     await asyncio.wait(counts.values(), timeout=COUNT_TIMEOUT)
@@ -163,13 +139,7 @@ class Limiter:
         clock: Callable[[], float],
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Starts without a count.
-
-        Args:
-            query_count: Requests (limit, running and queued tasks of the account); the limit may be unknown.
-            clock: Monotonic seconds.
-            jitter: Numbers from 0 to 1.
-        """
+        """Starts without a count; `query_count` requests the account's limit, if known, and the number of its tasks."""
         self._query_count = query_count
         self._clock = clock
         self._jitter = jitter
@@ -247,11 +217,10 @@ class Limiter:
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
-        """Releases a slot.
+        """Releases a slot; `full` if RunningHub refused the task because no slot was free.
 
-        Args:
-            full: RunningHub refused the task because no slot was free. The account has tasks that this process does not
-                know of, so no slot is assigned for a while and the tasks are counted again.
+        Then the account has tasks that this process does not know of, so no slot is assigned for a while and the
+        tasks are counted again.
         """
         if not full:
             self._refusals = 0
@@ -265,13 +234,9 @@ class Limiter:
         self._release()
 
     async def count(self, polled: int) -> Count | None:
-        """Requests the account's task count now, even if the last count is recent.
+        """Requests the account's task count now, even if the last count is recent; None without a response.
 
-        Args:
-            polled: The number of this process's tasks that are not known to have ended.
-
-        Returns:
-            The count; None without a response.
+        `polled` is the number of this process's tasks that are not known to have ended.
         """
         async with self._count_lock:
             released, self._surplus = self._released, polled - self._held

@@ -147,15 +147,7 @@ class Poller:
         grace: float = GRACE,
         count: Callable[[int], Awaitable[Count | None]] | None = None,
     ) -> None:
-        """Starts without tasks.
-
-        Args:
-            query: Queries one task.
-            clock: Monotonic seconds.
-            shortest: Minimum time in seconds between two polls of a task without an estimate of its end.
-            grace: See `GRACE`.
-            count: Counts the account's tasks, see `Limiter.count`; None if the account has no such count.
-        """
+        """Starts without tasks; `shortest` is the least gap between polls of a task without an estimate of its end."""
         self._query = query
         self._clock = clock
         self._shortest = shortest

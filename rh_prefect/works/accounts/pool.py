@@ -58,13 +58,7 @@ class Pool:
         find: Callable[[Intent], Awaitable[Account]] = unknown_account,
         name: str | None = None,
     ) -> None:
-        """Opens the pool.
-
-        Args:
-            accounts: The accounts, of one site; none if only accounts of records are looked up.
-            find: Finds the account of a record if it is not among `accounts`; by default, it raises an error.
-            name: Name of the pool's block; None for a single account.
-        """
+        """Opens the pool; without accounts it only finds those of records. The name is that of the pool's block."""
         self.accounts = tuple(accounts)
         self.find = find
         self.name = name
@@ -88,16 +82,12 @@ class Pool:
     def exclusions(self, scope: Scope) -> Exclusions:
         """Returns the exclusions in the current attempt of a run.
 
-        Args:
-            scope: The run. A later attempt starts without exclusions: the accounts may have been repaired.
+        A later attempt starts without exclusions: the accounts may have been repaired.
         """
         return self._exclusions[repr(scope.journal), scope.attempt]
 
     async def account_of(self, intent: Intent) -> Account:
         """Finds the account that a job was paid on.
-
-        Args:
-            intent: The job's record.
 
         Raises:
             ConfigError: Its block does not exist any more, no key is set, or the key is for another site.
@@ -129,9 +119,6 @@ class Pool:
 
     async def find_owner(self, task_id: str) -> Account:
         """Finds the account that has a task.
-
-        Args:
-            task_id: RunningHub's task id.
 
         Raises:
             TaskNotFound: No account has it.
@@ -185,11 +172,6 @@ class Pool:
     ) -> T:
         """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
 
-        Args:
-            call: The call.
-            model: The model or graph of the call.
-            exclusions: The accounts that are excluded in the run; None outside of runs.
-
         Raises:
             ApiError: Each account has refused, or one for a reason that is not account-specific.
         """
@@ -208,13 +190,7 @@ class Pool:
         raise self.no_account_error(refusals, model, job=model)
 
     def no_account_error(self, refusals: Mapping[Account, Answer], model: str, *, job: str) -> ApiError:
-        """Builds the error for a job that no account accepts, with the refusal of each account.
-
-        Args:
-            refusals: The refusal of each account.
-            model: The model or graph of the job.
-            job: The job's full name.
-        """
+        """Builds the error for a job that no account accepts, with the refusal of each account."""
         reasons = "; ".join(f"{account}: {describe(refusal)}" for account, refusal in refusals.items())
         last = list(refusals.values())[-1]
         row = explain(last.code, last.reason, submitting=True)
@@ -234,11 +210,7 @@ def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer |
 
 
 def describe(refusal: Answer) -> str:
-    """Returns a clause with the meaning of a refusal and the advice for the user.
-
-    Args:
-        refusal: The answer to the submission.
-    """
+    """Returns a clause with the meaning of a refusal and the advice for the user."""
     row = explain(refusal.code, refusal.reason, submitting=True)
     reason = f', "{refusal.reason}"' if refusal.reason else ""
     return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"
@@ -250,16 +222,7 @@ class Lease:
     def __init__(
         self, pool: Pool, exclusions: Exclusions, *, model: str, endpoint: str, job: str, turn: Turn | None = None
     ) -> None:
-        """Starts without a slot.
-
-        Args:
-            pool: The accounts that may pay.
-            exclusions: The accounts that are excluded in this run.
-            model: The model or graph of the job.
-            endpoint: The endpoint of its request, which may need a machine of the account.
-            job: The job's full name, for messages.
-            turn: When it gets a slot among the jobs of its run.
-        """
+        """Starts without a slot; the tasks of some endpoints need the slot of a machine."""
         self._turn = turn
         self._pool = pool
         self._exclusions = exclusions
@@ -317,11 +280,7 @@ class Lease:
             self._limiter.submit_finished()
 
     def release(self, *, full: bool = False) -> None:
-        """Releases the slot, if there is one.
-
-        Args:
-            full: RunningHub refused the task because no slot was free.
-        """
+        """Releases the slot, if there is one; `full` if RunningHub refused the task because no slot was free."""
         self._withdraw()
         limiter, self._limiter = self._limiter, None
         if limiter is None:
@@ -333,14 +292,7 @@ class Lease:
             limiter.submit_finished()
 
     async def switch_to(self, intent: Intent) -> Account:
-        """Switches to the account on which this job already has a task.
-
-        Args:
-            intent: The record of the task's submission.
-
-        Raises:
-            ConfigError: The account is not known any more.
-        """
+        """Switches to the account on which this job already has a task; raises `ConfigError` if it is not known."""
         account = (await self._pool.account_of(intent)).at(self._endpoint)
         if account != self.account:
             self.release()
@@ -356,9 +308,6 @@ class Lease:
 
     def after_refusal(self, refusal: Answer) -> str | None:
         """Excludes the account after an account-specific refusal; call it after `release`.
-
-        Args:
-            refusal: The answer to the submission.
 
         Returns:
             A message for the run's log; empty if the exclusion is not new. None if no other account can be tried: the
@@ -385,13 +334,7 @@ class Lease:
         return message if is_new else ""
 
     def query_error(self, intent: Intent, task_id: str, error: ApiError) -> ApiError:
-        """Builds the error for a task that the account of its record cannot query.
-
-        Args:
-            intent: The record of the task's submission.
-            task_id: RunningHub's task id.
-            error: The error of the query.
-        """
+        """Builds the error for a task that the account of its record cannot query."""
         is_same = self.account.is_of(intent)
         words = f"{intent.account_words}, and the key that is set now is of {self.account}"
         account = str(self.account) if is_same else words

@@ -34,12 +34,7 @@ class Prices:
     """Prices of jobs on one account."""
 
     def __init__(self, provider: Provider, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Sends no request before the first call.
-
-        Args:
-            provider: The account at RunningHub.
-            clock: Monotonic seconds.
-        """
+        """Sends no request before the first call."""
         self._provider = provider
         self._clock = clock
         self._requests: SingleFlight[bool, str | None] = SingleFlight()
@@ -61,15 +56,7 @@ class Prices:
         return self.guess(price) if self._reported else None
 
     async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
-        """Finds a price in the account's currency.
-
-        Args:
-            endpoint: The endpoint of the request.
-            payload: The request as it will be sent.
-            catalogue_price: The catalogue's price, if it has one.
-
-        Returns:
-            The price; None where neither the catalogue nor RunningHub has one.
+        """Finds the price of a payload as it will be sent; None where neither the catalogue nor RunningHub has one.
 
         Raises:
             RunningHubError: RunningHub does not respond, so that the price or its currency is not known now.

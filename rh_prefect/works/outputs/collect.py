@@ -77,19 +77,10 @@ class Collector:
     async def collect(
         self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
     ) -> tuple[Media, ...]:
-        """Publishes the outputs that are not in the store.
+        """Publishes the outputs that are not in the store, and returns all files, each with its name in the store.
 
-        A file that is damaged at RunningHub itself is published with `Media.defect`.
-
-        Args:
-            job: The job's full name.
-            end: The end of the task.
-            publish: Moves a downloaded file into the store.
-            there: The files that are in the store, by index.
-            count: How many files the task is known to have; its record may list fewer links.
-
-        Returns:
-            The files, each with its name in the store.
+        A file that is damaged at RunningHub itself is published with `Media.defect`. `there` has the files that are in
+        the store, by index; `count` is how many the task is known to have, as its record may list fewer links.
 
         Raises:
             OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.

@@ -157,15 +157,10 @@ def end_of(
     ran: float | None,
     currency: str | None = None,
 ) -> End:
-    """Builds the record of a task's end.
+    """Builds the record of a task's end from its terminal view.
 
-    Args:
-        submit: The task's submission.
-        view: The task's terminal view.
-        attempt: The attempt of the run that records the end.
-        queued: Measured seconds in the queue; None if the task was not polled.
-        ran: Measured seconds of running; a figure of RunningHub takes precedence.
-        currency: The account's currency; by default the one that was known at the submission.
+    The times are those that were measured; RunningHub's figure of the run time takes precedence. The currency is the
+    account's, by default the one that was known at the submission.
     """
     row = explain(view.code, view.reason)
     status, reason = _status(view), str(view.failure) if view.failure else view.reason
@@ -194,10 +189,7 @@ def end_of(
 def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
     """Builds the record of the end of a task that was cancelled because its graph has invalid nodes.
 
-    Args:
-        submit: The submission; its answer lists the nodes.
-        view: The task's terminal view; a success is recorded as such.
-        attempt: The attempt of the run that records the end.
+    The answer to the submission lists the nodes; a success is recorded as such.
     """
     end = end_of(submit, view, attempt=attempt, queued=0.0, ran=0.0)
     errors = submit.answer.node_errors if submit.answer else {}
@@ -209,13 +201,7 @@ def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds measured times to the end record of a process that did not poll the task.
-
-    Args:
-        end: The record.
-        queued: Measured seconds in the queue.
-        ran: Measured seconds of running.
-    """
+    """Adds measured times to the end record of a process that did not poll the task."""
     measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
     return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
 

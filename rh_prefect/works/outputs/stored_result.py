@@ -120,12 +120,8 @@ def read(store: MediaStore, name: str) -> StoredResult | None:
 def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
-    Args:
-        store: The store to search.
-        base: Hash of the request.
-        graph: Of a saved workflow or an app: the fingerprint of what the site has under its id now. Results of another
-            graph are not found.
-        take: Which of several results of the request.
+    Of a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; results of another
+    graph are not found.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
     found = [one for one in _read_valid(store, names) if one.graph == graph and one.take == take]
@@ -165,8 +161,7 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
 def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
     """Copies a result into a store from the storage that it names, with its stored result.
 
-    Returns:
-        What describes its files; None if one is not whole there, or cannot be read with the options of the store.
+    Returns what describes its files; None if one is not whole there, or cannot be read with the options of the store.
     """
     try:
         source = MediaStore(record.store, options=store.options_for(record.store))

@@ -121,16 +121,7 @@ class Inputs:
         clock: Callable[[], float] = time.time,
         seconds: float = READ_SECONDS,
     ) -> None:
-        """Starts without files.
-
-        Args:
-            journal: The journal for the records of contents.
-            folder: Local folder for temporary copies of remote files.
-            options_for: Returns fsspec's storage options for a source.
-            copies: The copies of the contents of links without a strong ETag.
-            clock: Seconds since 1970.
-            seconds: Maximum time for reading one input.
-        """
+        """Starts without files; `copies` are those of the contents of links without a strong ETag."""
         self._journal = journal
         self._folder = folder
         self._options_for = options_for
@@ -327,17 +318,7 @@ def open_local(
 ) -> Iterator[LocalFile]:
     """Provides a source as a local file for the duration of a `with` block.
 
-    Args:
-        source: A path or URI.
-        folder: Local folder for a temporary copy of a remote file.
-        options: fsspec's storage options.
-        check_size: Raises an error if the size is not accepted.
-        seconds: Maximum time for reading the source.
-        clock: Seconds since 1970.
-        copied: Whether a local file is copied, too, so that it does not change while it is used.
-
-    Yields:
-        The local file.
+    With `copied`, a local file is copied, too, so that it does not change while it is used.
 
     Raises:
         MediaError: The source is missing, not a regular file, empty, or cannot be read.

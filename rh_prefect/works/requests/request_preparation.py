@@ -88,20 +88,7 @@ class JobRequest:
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
 ) -> JobRequest:
-    """Checks the parameters and the files of a model, and returns its request.
-
-    Args:
-        model_input: The model and its parameters.
-        site: RunningHub's host.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-
-    Returns:
-        The request.
-
-    Raises:
-        InputError: The model does not accept a parameter or a file.
-    """
+    """Checks the parameters and files of a model, and returns its request; an invalid one is an `InputError`."""
     model, unchecked = model_input.entry, model_input.unchecked
     params = model_input.params()
     files: dict[str, Input] = {}
@@ -128,12 +115,7 @@ async def prepare_request(
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
-    """Replaces the marks of files in a payload; a text that is not exactly a mark of the job's files is unchanged.
-
-    Args:
-        value: The payload, or a part of it.
-        marks: Mark -> its replacement.
-    """
+    """Replaces the marks of files in a payload; a text that is not exactly a mark of the job's files is unchanged."""
     if isinstance(value, Mapping):
         return {name: replace_marks(item, marks) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -143,9 +125,6 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters as used for the request's hash: texts without trailing line breaks.
-
-    Args:
-        params: The caller's parameters; files by their marks.
 
     Raises:
         InputError: A value cannot be sent as JSON.
@@ -201,17 +180,7 @@ async def identify_file(
     check: Callable[[MediaRecord], None] = lambda _: None,
     check_size: CheckSize = lambda _: None,
 ) -> str:
-    """Identifies a file, adds it to the job's files, and returns its mark.
-
-    Args:
-        source: The file; an `asset://` address is returned unchanged.
-        inputs: Identifies the file.
-        files: The job's files by their marks.
-        check: Raises an error if the content is not accepted.
-        check_size: Raises an error if the size is not accepted; called before the file is read.
-
-    Returns:
-        The placeholder of the file in the job's payload.
+    """Identifies a file, adds it to the job's files, and returns its mark; an `asset://` address is returned unchanged.
 
     Raises:
         InputError: The file cannot be read or is not accepted.
@@ -230,20 +199,7 @@ def _longest(files: Mapping[str, Input]) -> float | None:
 
 
 async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
-    """Checks the files of a custom call, and returns its request.
-
-    Args:
-        custom: The endpoint and its parameters.
-        site: RunningHub's host.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-
-    Returns:
-        The request.
-
-    Raises:
-        InputError: A file cannot be read.
-    """
+    """Checks the files of a custom call, and returns its request; raises `InputError` if one cannot be read."""
     files: dict[str, Input] = {}
 
     async def with_marks(value: Any) -> Any:

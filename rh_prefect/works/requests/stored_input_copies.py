@@ -22,11 +22,7 @@ class Copies:
     """The copies in one store. All methods block."""
 
     def __init__(self, store: MediaStore) -> None:
-        """Takes the store; the first copy is the first access to it.
-
-        Args:
-            store: The store of the copies.
-        """
+        """Takes the store; the first copy is the first access to it."""
         self._store = store
 
     def name(self, record: MediaRecord) -> str:
@@ -45,14 +41,7 @@ class Copies:
             return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
-        """Writes the copy of a content, unless it exists.
-
-        Args:
-            local: A file with this content that does not change during the call.
-            record: The record of the content.
-
-        Returns:
-            The copy's name.
+        """Writes the copy of a content from a file that does not change meanwhile, unless it exists; returns its name.
 
         Raises:
             StoreError: The store refuses the copy.

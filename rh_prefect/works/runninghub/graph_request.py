@@ -43,15 +43,6 @@ async def workflow_request(
 ) -> JobRequest:
     """Checks a run of a workflow against the saved graph, or against the one that the caller provides.
 
-    Args:
-        graph_input: The workflow, and the values of its nodes.
-        client: Reads the saved graph; that costs nothing.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-
-    Returns:
-        The request.
-
     Raises:
         InputError: A node or field does not exist, or the field is connected to another node.
         ApiError: RunningHub does not return the graph.
@@ -82,15 +73,6 @@ async def workflow_request(
 async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Checks a run of an AI app against its call example.
 
-    Args:
-        graph_input: The app, and the values of its fields.
-        client: Reads the call example; that costs nothing.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-
-    Returns:
-        The request.
-
     Raises:
         InputError: A field does not exist, or does not allow its value.
         ApiError: RunningHub does not know the app.
@@ -118,15 +100,6 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
 
 async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest.
-
-    Args:
-        graph_input: The graph, and the values of its nodes.
-        client: Its site is a part of the request.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-
-    Returns:
-        The request.
 
     Raises:
         InputError: A node or field does not exist, or the field is connected to another node.
@@ -212,11 +185,7 @@ def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]])
 
 
 def fingerprint(graph: object) -> str:
-    """Returns a hash of a graph that changes if the graph is edited on the site; 40 hex digits.
-
-    Args:
-        graph: Plain JSON data.
-    """
+    """Returns a hash of a graph, as plain JSON data, that changes if the graph is edited on the site; 40 hex digits."""
     text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -234,14 +203,7 @@ def _machine_options(graph_input: NodesInput) -> dict[str, Any]:
 async def quick_create_request(
     graph_input: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
 ) -> JobRequest:
-    """Builds the request for a quick-create module, unchecked because its fields are not documented.
-
-    Args:
-        graph_input: The module and its fields.
-        client: Its site is a part of the request.
-        inputs: Identifies the files.
-        label: The caller's name for the output.
-    """
+    """Builds the request for a quick-create module, unchecked because its fields are not documented."""
     files: dict[str, Input] = {}
     nodes = [
         {

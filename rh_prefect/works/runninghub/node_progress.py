@@ -30,15 +30,7 @@ class NodeProgress:
     def __init__(
         self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None], *, every: float = EVERY
     ) -> None:
-        """Prepares the watch.
-
-        Args:
-            client: Queries the address.
-            request: The job's request; only a v1 start has an address.
-            task_id: RunningHub's task id.
-            report: Takes a line for people.
-            every: Seconds between two lines.
-        """
+        """Prepares the watch; only a v1 start has an address, and `report` takes lines for people."""
         self._client = client
         self._request = request
         self._task_id = task_id
@@ -48,11 +40,7 @@ class NodeProgress:
 
     @contextmanager
     def during(self, first_view: TaskView | None) -> Iterator[None]:
-        """Reports progress for the duration of a `with` block.
-
-        Args:
-            first_view: The answer to the submit, where this process has it.
-        """
+        """Reports progress for the duration of a `with` block; the answer to the submit may have the address."""
         url = first_view.progress_url if first_view is not None and first_view.task_id == self._task_id else None
         if url is not None:
             self._begin(lambda: self._watch(url))
@@ -98,13 +86,7 @@ class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
-        """Reports nothing before the first event.
-
-        Args:
-            report: Takes a line.
-            names: Node id -> class; a missing node is reported by its id.
-            every: Seconds between two lines.
-        """
+        """Reports nothing before the first event; a node without a class among the names is reported by its id."""
         self._report = report
         self._names = names
         self._every = every
