@@ -268,8 +268,8 @@ class Expander:
         )
         if found is not False and held is not False and not wrong:
             return True
-        name = step.get("model") or step.get("edit") or step.action
-        instance = Instance(path, frame.id, step, at, name, "x", is_sure=frame.is_sure)
+        model = step.get("model") or step.get("edit") or step.action
+        instance = Instance(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
         instance.deciders, instance.numbers = frame.deciders(at), frame.numbers
         if found is False:
             frame.names[name] = ABSENT
