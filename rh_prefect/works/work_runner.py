@@ -207,13 +207,14 @@ class RunningWork:
         work.notify("failed", error.message, costs=work.costs)
         return error
 
-    async def leave(self) -> None:
-        """Interrupts the work, outside of its critical sections, and records that no caller waits for it any more.
-
-        Another process of the run may.
-        """
+    def interrupt(self) -> None:
+        """Interrupts the work, outside of its critical sections, if it has not ended; its task goes on."""
         if self._life is not None:
             self._life.cancel()
+
+    async def leave(self) -> None:
+        """Interrupts the work, and records that no caller waits for it any more; another process of the run may."""
+        self.interrupt()
         try:
             await LOOP.critical(self.work.records.release_own_waiter())
         except RunningHubError as error:
@@ -336,6 +337,7 @@ class WorkRunner:
                 running.callers -= 1
                 if not running.callers:
                     self._forget(name, running)
+                    running.interrupt()  # a caller that leaves its task for a suspension waits for it no more
 
     def _asking(self, work: Work) -> AbstractContextManager[None]:
         if self.chain is None:
