@@ -399,7 +399,8 @@ async def test_a_suspended_run_gets_each_take_when_it_is_resumed(without_webhook
     run = await without_webhooks.begin(two_takes)
     await without_webhooks.run_until_suspended(two_takes, run, 2)
     await without_webhooks.end()
-    assert sorted(await rerun(two_takes, run)) == sorted(without_webhooks.paid)  # the two are submitted at once
+    made: list[str] = await rerun(two_takes, run)
+    assert sorted(made) == sorted(without_webhooks.paid)  # the two are submitted at once
 
 
 async def test_a_notebook_s_cell_with_a_scope_is_paid_for_once(rh: Emulator) -> None:
