@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count, dropwhile, product
 from math import prod
 from typing import Any
@@ -37,6 +37,21 @@ from rh_prefect.pipelines.planning_values import (
     number_of,
 )
 from rh_prefect.pipelines.references import references_in
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class _Taken:
+    """The items of a fan-out while they are selected.
+
+    Attributes:
+        frames: The items.
+        doubtful: The identities of those of which it is not known yet whether, or where in the order, they are there.
+        may_change: Whether other items may take their places.
+    """
+
+    frames: list[Frame]
+    doubtful: set[int] = field(default_factory=set)
+    may_change: bool = False
 
 
 class FanOuts:
@@ -99,65 +114,85 @@ class FanOuts:
             path: Its name with the groups around it.
             checked: The file.
         """
-        waits_for = self._conditions.waits_for(step, frame)
-        pending, around = is_open(step, frame, waits_for), frame.undecided.get(at)
         if not isinstance(step, FanOutStep):
-            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, by=around)
+            waits_for = self._conditions.waits_for(step, frame)
+            pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
+            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, by=by)
             one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
-        found = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
-        may_change, doubtful = any(one.is_pending for one in found), list[Frame]()
-        for one in found:
+        items = self._taken(step, lists, frame)
+        self._select(step, at, items, checked)
+        self._sort(step, items)
+        limit = self._limit(step, at, frame, path, checked)
+        chosen = limit if self._cut(step, items, limit) else None
+        for number, one in enumerate(items.frames, 1):
+            one.number = one.names["number"] = number
+            one.numbers = (*frame.numbers, number)
+            items.may_change |= not _name_item(step, one, frame)
+            if at in frame.undecided:
+                one.wait_for(frame.undecided[at])
+        if items.may_change:
+            self.open[path] = not frame.id
+        self._check_ids(step, at, items.frames, path, frame, checked)
+        for one in items.frames:
+            if one.is_numbered or frame.meaning:
+                own = mark(_content(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
+                one.meaning = digest([frame.meaning, own])[:8]
+        return Group(items.frames, is_fan_out=True, chosen=chosen, count=_size_of(lists, len(items.frames)))
+
+    def _taken(self, step: FanOutStep, lists: Mapping[str, Items], frame: Frame) -> _Taken:
+        """Returns all items of a fan-out, each with what it waits for."""
+        waits_for = self._conditions.waits_for(step, frame)
+        pending = is_open(step, frame, waits_for)
+        frames = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
+        is_answer, items = any(one.is_pending for one in frames), _Taken(frames)
+        for one in frames:
             lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
             waits = [*waits_for, *lost, *(one.by or ()), *condition_steps(step.where, one)]
             one.waits_for = list(dict.fromkeys(waits))
             one.is_pending |= pending or one.by is not None or is_unmade(one.waits_for)
             one.is_sure &= one.by is None
-            if not may_change and (one.by is not None or (frame.is_sure and not one.is_sure)):
-                doubtful.append(one)  # it may turn out absent
-        may_change |= bool(self._conditions.undecided_in([step.foreach, step.matrix], frame, self._conditions.failed))
-        found = [one for one in found if step.where is None or self._is_selected(step, at, one, checked)]
-        for one in found:
-            if step.where is not None and truth(step.where, one) is None:
+            if not is_answer and (one.by is not None or (frame.is_sure and not one.is_sure)):
+                items.doubtful.add(id(one))
+        undecided = self._conditions.undecided_in([step.foreach, step.matrix], frame, self._conditions.failed)
+        items.may_change = is_answer or bool(undecided)
+        return items
+
+    def _select(self, step: FanOutStep, at: Path, items: _Taken, checked: Checked) -> None:
+        """Leaves the items for which `where` is, or may turn out, true."""
+        if step.where is None:
+            return
+        items.frames = [one for one in items.frames if self._is_selected(step, at, one, checked)]
+        for one in items.frames:
+            if truth(step.where, one) is None:
                 one.wait_for(condition_steps(step.where, one))
-                doubtful.append(one)
-        limit = self._limit(step, at, frame, path, checked)
-        if step.sort is not None and not _is_order_known(found, step.sort.by, self._conditions.failed):
-            doubtful = found
-            values = [part(one.names.get("item"), step.sort.by) for one in found]
-            order = list(makers(values))
-            for one in found:
-                one.is_pending = True
-                one.wait_for(order)
-        elif step.sort is not None:
-            found = _ordered(found, step.sort.by, descending=step.sort.descending)
-        self._hold_back(step, found)
-        found = _candidates(found, limit, doubtful)
-        if limit is not None and len(found) > limit:
-            may_change = True
-            cut = list(dict.fromkeys(step for one in doubtful for step in one.by or ()))
-            for one in found[limit:]:
-                one.wait_for(cut)
-        for number, one in enumerate(found, 1):
-            one.number = one.names["number"] = number
-            one.numbers = (*frame.numbers, number)
-            may_change |= not _name_item(step, one, frame)
-            if around is not None:
-                one.wait_for(around)
-        if may_change:
-            self.open[path] = not frame.id
-        self._check_ids(step, at, found, path, frame, checked)
-        for one in found:
-            if one.is_numbered or frame.meaning:
-                own = mark(_content(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
-                one.meaning = digest([frame.meaning, own])[:8]
-        size = next((one.count for one in lists.values() if one.count is not None), None)
-        if size is not None:
-            most = Span(0, len(found), len(found))
-            size = Unknown("integer", f"count:{digest([size.key, len(found)])}", most, size.maker)
-        chosen = limit if limit is not None and len(found) > limit else None
-        return Group(found, is_fan_out=True, chosen=chosen, count=size)
+                items.doubtful.add(id(one))
+
+    def _sort(self, step: FanOutStep, items: _Taken) -> None:
+        """Orders the items; while the order is not known, all of them wait for it."""
+        if step.sort is None:
+            return
+        if _is_order_known(items.frames, step.sort.by, self._conditions.failed):
+            items.frames = _ordered(items.frames, step.sort.by, descending=step.sort.descending)
+            return
+        order = list(makers([part(one.names.get("item"), step.sort.by) for one in items.frames]))
+        for one in items.frames:
+            one.is_pending = True
+            one.wait_for(order)
+            items.doubtful.add(id(one))
+
+    def _cut(self, step: FanOutStep, items: _Taken, limit: int | None) -> bool:
+        """Leaves the items that `limit` can leave; returns whether it is not known yet which ones."""
+        self._hold_back(step, items.frames)
+        items.frames = _candidates(items.frames, limit, items.doubtful)
+        if limit is None or len(items.frames) <= limit:
+            return False
+        items.may_change = True
+        deciders = [step for one in items.frames if id(one) in items.doubtful for step in one.by or ()]
+        for one in items.frames[limit:]:
+            one.wait_for(deciders)
+        return True
 
     def _is_selected(self, step: FanOutStep, at: Path, one: Frame, checked: Checked) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
@@ -217,6 +252,14 @@ def _is_selected(step: FanOutStep, frame: Frame) -> bool:
     frame.is_sure &= found is True
     frame.is_pending |= found is None
     return found is not False
+
+
+def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
+    """Returns how many items there are, where a list that they are taken from is not known yet."""
+    count = next((one.count for one in lists.values() if one.count is not None), None)
+    if count is None:
+        return None
+    return Unknown("integer", f"count:{digest([count.key, size])}", Span(0, size, size), count.maker)
 
 
 def _list_of(step: FanOutStep, frame: Frame) -> Items:
@@ -308,22 +351,17 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
 
-def _candidates(frames: list[Frame], limit: int | None, doubtful: Sequence[Frame]) -> list[Frame]:
-    """Returns the items that `limit` can leave; those behind the first ones are kept while earlier ones are doubtful.
-
-    Args:
-        frames: The items in their order.
-        limit: The most items.
-        doubtful: The items of which it is not known yet whether, or where in the order, they are there.
-    """
+def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int]) -> list[Frame]:
+    """Returns the items that `limit` can leave; those behind the first ones stay while earlier ones may be absent."""
+    if limit is None:
+        return frames
     found, sure = list[Frame](), 0
     for one in frames:
-        if limit is not None and sure >= limit:
+        if sure >= limit:
             break
-        if limit is not None and len(found) >= limit:
-            one.is_pending = True
+        one.is_pending |= len(found) >= limit
         found.append(one)
-        sure += all(one is not each for each in doubtful)
+        sure += id(one) not in doubtful
     return found
 
 
