@@ -131,7 +131,7 @@ async def measure_budget(items: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         budget = RunBudget(SpendTracker(FolderJournal(folder, scope="run")), "works", Decimal(1_000_000))
         began = time.process_time()
-        budget.consider(plan, running=(), lost=())
+        budget.consider(plan.budget, {("each", 0): plan.instances})
         refusals = [budget.refusal(one) for one in plan.instances]
         seconds = time.process_time() - began
     return {"items": items, "refused": len(refusals) - refusals.count(None), "budget_seconds": round(seconds, 3)}

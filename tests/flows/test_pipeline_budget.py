@@ -38,7 +38,7 @@ def plan_of(items: int, budget: str) -> Plan:
 
 def begun_by(budget: RunBudget, plan: Plan) -> list[str]:
     """Returns the addresses of the steps that may start, all at once and the first items first."""
-    budget.consider(plan, running=(), lost=())
+    budget.consider(plan.budget, {("each", 0): plan.instances})
     steps = sorted(plan.instances, key=lambda one: one.numbers)
     return [one.address for one in steps if budget.refusal(one) is None]
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.check import Checked
@@ -29,6 +29,28 @@ from rh_prefect.pipelines.references import references_in
 
 SHARE = 20
 """Steps that depend on many results are planned again for one part in so many of the time at most."""
+
+
+class Pace:
+    """Keeps what takes long to one part in so many of the time."""
+
+    def __init__(self, share: int) -> None:
+        """May begin at once."""
+        self._share, self._began, self.due = share, 0.0, 0.0
+
+    def is_due(self) -> bool:
+        """Returns whether it may begin again."""
+        return time.monotonic() >= self.due
+
+    def __enter__(self) -> None:
+        """Begins."""
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        """Ends."""
+        now = time.monotonic()
+        self.due = now + self._share * (now - self._began)
+
 
 PartKey: TypeAlias = tuple[str, int]
 """The step outside of fan-outs, or the outermost fan-out, and the number of its item; 0 for the step itself."""
@@ -127,19 +149,21 @@ class Planner:
         self._failed: set[str] = set(planning.missing.failed)
         planning.missing.failed = self._failed
         self._stale: dict[str, None] = {}
-        self._paces: dict[str, tuple[float, float]] = {}
+        self._paces: dict[str, Pace] = defaultdict(lambda: Pace(SHARE))
         self._later: dict[str, list[str]] = defaultdict(list)
         for name, step in self._steps.items():
             for other in names_in(step) & self._steps.keys():
                 self._later[other].append(name)
         self._ranks = {path: rank for rank, path in enumerate(_ranked(planning.checked))}
         self.clashes = NameClashes(lambda one: (self._ranks[one.path], one.numbers))
-        self._named = {
-            names[0]
-            for value in planning.checked.file.outputs.values()
-            for _, reference in references_in(value)
-            for names in reference.options
-        }
+        self._named: dict[str, list[Any]] = defaultdict(list)  # the outputs that refer to each step
+        self._chosen = set[str]()  # steps in an output that can be of another one
+        for value in planning.checked.file.outputs.values():
+            references = [one for _, one in references_in(value)]
+            names = {option[0] for one in references for option in one.options}
+            for name in names:
+                self._named[name].append(value)
+            self._chosen |= names if any(len(one.options) > 1 for one in references) else set()
         self._outputs: set[Instance] = set()
         self._too_large: PlanTooLarge | None = None
         self._changed: dict[PartKey, None] = {}
@@ -190,7 +214,7 @@ class Planner:
             else:
                 self._stale[name] = None
         for name in self._steps:
-            if name in self._stale and (is_all or self.due_in(name) <= 0):
+            if name in self._stale and (is_all or self._paces[name].is_due()):
                 del self._stale[name]
                 await self._plan_again(name, range(len(self._parts[name])))
             elif name in dirty:
@@ -199,35 +223,30 @@ class Planner:
         self._changed.clear()
         return {key: parts[key[1]].instances if key[1] < len(parts) else () for key, parts in changed.items()}
 
-    def due_in(self, name: str = "") -> float:
-        """Returns after how many seconds a step, or the first step, is to be planned again for new results."""
-        names = [name] if name else list(self._stale)
-        now = time.monotonic()
-        return min((ended + SHARE * took - now for ended, took in map(self._pace, names)), default=float("inf"))
-
-    def _pace(self, name: str) -> tuple[float, float]:
-        return self._paces.get(name, (0.0, 0.0))
+    def due_in(self) -> float:
+        """Returns after how many seconds steps that depend on many results are to be planned; infinite for none."""
+        return min((self._paces[name].due for name in self._stale), default=float("inf")) - time.monotonic()
 
     async def _plan_again(self, name: str, numbers: Collection[int]) -> None:
         before = self._parts[name]
         old = [one for number in numbers for one in before[number].instances]
         self._changed.update(((name, number), None) for number in numbers)
         self._forget(old)
-        self.planning.size = Size()
+        self.planning.size, items = Size(), list[Part]()
         if 0 in numbers:
-            await self._plan_step(name)
+            with self._paces[name]:
+                await self._plan_step(name)
             new = [one for part in self._parts[name] for one in part.instances]
             self._changed.update(((name, number), None) for number in range(len(self._parts[name])))
         else:
-            parts = [before[number] for number in numbers]
+            items = parts = [before[number] for number in numbers]
             await self._expand(name, parts)
             new = [one for part in parts for one in part.instances]
         self._stale.update(dict.fromkeys(self._later[name]))
-        self._replace(old, new, outputs=self._mark_outputs(name))
+        self._replace(old, new, outputs=self._mark_outputs_of(name, items, old))
 
     async def _plan_step(self, name: str) -> None:
         """Plans a step outside of fan-outs, or all items of an outermost fan-out."""
-        began = time.thread_time()
         step, at = self._steps[name], ("steps", name)
         expander, part = Expander(self.planning), Part()
         self._parts[name] = [part]
@@ -243,7 +262,6 @@ class Planner:
             if group.chosen is not None:
                 expander.fan_outs.chosen.append((name, group))
         part.take(expander)
-        self._paces[name] = time.monotonic(), time.thread_time() - began
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
         for start in range(0, len(parts), AT_ONCE):
@@ -262,6 +280,19 @@ class Planner:
     def _part_of(self, one: Instance) -> PartKey:
         name = one.path.partition(".")[0]
         return name, one.numbers[0] if one.numbers and name in self._groups else 0
+
+    @property
+    def parts(self) -> dict[PartKey, Sequence[Instance]]:
+        """The steps of each part."""
+        return {(name, n): part.instances for name, parts in self._parts.items() for n, part in enumerate(parts)}
+
+    def has(self, one: Instance) -> bool:
+        """Returns whether a step was not planned again."""
+        return self._needs.steps.get(one.address) is one
+
+    def step(self, address: str) -> Instance | None:
+        """Returns the step that has an address now."""
+        return self._needs.steps.get(address)
 
     # -- what parts have in common -----------------------------------------------------------------------------------
 
@@ -297,17 +328,29 @@ class Planner:
         for key in self.planning.users:
             self._share(key)
 
-    def _mark_outputs(self, name: str = "") -> set[Instance]:
+    def _mark_outputs(self) -> set[Instance]:
         """Marks the steps that are outputs of the file; returns those for which it changed."""
         written = self.planning.checked.file.outputs
-        if name and name not in self._named:
-            return set()
         made = {one for value in written.values() for one in makers(evaluate(value, self._top))}
         changed = made ^ self._outputs
         for one in changed:
             one.is_output = one in made
         self._outputs = made
         return changed
+
+    def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[Instance]) -> set[Instance]:
+        """Does the same after some items of a fan-out were planned again."""
+        if name not in self._named:
+            return set()
+        if name in self._chosen or not items:
+            return self._mark_outputs()
+        group = replace(self._groups[name], frames=[part.frame for part in items if part.frame is not None])
+        frame = Frame(names={**self._top.names, name: group})
+        self._outputs.difference_update(old)
+        for one in (one for value in self._named[name] for one in makers(evaluate(value, frame))):
+            one.is_output = True
+            self._outputs.add(one)
+        return set()
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 

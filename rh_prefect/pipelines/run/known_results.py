@@ -22,6 +22,7 @@ class KnownResults:
         self._found: dict[WorkQuery, KnownWork | None] = {}
         self._new_takes: dict[tuple[str, str], int] = {}
         self._takes: dict[str, Sequence[int]] = {}
+        self._new: set[str] = set()
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; see `KnownWorks.find`."""
@@ -66,6 +67,12 @@ class KnownResults:
             is_edit: Whether it is an edit's.
         """
         self._found[WorkQuery(work, shape, is_edit)] = known
+        self._new.add(work)
+
+    def new_works(self) -> set[str]:
+        """Returns the works whose results were added since the last call."""
+        found, self._new = self._new, set()
+        return found
 
     def of(self, instance: Instance) -> list[KnownWork | None]:
         """Returns the results of a step's works; None for each that is not known."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from bisect import bisect, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import Any
 
 from rh_prefect.errors import InputError, JobError, RunningHubError
@@ -24,6 +26,7 @@ from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection
+from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.ports import What, idle
 from rh_prefect.pipelines.run.step_maker import StepMaker
@@ -37,10 +40,9 @@ MAX_IN_FLIGHT = 200
 
 The steps of earlier items are begun even if so many of later ones wait for slots."""
 
-_SHARE = 5
-"""Plans take at most one part in so many of the time of the flow's thread."""
+_SHARE = 50
+"""What looks at all steps is done for one part in so many of the time of the run at most."""
 
-_LONGEST_GAP = 5.0
 _log = logging.getLogger("rh_prefect")
 
 listeners: list[Callable[[Plan], None]] = []
@@ -74,10 +76,13 @@ class PipelineRun:
         self._known = KnownResults(tools.known)
         self._maker = StepMaker(tools, self._known, self.outcome)
         self._running: dict[asyncio.Task[None], Instance] = {}
-        self._plan_seconds = 0.0
-        self._refused: dict[str, RunningHubError] = {}
+        self._ready: list[tuple[bool, tuple[int, ...], int, Instance]] = []  # a heap of steps that may be ready
+        self._pushed = count()
+        self._refused: dict[Instance, RunningHubError] = {}
+        self._refused_pace, self._jobs_pace = Pace(_SHARE), Pace(_SHARE)
+        self._failed: list[Instance] = []  # since the last plan
+        self._is_whole = False
         self._stopped_by = ""
-        self._planned_around: set[str] = set()
 
     @property
     def store(self) -> MediaStore:
@@ -110,18 +115,47 @@ class PipelineRun:
 
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
-        began = time.thread_time()  # reads of records are not counted: other steps are made while they last
-        self._planned_around = set(self.outcome.errors)
+        self._known.new_works()
+        self._failed.clear()
         self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=self._planned_around, selection=self.selection, **self._planning
+            self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
         )
-        self._plan_seconds = time.thread_time() - began
+        self._is_whole = True
         self._tools.pages.expect(len(self._jobs()), estimate=self._estimate())
+        if self.plan.planner is not None:
+            self._consider(self.plan.planner.parts)
         return self.plan
+
+    async def _plan_again(self) -> None:
+        """Plans again what depends on the results since the last plan; all of it where nothing runs or has changed."""
+        planner, works, failed = self.plan.planner, self._known.new_works(), self._failed
+        if planner is None or not (works or failed or self._running):
+            if not self._is_whole:
+                await self.make_plan()
+            return
+        self._failed, self._is_whole = [], False
+        self._consider(await planner.update(works, failed, is_all=not self._running))
+        if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
+            self.plan.new_takes, self.plan.instances = new, planner.instances
+        if self._jobs_pace.is_due():
+            with self._jobs_pace:
+                self._tools.pages.expect(len(self._jobs()), estimate=None)
+
+    def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
+        """Looks at parts that say something else now: which of their steps fail, are ready, and have to be paid for."""
+        for one in (one for steps in parts.values() for one in steps):
+            if one.state in "x!" and one.problems and self._is_selected(one):
+                self._fail(one, self._input_error(one, one.problems[0]))
+            self._push(one)
+        self._tools.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
+
+    def _push(self, one: Instance) -> None:
+        heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
     def _jobs(self) -> set[tuple[str, int]]:
         """Returns the paid works of this run, started or still to start."""
-        instances = (one for one in self.plan.instances if one.is_paid)
+        parts = self.plan.planner.parts if self.plan.planner is not None else {}
+        instances = (one for steps in parts.values() for one in steps if one.is_paid)
         return {
             (work.key, work.take)
             for one in instances
@@ -154,12 +188,12 @@ class PipelineRun:
                 elif self._tools.engine.is_suspended:
                     await self._suspend()
                 elif self._refused:  # no running step can free any budget
-                    self.outcome.errors.update(self._refused)
-                elif self.outcome.errors.keys() <= self._planned_around or self.stopped_by():
+                    for one, error in self._refused.items():
+                        self._fail(one, error)
+                elif self._is_whole and not self._failed:
                     self._fail_unmade()
                     return
-                if self._has_more() or not self._running:
-                    await self.make_plan()
+                await self._plan_again()
         finally:
             for task in self._running:
                 task.cancel()
@@ -181,11 +215,6 @@ class PipelineRun:
         except RunningHubError as error:
             _log.warning("The end of this run is not recorded in its round, which the next run continues: %s", error)
 
-    def _has_more(self) -> bool:
-        """Returns whether a step is left to start; if not, the last plan is made when all steps have ended."""
-        rest = (one for one in self.plan.instances if one.address not in self.outcome.begun)
-        return any(one.is_pending or self._is_ready(one) or (one.is_needed and one.state not in "=x") for one in rest)
-
     async def _suspend(self) -> None:
         """Suspends the run, whose process ends; continues in this process where that is refused."""
         try:
@@ -195,26 +224,32 @@ class PipelineRun:
         await self._tools.engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
+        self._is_whole = False
 
     async def _wait(self) -> None:
-        """Waits for the next result, and for those that come soon after it."""
+        """Waits for the next results, or until steps that depend on many results are to be planned."""
+        planner = self.plan.planner
+        due = planner.due_in() if planner is not None else inf
         async with idle(self._tools.engine):
-            done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        gap = min(_LONGEST_GAP, _SHARE * self._plan_seconds)
-        if len(done) < len(self._running) and gap > 0:
-            more, _ = await asyncio.wait(self._running, timeout=gap, return_when=asyncio.ALL_COMPLETED)
-            done |= more
+            timeout = None if due == inf else max(0.0, due)
+            done, _ = await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             instance = self._running.pop(task)
+            self._tools.budget.ended(instance)
             if (error := task.exception()) is not None:
+                if not isinstance(error, RunningHubError):
+                    raise error
                 self._fail(instance, error)
             if instance.address not in self.outcome.left:
                 self._tell_step(instance)
+            if planner is not None and (now := planner.step(instance.address)) is not None:
+                self._push(now)
 
-    def _fail(self, instance: Instance, error: BaseException) -> None:
-        if not isinstance(error, RunningHubError):
-            raise error
-        self.outcome.errors[instance.address] = error
+    def _fail(self, instance: Instance, error: RunningHubError) -> None:
+        if instance.address not in self.outcome.errors:
+            self._failed.append(instance)
+            self.outcome.errors[instance.address] = error
+            self._stopped_by = self._stopped_by or (instance.address if instance.stops_run else "")
 
     def _fail_unmade(self) -> None:
         """Fails the steps that were never ready, so that the run does not report a complete result."""
@@ -256,47 +291,56 @@ class PipelineRun:
         engine = self._tools.engine
         if engine.is_suspended:
             return
-        self._fail_unmet()
-        if self.stopped_by():
+        if self._stopped_by:
             self._refused.clear()
             return
-        lost, running = {*self.outcome.errors, *self.blocked()}, len(self._running)
-        lost.update(one.address for one in self.plan.instances if not self._is_selected(one))
-        self._refused.clear()
-        self._tools.budget.consider(self.plan, running=self._running.values(), lost=lost)
-        before = sorted(one.numbers for one in self._running.values())
-        for instance in self._ready():
-            if bisect(before, instance.numbers) >= MAX_IN_FLIGHT:
-                break
-            if instance.address in lost or self._runs_in_other_shape(instance) or not self._may_begin(instance):
-                continue
-            self.outcome.begun.add(instance.address)
-            insort(before, instance.numbers)
-            task = asyncio.ensure_future(self._maker.make(instance))
-            self._running[task] = instance
+        running = len(self._running)
+        if not running or self._refused_pace.is_due():
+            with self._refused_pace:
+                for one in self._refused:
+                    self._push(one)
+                self._refused.clear()
+                self._start()
+        else:
+            self._start()
         for listener in listeners:
             listener(self.plan)  # the new tasks run from the next await on
         await engine.expect(len(self._running) - running)
+
+    def _start(self) -> None:
+        """Starts the steps that are ready: the first items first, and those that have failed before at last."""
+        planner, before, later = self.plan.planner, sorted(one.numbers for one in self._running.values()), []
+        while self._ready and bisect(before, self._ready[0][1]) < MAX_IN_FLIGHT:
+            entry = heappop(self._ready)
+            instance = entry[-1]
+            is_old = planner is None or not planner.has(instance) or instance.address in self.outcome.begun
+            if is_old or not self._is_ready(instance) or self._is_lost(instance):
+                continue
+            if self._runs_in_other_shape(instance):
+                later.append(entry)
+            elif self._may_begin(instance):
+                self.outcome.begun.add(instance.address)
+                insort(before, instance.numbers)
+                task = asyncio.ensure_future(self._maker.make(instance))
+                self._running[task] = instance
+        for entry in later:
+            heappush(self._ready, entry)
+
+    def _is_lost(self, one: Instance) -> bool:
+        """Returns whether this run does not make a step: it has failed, needs a failed one, or is not selected."""
+        errors = self.outcome.errors
+        return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
 
     def _runs_in_other_shape(self, instance: Instance) -> bool:
         """Returns whether a running step makes the same work with another shape; its answer is there when it ends."""
         shapes = {work.key: work.shape for one in self._running.values() if one.is_paid for work in one.works}
         return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
 
-    def _fail_unmet(self) -> None:
-        """Fails the steps whose `expect` is false, and those whose task made no result of their kind."""
-        for one in self.plan.instances:
-            if one.state in "x!" and one.problems and self._is_selected(one):
-                self.outcome.errors.setdefault(one.address, self._input_error(one, one.problems[0]))
-
     def stopped_by(self) -> str:
         """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
 
         Running steps continue to their end; no further step is started.
         """
-        if not self._stopped_by and self.outcome.errors:
-            failed = (one for one in self.plan.instances if one.address in self.outcome.errors)
-            self._stopped_by = next((one.address for one in failed if one.stops_run), "")
         return self._stopped_by
 
     @staticmethod
@@ -320,13 +364,8 @@ class PipelineRun:
         else:
             refusal = self._tools.budget.refusal(instance)
         if refusal is not None:
-            self._refused[instance.address] = refusal
+            self._refused[instance] = refusal
         return refusal is None
-
-    def _ready(self) -> list[Instance]:
-        """Returns the steps that can start: the first items first, and those that have failed before at last."""
-        ready = (one for one in self.plan.instances if one.address not in self.outcome.begun and self._is_ready(one))
-        return sorted(ready, key=lambda one: (one.has_failed, one.numbers))
 
     def _is_ready(self, one: Instance) -> bool:
         exists = all(work.state == "=" for work in one.works)

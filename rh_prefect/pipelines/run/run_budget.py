@@ -7,15 +7,16 @@ included.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money, own_works
+from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
+from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.budget import SpendTracker
@@ -99,44 +100,60 @@ def run_limit(
 class RunBudget:
     """A check of which steps may start within the budget.
 
-    Call `consider` with each new plan; each check then looks at one item only.
+    Call `consider` with the parts of a plan that changed; each check then looks at one item only.
     """
 
     spending: SpendTracker
     place: str
     limit: Decimal | None = None
-    _items: set[str] = field(default_factory=set)
-    """Items that were begun."""
     _budget: Budget | None = None
-    _unpaid: dict[str, dict[str, Decimal]] = field(default_factory=dict)
-    """What each item, and with "" the steps outside of items, may still pay for: works with their highest prices."""
-    _own: dict[str, list[str]] = field(default_factory=dict)
-    """The works that only steps of one item need."""
-    _running: dict[str, list[Instance]] = field(default_factory=dict)
-    _begun: dict[str, Decimal] = field(default_factory=dict)
-    """What the items that were begun, and the steps outside of items, may still pay for."""
+    _items: set[str] = field(default_factory=lambda: {""})
+    """Items that were begun, and "" for the steps outside of items."""
+    _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
+    """What each part of the plan says of the items that it has steps of."""
+    _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
+    """The same by item."""
+    _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """The items that need a work, by its key."""
+    _running: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
+    _counted: dict[str, dict[str, Decimal]] = field(default_factory=dict)
+    """What the items that were begun may still pay for: works with their highest prices."""
+    _users: Counter[str] = field(default_factory=Counter)
+    """How many of these items may still pay for a work, by its key."""
     _begun_most: Decimal = Decimal(0)
+    """The sum of the highest prices of these works, each once."""
 
-    def consider(self, plan: Plan, *, running: Iterable[Instance], lost: Collection[str]) -> None:
-        """Adds up the prices of a plan, for the checks that follow.
+    def consider(
+        self,
+        budget: Budget | None,
+        parts: Mapping[PartKey, Sequence[Instance]],
+        *,
+        is_lost: Callable[[Instance], bool] = lambda _: False,
+    ) -> None:
+        """Adds up the prices of the parts of a plan that are new, or that changed, for the checks that follow.
 
         Args:
-            plan: The latest plan.
-            running: The steps that have started and not ended.
-            lost: Addresses of the steps that this run does not make.
+            budget: The budget of the file.
+            parts: The steps of each part; none for one that is not in the plan any more.
+            is_lost: Whether this run does not make a step.
         """
-        self._budget = plan.budget
-        if plan.budget is None:
-            return
-        self._unpaid, self._own, self._running = defaultdict(dict), own_works(plan.instances), defaultdict(list)
-        for one in plan.instances:
-            if one.address not in lost:
-                self._unpaid[one.top_item].update(_unpaid((one,)))
-        for one in running:
-            self._running[one.top_item].append(one)
-        self._begun, self._begun_most = {}, Decimal(0)
-        for item in ("", *self._items):
-            self._count(item)
+        self._budget = budget
+        for key, steps in parts.items() if budget is not None else ():
+            before, now = self._parts.get(key, {}), defaultdict[str, _Share](_Share)
+            for one in steps:
+                share = now[one.top_item]
+                share.works.update(work.key for work in one.works)
+                share.unpaid.update({} if is_lost(one) else _unpaid((one,)))
+            for item in {**before, **now}:
+                self._uncount(item)
+                for work in self._shares[item].pop(key, _Share()).works:
+                    self._owners[work][item] -= 1
+                if item in now:
+                    self._shares[item][key] = now[item]
+                    for work in now[item].works:
+                        self._owners[work][item] += 1
+                self._count(item)
+            self._parts[key] = dict(now)
 
     def refusal(self, instance: Instance) -> BudgetExceeded | None:
         """Returns why a step cannot start now; if it can, records that it and its item have started.
@@ -158,23 +175,42 @@ class RunBudget:
                 self._count(item)
         return short
 
-    def _count(self, item: str) -> None:
-        new = self._new_works(item)
-        self._begun.update(new)
-        self._begun_most += sum(new.values(), Decimal(0))
+    def ended(self, instance: Instance) -> None:
+        """Records that a step has ended."""
+        if instance in self._running[instance.top_item]:
+            self._running[instance.top_item].remove(instance)
 
-    def _new_works(self, item: str) -> dict[str, Decimal]:
-        return {key: most for key, most in self._unpaid.get(item, {}).items() if key not in self._begun}
+    def _count(self, item: str) -> None:
+        if item in self._items:
+            self._counted[item] = self._unpaid(item)
+            for key, most in self._counted[item].items():
+                self._begun_most += most if not self._users[key] else 0
+                self._users[key] += 1
+
+    def _uncount(self, item: str) -> None:
+        for key, most in self._counted.pop(item, {}).items():
+            self._users[key] -= 1
+            self._begun_most -= most if not self._users[key] else 0
+
+    def _unpaid(self, item: str) -> dict[str, Decimal]:
+        """Returns what an item may still pay for: works with their highest prices."""
+        return {key: most for share in self._shares[item].values() for key, most in share.unpaid.items()}
+
+    def _own(self, item: str) -> list[str]:
+        """Returns the works that only steps of one item need."""
+        works = dict.fromkeys(key for share in self._shares[item].values() for key in share.works)
+        return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
         """Checks `whole_items`: the rest of the item and of all started items must fit into the run's budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
-        most = self._begun_most + sum(self._new_works(item).values(), Decimal(0))
+        rest = self._unpaid(item)
+        most = self._begun_most + sum((rest[key] for key in rest if not self._users[key]), Decimal(0))
         if self.spending.all_spent + most <= self.limit:
             return None
-        price = sum(self._unpaid.get(item, {}).values(), Decimal(0))
+        price = sum(rest.values(), Decimal(0))
         return BudgetExceeded(
             f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
             "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
@@ -185,9 +221,8 @@ class RunBudget:
         item = instance.top_item
         if budget.item is None:
             return None
-        own = self._own.get(item, [])
-        is_whole = budget.whole_items and item not in self._items
-        now = self._unpaid.get(item, {}) if is_whole else _unpaid([*self._running.get(item, ()), instance])
+        own, is_whole = self._own(item), budget.whole_items and item not in self._items
+        now = self._unpaid(item) if is_whole else _unpaid([*self._running[item], instance])
         spent = sum((self.spending.amount_of(f"{self.place}/{key}") for key in own), Decimal(0))
         price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
@@ -197,6 +232,14 @@ class RunBudget:
             "budget of an item. It was not submitted. What to do: raise budget.item and run again; existing results "
             "cost nothing."
         )
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a part of a plan says of one item: its works, and those to pay for with their highest prices."""
+
+    works: set[str] = field(default_factory=set)
+    unpaid: dict[str, Decimal] = field(default_factory=dict)
 
 
 def _unpaid(instances: Iterable[Instance]) -> dict[str, Decimal]:
