@@ -291,17 +291,17 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 
 
 async def test_a_run_has_a_most_of_paid_jobs() -> None:
-    plan = await plan_of([{"title": f"t{n}"} for n in range(8001)])
-    assert [problem.message for problem in plan.problems] == [
-        "each.sign asks for 8001 paid jobs; a run has at most 8000; select fewer items with limit or where"
-    ]
+    text = TABLE.replace("sign: {", "sign: {takes: 5, ", 1)
+    plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(40_001)])
+    [problem] = plan.problems
+    assert problem.message.startswith("each.sign asks for 200005 paid jobs; a run has at most 200000; select fewer")
 
 
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
-    text = TABLE + "      again: {model: z-image/turbo, with: {prompt: 'again $(item.title)'}}\n"
-    plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(4001)])
+    text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
+    plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(33_334)])
     assert [problem.message for problem in plan.problems] == [
-        "with each.again, the run has over 8000 paid jobs, the most of a run; select fewer items with limit or where"
+        "with each.again, the run has over 200000 paid jobs, the most of a run; select fewer items with limit or where"
     ]
 
 
@@ -317,7 +317,9 @@ steps:
 """
 TAKES_OF_ITEMS = """
 steps:
-  each: {matrix: {x: [1, 2, 3]}, steps: {a: {model: z-image/turbo, takes: 3000, with: {prompt: no. $(matrix.x)}}}}
+  each:
+    matrix: {x: [1, 2, 3, 4, 5, 6], y: [1, 2, 3, 4, 5]}
+    steps: {a: {model: z-image/turbo, takes: 8000, with: {prompt: no. $(matrix.x)}}}
 """
 ANSWER = """
 params: {n: integer}
@@ -340,26 +342,29 @@ STEPS = f"""
 steps:
   each:
     matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}
-    limit: 80000
+    limit: 90000
     steps:
       a: {{edit: join_text, with: {{texts: [$(matrix.x)]}}}}
       b: {{edit: join_text, with: {{texts: [$(a)]}}}}
+      c: {{edit: join_text, with: {{texts: [$(b)]}}}}
+      d: {{edit: join_text, with: {{texts: [$(c)]}}}}
+      e: {{edit: join_text, with: {{texts: [$(d)]}}}}
 """
 FORM = "params: {n: integer}\nsteps: {a: {model: z-image/turbo, takes: $(params.n), with: {prompt: x}}}"
 WRITTEN = f"steps: {{a: {{model: z-image/turbo, takes: {MANY}, with: {{prompt: x}}}}}}"
 TOO_LARGE = {
     "takes of a form": (FORM, "takes must be at most 8000, and $(params.n) is 1000000; make it lower"),
     "takes": (WRITTEN, "takes must be at most 8000, and this is 1000000; make it lower"),
-    "takes of items": (TAKES_OF_ITEMS, "each.a asks for 9000 paid jobs; a run has at most 8000; select fewer"),
+    "takes of items": (TAKES_OF_ITEMS, "each.a asks for 240000 paid jobs; a run has at most 200000; select fewer"),
     "items of an answer": (ANSWER, "at_most must be at most 8000, and $(params.n) is 1000000; make it lower"),
     "a matrix": (
         MATRIX,
-        "each has 2700000 items before where and limit select some; a plan has at most 120000; shorten",
+        "each has 2700000 items before where and limit select some; a plan has at most 400000; shorten",
     ),
-    "groups in groups": (NESTED, "each.inner has 122000 items before where and limit select some; a plan has at most"),
+    "groups in groups": (NESTED, "each.inner has 402000 items before where and limit select some; a plan has at most"),
     "steps of items": (
         STEPS,
-        "each has 80000 items with 160000 steps; a plan has at most 120000 steps of items; select",
+        "each has 90000 items with 450000 steps; a plan has at most 400000 steps of items; select",
     ),
 }
 

@@ -14,10 +14,13 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, certain
 
-MOST_WORKS = 8000
-"""Paid jobs of a run: the takes of all steps, and the items that one answer gives."""
+MOST_WORKS = 200_000
+"""Paid jobs of a run: the takes of all steps."""
 
-MOST_STEPS = 120_000
+MOST_AT_ONCE = 8000
+"""Takes of one step, and items that one answer gives."""
+
+MOST_STEPS = 400_000
 """Steps of all items in a plan, and items of one fan-out before `where` and `limit` select some."""
 
 
@@ -63,9 +66,9 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
         return None, f"{key} must be a whole number that is known before the run, and {written} is made by a step"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
         return None, f"{key} must be a whole number from 1 on, and {written} {_shown(value)}"
-    if value > MOST_WORKS and key != "limit":
+    if value > MOST_AT_ONCE and key != "limit":
         which = "" if written == value else f"{written} is "
-        return None, f"{key} must be at most {MOST_WORKS}, and {which or 'this is '}{text_of(value)}; make it lower"
+        return None, f"{key} must be at most {MOST_AT_ONCE}, and {which or 'this is '}{text_of(value)}; make it lower"
     return int(value), ""
 
 
