@@ -398,9 +398,11 @@ class Model:
 
     def find_param(self, name_or_key: str) -> Param | None:
         """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
-        by_name = (param for param in self.known_params if param.name == name_or_key)
-        by_key = (param for param in self.known_params if name_or_key in (param.key, param.form.key))
-        return next(by_name, None) or next(by_key, None)
+        for params in (self.params, self.removed):  # a plan asks for it often
+            for param in params:
+                if param.name == name_or_key:
+                    return param
+        return next((one for one in self.known_params if name_or_key in (one.key, one.form.key)), None)
 
     def param(self, name_or_key: str) -> Param:
         """Returns a parameter by its Python name or wire key; an `InputError` lists all if there is none."""

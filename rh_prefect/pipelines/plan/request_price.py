@@ -39,7 +39,10 @@ def price_of(
         return Money(Decimal(0), expected, most * attempts, is_open=True)
     if model is None or model.price is None:
         return Money(is_open=True)
-    found = [_estimate(model, payload, seconds, level) for level in range(3)]
+    if seconds is None and not any(isinstance(value, Unknown) for value in payload.values()):
+        found = [_estimate(model, payload, seconds, 0)] * 3
+    else:
+        found = [_estimate(model, payload, seconds, level) for level in range(3)]
     prices = [one for one in found if one is not None]
     if len(prices) < 3:
         return _by_table(model, attempts)
