@@ -1,0 +1,185 @@
+"""How a pipeline of many rows is planned and run: `python -m benchmarks.large_pipelines [plan] [run] [--rows N]`.
+
+`plan` plans 50,000 rows of two steps. `run` runs 8,000 rows of two steps without Prefect's engine, on an emulator in a
+separate process whose tasks take no time, so that planning has its largest share. A second thread looks every 5 ms
+where the flow's thread is, and a task of its event loop notes the longest time between two of its turns. Each scene is
+a separate process. Memory is the peak of the whole process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.emulator_process import EmulatorProcess, started
+from benchmarks.report import Figure, show
+
+PIPELINE = """
+name: large
+params:
+  rows: {type: table, columns: {sku: string, title: string}}
+budget: 1000000
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.sku)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "Product photo of $(item.title)", aspect_ratio: "9:16"}}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: turn, duration: 5, sound: false}}
+outputs: {clips: $(each.clip)}
+"""
+CHAIN = (
+    PIPELINE.partition("      clip:")[0]
+    + """\
+      again: {model: z-image/turbo, with: {prompt: "$(item.title), after one of $(picture.size) bytes"}}
+outputs: {pictures: $(each.again)}
+"""
+)
+PLANNING = (
+    "/pipelines/plan/",
+    "/pipelines/pipeline.py",
+    "/pipelines/run/run_budget.py",
+    "/pipelines/run/pipeline_run.py",
+)
+
+
+def main() -> None:
+    """Measures in processes of their own and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*", choices=[[], "plan", "run"], help="default: both")
+    parser.add_argument("--rows", type=int, help="default: 50,000 and 8,000")
+    given = parser.parse_args()
+    if "plan" in (given.scenes or ["plan"]):
+        found = _measured("plan", given.rows or 50_000)
+        figures = [Figure("CPU", found["cpu"], 15, "s"), Figure("peak memory", found["peak_mb"], 500, "MB")]
+        show(f"Plan of {found['rows']} rows x 2 steps", figures)
+    if "run" in (given.scenes or ["run"]):
+        found = _measured("run", given.rows or 8_000)
+        figures = [
+            Figure("planning, of the run's time", 100 * found["planning"], 5, "%"),
+            Figure("longest block of the flow's thread", found["block"], 0.2, "s"),
+            Figure("peak memory", found["peak_mb"], 300, "MB"),
+        ]
+        show(f"Run of {found['rows']} rows x 2 steps in {found['seconds']:.0f} s; {found['jobs']} paid jobs", figures)
+
+
+def _measured(scene: str, rows: int) -> dict[str, Any]:
+    words = [sys.executable, "-m", "benchmarks.large_pipelines", "one", scene, str(rows)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure_plan(rows: int) -> dict[str, Any]:
+    """Plans in this process."""
+    from rh_prefect.pipelines.pipeline import Pipeline
+
+    pipeline, table, began = Pipeline.from_text(PIPELINE), _rows(rows), time.process_time()
+    plan = pipeline.plan_now(rows=table)
+    return {"rows": rows, "steps": len(plan.instances), "cpu": time.process_time() - began, "peak_mb": _peak()}
+
+
+def measure_run(rows: int) -> dict[str, Any]:
+    """Runs in this process."""
+    with started() as server, TemporaryDirectory(prefix="rh-bench-") as folder:
+        server.limit(200)
+        os.environ |= _environment(server, Path(folder))
+        os.environ.pop("PREFECT_API_URL", None)
+        return asyncio.run(_run(rows))
+
+
+async def _run(rows: int) -> dict[str, Any]:
+    from rh_prefect import Pipeline
+
+    watch, began = Watch(), time.monotonic()
+    beat = asyncio.ensure_future(watch.beat())
+    watch.start()
+    result = await Pipeline.from_text(CHAIN).run(rows=_rows(rows))
+    watch.stop()
+    beat.cancel()
+    return {
+        "rows": rows,
+        "jobs": result.new,
+        "seconds": time.monotonic() - began,
+        "planning": watch.planning / max(watch.samples, 1),
+        "block": watch.longest,
+        "where": watch.where,
+        "peak_mb": _peak(),
+    }
+
+
+class Watch:
+    """Looks where the thread of the event loop is, and how long one turn of the loop takes."""
+
+    def __init__(self) -> None:
+        """Is made in that thread."""
+        self._thread, self._ended = threading.get_ident(), threading.Event()
+        self.samples = self.planning = 0
+        self.longest, self.where = 0.0, ""
+        self._seen = ""
+
+    async def beat(self) -> None:
+        """Notes how much of the processor each turn of the event loop takes; others may use the machine, too."""
+        while True:
+            await asyncio.sleep(0)
+            before, self._seen = time.thread_time(), ""
+            await asyncio.sleep(0.005)
+            if time.thread_time() - before > self.longest:
+                self.longest, self.where = time.thread_time() - before, self._seen
+
+    def start(self) -> None:
+        """Begins to look."""
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._ended.set()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.005):
+            frame = sys._current_frames().get(self._thread)
+            names = list[str]()
+            while frame is not None:
+                names.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
+                frame = frame.f_back
+            self.samples += 1
+            is_idle = any("select" in name for name in names[:2])
+            self.planning += not is_idle and any(part in name for name in names for part in PLANNING)
+            if not is_idle:
+                self._seen = next((name for name in names if "/rh_prefect/" in name), names[0])
+
+
+def _rows(rows: int) -> list[dict[str, str]]:
+    return [{"sku": f"A-{n}", "title": f"mug {n}"} for n in range(rows)]
+
+
+def _environment(server: EmulatorProcess, folder: Path) -> dict[str, str]:
+    return {
+        "RH_API_KEY": server.key,
+        "RH_BASE_URL": server.url,
+        "RH_STORAGE_URL": str(folder / "out"),
+        "RH_STATE_DIR": str(folder / "state"),
+        "RH_POLL_SECONDS": "0.05",
+        "RH_ALLOW_PRIVATE_LINKS": "1",
+    }
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one"]:
+        print(json.dumps({"plan": measure_plan, "run": measure_run}[sys.argv[2]](int(sys.argv[3]))))
+    else:
+        main()
