@@ -338,3 +338,12 @@ steps:
     records.known[ask.works[0].key] = KnownWork("=", value={"ok": False})
     decided = await pipeline.plan(known=records)
     assert [one.state for one in decided.instances] == ["=", "x", "x", "+"]
+
+
+async def test_a_step_behind_a_false_expect_is_planned_as_one_that_cannot_be_made() -> None:
+    first = f"{{expect: {{lt: [$(params.n), 3]}}, {PICTURE % 'x'}}}"
+    text = f"params: {{n: integer}}\nsteps:\n  a: {first}\n  b: {{{CLIP % '$(a)'}}}\n"
+    plan = await Pipeline.from_text(text).plan(n=5)
+    [unmet, second] = plan.instances
+    assert (unmet.state, second.state, second.blocked_by) == ("x", "x", "a")
+    assert second.note == "it needs a, whose expect condition is false"
