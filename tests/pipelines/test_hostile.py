@@ -170,7 +170,9 @@ async def test_an_answer_s_text_is_one_part_of_a_name_outside_of_the_records() -
 async def test_equal_items_of_an_answer_are_told_apart_and_never_share_a_name() -> None:
     plan = await answered("mug", "mug", "cup")
     assert [one.address for one in plan.steps["each.sign"]] == ["each[mug].sign", "each[mug-2].sign", "each[cup].sign"]
-    said = [" ".join(one.problems) for one in plan.steps["each.sign"]]
+    assert plan.planner is not None
+    clashes = plan.planner.clashes
+    said = [" ".join(problem for problem, _ in clashes.problems_of(one)) for one in plan.steps["each.sign"]]
     assert "are both saved as mug/a.png" in said[1]
     assert said[0] == said[2] == ""
 
