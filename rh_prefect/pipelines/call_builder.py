@@ -94,20 +94,12 @@ def known_values(instance: Instance) -> dict[str, Any]:
 
 
 def has_all_ids(instance: Instance) -> bool:
-    """Returns whether the ids of RunningHub that a step sends are there; its request is known without them.
-
-    Args:
-        instance: The step.
-    """
+    """Returns whether the ids of RunningHub that a step sends are there; its request is known without them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in _leaves(list(instance.values.values())))
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
-    """Maps the actual hash of each file that was rendered again to the hash that requests use.
-
-    Args:
-        instance: The step.
-    """
+    """Maps the actual hash of each file that was rendered again to the hash that requests use."""
     files = [one for one in _leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]
     found = {one.media.sha256: one.key.removeprefix("sha256:") for one in files if one.media is not None}
     return {own: first for own, first in found.items() if own != first}

@@ -28,12 +28,6 @@ ORDERED = ("lt", "lte", "gt", "gte")
 def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
     """Describes what is wrong with the syntax of a condition.
 
-    Args:
-        document: The file.
-        path: Where the condition is.
-        value: It.
-        problems: Takes what is wrong.
-
     Returns:
         Whether nothing is.
     """

@@ -96,11 +96,7 @@ class PipelineError(InputError):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Lists the problems.
-
-        Args:
-            problems: At least one.
-        """
+        """Lists the problems."""
         self.found = tuple(problems)
         super().__init__("\n".join(map(str, self.found)), problems=tuple(one.head for one in self.found))
 
@@ -134,12 +130,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """The value of a key or at a position; of a step also one that the file's `defaults` give.
-
-        Args:
-            node: The mapping or list.
-            part: The key or the position.
-        """
+        """The value of a key or at a position; of a step also one that the file's `defaults` give."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -189,12 +180,7 @@ class Document:
 
 
 def excerpt(lines: Sequence[str], place: Place) -> str:
-    """A line with a caret below one of its columns; a long line is cut around it.
-
-    Args:
-        lines: The text.
-        place: Where the caret points.
-    """
+    """A line with a caret below one of its columns; a long line is cut around it."""
     if not 0 < place.line <= len(lines):
         return ""
     line, at = lines[place.line - 1].rstrip("\r"), place.column - 1

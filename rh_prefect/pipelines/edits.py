@@ -69,11 +69,7 @@ class Edit:
     extension: str = ""
 
     def param(self, name: str) -> EditParam | None:
-        """Finds a parameter.
-
-        Args:
-            name: Its name.
-        """
+        """Finds a parameter."""
         return next((param for param in self.params if param.name == name), None)
 
 

@@ -106,12 +106,7 @@ def _result(value: Any) -> Any:
 
 
 def part(value: Any, name: str) -> Any:
-    """Returns a field of a value; of a list, the field of each item.
-
-    Args:
-        value: The value.
-        name: The field.
-    """
+    """Returns a field of a value; of a list, the field of each item."""
     match value:
         case Maybe():
             return maybe(part(value.value, name), value.by)
@@ -249,12 +244,7 @@ def _length(file: File, name: str) -> Any:
 
 
 def evaluate(value: Any, frame: Frame) -> Any:
-    """Returns a value of the file with its references replaced.
-
-    Args:
-        value: Plain JSON data.
-        frame: The names at its place.
-    """
+    """Returns a value of the file with its references replaced."""
     if isinstance(value, str):
         return evaluate_text(parse(value), frame)
     if isinstance(value, dict):
@@ -267,12 +257,7 @@ def evaluate(value: Any, frame: Frame) -> Any:
 
 
 def evaluate_text(template: Template, frame: Frame) -> Any:
-    """Replaces the references in a text; a text that is a single reference keeps that value's type.
-
-    Args:
-        template: The text.
-        frame: The names at its place.
-    """
+    """Replaces the references in a text; a text that is a single reference keeps that value's type."""
     if template.only is not None:
         return lookup(template.only, frame)
     if template.literal is not None:

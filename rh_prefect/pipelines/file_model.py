@@ -45,11 +45,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def shown_value(value: Any) -> str:
-    """Returns a value as named in a message: `'params.ask' is a text`.
-
-    Args:
-        value: Plain JSON data.
-    """
+    """Returns a value as named in a message: `'params.ask' is a text`."""
     if isinstance(value, str):
         return f"'{value if len(value) <= 40 else value[:37] + '...'}' is a text"
     if value is None:
@@ -299,11 +295,7 @@ class Step(_Strict):
         return getattr(self, field, None)
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
-        """Itself and all steps in it, in order, with their paths in the file.
-
-        Args:
-            path: Its own.
-        """
+        """Itself and all steps in it, in order, with their paths in the file."""
         yield path, self
 
 

@@ -46,11 +46,7 @@ _WHAT: Mapping[type[BaseModel], str] = {
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Returns the keys of one of the models above.
-
-    Args:
-        model: The model.
-    """
+    """Returns the keys of one of the models above."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -60,10 +56,6 @@ STEP_KEYS = list(dict.fromkeys([*ACTIONS, *(key for kind in KINDS.values() for k
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
     """Builds the model of a file; invalid parts are reported as problems.
-
-    Args:
-        document: The file.
-        problems: Takes what is wrong.
 
     Returns:
         The model; None where there are problems.

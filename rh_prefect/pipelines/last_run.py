@@ -64,19 +64,11 @@ class LastRuns:
     """The last runs of pipelines, in the storage of the records."""
 
     def __init__(self, place: MediaStore) -> None:
-        """Stores the location; reads nothing.
-
-        Args:
-            place: The place of the records.
-        """
+        """Stores the location; reads nothing."""
         self._place = place
 
     async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
         """Reads the last run of a deployment, else the last one of the pipeline; None where there is none.
-
-        Args:
-            pipeline: The pipeline's name.
-            deployment: The deployment's name.
 
         Raises:
             StoreError: The place cannot be read.
@@ -89,10 +81,6 @@ class LastRuns:
 
     async def write(self, pipeline: str, last: LastRun) -> None:
         """Replaces the last run.
-
-        Args:
-            pipeline: The pipeline's name.
-            last: The run.
 
         Raises:
             StoreError: The place cannot be written.
@@ -111,12 +99,7 @@ class LastRuns:
 
 
 def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
-    """Opens the last runs in the storage of the records.
-
-    Args:
-        store: Where the files go.
-        settings: RH_RECORDS.
-    """
+    """Opens the last runs in the storage of the records."""
     url = records_url(store, settings)
     return LastRuns(MediaStore(url, options=dict(store.options_for(url))))
 

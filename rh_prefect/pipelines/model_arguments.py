@@ -181,14 +181,7 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
 
 
 def items_in(bound: Bound, at: Path, written: list[Any], found: Type) -> Iterator[tuple[int, Any, Type]]:
-    """Yields the items of a written list that are not wrong by themselves: their places, texts and types.
-
-    Args:
-        bound: Takes what is wrong.
-        at: The path of the list.
-        written: The list.
-        found: Its type.
-    """
+    """Yields the items of a written list that are not wrong by themselves: their places, texts and types."""
     for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
         if isinstance(one, list):
             bound.say((*at, n), "this is a list in a list; write its items in the outer list")
@@ -199,14 +192,7 @@ def items_in(bound: Bound, at: Path, written: list[Any], found: Type) -> Iterato
 
 
 def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
-    """Returns a message about a list of files where one file is taken; empty if that is not the case.
-
-    Args:
-        written: The reference.
-        found: Its type.
-        param: The parameter.
-        model: The model.
-    """
+    """Returns a message about a list of files where one file is taken; empty if that is not the case."""
     if not found.many or param.multiple or not param.is_media:
         return ""
     if not all(one.kind in ("any", *FILES) for one in found.possible):
@@ -287,11 +273,6 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
 
 def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.Checked, list[Fault]]:
     """Checks the values with the catalogue; stand-ins replace what is not known.
-
-    Args:
-        step: The step.
-        model: Its model.
-        bound: Its arguments.
 
     Returns:
         What the catalogue says, and its problems, each with its place.

@@ -13,22 +13,14 @@ _LONGEST_DEFAULT = 80
 
 
 def description_of(param: Param) -> str:
-    """Returns the author's description of a parameter, and its type, limits and default, on one line.
-
-    Args:
-        param: The parameter.
-    """
+    """Returns the author's description of a parameter, and its type, limits and default, on one line."""
     own = " ".join(param.description.split())
     sentences = [own, f"{_type_words(param)}{_limit_words(param)}", _default_words(param)]
     return " ".join(one if one.endswith((".", "!", "?")) else f"{one}." for one in sentences if one)
 
 
 def output_words(type_: Type) -> str:
-    """Returns the type of an output in words, such as `a list, each a video`.
-
-    Args:
-        type_: The type.
-    """
+    """Returns the type of an output in words, such as `a list, each a video`."""
     return f"a list, each {type_.one.words}" if type_.many else type_.words
 
 

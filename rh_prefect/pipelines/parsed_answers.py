@@ -24,9 +24,6 @@ class InvalidAnswerError(ValueError):
 def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
     """The type of a parsed answer.
 
-    Args:
-        parse: How it is read.
-
     Returns:
         The type, and what is wrong with `parse`: paths below it and messages.
     """

@@ -151,11 +151,7 @@ def _why(text: str, inner: str, option: str) -> str:
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Finds all references in a value of a file, with their paths in it; invalid ones are skipped.
-
-    Args:
-        value: Plain JSON data.
-    """
+    """Finds all references in a value of a file, with their paths in it; invalid ones are skipped."""
     if isinstance(value, str):
         try:
             yield from (((), reference) for reference in parse(value).references)

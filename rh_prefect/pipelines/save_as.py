@@ -120,10 +120,6 @@ class SavedNames:
     async def save(self, file: Media, name: str) -> Media:
         """Copies a result to a name, unless the name already has it.
 
-        Args:
-            file: The result.
-            name: Its name in the store.
-
         Raises:
             StoreError: The name says another format; or it has a file that no pipeline or another one has saved, or
                 that was changed since; or the store refuses the file.
@@ -159,10 +155,6 @@ class SavedNames:
 
     async def find(self, file: Media, name: str) -> Media | None:
         """Finds a result that was saved under a name; returns None if the name has no file or another one.
-
-        Args:
-            file: The result.
-            name: Its name in the store.
 
         Raises:
             JournalError: The records cannot be read.

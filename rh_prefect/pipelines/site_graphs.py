@@ -64,11 +64,7 @@ SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
 
 
 def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
-    """The workflows and apps that a file and those that it uses name: `workflow` or `app`, and the id.
-
-    Args:
-        checked: The file.
-    """
+    """The workflows and apps that a file and those that it uses name: `workflow` or `app`, and the id."""
     for _, step in checked.file.walk():
         if step.action in ("workflow", "app"):
             yield step.action, str(step.get(step.action))

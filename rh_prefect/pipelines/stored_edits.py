@@ -222,12 +222,7 @@ class EditResults:
 
 
 def open_edits(store: MediaStore, settings: Settings) -> EditResults:
-    """Opens the results of edits in the storage of the works' records.
-
-    Args:
-        store: Where the files go.
-        settings: RH_RECORDS.
-    """
+    """Opens the results of edits in the storage of the works' records."""
     url = records_url(store, settings)
     return EditResults(url, store, options=store.options_for(url))
 

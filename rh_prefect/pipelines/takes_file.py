@@ -98,11 +98,7 @@ def step_of(address: str) -> str:
 
 
 def takes_file(pipeline: Path) -> Path:
-    """Returns the path of the takes file of a pipeline's file.
-
-    Args:
-        pipeline: The pipeline's file.
-    """
+    """Returns the path of the takes file of a pipeline's file."""
     return pipeline.with_suffix(".takes.yaml")
 
 

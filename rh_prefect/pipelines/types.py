@@ -333,11 +333,7 @@ def _is_number(value: Any) -> bool:
 
 
 def may_be_number(type_: Type) -> bool:
-    """Returns whether a value of a type can be a number; a text is one if it is written like one.
-
-    Args:
-        type_: The type.
-    """
+    """Returns whether a value of a type can be a number; a text is one if it is written like one."""
     if type_.many or all(one.kind not in ("string", "enum", *NUMBERS, "any") for one in type_.possible):
         return False
     return not type_.options or any(map(_is_number, type_.options))

@@ -39,11 +39,7 @@ class Scope:
             scope = scope.outer
 
     def find(self, name: str) -> Type | None:
-        """The value of a name.
-
-        Args:
-            name: The name.
-        """
+        """The value of a name."""
         return next((scope.names[name] for scope in self if name in scope.names), None)
 
     @property
@@ -56,11 +52,7 @@ class Scope:
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
     def within(self, guards: Iterable[str]) -> Scope:
-        """Returns the same scope with further conditions that are true.
-
-        Args:
-            guards: The conditions.
-        """
+        """Returns the same scope with further conditions that are true."""
         return Scope(outer=self, guards=frozenset(guards), own=self.own)
 
 
@@ -78,12 +70,7 @@ class Found:
 
 
 def resolve(reference: Reference, scope: Scope) -> Found:
-    """Finds the type of a reference.
-
-    Args:
-        reference: It.
-        scope: The names at its place.
-    """
+    """Finds the type of a reference."""
     found = [_follow(option, reference, scope) for option in reference.options]
     wrong = next((one for one in found if one.problem), None)
     if wrong is not None:

@@ -44,9 +44,6 @@ class Checked:
 def read_text(file: FilePath) -> str:
     """Reads the text of a file, up to the maximum size of a pipeline.
 
-    Args:
-        file: Its path.
-
     Raises:
         OSError: It cannot be read, or it is not a regular file.
     """
@@ -57,11 +54,7 @@ def read_text(file: FilePath) -> str:
 
 
 def read_graph(file: FilePath) -> dict[str, Any] | None:
-    """Reads the graph in a file; returns None if it is not a graph.
-
-    Args:
-        file: Its path.
-    """
+    """Reads the graph in a file; returns None if it is not a graph."""
     try:
         if file.stat().st_size > _MOST_GRAPH:
             return None

@@ -72,12 +72,7 @@ def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, A
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the parameters that differ between two requests; values that are not known yet are not compared.
-
-    Args:
-        was: The earlier request.
-        now: The present one.
-    """
+    """Returns the parameters that differ between two requests; values that are not known yet are not compared."""
     names: Sequence[str] = [*now, *(name for name in was if name not in now)]
     return [
         {"param": name, "was": was.get(name), "is": now.get(name)}

@@ -340,13 +340,7 @@ def _content(item: Any) -> Any:
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:
-    """Gives an item an id, and the part of addresses that is made of it.
-
-    Args:
-        one: The item.
-        name: Its id.
-        outer: The frame around it.
-    """
+    """Gives an item an id, and the part of addresses that is made of it."""
     one.names["id"] = name
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
@@ -407,13 +401,7 @@ def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> di
 
 
 def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
-    """Checks whether the values that items are sorted by are known, except those of failed steps, which come last.
-
-    Args:
-        frames: The items.
-        column: The field.
-        failed: The addresses of failed steps.
-    """
+    """Checks whether the values that items are sorted by are known, except those of failed steps, which come last."""
     unknown = [value for one in frames if isinstance(value := part(one.names.get("item"), column), Unknown)]
     return len(frames) < 2 or not any(value.maker is None or value.maker.address not in failed for value in unknown)
 

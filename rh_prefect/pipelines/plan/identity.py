@@ -110,9 +110,5 @@ def _equal_numbers(value: Any) -> Any:
 
 
 def candidates_id(keys: list[str]) -> str:
-    """Returns an id of a review's candidates, 8 hex digits; a choice for other candidates is ignored.
-
-    Args:
-        keys: The contents that were shown.
-    """
+    """Returns an id of a review's candidates, 8 hex digits; a choice for other candidates is ignored."""
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:8]

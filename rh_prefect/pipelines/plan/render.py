@@ -55,11 +55,7 @@ def _size(plan: Plan) -> str:
 
 
 def table(plan: Plan) -> str:
-    """Formats a plan as a table.
-
-    Args:
-        plan: The plan.
-    """
+    """Formats a plan as a table."""
     counts = plan.counts
     states: list[State] = [state for state in STATES if state in _ALWAYS or counts[state]]
     rows = [("step", "model or edit", *states, "expected", "most")]
@@ -134,11 +130,7 @@ def _more(plan: Plan) -> Iterator[str]:
 
 
 def tree(plan: Plan) -> str:
-    """Formats a plan as a tree of groups and steps.
-
-    Args:
-        plan: The plan.
-    """
+    """Formats a plan as a tree of groups and steps."""
     lines, shown = [plan.pipeline], set[str]()
     for path, items in plan.steps.items():
         parts = path.split(".")
@@ -159,11 +151,7 @@ def _line(plan: Plan, items: Sequence[Instance]) -> str:
 
 
 def mermaid(plan: Plan) -> str:
-    """Formats a plan as a Mermaid graph: one box for each step, with its number of items and its expected price.
-
-    Args:
-        plan: The plan.
-    """
+    """Formats a plan as a Mermaid graph: one box for each step, with its number of items and its expected price."""
     lines = ["graph TD"]
     names = {path: f"n{number}" for number, path in enumerate(plan.steps)}
     for path, items in plan.steps.items():
@@ -196,11 +184,7 @@ def _escaped(text: str) -> str:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Converts a plan to plain JSON data.
-
-    Args:
-        plan: The plan.
-    """
+    """Converts a plan to plain JSON data."""
     money = plan.price_of(plan.instances, plan.selection)
     budget = plan.budget.model_dump(exclude_none=True) if plan.budget is not None else None
     return {

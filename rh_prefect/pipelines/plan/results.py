@@ -14,12 +14,7 @@ from rh_prefect.pipelines.types import FILES, Type
 
 
 def value_of(draft: Draft, work: Work) -> Any:
-    """Returns the result of one take.
-
-    Args:
-        draft: What was asked for.
-        work: The take's work.
-    """
+    """Returns the result of one take."""
     instance, known = draft.instance, work.known
     if (parse := instance.step.get("parse")) is not None:
         return _answer(draft, work, parse)
@@ -87,11 +82,7 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
 
 
 def text_span(kind: Type) -> Span:
-    """Returns the possible length of a text; half of the maximum is the expected length.
-
-    Args:
-        kind: The text's type.
-    """
+    """Returns the possible length of a text; half of the maximum is the expected length."""
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
 
