@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
@@ -25,8 +25,11 @@ from rh_prefect.media.input_files import fetch, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
+from rh_prefect.tasks.plain_task import PlainTask
 from rh_prefect.works.outputs.result import Result
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _log = logging.getLogger("rh_prefect")
 
 SHEET_COLUMNS = 4
@@ -52,7 +55,12 @@ class Film(BaseModel):
     contact_sheet: Media
 
 
-@task(cache_policy=NO_CACHE, task_run_name="assemble {name}", retries=1, retry_delay_seconds=5)
+def _task(body: Callable[P, Coroutine[Any, Any, R]]) -> PlainTask[P, R]:
+    name = "assemble {name}"
+    return PlainTask(body, cache_policy=NO_CACHE, task_run_name=name, retries=1, retry_delay_seconds=5)
+
+
+@_task
 async def assemble(
     clips: Sequence[MediaLike],
     *,

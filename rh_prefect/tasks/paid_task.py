@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, overload
 
 from prefect.tasks import Task
 
+from rh_prefect.tasks.plain_task import PlainTask
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -61,4 +63,4 @@ if TYPE_CHECKING:
             """Returns the same task with other options; see `prefect.Task.with_options`."""
 
 else:
-    PaidTask = Task
+    PaidTask = PlainTask

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar, get_args
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
@@ -31,6 +30,7 @@ from rh_prefect.client import (
 )
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.settings import get_settings
+from rh_prefect.tasks.plain_task import PlainTask
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.runninghub.provider import client_of
 
@@ -74,7 +74,8 @@ def _task(
         return isinstance(await state.aresult(raise_on_failure=False), may_help)
 
     def decorator(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
-        wrap = task(
+        return PlainTask(
+            body,
             task_run_name=name,
             # A cached result would not be the current state.
             cache_policy=NO_CACHE,
@@ -83,7 +84,6 @@ def _task(
             retry_jitter_factor=0.5,
             retry_condition_fn=can_help,
         )
-        return wrap(body)
 
     return decorator
 

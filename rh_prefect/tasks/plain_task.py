@@ -1,0 +1,56 @@
+"""`PlainTask`: a Prefect task that is a plain call where there is no Prefect run around it and no Prefect API."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from prefect.states import Failed
+from prefect.tasks import Task
+
+from rh_prefect.client.connections import chance
+from rh_prefect.prefect_api import is_available
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class PlainTask(Task[P, Coroutine[Any, Any, R]]):
+    """A task of this package; Prefect's engine would start a server for a task run that nobody can look at.
+
+    A plain call has the retries of the task. With other options, or with `.submit` and `.map`, it is always a task run.
+    """
+
+    # A type checker sees Prefect's own overloads.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+            """Runs the task; see `prefect.Task`."""
+            if return_state or wait_for is not None or is_available():
+                return super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)
+            call = inspect.signature(self.fn).bind(*args, **kwargs)
+            call.apply_defaults()
+            return self._run(call)
+
+    async def _run(self, call: inspect.BoundArguments) -> Any:
+        for pause in self._pauses():
+            try:
+                return await self.fn(*call.args, **call.kwargs)
+            except Exception as error:
+                if not await self._can_help(error):
+                    raise
+            await asyncio.sleep(pause)
+        return await self.fn(*call.args, **call.kwargs)
+
+    def _pauses(self) -> Iterator[float]:
+        """Returns the seconds before each retry."""
+        delays = self.retry_delay_seconds
+        for number in range(self.retries):
+            seconds = delays[min(number, len(delays) - 1)] if isinstance(delays, list) else delays
+            yield float(seconds or 0) * (1 + chance() * (self.retry_jitter_factor or 0))
+
+    async def _can_help(self, error: Exception) -> bool:
+        condition: Any = self.retry_condition_fn
+        return condition is None or bool(await condition(self, None, Failed(data=error)))
