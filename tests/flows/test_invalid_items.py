@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.run.result import PipelineResult
 from tests.support.world.pipeline_flows import run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 PICTURES = """
 name: pictures

@@ -41,9 +41,7 @@ from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.link_server import LinkHost
-from tests.support.world.pipeline_flows import PRODUCTS, planned, run, table
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import PRODUCTS, in_flow_run, planned, run, run_in_flow, table
 
 FILM = """
 name: short-film
@@ -64,8 +62,9 @@ async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:
     return {one.key: one for one in found}
 
 
+@in_flow_run
 async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Path) -> None:
-    state, first = await run(FILM, idea="a lighthouse", budget=10)
+    state, first = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert state.is_completed(), state.message
     assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
     assert first.costs.amounts["CNY"] == rh.recorder.charged
@@ -74,13 +73,14 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert shown["pipeline--short-film-progress"].data == 100
     assert first["clip"].uri in str(shown["pipeline--short-film-results"].data)
     assert (tmp_path / "out" / "film" / "end.png").is_file()
-    state, second = await run(FILM, idea="a lighthouse", budget=10)
+    state, second = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
     assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
     assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-results"].data)
     assert second["clip"].sha256 == first["clip"].sha256
 
 
+@in_flow_run
 async def test_a_cancelled_run_cancels_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(long_side=96, fps=6, clock="real") as rh:
         for name, value in environment(rh, tmp_path).items():
@@ -160,12 +160,12 @@ async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(r
 
 
 async def test_a_budget_below_the_least_price_is_refused_before_a_payment(rh: Emulator) -> None:
-    state = await pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", budget=0.1, return_state=True)
     with pytest.raises(BudgetExceeded, match="costs at least"):
-        await state.aresult()
+        await run(FILM, idea="a lighthouse", budget=0.1)
     assert rh.recorder.submissions == []
 
 
+@in_flow_run
 async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> None:
     with pytest.raises(BudgetExceeded):
         await pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", budget=0.1)
@@ -201,11 +201,8 @@ async def test_a_selected_step_without_what_it_needs_fails(
 
 
 async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_payment(rh: Emulator) -> None:
-    state: State[Any] = await pipeline_flow(Pipeline.from_text(FILM))(
-        idea="a lighthouse", new=["pictur"], return_state=True
-    )
     with pytest.raises(InputError, match=r"pictur does not exist.*picture"):
-        await state.aresult()
+        await run(FILM, idea="a lighthouse", new=["pictur"])
     assert rh.recorder.submissions == []
 
 
@@ -221,6 +218,7 @@ async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp
     assert rh.recorder.charged <= 4.2
 
 
+@in_flow_run
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
     text = """
 name: pick
@@ -231,7 +229,7 @@ steps:
 outputs: {clip: $(clip), chosen: $(chosen)}
 """
     pipeline = Pipeline.from_text(text)
-    state, first = await run(text, budget=10)
+    state, first = await run_in_flow(text, budget=10)
     assert (state.name, len(rh.recorder.paid)) == (WAITING, 2)
     assert {one.step: one.state for one in first.steps} == {
         "picture": "made",
@@ -247,7 +245,7 @@ outputs: {clip: $(clip), chosen: $(chosen)}
     (review,) = (one for one in plan.instances if one.model == "review")
     choices = {"chosen": {**copied["chosen"], "take": 2}}
     assert not (tmp_path / "out" / "pick").exists()
-    state, done = await run(text, budget=10, choices=choices)
+    state, done = await run_in_flow(text, budget=10, choices=choices)
     assert state.is_completed()
     assert done["chosen"].uri == str(tmp_path / "out" / "pick" / "chosen.jpg")
     assert probe(tmp_path / "out" / "pick" / "chosen.jpg").mime == "image/jpeg"
@@ -264,7 +262,7 @@ outputs: {clip: $(clip), chosen: $(chosen)}
             "the choice is a text, but the candidates are files; choose one by its number",
         ),
     ):
-        state, waiting = await run(text, budget=10, choices={"chosen": wrong})
+        state, waiting = await run_in_flow(text, budget=10, choices={"chosen": wrong})
         assert state.name == WAITING
         assert [one.reason for one in waiting.steps if one.step == "chosen"] == [reason]
 
@@ -279,11 +277,12 @@ steps:
 """
 
 
+@in_flow_run
 async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulator, links: LinkHost) -> None:
     photo = samples.picture("PNG", (400, 400), "0a7fb0")
     for signature in ("first-secret", "second-secret"):
         link = links.put(f"photo.png?X-Token={signature}", photo)
-        state, result = await run(OF_A_LINK, photo=link, budget=10)
+        state, result = await run_in_flow(OF_A_LINK, photo=link, budget=10)
         assert state.is_completed(), state.message
         assert signature not in repr(result) + str(await artifacts_of(state))
         assert state.state_details.flow_run_id is not None
@@ -301,6 +300,7 @@ steps:
 """
 
 
+@in_flow_run
 async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date(rh: Emulator, tmp_path: Path) -> None:
     flow = pipeline_flow(Pipeline.from_text(DATED))
     rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
@@ -322,6 +322,7 @@ async def of_a_parent() -> None:
     await pipeline_flow(Pipeline.from_text(DATED))(budget=5)
 
 
+@in_flow_run
 async def test_a_pipeline_in_another_flow_has_the_scheduled_date_of_that_one(rh: Emulator, tmp_path: Path) -> None:
     async with get_client() as client:
         scheduled: State[Any] = Scheduled(scheduled_time=datetime(2026, 3, 31, tzinfo=UTC))

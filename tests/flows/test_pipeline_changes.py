@@ -24,9 +24,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import PRODUCTS, run, table
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import PRODUCTS, in_flow_run, run, table
 
 ONE = "name: mug\nsteps: {picture: {model: z-image/turbo, with: {prompt: mug}}}"
 CLIP = "model: kling-v2.6-pro-image-to-video"
@@ -67,6 +65,7 @@ async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(waitin
     assert result.costs.amounts["CNY"] == waiting.recorder.charged
 
 
+@in_flow_run
 async def test_what_an_attempt_paid_for_a_row_that_is_gone_is_in_the_report(rh: Emulator, tmp_path: Path) -> None:
     products = pipeline_flow(Pipeline.from_text(PRODUCTS))
     flow_run = await create(products, {"products": table(tmp_path, a="mug", b="forbidden cup")})
@@ -138,6 +137,7 @@ steps:
     assert len(rh.recorder.paid) == 1
 
 
+@in_flow_run
 async def test_an_attempt_with_another_place_of_records_pays_nothing(
     waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +158,7 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     assert (result.steps[0].state, len(waiting.recorder.paid)) == ("made", 1)
 
 
+@in_flow_run
 async def test_pipelines_of_one_flow_keep_their_own_places(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ async def test_pipelines_of_one_flow_keep_their_own_places(
     assert len(rh.recorder.paid) == 3, "a mug in each of two places, and the cup of the second attempt"
 
 
+@in_flow_run
 async def test_a_second_place_that_the_first_attempt_did_not_reach_is_no_other_place(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ async def test_a_second_place_that_the_first_attempt_did_not_reach_is_no_other_p
     assert len(rh.recorder.paid) == 2
 
 
+@in_flow_run
 async def test_a_cancellation_finds_the_works_of_all_places(
     waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

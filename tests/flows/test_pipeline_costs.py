@@ -24,8 +24,7 @@ from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.emulator_env import environment
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run
 
 PICTURES = """
 name: {name}
@@ -58,6 +57,7 @@ def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield emulator
 
 
+@in_flow_run
 async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="cup", kind="fail", code="1504", times=1))
     rh.faults.add(Fault("submit", prompt="mug", kind="fail", code="1504"))
@@ -83,6 +83,7 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
         assert sum(Decimal(str(row["amount"])) for row in rows) == rh.recorder.charged
 
 
+@in_flow_run
 async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
     raise AssertionError(f"no event {until}: {[one['event'] for one in found]}")
 
 
+@in_flow_run
 async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
     text = """
 name: asking
@@ -137,6 +139,7 @@ steps:
     assert (done["state"], done["steps"]) == (WAITING, {"made": 2, "waits for review": 4})
 
 
+@in_flow_run
 async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     text = PICTURES.format(name="short", attempts=1).replace("budget: 5", "budget: {amount: 0.04, whole_items: true}")
     state = await pipeline_flow(Pipeline.from_text(text))(return_state=True)
@@ -154,6 +157,7 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     assert rh.recorder.charged == Decimal("0.04")
 
 
+@in_flow_run
 async def test_a_run_has_a_tag_and_emits_events(rh: Emulator) -> None:
     await run("tagged", attempts=1)
     async with get_client() as client:

@@ -17,15 +17,14 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
-from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.errors import BudgetExceeded
+from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.site_graphs import SavedGraph
 from tests.support.servers.emulator_env import environment
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run
 
 STEP = """
 budget: 5
@@ -61,11 +60,7 @@ def paid(rh: Emulator) -> int:
 
 
 async def run(pipeline: Pipeline, **params: Any) -> PipelineResult:
-    state = await pipeline_flow(pipeline)(**params, return_state=True)
-    data = await state.aresult(raise_on_failure=False)
-    result = data.result if isinstance(data, PipelineIncomplete) else data
-    assert isinstance(result, PipelineResult), data
-    return result
+    return (await run_here(pipeline, params)).result
 
 
 async def test_a_graph_runs_and_only_what_it_holds_counts(rh: Emulator, tmp_path: Path) -> None:
@@ -206,6 +201,7 @@ async def pool_of(rh: Emulator, *secrets: str) -> str:
     return f"night-{mark}"
 
 
+@in_flow_run
 async def test_a_graph_is_read_from_an_account_of_a_pool_that_has_it(rh: Emulator) -> None:
     name = rh.workflows.add(changed())
     pool = await pool_of(rh, "f" * 32, rh.key)
@@ -213,6 +209,7 @@ async def test_a_graph_is_read_from_an_account_of_a_pool_that_has_it(rh: Emulato
     assert [one.state for one in result.steps] == ["made"] * 3, [one.reason for one in result.steps]
 
 
+@in_flow_run
 async def test_a_plan_reads_the_graphs_with_a_pool(rh: Emulator, tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     file.write_text(TWO.replace("NAME", rh.workflows.add(changed())))
@@ -288,8 +285,8 @@ async def test_a_workflow_without_a_result_of_the_assumed_kind_fails_and_its_fil
 async def test_a_step_without_a_known_price_is_told_to_have_one(rh: Emulator) -> None:
     name = rh.workflows.add(changed())
     text = STEP.format(what="workflow", name=name, more="").replace(", price: 0.30", "")
-    state = await pipeline_flow(Pipeline.from_text(text.replace("budget: 5\n", "")))(text="a pier", return_state=True)
-    assert "price in the file, as in `assume: {price: 0.50}`" in str(state.message)
+    with pytest.raises(BudgetExceeded, match=r"price in the file, as in `assume: {price: 0\.50}`"):
+        await run(Pipeline.from_text(text.replace("budget: 5\n", "")), text="a pier")
     result = await run(Pipeline.from_text(text), text="a pier")
     assert "What to do: give the step a price in the file, as in assume: {price: 0.50}" in result.steps[0].reason
     assert paid(rh) == 0

@@ -14,9 +14,7 @@ from rh_prefect.emulator.comfy.workflows import RESTYLE
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.support.samples import media as samples
-from tests.support.world.pipeline_flows import run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run, run
 
 SIGNS = """
 params: {rows: {type: table, columns: {title: string, photo: {type: image, optional: true}}}}
@@ -53,6 +51,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@in_flow_run
 async def test_a_run_with_hostile_rows_pays_nothing_and_writes_nothing(rh: Emulator, tmp_path: Path) -> None:
     """Files outside of the table's folder, symbolic links out of it, and names with .. or of our records."""
     shop = tmp_path / "shop"
@@ -105,6 +104,7 @@ steps:
 
 
 @pytest.mark.parametrize("is_link", [False, True])
+@in_flow_run
 async def test_a_text_for_the_file_of_a_node_is_a_name_at_runninghub(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_link: bool
 ) -> None:
@@ -138,6 +138,7 @@ async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, t
     assert (len(rh.recorder.paid), result.new) == (3, 0)
 
 
+@in_flow_run
 async def test_a_key_where_a_block_s_name_belongs_is_not_used(rh: Emulator) -> None:
     """A key, or an address, in `credentials` or `storage`: refused before anything is asked for, and not repeated."""
     for key, value in (("credentials", rh.key), ("storage", "s3://user:pa55@bucket/a")):

@@ -16,6 +16,7 @@ import pytest
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete, PlanChanged
 from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
@@ -28,9 +29,7 @@ from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.settings import get_settings
 from tests.support.samples.pipeline_assets import photo
 from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run, run
 
 PICTURES = """
 name: pictures
@@ -127,6 +126,7 @@ async def test_an_item_pays_no_more_than_its_own_budget(rh: Emulator) -> None:
     assert sum((one.charged for one in paid), Decimal(0)) <= Decimal("0.12")
 
 
+@in_flow_run
 async def test_a_resumed_run_reports_and_counts_all_that_it_has_paid(rh: Emulator) -> None:
     fail(rh, "a cup again", times=1)
     flow = pipeline_flow(Pipeline.from_text(pictures()))
@@ -308,9 +308,7 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
     for name, text, is_strict in (("used", USED, inside), ("using", USING, outside)):
         (tmp_path / f"{name}.yaml").write_text(text.replace("STRICT", ", on_error: fail" if is_strict else ""))
-    flow: Any = pipeline_flow(Pipeline.from_file(tmp_path / "using.yaml"))
-    data = await (await flow(budget=5, return_state=True)).aresult(raise_on_failure=False)
-    later = data.result.steps[-1]
+    later = (await run_here(Pipeline.from_file(tmp_path / "using.yaml"), {"budget": 5})).result.steps[-1]
     stopped = ("not run", "one.first failed, and its on_error is fail")
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 
@@ -363,12 +361,12 @@ async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monke
     state, result = await run(pictures(budget="{amount: 90, whole_items: true}"), rows=rows("a cup", "a jug"))
     assert state.name == OVER_BUDGET
     assert result.costs.amounts["CNY"] == 2 * PRICE
-    flow: Any = pipeline_flow(Pipeline.from_text(pictures()))
-    state = await flow(rows=rows("a", "b", "c"), budget=50, return_state=True)
-    assert "its budget is 0.10" in (state.message or "")
+    with pytest.raises(BudgetExceeded, match=r"its budget is 0\.10"):
+        await run(pictures(), rows=rows("a", "b", "c"), budget=50)
     assert rh.recorder.charged == 4 * PRICE
 
 
+@in_flow_run
 async def test_a_resumed_run_without_a_budget_may_pay_the_highest_price_of_what_is_left(rh: Emulator) -> None:
     fail(rh, "a cup again", times=1)
     flow = pipeline_flow(Pipeline.from_text(pictures()))
@@ -390,6 +388,7 @@ async def test_a_run_in_python_makes_the_part_that_its_reviewed_plan_selects(rh:
     assert {str(one.payload["prompt"])[:5] for one in rh.recorder.paid} == {"a cup"}
 
 
+@in_flow_run
 async def test_a_resumed_run_pays_no_more_than_its_reviewed_plan_in_all(rh: Emulator) -> None:
     fail(rh, "a cup again", times=1)
     pipeline = Pipeline.from_text(pictures(budget="9"))
@@ -450,6 +449,7 @@ steps:
 """
 
 
+@in_flow_run
 async def test_a_second_pipeline_of_a_flow_run_is_refused_if_the_first_has_spent_its_budget(rh: Emulator) -> None:
     first, second = (FlowPipeline.from_text(TWO.format(name=name)) for name in ("first", "second"))
 
@@ -488,7 +488,7 @@ async def test_a_budget_counts_in_the_currency_of_the_account(dollars: Emulator)
         (pictures(budget="{amount: 1, item: 1}"), "without whole_items and item"),
     ):
         with pytest.raises(BudgetExceeded, match=advice):
-            await pipeline_flow(Pipeline.from_text(text))(**of_three)
+            await run(text, **of_three)
     assert not dollars.recorder.submissions
     state, result = await run(pictures(budget="0.17"), **of_three)  # 6 pictures are 0.24 CNY
     assert state.name == OVER_BUDGET, state.message
@@ -518,6 +518,7 @@ async def test_a_step_that_reuses_nothing_is_paid_once_in_each_run_and_used(rh: 
     assert len(seen) == 4
 
 
+@in_flow_run
 async def test_a_retry_keeps_the_takes_of_a_step_that_reuses_nothing(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(ONCE))
     fail(rh, "a mug", times=1)

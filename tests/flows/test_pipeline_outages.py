@@ -53,8 +53,6 @@ steps:
 """
 
 
-@pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

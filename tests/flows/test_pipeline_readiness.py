@@ -16,9 +16,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run, run, run_in_flow
 
 ANGLES = """
 name: angles
@@ -146,10 +144,11 @@ steps:
 
 
 @pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.line).png"])
+@in_flow_run
 async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
     """Two lines of the answer are equal: one picture is made for both, and only one step can have the name."""
     text = ANSWERS.replace("SAVE", save)
-    (_, first), (_, second) = [await run(text, budget=1) for _ in range(2)]
+    (_, first), (_, second) = [await run_in_flow(text, budget=1) for _ in range(2)]
     assert len(rh.recorder.paid) == 10
     failed = [[one.step for one in result.steps if one.state == "failed"] for result in (first, second)]
     assert failed == [["each[10].picture"] if save else []] * 2

@@ -26,9 +26,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.loop_thread import LOOP
-from tests.support.world.pipeline_flows import planned, run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run, planned, run, run_in_flow
 
 PAIR = """
 name: pair
@@ -94,6 +92,7 @@ steps:
     assert len(rh.recorder.paid) == 5
 
 
+@in_flow_run
 async def test_a_reviewed_plan_is_continued_and_pays_for_one_round_only(rh: Emulator) -> None:
     reviewed = ReviewedPlan((await planned(PAIR)).as_json())
     fail(rh, "a cup")
@@ -124,6 +123,7 @@ def get_storage() -> Path:
     return Path(get_settings().storage_url)
 
 
+@in_flow_run
 async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it_ended(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
@@ -136,6 +136,7 @@ async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it
     assert len(rh.recorder.paid) == 3
 
 
+@in_flow_run
 async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
@@ -146,9 +147,10 @@ async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> 
     assert len(rh.recorder.paid) == 3
 
 
+@in_flow_run
 async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator) -> None:
     fail(rh, "a cup")
-    await run(PAIR)
+    await run_in_flow(PAIR)
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     async with get_client() as client:
         deployment = await client.create_deployment(

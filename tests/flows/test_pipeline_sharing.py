@@ -20,10 +20,8 @@ from rh_prefect.pipelines.run.result import NOTHING_NEW
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import run
+from tests.support.world.pipeline_flows import in_flow_run, run_in_flow
 from tests.support.world.two_writers import TwoWriters
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 PAIR = """
 name: {name}
@@ -58,6 +56,7 @@ async def until(condition: Any) -> None:
     raise AssertionError("it did not happen")
 
 
+@in_flow_run
 async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(waiting: Emulator, tmp_path: Path) -> None:
     def start(name: str, **params: Any) -> asyncio.Future[Any]:
         flow: Any = pipeline_flow(Pipeline.from_text(PAIR.format(name=name)))
@@ -80,6 +79,7 @@ async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(waitin
     assert "1 reused, 1 absent; paid 0" in str(state.message)
 
 
+@in_flow_run
 async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,9 +92,9 @@ async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     # The records lie elsewhere then, the files in the store.
     monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
     text = text.replace("a lighthouse}", "a lighthouse}, save_as: light.png")
-    state, _ = await run(text)
+    state, _ = await run_in_flow(text)
     assert state.is_completed(), state.message
     assert (tmp_path / "store" / "light.png").is_file()
     assert list((tmp_path / "records" / "works").glob("*/result.json"))
-    state, _ = await run(text)
+    state, _ = await run_in_flow(text)
     assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 1)

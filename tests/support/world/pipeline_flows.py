@@ -1,12 +1,14 @@
-"""A pipeline that makes products' clips, and runs of pipelines: in flow runs where a test has a Prefect server."""
+"""A pipeline that makes products' clips, and runs of pipelines, without a server and in flow runs."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import pytest
 from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import PipelineIncomplete
@@ -18,6 +20,15 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
 from rh_prefect.settings import get_settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_flow_run(test: Callable[P, R]) -> Callable[P, R]:
+    """Marks a test that looks at a flow run, and needs a Prefect server."""
+    return pytest.mark.prefect(pytest.mark.usefixtures("prefect_server")(test))
+
 
 PRODUCTS = """
 name: products
@@ -56,13 +67,13 @@ class Ended:
         return not self.end.is_failed
 
 
-async def run_alone(text: str, **params: Any) -> tuple[Ended, PipelineResult]:
+async def run(text: str, **params: Any) -> tuple[Ended, PipelineResult]:
     """Runs a pipeline without a server."""
     end = await run_here(Pipeline.from_text(text), params)
     return Ended(end), end.result
 
 
-async def run(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
+async def run_in_flow(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
     """Runs a pipeline in a separate flow run."""
     state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
     data = await state.aresult(raise_on_failure=False)
