@@ -14,9 +14,6 @@ from rh_prefect.errors import InputError
 from rh_prefect.json_checks import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.requests.request_preparation import JobRequest
 
 LONGEST_LABEL = 1000
 """Maximum number of characters; names of files contain the first ones."""
@@ -136,37 +133,3 @@ def _is_number(value: object) -> bool:
         return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
     except (TypeError, ValueError, ArithmeticError):
         return False
-
-
-def policy_of(
-    request: JobRequest,
-    scope: Scope,
-    options: Options,
-    *,
-    job: str,
-    task_list: tuple[str, str],
-    may_switch_account: bool,
-) -> Policy:
-    """Converts the caller's options to the lifecycle's `Policy`.
-
-    Args:
-        request: The request.
-        scope: The run of the job.
-        options: The caller's options.
-        job: The job's full name, for messages.
-        task_list: See `Policy`.
-        may_switch_account: Whether another account may pay after an account-specific refusal.
-    """
-    return Policy(
-        job=job,
-        endpoint=request.endpoint,
-        attempt=scope.attempt,
-        first_attempt=scope.first_attempt,
-        attempts=options.attempts,
-        on_unknown=options.on_unknown,
-        may_submit=options.may_submit,
-        # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
-        budget=None if options.budget is None else Decimal(str(options.budget)),
-        may_switch_account=may_switch_account,
-        task_list=task_list,
-    )

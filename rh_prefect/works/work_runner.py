@@ -42,7 +42,7 @@ from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request, policy_of
+from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
@@ -128,6 +128,11 @@ class RunningWork:
         self._steps = Steps(work, on_task=self._set_task)
         self._life: asyncio.Task[Any] | None = None
         self._changed = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its result, or has failed: the next caller reads the records again."""
+        return self._life is not None and self._life.done()
 
     @property
     def running_task(self) -> Submit | None:
@@ -316,7 +321,9 @@ class WorkRunner:
         work, name = await self._begin(asked)
         known = self.shared.running
         with self._asking(work):
-            running = known.get(name) or known.setdefault(name, RunningWork(work))
+            running = known.get(name)
+            if running is None or running.is_over:
+                running = known[name] = RunningWork(work)
             if asked.step is None:  # steps of a pipeline may share a work with other options
                 _refuse_unequal(running.work.policy, work.policy)
             running.callers += 1
@@ -455,22 +462,13 @@ class WorkRunner:
         requested = REQUESTED_KEYS[scope.journal.scope]
         is_new = is_new and work not in requested
         requested.add(work)
-        policy = policy_of(
-            request,
-            scope,
-            options,
-            job=records.name,
-            task_list=pool.provider(request.endpoint).task_list(request.endpoint),
-            may_switch_account=not pool.is_single,
-        )
-        policy = replace(policy, run=scope.journal.scope if records.is_shared else "")
         return Work(
             request=request,
             records=records,
             scope=scope,
             store=self.store,
             observer=self.observer,
-            policy=_of_step(policy, asked) if asked.step is not None else policy,
+            policy=self._policy(asked, request, records),
             lease=Lease(
                 pool,
                 pool.exclusions(scope),
@@ -486,6 +484,33 @@ class WorkRunner:
             callback=shared.callback(request) if options.may_submit else None,
             is_new=is_new,
             flow=self.pipeline,
+        )
+
+    def _policy(self, asked: WorkCall, request: JobRequest, records: JobRecords) -> Policy:
+        scope, options, pool, step = self.scope, self.options, self.shared.pool, asked.step
+        policy = Policy(
+            job=records.name,
+            endpoint=request.endpoint,
+            run=scope.journal.scope if records.is_shared else "",
+            attempt=scope.attempt,
+            first_attempt=scope.first_attempt,
+            attempts=options.attempts,
+            on_unknown=options.on_unknown,
+            may_submit=options.may_submit,
+            # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
+            budget=None if options.budget is None else Decimal(str(options.budget)),
+            may_switch_account=not pool.is_single,
+            task_list=pool.provider(request.endpoint).task_list(request.endpoint),
+        )
+        if step is None:
+            return policy
+        return replace(
+            policy,
+            name=step,
+            attempts=asked.attempts,
+            unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
+            forbidden=asked.forbidden,
+            another_task="for a new task of the same request, run again with --retake",
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
@@ -535,18 +560,6 @@ def _state_of(error: RunningHubError) -> JobEventState:
     if isinstance(error, SubmissionUnknown):
         return "unknown"
     return "cancelled" if isinstance(error, JobCancelled) else "failed"
-
-
-def _of_step(policy: Policy, asked: WorkCall) -> Policy:
-    """Returns the policy of a pipeline's step."""
-    return replace(
-        policy,
-        name=asked.step or "",
-        attempts=asked.attempts,
-        unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
-        forbidden=asked.forbidden,
-        another_task="for a new task of the same request, run again with --retake",
-    )
 
 
 def _refuse_unequal(first: Policy, other: Policy) -> None:
