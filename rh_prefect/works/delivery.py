@@ -101,11 +101,6 @@ class Delivery:
     async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
         """Downloads and publishes the outputs of a submission that has ended.
 
-        Args:
-            work: The work.
-            submit: The submission, with its end.
-            first_time: Whether its outputs cannot have been published before.
-
         Returns:
             The result, or `Invalid` where the answer does not have the required structure. A file that was damaged in
             every download is kept with its `Media.defect`.

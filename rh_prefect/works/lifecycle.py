@@ -206,10 +206,6 @@ class _CancelSteps(Protocol):
 async def cancel_work(steps: _CancelSteps, n: int) -> bool:
     """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
 
-    Args:
-        steps: Do the I/O.
-        n: The number of the task's submission.
-
     Returns:
         Whether the task was cancelled.
     """

@@ -23,11 +23,6 @@ _log = logging.getLogger("rh_prefect")
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
     """Records the task of an unknown submission; the next run waits for it and pays nothing.
 
-    Args:
-        journal: The scope's journal.
-        key: The job's key.
-        task_id: RunningHub's task id.
-
     Raises:
         InputError: The state of the job does not allow this, or the task is another submit's.
     """
@@ -51,10 +46,6 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
 
 async def mark_refused(journal: Journal, key: str) -> None:
     """Records that an unknown submission was not accepted; the next run submits it again.
-
-    Args:
-        journal: The scope's journal.
-        key: The job's key.
 
     Raises:
         InputError: The state of the job does not allow this.
@@ -120,10 +111,6 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
 
     A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
 
-    Args:
-        spool: This machine's spool.
-        journal: The scope's journal.
-
     Returns:
         The task ids that the journal has now.
     """
@@ -177,10 +164,6 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
     """Records again the jobs of a scope for which its store has results.
-
-    Args:
-        journal: The scope's records.
-        store: Where its outputs went.
 
     Returns:
         The keys of the jobs; empty if only the scope's format is recorded again, as for a run that has only works which

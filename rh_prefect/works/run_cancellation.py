@@ -92,11 +92,6 @@ async def cancel_task(
 ) -> TaskView:
     """Cancels a task and returns its final state.
 
-    Args:
-        client: Talks to RunningHub.
-        task_id: The task.
-        sleep: Waits for the outputs of a task that had succeeded.
-
     Returns:
         The task's last view: cancelled, already ended, or still running although RunningHub has accepted this.
 
@@ -142,12 +137,6 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     The record of an end is never changed, so that only a final state is recorded: neither a success whose files are not
     listed yet, nor a cancellation that has not taken effect. Who waits for the task, or a later run, queries it again
     before anything is paid.
-
-    Args:
-        client: The client of the account that paid.
-        submit: The submission, which has a task.
-        records: The records of its job.
-        attempt: The attempt that records the end.
 
     Returns:
         The status of the task, `CANCELLED` once RunningHub has accepted that; where an end is recorded, that of the

@@ -78,12 +78,6 @@ async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attemp
 
     Several pipelines of one flow run may have several places, and each keeps its own in later attempts.
 
-    Args:
-        run: The flow run's journal.
-        place: The place.
-        pipeline: The pipeline's name.
-        attempt: The attempt of the flow run.
-
     Raises:
         ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
     """
@@ -119,20 +113,12 @@ def _hash_of(text: str) -> str:
 
 
 async def has_works(run: Journal) -> bool:
-    """Checks whether a flow run has run a pipeline.
-
-    Args:
-        run: The flow run's journal.
-    """
+    """Checks whether a flow run has run a pipeline."""
     return await run.read(_PLACE) is not None
 
 
 async def read_places(run: Journal) -> list[RecordsPlace]:
-    """Reads the locations of a flow run's works; it has several if its pipelines have several storages.
-
-    Args:
-        run: The flow run's journal.
-    """
+    """Reads the locations of a flow run's works; it has several if its pipelines have several storages."""
     first = await run.read(_PLACE)
     if first is None:
         return []
@@ -227,12 +213,7 @@ class WorksLedger:
     """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
 
     def __init__(self, run: Scope, works: WorksJournal) -> None:
-        """Stores the arguments; reads nothing.
-
-        Args:
-            run: The flow run.
-            works: The records of works.
-        """
+        """Stores the arguments; reads nothing."""
         self._run = run
         self._works = works
         self._place = works.scope.removeprefix(f"{FOLDER}-")
@@ -318,12 +299,7 @@ class WorksLedger:
     async def cancel(
         self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
     ) -> CancelReport:
-        """Cancels the tasks that this run made or waited for, and that no other run waits for.
-
-        Args:
-            client_for: Finds the client of the account that an intent names.
-            has_ended: Returns whether a flow run has certainly ended.
-        """
+        """Cancels the tasks that this run made or waited for, and that no other run waits for."""
         done = CancelReport()
         notes = await self._notes()
         noted = (notes.claims | notes.waits) - notes.settled.keys()

@@ -23,15 +23,7 @@ class SharedRecords(JobRecords):
     is_shared = True
 
     def __init__(self, works: WorksJournal, work: str, ledger: WorksLedger, *, name: str, has_ended: HasEnded) -> None:
-        """Refers to the records of a work; reads nothing.
-
-        Args:
-            works: The records of works.
-            work: The work.
-            ledger: The notes of the run.
-            name: The step, for the notes.
-            has_ended: Returns whether a flow run has certainly ended.
-        """
+        """Refers to the records of a work; reads nothing."""
         super().__init__(works, work)
         self._works = works
         self._ledger = ledger

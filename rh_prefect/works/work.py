@@ -49,13 +49,7 @@ class Callback:
     token: SecretStr
 
     def address(self, scope: str, key: str, n: int) -> str:
-        """Returns the webhook address for one submission, by which the receiver finds the job's journal.
-
-        Args:
-            scope: The journal's scope.
-            key: The job's key.
-            n: The number of the submit.
-        """
+        """Returns the webhook address for one submission, by which the receiver finds the job's journal."""
         return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
 
     def hide(self, text: str) -> str:
@@ -65,9 +59,6 @@ class Callback:
 
 def callback_of(settings: Settings) -> Callback | None:
     """Determines whether and where ends of tasks are reported.
-
-    Args:
-        settings: With RH_WEBHOOK_URL and RH_WEBHOOK_TOKEN.
 
     Returns:
         None where RH_WEBHOOK_URL is unset.
@@ -180,11 +171,7 @@ class Work:
         return self.records.name
 
     def intent(self, account: Account) -> Intent:
-        """Makes the record that precedes a POST.
-
-        Args:
-            account: The account that pays.
-        """
+        """Makes the record that precedes a POST."""
         request, scope = self.request, self.scope
         return Intent(
             owner=current_owner(),
@@ -247,15 +234,7 @@ class Work:
         is_step: bool = False,
         costs: Costs | None = None,
     ) -> None:
-        """Notifies the observer of a change.
-
-        Args:
-            state: The job's state now.
-            message: One line for the log.
-            task_id: RunningHub's task id, once it is known.
-            is_step: The state is the same: the message reports the progress of the task.
-            costs: What the job's tasks have cost, at a submission and at its end.
-        """
+        """Notifies the observer of a change."""
         event = JobEvent(
             state=state,
             job=self.job,

@@ -115,11 +115,7 @@ class RunningWork:
     """A work that is being made, for all callers in a run that wait for it."""
 
     def __init__(self, work: Work) -> None:
-        """Does nothing before the first caller waits.
-
-        Args:
-            work: The work, as its first caller asks for it.
-        """
+        """Does nothing before the first caller waits."""
         self.work = work
         self.callers = 0
         """How many callers of a run wait for it."""
@@ -261,9 +257,6 @@ class WorkRunner:
     async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying.
 
-        Args:
-            asked: The request for a work.
-
         Returns:
             The work, and its request with files by content.
 
@@ -293,9 +286,6 @@ class WorkRunner:
     async def complete(self, asked: WorkCall) -> Delivered:
         """Gets the result of a work, and pays for it if that was not done.
 
-        Args:
-            asked: The request for a work.
-
         Raises:
             EqualRequest: Another call of this attempt has asked for the work.
             RunningHubError: As `run_work` says, and what client, records and store raise.
@@ -310,9 +300,6 @@ class WorkRunner:
 
         Concurrent callers of a run share the work. Meanwhile the run gives signs of life. At an error of the last
         caller it no longer waits for the work.
-
-        Args:
-            asked: The request for a work.
 
         Raises:
             EqualRequest: Another call of this attempt has asked for the work.
@@ -383,10 +370,6 @@ class WorkRunner:
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
         """Completes a work that was paid for earlier, without ever submitting.
 
-        Args:
-            intent: The work's newest intent.
-            key: The work's key.
-
         Returns:
             The result; None where nothing was paid.
         """
@@ -409,11 +392,7 @@ class WorkRunner:
         return spending_of(self.scope).open_costs()
 
     def spent_on(self, work: str) -> Costs:
-        """Returns a flow run's payments for a work in this process.
-
-        Args:
-            work: The work's id.
-        """
+        """Returns a flow run's payments for a work in this process."""
         return spending_of(self.scope).spent_on(f"{self._records_scope()}/{work}") or Costs()
 
     def _work(self, base: str, asked: WorkCall) -> str:

@@ -74,11 +74,7 @@ class Entry:
 
 
 def entry_of(submit: Submit) -> Entry | None:
-    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing.
-
-    Args:
-        submit: As the journal has it.
-    """
+    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing."""
     charge, intent, end = charge_of(submit), submit.intent, submit.end
     if charge is None:
         return None

@@ -186,11 +186,7 @@ def is_job_key(key: str) -> bool:
 
 
 def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
-    """Groups records by their job; omits records of no job.
-
-    Args:
-        records: By full key.
-    """
+    """Groups records by their job; omits records of no job."""
     jobs: dict[str, dict[str, V]] = {}
     for key, record in records.items():
         job_key, dash, _ = key.partition("-")
@@ -347,12 +343,7 @@ def _key_of(path: str) -> str:
 
 
 def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
-    """Lists the scopes that have a folder at a journal's URL.
-
-    Args:
-        url: The journal's URL.
-        options: fsspec's storage options.
-    """
+    """Lists the scopes that have a folder at a journal's URL."""
     with _as_journal_error(shown_url(url), options or {}):
         return _open_files(url, options or {}).folders("")
 

@@ -126,11 +126,7 @@ def account_words(account: str, block: str | None) -> str:
 
 
 def is_fingerprint(account: str) -> bool:
-    """Returns whether a record names an account by the fingerprint of its key.
-
-    Args:
-        account: The account of the record.
-    """
+    """Returns whether a record names an account by the fingerprint of its key."""
     return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 

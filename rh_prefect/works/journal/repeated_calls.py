@@ -109,13 +109,6 @@ class Calls:
     ) -> Iterator[None]:
         """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing.
 
-        Args:
-            work: The work's key.
-            chain: The runs around the call.
-            job: The job's full name, for the message.
-            may_repeat: Whether another call may have asked for the same work.
-            task: The task that makes the call.
-
         Raises:
             EqualRequest: Another call of this attempt has asked for the same work.
         """

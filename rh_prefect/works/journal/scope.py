@@ -129,12 +129,7 @@ class Ended(Record):
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
-    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it notes something.
-
-    Args:
-        works: The records of works.
-        pipeline: The pipeline's name.
-    """
+    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it notes something."""
     # Names of runs are in the order of their begins.
     name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
@@ -231,9 +226,6 @@ async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
 async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
     """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm.
 
-    Args:
-        exists: Returns whether the record of a number exists.
-
     Returns:
         Its number; 0 where there is none.
     """
@@ -261,10 +253,6 @@ class OpenScopes:
 
         Later records of another process are safe: the claim of a job is exclusive, and the second process reads the
         first one's records.
-
-        Args:
-            scope: The run.
-            store: Where its outputs go.
 
         Returns:
             Whether it had no job when this attempt opened it.
@@ -325,13 +313,7 @@ def cancel_key(attempt: int) -> str:
 
 
 async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
-    """Records that an attempt of a run submits nothing more.
-
-    Args:
-        journal: The run's records.
-        attempt: The number of the attempt.
-        by: Who cancels, for the record.
-    """
+    """Records that an attempt of a run submits nothing more."""
     await journal.create(cancel_key(attempt), Cancelled(by=by).model_dump(mode="json"))
 
 

@@ -36,11 +36,6 @@ def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -
     """Writes signs of life during a `with` block, one file for all works of a run in one place.
 
     It runs on the package's loop thread, so that a flow that computes for long is not silent.
-
-    Args:
-        works: The records of works.
-        flow_run: The flow run.
-        every: Seconds between two signs.
     """
     name = (flow_run, repr(works))
     writer = _writers.get(name)

@@ -100,12 +100,7 @@ class WorksJournal(Journal):
     """
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
-        """Stores the location; reads nothing before the first call.
-
-        Args:
-            url: A folder or any fsspec URL.
-            options: fsspec's storage options.
-        """
+        """Stores the location; reads nothing before the first call."""
         self._files = FolderJournal(url, scope=FOLDER, options=options)
         self.url = self._files.url
         self.rounds = FolderJournal(url, scope=ROUNDS, options=options)
@@ -148,10 +143,6 @@ class WorksJournal(Journal):
 
     def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
         """Opens the notes of a scope outside of flows.
-
-        Args:
-            scope: Its name.
-            first: Records that are created before any other one.
 
         Raises:
             InputError: The name has other characters than letters, digits, dashes, dots and underscores.
@@ -272,11 +263,6 @@ class WorksJournal(Journal):
 
         A run that has ended by `has_ended`, or whose process has certainly ended, does not; where neither is known, one
         that was silent for 15 minutes does not.
-
-        Args:
-            work: The work.
-            flow_run: This flow run.
-            has_ended: Returns whether a flow run has ended.
         """
         others: dict[str, dict[str, Waiting]] = {}
         for name, one in (await self._waiters(work)).items():
@@ -302,11 +288,6 @@ class WorksJournal(Journal):
 
         All times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
         learn the present time. In a storage that tells no times, no run is ever silent.
-
-        Args:
-            run: The run.
-            begun: The times until which it needed to give none.
-            reader: The run that asks.
         """
         await self._signs.sign(f"{run_name(reader)}-reads", reader)
         now = await self._signs.time_of(f"{run_name(reader)}-reads")
@@ -328,11 +309,7 @@ class WorksJournal(Journal):
 
 
 def run_name(flow_run: str) -> str:
-    """Returns the name of a run in a form that is valid in a record's key.
-
-    Args:
-        flow_run: A flow run's id, or the name of a scope outside of flows.
-    """
+    """Returns the name of a run in a form that is valid in a record's key."""
     if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
         return flow_run
     return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
@@ -350,10 +327,6 @@ def records_url(store: MediaStore, settings: Settings) -> str:
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     """Opens the records of works, and checks whether they can be created exclusively.
 
-    Args:
-        store: Where the files go.
-        settings: RH_RECORDS.
-
     Raises:
         NotExclusive: Two runs could both pay for a work there.
         JournalError: The place cannot be used.
@@ -367,9 +340,6 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
 
 def default_works(settings: Settings) -> WorksJournal:
     """Opens the records of works of the default storage, where named scopes and `reuse="always"` have them.
-
-    Args:
-        settings: RH_RECORDS, and the storage that is used where no block is named.
 
     Raises:
         ConfigError: A worker would delete the place.
@@ -393,12 +363,7 @@ async def open_default_works() -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere.
-
-    Args:
-        scope: The name.
-        settings: RH_RECORDS, and the storage that is used where no block is named.
-    """
+    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere."""
     beside_storage = settings.model_copy(update={"records": None})
     places = (default_works(one) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
@@ -406,12 +371,6 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
     """Chooses a take that was never submitted for a request; a resumed run keeps it.
-
-    Args:
-        works: The records of works.
-        run: The flow run's own journal.
-        base: Hash of the request.
-        scope: The round that the take belongs to.
 
     Returns:
         The take. Two runs that choose at once may choose the same one, and share it.
@@ -427,13 +386,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: s
 
 
 async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
-    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm.
-
-    Args:
-        works: The records of works.
-        base: Hash of the request.
-        scope: The round that the take belongs to.
-    """
+    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm."""
 
     async def is_submitted(take: int) -> bool:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
