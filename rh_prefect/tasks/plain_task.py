@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
-    """A task of this package; Prefect's engine would start a server for a task run that nobody can look at.
+    """A task of this package; Prefect's engine would start a server for a task run that is shown nowhere.
 
     A plain call has the retries of the task. With other options, or with `.submit` and `.map`, it is always a task run.
     """
