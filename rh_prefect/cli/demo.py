@@ -1,11 +1,10 @@
-"""`rh-prefect demo`: runs a shipped pipeline on this machine, with a Prefect server and the emulator."""
+"""`rh-prefect demo`: runs a shipped pipeline on an emulator, without a Prefect server and as a flow on one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,19 +27,17 @@ def demo(
     shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.", negative="")] = False,
 ) -> None:
-    """Make a film on this machine, twice: the second run is free. No key, no network, nothing to pay."""
+    """Make a film on this machine; run it again, and as a flow, for nothing. No key, no network, nothing to pay."""
     check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
     from rh_prefect.emulator import Emulator
 
     folder = folder.resolve()
-    print(f"The pipeline `film` runs in {folder}, on Prefect's own server and an emulator of RunningHub.")
-    with contextlib.ExitStack() as stack:
-        url = stack.enter_context(prefect_server.prefect_server(folder / "prefect"))
-        rh = stack.enter_context(Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24))
-        # Before Prefect is imported: it reads its settings once.
+    print(f"The pipeline `film` runs in {folder}, on an emulator of RunningHub.")
+    with Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24) as rh:
+        # Before Prefect is imported: it reads its settings once. No run is to reach a server of the user.
         os.environ.update(
             prefect_server.QUIET,
-            PREFECT_API_URL=url,
+            PREFECT_API_URL="",
             PREFECT_HOME=str(folder / "prefect"),
             RH_STORAGE_URL=str(folder / "out"),
             RH_STATE_DIR=str(folder / "state"),
@@ -49,16 +46,23 @@ def demo(
             RH_BASE_URL=rh.url,
             RH_API_KEY=rh.key,
         )
-        _plan_and_run_twice(folder / "film.yaml", [f"idea={prompt}", f"count={shots}"], rh.recorder)
+        file, values = folder / "film.yaml", [f"idea={prompt}", f"count={shots}"]
+        _plan_and_run_twice(file, values, rh.recorder)
         print(
             "\nThe commands above ran on an emulator, which ends with this command. To pay for the same film at "
             f"RunningHub: cd {shlex.quote(str(folder))}, export RH_API_KEY=<your key>, and the same commands. To run "
             "them on an emulator: rh-prefect emulator, and the exports that it prints."
         )
-        if stay:
-            print(f"dashboard: {url.removesuffix('/api')}  (press Ctrl-C to stop)", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+        print("\nWith PREFECT_API_URL or --dashboard the same run is a flow run, which finds the same results:")
+        _run_as_flow(file, values, stay=stay)
+
+
+def _run_as_flow(file: Path, values: list[str], *, stay: bool) -> None:
+    from rh_prefect.cli.run_pipeline import run
+
+    _show(f"rh-prefect run {file.name} {_words(values)} --dashboard")
+    with contextlib.nullcontext() if stay else prefect_server.prefect_api():
+        run(file, values=values, dashboard=True)
 
 
 def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
@@ -67,7 +71,7 @@ def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
 
     if not file.exists():
         write_example("film", file)
-    words = " ".join(f"--set {shlex.quote(value)}" for value in values)
+    words = _words(values)
     for command, do in (("plan", plan), ("run", run)):
         _show(f"rh-prefect {command} {file.name} {words}")
         do(file, values=values)
@@ -78,6 +82,10 @@ def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
         f"\nThe emulator recorded: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
         f"{len(books.submissions) - submitted} tasks and {books.charged - charged:.2f} CNY by the second."
     )
+
+
+def _words(values: list[str]) -> str:
+    return " ".join(f"--set {shlex.quote(value)}" for value in values)
 
 
 def _show(command: str) -> None:

@@ -51,13 +51,13 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def staying_server(*, say: bool = True) -> Iterator[None]:
     """Provides a Prefect API as `prefect_api` does; a server that this command starts stays until Ctrl-C."""
+    is_own, code = not is_configured(), None
     with prefect_api(say=say):
-        code: SystemExit | None = None
         try:
             yield
         except SystemExit as end:  # the run has ended, and its report is printed
             code = end
-        if _own_home:
+        if is_own:
             address = os.environ["PREFECT_API_URL"].removesuffix("/api")
             print(f"The dashboard stays at {address} until you press Ctrl-C.", file=sys.stderr, flush=True)
             with contextlib.suppress(KeyboardInterrupt):

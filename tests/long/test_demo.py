@@ -1,4 +1,4 @@
-"""`rh-prefect demo`: a pipeline runs twice, the second time for nothing, and its film can be seen and heard."""
+"""`rh-prefect demo`: a pipeline runs thrice, two times for nothing, and its film can be seen and heard."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
     assert recorded is not None, done.stdout
     assert int(recorded[1]) == 10  # the script, the music, and four of each shot
     assert "an emulator, which ends with this command" in done.stdout
-    first, second = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
-    assert first.read_bytes() == second.read_bytes()
+    assert re.search(r"\nflow run [0-9a-f-]{36}", done.stdout), "the last run is one of a flow"
+    assert done.stdout.count("Nothing new") == 2
+    first, second, third = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
+    assert first.read_bytes() == second.read_bytes() == third.read_bytes()
     look_at(first, seconds=10)
 
 
