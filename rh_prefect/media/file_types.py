@@ -9,9 +9,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
-from rh_prefect.media.media import Kind
+Kind = Literal["image", "video", "audio", "3d", "text", "other"]
+"""What a file is, by its content."""
 
 HEAD = 4096
 """The number of bytes that identifies a file type."""

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rh_prefect.errors import InputError, StoreError
+from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.json_checks import is_text
+from rh_prefect.local_files import atomic_path
+from rh_prefect.media.file_types import Kind
+from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded
+from rh_prefect.media.urls import (
+    is_local,
+    is_web_link,
+    local_path,
+    protocol_of,
+    read_options,
+    shown_url,
+    signing_options,
+)
+from rh_prefect.settings import get_settings
 
-Kind = Literal["image", "video", "audio", "3d", "text", "other"]
-"""What a file is, by its content."""
+_BLOCK = 2 * 2**20
 
 
 class Media(BaseModel):
@@ -78,10 +94,13 @@ class Media(BaseModel):
         Raises:
             MediaError: The file cannot be read, or is empty.
         """
-        from rh_prefect.media.input_files import open_input
-
-        with open_input(self, options=_options_for(self.uri) if options is None else options) as reader:
-            yield reader
+        options = _options_for(self.uri) if options is None else options
+        error_guard = partial(as_media_error, shown_url(self.uri), options=options)
+        with ExitStack() as stack:
+            with error_guard():
+                fs, path = _file_system(self.uri, options)
+                reader = stack.enter_context(fs.open(path, "rb"))
+            yield guarded(reader.read, error_guard)
 
     def read(self, *, options: Mapping[str, object] | None = None) -> bytes:
         """Returns the content of the file; `options` and errors as of `open`."""
@@ -102,11 +121,18 @@ class Media(BaseModel):
             MediaError: The file cannot be read, or its content is not the one that was made.
             OSError: The copy cannot be written.
         """
-        from rh_prefect.media.input_files import fetch
-
         to = Path(path)
         to = to / self.name if to.is_dir() else to
-        fetch(self, to, options=_options_for(self.uri) if options is None else options)
+        content = hashlib.sha256()
+        with self.open(options=options) as reader, atomic_path(to, durable=False) as part:
+            with part.open("wb") as writer:
+                while block := reader.read(_BLOCK):
+                    content.update(block)
+                    writer.write(block)
+            if content.hexdigest() != self.sha256:
+                raise MediaError(
+                    f"{self.uri} was changed: its content is not the one that was made. It was not copied."
+                )
         return to
 
     def url(self, *, seconds: int = 86400, options: Mapping[str, object] | None = None) -> str:
@@ -119,15 +145,19 @@ class Media(BaseModel):
         Raises:
             StoreError: The storage signs no links.
         """
-        from rh_prefect.media.store import MediaStore
-
-        if self.uri.startswith(("http://", "https://")):
+        if is_web_link(self.uri):
             return self.uri
-        folder, _, name = self.uri.rpartition("/")
-        store = MediaStore(folder or "/", options=_options_for(self.uri) if options is None else options)
-        if (link := store.link(name, seconds=seconds)) is None:
-            raise StoreError(f"{self.uri} has no link: its storage signs none. What to do: save() or read() it.")
-        return link
+        if is_local(self.uri):
+            return Path(local_path(self.uri)).absolute().as_uri()
+        options = _options_for(self.uri) if options is None else options
+        with as_store_error("sign a link to", shown_url(self.uri), options=options):
+            fs, path = _file_system(self.uri, options)
+            try:
+                return str(fs.sign(path, expiration=seconds))
+            except NotImplementedError:
+                raise StoreError(
+                    f"{self.uri} has no link: its storage signs none. What to do: save() or read() it."
+                ) from None
 
     def _repr_html_(self) -> str:
         """Shows the file in a notebook."""
@@ -136,11 +166,14 @@ class Media(BaseModel):
         return as_html(self)
 
 
+def _file_system(uri: str, options: Mapping[str, object]) -> tuple[AbstractFileSystem, str]:
+    protocol = protocol_of(uri)
+    fs, path = url_to_fs(uri, **{**read_options(protocol, options), **signing_options(protocol, options)})
+    return fs, str(path)
+
+
 def _options_for(uri: str) -> Mapping[str, object]:
     """Returns the storage options of the environment for a file of the same kind of place."""
-    from rh_prefect.media.urls import protocol_of
-    from rh_prefect.settings import get_settings
-
     settings = get_settings()
     return settings.storage_options if protocol_of(uri) == protocol_of(settings.storage_url) else {}
 

@@ -6,9 +6,12 @@ import base64
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.media.media import Media
+
+if TYPE_CHECKING:
+    from rh_prefect.media.media import Media
 
 _SIDE = 512
 _PICTURE_BYTES = 60_000

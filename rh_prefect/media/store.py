@@ -36,6 +36,7 @@ from rh_prefect.media.urls import (
     protocol_of,
     read_options,
     shown_url,
+    signing_options,
     without_user,
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
@@ -354,15 +355,7 @@ def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
     name = identity_of(where, options)
     known = _OPEN.get(name)
     if known is None:
-        fs_options = {**read_options(protocol, options), **_signing(protocol, options)}
+        fs_options = {**read_options(protocol, options), **signing_options(protocol, options)}
         fs, root = url_to_fs(where, skip_instance_cache=True, **fs_options)
         known = _OPEN.setdefault(name, (fs, str(root).rstrip("/")))
     return known
-
-
-def _signing(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Selects S3's current signature version: botocore signs links with the first one, which many services refuse."""
-    config = options.get("config_kwargs") or {}
-    if protocol != "s3" or not isinstance(config, Mapping):
-        return {}
-    return {"config_kwargs": {"signature_version": "s3v4", **config}}

@@ -275,3 +275,11 @@ def unsigned(link: str) -> str | None:
         return None
     rest = [pair for pair, name in pairs if name not in drop]
     return head + ("?" + "&".join(rest) if rest else "") + hash_mark + fragment
+
+
+def signing_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Selects S3's current signature version: botocore signs links with the first one, which many services refuse."""
+    config = options.get("config_kwargs") or {}
+    if protocol != "s3" or not isinstance(config, Mapping):
+        return {}
+    return {"config_kwargs": {"signature_version": "s3v4", **config}}

@@ -31,7 +31,7 @@ from rh_prefect.media.edit.video_reader import (
     reading,
     shape_of,
 )
-from rh_prefect.media.media import Kind
+from rh_prefect.media.file_types import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]

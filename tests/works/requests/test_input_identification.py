@@ -12,7 +12,8 @@ import fsspec
 import pytest
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.media import Kind, Media
+from rh_prefect.media.file_types import Kind
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
