@@ -131,15 +131,24 @@ class PipelineRun:
         planner, works, failed = self.plan.planner, self._known.new_works(), self._failed
         if planner is None or not (works or failed or self._running):
             if not self._is_whole:
+                self._drop_plan()
                 await self.make_plan()
             return
         self._failed, self._is_whole = [], False
+        self.plan.instances, self.plan.works = (), ()  # as they were; the parts have them as they are
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
         if self._jobs_pace.is_due():
             with self._jobs_pace:
                 self._tools.pages.expect(len(self._jobs()), estimate=None)
+
+    def _drop_plan(self) -> None:
+        """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
+        planner, self.plan.planner = self.plan.planner, None
+        if planner is not None:
+            self.plan.instances = [one for one in planner.instances if one.state == "r"]
+        self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
         """Looks at parts that say something else now: which of their steps fail, are ready, and have to be paid for."""
@@ -206,7 +215,9 @@ class PipelineRun:
 
     @property
     def _waits_for_review(self) -> bool:
-        return any(one.state == "r" for one in self.plan.instances)
+        planner = self.plan.planner
+        steps = self.plan.instances if planner is None else (one for each in planner.parts.values() for one in each)
+        return any(one.state == "r" for one in steps)
 
     async def leave(self, *, is_complete: bool) -> None:
         """Ends this run's part in its round; see `Rounds.leave`."""
