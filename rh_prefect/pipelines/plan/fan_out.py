@@ -35,6 +35,7 @@ from rh_prefect.pipelines.planning_values import (
     makers,
     maybe,
     number_of,
+    problems_of,
 )
 from rh_prefect.pipelines.references import references_in
 
@@ -282,7 +283,9 @@ def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
         names = {"item": one, **({step.as_: one} if step.as_ else {})}
         row = one.get("\0row", "") if isinstance(one, dict) else ""
         is_pending = items.count is not None
-        found.append(Frame(frame, names, is_sure=frame.is_sure and is_sure, row=row, is_pending=is_pending, by=by))
+        item = Frame(frame, names, is_sure=frame.is_sure and is_sure, row=row, is_pending=is_pending, by=by)
+        item.problems = problems_of(one)
+        found.append(item)
     return found
 
 
