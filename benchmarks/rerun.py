@@ -6,7 +6,7 @@ What was paid for and what was sent is read from the emulator's records; the com
 from __future__ import annotations
 
 import csv
-import json
+import io
 import random
 import subprocess
 import time
@@ -83,17 +83,17 @@ class Done:
     """What one run of the command did.
 
     Attributes:
-        items: The rows of the report, as they stand after it.
+        items: The steps of the newest report.
         paid: The submits that were accepted meanwhile.
     """
 
-    items: list[dict[str, Any]]
+    items: list[dict[str, str]]
     paid: list[dict[str, Any]]
 
     @property
     def done(self) -> int:
         """How many rows are done."""
-        return sum(item["state"] == "done" for item in self.items)
+        return sum(item["state"] in ("made", "reused") for item in self.items)
 
     @property
     def prompts(self) -> Counter[str]:
@@ -136,17 +136,17 @@ class Work:
         """What has happened since it was last asked."""
         paid = [one for one in self.emulator.recorded()["submissions"] if one["accepted"]]
         before, self._seen = self._seen, len(paid)
-        reports = sorted((self.folder / "out").glob("batches/*/report.json"))
-        return Done(json.loads(reports[0].read_text())["rows"] if reports else [], paid[before:])
+        reports = sorted((self.folder / "out").glob("runs/*/report.csv"), key=lambda file: file.stat().st_mtime)
+        return Done(list(csv.DictReader(io.StringIO(reports[-1].read_text()))) if reports else [], paid[before:])
 
-    def settle(self, items: Sequence[dict[str, Any]]) -> None:
+    def settle(self, items: Sequence[dict[str, str]]) -> None:
         """Looks for unknown submits in RunningHub's call log, as a person would, and says what became of them."""
         for item in items:
-            asked = self.rows[item["row"] - 1]["prompt"]
+            asked = self.rows[int(item["number"]) - 1]["prompt"]
             tasks = [
                 one["task_id"] for one in self.emulator.recorded()["submissions"] if one["payload"]["prompt"] == asked
             ]
-            words = ("adopt", item["jobs"][-1], tasks[0]) if tasks else ("mark-refused", item["jobs"][-1])
+            words = ("adopt", item["jobs"], tasks[0]) if tasks else ("mark-refused", item["jobs"])
             with self._command("jobs", *words) as process:
                 process.communicate()
 
@@ -165,9 +165,9 @@ def _killed(bench: Bench, share: float) -> list[Figure]:
         # What was on its way to RunningHub arrives.
         time.sleep(2 * ANSWER_SECONDS / bench.factor)
         killed, again = work.since(), work.run()
-        unknown = [item for item in again.items if item["state"] == "unknown"]
-        known = {task for item in again.items for task in item.get("tasks", ())}
-        listed = {rows[item["row"] - 1]["prompt"] for item in unknown}
+        unknown = [item for item in again.items if item["error"] == "SubmissionUnknown"]
+        known = {task for item in again.items for task in item["tasks"].split()}
+        listed = {rows[int(item["number"]) - 1]["prompt"] for item in unknown}
         paid = [*killed.paid, *again.paid]
         unnamed = [one for one in paid if one["task_id"] not in known and one["payload"]["prompt"] not in listed]
         if unknown:

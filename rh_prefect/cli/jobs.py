@@ -351,12 +351,10 @@ def _state(submit: Submit) -> str:
 
 
 async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
-    """Yields a run's own jobs, and those of the batches that it continues, which belong to the run that began them."""
-    from rh_prefect.flow_runs.queries import scopes_of
-
-    for scope in await scopes_of(await _scope(run)):
-        async for view in jobs_of(scope.journal):
-            yield scope, view
+    """Yields a run's own jobs."""
+    scope = await _scope(run)
+    async for view in jobs_of(scope.journal):
+        yield scope, view
 
 
 async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
@@ -433,10 +431,8 @@ async def _mark_refused(scope: str, key: str) -> None:
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
     """Marks the unknown submissions of a run; returns them, and what could not be settled."""
-    from rh_prefect.flow_runs.queries import scopes_of
-
     own = await _scope(run)
-    every: list[Journal] = [*(scope.journal for scope in await scopes_of(own)), *await own.works()]
+    every: list[Journal] = [own.journal, *await own.works()]
     journals = {journal.scope: journal for journal in every}
     for journal in every:
         await manual_repair.replay_spool(_spool(), journal)

@@ -7,10 +7,8 @@ import os
 import shlex
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,8 +22,6 @@ from rh_prefect.cli.prefect_server import later_dashboard
 from rh_prefect.display_names import shortened
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
-from rh_prefect.flows.batch import executor as batches
-from rh_prefect.flows.batch.report import RowResult
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
@@ -41,7 +37,7 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.flows.batch import BatchReport
+    pass
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
 _NAMED = 4
@@ -51,6 +47,14 @@ _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
+_OF_MANY = {"moved", "failed", "unknown", "cancelled"}
+"""The changes that are printed of a run with many jobs."""
+
+_MANY = 50
+"""From how many jobs on a run prints a line of counts in place of a line for each change."""
+
+_EVERY = 10.0
+"""Seconds between two of these lines where there is no terminal to rewrite one on."""
 
 
 class Terminal(Console):
@@ -65,7 +69,8 @@ class Terminal(Console):
 class Watch:
     """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
 
-    A run that is not `is_resumable`, such as a pipeline's, is run again. `quiet` prints the files of the result only.
+    A run that is not `is_resumable`, such as a pipeline's, is run again with the same command. `quiet` prints the files
+    of the result only.
     """
 
     def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False, out: str = "") -> None:
@@ -74,6 +79,8 @@ class Watch:
         self._is_quiet = quiet
         self._is_resumable = is_resumable
         self._command = command
+        self._next = 0.0
+        self._news: set[str] = set()
         self._board = RunProgress()
         self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._began = time.monotonic()
@@ -121,6 +128,7 @@ class Watch:
             [
                 f"{time.monotonic() - self._began:.0f} s",
                 self._board.line if self._board.total else "starts",
+                *([f"about {_time(left)} left"] if (left := self._remaining) is not None else []),
                 *([f"running: {', '.join(running[:_NAMED])}{'…' if len(running) > _NAMED else ''}"] if running else []),
                 *([f"spent {self._board.cost}"] if self._board.cost else []),
             ]
@@ -131,6 +139,14 @@ class Watch:
         self._flow_run_id = run
         if self._board.estimate:
             self._console.print(f"{run}: {self._estimate()}")
+
+    @property
+    def _remaining(self) -> float | None:
+        """The estimated remaining seconds of a run with many jobs, at its rate so far; None if there is no rate yet."""
+        board = self._board
+        if board.total < _MANY or not board.ended:
+            return None
+        return (time.monotonic() - self._began) / board.ended * (board.total - board.ended)
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
         """Prints the flow run's name or id."""
@@ -167,10 +183,25 @@ class Watch:
         self._board.take(event)
         if event.state == "submitted":
             self._before.setdefault(event.job, event.costs)
-        if event.state in _SHOWN:
+        if self._board.total >= _MANY:
+            self._show_of_many(event)
+        elif event.state in _SHOWN:
             mark = _MARKS.get(event.state, "·")
             seconds = time.monotonic() - self._began
             self._console.print(f"{seconds:6.1f} s {mark} {event.line}", markup=False)
+
+    def _show_of_many(self, event: JobEvent) -> None:
+        # Each job that was on its way to an account that has moved it reports the same.
+        if event.state in _OF_MANY and event.message not in self._news:
+            self._news.add(event.message)
+            self.say(event.line)
+        if not self._console.is_terminal and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _EVERY
+            self.say(self._line())
+
+    def say(self, line: str, *, style: str | None = None) -> None:
+        """Prints a line; half an emoji, or a file name that is not UTF-8, can be shown but not printed."""
+        self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
     def _total(self) -> str:
         paid = {
@@ -189,7 +220,7 @@ class Watch:
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if self._is_resumed or has_submitted or LOOP.is_submitting:
             resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
-            print(f"resume (nothing is paid for twice): rh-prefect run {self._command}{resume}", file=sys.stderr)
+            print(f"resume (nothing is paid for twice): rh-prefect {self._command}{resume}", file=sys.stderr)
         if self._flow_run_id and running:
             cancel = f"{self._records}rh-prefect jobs cancel {self._flow_run_id}"
             print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
@@ -252,137 +283,6 @@ def _files(result: Any) -> list[tuple[str, str]]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-_EVERY = 10.0
-"""Seconds between two lines where there is no terminal to rewrite one on."""
-
-_ROWS_PER_REASON = 3
-"""How many rows of one reason are printed one by one."""
-
-
-class BatchConsole:
-    """Watches the one batch of this process; `words` are its command, `quiet` prints the report's address only."""
-
-    def __init__(self, words: Sequence[str], *, quiet: bool = False) -> None:
-        self._is_quiet = quiet
-        self._words = words
-        self._progress: batches.Progress | None = None
-        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
-        self._live = Live(
-            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=4, transient=True
-        )
-        self._tasks: dict[str, str] = {}
-        self._news: set[str] = set()
-        self._flow_run_id = ""
-        self._next = 0.0
-        self._reasons: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        job_progress.listeners.append(self._take_event)
-        batches.listeners.append(self._take)
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-        with suppress(ValueError):  # it was dropped, since its reader had ended
-            batches.listeners.remove(self._take)
-        job_progress.listeners.remove(self._take_event)
-        if kind is not None and not isinstance(error, Exception):
-            self._say_how_to_go_on()
-
-    def started(self, flow_run_id: str) -> None:
-        """Prints the flow run's name or id."""
-        self._flow_run_id = flow_run_id
-        self._console.print(f"flow run {flow_run_id}")
-
-    def summary(self, report: BatchReport) -> None:
-        """Prints the result of the batch."""
-        if self._is_quiet:
-            print(report.csv_uri)
-            return
-        for reason, times in self._reasons.items():
-            if times > _ROWS_PER_REASON:
-                self._say(f"{times - _ROWS_PER_REASON} more rows: {reason}")
-        self._say(f"batch {report.batch}: {report}", style="bold")
-        self._say(f"each row: {report.csv_uri}")
-        if report.not_started:
-            how = "with unknown prices, without" if report.budget is None else "with a larger"
-            self._say(f"run what was not started, {how} --budget: {self._command(_with_budget(self._words, report))}")
-        elif not report.is_complete:
-            self._say(f"run what is missing: {self._command()}")
-
-    def _take_event(self, event: JobEvent) -> None:
-        if event.state == "moved":
-            # Each job that was on its way to that account reports it; one line is enough.
-            if event.message not in self._news:
-                self._news.add(event.message)
-                self._say(event.message)
-        elif event.state in ENDED:
-            self._tasks.pop(event.job, None)
-        elif event.task_id:
-            self._tasks[event.job] = event.task_id
-
-    def _take(self, progress: batches.Progress, item: RowResult | None) -> None:
-        self._progress = progress
-        if item is None:
-            earlier = f", {progress.earlier} of them done earlier" if progress.earlier else ""
-            self._say(f"batch {progress.batch}: {progress.total} rows{earlier}")
-        elif item.state != "done":
-            self._tell(item)
-        if not self._console.is_terminal and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _EVERY
-            self._say(self._line())
-
-    def _tell(self, item: RowResult) -> None:
-        reason = f"{item.state}: {item.reason}"
-        self._reasons[reason] += 1
-        if self._reasons[reason] <= _ROWS_PER_REASON:
-            label = f" ({item.label})" if item.label else ""
-            self._say(f"row {item.row}{label}: {reason}")
-
-    def _say(self, line: str, *, style: str | None = None) -> None:
-        # Half an emoji, or a file name that is not UTF-8, can be shown but not printed.
-        self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
-
-    def _line(self) -> str:
-        return "…" if self._progress is None else line_of(self._progress)
-
-    def _command(self, words: Sequence[str] | None = None) -> str:
-        return shlex.join(["rh-prefect", *(words or self._words)])
-
-    def _say_how_to_go_on(self) -> None:
-        for job, task in sorted(self._tasks.items()):
-            print(f"still running at RunningHub: task {task}  {job}", file=sys.stderr)
-        print(f"resume (nothing is paid for twice): {self._command()}", file=sys.stderr)
-        if self._flow_run_id:
-            print(f"or cancel running tasks:         rh-prefect jobs cancel {self._flow_run_id}", file=sys.stderr)
-
-
-def _with_budget(words: Sequence[str], report: BatchReport) -> list[str]:
-    """Returns the command with the lowest sufficient budget for the items not started, or without a budget."""
-    others = [word for before, word in zip(["", *words], words) if "--budget" not in (before, word.partition("=")[0])]
-    if report.budget is None:
-        return others
-    return [*others, "--budget", str(report.budget.quantize(Decimal("0.01"), ROUND_CEILING))]
-
-
-def line_of(progress: batches.Progress) -> str:
-    """Returns the progress of a batch as one line."""
-    others = {
-        "not started": progress.not_started,
-        "unknown": progress.ended["unknown"],
-        "cancelled": progress.ended["cancelled"],
-    }
-    counts = {"done": progress.done, "running": progress.running, "queued": progress.queued, "failed": progress.failed}
-    counts |= {name: count for name, count in others.items() if count}
-    remaining = [] if progress.remaining_seconds is None else [f"about {_time(progress.remaining_seconds)} left"]
-    return " · ".join([*(f"{name} {count}" for name, count in counts.items()), f"spent {progress.spent}", *remaining])
 
 
 def _time(seconds: float) -> str:

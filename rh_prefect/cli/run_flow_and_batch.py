@@ -24,16 +24,19 @@ from rh_prefect.cli.argument_checks import (
     printable,
 )
 from rh_prefect.cli.commands_from_flows import FlowSignature, as_command, composed_flows, flow_signature, options
-from rh_prefect.cli.prefect_server import prefect_api
+from rh_prefect.cli.prefect_server import is_configured, prefect_api, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run, run_to_end
 from rh_prefect.cli.run_pipeline import run as run_pipeline
 from rh_prefect.errors import BatchIncomplete, InputError
+from rh_prefect.pipelines.pipeline import site_of
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun
 
-    from rh_prefect.flows.batch import BatchReport
+    from rh_prefect.cli.run_display import Watch
+    from rh_prefect.flows.batch import BatchReport, RowResult
+    from rh_prefect.pipelines.plan import Plan
 
 Out = Annotated[
     str | None, Parameter(help="Where files go: a folder or an fsspec URL; by default RH_STORAGE_URL.", negative=())
@@ -50,10 +53,17 @@ Assignments = Annotated[
         "second model.",
     ),
 ]
+Print = Annotated[bool, Parameter(name="--print", help="Print the pipeline that the batch runs, as YAML.", negative=())]
+ShowPlan = Annotated[bool, Parameter(help="Show what the batch would make and pay. Nothing is paid.", negative=())]
+_ROWS_PER_REASON = 3
+"""How many rows of one reason are printed one by one."""
+
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _OUT = inspect.Parameter("out", _KEYWORD, default=None, annotation=Out)
 _RESUME = inspect.Parameter("resume", _KEYWORD, default=None, annotation=Resume)
 _QUIET = inspect.Parameter("quiet", _KEYWORD, default=False, annotation=Quiet)
+_PRINT = inspect.Parameter("print_", _KEYWORD, default=False, annotation=Print)
+_PLAN = inspect.Parameter("plan", _KEYWORD, default=False, annotation=ShowPlan)
 _SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
 _FILES = ("image", "video", "videos")
 """Parameters of flows that are files."""
@@ -117,29 +127,105 @@ def _batch_command() -> Callable[..., None]:
     rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str)
     model = inspect.Parameter("model", _KEYWORD, annotation=str)
     own = options(flow, without=("rows", "model", "values"), types={"chain": list[str] | None})
-    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _QUIET])
+    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _PRINT, _PLAN, _QUIET])
 
 
-def _run_batch(rows: str, *, model: str, set_: list[str] | None, out: str | None, quiet: bool, **more: Any) -> None:
+def _run_batch(
+    rows: str,
+    *,
+    model: str,
+    set_: list[str] | None,
+    out: str | None,
+    print_: bool = False,
+    plan: bool = False,
+    quiet: bool,
+    **more: Any,
+) -> None:
     check_batch(rows, [model, *(more["chain"] or ())], out=out, storage=more["storage"])
     parameters = {"rows": rows, "model": model, "values": batch_values(set_ or ()), **more}
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
-    check_account("batch", more["credentials"])
-    check_store(more["storage"])
-    with prefect_api(say=not quiet):
-        from rh_prefect import flows
-        from rh_prefect.cli.run_display import BatchConsole
+    if print_ or plan:
+        _show_batch(parameters, as_plan=plan)
+        return
+    blocks = more["credentials"], more["storage"]
+    is_flow = is_configured()
+    if not is_flow:
+        refuse_blocks("batch", *blocks)
+    check_account("batch", blocks[0])
+    check_store(blocks[1])
+    from rh_prefect.cli.run_display import TerminalPages, Watch
+    from rh_prefect.flows.batch.run import Batch
 
-        blocks = more["credentials"], more["storage"]
-        with BatchConsole([printable(word) for word in sys.argv[1:]], quiet=quiet) as watch:
-            try:
-                report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
-            except BatchIncomplete as error:
-                report = error.report
-        watch.summary(report)
+    words = shlex.join(["batch", *(printable(word) for word in sys.argv[2:])])
+    with Watch(command=words, is_resumable=False, quiet=quiet, out="" if is_flow else printable(out or "")) as watch:
+        if is_flow:
+            report = _run_as_flow(parameters, blocks, watch, say=not quiet)
+        else:
+            given = {name: value for name, value in parameters.items() if value is not None}
+            report = asyncio.run(Batch(**given).run_here(TerminalPages(watch)))
+    _say_report(report, watch, words, quiet=quiet)
     if not report.is_complete:
         sys.exit(1)
+
+
+def _run_as_flow(
+    parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch, *, say: bool
+) -> BatchReport:
+    from rh_prefect import flows
+
+    with prefect_api(say=say):
+        try:
+            report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
+        except BatchIncomplete as error:
+            report = error.report
+    return report
+
+
+def _show_batch(parameters: dict[str, Any], *, as_plan: bool) -> None:
+    """Prints the pipeline of a batch, or its plan; nothing is paid."""
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.flows.batch.run import Batch
+    from rh_prefect.pipelines.known_works import open_records
+    from rh_prefect.settings import get_settings
+
+    batch = Batch(**{name: value for name, value in parameters.items() if value is not None})
+
+    async def make() -> Plan | None:
+        settings, store = get_settings(), await load_storage(batch.storage)
+        await batch.write(site_of(settings.base_url), store)
+        return await batch.plan(open_records(store, settings)) if as_plan else None
+
+    found = asyncio.run(make())
+    if found is None:
+        print(batch.file.text, end="")
+    elif found.problems:
+        print("\n".join(map(str, found.problems)), file=sys.stderr)
+        sys.exit(1)
+    else:
+        print(found.table())
+
+
+def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:
+    if quiet:
+        print(report.csv_uri)
+        return
+    rows: dict[str, list[RowResult]] = {}
+    for row in report.rows:
+        if row.state != "done":
+            rows.setdefault(f"{row.state}: {row.reason}", []).append(row)
+    for reason, some in rows.items():
+        for row in some[:_ROWS_PER_REASON]:
+            label = f" ({row.label})" if row.label != str(row.row) else ""
+            watch.say(f"row {row.row}{label}: {reason}")
+        if len(some) > _ROWS_PER_REASON:
+            watch.say(f"{len(some) - _ROWS_PER_REASON} more rows: {reason}")
+    watch.say(f"{report.batch}: {report}", style="bold")
+    watch.say(f"each row: {report.csv_uri}")
+    if report.not_started:
+        watch.say(f"run what was not started, with a larger --budget: rh-prefect {words}")
+    elif not report.is_complete:
+        watch.say(f"run what is missing: rh-prefect {words}")
 
 
 def _is_known(name: str) -> bool:
@@ -183,7 +269,7 @@ def _run(
         from rh_prefect.cli.run_display import Watch
 
         flow: Flow[..., Any] = getattr(flows, "any_model" if name == "model" else name)
-        with Watch(command=_command(name, out), quiet=quiet) as watch:
+        with Watch(command=f"run {_command(name, out)}", quiet=quiet) as watch:
             result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
         watch.summary(result)
 

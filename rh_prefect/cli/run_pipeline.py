@@ -281,7 +281,7 @@ def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResul
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
-    with Watch(command=shlex.join(again.run_words), is_resumable=False, quiet=quiet, out=again.out) as watch:
+    with Watch(command=shlex.join(["run", *again.run_words]), is_resumable=False, quiet=quiet, out=again.out) as watch:
         try:
             result = asyncio.run(run(watch))
         except PipelineIncomplete as error:

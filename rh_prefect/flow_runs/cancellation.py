@@ -14,7 +14,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import RecordedScope, batches_of, first_of_batch, has_ended, is_suspended, scope_of
+from rh_prefect.flow_runs.queries import RecordedScope, has_ended, is_suspended, scope_of
 from rh_prefect.pipelines.rounds import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
@@ -31,18 +31,12 @@ if TYPE_CHECKING:
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
-    report = CancelReport()
-    scopes = [(scope, 1), *((batch, first_of_batch(batch.attempt)) for batch in await batches_of(scope))]
-    for one, first in scopes:
-        if isinstance(one, RecordedScope):
-            # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued; and
-            # an earlier run of a batch that still runs would find its tasks cancelled, and pay for the rest. The newest
-            # attempt first, and together: a batch that runs each hour has had thousands.
-            attempts = range(one.attempt, first - 1, -1)
-            await asyncio.gather(*(forbid_attempt(one.journal, attempt, by=by) for attempt in attempts))
-    for one, first in scopes:
-        await replay_spool(Spool(get_settings().state_dir / "spool"), one.journal)
-        report.add(await cancel_scope(one, RECORDED.provider_of, by=by, since=first))
+    if isinstance(scope, RecordedScope):
+        # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued.
+        attempts = range(scope.attempt, 0, -1)
+        await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
+    await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
+    report = await cancel_scope(scope, RECORDED.provider_of, by=by)
     for works in await scope.works():
         await leave_rounds(scope.journal, works.rounds)
         report.add(await WorksLedger(scope, works).cancel(RECORDED.provider_of, has_ended=has_ended))

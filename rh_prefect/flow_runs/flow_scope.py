@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
@@ -30,7 +28,7 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.queries import RecordedScope, flow_name_of, read_flow_run, run_folder, works_of
+from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run, run_folder, works_of
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 from rh_prefect.works.journal.repeated_calls import Calls, Chain
 from rh_prefect.works.journal.works_journal import WorksJournal
@@ -178,21 +176,3 @@ async def _caller_of(task_run_id: UUID) -> UUID:
             "call."
         )
     return task_run.flow_run_id
-
-
-_scope_override: ContextVar[RecordedScope | None] = ContextVar("rh_prefect_scope_override", default=None)
-
-
-@contextmanager
-def override_scope(scope: RecordedScope) -> Iterator[None]:
-    """Assigns every paid call of a `with` block to a scope, in every flow run; each call names its own `scope`."""
-    token = _scope_override.set(scope)
-    try:
-        yield
-    finally:
-        _scope_override.reset(token)
-
-
-def scope_override() -> RecordedScope | None:
-    """Returns the scope set by `override_scope` for the caller's jobs; None if they use their own flow run's scope."""
-    return _scope_override.get()

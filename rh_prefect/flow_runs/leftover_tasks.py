@@ -24,7 +24,6 @@ from rh_prefect.flow_runs.queries import (
     has_records,
     read_flow_run,
     scope_of,
-    scopes_of,
 )
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
 from rh_prefect.works.events import summary_of
@@ -154,22 +153,20 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
 async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:
     gate = asyncio.Semaphore(_AT_A_TIME)
 
-    async def check(view: JobView, submit: Submit, one: Scope) -> Finding | None:
+    async def check(view: JobView, submit: Submit) -> Finding | None:
         async with gate:
             try:
-                judged = await judge(view, submit, one)
+                judged = await judge(view, submit, scope)
             except TransportError as error:
                 judged = "no answer", f"{error.message} It is tried again at the next reconciliation."
             except RunningHubError as error:
                 judged = "NOT collected", error.message
-        return None if judged is None else _finding(flow_run, f"{one.journal.scope}/{view.key}", submit, judged)
+        return None if judged is None else _finding(flow_run, f"{scope.journal.scope}/{view.key}", submit, judged)
 
-    for one in await scopes_of(scope):
-        views = [view async for view in jobs_of(one.journal)]
-        checks = [check(view, view.last, one) for view in views if view.last is not None]
-        for finding in await asyncio.gather(*checks):
-            if finding is not None:
-                yield finding
+    views = [view async for view in jobs_of(scope.journal)]
+    for finding in await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None)):
+        if finding is not None:
+            yield finding
 
 
 def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, str]) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -34,20 +34,6 @@ from rh_prefect.works.run_ledger import read_places
 
 _log = logging.getLogger("rh_prefect")
 
-BATCH = "batch"
-"""Begins the keys of a flow run's records of the batches that it runs: in which scope, and as which attempt."""
-
-ATTEMPTS_OF_A_BATCH = 1_000_000
-"""Each batch has numbers of its own for its attempts in the journal that it uses, beside those of the flow run.
-
-A cancellation applies to numbers: batches that one flow run has begun share its journal.
-"""
-
-
-def first_of_batch(attempt: int) -> int:
-    """Returns the number of a batch's first attempt, from that of any of its attempts."""
-    return attempt - attempt % ATTEMPTS_OF_A_BATCH + 1
-
 
 @dataclass(frozen=True)
 class RecordedScope:
@@ -57,14 +43,13 @@ class RecordedScope:
     run: str
     flow: str
     attempt: int
-    first: int | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls, compare=False, repr=False)
 
     @property
     def first_attempt(self) -> int:
         """The first attempt whose payments count together with this one's."""
-        return self.attempt if self.first is None else self.first
+        return self.attempt
 
     async def works(self) -> Sequence[WorksJournal]:
         """Opens the records of the works that it shares with other runs, in each of their places."""
@@ -184,25 +169,6 @@ async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
         yield flow_run, names[flow_run.flow_id], len(jobs)
 
 
-async def scopes_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes that a run uses, one for each journal: its own, and those of the batches that it continues."""
-    found = {scope.journal.scope: scope}
-    for batch in await batches_of(scope):
-        found.setdefault(batch.journal.scope, batch)
-    return list(found.values())
-
-
-async def batches_of(scope: Scope) -> list[Scope]:
-    """Returns the scopes of the batches in a run, each with the number of this run's newest attempt of the batch."""
-    if not isinstance(scope, RecordedScope):
-        return []
-    newest: dict[tuple[str, int], int] = {}
-    for one in (await scope.journal.job(BATCH)).values():
-        batch = one["scope"], first_of_batch(one["attempt"])
-        newest[batch] = max(newest.get(batch, 0), one["attempt"])
-    return [replace(scope, journal=FlowRunJournal(where), attempt=attempt) for (where, _), attempt in newest.items()]
-
-
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
@@ -274,9 +240,9 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
 
 
 async def has_records(journal: FlowRunJournal) -> bool:
-    """Returns whether a flow run has paid jobs, in its own scope or in that of a batch; one or two requests."""
+    """Returns whether a flow run has paid jobs."""
     try:
-        return bool(await _paid_jobs(journal) or await journal.job(BATCH))
+        return bool(await _paid_jobs(journal))
     except UnreadableRecord as error:
         _log.warning("flow run %s is left out: %s", journal.scope, error.message)
         return False

@@ -92,8 +92,6 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> int:
     # Which attempt may pay for a failed job again depends on the attempt in which it failed; a success counts in all.
     if view.status == "SUCCESS":
         return submit.intent.attempt
-    # A batch's attempts have separate numbers, above those of the flow run whose journal it uses: with that one's
-    # number the same attempt that waits for the task would pay for it again.
     return max((await scope_named(scope)).attempt, submit.intent.attempt)
 
 

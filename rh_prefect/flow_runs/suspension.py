@@ -25,7 +25,7 @@ from prefect.flow_runs import asuspend_flow_run
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.flow_runs.flow_scope import PerObject, current_scope, scope_override
+from rh_prefect.flow_runs.flow_scope import PerObject, current_scope
 from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
@@ -339,7 +339,7 @@ async def idle(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 async def wait_for(task: PendingTask) -> Result:
     """Waits for a job that was left for a suspension, if the run could not be suspended."""
-    scope = scope_override() or current_scope()
+    scope = current_scope()
     if scope is None:
         raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")
     return await LOOP.call(_collect(task, scope))

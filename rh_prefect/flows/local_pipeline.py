@@ -30,6 +30,7 @@ async def run_here(
     *,
     reviewed: ReviewedPlan | None = None,
     pages: Pages | None = None,
+    **more: Any,
 ) -> RunEnd:
     """Runs a pipeline as plain calls; its notes are in a folder beside the records of its works.
 
@@ -38,6 +39,7 @@ async def run_here(
         values: Its parameters and the options of the run, as its flow takes them.
         reviewed: A plan that was reviewed; the run pays for nothing else.
         pages: Where the run shows what it does; by default nowhere.
+        **more: Further surroundings of the run; see `Ports`.
 
     Raises:
         InputError: An option cannot be used; nothing was paid.
@@ -59,6 +61,7 @@ async def run_here(
         pages=pages or NoPages(),
         observer=run_observer(),
         has_ended=has_ended,
+        **more,
     )
     end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
     await LOOP.call(end_run(scope, end.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self
 
@@ -169,9 +170,20 @@ class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
 
 
 async def run_in_flow(
-    pipeline: files.Pipeline, params: Mapping[str, Any], options: RunOptions, reviewed: ReviewedPlan | None = None
+    pipeline: files.Pipeline,
+    params: Mapping[str, Any],
+    options: RunOptions,
+    reviewed: ReviewedPlan | None = None,
+    **more: Any,
 ) -> State[Any]:
     """Runs a pipeline in the flow run that the caller is in; see `rh_prefect.pipelines.run.run.run_pipeline`.
+
+    Args:
+        pipeline: The pipeline.
+        params: Its parameters.
+        options: How it is run.
+        reviewed: A plan that was reviewed; the run pays for nothing else.
+        **more: Further surroundings of the run; see `Ports`.
 
     Returns:
         A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
@@ -179,7 +191,7 @@ async def run_in_flow(
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
-    ports = await _ports(pipeline, options, scope)
+    ports = replace(await _ports(pipeline, options, scope), **more)
     end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
     if end.is_failed:
         return Failed(name=end.name, message=end.message, data=end.error)

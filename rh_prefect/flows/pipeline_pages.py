@@ -37,7 +37,7 @@ _SHEET_BYTES, _SHEET_SIDE = 60_000, 1024
 _ROOM_FOR_ROWS = 200_000
 
 _LONGEST_TEXT = 500
-_FIRST = ("failed", "not run", "waits for review")
+_FIRST = ("failed", "not run", "unfinished", "waits for review")
 _log = logging.getLogger("rh_prefect")
 
 
@@ -95,6 +95,7 @@ async def show_steps(steps: Sequence[StepReport], *, head: str, report: str, sto
     rows = [
         {
             "step": one.step,
+            "subject": one.subject,
             "model": one.model,
             "state": one.state,
             "cost": one.cost,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +21,10 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import facts_or_type
 from rh_prefect.media.storage_errors import as_store_error
-from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options
+from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.pipelines.check import Checked, read_value, wrong_value
 from rh_prefect.pipelines.check.check_result import ItemProblems
+from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
@@ -36,6 +38,8 @@ MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000
 MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
+OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
+"""Folders of a storage in which this package writes results."""
 _AT_ONCE = 8
 Table: TypeAlias = tuple[str, str, list[Row]]
 """A table's name for messages, the folder that its relative paths start from, and the rows."""
@@ -55,16 +59,26 @@ class Inputs:
 
     Attributes:
         allow: Folders and prefixes below which a row may name files, beside that of its table.
+        is_open: Whether a row may name all files that this process may read.
     """
 
-    def __init__(self, allow: Sequence[str] = (), options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        allow: Sequence[str] = (),
+        options: Mapping[str, object] | None = None,
+        *,
+        own: str = "",
+        is_open: bool = False,
+    ) -> None:
         """Reads nothing yet.
 
         Args:
             allow: See the class.
             options: fsspec's storage options for places other than this machine.
+            own: The storage, whose results are no inputs of a folder or a pattern around them.
+            is_open: See the class.
         """
-        self.allow = tuple(allow)
+        self.allow, self.is_open, self._own = tuple(allow), is_open, own
         self._options = options or {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
@@ -76,7 +90,12 @@ class Inputs:
 
     async def files(self, place: str, kind: str) -> Sequence[str]:
         """Lists the files of one kind in a place; see `list_files`."""
-        found: Sequence[str] = await self._once(("files", place, kind), lambda: list_files(place, kind, self._options))
+
+        def read() -> Sequence[str]:
+            found = list_files(place, kind, self._options)
+            return without_results(found, place, self._own) if self._own else found
+
+        found: Sequence[str] = await self._once(("files", place, kind), read)
         return found
 
     async def rows(self, value: Any) -> Table:
@@ -263,10 +282,8 @@ class InputReader:
         cells: dict[str, Any] = {"\0row": f"{name} row {row.number}" if name else f"row {row.number}"}
         if row.problem:
             self._add(cells, path, row.problem)
-        known = {header for one, column in columns.items() for header in column.headers or (one,)}
-        for other in [] if table.other_columns is None else row.values.keys() - known - {*table.other_columns}:
-            if not is_empty(row.values[other]):
-                self._add(cells, path, f"it has a value in the column {other!r}, {nearest(other, known)}")
+        for other in () if table.other_columns is None else _undeclared(row, table):
+            self._add(cells, path, other)
         for column, one in columns.items():
             at = (*path, "columns", column)
             given = {header: row.values.get(header) for header in one.headers or (column,)}
@@ -324,7 +341,7 @@ class InputReader:
 
         Rows that the caller gives as a list are the caller's own words, as are the parameters beside them.
         """
-        if not root:
+        if not root or self._inputs.is_open:
             return
         roots = tuple(one for one in (root, *self._inputs.allow, *get_settings().input_roots) if one)
         access = InputAccess(roots, is_restricted=True, private_links=get_settings().allow_private_links)
@@ -417,6 +434,41 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
     return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
 
 
+def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
+    """Leaves out what lies in a storage: all of it if it lies in the listed place, else the folders of results.
+
+    Args:
+        files: What was listed.
+        place: The folder, prefix or pattern.
+        storage: Where this package writes results.
+
+    Raises:
+        InputError: The place is a folder of results itself: each run would add files to it.
+    """
+    head = re.split(r"[*?\[]", place)[0]
+    top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
+    if base.startswith(f"{top}/"):
+        return [file for file in files if not _real(file).startswith(f"{base}/")]
+    first, *further = top.removeprefix(base).strip("/").split("/") if f"{top}/".startswith(f"{base}/") else ("",)
+    if first in OWN_FOLDERS and not further:
+        raise InputError(
+            f"{shown(place)} is a folder of results of this storage, {shown(storage)}: the next run would use its own "
+            "outputs as inputs and pay for them. What to do: choose another output location, or pass a list of files"
+        )
+    return files if first in OWN_FOLDERS else [one for one in files if _folder_in(_real(one), base) not in OWN_FOLDERS]
+
+
+def _folder_in(file: str, base: str) -> str:
+    return file[len(base) :].strip("/").partition("/")[0] if file.startswith(f"{base}/") else ""
+
+
+def _real(place: str) -> str:
+    """Returns the real location of a place, for comparisons."""
+    if is_local(place):
+        return os.path.realpath(local_path(place)).rstrip("/")
+    return f"{protocol_of(place)}://{without_user(place).partition('://')[2].strip('/')}"
+
+
 def _files_of(listed: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     return (name for name, facts in listed.items() if facts.get("type") == "file")
 
@@ -465,6 +517,17 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
             raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit")
         found.append(row)
     return found
+
+
+def _undeclared(row: Row, table: Param) -> Iterator[str]:
+    """Yields a clause for each value of a row in a column that its table does not have."""
+    known = [header for one, column in (table.columns or {}).items() for header in column.headers or (one,)]
+    for name, value in row.values.items():
+        if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
+            yield (
+                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}. What to do: "
+                "correct its name; or list it in other_columns, in a batch with --ignore-columns or --label-column"
+            )
 
 
 def _files_in(cell: Any) -> Sequence[Any]:

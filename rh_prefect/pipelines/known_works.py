@@ -272,8 +272,10 @@ class StoredWorks:
             state = _state_of(submit, query.shape)
             if state is not None:
                 return state
-        ends = [submit.end for submit in view.submits if submit.end is not None]
-        return KnownWork(state="+", cost=sum((end.cost or Decimal(0) for end in ends), Decimal(0))) if ends else None
+        # A task whose cost RunningHub does not report counts with its price, as in the budget of its run.
+        ended = [(submit.end.cost, submit.intent.estimate) for submit in view.submits if submit.end is not None]
+        costs = (price if cost is None else cost for cost, price in ended)
+        return KnownWork(state="+", cost=sum((cost or Decimal(0) for cost in costs), Decimal(0))) if ended else None
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:

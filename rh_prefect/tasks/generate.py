@@ -28,7 +28,7 @@ from rh_prefect.errors import (
     StoreError,
     TransportError,
 )
-from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root, scope_override
+from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
@@ -173,7 +173,7 @@ async def generate(
         storage=storage,
     )
     done = await _run(request, options, scope, current_suspend_group())
-    # Only `generate_many` and `batch` open a group, and they read this state.
+    # Only `generate_many` and pipelines open a group, and they read this state.
     return _submitted(done) if isinstance(done, PendingTask) else done
 
 
@@ -224,7 +224,7 @@ def _named(step: str) -> Iterator[None]:
 
 async def prepare_call(request: Request, options: Options, *, scope: str | None) -> tuple[WorkRunner, WorkCall]:
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
-    if scope is not None and scope_override() is None:  # a batch names its scopes with blanks, as no caller can
+    if scope is not None:
         _check_name(scope)
     shared = await load_pool_context(options.credentials)
     store = await load_storage(options.storage)
@@ -254,7 +254,7 @@ async def _works_for(
     """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
     if isinstance(here, FolderScope):
         return (await here.works())[0]
-    if scope_override() is not None or (name is None and options.reuse == "never"):
+    if name is None and options.reuse == "never":
         return None
     # The record of a scope's format is its first one.
     await LOOP.call(shared.open(here, store))
@@ -314,7 +314,7 @@ async def scope_for(name: str | None, *, is_found_again: bool = False) -> Scope:
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
     """
-    inside = scope_override() or current_scope()
+    inside = current_scope()
     if inside is not None:
         return inside
     if name is None:

@@ -185,7 +185,6 @@ async def cancel_scope(
     client_for: Callable[[Intent], Awaitable[Cancels]],
     *,
     by: str,
-    since: int = 1,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
@@ -199,13 +198,12 @@ async def cancel_scope(
         scope: The run.
         client_for: Returns a client for the account of an intent.
         by: Who cancels, for the record.
-        since: The first attempt whose jobs are cancelled: the journal of a batch also has jobs of earlier runs.
         clock: Monotonic seconds.
         sleep: Waits for submits in flight.
     """
     await _forbid(scope, by=by)
     cancellation = _Cancellation(scope, client_for, deadline=clock() + PATIENCE, clock=clock, sleep=sleep)
-    await cancellation.run(view async for view in jobs_of(scope.journal) if _is_of(scope, view, since))
+    await cancellation.run(view async for view in jobs_of(scope.journal) if _is_of(scope, view))
     return cancellation.report()
 
 
@@ -332,6 +330,6 @@ async def _forbid(scope: Scope, *, by: str) -> None:
         await forbid_attempt(scope.journal, attempt, by=by)
 
 
-def _is_of(scope: Scope, view: JobView, since: int) -> bool:
-    """Returns whether a job is of this attempt or an earlier one: a later run of a batch is not cancelled with it."""
-    return view.last is not None and since <= view.last.intent.attempt <= scope.attempt
+def _is_of(scope: Scope, view: JobView) -> bool:
+    """Returns whether a job is of this attempt or an earlier one."""
+    return view.last is not None and view.last.intent.attempt <= scope.attempt

@@ -6,72 +6,17 @@ import os
 import re
 import signal
 import subprocess
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.cli.argument_checks import check_batch, check_call
-from rh_prefect.cli.run_display import line_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flows.batch.executor import Progress
-from rh_prefect.flows.batch.report import RowResult
-from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.costs import Costs
 from tests.support.processes import warm_process
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
-
-
-def test_the_line_counts_what_is_done_running_queued_failed_spent_and_left() -> None:
-    progress = Progress("b", total=6, scope="run")
-    progress.start([RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")}))])
-    assert line_of(progress) == "done 1 · running 0 · queued 5 · failed 0 · spent 0.04 CNY"
-    for job in ("run/a", "run/b", "other/c"):
-        progress.take_event(JobEvent("submitted", job, "some/model"))
-    progress.take_event(JobEvent("succeeded", "run/a", "some/model"))
-    progress.end(RowResult(row=2, state="done", costs=Costs({"CNY": Decimal("0.04")})))
-    progress.end(RowResult(row=3, state="failed"))
-    progress.began -= 20
-    assert line_of(progress).startswith("done 2 · running 1 · queued 2 · failed 1 · spent 0.08 CNY · about 0:3")
-
-
-def test_rows_that_the_budget_does_not_suffice_for_have_not_failed() -> None:
-    """They were counted as failed."""
-    progress = Progress("b", total=10, scope="run", budget=Decimal("0.12"))
-    progress.end(RowResult(row=1, state="failed"))
-    progress.end(RowResult(row=2, state="not started"))
-    progress.set_aside = 3
-    progress.end(RowResult(row=3, state="unknown"))
-    assert line_of(progress).startswith(
-        "done 0 · running 0 · queued 4 · failed 1 · not started 4 · unknown 1 · spent 0"
-    )
-
-
-def test_the_time_left_is_that_of_the_rows_that_the_budget_suffices_for() -> None:
-    """Of 10,000 rows and a budget for three, it said hours."""
-    progress = Progress("b", total=10_000, scope="run", budget=Decimal("0.12"))
-    progress.start([])
-    progress.began -= 20
-    cost = Costs({"CNY": Decimal("0.04")})
-    progress.end(RowResult(row=1, state="done", costs=cost))
-    assert progress.remaining_seconds == pytest.approx(40, abs=2)
-    progress.end(RowResult(row=2, state="done", costs=cost))
-    progress.end(RowResult(row=3, state="done", costs=cost))
-    for row in range(4, 5000):
-        progress.end(RowResult(row=row, state="not started"))
-    assert progress.remaining_seconds == 0
-
-
-def test_two_units_are_shown_apart_in_the_line() -> None:
-    """Money and coins are never added."""
-    progress = Progress("b", total=3, scope="run")
-    progress.end(RowResult(row=1, state="done", costs=Costs({"CNY": Decimal("0.04")})))
-    progress.end(RowResult(row=2, state="done", costs=Costs({"coins": Decimal(25)})))
-    progress.end(RowResult(row=3, state="failed", costs=Costs(unknown=1)))
-    assert "spent 0.04 CNY, 25 coins, 1 task of unknown cost" in line_of(progress)
 
 
 @pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])
@@ -111,20 +56,31 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     first = call("--budget", "0.1")
     assert first.returncode == 1, first.stderr
     assert "2 of 3 rows done, 1 not started; 0.08 CNY" in first.stdout
-    assert "budget of 0.10 CNY" in first.stdout
-    # The command that it names does the rest.
-    assert re.search(r"with a larger --budget: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
+    assert re.search(r"row 3 \(bird\): not started: .* 0\.1 is the budget", first.stdout)
+    assert re.search(r"with a larger --budget: rh-prefect batch .* --budget 0\.1$", first.stdout, re.MULTILINE)
     second = call()
     assert second.returncode == 0, second.stdout + second.stderr
-    assert "3 rows, 2 of them done earlier" in second.stdout
+    assert "3 of 3 rows done; 0.04 CNY" in second.stdout
     assert len(rh.recorder.paid) == 3
     assert {one.payload["aspectRatio"] for one in rh.recorder.paid} == {"1:1"}
     report = Path(re.findall(r"each row: (.*)", second.stdout)[0])
     assert report.is_relative_to(tmp_path / "batch")
-    assert report.read_text().count(",done,") == 3
+    assert re.findall(r",(made|reused),", report.read_text()) == ["reused", "reused", "made"]
+    assert sorted(path.name for path in (tmp_path / "batch" / "batches").glob("*/*")) == [
+        "bird.png",
+        "light.png",
+        "port.png",
+    ]
+    plan = call("--plan")
+    assert "least 0.00, expected 0.00, most 0.00" in plan.stdout, plan.stdout + plan.stderr
+    (tmp_path / "batch.yaml").write_text(call("--print").stdout)
+    run = warm_process.run(
+        [*RH, "run", str(tmp_path / "batch.yaml"), "--set", f"rows={rows}", "--out", str(tmp_path / "batch")], env=env
+    )
+    assert "Nothing new" in run.stdout, run.stdout + run.stderr
     twice = call("--set", "aspect_ratio=9:16")
     assert twice.returncode == 1
-    assert "aspect_ratio must be one of" in twice.stdout + twice.stderr
+    assert "aspect_ratio takes one value" in twice.stdout + twice.stderr
     assert len(rh.recorder.paid) == 3
     wrong = call("--set", "nonsense")
     assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
@@ -147,10 +103,9 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
         said = process.stderr.read()
         assert process.wait(timeout=600) != 0
     assert "rh-prefect batch" in said
-    (report,) = (tmp_path / "out").glob("batches/*/report.csv")
-    told = report.read_text()
-    assert ",unfinished," in told
-    assert all(one.task_id in told for one in rh.recorder.paid), f"what was paid for is named: {told}"
+    (report,) = (tmp_path / "out").glob("runs/*/report.csv")
+    assert ",unfinished," in report.read_text()
+    assert all(one.task_id in report.read_text() for one in rh.recorder.paid), "what was paid for is named"
     done = warm_process.run(command, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rh.recorder.paid) == 3

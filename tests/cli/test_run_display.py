@@ -21,7 +21,7 @@ RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
 def test_cancelling_is_offered_only_where_a_task_runs(
     state: JobEventState, task: str | None, runs: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(RuntimeError), Watch(command="film") as watch:
+    with pytest.raises(RuntimeError), Watch(command="run film") as watch:
         watch.started(RUN)
         for listener in job_progress.listeners:
             listener(JobEvent(state, "run/job", "a-model", task_id=task))
@@ -35,7 +35,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
 def test_what_was_paid_is_a_sum_for_each_unit_and_counts_failed_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     """Coins are not added to money, and a failed task is not left out."""
     costs = {"a": Costs({"CNY": Decimal("0.04")}), "b": Costs({"coins": Decimal(7)}), "c": Costs(unknown=1)}
-    with Watch(command="film") as watch:
+    with Watch(command="run film") as watch:
         for listener in job_progress.listeners:
             for job, cost in costs.items():
                 listener(JobEvent("submitted", f"run/{job}", "a-model", task_id=job))
@@ -49,7 +49,7 @@ def test_a_failed_task_of_now_is_paid_now_and_one_of_an_earlier_attempt_was_alre
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     job, each = "run/a", Decimal("0.04")
-    with Watch(command="film") as watch:
+    with Watch(command="run film") as watch:
         for listener in job_progress.listeners:
             listener(JobEvent("submitted", job, "a-model", task_id="2", costs=Costs({"CNY": each})))
             listener(JobEvent("failed", job, "a-model", costs=Costs({"CNY": 2 * each})))
@@ -68,7 +68,7 @@ def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -
     files = [Media(uri=f"/out/{n}.png", kind="image", mime="image/png", size=1, sha256="0" * 64) for n in (1, 2)]
     damaged = files[1].model_copy(update={"defect": "a broken png"})
     result = Result(model="m", endpoint="m", job="run/job", key="k", task_id="7", outputs=(files[0], damaged))
-    with Watch(command="film") as watch:
+    with Watch(command="run film") as watch:
         watch.summary(result)
     said = capsys.readouterr().out
     assert "output: /out/1.png" in said

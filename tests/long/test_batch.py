@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ def stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -
         Emulator(clock="polls", polls=3, limit=8, long_side=96, fps=6) as rh,
         staged(prefect_server, prefect_proxy, rh, tmp_path) as made,
     ):
+        made.is_shared = True
         yield made
 
 
@@ -44,23 +44,18 @@ def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: 
     unknown = stage.kill(child)
     ended, processes = again(stage, parameters), 2
     if unknown:
-        assert {job for item in items(stage) if item["state"] == "unknown" for job in item["jobs"]} == unknown
+        assert {step["jobs"] for step in stage.report() if step["error"] == "SubmissionUnknown"} == unknown
         stage.settle(unknown)
         ended, processes = again(stage, parameters), 3
     assert ended["event"] == "done", ended
-    assert ended["result"]["done"] == ROWS
+    assert [row["state"] for row in ended["result"]["rows"]] == ["done"] * ROWS
     assert len(stage.rh.recorder.uploads) <= processes, "the shared picture"
     paid = Counter(one.payload["prompt"] for one in stage.rh.recorder.paid)
     assert paid == Counter(row["prompt"] for row in rows)
-    assert {item["tasks"][0] for item in items(stage)} == {one.task_id for one in stage.rh.recorder.paid}
+    assert {step["tasks"] for step in stage.report()} == {one.task_id for one in stage.rh.recorder.paid}
 
 
 def again(stage: FilmRun, parameters: dict[str, object]) -> Said:
     child = stage.flow_processes.run(BATCH, parameters=parameters)
     child.ended()
     return child.said[-1]
-
-
-def items(stage: FilmRun) -> list[Said]:
-    (account,) = (name for name in stage.store.list("batches") if name.endswith("report.json"))
-    return list(json.loads(stage.store.read_bytes(account))["rows"])

@@ -1,4 +1,4 @@
-"""Many machines: Prefect on PostgreSQL, two process workers, two batches at once on one key, and a machine that dies.
+"""Many machines: Prefect on PostgreSQL, two process workers, two flow runs at once on one key, and a machine that dies.
 
 The account is the only arbiter of how many tasks run; the journal, in PostgreSQL, the only one of what was paid for.
 """
@@ -6,14 +6,12 @@ The account is the only arbiter of how many tasks run; the journal, in PostgreSQ
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -45,7 +43,7 @@ PATIENCE = 600.0
 
 @pytest.fixture
 def rh() -> Iterator[Emulator]:
-    """One whose clock stands still until both batches are there."""
+    """One whose clock stands still until both runs are there."""
     with Emulator(clock="real", factor=0, limit=SLOTS, long_side=96, fps=6) as emulator:
         yield emulator
 
@@ -59,11 +57,11 @@ def database_port() -> int:
 def place(rh: Emulator, database_port: int, tmp_path: Path) -> Iterator[Workplace]:
     env = {**environment(rh, tmp_path), "RH_POLL_SECONDS": "0.2"}
     with postgres(database_port) as database, workplace(tmp_path, env, database=database) as made:
-        asyncio.run(made.deploy("rh_prefect.flows.batch.batch"))
+        asyncio.run(made.deploy("tests.long.worker_flows.pictures"))
         yield made
 
 
-async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh: Emulator, database_port: int) -> None:
+async def test_a_machine_dies_in_the_middle_of_two_runs(place: Workplace, rh: Emulator, database_port: int) -> None:
     first = hire(place, limit=1)
     dying = await begin(place, "dying")
     second = hire(place)
@@ -95,7 +93,7 @@ async def test_a_machine_dies_in_the_middle_of_two_batches(place: Workplace, rh:
     print(f"{refused.total()} refusals of {2 * ROWS} jobs: {refused}")
     assert set(refused) <= {"421"}
     assert refused.total() <= REFUSALS_A_JOB * 2 * ROWS
-    all_is_home(place, rh)
+    await all_is_home(place, rh, [dying, living])
     database = dump(database_port)
     ends = set(re.findall(rb"([0-9a-f]+-end-\d+) \{", database))
     assert len(ends) == 2 * ROWS, "the journal is in PostgreSQL"
@@ -108,9 +106,8 @@ def hire(place: Workplace, *, limit: int | None = None) -> Worker:
 
 
 async def begin(place: Workplace, name: str) -> UUID:
-    """Starts a batch, and waits until a worker has it."""
-    rows = [{"prompt": f"{name} {number}"} for number in range(ROWS)]
-    run = await place.start("batch/test", rows=rows, model="z-image/turbo")
+    """Starts a run, and waits until a worker has it."""
+    run = await place.start("pictures/test", prompts=[f"{name} {number}" for number in range(ROWS)])
     await place.until(lambda: place.is_in(run, "Running"), seconds=PATIENCE)
     return run
 
@@ -122,7 +119,7 @@ async def is_in_the_middle(rh: Emulator) -> bool:
 
 
 async def is_in_line(run: UUID) -> bool:
-    """Whether a batch's process has begun with its rows."""
+    """Whether a run's process has begun with its jobs."""
     async with get_client() as client:
         jobs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
     return any(job.state is not None and job.state.is_running() for job in jobs)
@@ -151,14 +148,12 @@ async def run_again(run: UUID) -> None:
         await client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
 
 
-def all_is_home(place: Workplace, rh: Emulator) -> None:
-    store = MediaStore(place.env["RH_STORAGE_URL"])
-    names = [name for name in store.list("batches") if name.endswith("report.json")]
-    items: list[dict[str, Any]] = [item for name in names for item in json.loads(store.read_bytes(name))["rows"]]
-    assert len(names) == 2
-    assert {item["state"] for item in items} == {"done"}
-    assert sorted(task for item in items for task in item["tasks"]) == sorted(one.task_id for one in rh.recorder.paid)
-    pictures = [name for name in store.list() if name.endswith(".png")]
+async def all_is_home(place: Workplace, rh: Emulator, runs: list[UUID]) -> None:
+    last = [view.last for run in runs for view in await place.jobs(run)]
+    assert sorted(one.task_id or "" for one in last if one is not None) == sorted(
+        one.task_id for one in rh.recorder.paid
+    )
+    pictures = [name for name in MediaStore(place.env["RH_STORAGE_URL"]).list() if name.endswith(".png")]
     assert len(pictures) == 2 * ROWS
 
 

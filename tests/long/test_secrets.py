@@ -255,7 +255,7 @@ def test_no_secret_is_found_anywhere(
         "/prefect/prefect.db as text": "-intent-1",
         "/out/results/": "behind a password",
         "/state/spool/": waiting,
-        f"{bucket}/batches/": "failed",
+        f"{bucket}/runs/": "failed",
     }.items():
         assert stands(found, where, marker), f"{marker} should be in {where}"
     for marker in (

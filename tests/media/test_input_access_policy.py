@@ -18,11 +18,9 @@ import pytest
 import trustme
 
 from rh_prefect.errors import MediaError, RunningHubError
-from rh_prefect.flows.batch.row_sources import open_source
 from rh_prefect.media import input_access_policy
 from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public, open_client
-from rh_prefect.media.input_files import digest, fetch, file_state, open_input
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.input_files import fetch, file_state, open_input
 from rh_prefect.pipelines.input_reader import identify, list_files
 from rh_prefect.table_files import open_table
 
@@ -211,18 +209,8 @@ def by_table(place: str) -> None:
     list(open_table(place, "csv").rows())
 
 
-def by_cell(place: str) -> None:
-    (row,) = open_source([place], store=MediaStore("memory://out")).rows()
-    assert row.file is not None
-    digest(row.file)
-
-
 def by_folder(place: str) -> None:
-    list(open_source(place.removesuffix("a.csv"), store=MediaStore("memory://out")).rows())
-
-
-def by_pattern(place: str) -> None:
-    list(open_source(place.replace("a.csv", "*.png"), store=MediaStore("memory://out")).rows())
+    list_files(place.removesuffix("a.csv"), "image", {})
 
 
 def by_files_parameter(place: str) -> None:
@@ -233,7 +221,7 @@ def by_file_parameter(place: str) -> None:
     identify(place, {})
 
 
-DOORS = [by_state, by_opening, by_table, by_cell, by_folder, by_pattern, by_files_parameter, by_file_parameter]
+DOORS = [by_state, by_opening, by_table, by_folder, by_files_parameter, by_file_parameter]
 
 
 @pytest.mark.usefixtures("no_private_links")
@@ -271,7 +259,7 @@ def test_the_link_of_a_table_allows_no_other_link(files: int, monkeypatch: pytes
     monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
 
     def read_table() -> None:
-        source = open_source(f"http://127.0.0.1:{files}/a.csv", store=MediaStore("memory://out"))
+        source = open_table(f"http://127.0.0.1:{files}/a.csv", "csv")
         input_access_policy.allow_below(source.root or "")
         list(source.rows())
 

@@ -12,12 +12,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
-from rh_prefect.flows.batch.batch_plan import InvalidRow, make_plan
-from rh_prefect.flows.batch.row_sources import open_source
+from rh_prefect.flows.batch.run import Batch
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
+from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.plan import NoWorks, Plan
 from rh_prefect.redaction import mask
 from rh_prefect.works.journal.journal import FolderJournal
 
@@ -86,13 +87,11 @@ def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, mon
 
 @pytest.mark.parametrize("place", ["*.png", "a.csv", "folder/"])
 @pytest.mark.parametrize("url", TOKENS)
-def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: Path) -> None:
+async def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: Path) -> None:
     """B3: the same for a table, a folder and a pattern."""
     named = url.replace("a.png", place).replace("a.zip", place)
     with pytest.raises(RunningHubError) as caught:
-        source = open_source(named, store=MediaStore(tmp_path))
-        assert not has_secret(source.name)
-        list(source.rows())
+        await write(named, tmp_path)
     assert not has_secret(told(caught.value))
 
 
@@ -204,13 +203,18 @@ def test_the_values_of_nested_options_are_masked(auth: object) -> None:
 
 
 @pytest.mark.parametrize("chain", ["simplecache::", "zip://a.png::", "file::", "::"])
-def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path, chain: str) -> None:
+async def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path, chain: str) -> None:
     address = f"{chain}http://user:hidden-word@127.0.0.1/a.png?token=hidden-word"
-    plan = make_plan("kling-v2.6-pro-image-to-video", values={"prompt": "x"})
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image_url": address}))
-    (row,) = plan.works(open_source(str(tmp_path / "rows.jsonl"), store=MediaStore(tmp_path / "out")))
-    if isinstance(row, InvalidRow):
-        assert "hidden-word" not in row.reason
-        assert "is not a valid URL" in row.reason
-    else:
-        assert row.params[0]["image_url"] == address
+    (row,) = (await write(str(tmp_path / "rows.jsonl"), tmp_path / "out")).instances
+    assert row.problems
+    assert "hidden-word" not in " ".join(row.problems)
+
+
+async def write(rows: str, out: Path) -> Plan:
+    batch = Batch(rows, "kling-v2.6-pro-image-to-video", values={"prompt": "x"})
+    await batch.write("site", MediaStore(out))
+    plan = await batch.plan(NoWorks())
+    if plan.problems:
+        raise PipelineError(plan.problems)
+    return plan

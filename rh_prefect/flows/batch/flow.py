@@ -27,6 +27,9 @@ async def batch(
     attempts: Attempts = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
+    only: list[str] | None = None,
+    items: list[str] | None = None,
+    sample: int = 0,
     credentials: str | None = None,
     storage: str | None = None,
 ) -> BatchReport:
@@ -41,12 +44,15 @@ async def batch(
         values: Parameters for every row, by name; "2.name" is the second model's.
         label_column: The column with the names of outputs.
         ignore_columns: Columns that are not parameters.
-        budget: Maximum cost of the batch over all of its runs, in the account's currency. Empty for no limit.
+        budget: What the rows may cost together in all runs, in the account's currency. Empty for no limit.
         strict: Whether one invalid row stops the batch before anything is paid.
         attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
         reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
         wait: `poll` waits in the process; `suspend` suspends the run until the webhook receiver resumes it.
+        only: Steps to make, as in `["rows.clip"]`; empty for all.
+        items: Rows to make, by their labels or numbers; empty for all.
+        sample: Make only the first rows; 0 for all.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
@@ -62,12 +68,15 @@ async def batch(
         attempts=attempts,
         reuse=reuse,
         wait=wait,
+        only=only or (),
+        items=items or (),
+        sample=sample,
         credentials=credentials,
         storage=storage,
     )
     if not report.is_complete:
         raise BatchIncomplete(
-            f"batch {report.batch}: {report}. Each row and its reason are listed in {report.csv_uri}. "
+            f"{report.batch}: {report}. Each row and its reason are listed in {report.csv_uri}. "
             "What to do: correct the rows listed there and run the same batch again; finished rows are "
             "not paid for again.",
             report=report,

@@ -326,6 +326,7 @@ class Expander:
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[StepOutput]:
         """Determines the works of many items at once, and their results."""
         blocked: dict[int, StepOutput] = {}
+        before, places = len(self.instances), {id(draft.instance): n for n, draft in enumerate(drafts)}
         for draft in drafts:
             draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
             draft.instance.item_meaning = draft.frame.meaning
@@ -353,6 +354,7 @@ class Expander:
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
             self._save_as(instance, draft.frame)
+        self.instances[before:] = sorted(self.instances[before:], key=lambda one: places[id(one)])
         found = await self._look_up(drafts)
         outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
         return [outputs[id(draft)] for draft in every]
@@ -367,7 +369,7 @@ class Expander:
     def _skip(self, instance: Instance, wrong: list[str]) -> StepOutput:
         """Fails a step of an invalid item before anything is paid for the item; the others are made."""
         instance.settle("x")
-        instance.note, instance.problems = wrong[0], wrong
+        instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
         self.conditions.lost[instance.address] = instance
         self.invalid.setdefault(wrong[0], []).append(instance)
         self._add(instance)

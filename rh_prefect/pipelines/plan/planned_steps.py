@@ -393,6 +393,7 @@ class Instance:
         used_at: The path of the step with `use` that it comes from, in the file that is planned.
         stops_run: Whether the run starts no more steps after its failure; see `on_error`.
         item_meaning: See `Frame.meaning`.
+        is_invalid_item: Whether its item is skipped because it is invalid.
         blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
         weight: How it counts for the steps before it; see `needs`.
     """
@@ -438,6 +439,7 @@ class Instance:
     numbers: tuple[int, ...] = ()
     blocked_by: str = ""
     item_meaning: str = ""
+    is_invalid_item: bool = False
     found: State = field(init=False)
     price: Money = FREE
     weight: int | None = None

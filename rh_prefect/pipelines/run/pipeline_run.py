@@ -25,7 +25,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, WorkQuery
 from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.ports import What, idle
@@ -56,6 +56,7 @@ class PipelineRun:
         plan: The latest plan.
         outcome: What became of the steps.
         selection: Which part of the pipeline is made.
+        is_interrupted: Whether it was ended before it was complete.
     """
 
     def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
@@ -83,11 +84,17 @@ class PipelineRun:
         self._failed: list[Instance] = []  # since the last plan
         self._is_whole = False
         self._stopped_by = ""
+        self.is_interrupted = False
 
     @property
     def store(self) -> MediaStore:
         """The storage for files."""
         return self._tools.store
+
+    @property
+    def place(self) -> str:
+        """The name of the records of its works in messages and commands."""
+        return self._tools.budget.place
 
     @property
     def edits(self) -> EditResults:
@@ -362,7 +369,8 @@ class PipelineRun:
                 f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
                 "at no cost; or pay for another result with --retake."
             )
-        return InputError(f"{problem}. Nothing was paid for it. What to do: correct its values or its row.")
+        what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
+        return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")
 
     def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
@@ -410,6 +418,14 @@ class PipelineRun:
         own = await LOOP.call(self._tools.runner.costs())
         works = {work.key: work.known for one in self.plan.instances for work in one.works if work.key not in own}
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
+
+    async def look_again(self) -> None:
+        """Reads what is recorded of the works that were begun and are not known to have ended, such as their tasks."""
+        begun = (one for one in self.plan.instances if one.is_paid and one.address in self.outcome.begun)
+        works = [work for one in begun for work in one.works if work.is_settled]
+        queries = [WorkQuery(work.key, work.shape) for work in works]
+        for work, known in zip(works, await LOOP.call(self._tools.known.find(queries)), strict=True):
+            work.known = known
 
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.rounds import COMMAND_LINE
@@ -26,7 +27,7 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Wait
+from rh_prefect.works.options import Reuse, Wait
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
@@ -179,6 +180,8 @@ class Ports:
         deployment: The deployment's name.
         is_scheduled: Whether a schedule has started the run.
         date: The day for which it was started, in UTC; None for today.
+        inputs: The inputs, of a caller that has read some of them.
+        reuse: `always` also takes the stored results of other scopes.
     """
 
     accounts: PoolContext
@@ -193,6 +196,8 @@ class Ports:
     deployment: str = COMMAND_LINE
     is_scheduled: bool = False
     date: str | None = None
+    inputs: Inputs | None = None
+    reuse: Reuse = "never"
 
 
 @asynccontextmanager

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rh_prefect.errors import BudgetExceeded, JournalError, RunningHubError, StoreError
+from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHubError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.pipeline_run import PipelineRun
@@ -36,6 +38,8 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 REPORTS = "runs"
+_SUBJECT_SHOWN = 80
+"""How many characters of a prompt the report shows."""
 
 
 async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
@@ -74,6 +78,15 @@ async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: s
     states = Counter(one.state for one in steps)
     run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, steps=dict(states))
     return end
+
+
+async def report_of_interrupted(run: PipelineRun, name: str) -> None:
+    """Writes the report of a run that is ended before it is complete, as by Ctrl-C; its steps may be in progress."""
+    run.is_interrupted = True
+    await run.look_again()
+    by_step, other_costs = run.costs_by_step()
+    rows = (*_steps(run, by_step), *_others(other_costs))
+    await LOOP.call(_write_report(run.store, f"{REPORTS}/{name}/report.csv", rows))
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
@@ -135,6 +148,9 @@ def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Cos
         state = "made"  # by an earlier process of this run
     saved = outcome.saved.get(one.address)
     files = saved or [file for work in one.works if work.known is not None for file in work.known.outputs]
+    error = outcome.errors.get(one.address)
+    known = [work.known.task_id for work in one.works if work.known is not None and work.known.state != "+"]
+    failed = error.task_id if isinstance(error, JobError) else None
     return StepReport(
         step=one.address,
         model=one.model,
@@ -142,7 +158,20 @@ def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Cos
         cost=str(cost) if cost is not None else "",
         files=tuple(file.uri for file in files),
         reason=reason,
+        number=one.numbers[0] if one.numbers else 0,
+        row=one.row,
+        subject=_subject(one),
+        error="" if error is None else type(error).__name__,
+        tasks=tuple(dict.fromkeys(filter(None, (*known, failed)))),
+        jobs=tuple(f"{run.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
     )
+
+
+def _subject(one: Instance) -> str:
+    """Returns what a person recognises a step by: the beginning of its prompt, or its first file's name."""
+    files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
+    name = next((file.media.name for file in files if file.media is not None), "")
+    return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or name
 
 
 def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tuple[StepState, str]:
@@ -158,6 +187,8 @@ def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tu
         return ("waits for review", one.note) if is_shown else ("not run", "")
     if one.state == "r":
         return "waits for review", ""
+    if run.is_interrupted and one.state != "=" and one.is_needed:
+        return "unfinished", "the run was interrupted or is suspended; paid tasks continue at RunningHub"
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
         return ("made" if one.address in run.outcome.new_steps else "reused"), ""
     if one.model == "review":
@@ -203,6 +234,7 @@ def _last_results(run: PipelineRun) -> dict[str, Any]:
 
 
 async def _write_report(store: MediaStore, name: str, steps: Sequence[StepReport]) -> str:
-    rows = ({**one.model_dump(), "files": " ".join(one.files)} for one in steps)
+    lists = ("files", "tasks", "jobs")
+    rows = ({**one.model_dump(), **{key: " ".join(getattr(one, key)) for key in lists}} for one in steps)
     table = csv_text(tuple(StepReport.model_fields), rows)
     return await asyncio.to_thread(store.write_bytes, name, table.encode())

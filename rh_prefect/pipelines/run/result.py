@@ -19,7 +19,15 @@ OVER_BUDGET = "Over budget"
 WAITING = "Waiting for review"
 
 StepState = Literal[
-    "made", "reused", "failed", "not run", "absent", "not needed", "waits for review", "not in the plan"
+    "made",
+    "reused",
+    "failed",
+    "not run",
+    "unfinished",
+    "absent",
+    "not needed",
+    "waits for review",
+    "not in the plan",
 ]
 
 
@@ -33,6 +41,12 @@ class StepReport(BaseModel):
         cost: What this run paid for it.
         files: Where its results are.
         reason: Why it is not there.
+        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
+        row: The row of a table that its item comes from.
+        subject: The beginning of its prompt, or the name of its first file.
+        error: The class of its error, as in `BudgetExceeded`.
+        tasks: RunningHub's tasks of its result, or the one that failed.
+        jobs: Its works, as `rh-prefect jobs` takes them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +57,12 @@ class StepReport(BaseModel):
     cost: str = ""
     files: tuple[str, ...] = ()
     reason: str = ""
+    number: int = 0
+    row: str = ""
+    subject: str = ""
+    error: str = ""
+    tasks: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
 
 
 class PipelineResult(BaseModel):

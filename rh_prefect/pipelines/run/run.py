@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rh_prefect.errors import StoreError
+from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
@@ -23,7 +23,7 @@ from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.pipeline_run import PipelineRun
 from rh_prefect.pipelines.run.ports import Ports
-from rh_prefect.pipelines.run.report import report
+from rh_prefect.pipelines.run.report import report, report_of_interrupted
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
 from rh_prefect.pipelines.run.tools import Tools
@@ -37,6 +37,9 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
+
+_SETTLE = 5.0
+"""Seconds that the report of an interrupted run waits for submissions in flight."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -76,6 +79,13 @@ async def run_pipeline(
             end = await _make(run, pipeline, options, ports, reviewed)
             is_complete = run.is_complete
             return end
+        except RunningHubError:
+            raise
+        except BaseException:  # as by Ctrl-C or a suspension; what was made is useful to the user
+            # The task of a submission in flight is not known yet, and it may be paid for.
+            await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
+            await asyncio.shield(report_of_interrupted(run, ports.scope.run))
+            raise
         finally:
             await run.leave(is_complete=is_complete)
 
@@ -175,7 +185,7 @@ async def _prepare(
             scope,
             store,
             works,
-            Options(credentials=ports.credentials),
+            Options(credentials=ports.credentials, reuse=ports.reuse),
             observer=ports.observer,
             pipeline=pipeline.name,
             has_ended=ports.has_ended,
@@ -204,6 +214,6 @@ async def _prepare(
         run_id=scope.run.rpartition("-")[2],
         date=ports.date,
         saved_graphs=saved,
-        inputs=Inputs(),
+        inputs=ports.inputs or Inputs(own=store.url),
         equal=EqualRequests(),
     )

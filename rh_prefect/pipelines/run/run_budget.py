@@ -143,7 +143,7 @@ class RunBudget:
             for one in steps:
                 share = now[one.top_item]
                 share.works.update(work.key for work in one.works)
-                share.unpaid.update({} if is_lost(one) else _unpaid((one,)))
+                share.unpaid.update({} if is_lost(one) else self._prices((one,)))
             for item in {**before, **now}:
                 self._uncount(item)
                 for work in self._shares[item].pop(key, _Share()).works:
@@ -222,7 +222,7 @@ class RunBudget:
         if budget.item is None:
             return None
         own, is_whole = self._own(item), budget.whole_items and item not in self._items
-        now = self._unpaid(item) if is_whole else _unpaid([*self._running[item], instance])
+        now = self._unpaid(item) if is_whole else self._prices([*self._running[item], instance])
         spent = sum((self.spending.amount_of(f"{self.place}/{key}") for key in own), Decimal(0))
         price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
@@ -233,6 +233,19 @@ class RunBudget:
             "cost nothing."
         )
 
+    def _prices(self, instances: Iterable[Instance]) -> dict[str, Decimal]:
+        """Returns the works that steps have not paid for yet, each once, with their highest prices.
+
+        A task of another run counts, too: if it fails, this run pays for the next one. A task that this run has paid
+        for, as before a suspension, is in what it has spent.
+        """
+        works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
+        return {
+            work.key: work.price.most
+            for work in works
+            if work.state in PAYING or (work.state == "…" and not self.spending.amount_of(f"{self.place}/{work.key}"))
+        }
+
 
 @dataclass(slots=True)
 class _Share:
@@ -240,12 +253,3 @@ class _Share:
 
     works: set[str] = field(default_factory=set)
     unpaid: dict[str, Decimal] = field(default_factory=dict)
-
-
-def _unpaid(instances: Iterable[Instance]) -> dict[str, Decimal]:
-    """Returns the works that steps have not paid for yet, each once, with their highest prices.
-
-    A task of another run counts, too: if it fails, this run pays for the next one.
-    """
-    works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
-    return {work.key: work.price.most for work in works if work.state in PAYING or work.state == "…"}

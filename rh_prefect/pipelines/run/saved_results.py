@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -54,4 +55,11 @@ class SavedResults:
             file = media and media.model_copy(update={"uri": address or media.uri})
             return [(file, instance.save_as)] if file else []
         files = [None if one is None else one.output(instance.file_kind) for one in self._known.of(instance)]
-        return [(file, name) for file, name in zip(files, instance.saved_names) if file is not None]
+        return [
+            (file, _with_extension(name, file)) for file, name in zip(files, instance.saved_names) if file is not None
+        ]
+
+
+def _with_extension(name: str, file: Media) -> str:
+    """Returns a name that ends in `.*` with the extension of the file."""
+    return f"{name.removesuffix('.*')}{PurePosixPath(file.name).suffix}" if name.endswith(".*") else name

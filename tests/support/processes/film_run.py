@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import shutil
 import time
@@ -17,7 +19,9 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
@@ -48,6 +52,7 @@ class FilmRun:
         flow_processes: The processes.
         run: The flow run.
         store: Where the films go.
+        is_shared: Whether its jobs are works that runs share, as those of a batch.
         published: Files that were in the store when the child was killed.
         fetched: Downloads of each task by then.
     """
@@ -58,6 +63,7 @@ class FilmRun:
     flow_processes: FlowProcesses
     store: MediaStore
     run: str = ""
+    is_shared: bool = False
     published: frozenset[str] = frozenset()
     fetched: Mapping[str, int] | None = None
 
@@ -100,13 +106,24 @@ class FilmRun:
         if machine_is_lost:
             shutil.rmtree(self.env["RH_STATE_DIR"])
         spooled = {one.key for one in Spool(Path(self.env["RH_STATE_DIR"]) / "spool").entries()}
-        return {f"{self.run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
+        run = self.journal.scope
+        return {f"{run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
+
+    @property
+    def journal(self) -> Journal:
+        """Where the records of its jobs are."""
+        return WorksJournal(self.store.url) if self.is_shared else FlowRunJournal(self.run)
+
+    def report(self) -> list[dict[str, str]]:
+        """The steps in the newest report."""
+        newest = max((Path(self.store.url) / "runs").glob("*/report.csv"), key=lambda file: file.stat().st_mtime)
+        return list(csv.DictReader(io.StringIO(newest.read_text())))
 
     def jobs(self) -> list[JobView]:
         """All jobs of the run, as the journal has them."""
 
         async def read() -> list[JobView]:
-            return [view async for view in jobs_of(FlowRunJournal(self.run))]
+            return [view async for view in jobs_of(self.journal)]
 
         return asyncio.run(read())
 
@@ -138,7 +155,7 @@ class FilmRun:
         """Looks into RunningHub's call log and says what became of each job."""
         known = {submit.task_id for view in self.jobs() for submit in view.submits}
         for view in self.jobs():
-            job = f"{self.run}/{view.key}"
+            job = f"{self.journal.scope}/{view.key}"
             if job not in unknown or view.last is None:
                 continue
             asked = plain(view.last.intent.payload)

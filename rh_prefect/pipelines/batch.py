@@ -1,0 +1,355 @@
+"""Writes the pipeline of a batch: a model, or a short chain of models, on many rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
+
+import yaml
+
+from rh_prefect.catalog import Param
+from rh_prefect.errors import InputError
+from rh_prefect.media.input_files import identity_uri, unsigned_uri
+from rh_prefect.media.media import Media, as_media_input, without_mark
+from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.pipelines.batch_stages import ChainStep, Stage, column_of, file_param, place, refuse_same, stages_of
+from rh_prefect.pipelines.input_reader import Inputs
+from rh_prefect.table_files import form_of
+
+RowInput: TypeAlias = str | Sequence[Any]
+"""The source of a batch's rows: a place, or rows that are mappings of parameters or files."""
+
+FOLDER = "batches"
+"""Where outputs with a label go, in the storage."""
+
+ROWS = "rows"
+"""The name of the parameter, and of the fan-out over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a batch is run; see `rh_prefect.flows.batch`."""
+
+    label_column: str | None = None
+    ignored: tuple[str, ...] = ()
+    budget: float | None = None
+    whole_items: bool = True
+    strict: bool = False
+    attempts: int = 1
+    is_shared: bool = False
+
+
+@dataclass(slots=True)
+class BatchFile:
+    """A pipeline that was written for a batch.
+
+    Attributes:
+        name: Its name, `batch-` and a hash of what the batch is.
+        text: The file, as YAML.
+        arguments: The values of its parameters.
+        steps: The names of the steps of a row, in order.
+    """
+
+    name: str
+    text: str
+    arguments: dict[str, Any]
+    steps: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Columns:
+    """The columns of the table, and what the steps take from them."""
+
+    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    used: list[dict[str, str]] = field(default_factory=list)  # of each stage: parameter -> reference
+
+
+async def write_batch(
+    rows: RowInput,
+    model: str,
+    *,
+    chain: Sequence[ChainStep] = (),
+    values: Mapping[str, object] | None = None,
+    options: BatchOptions,
+    place_of_results: str,
+    inputs: Inputs,
+) -> BatchFile:
+    """Writes the pipeline of a batch.
+
+    Args:
+        rows: A table, a folder, a glob, or a list of parameters or files.
+        model: The model, by any of its names.
+        chain: Further models; each takes the output of the one before.
+        values: Parameters for every row, by name; `2.name` is the second model's.
+        options: How it is run.
+        place_of_results: The site and the storage, which tell batches of the same rows apart.
+        inputs: Reads the rows, once for the file and for its run.
+
+    Raises:
+        InputError: The models, the values or the source of the rows are invalid.
+    """
+    stages = stages_of(model, chain, values or {})
+    source = _Source.of(rows, stages)
+    name = f"batch-{_hash([source.identity, _identity(stages, options), place_of_results])[:16]}"
+    params: dict[str, Any] = {}
+    columns = await _columns(source, stages, options, inputs)
+    if source.is_table:
+        params[ROWS] = {"type": "table", "columns": columns.declared}
+        params[ROWS]["other_columns"] = [one for one in options.ignored if one != options.label_column]
+    else:
+        params[ROWS] = {"type": "files", "of": source.kind}
+    steps = _steps(stages, columns, params, label="id" if _is_labelled(source, options) else "", name=name)
+    items: dict[str, Any] = {"foreach": f"$(params.{ROWS})", "steps": steps}
+    if source.is_table and options.label_column:
+        items = {"foreach": items["foreach"], "id": f"$(item.{_LABEL})", "steps": steps}
+    data = {
+        "name": name,
+        "description": f"{', then '.join(stage.model.name for stage in stages)} on {source.name}",
+        "budget": _budget(options),
+        **({} if options.attempts == 1 else {"attempts": options.attempts}),
+        **({} if options.is_shared else {"scope": name}),
+        "invalid_items": "refuse" if options.strict else "skip",
+        "params": params,
+        "steps": {ROWS: items},
+        "outputs": {"results": f"$({ROWS}.{stages[-1].name})"},
+    }
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return BatchFile(name, text, {ROWS: source.value}, tuple(stage.name for stage in stages))
+
+
+_LABEL = "label"
+"""The name of the column that names outputs."""
+
+
+def _budget(options: BatchOptions) -> Any:
+    if options.budget is None:
+        return "unlimited"
+    return {"amount": options.budget, **({"whole_items": True} if options.whole_items else {}), "all_runs": True}
+
+
+def _is_labelled(source: _Source, options: BatchOptions) -> bool:
+    return bool(options.label_column) if source.is_table else True
+
+
+def _identity(stages: Sequence[Stage], options: BatchOptions) -> list[Any]:
+    """Returns the values that distinguish a batch from another one of the same rows."""
+    return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], options.label_column]
+
+
+def _plain(value: object) -> object:
+    """Returns a value for an identity: files by content, where it is known, other values as written."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return unsigned_uri(value) or value
+    if isinstance(value, int | float | bool | None):
+        return value
+    try:
+        media = as_media_input(value)
+    except InputError:
+        return repr(value)
+    return f"sha256:{media.sha256}" if isinstance(media, Media) else _plain(media)
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The rows of a batch.
+
+    Attributes:
+        name: For people.
+        identity: The same for the same source with any content; of a list, its content.
+        value: The value of the file's parameter.
+        kind: The kind of the files; empty for a table.
+    """
+
+    name: str
+    identity: str
+    value: Any
+    kind: str = ""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table, and not a list of files."""
+        return not self.kind
+
+    @classmethod
+    def of(cls, rows: RowInput, stages: Sequence[Stage]) -> _Source:
+        if not isinstance(rows, str):
+            return cls._listed(rows, stages)
+        if not rows.strip():
+            raise InputError("batch: no rows were given. What to do: pass a table, a folder, a glob or a list.")
+        is_file = is_local(rows) and Path(local_path(rows)).is_file()
+        name = local_path(rows) if is_local(rows) else rows
+        identity = unsigned_uri(rows) or identity_uri(rows)
+        if form_of(rows) is not None and (is_file or not set(rows) & set("*?[")):
+            return cls(name, identity, rows)
+        if is_file:
+            raise InputError(
+                f"batch: {rows} is a file, but no table that a batch reads. What to do: save it as .csv, .tsv, .jsonl "
+                "or .parquet; if it is an input of the model itself, pass its folder or a glob."
+            )
+        return cls(name, identity, rows, _kind(stages[0]))
+
+    @classmethod
+    def _listed(cls, rows: Sequence[Any], stages: Sequence[Stage]) -> _Source:
+        name, identity = f"a list of {len(rows)}", f"list:{_hash(_plain(list(rows)))}"
+        if not rows:
+            raise InputError("batch: there are no rows in the list. What to do: pass parameters or files.")
+        if not any(_is_row(row) for row in rows):
+            return cls(name, identity, [_file_of(row) for row in rows], _kind(stages[0]))
+        param = file_param(stages[0].model)
+        media = {one.name for stage in stages for one in stage.model.file_params}
+        media |= {one.key for stage in stages for one in stage.model.file_params}
+        found = [_row_of(row, media, param) for row in rows]
+        return cls(name, identity, found)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Mapping) and not {"uri", "sha256", "kind"} <= value.keys()  # a `Media` as JSON
+
+
+def _row_of(row: object, media: Collection[str], param: Param | None) -> object:
+    if isinstance(row, Mapping) and _is_row(row):
+        return {str(name): _unmarked(value) if _base(str(name)) in media else value for name, value in row.items()}
+    return {param.name: row} if param is not None and not isinstance(row, int | float | None) else row
+
+
+def _base(name: str) -> str:
+    head, dot, tail = name.partition(".")
+    return tail if dot and head.isdecimal() else name
+
+
+def _unmarked(value: object) -> object:
+    value = without_mark(value)
+    return [_file_of(one) for one in value] if isinstance(value, list | tuple) else _file_of(value)
+
+
+def _file_of(value: object) -> object:
+    """Returns a file as a `Media` or a text; another value stays, and its row is invalid."""
+    try:
+        return as_media_input(value)
+    except InputError:
+        return value
+
+
+def _kind(first: Stage) -> str:
+    param = file_param(first.model)
+    if param is None:
+        raise InputError(f"batch: {first.model.name} does not accept files. What to do: pass rows of parameters.")
+    return param.type
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+async def _columns(source: _Source, stages: Sequence[Stage], options: BatchOptions, inputs: Inputs) -> _Columns:
+    """Declares the columns that the rows have."""
+    found = _Columns(used=[{} for _ in stages])
+    if not source.is_table:
+        param = file_param(stages[0].model)
+        assert param is not None  # noqa: S101 - without it there are no rows of files
+        found.used[0][param.name] = "item"
+        return found
+    _, _, rows = await inputs.rows(source.value)
+    if not rows:
+        raise InputError(f"batch: there are no rows in {source.name}. What to do: check its name and its content.")
+    names = [*dict.fromkeys(name for row in rows for name in row.values)]
+    if options.label_column:
+        found.declared[_LABEL] = {"type": "string", "optional": True}
+        found.declared[_LABEL] |= {} if options.label_column == _LABEL else {"header": options.label_column}
+    own = [name for name in names if name != options.label_column and name not in options.ignored]
+    if isinstance(source.value, str) and form_of(source.value) != "jsonl":
+        refuse_same(stages, own, source.name)
+    for name in own:
+        try:
+            number, param = place(stages, name)
+        except InputError:
+            continue  # each row with a value in it is invalid
+        if param is not None:
+            _declare(found, stages, number, param, name)
+    return found
+
+
+def _declare(columns: _Columns, stages: Sequence[Stage], number: int, param: Param, header: str) -> None:
+    stage, used = stages[number], columns.used[number]
+    if param.name in used:  # in JSON lines, rows may use either name
+        column = columns.declared[used[param.name].removeprefix("item.")]
+        column["header"] = [*_list(column.get("header") or used[param.name].removeprefix("item.")), header]
+        return
+    column_name = param.name if param.name not in columns.declared else f"{param.name}_{number + 1}"
+    default, is_fed = stage.values.get(param.name), stage.fed is not None and stage.fed.name == param.name
+    is_needed = param.required and param.default is None and default is None and not is_fed
+    column = column_of(param) | ({} if is_needed else {"optional": True})
+    if default is not None and not param.is_media:
+        column = {**column_of(param), "default": default}
+    columns.declared[column_name] = column | ({} if header == column_name else {"header": header})
+    used[param.name] = f"item.{column_name}"
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _steps(
+    stages: Sequence[Stage], columns: _Columns, params: dict[str, Any], *, label: str, name: str
+) -> dict[str, Any]:
+    steps: dict[str, Any] = {}
+    for number, stage in enumerate(stages):
+        given = dict(_values(stage, columns.used[number], params, number))
+        if stage.fed is not None:
+            own = given.get(stage.fed.name)
+            before = stages[number - 1].name
+            given[stage.fed.name] = f"$({own[2:-1]} or {before})" if own is not None else f"$({before})"
+        steps[stage.name] = {"model": stage.model.name, "with": given, "same": "separate"}
+    if label and stages[-1].model.output != "text":
+        steps[stages[-1].name]["save_as"] = f"{FOLDER}/{name}/$({label}).*"
+    return steps
+
+
+def _values(stage: Stage, used: Mapping[str, str], params: dict[str, Any], number: int) -> Iterator[tuple[str, Any]]:
+    for key, value in stage.values.items():
+        param = stage.model.find_param(key)
+        if param is not None and param.is_media:
+            own = key if key not in params else f"{key}_{number + 1}"
+            params[own] = {**column_of(param), "default": _plain_file(value)}
+            yield key, f"$({used[key]} or params.{own})" if key in used else f"$(params.{own})"
+        elif key not in used:
+            yield key, _literal(value)
+    for key, reference in used.items():
+        if key not in stage.values or not stage.model.param(key).is_media:
+            yield key, f"$({reference})"
+
+
+def _plain_file(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain_file(one) for one in value]
+    return value.model_dump(mode="json") if isinstance(value, Media) else value
+
+
+def _literal(value: Any) -> Any:
+    """Returns a value in which no text is read as a reference."""
+    if isinstance(value, str):
+        return value.replace("$(", "$$(")
+    if isinstance(value, Mapping):
+        return {str(name): _literal(one) for name, one in value.items()}
+    return [_literal(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def subject_of(values: Iterable[object]) -> str:
+    """Returns the name of the first file among some values; empty if there is none."""
+    files = (value for value in values if isinstance(value, Media | str))
+    return next((PurePath(getattr(one, "uri", str(one))).name for one in files), "")

@@ -1,0 +1,172 @@
+"""The models of a batch: which column or value sets which parameter of which of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.catalog import Model, Param
+from rh_prefect.errors import InputError
+from rh_prefect.media.media import Media, as_media_input, without_mark
+from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.pipelines.check import read_value
+from rh_prefect.pipelines.file_model import Param as FileParam
+
+ChainStep = str | Mapping[str, Any]
+"""A further model of a chain: its name, or an object with `model` and parameters."""
+
+_OF_STEP = re.compile(r"(\d+)\.(.+)")
+_KINDS = {"bool": "boolean", "int": "integer", "float": "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of each row's chain.
+
+    Attributes:
+        model: Its model.
+        name: The name of the step in the file.
+        values: The parameters for every row, by Python name.
+        fed: The parameter that takes the output of the step before; None for the first step.
+    """
+
+    model: Model
+    name: str
+    values: dict[str, object]
+    fed: Param | None = None
+
+
+def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, object]) -> list[Stage]:
+    """Finds the models of a batch, and gives them the values for every row.
+
+    Raises:
+        InputError: A model, a parameter or a value is invalid.
+    """
+    stages = [Stage(catalog.get(model), "", {})]
+    for number, step in enumerate(chain):
+        own = dict(step) if isinstance(step, Mapping) else {"model": step}
+        entry = catalog.get(str(own.pop("model", "")))
+        stages.append(Stage(entry, "", {}, fed=_fed(stages[-1].model, entry)))
+        refuse_same(stages[-1:], own, f"chain[{number}]")
+        for name, value in own.items():
+            own_param = entry.param(name)
+            stages[-1].values[own_param.name] = _read(own_param, value)
+    refuse_same(stages, values, "values")
+    for name, value in values.items():
+        number, param = place(stages, name)
+        key, stage = param.name if param is not None else name, stages[number]
+        if key in stage.values:
+            raise InputError(
+                f"values: {name!r} is the parameter {key} of {stage.model.name}, for which chain has a value already. "
+                "What to do: leave one of them out."
+            )
+        stage.values[key] = _read(param, value)
+    return _named(stages)
+
+
+def _named(stages: Sequence[Stage]) -> list[Stage]:
+    """Names the steps after what they make; those of equal kinds are numbered."""
+    kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
+    names: list[str] = []
+    for number, stage in enumerate(stages, 1):
+        name = kinds.get(stage.model.output, stage.model.output)
+        names.append(f"{name}_{number}" if name in names else name)
+    return [Stage(one.model, name, one.values, one.fed) for one, name in zip(stages, names, strict=True)]
+
+
+def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
+    """Finds the stage and the parameter that a name belongs to.
+
+    `name` is a Python or wire name, of the first step that has it; `2.name` is the second step's. `unchecked` is of the
+    first step, and no parameter.
+
+    Raises:
+        InputError: No step has it.
+    """
+    numbered = _OF_STEP.fullmatch(name)
+    if numbered and 1 <= int(numbered[1]) <= len(stages):
+        number = int(numbered[1]) - 1
+        return number, stages[number].model.param(numbered[2])
+    having = [(number, found) for number, stage in enumerate(stages) if (found := stage.model.find_param(name))]
+    # A parameter that a list has added to an earlier step does not take a later step's column.
+    having.sort(key=lambda one: one[1].name in stages[one[0]].model.added)
+    if having:
+        return having[0]
+    if name == "unchecked":
+        return 0, None
+    raise InputError(
+        f"{name!r} is not a parameter of {' or '.join(stage.model.name for stage in stages)}; "
+        f"{stages[0].model.hint(name)}. What to do: correct its name."
+    )
+
+
+def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> None:
+    """Rejects two names of one parameter, which leave it unclear what to pay for."""
+    known: dict[tuple[int, str], str] = {}
+    for name in names:
+        try:
+            number, param = place(stages, name)
+        except InputError:  # an unknown parameter is an error of its own
+            continue
+        key = param.name if param is not None else name
+        first = known.setdefault((number, key), name)
+        if first != name:
+            raise InputError(
+                f"{where}: it has both {first!r} and {name!r}, which are the same parameter {key} of "
+                f"{stages[number].model.name}. What to do: leave one of them out."
+            )
+
+
+def file_param(model: Model, *, kind: str = "") -> Param | None:
+    """Returns the parameter that takes a file of a kind, or of any: the first required one, else the first one."""
+    for files in model.feeds:
+        fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
+        if fitting:
+            return next((param for param, is_required in fitting if is_required), fitting[0][0])
+    return None
+
+
+def column_of(param: Param) -> dict[str, Any]:
+    """Returns the declaration of a column that sets a parameter."""
+    if param.is_media:
+        return {"type": "files", "of": param.type} if param.multiple else {"type": param.type}
+    if param.multiple or param.type == "json":
+        return {"type": "any"}
+    if param.type == "enum":
+        return {"enum": list(param.options)}
+    return {"type": _KINDS.get(param.type, "string")}
+
+
+def _fed(before: Model, model: Model) -> Param:
+    found = file_param(model, kind=before.output)
+    if found is None:
+        raise InputError(
+            f"{model.name} does not accept {before.output}, the output type of {before.name}. What to do: "
+            "choose another model."
+        )
+    return found
+
+
+def _read(param: Param | None, value: object) -> object:
+    """Converts a value for its parameter, as a cell of a table; the catalogue rejects invalid values later."""
+    if param is None:
+        return value
+    if not param.is_media:
+        return read_value(FileParam.model_validate(column_of(param)), value)
+    files = value if isinstance(value, list | tuple) else [value]
+    found = [_file(one) for one in files]
+    return found if isinstance(value, list | tuple) else found[0]
+
+
+def _file(value: object) -> str | Media:
+    source = as_media_input(without_mark(value))
+    if isinstance(source, Media) or not is_local(source):
+        return source
+    path = Path(local_path(source.strip())).absolute()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}. What to do: correct the path.")
+    return str(path)
