@@ -16,7 +16,7 @@ from tests.support.samples.documented_pipelines import TEXTS
 from tests.support.samples.pipeline_values import some
 from tests.support.servers.emulator_env import environment
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 PAGES = [name for name in TEXTS if ".md" in name]
 QUICK = ("README.md 1", "pipelines.md 1", "pipelines.md 2")

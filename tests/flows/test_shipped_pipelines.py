@@ -10,22 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.known_works import StoredWorks, open_records
-from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING, PipelineResult
+from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING, RunEnd
 from rh_prefect.settings import get_settings
 from tests.support.samples import media as samples
 from tests.support.samples.pipeline_assets import photo, photos, sound, video
 from tests.support.samples.small_frames import smaller
 from tests.support.servers.emulator_env import environment
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
@@ -74,7 +71,7 @@ async def test_it_runs_within_its_price_and_a_second_run_is_free(rh: Emulator, t
     while state.name == WAITING:
         choices |= await chosen(pipeline, given, choices)
         state = await run(pipeline, given, choices)
-    assert state.is_completed(), state.message
+    assert not state.is_failed, state.message
     assert price.least <= rh.recorder.charged <= price.most
     submitted = len(rh.recorder.submissions)
     state = await run(pipeline, given, choices)
@@ -110,19 +107,16 @@ async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_p
         price = (await pipeline.plan(given, known=records(), choices=choices)).price
         before = faulty.recorder.charged
         state = await run(pipeline, given, choices, budget=Decimal(500) if price.is_open else None)
-        data = await state.aresult(raise_on_failure=False)
-        result = data.result if isinstance(data, PipelineIncomplete) else data
-        assert isinstance(result, PipelineResult), data
         # A parsed list and a review leave more to the next run than this plan knows; the budget holds all the same.
         assert faulty.recorder.charged - before <= price.most, state.message
-        assert result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
+        assert state.result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
         if state.name == WAITING:
             choices |= await chosen(pipeline, given, choices)
-        elif state.is_completed():
+        elif not state.is_failed:
             break
         elif all(fault.every is None or fired for fault, fired in faulty.faults.fired()):
             faulty.faults.clear()  # the next run completes
-    assert state.is_completed(), state.message
+    assert not state.is_failed, state.message
     assert len(faulty.recorder.paid) == len({one.task_id for one in faulty.recorder.paid})
 
 
@@ -145,11 +139,8 @@ async def run(
     given: dict[str, Any],
     choices: dict[str, Any] | None = None,
     budget: Decimal | None = Decimal(500),
-) -> State[Any]:
-    state: State[Any] = await pipeline_flow(pipeline)(
-        **given, budget=budget, choices=choices or None, return_state=True
-    )
-    return state
+) -> RunEnd:
+    return await run_here(pipeline, {**given, "budget": budget, "choices": choices or None})
 
 
 async def chosen(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
