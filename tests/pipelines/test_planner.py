@@ -266,3 +266,14 @@ def read(text: str) -> Pipeline:
 async def test_parts_of_any_pipeline_say_what_a_whole_plan_says(file: Any, seed: int) -> None:
     rows = [{"t": t, "n": n} for t, n in (("a", 1), ("b", 2), ("c", 3))]
     await World(read(written(file)), {"rows": rows}, random.Random(seed)).play()
+
+
+async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:
+    text = f"""
+steps:
+  ask: {ASK % "x"}
+  script: {LIST % "y"}
+  each: {{foreach: $(script), when: $(ask.ok), steps: {{p: {{model: z-image/turbo, with: {{prompt: $(item.t)}}}}}}}}
+"""
+    for seed in range(20):
+        await World(Pipeline.from_text(text), {}, random.Random(seed)).play()

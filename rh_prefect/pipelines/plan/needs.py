@@ -50,7 +50,9 @@ class Needs:
                 del self.steps[one.address]
         for one in new:
             self.steps[one.address] = one
-            self._takers.update(need.address for need in _edges(one))
+            edges = [need.address for need in _edges(one)]
+            self._takers.update(edges)
+            found.update(dict.fromkeys(edges))
         for one in reversed(new):
             found.pop(one.address, None)
             self._evaluate(one, found)
