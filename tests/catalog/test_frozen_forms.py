@@ -292,7 +292,7 @@ def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeyp
 PLACES = """
 import json, sys
 from rh_prefect import catalog
-from rh_prefect.flows.batch.batch_plan import make_plan, place
+from rh_prefect.pipelines.batch_stages import file_param, place, stages_of
 from rh_prefect.pipelines.pipeline import Pipeline
 
 TURBO, KLING, QWEN = "z-image/turbo", "kling-v2.6-pro-image-to-video", "qwen-image-2.0/text-to-image"
@@ -306,9 +306,9 @@ steps = {
 head = {"photo": {"type": "image", "default": sys.argv[1]}}
 plan = Pipeline.from_dict({"params": head, "steps": steps}).plan_now(site="www.runninghub.cn")
 assert not plan.problems, plan.problems
-rows = make_plan(KLING)
-chain = make_plan(TURBO, chain=[KLING])
-found = [chain.stages[1].fed.name, place(chain.stages, "negative_prompt")[:2], rows.file_param.name]
+chain = stages_of(TURBO, [KLING], {})
+number, param = place(chain, "negative_prompt")
+found = [chain[1].fed.name, number, param.name, file_param(catalog.get(KLING)).name]
 print(json.dumps([[work.key for one in plan.instances for work in one.works], found]))
 """
 

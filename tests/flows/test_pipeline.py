@@ -406,6 +406,7 @@ outputs: {voice: $(voice), picture: $(picture)}
     assert plan.price.most == second.costs.amounts["CNY"] > 0
 
 
+@in_flow_run
 async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(
     rh: Emulator, tmp_path: Path
 ) -> None:
