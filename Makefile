@@ -1,8 +1,8 @@
 # Everything runs in .venv, which the first target makes; Python 3.11 or newer and make are all that is needed.
 
 PYTHON ?= python3
-# One more than the cores of a small machine: a process waits for its Prefect server, or for a pause, half of the time.
-JOBS ?= 3
+# Two more than the cores of a small machine: a process waits for its Prefect server, or for a pause, half of the time.
+JOBS ?= 4
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DATABASE := .venv/prefect.db

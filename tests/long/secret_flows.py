@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Literal
 
 from rh_prefect import flow, generate, generate_many, models, tasks
@@ -37,7 +38,7 @@ async def everything(photo: str, locked: str, graph: dict[str, Any], restyle: di
         "workflow": tasks.run_workflow(locked, {"6.text": "behind a password"}, access_password=password()),
         "locked": tasks.run_workflow(locked, {"6.text": "locked"}, access_password=password("WRONG_PASSWORD")),
         "graph": tasks.run_graph(graph, {"6.text": "on a machine"}),
-        "restyled": tasks.run_graph(restyle, {"10.image": photo}),
+        "restyled": tasks.run_graph(restyle, {"10.image": Path(photo)}),
         "broken": tasks.run_graph(broken),
         "lost-graph": tasks.run_graph(graph, machine="proxy-plus"),
     }
