@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -84,8 +85,9 @@ def _written(
     name = "index"
     if run is not None:
         run = next((one.run for one in found if one.run), "") if run == _LAST else run
-        found = [one for one in found if run and run in (one.run, one.run_name)]
-        name = found[0].run or "index" if found else ""
+        found = [one for one in found if run and run in (one.run, one.run_name, one.flow)]
+        # The name of a flow or a run may hold what a file's name cannot.
+        name = re.sub(r"[^\w.-]+", "-", run)[:80]
     if not found:
         what = f"of the run {run} " if run else ""
         raise InputError(

@@ -102,7 +102,7 @@ def _of_result(result: StoredResult) -> Iterator[Entry]:
         take=result.take,
         label=result.label or "",
         flow=result.flow,
-        run=result.run.get("flow_run", ""),
+        run=result.run.get("flow_run") or ("" if result.is_adopted else result.flow_run),
         run_name=result.run.get("flow_run_name", ""),
         cost="" if result.cost is None else f"{result.cost} {result.currency or ''}".strip(),
         seed=result.seed,

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.run.ports import NoPages
 from rh_prefect.pipelines.run.result import NOTHING_NEW
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import read_run
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.world.pipeline_flows import PRODUCTS, run, table
@@ -25,3 +29,28 @@ async def test_a_second_run_pays_nothing_and_writes_no_notes(rh: Emulator, tmp_p
     end, second = await run(PRODUCTS, products=rows)
     assert (end.name, second.new, len(rh.recorder.paid)) == (NOTHING_NEW, 0, 4)
     assert works.scopes() == [name]
+
+
+class CountingPages(NoPages):
+    """Notes how many paid works a run expects."""
+
+    def __init__(self) -> None:
+        self.expected: list[int] = []
+
+    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
+        self.expected.append(jobs)
+
+
+async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) -> None:
+    text = """
+params: {title: string}
+steps:
+  sign: {model: z-image/turbo, with: {prompt: a sign}, save_as: sign.png}
+  other: {model: z-image/turbo, with: {prompt: $(params.title)}, save_as: other.png}
+"""
+    pages = CountingPages(), CountingPages()
+    for title, one in zip(("a mug", "a jug"), pages, strict=True):
+        await run_here(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=one)
+    assert {pages[0].expected[0], pages[0].expected[-1]} == {2}
+    assert {pages[1].expected[0], pages[1].expected[-1]} == {1}
+    assert len(rh.recorder.paid) == 3

@@ -15,11 +15,13 @@ from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
+from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.gallery.entries import Entry, entries_of
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from tests.support.samples import media as samples
@@ -92,26 +94,35 @@ def test_a_run_has_a_page_of_its_outputs(tmp_path: Path) -> None:
     assert [one["run"] for one in data_of(store.read_bytes(page).decode())["entries"]] == ["run-1"]
 
 
-def test_the_newest_run_is_opened_in_the_browser(
+PIPELINE = """
+name: signs
+steps:
+  sign: {model: z-image/turbo, with: {prompt: a sign}}
+"""
+
+
+async def test_the_newest_run_is_opened_in_the_browser(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A run without a Prefect server has no flow run, and is found by its own id and by its pipeline."""
     opened = tmp_path / "opened"
     program = tmp_path / "browser"
     program.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
     program.chmod(0o755)
     monkeypatch.setenv("BROWSER", f"{program} %s")
     monkeypatch.setattr("webbrowser._tryorder", None)  # Python reads BROWSER once in a process
-    make(PICTURE)
-    (entry,) = entries_of(storage(), storage())
-    stored = storage().read_bytes(f"results/{entry.request}/{entry.task}.json")
-    text = json.loads(stored)
-    text["run"] = {"flow_run": "night", "flow_run_name": "a night"}
-    storage().write_bytes(f"results/{entry.request}/{entry.task}.json", json.dumps(text).encode())
-    open_()
-    page = tmp_path / "out" / "gallery" / "night.html"
+    await asyncio.to_thread(make, PICTURE)
+    await run_here(Pipeline.from_text(PIPELINE), {})
+    (sign,) = [one for one in entries_of(storage(), storage()) if one.flow == "signs"]
+    assert sign.run.startswith("run-")
+    await asyncio.to_thread(open_)
+    page = tmp_path / "out" / "gallery" / f"{sign.run}.html"
     assert opened.read_text() == page.as_uri()
     assert capsys.readouterr().out == f"gallery: {page.as_uri()}\n"
-    assert len(rh.recorder.paid) == 1
+    assert [one["run"] for one in data_of(page.read_text())["entries"]] == [sign.run]
+    await asyncio.to_thread(gallery, run="signs")
+    assert (tmp_path / "out" / "gallery" / "signs.html").exists()
+    assert len(rh.recorder.paid) == 2
 
 
 def test_many_outputs_have_several_pages(tmp_path: Path) -> None:

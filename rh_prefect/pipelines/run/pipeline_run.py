@@ -172,11 +172,13 @@ class PipelineRun:
         """Returns the paid works of this run, started or still to start."""
         parts = self.plan.planner.parts if self.plan.planner is not None else {}
         instances = (one for steps in parts.values() for one in steps if one.is_paid)
+        begun = self.outcome.begun  # also steps that only save a result that was there
         return {
             (work.key, work.take)
             for one in instances
             for work in one.works
-            if one.address in self.outcome.begun or (work.state in "+~>…" and one.is_needed and self._is_selected(one))
+            if (one.address in begun and (work.state != "=" or work.key in self.outcome.costs))
+            or (work.state in "+~>…" and one.is_needed and self._is_selected(one))
         }
 
     def _estimate(self) -> Costs | None:
