@@ -8,6 +8,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -268,14 +269,12 @@ class StoredWorks:
     async def _state(self, query: WorkQuery) -> KnownWork | None:
         async with self._gate:
             view = JobView.parse(query.work, await self._works.job(query.work))
+        cost = sum(map(_cost_of, view.submits), Decimal(0))
         for submit in view.submits:
             state = _state_of(submit, query.shape)
             if state is not None:
-                return state
-        # A task whose cost RunningHub does not report counts with its price, as in the budget of its run.
-        ended = [(submit.end.cost, submit.intent.estimate) for submit in view.submits if submit.end is not None]
-        costs = (price if cost is None else cost for cost, price in ended)
-        return KnownWork(state="+", cost=sum((cost or Decimal(0) for cost in costs), Decimal(0))) if ended else None
+                return replace(state, cost=cost)
+        return KnownWork(state="+", cost=cost) if any(submit.end is not None for submit in view.submits) else None
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
@@ -308,6 +307,15 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
     return all(sizes.get(file.uri) == file.size for file in result.outputs)
 
 
+def _cost_of(submit: Submit) -> Decimal:
+    """Returns what a submission has cost, or may cost, as the budget of its run counts it: else by its price."""
+    if submit.end is not None and submit.end.cost is not None:
+        return submit.end.cost
+    return (
+        submit.intent.estimate or Decimal(0) if submit.state in ("ended", "ticket", "open", "unknown") else Decimal(0)
+    )
+
+
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:
     """Returns the state of a submission for a plan; None if another submission is to be made."""
     task_id = submit.task_id or ""
@@ -321,5 +329,5 @@ def _state_of(submit: Submit, shape: str) -> KnownWork | None:
         case "ended" if submit.end is not None and submit.end.status == "SUCCESS":
             # A run takes an answer that fits without a payment, and asks again in place of another one.
             fits = fits_shape("\n\n".join(link.text for link in submit.end.links if link.text), shape)
-            return KnownWork(state="…", cost=submit.end.cost, task_id=task_id) if fits else None
+            return KnownWork(state="…", task_id=task_id) if fits else None
     return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.ports import NoPages
-from rh_prefect.pipelines.run.result import NOTHING_NEW
+from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import read_run
@@ -54,3 +56,37 @@ steps:
     assert {pages[0].expected[0], pages[0].expected[-1]} == {2}
     assert {pages[1].expected[0], pages[1].expected[-1]} == {1}
     assert len(rh.recorder.paid) == 3
+
+
+SIGNS = """
+budget: {amount: 0.08, whole_items: true, all_runs: true}
+steps:
+  each:
+    matrix: {title: [mug, jug, vase, cup]}
+    steps:
+      sign: {model: z-image/turbo, with: {prompt: $(matrix.title)}}
+"""
+
+
+async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh: Emulator) -> None:
+    """A run that was interrupted leaves them; the next run takes their results, and pays for no more."""
+    rh.clock.mode, rh.clock.factor = "real", 0
+    pipeline = Pipeline.from_text(SIGNS)
+    first = asyncio.create_task(run_here(pipeline, {}))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=300)
+    first.cancel()
+    with suppress(asyncio.CancelledError):
+        await first
+    rh.clock.mode = "instant"
+    for _ in range(2):
+        end = await run_here(pipeline, {})
+        assert end.name == OVER_BUDGET, end.message
+        assert len(rh.recorder.paid) == 2
+
+
+async def test_lost_responses_of_other_runs_count_in_a_budget_of_all_runs(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="cut", number=1))
+    pipeline = Pipeline.from_text(SIGNS)
+    for _ in range(3):
+        await run_here(pipeline, {})
+        assert len(rh.recorder.submissions) == 2, "what may be paid for is half of the budget"

@@ -91,7 +91,7 @@ class KnownWork:
         outputs: Its files.
         texts: Its texts.
         value: The answer as `parse` read it.
-        cost: What it cost.
+        cost: What it cost; of a work without a result, what its tasks have cost or may cost.
         age: Seconds since it was recorded, by the store's clock; below 0 for a time in the future.
         record: Where its record is.
         task_id: RunningHub's task.

@@ -416,9 +416,17 @@ class PipelineRun:
         return self._tools.budget.spending.all_counted
 
     async def earlier_costs(self) -> Decimal:
-        """Adds up what earlier runs have paid for the works of the plan, as far as results and failed tasks name it."""
-        own = await LOOP.call(self._tools.runner.costs())
-        works = {work.key: work.known for one in self.plan.instances for work in one.works if work.key not in own}
+        """Adds up what other runs have paid for the works of the plan, and what their tasks in progress may cost.
+
+        Of a result it is the cost of its task; failed tasks before it are not named in its record.
+        """
+        own, budget = await LOOP.call(self._tools.runner.costs()), self._tools.budget
+        works = {
+            work.key: work.known
+            for one in self.plan.instances
+            for work in one.works
+            if work.key not in own and not budget.is_own(work.key)
+        }
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
     async def look_again(self) -> None:

@@ -49,8 +49,7 @@ def run_limit(
         reviewed: The plan that was reviewed.
         currency: The account's; None if it reports none.
         attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
-
-        earlier: What the results of earlier runs have cost, which counts in a budget of all runs.
+        earlier: What other runs have paid for works of the plan, or may have to pay; it counts in a budget of all runs.
 
     Returns:
         The limit; None if the file says that there is none.
@@ -70,7 +69,9 @@ def run_limit(
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
     if written is None and plan.is_unlimited and reviewed is None:
         return get_settings().max_budget
+    of_all = ""
     if written is not None and plan.budget is not None and plan.budget.all_runs:
+        of_all = f" ({earlier} of {written:g} were or may be spent by other runs)" if earlier else ""
         written = max(0.0, float(Decimal(f"{written:.12g}") - earlier))
     if written is None and is_open:
         cause = f"{foreign} the run needs a budget in {currency}"
@@ -90,7 +91,7 @@ def run_limit(
         spent = f", {before} were spent before in this flow run" if before else ""
         raise BudgetExceeded(
             f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
-            f"{limit}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
+            f"{limit}{of_all}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
             "`items` or `sample`."
         )
     return limit
@@ -240,11 +241,22 @@ class RunBudget:
         for, as before a suspension, is in what it has spent.
         """
         works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
+        # The limit is then without the tasks of other runs.
+        is_shared = self._budget is not None and self._budget.all_runs
         return {
             work.key: work.price.most
             for work in works
-            if work.state in PAYING or (work.state == "…" and not self.spending.amount_of(f"{self.place}/{work.key}"))
+            if work.state in PAYING
+            or (
+                work.state == "…"
+                and not self.spending.amount_of(f"{self.place}/{work.key}")
+                and (not is_shared or self.is_own(work.key))
+            )
         }
+
+    def is_own(self, work: str) -> bool:
+        """Whether this run has submitted a work, so that its spending counts it."""
+        return bool(self.spending.newest_submit(f"{self.place}/{work}"))
 
 
 @dataclass(slots=True)
