@@ -84,7 +84,8 @@ def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
         The outputs of jobs, and those of edits whose sources are among them.
     """
     jobs = [entry for result in stored_result.read_all(store) for entry in _of_result(result)]
-    edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if one.store in ("", store.url)]
+    is_beside = records.url == store.url  # then the files are here, even if the storage was moved
+    edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]
     found = _with_origins(jobs, edits)
     names = _saved_names(records)
     found = [replace(one, saved_as=names.get(one.file.sha256, "")) if one.file is not None else one for one in found]

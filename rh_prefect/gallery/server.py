@@ -32,7 +32,7 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
 
     def answer(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in shown:
+        if name not in shown or not store.exists(name):
             return PlainTextResponse("There is no such output.", status_code=404)
         if store.protocol == "file":
             return FileResponse(Path(store.uri(name)))
@@ -41,7 +41,7 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
     def first(_: Request) -> Response:
         return RedirectResponse(f"/{pages[0]}")
 
-    # A site that a browser shows could else read the files by a name of its own for this address.
+    # Otherwise another site could read the files, by a host name that it resolves to this address.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     return Starlette(routes=[Route("/", first), Route("/{name:path}", answer)], middleware=[hosts])
 

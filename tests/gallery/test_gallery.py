@@ -15,6 +15,7 @@ from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
+from rh_prefect.flows.batch.run import Batch
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.gallery.entries import Entry, entries_of
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
@@ -22,8 +23,11 @@ from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
+from rh_prefect.works.outputs.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
@@ -163,6 +167,8 @@ def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, t
             for other in ("secret.txt", "%2e%2e/state/spool", f"results/{entries[0].request}"):
                 assert (await client.get(f"/{other}")).status_code == 404
             assert (await client.get("/", headers={"Host": "evil.example"})).status_code == 400
+            Path(picture.first_output.uri).unlink()
+            assert (await client.get(f"/{name}")).status_code == 404
 
     asyncio.run(ask())
     assert len(rh.recorder.paid) == 1
@@ -179,3 +185,33 @@ def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> No
     assert entry["poster"]
     assert "valid for 7 days" in data_of(text)["about"]
     assert not any(secret in text for secret in s3.secrets if secret != s3.options["key"])
+
+
+async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: Path) -> None:
+    """They would be paid for like the photos that they show."""
+    store = MediaStore(tmp_path / "out")
+    photo = store.publish(samples.png(tmp_path / "a.png"), "photo.png")
+    write_gallery(store, [Entry("m", "1", file=photo.model_copy(update={"uri": "photo.png"}))])
+    assert len(store.list("gallery")) == 2
+    batch = Batch(str(tmp_path / "out"), "kling-v2.6-pro-image-to-video", values={"prompt": "waves", "duration": 5})
+    await batch.write("site", store)
+    plan = await batch.plan(NoWorks())
+    assert not plan.problems
+    assert sum(one.is_paid for one in plan.instances) == 1
+
+
+def test_an_edit_is_shown_after_its_storage_was_moved(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path / "before")
+    picture = store.publish(samples.png(tmp_path / "a.png"), "a.png").model_copy(update={"uri": "a.png"})
+    edit = EditResult(
+        token="t", edit="resize", params={"file": f"sha256:{picture.sha256}"}, store=store.url, file=picture
+    )
+    job = StoredResult(
+        token="t", task_id="1", base="b", outputs=(picture,), store=store.url, job="j/k", site="s", account="a",
+        model="m", endpoint="m", payload={}, submitted_at="2026-01-01", ended_at="2026-01-01",
+    )  # fmt: skip
+    store.write_bytes("edits/recipe/result.json", edit.model_dump_json().encode())
+    store.write_bytes("results/b/1.json", job.model_dump_json().encode())
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = MediaStore(tmp_path / "after")
+    assert {one.model for one in entries_of(moved, moved)} == {"m", "resize"}

@@ -22,7 +22,7 @@ from rh_prefect.pipelines.references import Reference, Template, WrongReferenceE
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
 
-RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines")
+RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
 REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
