@@ -6,7 +6,7 @@ const filters = by("filters"), view = by("view"), stage = by("stage"), cards = b
 const SIGNS = { video: "▶", audio: "♪", text: "¶", "3d": "◈", other: "□", image: "▣" };
 let shown = all, now = -1, isBeside = false;
 
-// Every text goes into the page as text, never as HTML: prompts and names are the words of strangers.
+// Every text goes into the page as text, never as HTML: anyone may have written a prompt or a name.
 function make(tag, text, props) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;

@@ -110,7 +110,7 @@ def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> No
     for name in names:
         try:
             number, param = place(stages, name)
-        except InputError:  # an unknown parameter is an error of its own
+        except InputError:  # an unknown parameter is reported separately
             continue
         key = param.name if param is not None else name
         first = known.setdefault((number, key), name)

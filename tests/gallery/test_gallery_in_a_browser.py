@@ -1,4 +1,4 @@
-"""The gallery in Chromium: what a person sees, the keyboard, and that the words of strangers do nothing."""
+"""The gallery in Chromium: what a person sees, the keyboard, and that hostile prompts and names do nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shown(page: Page, store: MediaStore, entries: list[Entry]) -> None:
     page.until("document.querySelectorAll('.card').length")
 
 
-def test_words_of_strangers_are_shown_and_do_nothing(page: Page, store: MediaStore, tmp_path: Path) -> None:
+def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: MediaStore, tmp_path: Path) -> None:
     names = ["a picture <b>&'#?.png", "Bild %41 ü.png"]
     entries = [
         Entry(
