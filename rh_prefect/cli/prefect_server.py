@@ -53,7 +53,8 @@ def staying_server(*, say: bool = True) -> Iterator[None]:
     """Provides a Prefect API as `prefect_api` does; a server that this command starts stays until Ctrl-C."""
     is_own, code = not is_configured(), None
     with prefect_api(say=say):
-        _own_home.clear()  # the address that the run prints does not end with it
+        if is_own:
+            _own_home.clear()  # the address that the run prints does not end with it
         try:
             yield
         except SystemExit as end:  # the run has ended, and its report is printed
