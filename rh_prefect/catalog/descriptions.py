@@ -98,12 +98,7 @@ _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 
 
 def example(model: Model) -> dict[str, object]:
-    """Makes the smallest valid input of a model.
-
-    Returns:
-        Values by Python names: what is required and has no default, and one of each either/or group. Files are URLs of
-        example.com that end in an accepted extension.
-    """
+    """Makes the smallest valid input of a model."""
     chosen = {param.key for param in model.params if param.required and param.default is None}
     for rule in model.rules:
         if rule.kind in ("one", "any") and not chosen.intersection(rule.params):

@@ -13,10 +13,6 @@ def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | No
 
     `payload` is the request as it will be sent, by wire keys; what it leaves out counts with its default. `seconds` is
     the length of the input, for models that are priced by it (upscalers, motion control, lip sync).
-
-    Returns:
-        The price, or None if unknown: no published price, a combination without one, a length that the
-        model chooses itself, or an input whose length was not given.
     """
     table = model.price
     if table is None:

@@ -295,15 +295,7 @@ class Refreshed:
 
 
 def refresh(source: str, *, date: str | None = None) -> Refreshed:
-    """Merges a public file into this user's catalogue; processes that start later use the result.
-
-    Args:
-        source: Path or URL of the file; for its forms see `rh_prefect.catalog.public_list_parser`.
-        date: When the file is from, as in `2026-09-13`; default what it says itself.
-
-    Raises:
-        InputError: The file cannot be read, or nothing in it can be used; what was in use stays in use.
-    """
+    """Merges a public file into this user's catalogue; processes that start later use the result."""
     listed = _read(source)
     date = _day(date) if date is not None else listed.date
     before = registry.in_use(lambda _: None)

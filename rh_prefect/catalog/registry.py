@@ -138,15 +138,7 @@ def is_known(endpoint: str) -> bool:
 
 
 def get(name: str) -> Model:
-    """Finds one model.
-
-    Args:
-        name: Its name in the documentation, its endpoint in any spelling of RunningHub's lists, or the name of its
-            class or task; case does not matter.
-
-    Raises:
-        UnknownModelError: The model does not exist; the message and `nearest` hold the three nearest names.
-    """
+    """Finds one model."""
     plain = name.strip().strip("/")
     position = _index().get(plain, _index().get(plain.lower()))
     if position is not None:

@@ -55,19 +55,7 @@ def complaint(model: Model, problems: list[str]) -> str:
 
 
 def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
-    """Checks an input and returns the request's parameters.
-
-    Args:
-        model: The model.
-        params: Plain JSON values by Python names or wire keys; files are URLs. None and empty optional values count as
-            not given. A number or boolean is taken for the string option that it spells.
-
-    Returns:
-        The parameters by wire keys, with the defaults of required ones filled in.
-
-    Raises:
-        InputError: Something is wrong; every problem is listed, with the allowed values.
-    """
+    """Checks an input and returns the request's parameters."""
     return _filled(model, _valid(model, params))
 
 

@@ -53,12 +53,7 @@ class Assets(Requests):
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used, at most `timeout` seconds or as long as official code does for its kind.
-
-        Raises:
-            RequestRejected: RunningHub could not make an asset of the file.
-            ResponseLost: It is still not ready; it may be waited for again.
-        """
+        """Waits until an asset can be used, at most `timeout` seconds or as long as official code does for its kind."""
         ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:

@@ -29,21 +29,13 @@ _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_int
 
 
 class ProgressEvent(Value):
-    """One progress event of a task.
+    """One progress event of a task."""
 
-    Attributes:
-        node: The node that runs now, or whose steps are reported.
-        value: The steps that are done.
-        max: All the steps.
-        cached: Nodes that need not run, since their results are known.
-        done: No more node will run: the files come next, or the task has failed; ask which.
-    """
-
-    node: str | None = None
-    value: int | None = None
-    max: int | None = None
-    cached: tuple[str, ...] = ()
-    done: bool = False
+    node: str | None = None  # The node that runs now, or whose steps are reported
+    value: int | None = None  # The steps that are done
+    max: int | None = None  # All the steps
+    cached: tuple[str, ...] = ()  # Nodes that need not run, since their results are known
+    done: bool = False  # No more node will run: the files come next, or the task has failed; ask which
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:
@@ -52,9 +44,6 @@ def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> Async
     Args:
         url: A task's `progress_url`; a secret that lives as long as the task.
         open_timeout: Seconds to connect.
-
-    Raises:
-        InputError: This is not a WebSocket URL.
     """
     address = url.get_secret_value() if isinstance(url, SecretStr) else url
     return _watch(address, _proxy(address), open_timeout)

@@ -46,9 +46,6 @@ class ThreadedStream(httpcore.AsyncNetworkStream):
             length: Bytes of the body.
             take: Called with each piece, in that thread; the piece is gone when it returns.
             timeout: The longest wait for the next piece, in seconds.
-
-        Raises:
-            httpx.TransportError: The connection broke or ended before, or nothing came in time.
         """
         try:
             await self._unless_cancelled(_in_own_thread(functools.partial(self._pour, length, take, timeout)))

@@ -174,15 +174,9 @@ class Page(Value, Generic[Item]):
     """One page of a list.
 
     Each kind of page is a separate class: Prefect's stored results find a class by its name, and `Page[…]` has none.
-
-    Attributes:
-        items: What is on it.
-        number: Its number, from 1.
-        total: How many items all pages have, if known.
-        has_next: Whether there is another page behind it.
     """
 
-    items: tuple[Item, ...] = ()
-    number: int = 1
-    total: Count = wire("total", "totalCount", default=None)
-    has_next: Flag = wire("hasNext", default=False)
+    items: tuple[Item, ...] = ()  # What is on it
+    number: int = 1  # Its number, from 1
+    total: Count = wire("total", "totalCount", default=None)  # How many items all pages have, if known
+    has_next: Flag = wire("hasNext", default=False)  # Whether there is another page behind it

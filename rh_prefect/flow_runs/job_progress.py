@@ -279,13 +279,7 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 
 def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
-    """Sets the number of paid jobs expected in the current run, and their price by the catalogue.
-
-    Args:
-        number: All of them, those included that are done already.
-        estimate: What they will cost together, where it is known.
-        is_exact: Whether this counts in place of an earlier, higher number.
-    """
+    """Sets the number of paid jobs expected in the current run, and their price by the catalogue."""
     scope = current_scope()
     if scope is not None:
         _progress_in(scope).expect(number, estimate=estimate, is_exact=is_exact)

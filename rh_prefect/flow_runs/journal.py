@@ -132,11 +132,7 @@ class FlowRunJournal(Journal):
             yield name
 
     async def jobs_with(self, *kinds: str) -> list[str]:
-        """Lists the keys of the jobs that have a record of one of the given kinds, such as `intent`.
-
-        Args:
-            kinds: The kinds.
-        """
+        """Lists the keys of the jobs that have a record of one of the given kinds, such as `intent`."""
         return (await self._log().read()).jobs_with(kinds)
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:

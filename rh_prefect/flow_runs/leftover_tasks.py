@@ -48,27 +48,16 @@ _Judge = Callable[[JobView, Submit, Scope], Awaitable[_Judged]]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One job that was handled, or that still needs an action.
+    """One job that was handled, or that still needs an action."""
 
-    Attributes:
-        flow_run_id: The flow run that was looked after.
-        flow_run: Its name.
-        state: Its state.
-        job: The job's full name; empty where the whole run could not be looked after.
-        model: The model, after the caller's name for the output if there is one.
-        task_id: RunningHub's task id, where one is known.
-        done: What was done.
-        note: Where the outputs are now, or why not and what can be done.
-    """
-
-    flow_run_id: UUID
-    flow_run: str
+    flow_run_id: UUID  # The flow run that was looked after
+    flow_run: str  # Its name
     state: str
-    job: str
-    model: str
-    task_id: str | None
-    done: Done
-    note: str = ""
+    job: str  # The job's full name; empty where the whole run could not be looked after
+    model: str  # The model, after the caller's name for the output if there is one
+    task_id: str | None  # RunningHub's task id, where one is known
+    done: Done  # What was done
+    note: str = ""  # Where the outputs are now, or why not and what can be done
 
     @property
     def is_open(self) -> bool:

@@ -104,9 +104,6 @@ async def has_ended(flow_run: str) -> bool | None:
     """Returns whether a flow run has ended, by its state in Prefect; None where Prefect does not know it, or is away.
 
     A run that is suspended, paused, scheduled or awaits a retry has not ended.
-
-    Args:
-        flow_run: Its id, or the name of a scope outside of flows.
     """
     if not is_flow_run(flow_run) or not is_available():
         return None
@@ -118,11 +115,7 @@ async def has_ended(flow_run: str) -> bool | None:
 
 
 def journal_of(scope: str) -> Journal:
-    """Returns the journal of a scope: of a flow run, of works that runs share, or of a scope outside of flows.
-
-    Raises:
-        ConfigError: It is a flow run's, and no Prefect API is configured.
-    """
+    """Returns the journal of a scope: of a flow run, of works that runs share, or of a scope outside of flows."""
     if not is_flow_run(scope):
         settings = get_settings()
         return find_works(scope, settings) or default_works(settings).notes_of(scope)

@@ -243,9 +243,6 @@ class RecordLog:
 
         A person who deletes entries usually deletes the last one, too. Each entry has its own name of its writer,
         so that another entry in its place is noticed.
-
-        Returns:
-            The number of the entry if it is gone, from then on; None if it is there.
         """
         async with self._turn:
             number, last = self.records.next - 1, self._last  # this process may append meanwhile

@@ -31,13 +31,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRecords:
-    """Finds the records of a submission: of a run's own job, or of a work that a pipeline shares with other runs.
-
-    Args:
-        job: The job's full name; a webhook names the flow run in place of the place of shared works.
-        n: The number of the submission.
-        flow_run: The flow run that waits for it, which knows the places of its works; by default the job's scope.
-    """
+    """Finds the records of a submission: of a run's own job, or of a work that a pipeline shares with other runs."""
     scope, key = split_job(job)
     run = flow_run or scope
     if is_flow_run(run):
@@ -54,11 +48,7 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Queries RunningHub for the end of a task, and records it; runs on the loop thread.
-
-    Returns:
-        The end that stands in the journal; None where RunningHub does not confirm one, or not yet.
-    """
+    """Queries RunningHub for the end of a task, and records it; runs on the loop thread."""
     return await record_end(submit, await queried(submit, task_id), records=records)
 
 

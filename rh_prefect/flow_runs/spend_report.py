@@ -36,31 +36,18 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class TaskCharge:
-    """The cost, or possible cost, of one task.
+    """The cost, or possible cost, of one task."""
 
-    Attributes:
-        run: The scope of its job: a flow run's id, or a name.
-        model: The model's name.
-        account: The account that paid.
-        at: When it ended; of one without an end, when it was submitted. ISO 8601, UTC.
-        charge: How much.
-        site: RunningHub's host.
-        task_id: None where it is not known.
-        store: URL of the place for its outputs.
-        pipeline: The pipeline's name; empty for a job of no pipeline.
-        step: The step's address, as in `each[A-17].clip`.
-    """
-
-    run: str
-    model: str
-    account: str
-    at: str
-    charge: Charge
-    site: str
-    task_id: str | None
-    store: str
-    pipeline: str = ""
-    step: str = ""
+    run: str  # The scope of its job: a flow run's id, or a name
+    model: str  # The model's name
+    account: str  # The account that paid
+    at: str  # When it ended; of one without an end, when it was submitted. ISO 8601, UTC
+    charge: Charge  # How much
+    site: str  # RunningHub's host
+    task_id: str | None  # None where it is not known
+    store: str  # URL of the place for its outputs
+    pipeline: str = ""  # The pipeline's name; empty for a job of no pipeline
+    step: str = ""  # The step's address, as in `each[A-17].clip`
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,17 +47,11 @@ _NEWEST_EVENTS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an automation does with which runs.
+    """What an automation does with which runs."""
 
-    Attributes:
-        tags: The tags of the runs; they have all.
-        within: How long it waits.
-        attempts: After how many attempts it still acts; 0 for any number.
-    """
-
-    tags: list[str]
-    within: timedelta
-    attempts: int = 0
+    tags: list[str]  # The tags of the runs; they have all
+    within: timedelta  # How long it waits
+    attempts: int = 0  # After how many attempts it still acts; 0 for any number
 
 
 @dataclass(frozen=True, slots=True)

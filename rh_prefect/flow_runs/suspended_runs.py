@@ -74,9 +74,6 @@ async def wake_suspended() -> list[UUID]:
     RunningHub itself is queried, so that a lost webhook costs only time. Of each run's tasks, it queries only
     as many as have ended, and one more. It can be called at any time, concurrently, and as often as needed: a run is
     resumed once.
-
-    Returns:
-        The flow runs that were woken.
     """
     return await Resumer().check(asks=True)
 
@@ -98,17 +95,11 @@ async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
 
 @dataclass(slots=True)
 class _Watched:
-    """A suspension, and its tasks that have not ended as far as is known.
+    """A suspension, and its tasks that have not ended as far as is known."""
 
-    Attributes:
-        suspension: What the run has recorded.
-        running: Its tasks that may still be running.
-        has_unknown: Whether RunningHub has repeated that it does not know one of them.
-    """
-
-    suspension: Suspension
-    running: list[PendingTask] = field(default_factory=list)
-    has_unknown: bool = False
+    suspension: Suspension  # What the run has recorded
+    running: list[PendingTask] = field(default_factory=list)  # Its tasks that may still be running
+    has_unknown: bool = False  # Whether RunningHub has repeated that it does not know one of them
 
 
 class Resumer:

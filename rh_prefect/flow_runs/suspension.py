@@ -73,15 +73,10 @@ class PendingTask(BaseModel):
 
 
 class Suspension(Record):
-    """The record that is written right before a run suspends itself.
+    """The record that is written right before a run suspends itself."""
 
-    Attributes:
-        tasks: What it waits for.
-        wake_by: When it is to be woken at the latest.
-    """
-
-    tasks: tuple[PendingTask, ...]
-    wake_by: datetime
+    tasks: tuple[PendingTask, ...]  # What it waits for
+    wake_by: datetime  # When it is to be woken at the latest
 
 
 Verdict: TypeAlias = Literal["leave", "stay", "ended"]
@@ -232,15 +227,7 @@ _places: PerObject[_Place] = PerObject(_Place)
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
-    """Opens the suspend group of the flow run that the caller is in.
-
-    Returns:
-        The group, which all concurrent calls of a run share. None where the run waits in its process; its log says why
-        it is not suspended.
-
-    Raises:
-        InputError: `wait` has no meaning.
-    """
+    """Opens the suspend group of the flow run that the caller is in."""
     if wait not in ("poll", "suspend"):
         raise InputError(f'wait must be "poll" or "suspend", not {wait!r}. Nothing was sent.')
     if wait == "poll":

@@ -31,13 +31,6 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
     """Emits the event that a task has ended; Prefect treats repeated events as one.
 
     Does nothing where no Prefect API is configured: an event would start a throw-away server for itself.
-
-    Args:
-        task_id: RunningHub's task id.
-        job: `<scope>/<key>`.
-        model: The model's name.
-        status: `SUCCESS`, `FAILED` or `CANCELLED`.
-        flow_run: The flow run that the job belongs to, which then shows the event.
     """
     if not PREFECT_API_URL.value():
         return

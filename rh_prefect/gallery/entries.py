@@ -30,59 +30,30 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One output of a job or an edit.
+    """One output of a job or an edit."""
 
-    Attributes:
-        model: The model's name, or the edit's.
-        request: Hash of the request, equal for all its takes; of an edit, its recipe.
-        task: RunningHub's task id; empty for an edit.
-        file: The file, `uri` as its name in the storage; None for a text.
-        text: The text, of an output without a file.
-        prompt: The beginning of the text that the request is about.
-        params: The parameters, files by content.
-        sources: The contents that it was made from.
-        take: Which of several results of the request.
-        label: The caller's name for it; of a pipeline's result, the step's address.
-        flow: The flow or the pipeline.
-        run: The id of the run that made it.
-        run_name: That run's name.
-        cost: What its task cost, with the unit; empty for an edit, and where it is not known.
-        seed: The seed of the request.
-        at: When its task ended, ISO 8601, UTC; of an edit, when it was recorded.
-        seconds: How long its task ran.
-        saved_as: The name in the storage that a pipeline gave it.
-    """
-
-    model: str
-    request: str
-    task: str = ""
-    file: Media | None = None
-    text: str = ""
-    prompt: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    take: int = 1
-    label: str = ""
-    flow: str = ""
-    run: str = ""
-    run_name: str = ""
-    cost: str = ""
-    seed: int | None = None
-    at: str = ""
-    seconds: float | None = None
-    saved_as: str = ""
+    model: str  # The model's name, or the edit's
+    request: str  # Hash of the request, equal for all its takes; of an edit, its recipe
+    task: str = ""  # RunningHub's task id; empty for an edit
+    file: Media | None = None  # The file, `uri` as its name in the storage; None for a text
+    text: str = ""  # The text, of an output without a file
+    prompt: str = ""  # The beginning of the text that the request is about
+    params: Mapping[str, Any] = field(default_factory=dict)  # The parameters, files by content
+    sources: tuple[str, ...] = ()  # The contents that it was made from
+    take: int = 1  # Which of several results of the request
+    label: str = ""  # The caller's name for it; of a pipeline's result, the step's address
+    flow: str = ""  # The flow or the pipeline
+    run: str = ""  # The id of the run that made it
+    run_name: str = ""  # That run's name
+    cost: str = ""  # What its task cost, with the unit; empty for an edit, and where it is not known
+    seed: int | None = None  # The seed of the request
+    at: str = ""  # When its task ended, ISO 8601, UTC; of an edit, when it was recorded
+    seconds: float | None = None  # How long its task ran
+    saved_as: str = ""  # The name in the storage that a pipeline gave it
 
 
 def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
-    """Finds all outputs of a storage, the newest first.
-
-    Args:
-        store: The storage of the files and of the stored results.
-        records: The place of the records of edits; the storage itself unless `RH_RECORDS` names another one.
-
-    Returns:
-        The outputs of jobs, and those of edits whose sources are among them.
-    """
+    """Finds all outputs of a storage, the newest first."""
     jobs = [entry for result in stored_result.read_all(store) for entry in _of_result(result)]
     is_beside = records.url == store.url  # then the files are here, even if the storage was moved
     edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]

@@ -39,19 +39,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def write_gallery(store: MediaStore, entries: Sequence[Entry], *, name: str = "index") -> list[str]:
-    """Writes the pages of a gallery into a storage.
-
-    Args:
-        store: The storage of the outputs.
-        entries: The outputs, in the order of the page.
-        name: The name of the first page, without its ending.
-
-    Returns:
-        The names of the pages in the storage.
-
-    Raises:
-        StoreError: The storage refuses a page.
-    """
+    """Writes the pages of a gallery into a storage."""
     parts = [entries[start : start + ON_A_PAGE] for start in range(0, len(entries), ON_A_PAGE)] or [[]]
     names = [f"{name}.html", *(f"{name}-{number}.html" for number in range(2, len(parts) + 1))]
     for number, part in enumerate(parts):

@@ -21,13 +21,7 @@ HOST = "127.0.0.1"
 
 
 def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) -> Starlette:
-    """Returns the web application: the pages and the files that they show, and no other file of the storage.
-
-    Args:
-        store: The storage.
-        pages: The names of the pages in it.
-        entries: The outputs that the pages show.
-    """
+    """Returns the web application: the pages and the files that they show, and no other file of the storage."""
     shown = {*pages, *(one.file.uri for one in entries if one.file is not None)}
 
     def answer(request: Request) -> Response:
@@ -47,13 +41,7 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
 
 
 def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None:
-    """Serves until Ctrl-C, for this machine only.
-
-    Args:
-        app: The web application.
-        announce: Is called with the address.
-        port: The port; 0 selects a free one.
-    """
+    """Serves until Ctrl-C, for this machine only."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))

@@ -45,19 +45,12 @@ class BatchOptions:
 
 @dataclass(slots=True)
 class BatchFile:
-    """A pipeline that was written for a batch.
+    """A pipeline that was written for a batch."""
 
-    Attributes:
-        name: Its name, `batch-` and a hash of what the batch is.
-        text: The file, as YAML.
-        arguments: The values of its parameters.
-        steps: The names of the steps of a row, in order.
-    """
-
-    name: str
-    text: str
-    arguments: dict[str, Any]
-    steps: tuple[str, ...]
+    name: str  # Its name, `batch-` and a hash of what the batch is
+    text: str  # The file, as YAML
+    arguments: dict[str, Any]  # The values of its parameters
+    steps: tuple[str, ...]  # The names of the steps of a row, in order
 
 
 @dataclass(slots=True)
@@ -88,9 +81,6 @@ async def write_batch(
         options: How it is run.
         place_of_results: The site and the storage, which tell batches of the same rows apart.
         inputs: Reads the rows, once for the file and for its run.
-
-    Raises:
-        InputError: The models, the values or the source of the rows are invalid.
     """
     stages = stages_of(model, chain, values or {})
     source = _Source.of(rows, stages)
@@ -167,19 +157,12 @@ def _hash(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a batch.
+    """The rows of a batch."""
 
-    Attributes:
-        name: For people.
-        identity: The same for the same source with any content; of a list, its content.
-        value: The value of the file's parameter.
-        kind: The kind of the files; empty for a table.
-    """
-
-    name: str
-    identity: str
-    value: Any
-    kind: str = ""
+    name: str  # For people
+    identity: str  # The same for the same source with any content; of a list, its content
+    value: Any  # The value of the file's parameter
+    kind: str = ""  # The kind of the files; empty for a table
 
     @property
     def is_table(self) -> bool:

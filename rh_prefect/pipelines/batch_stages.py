@@ -25,27 +25,16 @@ _KINDS = {"bool": "boolean", "int": "integer", "float": "number"}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of each row's chain.
-
-    Attributes:
-        model: Its model.
-        name: The name of the step in the file.
-        values: The parameters for every row, by Python name.
-        fed: The parameter that takes the output of the step before; None for the first step.
-    """
+    """One step of each row's chain."""
 
     model: Model
-    name: str
-    values: dict[str, object]
-    fed: Param | None = None
+    name: str  # The name of the step in the file
+    values: dict[str, object]  # The parameters for every row, by Python name
+    fed: Param | None = None  # The parameter that takes the output of the step before; None for the first step
 
 
 def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, object]) -> list[Stage]:
-    """Finds the models of a batch, and gives them the values for every row.
-
-    Raises:
-        InputError: A model, a parameter or a value is invalid.
-    """
+    """Finds the models of a batch, and gives them the values for every row."""
     stages = [Stage(catalog.get(model), "", {})]
     for number, step in enumerate(chain):
         own = dict(step) if isinstance(step, Mapping) else {"model": step}
@@ -83,9 +72,6 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
 
     `name` is a Python or wire name, of the first step that has it; `2.name` is the second step's. `unchecked` is of the
     first step, and no parameter.
-
-    Raises:
-        InputError: No step has it.
     """
     numbered = _OF_STEP.fullmatch(name)
     if numbered and 1 <= int(numbered[1]) <= len(stages):

@@ -22,15 +22,7 @@ from rh_prefect.works.work_runner import WorkCall
 
 
 def work_call(instance: Instance, work: Work) -> WorkCall:
-    """Makes the call of one take of a paid step.
-
-    Args:
-        instance: The step; its inputs are known.
-        work: The take.
-
-    Raises:
-        InputError: The parameters are not what the model takes.
-    """
+    """Makes the call of one take of a paid step."""
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
@@ -50,14 +42,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
 
 
 def request_of(instance: Instance) -> Request:
-    """Makes the request of a paid step.
-
-    Args:
-        instance: The step; its inputs are known.
-
-    Raises:
-        InputError: The parameters are not what the model takes.
-    """
+    """Makes the request of a paid step."""
     step, values = instance.step, known_values(instance)
     if not isinstance(step, GraphStep):
         _check_files(instance, values)
@@ -84,11 +69,7 @@ def _check_files(instance: Instance, values: dict[str, Any]) -> None:
 
 
 def known_values(instance: Instance) -> dict[str, Any]:
-    """Returns the parameters of a step in the form that is sent: files as `Media`, lists as lists.
-
-    Args:
-        instance: The step; its inputs are known.
-    """
+    """Returns the parameters of a step in the form that is sent: files as `Media`, lists as lists."""
     found = {name: _sent(value) for name, value in instance.values.items()}
     return {name: value for name, value in found.items() if value is not ABSENT}
 

@@ -26,11 +26,7 @@ ORDERED = ("lt", "lte", "gt", "gte")
 
 
 def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
-    """Describes what is wrong with the syntax of a condition.
-
-    Returns:
-        Whether nothing is.
-    """
+    """Describes what is wrong with the syntax of a condition."""
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     if isinstance(value, bool) or _is_one_reference(value):
         return True
@@ -86,12 +82,7 @@ def _is_one_reference(value: Any) -> bool:
 
 
 def truth(condition: Any, frame: Frame) -> bool | None:
-    """Whether a condition holds; None where that is not known yet.
-
-    Args:
-        condition: As it stands in the file, checked.
-        frame: The names at its place.
-    """
+    """Whether a condition holds; None where that is not known yet."""
     if isinstance(condition, bool):
         return condition
     if isinstance(condition, str):
@@ -113,12 +104,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
 
 
 def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
-    """Yields the known values of `lt` and `gt` that are not numbers: their paths in the condition, and clauses.
-
-    Args:
-        condition: As it stands in the file, checked.
-        frame: The names at its place.
-    """
+    """Yields the known values of `lt` and `gt` that are not numbers: their paths in the condition, and clauses."""
     if not isinstance(condition, dict):
         return
     [(operator, argument)] = condition.items()

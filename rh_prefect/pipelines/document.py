@@ -23,27 +23,16 @@ class Place:
 
 @dataclass(slots=True)
 class Node:
-    """One value of a file.
+    """One value of a file."""
 
-    Attributes:
-        place: Where it begins.
-        end: Where it ends, exclusively.
-        value: A scalar's value; of a list the nodes, of a mapping the nodes by key.
-        keys: Of a mapping: where each key begins.
-        is_plain: Whether it is a scalar without quotes.
-        in_flow: Whether it lies inside of braces or brackets.
-        comment: The comment behind a plain scalar on its line.
-        size: How many nodes it has with all of its parts, aliases expanded.
-    """
-
-    place: Place
-    end: Place
-    value: Any = None
-    keys: dict[str, Place] = field(default_factory=dict)
-    is_plain: bool = False
-    in_flow: bool = False
-    comment: str = ""
-    size: int = 1
+    place: Place  # Where it begins
+    end: Place  # Where it ends, exclusively
+    value: Any = None  # A scalar's value; of a list the nodes, of a mapping the nodes by key
+    keys: dict[str, Place] = field(default_factory=dict)  # Of a mapping: where each key begins
+    is_plain: bool = False  # Whether it is a scalar without quotes
+    in_flow: bool = False  # Whether it lies inside of braces or brackets
+    comment: str = ""  # The comment behind a plain scalar on its line
+    size: int = 1  # How many nodes it has with all of its parts, aliases expanded
 
     @property
     def data(self) -> Any:
@@ -57,21 +46,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One problem of a file, with its position.
+    """One problem of a file, with its position."""
 
-    Attributes:
-        file: The file's name, as the user gave it.
-        line: From 1.
-        column: From 1.
-        message: What is wrong, and what to do.
-        excerpt: The line and a caret below the place; empty where the line may not be shown.
-    """
-
-    file: str
-    line: int
-    column: int
-    message: str
-    excerpt: str = ""
+    file: str  # The file's name, as the user gave it
+    line: int  # From 1
+    column: int  # From 1
+    message: str  # What is wrong, and what to do
+    excerpt: str = ""  # The line and a caret below the place; empty where the line may not be shown
 
     def __str__(self) -> str:
         """Reads like `film.yaml:7:13: when takes a condition, ...`, then the line and a caret."""
@@ -146,13 +127,7 @@ class Document:
         return [one for name, one in defaults.items() if name in node.keys] if isinstance(defaults, dict) else []
 
     def place(self, path: Path, needle: str = "", *, key: bool = False) -> Place:
-        """Returns the position of a value.
-
-        Args:
-            path: The value's path.
-            needle: A part of the text of this value, such as one reference.
-            key: Whether the key in place of its value is meant.
-        """
+        """Returns the position of a value."""
         if key and path:
             parent = self.node(path[:-1])
             if isinstance(path[-1], str) and path[-1] in parent.keys:
@@ -190,11 +165,7 @@ def excerpt(lines: Sequence[str], place: Place) -> str:
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters as `\x1b`, as it can be shown on a terminal.
-
-    Args:
-        text: From a file, a table or a model.
-    """
+    r"""The text with control characters as `\x1b`, as it can be shown on a terminal."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
@@ -214,15 +185,7 @@ class Problems:
         return iter(sorted(self._found.values()))
 
     def add(self, document: Document, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
-        """Adds a problem.
-
-        Args:
-            document: The file.
-            path: The value that is wrong.
-            message: What is wrong, and what to do.
-            needle: The part of the value's text that is wrong.
-            key: Whether the key in place of its value is wrong.
-        """
+        """Adds a problem."""
         self.add_at(document, document.place(path, needle, key=key), message)
 
     def add_at(self, document: Document, place: Place, message: str) -> None:
@@ -234,11 +197,7 @@ class Problems:
         self._found.setdefault((problem.file, problem.line, problem.column, problem.message), problem)
 
     def refuse(self) -> None:
-        """Raises all problems as one error, if there is any.
-
-        Raises:
-            PipelineError: There is.
-        """
+        """Raises all problems as one error, if there is any."""
         if self._found:
             raise PipelineError(self)
 
@@ -247,11 +206,6 @@ def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: floa
     """Returns the missing names that no misspelt name accounts for.
 
     One misspelt name makes another one missing; only the misspelt one is reported.
-
-    Args:
-        missing: Names that are needed and not given.
-        unknown: Names that are given and do not exist; each stands for the most similar missing one.
-        cutoff: How similar they must be, from 0 to 1.
     """
     remaining = list(missing)
     for name in unknown:
@@ -264,13 +218,7 @@ _MOST_NAMES = 30
 
 
 def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
-    """Returns a clause with the name that is most similar to a wrong one.
-
-    Args:
-        name: The wrong name.
-        names: Those that there are.
-        none: What to say where there are none.
-    """
+    """Returns a clause with the name that is most similar to a wrong one."""
     known = [str(one) for one in names]
     near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     if near:
@@ -286,12 +234,5 @@ def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
-    """Creates a problem that includes the text of its line.
-
-    Args:
-        name: The file's name.
-        lines: Its text.
-        place: Where.
-        message: What is wrong, and what to do.
-    """
+    """Creates a problem that includes the text of its line."""
     return Problem(name, place.line, place.column, message, excerpt(lines, place))

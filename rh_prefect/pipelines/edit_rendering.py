@@ -18,35 +18,15 @@ Params: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The result of rendering an edit.
+    """The result of rendering an edit."""
 
-    Attributes:
-        path: The file; None where it is a text.
-        text: The text; None where it is a file.
-        seconds: The length, of what has one.
-    """
-
-    path: Path | None = None
-    text: str | None = None
-    seconds: float | None = None
+    path: Path | None = None  # The file; None where it is a text
+    text: str | None = None  # The text; None where it is a file
+    seconds: float | None = None  # The length, of what has one
 
 
 def render(name: str, params: Params, folder: Path) -> Rendered:
-    """Renders an edit.
-
-    Args:
-        name: The edit's name.
-        params: Its parameters, checked already; what was left out is missing.
-        folder: An empty folder for the result and what is needed on the way.
-
-    Returns:
-        What it has made.
-
-    Raises:
-        MediaError: A file is broken or shorter than it must be.
-        InputError: The parameters do not fit each other, or a text stands where a file must be.
-        StoreError: The folder cannot be written.
-    """
+    """Renders an edit."""
     _check_files(name, params)
     return _EDITS[name](params, folder)
 

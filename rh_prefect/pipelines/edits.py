@@ -15,27 +15,17 @@ Length = Literal["sum", "input", "seconds", ""]
 
 @dataclass(frozen=True, slots=True)
 class EditParam:
-    """One parameter of an edit.
-
-    Attributes:
-        name: Its name.
-        kinds: What it takes: kinds of files, or `string`, `number`, `integer`, `boolean`, `enum`; `any`: all files.
-        required: Whether it must be given.
-        many: Whether it takes a list.
-        options: The values of an `enum`; beside other kinds: words that are allowed, too.
-        min: The least number.
-        max: The greatest number.
-        default: What applies when it is left out.
-    """
+    """One parameter of an edit."""
 
     name: str
+    # What it takes: kinds of files, or `string`, `number`, `integer`, `boolean`, `enum`; `any`: all files
     kinds: tuple[str, ...]
-    required: bool = False
-    many: bool = False
-    options: tuple[str, ...] = ()
-    min: float | None = None
-    max: float | None = None
-    default: str | float | bool | None = None
+    required: bool = False  # Whether it must be given
+    many: bool = False  # Whether it takes a list
+    options: tuple[str, ...] = ()  # The values of an `enum`; beside other kinds: words that are allowed, too
+    min: float | None = None  # The least number
+    max: float | None = None  # The greatest number
+    default: str | float | bool | None = None  # What applies when it is left out
 
     @property
     def takes_files(self) -> bool:
@@ -50,23 +40,14 @@ class EditParam:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One local edit.
-
-    Attributes:
-        name: Its name.
-        params: Its parameters, the one that it is about first.
-        output: What it makes.
-        length: How long the result is.
-        facts: What else can be referred to of the result: `starts` is a list of seconds.
-        extension: Of the result's file, where `format` does not say another.
-    """
+    """One local edit."""
 
     name: str
-    params: tuple[EditParam, ...]
-    output: EditKind
-    length: Length = ""
-    facts: tuple[str, ...] = ()
-    extension: str = ""
+    params: tuple[EditParam, ...]  # Its parameters, the one that it is about first
+    output: EditKind  # What it makes
+    length: Length = ""  # How long the result is
+    facts: tuple[str, ...] = ()  # What else can be referred to of the result: `starts` is a list of seconds
+    extension: str = ""  # Of the result's file, where `format` does not say another
 
     def param(self, name: str) -> EditParam | None:
         """Finds a parameter."""

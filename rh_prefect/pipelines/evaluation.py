@@ -136,11 +136,7 @@ def part(value: Any, name: str) -> Any:
 
 
 def slug(text: str) -> str:
-    """Returns a text as a part of a file's name: letters, digits and single dashes; an accent is left out.
-
-    Args:
-        text: The text; of one without a letter or digit, the result is a hash.
-    """
+    """Returns a text as a part of a file's name: letters, digits and single dashes; an accent is left out."""
     plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
     found = re.sub(r"[\W_]+", "-", plain.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-")
     return found or digest(text)[:8]
@@ -283,11 +279,7 @@ def _unknown_text(parts: Sequence[Any]) -> Any:
 
 
 def type_of(value: Any) -> Type:
-    """Returns the type of a value, as `check` has it for a value of which only that is known.
-
-    Args:
-        value: A value, or its type.
-    """
+    """Returns the type of a value, as `check` has it for a value of which only that is known."""
     match value:
         case Type():
             return value
@@ -305,11 +297,6 @@ def type_of(value: Any) -> Type:
 
 
 def named(value: Any, written: Any) -> str:
-    """Returns how a message names a value: a known one as it is, another one as it is written.
-
-    Args:
-        value: The value.
-        written: What stands for it in the file.
-    """
+    """Returns how a message names a value: a known one as it is, another one as it is written."""
     text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

@@ -55,11 +55,7 @@ STEP_KEYS = list(dict.fromkeys([*ACTIONS, *(key for kind in KINDS.values() for k
 
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
-    """Builds the model of a file; invalid parts are reported as problems.
-
-    Returns:
-        The model; None where there are problems.
-    """
+    """Builds the model of a file; invalid parts are reported as problems."""
     data = document.data
     if not isinstance(data, dict):
         problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")

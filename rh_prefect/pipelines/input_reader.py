@@ -70,14 +70,7 @@ class Inputs:
         own: str = "",
         is_open: bool = False,
     ) -> None:
-        """Reads nothing yet.
-
-        Args:
-            allow: See the class.
-            options: fsspec's storage options for places other than this machine.
-            own: The storage, whose results are no inputs of a folder or a pattern around them.
-            is_open: See the class.
-        """
+        """Reads nothing yet."""
         self.allow, self.is_open, self._own = tuple(allow), is_open, own
         self._options = options or {}
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -117,13 +110,7 @@ class InputReader:
     """A reader of the inputs of one plan."""
 
     def __init__(self, checked: Checked, problems: Problems, inputs: Inputs) -> None:
-        """Starts without inputs.
-
-        Args:
-            checked: The file.
-            problems: Takes what is wrong.
-            inputs: Reads them.
-        """
+        """Starts without inputs."""
         self._checked, self._problems, self._inputs = checked, problems, inputs
         self._rows = ItemProblems(problems, of_rows=True)
         self._skips = checked.file.invalid_items == "skip"
@@ -140,11 +127,7 @@ class InputReader:
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives each parameter its value.
-
-        Args:
-            arguments: Values by parameter.
-        """
+        """Gives each parameter its value."""
         params = self._checked.file.params
         for name in arguments:
             if name not in params:
@@ -155,15 +138,7 @@ class InputReader:
         return dict(zip(params, values, strict=True))
 
     async def bind_used(self, used: Checked, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Gives each parameter of a used file its value.
-
-        Args:
-            used: The used file.
-            arguments: The values that the step gives, by parameter; they may be unknown or absent.
-
-        Returns:
-            The values by parameter, and what is wrong with given ones, by parameter.
-        """
+        """Gives each parameter of a used file its value."""
         reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._inputs))
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
@@ -358,10 +333,6 @@ def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> li
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
     Links are left out: a form may name any address, and each link is checked where it is opened.
-
-    Args:
-        params: The parameters.
-        arguments: Their values.
     """
     found = []
     for name, param in params.items():
@@ -384,15 +355,7 @@ def _parent(place: str) -> str:
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
-    """Reads a file, and returns its content's hash and its facts.
-
-    Args:
-        source: A path or URI.
-        options: fsspec's storage options.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Reads a file, and returns its content's hash and its facts."""
     with open_local(source, get_settings().state_dir / "inputs", options=options) as held:
         facts = facts_or_type(held.path)
         return Media(
@@ -410,17 +373,7 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
 
 
 def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
-    """Lists the files of one kind, by their names, in a folder, prefix or pattern, sorted by name.
-
-    Args:
-        place: The folder, prefix or pattern.
-        kind: The kind; `file` takes all.
-        options: fsspec's storage options.
-        most: How many files there may be.
-
-    Raises:
-        InputError: It cannot be listed, or there are too many.
-    """
+    """Lists the files of one kind, by their names, in a folder, prefix or pattern, sorted by name."""
     protocol = protocol_of(place)
     with as_store_error("list", shown(place), options=options):
         current_access().check_listing(place)
@@ -435,16 +388,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Leaves out what lies in a storage: all of it if it lies in the listed place, else the folders of results.
-
-    Args:
-        files: What was listed.
-        place: The folder, prefix or pattern.
-        storage: Where this package writes results.
-
-    Raises:
-        InputError: The place is a folder of results itself: each run would add files to it.
-    """
+    """Leaves out what lies in a storage: all of it if it lies in the listed place, else the folders of results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
@@ -478,15 +422,7 @@ def _is_kind(name: str, kind: str) -> bool:
 
 
 def read_rows(value: Any, options: Mapping[str, object]) -> Table:
-    """Reads a table.
-
-    Args:
-        value: A place, or the rows.
-        options: fsspec's storage options.
-
-    Raises:
-        InputError: It is not a table that can be read.
-    """
+    """Reads a table."""
     if isinstance(value, str):
         return _table_rows(value, options)
     if not isinstance(value, list | tuple):

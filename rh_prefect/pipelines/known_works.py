@@ -56,13 +56,7 @@ class ResultCache:
     """
 
     def __init__(self, path: Path, place: str, *, most: int = MOST_CACHED) -> None:
-        """Stores the path; does not open the file.
-
-        Args:
-            path: The file, which several processes may use.
-            place: The records that the results come from.
-            most: How many copies the file keeps.
-        """
+        """Stores the path; does not open the file."""
         self._path = path
         self._place = place
         self._most = most
@@ -126,16 +120,7 @@ class StoredWorks:
         cache: ResultCache | None = None,
         run: Journal | None = None,
     ) -> None:
-        """Stores the arguments; reads nothing yet.
-
-        Args:
-            works: The records of works.
-            edits: The results of edits.
-            store: Where the files lie.
-            rounds: The rounds of the pipeline.
-            cache: Copies of results on this machine; None to read each record.
-            run: The journal of the flow run, which remembers its new takes.
-        """
+        """Stores the arguments; reads nothing yet."""
         self._rounds = rounds
         self._run = run
         self._cache = cache
@@ -151,15 +136,7 @@ class StoredWorks:
         return self._works.url
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works; the result is None for a work without records.
-
-        Args:
-            queries: The works; the answers come in their order.
-
-        Raises:
-            JournalError: The records cannot be read.
-            StoreError: The store cannot be read.
-        """
+        """Looks up works; the result is None for a work without records."""
         paid = list(dict.fromkeys(query for query in queries if not query.is_edit))
         results = await self._results([result_key(query.work, query.shape) for query in paid])
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
@@ -278,13 +255,7 @@ class StoredWorks:
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
-    """Opens the records of a store read-only, for a plan.
-
-    Args:
-        store: Where the files lie.
-        settings: RH_RECORDS.
-        deployment: The deployment whose next run is planned.
-    """
+    """Opens the records of a store read-only, for a plan."""
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     rounds = Rounds(works.rounds, deployment=deployment)

@@ -68,11 +68,7 @@ class LastRuns:
         self._place = place
 
     async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
-        """Reads the last run of a deployment, else the last one of the pipeline; None where there is none.
-
-        Raises:
-            StoreError: The place cannot be read.
-        """
+        """Reads the last run of a deployment, else the last one of the pipeline; None where there is none."""
         for name in _files(pipeline, deployment):
             found = await asyncio.to_thread(self._read, name)
             if found is not None:
@@ -80,11 +76,7 @@ class LastRuns:
         return None
 
     async def write(self, pipeline: str, last: LastRun) -> None:
-        """Replaces the last run.
-
-        Raises:
-            StoreError: The place cannot be written.
-        """
+        """Replaces the last run."""
         data = last.model_dump_json().encode()
         names = _files(pipeline, last.deployment)
         await asyncio.gather(*(asyncio.to_thread(self._place.write_bytes, name, data) for name in names))
@@ -105,13 +97,7 @@ def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
 
 
 def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
-    """Marks in a plan what changed since the last run.
-
-    Args:
-        plan: The plan.
-        last: The last run.
-        params: The parameters that the file declares.
-    """
+    """Marks in a plan what changed since the last run."""
     compare(plan, last.plan, params)
     plan.compared_with, plan.since = last.words, last.as_json()
 

@@ -46,23 +46,15 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Bound:
-    """The arguments of a step.
+    """The arguments of a step."""
 
-    Attributes:
-        values: Values and types by the Python names of the parameters; those below `unchecked` by that key.
-        written: The same, as they stand in the file.
-        faults: What is wrong with them.
-        notes: What is worth knowing.
-        is_fed: Whether it is known which parameter each file of `from` is for.
-        left_out: Parameters that are left out where an optional value is absent.
-    """
-
+    # Values and types by the Python names of the parameters; those below `unchecked` by that key
     values: dict[str, Any] = field(default_factory=dict)
-    written: dict[str, Any] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    is_fed: bool = True
-    left_out: set[str] = field(default_factory=set)
+    written: dict[str, Any] = field(default_factory=dict)  # The same, as they stand in the file
+    faults: list[Fault] = field(default_factory=list)  # What is wrong with them
+    notes: list[str] = field(default_factory=list)  # What is worth knowing
+    is_fed: bool = True  # Whether it is known which parameter each file of `from` is for
+    left_out: set[str] = field(default_factory=set)  # Parameters that are left out where an optional value is absent
 
     def say(self, at: Path, message: str, *, key: bool = False) -> None:
         """Adds a fault; an empty message says that nothing is wrong."""
@@ -95,13 +87,7 @@ class Bound:
 
 
 def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
-    """Binds the arguments of a step to the parameters of a model.
-
-    Args:
-        step: The step.
-        model: Its model, or one of those that it can call.
-        evaluate: Gives the values, or their types.
-    """
+    """Binds the arguments of a step to the parameters of a model."""
     bound, is_choice = Bound(), "$(" in step.model
     for name, written in step.with_.items():
         at: Path = ("with", name)
@@ -163,13 +149,7 @@ def _lacks(bound: Bound, model: Model, name: str, step: ModelStep, *, is_choice:
 
 
 def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
-    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given.
-
-    Args:
-        model: The model, one of several that a step can call.
-        name: The parameter.
-        given: The names of all parameters that the step gives.
-    """
+    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given."""
     if model.incomplete or model.find_param(name) is not None:
         return ""
     own = {param.name for one in given if (param := model.find_param(one)) is not None}
@@ -229,16 +209,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
 
 
 def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
-    """Returns the parameter of a model that receives a file given in `from`.
-
-    Args:
-        model: The model.
-        kind: The file's kind.
-        present_names: The Python names of the parameters that have a value.
-
-    Returns:
-        The parameter, and why there is none.
-    """
+    """Returns the parameter of a model that receives a file given in `from`."""
     fitting, free = list[Param](), list[Param]()
     for files in model.feeds:
         fitting = [param for param, _ in files if kind in (param.form.type, "file")]
@@ -272,11 +243,7 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
 
 
 def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.Checked, list[Fault]]:
-    """Checks the values with the catalogue; stand-ins replace what is not known.
-
-    Returns:
-        What the catalogue says, and its problems, each with its place.
-    """
+    """Checks the values with the catalogue; stand-ins replace what is not known."""
     unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {
         name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])

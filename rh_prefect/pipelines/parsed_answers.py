@@ -22,11 +22,7 @@ class InvalidAnswerError(ValueError):
 
 
 def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
-    """The type of a parsed answer.
-
-    Returns:
-        The type, and what is wrong with `parse`: paths below it and messages.
-    """
+    """The type of a parsed answer."""
     shapes = [name for name in ("text", "object", "list") if getattr(parse, name) is not None]
     if len(shapes) != 1:
         return Type("any"), [((), "parse takes exactly one of text, object and list")]
@@ -74,12 +70,7 @@ def _field(value: Any) -> tuple[Any, int | None]:
 
 
 def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
-    """Returns a short text that is different for each way to parse an answer; empty without `parse`.
-
-    Args:
-        parse: How the answer is read.
-        at_most: The value of its `at_most`, where that is a reference.
-    """
+    """Returns a short text that is different for each way to parse an answer; empty without `parse`."""
     if parse is None:
         return ""
     shape = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})
@@ -87,12 +78,7 @@ def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
 
 
 def fits_shape(text: str, shape: str) -> bool:
-    """Checks whether a model's answer has a shape.
-
-    Args:
-        text: The answer.
-        shape: See `shape_of`; every answer has the empty one.
-    """
+    """Checks whether a model's answer has a shape."""
     if not shape:
         return True
     parse = Parse.model_validate_json(shape)
@@ -104,19 +90,7 @@ def fits_shape(text: str, shape: str) -> bool:
 
 
 def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
-    """Reads a model's answer.
-
-    Args:
-        text: The answer.
-        parse: The shape that it must have.
-        at_most: The most items of a list.
-
-    Returns:
-        A text, an object, or a list of objects.
-
-    Raises:
-        InvalidAnswerError: It has another shape.
-    """
+    """Reads a model's answer."""
     try:
         return _read(text, parse, at_most)
     except InvalidAnswerError as wrong:

@@ -54,29 +54,18 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class File:
-    """A file that exists or that a step will make.
+    """A file that exists or that a step will make."""
 
-    Attributes:
-        kind: Its kind; `file` where that is not known.
-        key: Stands for its content: `sha256:…` once that is known, else what it is made by.
-        media: Its facts, once it is there.
-        seconds: How long it is, where `media` does not say it, or another file may take its place.
-        maker: The step that makes it.
-        label: A short name of what made it.
-        facts: Further facts, such as `starts`.
-        address: Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it.
-        problem: Why it cannot be used, of an item of a list that is skipped.
-    """
-
-    kind: str
-    key: str
-    media: Media | None = None
-    seconds: Span | None = None
-    maker: Instance | None = field(default=None, compare=False)
-    label: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    kind: str  # Its kind; `file` where that is not known
+    key: str  # Stands for its content: `sha256:…` once that is known, else what it is made by
+    media: Media | None = None  # Its facts, once it is there
+    seconds: Span | None = None  # How long it is, where `media` does not say it, or another file may take its place
+    maker: Instance | None = field(default=None, compare=False)  # The step that makes it
+    label: str = ""  # A short name of what made it
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Further facts, such as `starts`
+    # Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it
     address: str = field(default="", compare=False, repr=False)
-    problem: str = field(default="", compare=False)
+    problem: str = field(default="", compare=False)  # Why it cannot be used, of an item of a list that is skipped
 
     @property
     def length(self) -> Span | None:
@@ -93,40 +82,24 @@ class File:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unknown:
-    """A text, number or boolean that is not known yet.
+    """A text, number or boolean that is not known yet."""
 
-    Attributes:
-        kind: Its type.
-        key: What it is made by.
-        span: The characters of a text, or the number itself.
-        maker: The step that makes it.
-        is_settled: Whether `key` says all that counts for a request, as for an id that ends at RunningHub.
-        sent: What is sent in its place, once it is known.
-    """
-
-    kind: str
-    key: str
-    span: Span | None = None
-    maker: Instance | None = field(default=None, compare=False)
-    is_settled: bool = False
-    sent: str | None = field(default=None, compare=False)
+    kind: str  # Its type
+    key: str  # What it is made by
+    span: Span | None = None  # The characters of a text, or the number itself
+    maker: Instance | None = field(default=None, compare=False)  # The step that makes it
+    is_settled: bool = False  # Whether `key` says all that counts for a request, as for an id that ends at RunningHub
+    sent: str | None = field(default=None, compare=False)  # What is sent in its place, once it is known
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Items:
-    """A list, each value with the item that it belongs to.
+    """A list, each value with the item that it belongs to."""
 
-    Attributes:
-        values: The values; none of them is absent.
-        owners: The items.
-        sure: Whether the value is there in the cheapest course of the run, too.
-        count: How many there are, where the list itself is not known yet.
-    """
-
-    values: tuple[Any, ...]
-    owners: tuple[Frame | None, ...] = ()
-    sure: tuple[bool, ...] = ()
-    count: Unknown | None = None
+    values: tuple[Any, ...]  # The values; none of them is absent
+    owners: tuple[Frame | None, ...] = ()  # The items
+    sure: tuple[bool, ...] = ()  # Whether the value is there in the cheapest course of the run, too
+    count: Unknown | None = None  # How many there are, where the list itself is not known yet
 
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
         """Values with their items."""
@@ -136,15 +109,10 @@ class Items:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Maybe:
-    """A value that may turn out absent: an undecided condition is a barrier for what depends on it.
+    """A value that may turn out absent: an undecided condition is a barrier for what depends on it."""
 
-    Attributes:
-        value: What it is if it is there.
-        by: The steps that decide it.
-    """
-
-    value: Any
-    by: tuple[Instance, ...] = field(default=(), compare=False)
+    value: Any  # What it is if it is there
+    by: tuple[Instance, ...] = field(default=(), compare=False)  # The steps that decide it
 
 
 def maybe(value: Any, by: Iterable[Instance] | None) -> Any:
@@ -187,58 +155,38 @@ def deciders_of(values: Iterable[Maybe]) -> list[Instance]:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StepOutput:
-    """The output of a step; `$(step)` is its `value`.
+    """The output of a step; `$(step)` is its `value`."""
 
-    Attributes:
-        value: The result.
-        takes: Every take's.
-        label: A short name of what made it.
-        cost: What it cost.
-        maker: The step, also where the result is a known text; None for a used file.
-    """
-
-    value: Any
-    takes: tuple[Any, ...] = ()
-    label: str = ""
-    cost: Any = ABSENT
+    value: Any  # The result
+    takes: tuple[Any, ...] = ()  # Every take's
+    label: str = ""  # A short name of what made it
+    cost: Any = ABSENT  # What it cost
+    # The step, also where the result is a known text; None for a used file
     maker: Instance | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """The names that can be referenced in one item.
+    """The names that can be referenced in one item."""
 
-    Attributes:
-        outer: The frame around it.
-        names: Values by name.
-        id: The item's id, with those of the items around it: `anna/calm-5`.
-        number: Its number among its siblings, from 1.
-        is_numbered: Whether its id is, or has in it, its number.
-        meaning: For an id with a number, or below one: a hash of the item, which it keeps when its number changes.
-        numbers: The item's number, after those of the items around it; empty outside of fan-outs.
-        is_sure: Whether the item is there in the cheapest course of the run, too.
-        row: The row that it comes from, for messages.
-        is_pending: Whether it is not known yet that there is such an item.
-        waits_for: The steps that decide whether the item's steps are made: those that conditions refer to, and those
-            without a result that the item is taken from.
-        problems: What is wrong with the item, or with the values that a used file's parameters were given.
-        by: The steps that decide whether it is there; None where it is there for sure.
-        undecided: For each step in it with an undecided condition, by its path in the file: the steps that decide it.
-    """
-
-    outer: Frame | None = None
-    names: dict[str, Any] = field(default_factory=dict)
-    id: str = ""
-    number: int = 0
-    is_sure: bool = True
-    row: str = ""
-    is_pending: bool = False
+    outer: Frame | None = None  # The frame around it
+    names: dict[str, Any] = field(default_factory=dict)  # Values by name
+    id: str = ""  # The item's id, with those of the items around it: `anna/calm-5`
+    number: int = 0  # Its number among its siblings, from 1
+    is_sure: bool = True  # Whether the item is there in the cheapest course of the run, too
+    row: str = ""  # The row that it comes from, for messages
+    is_pending: bool = False  # Whether it is not known yet that there is such an item
+    # The steps that decide whether the item's steps are made: those that conditions refer to, and those without a
+    # result that the item is taken from
     waits_for: Sequence[Instance] = ()
+    # What is wrong with the item, or with the values that a used file's parameters were given
     problems: Sequence[str] = ()
-    by: tuple[Instance, ...] | None = None
+    by: tuple[Instance, ...] | None = None  # The steps that decide whether it is there; None where it is there for sure
+    # For each step in it with an undecided condition, by its path in the file: the steps that decide it
     undecided: dict[tuple[str | int, ...], tuple[Instance, ...]] = field(default_factory=dict)
-    numbers: tuple[int, ...] = ()
-    is_numbered: bool = False
+    numbers: tuple[int, ...] = ()  # The item's number, after those of the items around it; empty outside of fan-outs
+    is_numbered: bool = False  # Whether its id is, or has in it, its number
+    # For an id with a number, or below one: a hash of the item, which it keeps when its number changes
     meaning: str = ""
 
     def find(self, name: str) -> Any:
@@ -276,19 +224,13 @@ class Frame:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Group:
-    """A group after it was expanded.
+    """A group after it was expanded."""
 
-    Attributes:
-        frames: Its items; of a group without fan-out its one frame.
-        is_fan_out: Whether it is a fan-out.
-        chosen: How many of its items there will be at most, where it is not known yet which ones `limit` leaves.
-        count: How many items there are, where the list that they are taken from is not known yet.
-    """
-
-    frames: list[Frame]
-    is_fan_out: bool
+    frames: list[Frame]  # Its items; of a group without fan-out its one frame
+    is_fan_out: bool  # Whether it is a fan-out
+    # How many of its items there will be at most, where it is not known yet which ones `limit` leaves
     chosen: int | None = None
-    count: Unknown | None = None
+    count: Unknown | None = None  # How many items there are, where the list that they are taken from is not known yet
 
 
 def characters(value: Any) -> Span:

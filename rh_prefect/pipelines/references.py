@@ -20,28 +20,18 @@ _OR = re.compile(r"""\s+or\s+(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One reference.
+    """One reference."""
 
-    Attributes:
-        text: As it is written, with `$(` and `)`.
-        options: The ways to the value; the first that exists counts.
-        fallback: The literal value behind the last `or`; None where there is none.
-    """
-
-    text: str
-    options: tuple[Names, ...]
-    fallback: str | float | None = None
+    text: str  # As it is written, with `$(` and `)`
+    options: tuple[Names, ...]  # The ways to the value; the first that exists counts
+    fallback: str | float | None = None  # The literal value behind the last `or`; None where there is none
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with its references.
+    """A text with its references."""
 
-    Attributes:
-        parts: Texts and references, in order.
-    """
-
-    parts: tuple[str | Reference, ...]
+    parts: tuple[str | Reference, ...]  # Texts and references, in order
 
     @property
     def only(self) -> Reference | None:
@@ -75,14 +65,7 @@ class WrongReferenceError(ValueError):
 
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Template:
-    """Reads a text.
-
-    Args:
-        text: As it stands in the file.
-
-    Raises:
-        WrongReferenceError: It holds a reference that cannot be read.
-    """
+    """Reads a text."""
     parts: list[str | Reference] = []
     at = 0
     for mark in _OPEN.finditer(text):

@@ -60,82 +60,49 @@ def _utc_now() -> datetime:
 
 
 class Begun(Record):
-    """The record that a round exists.
+    """The record that a round exists."""
 
-    Attributes:
-        flow_run: The flow run that began it.
-    """
-
-    flow_run: str
+    flow_run: str  # The flow run that began it
 
 
 class Holder(Record):
-    """The record that a flow run makes the results of a round.
-
-    Attributes:
-        flow_run: The flow run.
-        owner: Its process.
-    """
+    """The record that a flow run makes the results of a round."""
 
     flow_run: str
-    owner: Owner
+    owner: Owner  # Its process
 
 
 class Left(Record):
-    """The record that a holder has ended.
+    """The record that a holder has ended."""
 
-    Attributes:
-        waits_for_review: Whether a review of the round is left to be decided, which can take days.
-    """
-
-    waits_for_review: bool = False
+    waits_for_review: bool = False  # Whether a review of the round is left to be decided, which can take days
 
 
 class Decided(Record):
-    """The takes that a round uses for a step whose `reuse` is an age.
+    """The takes that a round uses for a step whose `reuse` is an age."""
 
-    Attributes:
-        takes: Their numbers.
-    """
-
-    takes: tuple[int, ...]
+    takes: tuple[int, ...]  # Their numbers
 
 
 class NotedRound(Record):
-    """The note of a flow run about its round.
+    """The note of a flow run about its round."""
 
-    Attributes:
-        n: The number of the round.
-    """
-
-    n: int
+    n: int  # The number of the round
 
 
 @dataclass(frozen=True, slots=True)
 class RoundState:
-    """The records of one round.
+    """The records of one round."""
 
-    Attributes:
-        n: Its number; 0 where there is none.
-        began: When it began.
-        seen: The last sign of life of a run that made it.
-        is_closed: Whether a run has made everything.
-        holders: How many times a run has begun to make it.
-        holder: The last of these runs.
-        holder_key: The name of its record.
-        is_suspended: Whether that one has suspended itself, and has no process.
-        left: How that one ended; None where it wrote nothing.
-    """
-
-    n: int = 0
-    began: datetime = _NEVER
-    seen: datetime = _NEVER
-    is_closed: bool = False
-    holders: int = 0
-    holder: Holder | None = None
-    holder_key: str = ""
-    is_suspended: bool = False
-    left: Left | None = None
+    n: int = 0  # Its number; 0 where there is none
+    began: datetime = _NEVER  # When it began
+    seen: datetime = _NEVER  # The last sign of life of a run that made it
+    is_closed: bool = False  # Whether a run has made everything
+    holders: int = 0  # How many times a run has begun to make it
+    holder: Holder | None = None  # The last of these runs
+    holder_key: str = ""  # The name of its record
+    is_suspended: bool = False  # Whether that one has suspended itself, and has no process
+    left: Left | None = None  # How that one ended; None where it wrote nothing
 
     @property
     def waits_for_review(self) -> bool:
@@ -143,12 +110,7 @@ class RoundState:
         return self.left is not None and self.left.waits_for_review
 
     def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
-        """Decides what a run does that is neither a retry nor scheduled.
-
-        Args:
-            now: The time.
-            is_running: Whether the holder may still run.
-        """
+        """Decides what a run does that is neither a retry nor scheduled."""
         if not self.n or self.is_closed:
             return "begin"
         if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:
@@ -190,15 +152,7 @@ class Rounds:
         self._seen = now()
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round that this run makes, or the one that a plan expects; a run begins it if necessary.
-
-        Args:
-            pipeline: Hash of the pipeline's name and its parameters.
-
-        Raises:
-            InputError: Another run makes the same results right now.
-            JournalError: The records cannot be used.
-        """
+        """Returns the round that this run makes, or the one that a plan expects; a run begins it if necessary."""
         if self._round is None:
             key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
@@ -210,35 +164,18 @@ class Rounds:
         return self._round
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that a round uses for a step; None where that is not decided yet.
-
-        Args:
-            choice: Name of the choice: the round's `scope`, and the step's request and `reuse`.
-        """
+        """Returns the takes that a round uses for a step; None where that is not decided yet."""
         noted = await self._records.read(f"{choice}-takes")
         return None if noted is None else Decided.model_validate(noted).takes
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Decides which takes a round uses for a step; a plan decides nothing.
-
-        Args:
-            choice: See `takes_of`.
-            takes: Their numbers.
-
-        Returns:
-            The takes that the round uses: those that were decided first.
-        """
+        """Decides which takes a round uses for a step; a plan decides nothing."""
         if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
             return takes
         return await self.takes_of(choice) or takes
 
     async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
-        """Ends this run's part in its round.
-
-        Args:
-            is_complete: Whether the run made everything, so that the next run begins another round.
-            waits_for_review: Whether a review is left to be decided.
-        """
+        """Ends this run's part in its round."""
         if self._run is None or self._round is None:
             return
         if is_complete:
@@ -308,21 +245,12 @@ class Rounds:
     # -- records -------------------------------------------------------------------------------------------------------
 
     async def newest(self, key: str) -> RoundState:
-        """Reads the newest round of a key; the number of reads grows with the logarithm of the number of rounds.
-
-        Args:
-            key: The first part of `Round.scope`.
-        """
+        """Reads the newest round of a key; the number of reads grows with the logarithm of the number of rounds."""
         n = await last_number(lambda number: self._exists(f"{key}-{number}"))
         return await self.read(key, n) if n else RoundState()
 
     async def read(self, key: str, n: int) -> RoundState:
-        """Reads one round.
-
-        Args:
-            key: The first part of `Round.scope`.
-            n: The number of the round.
-        """
+        """Reads one round."""
         scope = f"{key}-{n}"
         holders, alive = await asyncio.gather(self._count(scope, "holder"), self._count(scope, "alive"))
         last = [f"{scope}-{what}-{holders}" for what in ("holder", "suspended", "left")]
@@ -355,12 +283,7 @@ class Rounds:
 
 
 async def leave_rounds(run: Journal, records: Journal) -> None:
-    """Ends a cancelled run's part in its rounds, so that the next run need not wait for it.
-
-    Args:
-        run: The journal of the flow run.
-        records: The records of rounds in one of its places.
-    """
+    """Ends a cancelled run's part in its rounds, so that the next run need not wait for it."""
     rounds = Rounds(records, deployment=COMMAND_LINE)
     noted = [
         (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)

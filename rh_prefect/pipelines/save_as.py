@@ -31,11 +31,7 @@ FOLDER = "names"
 
 
 def _converts(file: Media, name: str) -> bool:
-    """Returns whether a file must be converted for a name.
-
-    Raises:
-        StoreError: The name says another format, to which it is not converted.
-    """
+    """Returns whether a file must be converted for a name."""
     said, own = format_named(name), FORMATS.get(EXTENSIONS.get(file.mime, ""), (file.kind, ""))
     if said is None or file.kind == "other" or (said[0] == own[0] and own[1] in ("", said[1])):
         return False
@@ -48,50 +44,30 @@ def _converts(file: Media, name: str) -> bool:
 
 
 class SavedName(Record):
-    """A content that was saved under a name, or was about to be.
+    """A content that was saved under a name, or was about to be."""
 
-    Attributes:
-        name: The name in the store.
-        sha256: The content.
-        pipeline: The pipeline that saved it.
-        source: The content of the result, of a picture that was converted.
-        file: That picture as it was saved.
-    """
-
-    name: str
-    sha256: str
-    pipeline: str = ""
-    source: str = ""
-    file: Media | None = None
+    name: str  # The name in the store
+    sha256: str  # The content
+    pipeline: str = ""  # The pipeline that saved it
+    source: str = ""  # The content of the result, of a picture that was converted
+    file: Media | None = None  # That picture as it was saved
 
 
 class SavedStamp(SavedName):
-    """The state in which the storage reports a saved file, so that it is not read again to know its content.
+    """The state in which the storage reports a saved file, so that it is not read again to know its content."""
 
-    Attributes:
-        stamp: See `rh_prefect.media.file_state`.
-    """
-
-    stamp: str
+    stamp: str  # See `rh_prefect.media.file_state`
 
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """What is at a name.
-
-    Attributes:
-        name: The name.
-        key: The beginning of its records' keys.
-        size: The file's size; None where there is none.
-        saved: What pipelines have saved under the name, by content.
-        stamps: Content by the state of the file that had it.
-    """
+    """What is at a name."""
 
     name: str
-    key: str
-    size: int | None
-    saved: Mapping[str, SavedName]
-    stamps: Mapping[str, str]
+    key: str  # The beginning of its records' keys
+    size: int | None  # The file's size; None where there is none
+    saved: Mapping[str, SavedName]  # What pipelines have saved under the name, by content
+    stamps: Mapping[str, str]  # Content by the state of the file that had it
 
     def converted(self, file: Media) -> Media | None:
         """Returns a picture as it was converted for the name; None if it was not."""
@@ -104,27 +80,14 @@ class SavedNames:
     def __init__(
         self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None, pipeline: str = ""
     ) -> None:
-        """Stores the locations; reads nothing.
-
-        Args:
-            url: The place of the records: a folder or any fsspec URL.
-            store: Where the files are.
-            options: fsspec's storage options for the records.
-            pipeline: The pipeline's name; the files of another one are not replaced.
-        """
+        """Stores the locations; reads nothing."""
         self._pipeline = pipeline
         self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
         self._locks = NamedLocks()
 
     async def save(self, file: Media, name: str) -> Media:
-        """Copies a result to a name, unless the name already has it.
-
-        Raises:
-            StoreError: The name says another format; or it has a file that no pipeline or another one has saved, or
-                that was changed since; or the store refuses the file.
-            JournalError: The records cannot be read or written.
-        """
+        """Copies a result to a name, unless the name already has it."""
         # A store that ignores case has one file for two such names; the second one finds the first one's.
         async with self._locks.of(folded(name)):
             return await self._save(file, name)
@@ -154,11 +117,7 @@ class SavedNames:
         return saved
 
     async def find(self, file: Media, name: str) -> Media | None:
-        """Finds a result that was saved under a name; returns None if the name has no file or another one.
-
-        Raises:
-            JournalError: The records cannot be read.
-        """
+        """Finds a result that was saved under a name; returns None if the name has no file or another one."""
         there = await self._look(name)
         wanted = there.converted(file) or file
         if there.size != wanted.size or wanted.sha256 not in there.saved:

@@ -16,11 +16,7 @@ _NUMBER = {"type": "number"}
 
 
 def schema(models: Iterable[str] = ()) -> dict[str, Any]:
-    """The schema: all keys, the names of all models and edits, and the parameters of all edits and of some models.
-
-    Args:
-        models: The models whose parameters are in it; those of all models would be more than editors read.
-    """
+    """The schema: all keys, the names of all models and edits, and the parameters of all edits and of some models."""
     found = PipelineFile.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "rh-prefect pipeline"
@@ -41,11 +37,7 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def models_in(value: Any) -> Iterator[str]:
-    """The names of the models that a file uses.
-
-    Args:
-        value: The file as plain JSON data.
-    """
+    """The names of the models that a file uses."""
     if isinstance(value, dict):
         if isinstance(value.get("model"), str) and "$(" not in value["model"]:
             yield value["model"]

@@ -22,40 +22,27 @@ from rh_prefect.works.runninghub.provider import client_of
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SavedGraph:
-    """A graph that the site has under one id.
+    """A graph that the site has under one id."""
 
-    Attributes:
-        nodes: Of a workflow: node id -> `class_type` and `inputs`; of an app: `<node id>.<field>` -> what it takes.
-        whole: The fingerprint of all of it, as a submission records it.
-    """
-
+    # Of a workflow: node id -> `class_type` and `inputs`; of an app: `<node id>.<field>` -> what it takes
     nodes: Mapping[str, Any]
-    whole: str
+    whole: str  # The fingerprint of all of it, as a submission records it
 
 
 @dataclass(frozen=True, slots=True)
 class UsedGraph:
-    """The graph that a step of the last run used, as the run's plan names it.
+    """The graph that a step of the last run used, as the run's plan names it."""
 
-    Attributes:
-        fingerprint: Without the fields that the step sets.
-        nodes: See `node_digests`.
-    """
-
-    fingerprint: str
-    nodes: Mapping[str, str]
+    fingerprint: str  # Without the fields that the step sets
+    nodes: Mapping[str, str]  # See `node_digests`
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadGraph:
-    """A graph that cannot be read now.
+    """A graph that cannot be read now."""
 
-    Attributes:
-        reason: Why, and what to do.
-        used: The graphs of the last run, by the fields that the step sets: results of that run are still found.
-    """
-
-    reason: str
+    reason: str  # Why, and what to do
+    # The graphs of the last run, by the fields that the step sets: results of that run are still found
     used: Mapping[frozenset[str], UsedGraph] = field(default_factory=dict)
 
 
@@ -73,12 +60,7 @@ def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
 
 
 async def read_saved_graphs(checked: Checked, pool: Pool) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:
-    """Reads each graph once, at no cost. A graph that cannot be read stops only the steps that need it.
-
-    Args:
-        checked: The file that names them.
-        pool: The accounts; a graph is read from the first one that may read it.
-    """
+    """Reads each graph once, at no cost. A graph that cannot be read stops only the steps that need it."""
     ids = list(dict.fromkeys(ids_in(checked)))
     return dict(zip(ids, await asyncio.gather(*(_read(pool, *one) for one in ids)), strict=True))
 
@@ -98,12 +80,7 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
-    """Returns the graphs; those that cannot be read contain the data that the last run used.
-
-    Args:
-        saved: What was read.
-        plan: The plan of the last run as plain JSON data.
-    """
+    """Returns the graphs; those that cannot be read contain the data that the last run used."""
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
         request, nodes = step.get("request") or {}, step.get("nodes") or {}
@@ -117,12 +94,7 @@ def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs
 
 
 def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
-    """Returns a short hash of each node's content, without the fields that a step sets.
-
-    Args:
-        nodes: See `SavedGraph`.
-        fields: What the step sets, as `<node id>.<field>`.
-    """
+    """Returns a short hash of each node's content, without the fields that a step sets."""
     return {node: digest(_without(node, content, fields))[:16] for node, content in nodes.items() if node not in fields}
 
 

@@ -37,41 +37,26 @@ FOLDER = "edits"
 
 
 class EditResult(Record):
-    """The result of an edit, recorded once.
-
-    Attributes:
-        edit: The edit.
-        params: Its parameters, files by content.
-        version: The version of the package that rendered it; not a part of the recipe.
-        store: The place of its file.
-        file: Its file; `uri` is the name in the store, made of the content.
-        text: Its text.
-        seconds: Its length, of what has one.
-    """
+    """The result of an edit, recorded once."""
 
     edit: str
-    params: dict[str, Any]
-    version: str = ""
-    store: str = ""
-    file: Media | None = None
+    params: dict[str, Any]  # Its parameters, files by content
+    version: str = ""  # The version of the package that rendered it; not a part of the recipe
+    store: str = ""  # The place of its file
+    file: Media | None = None  # Its file; `uri` is the name in the store, made of the content
     text: str | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # Its length, of what has one
 
 
 @dataclass(frozen=True, slots=True)
 class EditOutput:
-    """The result of an edit as a step uses it.
+    """The result of an edit as a step uses it."""
 
-    Attributes:
-        result: What stands for the recipe.
-        file: The file with its address. It differs from `result.file` where the first file was lost and the edit, done
-            again, gave other bytes; requests count the first.
-        is_new: Whether it was rendered now.
-    """
-
-    result: EditResult
+    result: EditResult  # What stands for the recipe
+    # The file with its address. It differs from `result.file` where the first file was lost and the edit, done again,
+    # gave other bytes; requests count the first
     file: Media | None
-    is_new: bool
+    is_new: bool  # Whether it was rendered now
 
 
 class EditResults:
@@ -85,14 +70,7 @@ class EditResults:
         options: Mapping[str, Any] | None = None,
         rendering: Rendering = render,
     ) -> None:
-        """Stores the location; reads nothing before the first call.
-
-        Args:
-            url: The place of the records: a folder or any fsspec URL.
-            store: Where the files go.
-            options: fsspec's storage options for the records.
-            rendering: Renders an edit.
-        """
+        """Stores the location; reads nothing before the first call."""
         self._rendering = rendering
         self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
@@ -112,19 +90,7 @@ class EditResults:
     async def make(
         self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None
     ) -> EditOutput:
-        """Returns the result of an edit; renders it if it does not exist or its file is missing.
-
-        Args:
-            edit: The edit's name.
-            params: Its parameters, checked already; each file as a `Media`.
-            counts_as: For a file that was rendered again: the hash of the first one, by its own.
-
-        Raises:
-            MediaError: A file is broken or shorter than it must be.
-            InputError: The parameters do not fit each other.
-            StoreError: The store cannot be read or written.
-            JournalError: The records cannot be read or written.
-        """
+        """Returns the result of an edit; renders it if it does not exist or its file is missing."""
         recipe = recipe_id(edit, as_recorded(params, counts_as or {}))
         known = await self.read(recipe)
         if known is not None and (output := await self._find(recipe, known)) is not None:
@@ -228,15 +194,7 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
 
 
 def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
-    """Moves a file into a store under a name that is made of its content.
-
-    Args:
-        store: The store.
-        path: The file; it may be gone afterwards.
-
-    Returns:
-        The file, its name in the store as `uri`; and whether it was not there before.
-    """
+    """Moves a file into a store under a name that is made of its content."""
     described = store.describe(path, "described")
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size
@@ -246,12 +204,7 @@ def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
 
 
 def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of an edit as used in its recipe: files by content.
-
-    Args:
-        params: Each file as a `Media`.
-        counts_as: For a file that was rendered again: the hash of the first one, by its own.
-    """
+    """The parameters of an edit as used in its recipe: files by content."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Media):

@@ -22,32 +22,21 @@ _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 
 @dataclass
 class Choices:
-    """A user's decisions about single results.
+    """A user's decisions about single results."""
 
-    Attributes:
-        takes: The first take of a step or of one item's step, by its address.
-        items: Of a take in the takes file for an item that has a number and no id: which item it is of; see
-            `Frame.meaning`.
-        by_item: The takes of these items, by the path of the step and the item.
-        given: Addresses of the takes that a command or a run was given.
-        choices: Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it.
-        new: Steps whose next take is made, by step or address; `*` for all paid steps.
-    """
-
+    # The first take of a step or of one item's step, by its address
     takes: Mapping[str, int] = field(default_factory=dict)
+    # Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    new: Collection[str] = ()
+    new: Collection[str] = ()  # Steps whose next take is made, by step or address; `*` for all paid steps
+    # Of a take in the takes file for an item that has a number and no id: which item it is of; see `Frame.meaning`
     items: Mapping[str, str] = field(default_factory=dict)
+    # The takes of these items, by the path of the step and the item
     by_item: Mapping[tuple[str, str], int] = field(default_factory=dict, compare=False)
-    given: Collection[str] = ()
+    given: Collection[str] = ()  # Addresses of the takes that a command or a run was given
 
     def take_of(self, address: str, item: str = "") -> int:
-        """Returns the take to use for a step or for one item's step.
-
-        Args:
-            address: As in `each.picture` or `each[A-17].picture`.
-            item: See `items`; empty for an item with an id.
-        """
+        """Returns the take to use for a step or for one item's step."""
         path = step_of(address)
         if address not in self.given and (path, item) in self.by_item:
             return self.by_item[path, item]
@@ -89,11 +78,7 @@ class TakesFile(BaseModel):
 
 
 def step_of(address: str) -> str:
-    """Returns the step of an address: `each.picture` of `each[A-17].picture`.
-
-    Args:
-        address: Of a step, or of one item's step.
-    """
+    """Returns the step of an address: `each.picture` of `each[A-17].picture`."""
     return re.sub(r"\[.*\]", "", address, flags=re.DOTALL)
 
 
@@ -103,14 +88,7 @@ def takes_file(pipeline: Path) -> Path:
 
 
 def read_choices(file: Path) -> Choices:
-    """Reads takes and choices; empty if the file does not exist.
-
-    Args:
-        file: See `takes_file`.
-
-    Raises:
-        InputError: It is not what a takes file holds.
-    """
+    """Reads takes and choices; empty if the file does not exist."""
     if not file.is_file():
         return Choices()
     with file.open("rb") as reader:
@@ -143,21 +121,7 @@ def add_choices(
     *,
     items: Mapping[str, str] | None = None,
 ) -> bool:
-    """Adds takes and choices to a takes file. Entries that other commands add at the same time are kept.
-
-    Args:
-        file: See `takes_file`.
-        takes: See `Choices`; a take that is used without an entry gets none.
-        choices: See `Choices`.
-        items: What the numbers in addresses mean now: `Plan.items_by_number`.
-
-    Returns:
-        Whether the file has changed.
-
-    Raises:
-        InputError: It is not what a takes file holds.
-        StoreError: It cannot be written.
-    """
+    """Adds takes and choices to a takes file. Entries that other commands add at the same time are kept."""
     try:
         with _locked(file):
             found, now = read_choices(file), items or {}

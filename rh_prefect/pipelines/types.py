@@ -48,29 +48,19 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The type of a value.
+    """The type of a value."""
 
-    Attributes:
-        kind: `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for
-            one of several, or `any` where that is not known.
-        many: Whether it is a list of such values.
-        options: The values that are possible, where these are known.
-        fields: What can be referred to of an object or a group.
-        max: The most characters of a text.
-        guards: Conditions that must hold for the value to exist.
-        is_result: Whether it is what a step makes, which has `takes`, `label` and `cost`.
-        extra: Further facts, such as `starts`.
-        members: Of a list that is written in the file: the type of each item, in order. Of `mixed`: the possible types.
-    """
-
+    # `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for one of
+    # several, or `any` where that is not known
     kind: str
-    many: bool = False
-    options: tuple[Any, ...] = ()
-    fields: Mapping[str, Type] = field(default_factory=dict)
-    max: int | None = None
-    guards: frozenset[str] = frozenset()
-    is_result: bool = False
-    extra: Mapping[str, Type] = field(default_factory=dict)
+    many: bool = False  # Whether it is a list of such values
+    options: tuple[Any, ...] = ()  # The values that are possible, where these are known
+    fields: Mapping[str, Type] = field(default_factory=dict)  # What can be referred to of an object or a group
+    max: int | None = None  # The most characters of a text
+    guards: frozenset[str] = frozenset()  # Conditions that must hold for the value to exist
+    is_result: bool = False  # Whether it is what a step makes, which has `takes`, `label` and `cost`
+    extra: Mapping[str, Type] = field(default_factory=dict)  # Further facts, such as `starts`
+    # Of a list that is written in the file: the type of each item, in order. Of `mixed`: the possible types
     members: tuple[Type, ...] = ()
 
     @property
@@ -182,11 +172,7 @@ def of_literal(value: Any) -> Type:
 
 
 def of_items(types: Sequence[Type]) -> Type:
-    """Returns the type of a list that is written in the file.
-
-    Args:
-        types: The types of its items; the values of a list among them are items, too.
-    """
+    """Returns the type of a list that is written in the file."""
     return replace(merged([one.one for one in types]).as_list(), members=tuple(types))
 
 
@@ -221,13 +207,7 @@ def _shared(name: str, types: Sequence[Type]) -> Type:
 
 
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:
-    """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet.
-
-    Args:
-        type_: The type of the value.
-        param: The parameter.
-        shown: The value as it is written.
-    """
+    """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet."""
     if type_.kind == "any":
         return ""
     if type_.kind == "mixed":
@@ -258,13 +238,7 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
 
 
 def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
-    """Returns why a value does not fit an edit's parameter; empty if it fits.
-
-    Args:
-        type_: The type of the value.
-        param: The parameter.
-        shown: The value as it is written.
-    """
+    """Returns why a value does not fit an edit's parameter; empty if it fits."""
     if type_.many and not param.many:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"

@@ -23,9 +23,6 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
         name: The parameter, or the column.
         param: Its declaration.
         value: The value; what is not known yet is returned as it is.
-
-    Returns:
-        The value, and why it is invalid; empty if it is valid.
     """
     value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
@@ -50,13 +47,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
 
 
 def wrong_file(param: Param, media: Media, what: str) -> str:
-    """Returns why a parameter does not take a file; empty if it does.
-
-    Args:
-        param: The parameter, or the column.
-        media: The file.
-        what: How the message names the parameter.
-    """
+    """Returns why a parameter does not take a file; empty if it does."""
     kind = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
     if kind not in ("file", media.kind):
         return (

@@ -15,21 +15,13 @@ UNKNOWN_GUARD = "?"
 
 @dataclass(slots=True)
 class Scope:
-    """The names that can be referenced at one place.
+    """The names that can be referenced at one place."""
 
-    Attributes:
-        outer: The scope around it.
-        names: The values by name.
-        below: The lines of steps that are defined further down.
-        guards: Conditions that hold here.
-        own: The name of the step that is looked at.
-    """
-
-    outer: Scope | None = None
-    names: dict[str, Type] = field(default_factory=dict)
-    below: dict[str, int] = field(default_factory=dict)
-    guards: frozenset[str] = frozenset()
-    own: str = ""
+    outer: Scope | None = None  # The scope around it
+    names: dict[str, Type] = field(default_factory=dict)  # The values by name
+    below: dict[str, int] = field(default_factory=dict)  # The lines of steps that are defined further down
+    guards: frozenset[str] = frozenset()  # Conditions that hold here
+    own: str = ""  # The name of the step that is looked at
 
     def __iter__(self) -> Iterator[Scope]:
         """Itself and all scopes around it."""
@@ -58,15 +50,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of resolving a reference.
+    """The result of resolving a reference."""
 
-    Attributes:
-        type: Its type; `guards` are the conditions under which it exists beyond those that hold at its place.
-        problem: Why it names nothing.
-    """
-
-    type: Type
-    problem: str = ""
+    type: Type  # Its type; `guards` are the conditions under which it exists beyond those that hold at its place
+    problem: str = ""  # Why it names nothing
 
 
 def resolve(reference: Reference, scope: Scope) -> Found:
@@ -110,13 +97,7 @@ def _alike(one: Type, other: Type) -> bool:
 
 
 def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> frozenset[str]:
-    """Returns the conditions under which one of several alternatives exists; empty if one always does.
-
-    Args:
-        types: Those of the alternatives.
-        holding: The conditions that hold.
-        any_exists: The condition that any of them exists.
-    """
+    """Returns the conditions under which one of several alternatives exists; empty if one always does."""
     remaining = [one.guards - holding for one in types]
     if UNKNOWN_GUARD in holding or any(not guards for guards in remaining):
         return frozenset()

@@ -29,16 +29,7 @@ _STANDARD = "tag:yaml.org,2002:"
 
 
 def read(text: str, name: str, *, loader: Any = None) -> Document:
-    """Reads one file.
-
-    Args:
-        text: Its text.
-        name: Its name, as it stands in messages.
-        loader: A loader of PyYAML; by default the one with libyaml, where PyYAML has it.
-
-    Raises:
-        PipelineError: It is not the YAML that a pipeline may be written in.
-    """
+    """Reads one file."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise PipelineError([Problem(name, 1, 1, "the file has more than 1 MiB, which is the limit")])

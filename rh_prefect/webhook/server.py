@@ -52,16 +52,7 @@ def create_app(
 ) -> Starlette:
     """Creates the receiver, to be served alone or mounted in a web service of your own.
 
-        uvicorn --factory rh_prefect.webhook:create_app
-
-    Args:
-        token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
-        confirmer: Verifies the deliveries.
-        resumer: Wakes suspended runs; it begins with the server, or with the first delivery where the receiver is a
-            part of another service.
-
-    Raises:
-        ConfigError: The token is missing or too short.
+    uvicorn --factory rh_prefect.webhook:create_app
     """
     secret = token or get_settings().webhook_token
     if secret is None:
@@ -234,17 +225,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: SecretStr | None = None) -> None:
-    """Serves in the foreground until SIGINT or SIGTERM; call it from the main thread.
-
-    Args:
-        on_ready: Called once with the receiver's own address, when deliveries are taken.
-        host: The address to serve on.
-        port: The port; 0 takes a free one.
-        token: The secret part of the address; by default RH_WEBHOOK_TOKEN.
-
-    Raises:
-        ConfigError: The port is in use, or the token is missing or too short.
-    """
+    """Serves in the foreground until SIGINT or SIGTERM; call it from the main thread."""
     config = uvicorn.Config(
         create_app(token=token),
         access_log=False,

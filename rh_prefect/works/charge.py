@@ -24,12 +24,7 @@ class Charge:
     """What one work costs, and what it adds to the spending of its run."""
 
     def __init__(self, work: Work, *, payload: Callable[[], Mapping[str, Any]]) -> None:
-        """Sends no request.
-
-        Args:
-            work: The work.
-            payload: Returns the payload as it will be sent, by which RunningHub knows the price.
-        """
+        """Sends no request."""
         self._work = work
         self._payload = payload
         self._spending = work.spending

@@ -30,14 +30,6 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
         submit: The submission that made the task.
         first_view: The task's state in the answer to the submission.
         age: Seconds since RunningHub accepted the task; 0 if unknown.
-
-    Returns:
-        Its end, as it was recorded.
-
-    Raises:
-        AccountError: The account that paid for it cannot query it.
-        TaskNotFound: RunningHub does not have the task, or no longer.
-        OutputsPending: It has succeeded, and RunningHub lists no file that can be fetched.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
     began = clock()
@@ -71,16 +63,7 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
-    """Cancels a task, and records that once RunningHub says so.
-
-    Args:
-        work: The work; its lease is at the account that paid.
-        submit: The submission that made the task.
-
-    Returns:
-        Its end. A cancellation that RunningHub has accepted is one here; it is recorded only as a final state, so
-        that a later attempt queries the task before it pays for another.
-    """
+    """Cancels a task, and records that once RunningHub says so."""
     view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})

@@ -32,16 +32,11 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The result of a work.
+    """The result of a work."""
 
-    Attributes:
-        record: What is recorded.
-        result: The result for the caller, with the addresses of its files.
-        submit: The submission whose outputs were brought now; None where the files were in the storage.
-    """
-
-    record: ResultRecord
-    result: Result
+    record: ResultRecord  # What is recorded
+    result: Result  # The result for the caller, with the addresses of its files
+    # The submission whose outputs were brought now; None where the files were in the storage
     submit: Submit | None = None
 
 
@@ -62,31 +57,21 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
 
 @dataclass(slots=True)
 class Delivery:
-    """The delivery of one work.
+    """The delivery of one work."""
 
-    Attributes:
-        folder: Local folder for unfinished downloads.
-        grace: Seconds for which a file host may refuse a file.
-        publish_file: Publishes an output.
-        parse: Reads the answer; raises `ValueError` where it has another shape.
-        shape: What `parse` asks for; empty without `parse`.
-        is_here: Whether the files of a recorded result belong into the caller's store; else they are where they are.
-        advice: What to do where a file cannot be downloaded.
-        recorded: The recorded result, whose files may be missing.
-    """
-
-    folder: Path
-    grace: float
-    publish_file: Publish = named_by_template
-    parse: Callable[[str], Any] | None = None
-    shape: str = ""
+    folder: Path  # Local folder for unfinished downloads
+    grace: float  # Seconds for which a file host may refuse a file
+    publish_file: Publish = named_by_template  # Publishes an output
+    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` where it has another shape
+    shape: str = ""  # What `parse` asks for; empty without `parse`
+    # Whether the files of a recorded result belong into the caller's store; else they are where they are
     is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
     advice: str = (
         "run it again, or `rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
         "which is about a day. Later, a new run or another `take` pays for a new result; so does this run after "
         "`rh-prefect jobs mark-lost` of this job."
-    )
-    recorded: ResultRecord | None = None
+    )  # What to do where a file cannot be downloaded
+    recorded: ResultRecord | None = None  # The recorded result, whose files may be missing
 
     async def restore(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
@@ -99,16 +84,7 @@ class Delivery:
         return done
 
     async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
-        """Downloads and publishes the outputs of a submission that has ended.
-
-        Returns:
-            The result, or `Invalid` where the answer does not have the required structure. A file that was damaged in
-            every download is kept with its `Media.defect`.
-
-        Raises:
-            OutputsExpired: The links do not work, and RunningHub gave no working ones.
-            StoreError: The store refuses the files; a run within a day can still collect them.
-        """
+        """Downloads and publishes the outputs of a submission that has ended."""
         end = submit.end
         if end is None:
             raise ValueError(f"{work.job}: its task has not ended")
@@ -152,11 +128,7 @@ class Delivery:
     async def _collect(
         self, work: Work, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
     ) -> ResultRecord:
-        """Publishes the outputs that are not in the store.
-
-        Returns:
-            The record with all of them, or the stored result that has them.
-        """
+        """Publishes the outputs that are not in the store."""
         store, earlier = work.store, None
         if not first_time:
             earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))

@@ -23,11 +23,7 @@ from rh_prefect.media.store import MediaStore
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a folder can hold downloads, before anything is paid.
-
-    Raises:
-        ConfigError: The folder cannot be created or written to.
-    """
+    """Checks that a folder can hold downloads, before anything is paid."""
     try:
         make_folder(folder)
         with TemporaryFile(dir=folder) as file:
@@ -62,21 +58,13 @@ _T = TypeVar("_T", bound=HasOutputs)
 
 @dataclass(slots=True)
 class _Refusals:
-    """The jobs whose outputs a store has refused since it took one.
+    """The jobs whose outputs a store has refused since it took one."""
 
-    Attributes:
-        jobs: Their names.
-        reason: Why the last one was refused.
-        is_permanent: Whether only a person can repair that.
-        at: When it was refused, or when a job was allowed to try.
-        trying: That job.
-    """
-
-    jobs: set[str] = field(default_factory=set)
-    reason: str = ""
-    is_permanent: bool = False
-    at: float = 0.0
-    trying: str = ""
+    jobs: set[str] = field(default_factory=set)  # Their names
+    reason: str = ""  # Why the last one was refused
+    is_permanent: bool = False  # Whether only a person can repair that
+    at: float = 0.0  # When it was refused, or when a job was allowed to try
+    trying: str = ""  # That job
 
 
 class StoreChecks:
@@ -87,22 +75,13 @@ class StoreChecks:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Starts without checked stores.
-
-        Args:
-            folder: The local folder for downloads.
-        """
+        """Starts without checked stores."""
         self._folder = folder
         self._checks: SingleFlight[str, None] = SingleFlight(50)
         self._refusals: LruCache[tuple[RunAttempt, str], _Refusals] = LruCache(50)
 
     async def check(self, store: MediaStore) -> None:
-        """Checks that outputs can be written to a store, before anything is paid.
-
-        Raises:
-            ConfigError: The local folder cannot be written to.
-            StoreError: The store cannot be written to.
-        """
+        """Checks that outputs can be written to a store, before anything is paid."""
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
     async def storing(self, run: RunAttempt, store: MediaStore, job: str, collecting: Awaitable[_T]) -> _T:
@@ -140,14 +119,7 @@ class StoreChecks:
 
 @contextlib.contextmanager
 def local_errors(folder: Path) -> Iterator[None]:
-    """Converts file system errors of the local download folder to `StoreError`.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        StoreError: The disk is full, or the folder cannot be written to.
-    """
+    """Converts file system errors of the local download folder to `StoreError`."""
     try:
         yield
     except OSError as error:
@@ -160,19 +132,7 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Locks a file for a download: an unfinished one of an earlier run of the same job, if it exists.
-
-    Args:
-        folder: The local folder for downloads.
-        name: Identifies the output of a task, so that a later run resumes its download.
-
-    Yields:
-        The path; a private path while another process holds the lock. The caller removes the file once its content is
-        published; a later run resumes an unfinished one.
-
-    Raises:
-        StoreError: The folder cannot be written to.
-    """
+    """Locks a file for a download: an unfinished one of an earlier run of the same job, if it exists."""
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)

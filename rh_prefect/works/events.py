@@ -30,39 +30,23 @@ JobEventState = Literal[
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """A change of one job's state.
+    """A change of one job's state."""
 
-    Attributes:
-        state: The new state.
-        job: The job's full name.
-        model: The model's name.
-        label: The caller's name for the output.
-        task_id: RunningHub's task id, once it is known.
-        message: One line for the log.
-        cost: Its cost, at the end.
-        currency: Of the cost.
-        costs: The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end.
-        queued_seconds: At the end.
-        run_seconds: At the end.
-        output: URI of the first file, at the end.
-        is_step: The state is the same: the message reports the progress of the task.
-        prompt: The beginning of the request's prompt.
-    """
-
-    state: JobEventState
-    job: str
-    model: str
-    label: str | None = None
-    task_id: str | None = None
-    message: str = ""
-    cost: Decimal | None = None
-    currency: str | None = None
+    state: JobEventState  # The new state
+    job: str  # The job's full name
+    model: str  # The model's name
+    label: str | None = None  # The caller's name for the output
+    task_id: str | None = None  # RunningHub's task id, once it is known
+    message: str = ""  # One line for the log
+    cost: Decimal | None = None  # Its cost, at the end
+    currency: str | None = None  # Of the cost
+    # The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end
     costs: Costs = field(default_factory=Costs)
-    queued_seconds: float | None = None
-    run_seconds: float | None = None
-    output: str | None = None
-    is_step: bool = False
-    prompt: str = ""
+    queued_seconds: float | None = None  # At the end
+    run_seconds: float | None = None  # At the end
+    output: str | None = None  # URI of the first file, at the end
+    is_step: bool = False  # The state is the same: the message reports the progress of the task
+    prompt: str = ""  # The beginning of the request's prompt
 
     @property
     def name(self) -> str:
@@ -91,14 +75,7 @@ class Silent:
 
 
 def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None = None) -> JobEvent:
-    """Creates the event for a completed job; a job with a damaged file counts as failed.
-
-    Args:
-        result: The job.
-        message: One line for the log.
-        prompt: The beginning of the request's prompt.
-        costs: The cost of its tasks, including failed ones; by default the cost of the result.
-    """
+    """Creates the event for a completed job; a job with a damaged file counts as failed."""
     good: JobEventState = "reused" if result.reused else "succeeded"
     if costs is None:
         costs = Costs() if result.reused else Costs.of(result.cost, result.currency)

@@ -60,56 +60,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A successful task whose answer does not have the structure that the caller requires.
+    """A successful task whose answer does not have the structure that the caller requires."""
 
-    Attributes:
-        reason: What is wrong with it.
-    """
-
-    reason: str
+    reason: str  # What is wrong with it
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The options of a call for a work, and its position in the run.
+    """The options of a call for a work, and its position in the run."""
 
-    Attributes:
-        job: The work's full name, as `rh-prefect jobs` takes it.
-        endpoint: The endpoint, for messages.
-        name: The step or the call, for messages; the work's full name by default.
-        run: The run, as intents name it; empty in the scope of one run, whose submissions are all its own.
-        attempt: The attempt of the run, from 1.
-        first_attempt: The first attempt whose payments count together with this one's; see `Scope.first_attempt`.
-        attempts: How many tasks one work may pay for from `first_attempt` on, failed ones and invalid answers included,
-            and unknown ones where they are resubmitted.
-        on_unknown: `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's
-            risk.
-        may_submit: False if only results that are already paid for are downloaded.
-        undelivered_tries: How often in a row a request that cannot leave this machine is tried.
-        budget: What all works of the run may cost together; None for no limit.
-        unpriced_advice: What to do if the budget needs a price that is not known.
-        may_switch_account: Whether another account may pay after an account-specific refusal.
-        forbidden: Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes,
-            is still used.
-        another_task: How a person asks for a new task of a request that failed permanently; empty if there is no way.
-        task_list: Where a person looks for a task of the endpoint, and the form of its id.
-    """
-
-    job: str
-    endpoint: str
-    name: str = ""
-    run: str = ""
-    attempt: int = 1
-    first_attempt: int = 1
+    job: str  # The work's full name, as `rh-prefect jobs` takes it
+    endpoint: str  # The endpoint, for messages
+    name: str = ""  # The step or the call, for messages; the work's full name by default
+    run: str = ""  # The run, as intents name it; empty in the scope of one run, whose submissions are all its own
+    attempt: int = 1  # The attempt of the run, from 1
+    first_attempt: int = 1  # The first attempt whose payments count together with this one's; see `Scope.first_attempt`
+    # How many tasks one work may pay for from `first_attempt` on, failed ones and invalid answers included, and unknown
+    # ones where they are resubmitted
     attempts: int = 3
+    # `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's risk
     on_unknown: Literal["raise", "resubmit"] = "raise"
-    may_submit: bool = True
-    undelivered_tries: int = 5
-    budget: Decimal | None = None
-    unpriced_advice: str = "run it without a budget"
-    may_switch_account: bool = False
+    may_submit: bool = True  # False if only results that are already paid for are downloaded
+    undelivered_tries: int = 5  # How often in a row a request that cannot leave this machine is tried
+    budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
+    unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
+    may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
+    # Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes, is still used
     forbidden: str = ""
+    # How a person asks for a new task of a request that failed permanently; empty if there is no way
     another_task: str = ""
+    # Where a person looks for a task of the endpoint, and the form of its id
     task_list: tuple[str, str] = ("RunningHub's call log", "TASK_ID")
 
     @property
@@ -128,38 +108,16 @@ class Policy:
 
 @dataclass(slots=True)
 class _Progress:
-    """The state of the work as far as this process has seen it.
+    """The state of the work as far as this process has seen it."""
 
-    Attributes:
-        waits: Numbers whose task it waited for.
-        paid: How many of the run's attempts are used.
-        refusals: Refused submissions in a row.
-        undelivered: Submissions in a row that did not leave this machine.
-    """
-
-    waits: set[int] = field(default_factory=set)
-    paid: int = 0
-    refusals: int = 0
-    undelivered: int = 0
+    waits: set[int] = field(default_factory=set)  # Numbers whose task it waited for
+    paid: int = 0  # How many of the run's attempts are used
+    refusals: int = 0  # Refused submissions in a row
+    undelivered: int = 0  # Submissions in a row that did not leave this machine
 
 
 async def run_work(steps: Steps) -> Any:
-    """Gets the result of one work, and pays for it if that was not done.
-
-    Returns:
-        The result; None where `may_submit` is false and nothing was paid.
-
-    Raises:
-        SubmissionUnknown: It is unknown whether a submission was accepted; a user decides.
-        JobFailed: The task failed, or its answer was invalid, and this run may not pay for another now.
-        JobCancelled: The run or the task was cancelled.
-        BudgetExceeded: The price does not fit into the run's budget.
-        NotPlanned: The run's reviewed plan does not name the work.
-        ApiError: RunningHub refused the submission permanently.
-        ConnectFailed: RunningHub could not be reached, several times in a row.
-        InputError: The request could not be written.
-        RunningHubError: What client, records and store raise.
-    """
+    """Gets the result of one work, and pays for it if that was not done."""
     policy = steps.policy
     result = await steps.read_result()
     if result is not None:
@@ -204,11 +162,7 @@ class _CancelSteps(Protocol):
 
 
 async def cancel_work(steps: _CancelSteps, n: int) -> bool:
-    """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work.
-
-    Returns:
-        Whether the task was cancelled.
-    """
+    """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work."""
     submit = await steps.read_submission(n)
     if submit is None or submit.state != "ticket":
         return False

@@ -116,11 +116,7 @@ class LoopThread:
         return asyncio.wrap_future(self.submit(coroutine))
 
     def call_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Blocks until a coroutine has run on the loop.
-
-        Raises:
-            RuntimeError: Called on the loop's own thread, which would deadlock.
-        """
+        """Blocks until a coroutine has run on the loop."""
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")

@@ -21,11 +21,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
-    """Records the task of an unknown submission; the next run waits for it and pays nothing.
-
-    Raises:
-        InputError: The state of the job does not allow this, or the task is another submit's.
-    """
+    """Records the task of an unknown submission; the next run waits for it and pays nothing."""
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
@@ -45,24 +41,12 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
 
 
 async def mark_refused(journal: Journal, key: str) -> None:
-    """Records that an unknown submission was not accepted; the next run submits it again.
-
-    Raises:
-        InputError: The state of the job does not allow this.
-    """
+    """Records that an unknown submission was not accepted; the next run submits it again."""
     await _resolve(journal, key, Resolution(outcome="forgotten", by=BY_A_PERSON))
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
-    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one.
-
-    Args:
-        journal: The scope's journal.
-        key: The job's key; its task was queried on the account that paid for it, and its files are not to be had.
-
-    Raises:
-        InputError: Its last submission has neither a running task nor a result.
-    """
+    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one."""
     submit = (await read_job(journal, key)).last
     if submit is None or not may_be_lost(submit):
         raise InputError(
@@ -110,9 +94,6 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     """Moves a scope's tickets that are waiting on this machine into its journal.
 
     A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
-
-    Returns:
-        The task ids that the journal has now.
     """
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
@@ -148,13 +129,7 @@ async def _replay(entry: Spooled, records: JobRecords) -> bool:
 
 
 async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
-    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts.
-
-    Args:
-        journal: The scope's journal.
-        requested: Keys that this attempt has requested in this process.
-        attempt: This attempt; its own payments in another process, as of a process pool, are used there.
-    """
+    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts."""
 
     def is_orphan(view: JobView) -> bool:
         return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
@@ -163,15 +138,7 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Records again the jobs of a scope for which its store has results.
-
-    Returns:
-        The keys of the jobs; empty if only the scope's format is recorded again, as for a run that has only works which
-        runs share.
-
-    Raises:
-        InputError: The store has no result of this scope, and the scope's format was not deleted.
-    """
+    """Records again the jobs of a scope for which its store has results."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)

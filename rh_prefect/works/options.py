@@ -43,40 +43,25 @@ class JobOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one job.
+    """The options of one job."""
 
-    Attributes:
-        take: Which of several results of the request, from 1.
-        same: Whether the call may ask for what another call of the run has asked for, and share its result.
-        label: A name for the output, for people: a part of the names of its task run and its file.
-        reuse: `always` returns the result of an equal earlier request, of this run or another one, at no cost.
-        on_unknown: After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again.
-        attempts: Maximum number of tasks that one job pays for before a person reruns it; failed ones count.
-        deadline: Seconds to wait for the task's end; None waits without a limit.
-        budget: Maximum cost of all jobs of the run together, in the account's currency; None for no limit.
-        may_submit: False only downloads results that are already paid for.
-        credentials: Name of the block of the account or of the pool that pays.
-        storage: Name of the storage block, for the journal.
-    """
-
-    take: int = 1
-    same: bool = False
-    label: str | None = None
+    take: int = 1  # Which of several results of the request, from 1
+    same: bool = False  # Whether the call may ask for what another call of the run has asked for, and share its result
+    label: str | None = None  # A name for the output, for people: a part of the names of its task run and its file
+    # `always` returns the result of an equal earlier request, of this run or another one, at no cost
     reuse: Reuse = "never"
+    # After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again
     on_unknown: Literal["raise", "resubmit"] = "raise"
-    attempts: int = 3
-    deadline: float | None = None
+    attempts: int = 3  # Maximum number of tasks that one job pays for before a person reruns it; failed ones count
+    deadline: float | None = None  # Seconds to wait for the task's end; None waits without a limit
+    # Maximum cost of all jobs of the run together, in the account's currency; None for no limit
     budget: float | Decimal | None = None
-    may_submit: bool = True
-    credentials: str | None = None
-    storage: str | None = None
+    may_submit: bool = True  # False only downloads results that are already paid for
+    credentials: str | None = None  # Name of the block of the account or of the pool that pays
+    storage: str | None = None  # Name of the storage block, for the journal
 
     def __post_init__(self) -> None:
-        """Checks the values before anything is paid.
-
-        Raises:
-            InputError: The value of an option is invalid.
-        """
+        """Checks the values before anything is paid."""
         self._check_label()
         if self.reuse not in get_args(Reuse):
             raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')

@@ -90,14 +90,7 @@ class Cancels(Protocol):
 async def cancel_task(
     client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
-    """Cancels a task and returns its final state.
-
-    Returns:
-        The task's last view: cancelled, already ended, or still running although RunningHub has accepted this.
-
-    Raises:
-        RunningHubError: It could not be cancelled; it may continue and cost.
-    """
+    """Cancels a task and returns its final state."""
     refused: ApiError | None = None
     try:
         await client.cancel(task_id)
@@ -137,13 +130,6 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     The record of an end is never changed, so that only a final state is recorded: neither a success whose files are not
     listed yet, nor a cancellation that has not taken effect. Who waits for the task, or a later run, queries it again
     before anything is paid.
-
-    Returns:
-        The status of the task, `CANCELLED` once RunningHub has accepted that; where an end is recorded, that of the
-        record, which may be another process's.
-
-    Raises:
-        RunningHubError: It could not be cancelled; it may continue and cost.
     """
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
@@ -158,18 +144,13 @@ def is_unclear(submit: Submit) -> bool:
 
 @dataclass(slots=True)
 class CancelReport:
-    """The results of a run's tasks after the run was cancelled.
+    """The results of a run's tasks after the run was cancelled."""
 
-    Attributes:
-        cancelled: Task ids that were cancelled.
-        finished: Task ids that had ended already.
-        failed: Job -> the reason why its task could not be cancelled, or why its existence is unknown.
-        continued: Task ids that were not cancelled, because another run waits for them.
-    """
-
-    cancelled: list[str] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)  # Task ids that were cancelled
+    finished: list[str] = field(default_factory=list)  # Task ids that had ended already
+    # Job -> the reason why its task could not be cancelled, or why its existence is unknown
     failed: dict[str, str] = field(default_factory=dict)
+    # Task ids that were not cancelled, because another run waits for them
     continued: list[str] = field(default_factory=list)
 
     def add(self, other: CancelReport) -> None:

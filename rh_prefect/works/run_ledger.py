@@ -50,36 +50,23 @@ Claim = tuple[str, int]
 
 
 class Noted(Record):
-    """A note in a flow run's journal about a claim or a wait.
+    """A note in a flow run's journal about a claim or a wait."""
 
-    Attributes:
-        attempt: The attempt of the flow run.
-        name: The step, for people.
-    """
-
-    attempt: int
-    name: str = ""
+    attempt: int  # The attempt of the flow run
+    name: str = ""  # The step, for people
 
 
 class RecordsPlace(Record):
-    """The location of the records of a flow run's works, for its cancellation from another process.
+    """The location of the records of a flow run's works, for its cancellation from another process."""
 
-    Attributes:
-        url: The place.
-        storage: Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS.
-    """
-
-    url: str
-    storage: str | None = None
+    url: str  # The place
+    storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
 async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
     """Records the location of the works of a pipeline in a flow run's journal.
 
     Several pipelines of one flow run may have several places, and each keeps its own in later attempts.
-
-    Raises:
-        ConfigError: An earlier attempt of the run has the works of the pipeline in another place.
     """
     noted = place.model_dump(mode="json")
     await run.create(_PLACE, noted)
@@ -134,16 +121,11 @@ async def read_places(run: Journal) -> list[RecordsPlace]:
 
 @dataclass(slots=True)
 class Notes:
-    """The notes of a flow run about the works in one place.
+    """The notes of a flow run about the works in one place."""
 
-    Attributes:
-        claims: Submissions that it has claimed, or was about to claim.
-        waits: Submissions of other runs that it has waited for.
-        settled: What a submission adds to its budget, where nothing can change that any more.
-    """
-
-    claims: set[Claim] = field(default_factory=set)
-    waits: set[Claim] = field(default_factory=set)
+    claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
+    waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for
+    # What a submission adds to its budget, where nothing can change that any more
     settled: dict[Claim, Entry | None] = field(default_factory=dict)
 
     def add(self, name: str, place: str) -> None:
@@ -394,9 +376,5 @@ class RunSpending:
 
 
 def spending_of(run: Scope) -> SpendTracker:
-    """Returns this process's only count of what a run pays for; call it on the loop thread.
-
-    Args:
-        run: The run; each of its attempts reads the records at its first job with a budget.
-    """
+    """Returns this process's only count of what a run pays for; call it on the loop thread."""
     return spend_tracker_of(RunSpending(run), attempt=run.calls.number)

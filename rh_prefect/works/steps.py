@@ -56,12 +56,7 @@ class Steps:
     """Does the steps of one work, on the package's loop thread."""
 
     def __init__(self, work: Work, *, on_task: Callable[[Submit], None] = lambda _: None) -> None:
-        """Sends no request.
-
-        Args:
-            work: The work.
-            on_task: Is called with the submission whenever its task is known or has ended.
-        """
+        """Sends no request."""
         self.work = work
         self.policy = work.policy
         self._on_task = on_task

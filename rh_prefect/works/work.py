@@ -38,15 +38,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """The webhook address to which ends of tasks are reported.
+    """The webhook address to which ends of tasks are reported."""
 
-    Attributes:
-        url: The receiver's address, as RunningHub reaches it.
-        token: The secret part.
-    """
-
-    url: str
-    token: SecretStr
+    url: str  # The receiver's address, as RunningHub reaches it
+    token: SecretStr  # The secret part
 
     def address(self, scope: str, key: str, n: int) -> str:
         """Returns the webhook address for one submission, by which the receiver finds the job's journal."""
@@ -58,14 +53,7 @@ class Callback:
 
 
 def callback_of(settings: Settings) -> Callback | None:
-    """Determines whether and where ends of tasks are reported.
-
-    Returns:
-        None where RH_WEBHOOK_URL is unset.
-
-    Raises:
-        ConfigError: One of the two cannot be used.
-    """
+    """Determines whether and where ends of tasks are reported."""
     if not settings.webhook_url:
         return None
     url = settings.webhook_url.strip().rstrip("/")
@@ -85,11 +73,7 @@ def callback_of(settings: Settings) -> Callback | None:
 
 
 def usable_token(token: SecretStr) -> SecretStr:
-    """Checks a token.
-
-    Raises:
-        ConfigError: It is too short, or has characters that a URL cannot have.
-    """
+    """Checks a token."""
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
             "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: "
@@ -103,62 +87,35 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The objects that all jobs of one `PoolContext` share.
+    """The objects that all jobs of one `PoolContext` share."""
 
-    Attributes:
-        spool: This machine's tickets that are not in the journal yet.
-        cancels: Checks whether a run was cancelled.
-        stores: Checks that outputs can be written.
-        sleep: Waits.
-        jitter: Numbers from 0 to 1.
-        clock: Monotonic seconds, including system sleep.
-        submit_timeout: Seconds that a POST may take.
-    """
-
-    spool: Spool
-    cancels: CancelWatch
-    stores: StoreChecks
-    sleep: Callable[[float], Awaitable[None]]
-    jitter: Callable[[], float]
-    clock: Callable[[], float] = uptime
-    submit_timeout: float = 60.0
+    spool: Spool  # This machine's tickets that are not in the journal yet
+    cancels: CancelWatch  # Checks whether a run was cancelled
+    stores: StoreChecks  # Checks that outputs can be written
+    sleep: Callable[[float], Awaitable[None]]  # Waits
+    jitter: Callable[[], float]  # Numbers from 0 to 1
+    clock: Callable[[], float] = uptime  # Monotonic seconds, including system sleep
+    submit_timeout: float = 60.0  # Seconds that a POST may take
 
 
 @dataclass(frozen=True)
 class Work:
-    """One work that a call is for, with what is needed to submit and to complete it.
+    """One work that a call is for, with what is needed to submit and to complete it."""
 
-    Attributes:
-        request: The request, with its files by content.
-        records: The job's records.
-        scope: The run that the job belongs to.
-        store: Where its outputs go.
-        observer: Is notified of every change.
-        policy: The options of the call, and its position in the run.
-        lease: The account that pays, and the job's slot there.
-        services: The objects that it shares with other jobs.
-        spending: The costs of its scope.
-        delivery: Publishes its outputs, and records its result.
-        options: How to run it.
-        callback: Where RunningHub sends a webhook at the task's end.
-        is_new: Whether it had no record when its scope was opened.
-        flow: The flow or the pipeline, for the records; the scope's flow by default.
-    """
-
-    request: JobRequest
-    records: JobRecords
-    scope: Scope
-    store: MediaStore
-    observer: Observer
-    policy: Policy
-    lease: Lease
-    services: Services
-    spending: SpendTracker
-    delivery: Delivery
-    options: Options = field(default_factory=Options)
-    callback: Callback | None = None
-    is_new: bool = False
-    flow: str = ""
+    request: JobRequest  # The request, with its files by content
+    records: JobRecords  # The job's records
+    scope: Scope  # The run that the job belongs to
+    store: MediaStore  # Where its outputs go
+    observer: Observer  # Is notified of every change
+    policy: Policy  # The options of the call, and its position in the run
+    lease: Lease  # The account that pays, and the job's slot there
+    services: Services  # The objects that it shares with other jobs
+    spending: SpendTracker  # The costs of its scope
+    delivery: Delivery  # Publishes its outputs, and records its result
+    options: Options = field(default_factory=Options)  # How to run it
+    callback: Callback | None = None  # Where RunningHub sends a webhook at the task's end
+    is_new: bool = False  # Whether it had no record when its scope was opened
+    flow: str = ""  # The flow or the pipeline, for the records; the scope's flow by default
 
     @property
     def key(self) -> str:

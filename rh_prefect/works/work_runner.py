@@ -56,38 +56,23 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class WorkCall:
-    """A request for a work.
+    """A request for a work."""
 
-    Attributes:
-        request: A model, a workflow or an app, with its parameters.
-        step: The step's address in a pipeline, as in `each[A-17].clip`; None outside of pipelines.
-        take: Which of several results of the request.
-        scope: The name or the round that it belongs to; empty for the run's own scope, or that of all runs.
-        attempts: How many tasks this run may pay for.
-        parse: Reads the answer; raises `ValueError` where it has another shape.
-        shape: What `parse` asks for; see `parsed_answers.shape_of`.
-        stands_for: What counts in the request for a text of it: for a file that was rendered again the mark of the
-            first one, for an id that ends at RunningHub the work that gave it.
-        planned: The work that the plan names; another one is not paid for. Empty outside of plans.
-        price: What it costs at most, where neither the catalogue nor RunningHub knows its price.
-        forbidden: Why the run must not pay for it; see `lifecycle.Policy`.
-        saved_graph: Of a workflow or an app: the fingerprint of the graph that the plan has read.
-        position: When it gets a slot among the works of its run; see `limiter.Turn`.
-    """
-
-    request: Request
-    step: str | None = None
-    take: int = 1
-    scope: str = ""
-    attempts: int = 1
-    parse: Callable[[str], Any] | None = None
-    shape: str = ""
+    request: Request  # A model, a workflow or an app, with its parameters
+    step: str | None = None  # The step's address in a pipeline, as in `each[A-17].clip`; None outside of pipelines
+    take: int = 1  # Which of several results of the request
+    scope: str = ""  # The name or the round that it belongs to; empty for the run's own scope, or that of all runs
+    attempts: int = 1  # How many tasks this run may pay for
+    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` where it has another shape
+    shape: str = ""  # What `parse` asks for; see `parsed_answers.shape_of`
+    # What counts in the request for a text of it: for a file that was rendered again the mark of the first one, for an
+    # id that ends at RunningHub the work that gave it
     stands_for: Mapping[str, str] = field(default_factory=dict)
-    planned: str = ""
-    price: Decimal | None = None
-    forbidden: str = ""
-    saved_graph: str = ""
-    position: tuple[int, ...] = ()
+    planned: str = ""  # The work that the plan names; another one is not paid for. Empty outside of plans
+    price: Decimal | None = None  # What it costs at most, where neither the catalogue nor RunningHub knows its price
+    forbidden: str = ""  # Why the run must not pay for it; see `lifecycle.Policy`
+    saved_graph: str = ""  # Of a workflow or an app: the fingerprint of the graph that the plan has read
+    position: tuple[int, ...] = ()  # When it gets a slot among the works of its run; see `limiter.Turn`
 
 
 _COLLECTION: Final = WorkCall(cast(Request, None))
@@ -96,19 +81,13 @@ _COLLECTION: Final = WorkCall(cast(Request, None))
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """The result of a work, as a step uses it.
-
-    Attributes:
-        work: The work.
-        record: What is recorded.
-        files: Its files, with their addresses. RunningHub may have given one again with other bytes than are recorded.
-        is_new: Whether this flow run has paid for it.
-    """
+    """The result of a work, as a step uses it."""
 
     work: str
-    record: ResultRecord
+    record: ResultRecord  # What is recorded
+    # Its files, with their addresses. RunningHub may have given one again with other bytes than are recorded
     files: tuple[Media, ...]
-    is_new: bool
+    is_new: bool  # Whether this flow run has paid for it
 
 
 class RunningWork:
@@ -136,11 +115,7 @@ class RunningWork:
         return self.task if self.task is not None and self.task.end is None else None
 
     async def submit(self) -> Submit | None:
-        """Waits until a task is known, and returns its submission; None where the result was there.
-
-        Raises:
-            RunningHubError: As `run_work` says.
-        """
+        """Waits until a task is known, and returns its submission; None where the result was there."""
         await self._until(lambda: self.task is not None)
         return self.task
 
@@ -159,10 +134,6 @@ class RunningWork:
 
         Args:
             deadline: For how many seconds the caller waits for the end of each task; None for no limit.
-
-        Raises:
-            JobTimeout: A task has not ended within the deadline.
-            RunningHubError: As `run_work` says.
         """
         return self._until(lambda: False, deadline)
 
@@ -225,29 +196,19 @@ class RunningWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkRunner:
-    """A runner of the works that one call or one pipeline asks for in a run; used on the package's loop thread.
+    """A runner of the works that one call or one pipeline asks for in a run; used on the package's loop thread."""
 
-    Attributes:
-        shared: The accounts that may pay, and what their works share.
-        scope: The run that the works belong to.
-        store: Where their outputs go.
-        works: The records that runs share, from `open_works`; None for works of one run, in its own journal.
-        options: How the works are made.
-        chain: The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat.
-        observer: Is notified of every change.
-        pipeline: The pipeline's name, for the records.
-        has_ended: Returns whether a flow run has certainly ended; it may wait for a work no more.
-    """
-
-    shared: PoolContext
-    scope: Scope
-    store: MediaStore
+    shared: PoolContext  # The accounts that may pay, and what their works share
+    scope: Scope  # The run that the works belong to
+    store: MediaStore  # Where their outputs go
+    # The records that runs share, from `open_works`; None for works of one run, in its own journal
     works: WorksJournal | None = None
-    options: Options = field(default_factory=Options)
+    options: Options = field(default_factory=Options)  # How the works are made
+    # The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat
     chain: Chain | None = None
-    observer: Observer = field(default_factory=Silent)
-    pipeline: str = ""
-    has_ended: HasEnded = no_evidence
+    observer: Observer = field(default_factory=Silent)  # Is notified of every change
+    pipeline: str = ""  # The pipeline's name, for the records
+    has_ended: HasEnded = no_evidence  # Returns whether a flow run has certainly ended; it may wait for a work no more
 
     @property
     def pool(self) -> Pool:
@@ -255,14 +216,7 @@ class WorkRunner:
         return self.shared.pool
 
     async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
-        """Checks a work as far as possible without paying.
-
-        Returns:
-            The work, and its request with files by content.
-
-        Raises:
-            RunningHubError: The work is invalid.
-        """
+        """Checks a work as far as possible without paying."""
         try:
             label = asked.step or self.options.label
             prepared = await self.shared.prepare(asked.request, self.scope, self.store, label)
@@ -284,12 +238,7 @@ class WorkRunner:
         return result_of_step(asked, await self.complete(asked))
 
     async def complete(self, asked: WorkCall) -> Delivered:
-        """Gets the result of a work, and pays for it if that was not done.
-
-        Raises:
-            EqualRequest: Another call of this attempt has asked for the work.
-            RunningHubError: As `run_work` says, and what client, records and store raise.
-        """
+        """Gets the result of a work, and pays for it if that was not done."""
         async with self.running(asked) as running:
             done = await running.complete(self.options.deadline)
         return done  # noqa: RET504 - for mypy, the block may swallow an error
@@ -300,10 +249,6 @@ class WorkRunner:
 
         Concurrent callers of a run share the work. Meanwhile the run gives signs of life. At an error of the last
         caller it no longer waits for the work.
-
-        Raises:
-            EqualRequest: Another call of this attempt has asked for the work.
-            RunningHubError: The work is invalid.
         """
         work, name = await self._begin(asked)
         known = self.shared.running
@@ -368,21 +313,13 @@ class WorkRunner:
         return made, name
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
-        """Completes a work that was paid for earlier, without ever submitting.
-
-        Returns:
-            The result; None where nothing was paid.
-        """
+        """Completes a work that was paid for earlier, without ever submitting."""
         options = Options(label=intent.label, take=intent.take, may_submit=False)
         collecting = replace(self, options=options)
         return await RunningWork(collecting._context(_COLLECTION, key, JobRequest.of(intent))).complete()
 
     async def costs(self) -> dict[str, Costs]:
-        """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers.
-
-        Raises:
-            JournalError: The records cannot be read.
-        """
+        """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers."""
         claimed = {work for work, _ in await self._ledger().claims()}
         costs = await spending_of(self.scope).costs()
         return {work: costs[name] for work in claimed if (name := f"{self._records_scope()}/{work}") in costs}
@@ -511,11 +448,7 @@ class WorkRunner:
 
 
 def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
-    """Returns the result of a work as the step that asked for it uses it.
-
-    Raises:
-        MediaError: RunningHub delivered a file damaged.
-    """
+    """Returns the result of a work as the step that asked for it uses it."""
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(

@@ -18,35 +18,20 @@ _MOST_GRAPH = 8 * 1024 * 1024
 
 @dataclass
 class Checked:
-    """A file that was read and checked.
+    """A file that was read and checked."""
 
-    Attributes:
-        document: Its text and places.
-        file: Its model.
-        folder: Where it lies; None for a text.
-        types: What each step makes, by its path.
-        uses: The files that steps use, by the step's path.
-        outputs: The type of each output.
-        graphs: The graphs of nodes, by the names of their files.
-        notes: What is worth knowing, one sentence each.
-    """
-
-    document: Document
-    file: PipelineFile
-    folder: FilePath | None
-    types: dict[Path, Type] = field(default_factory=dict)
-    uses: dict[Path, Checked] = field(default_factory=dict)
-    outputs: dict[str, Type] = field(default_factory=dict)
-    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    document: Document  # Its text and places
+    file: PipelineFile  # Its model
+    folder: FilePath | None  # Where it lies; None for a text
+    types: dict[Path, Type] = field(default_factory=dict)  # What each step makes, by its path
+    uses: dict[Path, Checked] = field(default_factory=dict)  # The files that steps use, by the step's path
+    outputs: dict[str, Type] = field(default_factory=dict)  # The type of each output
+    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)  # The graphs of nodes, by the names of their files
+    notes: list[str] = field(default_factory=list)  # What is worth knowing, one sentence each
 
 
 def read_text(file: FilePath) -> str:
-    """Reads the text of a file, up to the maximum size of a pipeline.
-
-    Raises:
-        OSError: It cannot be read, or it is not a regular file.
-    """
+    """Reads the text of a file, up to the maximum size of a pipeline."""
     if not file.is_file():  # a pipe or a device would never end
         raise FileNotFoundError(2, "there is no such file")
     with file.open("rb") as reader:
@@ -71,24 +56,12 @@ class ItemProblems:
     """Problems of items, each reported once, with the first item and the number of other items."""
 
     def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
-        """Collects for a list of problems.
-
-        Args:
-            problems: The list.
-            of_rows: Whether they are rows', whose places are the keys of columns.
-        """
+        """Collects for a list of problems."""
         self._problems, self._of_rows = problems, of_rows
         self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
 
     def add(self, checked: Checked, at: Path, clause: str, address: str) -> None:
-        """Adds a problem of one item.
-
-        Args:
-            checked: The file.
-            at: The value that is wrong.
-            clause: What is wrong.
-            address: The item's step, or the row.
-        """
+        """Adds a problem of one item."""
         _, addresses = self._found.setdefault((checked.document.name, at, clause), (checked, []))
         addresses.append(address)
 

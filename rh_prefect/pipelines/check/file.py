@@ -47,17 +47,7 @@ _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
 def check_document(
     document: Document, problems: Problems, *, folder: FilePath | None = None, depth: int = 0
 ) -> Checked | None:
-    """Checks one file and those that it uses.
-
-    Args:
-        document: The file.
-        problems: Takes everything that is wrong.
-        folder: Where it lies, for `use: ./…` and `graph`.
-        depth: How deep it is used by others.
-
-    Returns:
-        The checked file; None where its form is wrong, so that nothing else can be said.
-    """
+    """Checks one file and those that it uses."""
     file = build(document, problems)
     if file is None:
         return None

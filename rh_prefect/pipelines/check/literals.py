@@ -20,15 +20,7 @@ _WORDS = {"true": True, "false": False}
 
 
 def read_value(param: Param, value: Any) -> Any:
-    """Converts a value to its parameter's type, since tables and command lines contain only texts.
-
-    Args:
-        param: The parameter, or the column.
-        value: Plain JSON data.
-
-    Returns:
-        The converted value; the value itself if it cannot be converted, which `wrong_value` then reports.
-    """
+    """Converts a value to its parameter's type, since tables and command lines contain only texts."""
     if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
         return text_of(value)
     if param.kind == "integer" and isinstance(value, float):
@@ -91,12 +83,7 @@ def _whole(value: Any) -> Any:
 
 
 def wrong_value(param: Param, value: Any) -> str:
-    """Returns a clause that explains why a value is invalid for a parameter; empty if it is valid.
-
-    Args:
-        param: The parameter, or the column.
-        value: Plain JSON data.
-    """
+    """Returns a clause that explains why a value is invalid for a parameter; empty if it is valid."""
     match param.kind:
         case "enum":
             spelled = [text_of(one) for one in param.options]
@@ -164,15 +151,7 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of an edit's parameter.
-
-    Args:
-        param: The parameter, which takes no files.
-        value: One value that is known.
-
-    Returns:
-        The value, and a clause that explains why the edit does not accept it; empty if it does.
-    """
+    """Converts a value to the type of an edit's parameter."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
     if param.kinds == ("boolean",) and not isinstance(value, bool):

@@ -192,13 +192,7 @@ class PaidCheck(ValueCheck):
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Returns the set fields that a step's graph lacks, that are connected to another node, or are links for a file.
-
-    Args:
-        graph: In API format.
-        name: What messages call it.
-        values: What is set, by `<node id>.<field>`.
-    """
+    """Returns the set fields that a step's graph lacks, that are connected to another node, or are links for a file."""
     fields, found = GraphFields(graph, name), list[tuple[Path, str]]()
     for one, value in values.items():
         node, _, field = one.partition(".")
@@ -221,12 +215,7 @@ _MOST_SUGGESTED = 5
 
 
 def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
-    """Builds the message for an unknown model name, with the closest names.
-
-    Args:
-        name: The wrong name.
-        kinds: The kinds of the files that it is given, where these are known.
-    """
+    """Builds the message for an unknown model name, with the closest names."""
     taken = [kind for kind in kinds if kind in ("image", "video", "audio")]
     among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)} the" if taken else "the"
     near = _nearest(name, taken)

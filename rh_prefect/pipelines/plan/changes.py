@@ -19,13 +19,7 @@ _LONGEST = 60
 
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
-    """Marks in a plan what differs from an earlier one, and why.
-
-    Args:
-        plan: The plan; steps whose request changed become `~` and say why.
-        earlier: The earlier plan's JSON data.
-        params: The parameters that the file declares.
-    """
+    """Marks in a plan what differs from an earlier one, and why."""
     before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") not in ("x", "-")}
     for one in plan.instances:
         step = before.get(one.address)
@@ -54,12 +48,7 @@ def _reasons(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
 
 
 def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
-    """Returns the parameters of a step, and the nodes of its graph, that differ from an earlier plan.
-
-    Args:
-        step: The step in the earlier plan's JSON data.
-        one: The step now.
-    """
+    """Returns the parameters of a step, and the nodes of its graph, that differ from an earlier plan."""
     found = [why for why in differences(step.get("request", {}), one.request) if why["param"] != "graph"]
     was, now = step.get("nodes", {}), one.nodes
     if not was or not now:
@@ -93,13 +82,7 @@ _PENDING = re.compile(
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
-    """Lists the changes outside the steps, as `{what, was, is}`: file, parameters, inputs, catalogue.
-
-    Args:
-        earlier: The earlier plan's JSON data.
-        plan: The present plan.
-        params: The parameters that the file declares, whose defaults count as given.
-    """
+    """Lists the changes outside the steps, as `{what, was, is}`: file, parameters, inputs, catalogue."""
     if earlier.get("spec_sha256") != plan.spec_sha256:
         yield {"what": "file", "was": _digits(earlier.get("spec_sha256")), "is": _digits(plan.spec_sha256)}
     was = earlier.get("params") or {}
@@ -134,11 +117,7 @@ def _digits(sha256: str | None) -> str | None:
 
 
 def shown_change(change: Mapping[str, Any]) -> str:
-    """Formats a change as one line: `clip: duration: 5 -> 10`.
-
-    Args:
-        change: `what`, `was` and `is`.
-    """
+    """Formats a change as one line: `clip: duration: 5 -> 10`."""
     what, was, now = visible(change["what"]), change.get("was"), change.get("is")
     if what == "file" or (what.startswith("input ") and was and now):
         return f"{what}: its content changed"
@@ -158,12 +137,7 @@ def shown_value(value: Any) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Shortens a list of addresses: an item with all its steps becomes one name, as in `each[A-4]`.
-
-    Args:
-        addresses: Addresses of steps.
-        others: The addresses of the other steps.
-    """
+    """Shortens a list of addresses: an item with all its steps becomes one name, as in `each[A-4]`."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 

@@ -30,19 +30,13 @@ from rh_prefect.pipelines.references import references_in
 
 @dataclass(slots=True, eq=False, repr=False)
 class Missing(AbstractSet[str]):
-    """The steps of a plan without a result, as a set of their addresses.
+    """The steps of a plan without a result, as a set of their addresses."""
 
-    Attributes:
-        failed: Those that the run could not make.
-        lost: Those which cannot be made, each with the one whose `expect` is false.
-        blocked: Those that cannot be made since another one failed.
-        unsure: Steps that may cost nothing in this run.
-    """
-
-    failed: Collection[str] = ()
+    failed: Collection[str] = ()  # Those that the run could not make
+    # Those which cannot be made, each with the one whose `expect` is false
     lost: dict[str, Instance] = field(default_factory=dict)
-    blocked: set[str] = field(default_factory=set)
-    unsure: set[Instance] = field(default_factory=set)
+    blocked: set[str] = field(default_factory=set)  # Those that cannot be made since another one failed
+    unsure: set[Instance] = field(default_factory=set)  # Steps that may cost nothing in this run
 
     def __contains__(self, address: object) -> bool:
         """Whether a step is without a result."""
@@ -67,12 +61,7 @@ class ConditionalSteps:
     """The conditions of a part of a plan, and the steps without a result."""
 
     def __init__(self, missing: Missing, item_problems: ItemProblems) -> None:
-        """Stores the arguments.
-
-        Args:
-            missing: The steps of the plan without a result.
-            item_problems: Takes what is wrong with conditions.
-        """
+        """Stores the arguments."""
         self.failed, self._item_problems = missing, item_problems
 
     @property
@@ -102,12 +91,7 @@ class ConditionalSteps:
             self.failed.blocked.add(instance.address)
 
     def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
-        """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs.
-
-        Args:
-            instance: The step.
-            is_open: Whether the choice is in it; its result may exist.
-        """
+        """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs."""
         if is_open or any(need in self.failed.unsure for need in instance.needs):
             instance.is_sure = False
             self.failed.unsure.add(instance)
@@ -125,13 +109,7 @@ class ConditionalSteps:
 
     @staticmethod
     def undecided_in(written: Any, frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
-        """Returns the undecided parts of what a value of the file refers to.
-
-        Args:
-            written: The value.
-            frame: The names at its place.
-            failed: Addresses of failed steps; what lists have of them, and of items that wait for them, is left out.
-        """
+        """Returns the undecided parts of what a value of the file refers to."""
         values = (evaluate(reference.text, frame) for _, reference in references_in(written))
         return [one for value in values for one in undecided_in(_without(value, failed))]
 

@@ -26,17 +26,12 @@ MOST_STEPS = 400_000
 
 @dataclass(slots=True)
 class Size:
-    """How much of a plan was counted.
+    """How much of a plan was counted."""
 
-    Attributes:
-        items: Items of each fan-out before `where` and `limit` select some, by its path.
-        steps: Steps of items.
-        works: Paid works, equal ones once.
-    """
-
+    # Items of each fan-out before `where` and `limit` select some, by its path
     items: Counter[str] = field(default_factory=Counter)
-    steps: int = 0
-    works: int = 0
+    steps: int = 0  # Steps of items
+    works: int = 0  # Paid works, equal ones once
 
 
 class PlanTooLarge(Exception):
@@ -55,9 +50,6 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
         key: `limit`, `takes` or `at_most`.
         written: As it stands in the file; None where it is left out.
         frame: The names at its place.
-
-    Returns:
-        The count, None if there is none that can be used; and what is wrong.
     """
     if written is None:
         return None, ""

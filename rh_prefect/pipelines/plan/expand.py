@@ -74,39 +74,23 @@ AT_ONCE = 50
 
 @dataclass(slots=True, repr=False)
 class Planning:
-    """What all parts of a plan share.
+    """What all parts of a plan share."""
 
-    Attributes:
-        checked: The file.
-        site: RunningHub's host.
-        known: Answers what is known of works.
-        choices: What a person has decided.
-        run: The values of `$(run.…)`.
-        selection: The part that is made, which limits `Choices.new`.
-        bind_used: Gives the parameters of a used file their values.
-        pipeline: Identifies the pipeline with its parameters; see `pipeline_id`.
-        equal: The takes of equal requests.
-        saved: The graphs of workflows and apps; None where they were not read.
-        works: The works, by key and shape.
-        users: The steps that ask for a work, by its key.
-        missing: The steps without a result.
-        size: How much was counted.
-    """
-
-    checked: Checked
-    site: str
-    known: KnownWorks
-    choices: Choices
-    run: Mapping[str, Any]
-    selection: Selection
-    bind_used: BindUsed
-    pipeline: str
-    equal: EqualRequests = field(default_factory=EqualRequests)
-    saved: SavedGraphs | None = None
-    works: dict[tuple[str, str], Work] = field(default_factory=dict)
+    checked: Checked  # The file
+    site: str  # RunningHub's host
+    known: KnownWorks  # Answers what is known of works
+    choices: Choices  # What a person has decided
+    run: Mapping[str, Any]  # The values of `$(run.…)`
+    selection: Selection  # The part that is made, which limits `Choices.new`
+    bind_used: BindUsed  # Gives the parameters of a used file their values
+    pipeline: str  # Identifies the pipeline with its parameters; see `pipeline_id`
+    equal: EqualRequests = field(default_factory=EqualRequests)  # The takes of equal requests
+    saved: SavedGraphs | None = None  # The graphs of workflows and apps; None where they were not read
+    works: dict[tuple[str, str], Work] = field(default_factory=dict)  # The works, by key and shape
+    # The steps that ask for a work, by its key
     users: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
-    missing: Missing = field(default_factory=Missing)
-    size: Size = field(default_factory=Size)
+    missing: Missing = field(default_factory=Missing)  # The steps without a result
+    size: Size = field(default_factory=Size)  # How much was counted
     _strict: dict[int, set[Path]] = field(default_factory=dict)
 
     def strict_steps(self, checked: Checked) -> set[Path]:
@@ -130,11 +114,7 @@ class Expander:
     """
 
     def __init__(self, planning: Planning) -> None:
-        """Starts with nothing expanded.
-
-        Args:
-            planning: What all parts share.
-        """
+        """Starts with nothing expanded."""
         self._planning = planning
         self.problems, self.item_problems = Problems(), ItemProblems(Problems())
         self.instances: list[Instance] = []

@@ -42,17 +42,12 @@ from rh_prefect.pipelines.references import references_in
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Taken:
-    """The items of a fan-out while they are selected.
+    """The items of a fan-out while they are selected."""
 
-    Attributes:
-        frames: The items.
-        doubtful: The identities of those of which it is not known yet whether, or where in the order, they are there.
-        may_change: Whether other items may take their places.
-    """
-
-    frames: list[Frame]
+    frames: list[Frame]  # The items
+    # The identities of those of which it is not known yet whether, or where in the order, they are there
     doubtful: set[int] = field(default_factory=set)
-    may_change: bool = False
+    may_change: bool = False  # Whether other items may take their places
 
 
 class FanOuts:
@@ -66,31 +61,14 @@ class FanOuts:
     def __init__(
         self, conditions: ConditionalSteps, size: Size, *, problems: Problems, item_problems: ItemProblems
     ) -> None:
-        """Starts without any.
-
-        Args:
-            conditions: What is known about whether steps are made.
-            size: How much of the plan was counted.
-            problems: Takes what is wrong.
-            item_problems: Takes what is wrong with single items.
-        """
+        """Starts without any."""
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
         self.open: dict[str, bool] = {}
         self.chosen: list[tuple[str, Group]] = []
         self._size = size
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
-        """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer.
-
-        Args:
-            step: The group.
-            at: Its path in the file.
-            frame: The names around it.
-            path: Its name with the groups around it.
-
-        Raises:
-            PlanTooLarge: With those of the frames before, there are too many.
-        """
+        """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer."""
         if step.matrix is not None:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
@@ -106,15 +84,7 @@ class FanOuts:
         return number if limit is None else min(number, limit)
 
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
-        """Returns the items of a group in one frame; a group without fan-out has one.
-
-        Args:
-            step: The group.
-            at: Its path in the file.
-            frame: The names around it.
-            path: Its name with the groups around it.
-            checked: The file.
-        """
+        """Returns the items of a group in one frame; a group without fan-out has one."""
         if not isinstance(step, FanOutStep):
             waits_for = self._conditions.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
@@ -306,11 +276,7 @@ def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
-    """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number.
-
-    Returns:
-        Whether the id stays; it changes when a step has made the value that it is taken from.
-    """
+    """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number."""
     source: list[Any] = []
     if step.id is not None:
         name = evaluate(step.id, one)
@@ -366,10 +332,6 @@ def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Insta
     """Marks which works of the items that `limit` can leave count for the lowest and the highest price.
 
     A work that other steps have, too, can cost nothing more for an item, or be what makes it the dearest one.
-
-    Args:
-        fan_outs: Those with more items than there will be, each with its path, the inner ones first.
-        instances: All steps of the plan.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]

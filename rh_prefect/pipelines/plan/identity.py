@@ -17,11 +17,7 @@ UNSETTLED = "made-by:"
 
 
 def mark(value: Any) -> Any:
-    """Returns a value for hashing: files by content, unknown values by the request that makes them.
-
-    Args:
-        value: As `evaluation.evaluate` gives it.
-    """
+    """Returns a value for hashing: files by content, unknown values by the request that makes them."""
     match value:
         case File() | Unknown():
             return value.key
@@ -37,11 +33,7 @@ def mark(value: Any) -> Any:
 
 
 def is_settled(value: Any) -> bool:
-    """Checks whether all parts of a value that affect a request are known.
-
-    Args:
-        value: As `evaluation.evaluate` gives it.
-    """
+    """Checks whether all parts of a value that affect a request are known."""
     match value:
         case File() | Unknown():
             return value.is_settled
@@ -59,34 +51,18 @@ def is_settled(value: Any) -> bool:
 
 
 def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
-    """Returns the hash of a request, equal to the one that `generate` computes for the same call.
-
-    Args:
-        site: RunningHub's host.
-        endpoint: Path below `/openapi/v2/`.
-        params: The parameters that are given, by wire names; see `mark`.
-    """
+    """Returns the hash of a request, equal to the one that `generate` computes for the same call."""
     return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
 
 
 def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
-    """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits.
-
-    Args:
-        edit: The edit's name.
-        params: Its parameters; see `mark`.
-    """
+    """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits."""
     text = json.dumps([edit, _equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def pipeline_id(pipeline: str, params: Mapping[str, Any]) -> str:
-    """Returns the id of a pipeline with its parameters, to which its rounds belong; 40 hex digits.
-
-    Args:
-        pipeline: The pipeline's name.
-        params: The parameters that were given, files and tables by content.
-    """
+    """Returns the id of a pipeline with its parameters, to which its rounds belong; 40 hex digits."""
     return recipe_id(f"pipeline {pipeline}", {name: _without_places(mark(value)) for name, value in params.items()})
 
 

@@ -30,16 +30,7 @@ class Needs:
     def replace(
         self, old: Iterable[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()
     ) -> list[Instance]:
-        """Replaces steps.
-
-        Args:
-            old: Steps that are not in the plan any more.
-            new: Steps in place of them, each after those that it needs.
-            outputs: Other steps that became outputs of the file, or are outputs no more.
-
-        Returns:
-            The other steps that became needed, or are needed no more.
-        """
+        """Replaces steps."""
         found = {one.address: None for one in outputs}
         for one in old:
             self._weigh(one, None, found)

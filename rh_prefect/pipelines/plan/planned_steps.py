@@ -54,19 +54,12 @@ PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """The minimum, expected and maximum price of one thing.
+    """The minimum, expected and maximum price of one thing."""
 
-    Attributes:
-        least: Everything at its minimum.
-        expected: What it will probably be.
-        most: What it can be at most, each attempt counted.
-        is_open: Whether a price is unknown or assumed, so that it can be more.
-    """
-
-    least: Decimal = Decimal(0)
-    expected: Decimal = Decimal(0)
-    most: Decimal = Decimal(0)
-    is_open: bool = False
+    least: Decimal = Decimal(0)  # Everything at its minimum
+    expected: Decimal = Decimal(0)  # What it will probably be
+    most: Decimal = Decimal(0)  # What it can be at most, each attempt counted
+    is_open: bool = False  # Whether a price is unknown or assumed, so that it can be more
 
     def __add__(self, other: Money) -> Money:
         """Returns the sum, which is open if either amount is open."""
@@ -83,30 +76,20 @@ FREE = Money()
 
 @dataclass(frozen=True, slots=True)
 class KnownWork:
-    """The recorded data of a work or of an edit.
+    """The recorded data of a work or of an edit."""
 
-    Attributes:
-        state: `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing or short, `+` its
-            tasks have failed.
-        outputs: Its files.
-        texts: Its texts.
-        value: The answer as `parse` read it.
-        cost: What it cost; of a work without a result, what its tasks have cost or may cost.
-        age: Seconds since it was recorded, by the store's clock; below 0 for a time in the future.
-        record: Where its record is.
-        task_id: RunningHub's task.
-        counts_as: For files that were made or downloaded again with other bytes: own hash -> the hash of the first one,
-            which stands for it in requests.
-    """
-
+    # `=` the result exists, `…` in flight, `?` no known answer, `!` its files are missing or short, `+` its tasks have
+    # failed
     state: Literal["=", "…", "?", "!", "+"]
-    outputs: tuple[Media, ...] = ()
+    outputs: tuple[Media, ...] = ()  # Its files
     texts: tuple[str, ...] = ()
-    value: Any = None
-    cost: Decimal | None = None
-    age: float | None = None
-    record: str = ""
-    task_id: str = ""
+    value: Any = None  # The answer as `parse` read it
+    cost: Decimal | None = None  # What it cost; of a work without a result, what its tasks have cost or may cost
+    age: float | None = None  # Seconds since it was recorded, by the store's clock; below 0 for a time in the future
+    record: str = ""  # Where its record is
+    task_id: str = ""  # RunningHub's task
+    # For files that were made or downloaded again with other bytes: own hash -> the hash of the first one, which stands
+    # for it in requests
     counts_as: Mapping[str, str] = field(default_factory=dict)
 
     def output(self, kind: str) -> Media | None:
@@ -114,19 +97,12 @@ class KnownWork:
 
         Other files of a graph, such as a preview, are not its result. A file whose format says no kind, such as an
         archive with a 3D model, counts if there is no other.
-
-        Args:
-            kind: What the step makes; `file` for any.
         """
         ranked = (one for kinds in ((kind,), ("other",)) for one in self.outputs if one.kind in kinds)
         return next(iter(self.outputs if kind == "file" else ranked), None)
 
     def lack(self, kind: str) -> str:
-        """Returns a clause which says that the task made no result of a step's kind; empty if it made one.
-
-        Args:
-            kind: What the step makes.
-        """
+        """Returns a clause which says that the task made no result of a step's kind; empty if it made one."""
         if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
             return ""
         made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
@@ -135,41 +111,26 @@ class KnownWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkQuery:
-    """A query for the recorded data of one work.
+    """A query for the recorded data of one work."""
 
-    Attributes:
-        work: Its id.
-        shape: How its answer is read; empty without `parse`.
-        is_edit: Whether it is an edit's recipe.
-    """
-
-    work: str
-    shape: str = ""
-    is_edit: bool = False
+    work: str  # Its id
+    shape: str = ""  # How its answer is read; empty without `parse`
+    is_edit: bool = False  # Whether it is an edit's recipe
 
 
 def id_part(name: str) -> str:
-    """Returns an item's id as a part of an address, in which `/` separates the ids of nested items.
-
-    Args:
-        name: The id.
-    """
+    """Returns an item's id as a part of an address, in which `/` separates the ids of nested items."""
     return name.replace("/", "%2F")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The part of a pipeline that a run makes.
+    """The part of a pipeline that a run makes."""
 
-    Attributes:
-        steps: Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all.
-        items: Ids of items; empty for all.
-        sample: Only the first items of each outermost fan-out; 0 for all.
-    """
-
+    # Names of steps, as in `each.clip`, or of single items, as in `each[A-17].clip`; empty for all
     steps: frozenset[str] = frozenset()
-    items: frozenset[str] = frozenset()
-    sample: int = 0
+    items: frozenset[str] = frozenset()  # Ids of items; empty for all
+    sample: int = 0  # Only the first items of each outermost fan-out; 0 for all
 
     def as_json(self) -> dict[str, Any]:
         """The selection as plain JSON data, under the names of a run's options."""
@@ -193,11 +154,7 @@ class Selection:
         return frozenset(map(id_part, self.items))
 
     def has(self, one: Instance) -> bool:
-        """Whether a step is in it.
-
-        Args:
-            one: The step.
-        """
+        """Whether a step is in it."""
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
         return in_steps and in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
@@ -205,65 +162,34 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The round of a run; see `rounds`.
+    """The round of a run; see `rounds`."""
 
-    Attributes:
-        scope: Its name, a part of the identity of the works that belong to it, and valid in a record's key.
-        began: When it began: the age of an earlier result counts at this time.
-        note: What a person should know of it.
-    """
-
-    scope: str
-    began: datetime
-    note: str = ""
+    scope: str  # Its name, a part of the identity of the works that belong to it, and valid in a record's key
+    began: datetime  # When it began: the age of an earlier result counts at this time
+    note: str = ""  # What a person should know of it
 
 
 class KnownWorks(Protocol):
     """A source of recorded works: the records in a store, or none."""
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works; the result is None for a work without records.
-
-        Args:
-            queries: The works, in any number; the answers come in their order.
-        """
+        """Looks up works; the result is None for a work without records."""
         ...
 
     async def new_take(self, base: str, scope: str = "") -> int:
-        """Finds a take number of a request that was never submitted.
-
-        Args:
-            base: Hash of the request.
-            scope: The round that the take belongs to; empty for takes that all runs share.
-        """
+        """Finds a take number of a request that was never submitted."""
         ...
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round of the run, which begins with the first call, or the one that a plan expects.
-
-        Args:
-            pipeline: Hash of the pipeline's name and its parameters.
-        """
+        """Returns the round of the run, which begins with the first call, or the one that a plan expects."""
         ...
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that a round uses for a step; None where that is not decided yet.
-
-        Args:
-            choice: Name of the choice, which begins with the round's `scope` and is valid in a record's key.
-        """
+        """Returns the takes that a round uses for a step; None where that is not decided yet."""
         ...
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that a round uses for a step, for all runs of the round.
-
-        Args:
-            choice: See `takes_of`.
-            takes: Their numbers.
-
-        Returns:
-            The takes that are kept: those that were chosen first.
-        """
+        """Keeps the takes that a round uses for a step, for all runs of the round."""
         ...
 
 
@@ -293,37 +219,22 @@ class NoWorks:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Work:
-    """One request with one take, and how its answer is read. Works that only differ in that are paid for once.
+    """One request with one take, and how its answer is read. Works that only differ in that are paid for once."""
 
-    Attributes:
-        key: Its id; for one whose inputs are not there yet, what it is made by.
-        is_settled: Whether `key` is its id.
-        take: Which result of the request it is.
-        state: See `STATES`.
-        price: What it costs.
-        attempts: How many tasks it may pay for.
-        known: What the records say.
-        shape: How its answer is read; see `parsed_answers.shape_of`.
-        is_sure: Whether it is made in the cheapest course of the run, too.
-        is_needed: Whether anything needs it that is not there yet.
-        is_spare: Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`.
-        users: How many steps share it.
-        scope: The round that it belongs to; empty for one that all runs share.
-    """
-
-    key: str
-    is_settled: bool
-    take: int
-    state: State
-    price: Money = FREE
-    known: KnownWork | None = None
-    shape: str = ""
-    attempts: int = 1
-    is_sure: bool = False
-    is_needed: bool = True
+    key: str  # Its id; for one whose inputs are not there yet, what it is made by
+    is_settled: bool  # Whether `key` is its id
+    take: int  # Which result of the request it is
+    state: State  # See `STATES`
+    price: Money = FREE  # What it costs
+    known: KnownWork | None = None  # What the records say
+    shape: str = ""  # How its answer is read; see `parsed_answers.shape_of`
+    attempts: int = 1  # How many tasks it may pay for
+    is_sure: bool = False  # Whether it is made in the cheapest course of the run, too
+    is_needed: bool = True  # Whether anything needs it that is not there yet
+    # Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`
     is_spare: bool = False
-    users: int = 0
-    scope: str = ""
+    users: int = 0  # How many steps share it
+    scope: str = ""  # The round that it belongs to; empty for one that all runs share
 
     @property
     def is_paid(self) -> bool:
@@ -333,116 +244,73 @@ class Work:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
-    """One of the results that a review shows; its number is its place among them.
+    """One of the results that a review shows; its number is its place among them."""
 
-    Attributes:
-        value: The result.
-        maker: The step that made it; None for a parameter.
-    """
-
-    value: Any
-    maker: Instance | None = None
+    value: Any  # The result
+    maker: Instance | None = None  # The step that made it; None for a parameter
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Instance:
-    """One step of one item.
+    """One step of one item."""
 
-    Attributes:
-        path: The step with the groups around it: `each.clip`.
-        item: The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in
-            an id is written as `%2F`.
-        numbers: The number of its item, after those of the items around it; empty outside of fan-outs.
-        step: Its declaration.
-        at: Its path in the file.
-        model: The model's name, or the edit's.
-        state: See `STATES`.
-        found: The state by the records alone, before it is known whether anything needs the step.
-        works: A work of each take.
-        price: What one take costs.
-        values: The parameters by their Python names: plain values, files as `planning_values.File`, and
-            `planning_values.Unknown` for what a step has yet to make. A run calls the model, or the edit, with these.
-        request: The parameters that are given, under their names in the request; files by content.
-        kind: What it makes.
-        endpoint: Where the catalogue has its model.
-        at_most: The most items of a list that `parse` reads.
-        is_pending: Whether a condition on it, or the list that it is an item of, is not known yet.
-        deciders: The steps that decide whether it is made, where that is not decided.
-        seconds: How long the result is, where that is known or estimated.
-        needs: The steps that it takes something from.
-        waits_for: The steps that its conditions refer to, and those of its groups.
-        why: What differs from the last run: `{param, was, is, from}`.
-        save_as: The name that the result is saved under.
-        is_sure: Whether it is there in the cheapest course of the run, too.
-        is_needed: Whether anything needs it that is not there yet.
-        is_output: Whether it is an output of the file.
-        attempts: How many tasks one take may pay for.
-        reuse: Which earlier results it may use: `always`, `never`, or at most how old ones.
-        note: Why it is in this state, where the state does not say.
-        graph: The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`.
-        saved_graph: The fingerprint of the whole graph that the site has under its id.
-        nodes: Short hashes of these nodes, without the fields that it sets.
-        is_unread: Whether its graph was not read, so that its works are not known.
-        unread_graph: Why its graph could not be read, and what to do; empty where it was.
-        forbidden: Why it must not be paid for; see `lifecycle.Policy`.
-        row: The row of a table that its item comes from, for messages.
-        problems: What is wrong with its values. A run makes no such step; values that a model gave are known then only.
-        candidates: What a review shows.
-        ask: The question of a review.
-        chosen: The result that a review has; None where none is chosen yet.
-        used_at: The path of the step with `use` that it comes from, in the file that is planned.
-        stops_run: Whether the run starts no more steps after its failure; see `on_error`.
-        item_meaning: See `Frame.meaning`.
-        is_invalid_item: Whether its item is skipped because it is invalid.
-        blocked_by: The address of the failed step without which it cannot be made; empty if there is none.
-        weight: How it counts for the steps before it; see `needs`.
-    """
-
-    path: str
+    path: str  # The step with the groups around it: `each.clip`
+    # The item's id with those of the items around it, as in `anna/calm-5`; empty outside of fan-outs. A `/` in an id is
+    # written as `%2F`
     item: str
-    step: Step
-    at: Path
-    model: str = ""
-    state: State = "+"
-    works: list[Work] = field(default_factory=list)
+    step: Step  # Its declaration
+    at: Path  # Its path in the file
+    model: str = ""  # The model's name, or the edit's
+    state: State = "+"  # See `STATES`
+    works: list[Work] = field(default_factory=list)  # A work of each take
+    # The parameters by their Python names: plain values, files as `planning_values.File`, and `planning_values.Unknown`
+    # for what a step has yet to make. A run calls the model, or the edit, with these
     values: dict[str, Any] = field(default_factory=dict)
+    # The parameters that are given, under their names in the request; files by content
     request: dict[str, Any] = field(default_factory=dict)
-    kind: str = ""
-    endpoint: str = ""
-    at_most: int | None = None
-    is_pending: bool = False
+    kind: str = ""  # What it makes
+    endpoint: str = ""  # Where the catalogue has its model
+    at_most: int | None = None  # The most items of a list that `parse` reads
+    is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
+    # The steps that decide whether it is made, where that is not decided
     deciders: list[Instance] = field(default_factory=list)
-    seconds: float | None = None
-    needs: list[Instance] = field(default_factory=list)
+    seconds: float | None = None  # How long the result is, where that is known or estimated
+    needs: list[Instance] = field(default_factory=list)  # The steps that it takes something from
+    # The steps that its conditions refer to, and those of its groups
     waits_for: list[Instance] = field(default_factory=list)
-    why: list[dict[str, Any]] = field(default_factory=list)
-    save_as: str = ""
-    is_sure: bool = True
-    is_needed: bool = True
-    is_output: bool = False
-    attempts: int = 1
-    reuse: str = "always"
-    note: str = ""
+    why: list[dict[str, Any]] = field(default_factory=list)  # What differs from the last run: `{param, was, is, from}`
+    save_as: str = ""  # The name that the result is saved under
+    is_sure: bool = True  # Whether it is there in the cheapest course of the run, too
+    is_needed: bool = True  # Whether anything needs it that is not there yet
+    is_output: bool = False  # Whether it is an output of the file
+    attempts: int = 1  # How many tasks one take may pay for
+    reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
+    note: str = ""  # Why it is in this state, where the state does not say
+    # The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`
     graph: Mapping[str, Any] = field(default_factory=dict)
-    saved_graph: str = ""
+    saved_graph: str = ""  # The fingerprint of the whole graph that the site has under its id
+    # Short hashes of these nodes, without the fields that it sets
     nodes: Mapping[str, str] = field(default_factory=dict)
-    is_unread: bool = False
-    unread_graph: str = ""
-    forbidden: str = ""
-    row: str = ""
+    is_unread: bool = False  # Whether its graph was not read, so that its works are not known
+    unread_graph: str = ""  # Why its graph could not be read, and what to do; empty where it was
+    forbidden: str = ""  # Why it must not be paid for; see `lifecycle.Policy`
+    row: str = ""  # The row of a table that its item comes from, for messages
+    # What is wrong with its values. A run makes no such step; values that a model gave are known then only
     problems: list[str] = field(default_factory=list)
-    candidates: Sequence[Candidate] = ()
-    ask: str = ""
-    chosen: Any = None
-    used_at: Path = ()
-    stops_run: bool = False
+    candidates: Sequence[Candidate] = ()  # What a review shows
+    ask: str = ""  # The question of a review
+    chosen: Any = None  # The result that a review has; None where none is chosen yet
+    used_at: Path = ()  # The path of the step with `use` that it comes from, in the file that is planned
+    stops_run: bool = False  # Whether the run starts no more steps after its failure; see `on_error`
+    # The number of its item, after those of the items around it; empty outside of fan-outs
     numbers: tuple[int, ...] = ()
-    blocked_by: str = ""
-    item_meaning: str = ""
-    is_invalid_item: bool = False
+    blocked_by: str = ""  # The address of the failed step without which it cannot be made; empty if there is none
+    item_meaning: str = ""  # See `Frame.meaning`
+    is_invalid_item: bool = False  # Whether its item is skipped because it is invalid
+    # The state by the records alone, before it is known whether anything needs the step
     found: State = field(init=False)
-    price: Money = FREE
-    weight: int | None = None
+    price: Money = FREE  # What one take costs
+    weight: int | None = None  # How it counts for the steps before it; see `needs`
 
     def __post_init__(self) -> None:
         """Has nothing found but the state that is given."""
@@ -467,11 +335,7 @@ class Instance:
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
     def no_candidate(self, chosen: object) -> str:
-        """Returns a clause which says that a review has no candidate of this number.
-
-        Args:
-            chosen: The chosen number, or what was given in its place.
-        """
+        """Returns a clause which says that a review has no candidate of this number."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
@@ -508,21 +372,13 @@ class Instance:
 
 
 def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
-    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of.
-
-    Args:
-        steps: The steps.
-    """
+    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of."""
     for one in steps:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
 def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
-    """Returns the keys of the works that only the steps of one item of an outermost fan-out need, by item.
-
-    Args:
-        instances: The steps of a plan.
-    """
+    """Returns the keys of the works that only the steps of one item of an outermost fan-out need, by item."""
     owners: dict[str, str | None] = {}
     for one in instances:
         for work in one.works:

@@ -58,21 +58,13 @@ PartKey: TypeAlias = tuple[str, int]
 
 @dataclass(slots=True, repr=False)
 class Part:
-    """What one part of a plan says.
+    """What one part of a plan says."""
 
-    Attributes:
-        frame: Of an item: its names.
-        names: Of an item: its names before its steps are expanded.
-        is_sure: Of an item: whether it is there in the cheapest course of the run, by its fan-out alone.
-        instances: Its steps.
-        more: What else it says; None if nothing.
-    """
-
-    frame: Frame | None = None
-    names: Mapping[str, Any] = field(default_factory=dict)
-    is_sure: bool = True
-    instances: Sequence[Instance] = ()
-    more: Expander | None = None
+    frame: Frame | None = None  # Of an item: its names
+    names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
+    is_sure: bool = True  # Of an item: whether it is there in the cheapest course of the run, by its fan-out alone
+    instances: Sequence[Instance] = ()  # Its steps
+    more: Expander | None = None  # What else it says; None if nothing
 
     def take(self, expander: Expander) -> None:
         """Keeps what was expanded."""
@@ -134,12 +126,7 @@ class Planner:
     """
 
     def __init__(self, planning: Planning, params: Mapping[str, Any]) -> None:
-        """Plans nothing yet.
-
-        Args:
-            planning: What all parts share.
-            params: The parameters' values.
-        """
+        """Plans nothing yet."""
         self.planning = planning
         planning.known = Together(planning.known)
         self._top = Frame(names={"params": dict(params), "run": planning.run})
@@ -191,16 +178,7 @@ class Planner:
     async def update(
         self, works: Iterable[str], failed: Iterable[Instance] = (), *, is_all: bool = True
     ) -> dict[PartKey, Sequence[Instance]]:
-        """Plans again what depends on new results.
-
-        Args:
-            works: The keys of the works that have another result now.
-            failed: Steps that the run could not make.
-            is_all: Whether steps that depend on many results are planned now; else only for a part of the time.
-
-        Returns:
-            The parts that say something else now, each with its steps.
-        """
+        """Plans again what depends on new results."""
         failed = list(failed)
         self._failed.update(one.address for one in failed)
         keys = set(works)
@@ -431,11 +409,7 @@ def _ranked(checked: Checked, before: str = "") -> Iterator[str]:
 
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
-    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first.
-
-    Returns:
-        Whether a run does something else now.
-    """
+    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first."""
     price, attempts = (users[0].price, users[0].attempts) if users else (Money(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)

@@ -20,12 +20,7 @@ _MOST_REASONS = 20
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
-    """Formats an amount of money with two digits, with `>=` if it can be more.
-
-    Args:
-        value: How much.
-        is_open: Whether a price in it is unknown or assumed.
-    """
+    """Formats an amount of money with two digits, with `>=` if it can be more."""
     text = f"{value.quantize(Decimal('0.01'), ROUND_HALF_UP):.2f}"
     return f">= {text}" if is_open else text
 

@@ -93,10 +93,6 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
 
     RunningHub does not publish which of several files counts (the emulator takes the first video, else the first
     sound). So the minimum is the shortest file, and the others the longest one, as in the estimate of a job.
-
-    Args:
-        files: What it takes.
-        assume: What the file claims. It counts for what is not known: what a file lasts at least is not less than that.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]
@@ -155,11 +151,7 @@ def _spoken(text: Any) -> Span | None:
 
 
 def total(prices: Iterable[tuple[Money, bool]]) -> Money:
-    """Returns the sum of prices; a step that the cheapest case skips is not in the minimum.
-
-    Args:
-        prices: Each with whether it is made in the cheapest course, too.
-    """
+    """Returns the sum of prices; a step that the cheapest case skips is not in the minimum."""
     found = FREE
     for price, is_sure in prices:
         found += price if is_sure else Money(Decimal(0), price.expected, price.most, price.is_open)

@@ -87,13 +87,7 @@ def text_span(kind: Type) -> Span:
 
 
 def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
-    """Returns a placeholder for a result that another one may replace; the steps that take it wait for the decision.
-
-    Args:
-        value: The result.
-        by: The step that decides: a review, or one that a condition refers to.
-        key: What the placeholder is compared by, beside the result.
-    """
+    """Returns a placeholder for a result that another one may replace; the steps that take it wait for the decision."""
     if isinstance(value, File):
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):
@@ -108,13 +102,7 @@ def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
 
 
 def placeholder(kind: Type, instance: Instance, key: str) -> Any:
-    """Returns a placeholder for the result of a step that is not made, so that the steps which need it are found.
-
-    Args:
-        kind: The type of its result.
-        instance: The step.
-        key: What the placeholder is compared by.
-    """
+    """Returns a placeholder for the result of a step that is not made, so that the steps which need it are found."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)

@@ -19,11 +19,7 @@ class NameClashes:
     """The names of the files of all takes, kept up to date while steps are replaced."""
 
     def __init__(self, order: Callable[[Instance], Any]) -> None:
-        """Starts without names.
-
-        Args:
-            order: Where a step is in the plan; of two steps with one name, the later one is wrong.
-        """
+        """Starts without names."""
         self._order = order
         self._users: dict[str, list[Instance]] = defaultdict(list)
 

@@ -15,37 +15,23 @@ from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span
 
 @dataclass(slots=True, repr=False)
 class Draft:
-    """The unsubmitted request or recipe of one step of one item.
+    """The unsubmitted request or recipe of one step of one item."""
 
-    Attributes:
-        instance: The step's place in the plan.
-        frame: The item.
-        kind: What it makes.
-        endpoint: Path below `/openapi/v2/`; empty for edits.
-        params: The parameters, files by content and unknown values by what makes them.
-        is_settled: Whether everything in `params` is known.
-        base: The hash of the request, or of the recipe.
-        scope: The round that its works belong to; empty where all runs share them.
-        price: What one take costs.
-        seconds: How long the result is.
-        problems: What is wrong: the parameter, or the step's key, and a clause.
-        notes: What is worth knowing.
-        facts: Further facts of the result.
-    """
-
-    instance: Instance
-    frame: Frame
-    kind: str
-    endpoint: str = ""
+    instance: Instance  # The step's place in the plan
+    frame: Frame  # The item
+    kind: str  # What it makes
+    endpoint: str = ""  # Path below `/openapi/v2/`; empty for edits
+    # The parameters, files by content and unknown values by what makes them
     params: dict[str, Any] = field(default_factory=dict)
-    is_settled: bool = True
-    base: str = ""
-    scope: str = ""
-    price: Money = FREE
-    seconds: Span | None = None
+    is_settled: bool = True  # Whether everything in `params` is known
+    base: str = ""  # The hash of the request, or of the recipe
+    scope: str = ""  # The round that its works belong to; empty where all runs share them
+    price: Money = FREE  # What one take costs
+    seconds: Span | None = None  # How long the result is
+    # What is wrong: the parameter, or the step's key, and a clause
     problems: list[tuple[Path, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # What is worth knowing
+    facts: dict[str, Any] = field(default_factory=dict)  # Further facts of the result
 
 
 def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:

@@ -15,12 +15,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def query_of(draft: Draft, take: int) -> WorkQuery | None:
-    """Returns the query for what is known of a take; None while the request is not known.
-
-    Args:
-        draft: The step, with the hash of its request.
-        take: The take.
-    """
+    """Returns the query for what is known of a take; None while the request is not known."""
     if not draft.is_settled:
         return None
     if not draft.endpoint:
@@ -41,13 +36,7 @@ class EqualRequests:
         self._next: dict[tuple[str, str, int], int] = {}
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
-        """Returns the first of the takes of a step that no other item has.
-
-        Args:
-            draft: The step, with the hash of its request.
-            first: The first take that it may have.
-            size: How many takes it has.
-        """
+        """Returns the first of the takes of a step that no other item has."""
         path, address = draft.instance.path, draft.instance.address
         name, begin = (path, draft.base, address, first), (path, draft.base, first)
         if name not in self._takes:
@@ -77,27 +66,13 @@ class TakeChooser:
         equal: EqualRequests,
         notes: dict[str, None],
     ) -> None:
-        """Chooses nothing yet.
-
-        Args:
-            known: Answers what is known of works.
-            choices: What a person has decided.
-            selection: The part of the plan that is made.
-            pipeline: Identifies the pipeline with its parameters, for its rounds; see `pipeline_id`.
-            scope: The scope of the file; empty for the one of all runs.
-            equal: The takes of equal requests.
-            notes: Takes what is worth knowing.
-        """
+        """Chooses nothing yet."""
         self._known, self._choices, self._selection = known, choices, selection
         self._pipeline, self._scope, self._equal, self._notes = pipeline, scope, equal, notes
         self.new: dict[str, int] = {}
 
     async def choose(self, draft: Draft) -> list[int]:
-        """Returns the numbers of a step's takes, and sets the scope of its works.
-
-        Args:
-            draft: The step, with the hash of its request.
-        """
+        """Returns the numbers of a step's takes, and sets the scope of its works."""
         takes = await self._of_reuse(draft)
         if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes

@@ -13,11 +13,7 @@ class KnownResults:
     """The recorded works and those made by this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:
-        """Starts with the recorded works only.
-
-        Args:
-            records: The recorded works.
-        """
+        """Starts with the recorded works only."""
         self._records = records
         self._found: dict[WorkQuery, KnownWork | None] = {}
         self._new_takes: dict[tuple[str, str], int] = {}
@@ -58,14 +54,7 @@ class KnownResults:
         return self._found.get(query)
 
     def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
-        """Adds a result of this run.
-
-        Args:
-            work: The work, or the recipe of an edit.
-            shape: How its answer is read.
-            known: The result.
-            is_edit: Whether it is an edit's.
-        """
+        """Adds a result of this run."""
         self._found[WorkQuery(work, shape, is_edit)] = known
         self._new.add(work)
 

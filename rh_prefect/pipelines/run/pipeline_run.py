@@ -60,14 +60,7 @@ class PipelineRun:
     """
 
     def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
-        """Stores the arguments; makes no plan yet.
-
-        Args:
-            pipeline: The pipeline.
-            tools: What makes works and edits.
-            selection: Which part of it is made.
-            **planning: The arguments of `Pipeline.plan`.
-        """
+        """Stores the arguments; makes no plan yet."""
         self.outcome = Outcome()
         self.plan = Plan(pipeline.name)
         self.selection = selection

@@ -9,11 +9,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 
 
 def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
-    """Returns the reviews whose candidates are all ready and that have no choice yet.
-
-    Args:
-        instances: The steps of the plan.
-    """
+    """Returns the reviews whose candidates are all ready and that have no choice yet."""
     reviews = (one for one in instances if one.model == "review" and one.state == "r")
     return [one for one in reviews if all(need.state == "=" for need in (*one.needs, *one.waits_for))]
 

@@ -52,22 +52,7 @@ async def run_pipeline(
     *,
     reviewed: ReviewedPlan | None = None,
 ) -> RunEnd:
-    """Runs a pipeline.
-
-    Args:
-        pipeline: The pipeline.
-        params: Its parameters; one that is None is left out.
-        options: How it is run.
-        ports: The surroundings of the run.
-        reviewed: A plan that was reviewed; the run pays for nothing else.
-
-    Raises:
-        PipelineError: Something is wrong with the file or the parameters; nothing was paid.
-        PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
-        InputError: A selected step or item, or one in `new`, does not exist; nothing was paid.
-        BudgetExceeded: The budget is below what the run costs at least; nothing was paid.
-        RunningHubError: The account or the storage cannot be used.
-    """
+    """Runs a pipeline."""
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}

@@ -50,12 +50,6 @@ def run_limit(
         currency: The account's; None if it reports none.
         attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
         earlier: What other runs have paid for works of the plan, or may have to pay; it counts in a budget of all runs.
-
-    Returns:
-        The limit; None if the file says that there is none.
-
-    Raises:
-        BudgetExceeded: The limit is below what the run costs at least, or no limit can be determined.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -157,14 +151,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: Instance) -> BudgetExceeded | None:
-        """Returns why a step cannot start now; if it can, records that it and its item have started.
-
-        Args:
-            instance: The step.
-
-        Returns:
-            None where it may begin. A refused step may fit later, when others cost less than their highest price.
-        """
+        """Returns why a step cannot start now; if it can, records that it and its item have started."""
         budget, item = self._budget, instance.top_item
         if budget is None or not item or not instance.is_paid:
             return None

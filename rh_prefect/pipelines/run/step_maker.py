@@ -35,11 +35,7 @@ class StepMaker:
         self._rendering: SharedTasks[str, None] = SharedTasks()
 
     async def make(self, instance: Instance) -> None:
-        """Makes a step and saves its results; one whose inputs have changed meanwhile is begun no more.
-
-        Raises:
-            RunningHubError: It failed.
-        """
+        """Makes a step and saves its results; one whose inputs have changed meanwhile is begun no more."""
         engine = self._tools.engine
         async with member(engine):
             if any(work.state != "=" for work in instance.works):
@@ -128,11 +124,7 @@ class StepMaker:
         self._there.add(instance.address)
 
     async def _restore(self, instance: Instance) -> bool:
-        """Renders edits again whose files are missing and are needed now.
-
-        Returns:
-            Whether a file has another content now; the step is then planned again.
-        """
+        """Renders edits again whose files are missing and are needed now."""
         is_other = False
         for need in instance.needs:
             if not need.is_paid and need.model != "review" and need.works:

@@ -23,17 +23,7 @@ async def while_store_is_away(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = chance,
 ) -> T:
-    """Makes something, and again after each pause while the storage or the records do not respond.
-
-    Args:
-        make: What to do; the records make it safe to repeat.
-        sleep: Waits.
-        jitter: Numbers from 0 to 1.
-
-    Raises:
-        StoreError: The storage refuses it permanently, or does not respond after the last pause.
-        JournalError: Likewise for the records.
-    """
+    """Makes something, and again after each pause while the storage or the records do not respond."""
     for pause in STORE_PAUSES:
         try:
             return await make()

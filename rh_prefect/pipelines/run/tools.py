@@ -20,57 +20,34 @@ from rh_prefect.works.work_runner import WorkRunner
 
 @dataclass(slots=True)
 class Tools:
-    """The services that a pipeline run uses.
+    """The services that a pipeline run uses."""
 
-    Attributes:
-        engine: What runs the steps.
-        pages: Where the run shows what it does.
-        runner: Makes paid works.
-        edits: Makes edits.
-        store: Where files go.
-        names: The names that files were saved under.
-        known: The records of works and edits.
-        rounds: The rounds of the pipeline.
-        last_runs: The last runs of pipelines.
-        budget: What the run may cost, and has paid.
-        reviewed: The plan that was reviewed for the run, beyond which it pays for nothing.
-    """
-
-    engine: StepEngine
-    pages: Pages
-    runner: WorkRunner
-    edits: EditResults
-    store: MediaStore
-    names: SavedNames
-    known: KnownWorks
-    rounds: Rounds
-    last_runs: LastRuns
-    budget: RunBudget
-    reviewed: ReviewedPlan | None = None
+    engine: StepEngine  # What runs the steps
+    pages: Pages  # Where the run shows what it does
+    runner: WorkRunner  # Makes paid works
+    edits: EditResults  # Makes edits
+    store: MediaStore  # Where files go
+    names: SavedNames  # The names that files were saved under
+    known: KnownWorks  # The records of works and edits
+    rounds: Rounds  # The rounds of the pipeline
+    last_runs: LastRuns  # The last runs of pipelines
+    budget: RunBudget  # What the run may cost, and has paid
+    reviewed: ReviewedPlan | None = None  # The plan that was reviewed for the run, beyond which it pays for nothing
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the steps that a run started.
+    """What became of the steps that a run started."""
 
-    Attributes:
-        begun: Addresses of the steps that were started; one that is to be made again is not among them.
-        left: Addresses of those whose tasks go on while the run is suspended.
-        new_steps: Addresses of the steps that this process made something new for.
-        errors: The error of each step that failed, by its address.
-        costs: What this run paid for each work, failed tasks and refused answers included.
-        open_submissions: How many of its submissions have no known end, as of a lost response.
-        open_costs: What they may cost, by their prices.
-        saved: The file that a step was saved as, by its address.
-        named: The same by the content of the result, of which a converted picture is another file.
-    """
-
+    # Addresses of the steps that were started; one that is to be made again is not among them
     begun: set[str] = field(default_factory=set)
-    left: set[str] = field(default_factory=set)
-    new_steps: set[str] = field(default_factory=set)
-    errors: dict[str, Exception] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)  # Addresses of those whose tasks go on while the run is suspended
+    new_steps: set[str] = field(default_factory=set)  # Addresses of the steps that this process made something new for
+    errors: dict[str, Exception] = field(default_factory=dict)  # The error of each step that failed, by its address
+    # What this run paid for each work, failed tasks and refused answers included
     costs: dict[str, Costs] = field(default_factory=dict)
-    open_submissions: int = 0
-    open_costs: Costs = field(default_factory=Costs)
-    saved: dict[str, list[Media]] = field(default_factory=dict)
+    open_submissions: int = 0  # How many of its submissions have no known end, as of a lost response
+    open_costs: Costs = field(default_factory=Costs)  # What they may cost, by their prices
+    saved: dict[str, list[Media]] = field(default_factory=dict)  # The file that a step was saved as, by its address
+    # The same by the content of the result, of which a converted picture is another file
     named: dict[str, Media] = field(default_factory=dict)

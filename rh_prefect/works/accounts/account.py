@@ -52,10 +52,6 @@ class Uploads:
         """Returns a link or a file name with which RunningHub can read an input for some more hours.
 
         If the job's store has `signed_inputs`, a link is that of a content-named copy in it.
-
-        Raises:
-            InputError: The file has changed since it was first read.
-            RunningHubError: The file cannot be read or uploaded.
         """
         is_name = mark == file_mark(file.record.sha256)
         if store.signed_inputs and not is_name:
@@ -114,25 +110,15 @@ def _check_again(file: Input, local: LocalFile) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One API key in this process, on the package's loop thread; accounts with the same key share all but the names.
+    """One API key in this process, on the package's loop thread; accounts with the same key share all but the names."""
 
-    Attributes:
-        name: The account's name in records and reports.
-        block: Name of its credentials block; None for RH_API_KEY.
-        provider: The account at RunningHub.
-        limiter: Its slots.
-        poller: Its running tasks.
-        prices: Its prices.
-        uploads: The inputs that it can read.
-    """
-
-    name: str
-    block: str | None
-    provider: Provider
-    limiter: Limiter = field(compare=False, repr=False)
-    poller: Poller = field(compare=False, repr=False)
+    name: str  # The account's name in records and reports
+    block: str | None  # Name of its credentials block; None for RH_API_KEY
+    provider: Provider  # The account at RunningHub
+    limiter: Limiter = field(compare=False, repr=False)  # Its slots
+    poller: Poller = field(compare=False, repr=False)  # Its running tasks
     prices: Prices = field(compare=False, repr=False)
-    uploads: Uploads = field(compare=False, repr=False)
+    uploads: Uploads = field(compare=False, repr=False)  # The inputs that it can read
     _settings: Settings = field(compare=False, repr=False)
     _machines: dict[Provider, Account] = field(compare=False, repr=False)
 

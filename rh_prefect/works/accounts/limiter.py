@@ -50,28 +50,18 @@ def pause_seconds(refusals: int, *, jitter: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The number of an account's tasks, as reported by RunningHub.
+    """The number of an account's tasks, as reported by RunningHub."""
 
-    Attributes:
-        missing: The number of this process's tasks that the account no longer has.
-        others: The number of the account's tasks that are not this process's.
-    """
-
-    missing: int
-    others: int
+    missing: int  # The number of this process's tasks that the account no longer has
+    others: int  # The number of the account's tasks that are not this process's
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When a job gets a slot among the waiting jobs of its run; runs take slots in the order of their requests.
+    """When a job gets a slot among the waiting jobs of its run; runs take slots in the order of their requests."""
 
-    Attributes:
-        run: The run that orders its jobs; empty for a job without an order, which keeps its place in the queue.
-        position: Of two jobs of the run, the one with the lower position is first.
-    """
-
-    run: str = ""
-    position: tuple[int, ...] = ()
+    run: str = ""  # The run that orders its jobs; empty for a job without an order, which keeps its place in the queue
+    position: tuple[int, ...] = ()  # Of two jobs of the run, the one with the lower position is first
 
     def precedes(self, other: Turn) -> bool:
         """Whether a job is before another one of the same run."""

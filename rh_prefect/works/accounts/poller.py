@@ -80,11 +80,7 @@ def is_settled(view: TaskView) -> bool:
 
 
 async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
-    """Queries a task; again, a second apart, if RunningHub does not know it, since a single answer may be wrong.
-
-    Raises:
-        TaskNotFound: RunningHub has said so `MIN_REPEATS` times.
-    """
+    """Queries a task; again, a second apart, if RunningHub does not know it, since a single answer may be wrong."""
     for _ in range(MIN_REPEATS - 1):
         with suppress(TaskNotFound):
             return await query(task_id)
@@ -187,15 +183,6 @@ class Poller:
             is_recorded: Whether the end is recorded already, so that RunningHub need not be queried.
             has_webhook: Whether a webhook reports the end.
             age: Seconds since RunningHub accepted the task, if they are known.
-
-        Returns:
-            The terminal view, without usable outputs if a successful task has none after `GRACE`; None if the end is
-            recorded.
-
-        Raises:
-            TaskNotFound: RunningHub does not know the task.
-            KeyRejected: RunningHub rejects the key; the task continues to run.
-            AccountError: RunningHub refuses queries of the account; the task continues to run.
         """
         task = self._add(task_id, is_recorded, has_webhook=has_webhook, age=age)
         task.waiters += 1

@@ -87,11 +87,7 @@ class Pool:
         return self._exclusions[repr(scope.journal), scope.attempt]
 
     async def account_of(self, intent: Intent) -> Account:
-        """Finds the account that a job was paid on.
-
-        Raises:
-            ConfigError: Its block does not exist any more, no key is set, or the key is for another site.
-        """
+        """Finds the account that a job was paid on."""
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(
@@ -118,13 +114,7 @@ class Pool:
         return next(iter(both or named or with_block), None) or await self.find(intent)
 
     async def find_owner(self, task_id: str) -> Account:
-        """Finds the account that has a task.
-
-        Raises:
-            TaskNotFound: No account has it.
-            KeyRejected: An account's key is refused, and no other account has it.
-            AccountError: An account cannot be asked, and no other account has it.
-        """
+        """Finds the account that has a task."""
         errors: list[RunningHubError] = []
         for account in self.accounts:
             try:
@@ -137,22 +127,12 @@ class Pool:
         raise min(errors, key=lambda error: isinstance(error, TaskNotFound))
 
     async def check_currency(self) -> None:
-        """Rejects a budget for accounts with wallets in different currencies; queries each account once.
-
-        Raises:
-            ConfigError: The accounts have different currencies.
-            RunningHubError: RunningHub does not respond; the next call queries the accounts again.
-        """
+        """Rejects a budget for accounts with wallets in different currencies; queries each account once."""
         if not self.is_single:
             await self.currency()
 
     async def currency(self) -> str | None:
-        """Returns the currency of the accounts; None if RunningHub reports none. Queries each account once.
-
-        Raises:
-            ConfigError: The accounts have different currencies.
-            RunningHubError: RunningHub does not respond; the next call queries the accounts again.
-        """
+        """Returns the currency of the accounts; None if RunningHub reports none. Queries each account once."""
         return await self._currency.get(None, self._common_currency)
 
     async def _common_currency(self) -> str | None:
@@ -170,11 +150,7 @@ class Pool:
     async def try_each(
         self, call: Callable[[Account], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
     ) -> T:
-        """Makes an unpaid call with each account in turn until one does not refuse it for an account-specific reason.
-
-        Raises:
-            ApiError: Each account has refused, or one for a reason that is not account-specific.
-        """
+        """Makes an unpaid call with each account in turn until one does not refuse it for reasons of the account."""
         excluded = {} if exclusions is None else exclusions
         refusals = {account: known for account in self.accounts if (known := refusal_in(excluded, account, model))}
         for account in [account for account in self.accounts if account not in refusals]:
@@ -243,11 +219,7 @@ class Lease:
         return self._limiter is not None
 
     async def select_account(self) -> None:
-        """Selects the account that will probably pay, so that inputs are uploaded while the job waits.
-
-        Raises:
-            ApiError: All accounts are excluded.
-        """
+        """Selects the account that will probably pay, so that inputs are uploaded while the job waits."""
         if self._pool.is_single or self._limiter is not None or self._announced_to is not None:
             return
         usable = self._usable()
@@ -257,11 +229,7 @@ class Lease:
         self._announced_to.announce()
 
     async def acquire(self) -> None:
-        """Waits until one of the accounts has a free slot, and takes the slot.
-
-        Raises:
-            ApiError: All accounts are excluded.
-        """
+        """Waits until one of the accounts has a free slot, and takes the slot."""
         # A job that is resubmitted after an unknown outcome still has its slot.
         while self._limiter is None:
             accounts = {account.limiter: account for account in self._usable()}
@@ -307,15 +275,7 @@ class Lease:
             self._limiter.occupy()
 
     def after_refusal(self, refusal: Answer) -> str | None:
-        """Excludes the account after an account-specific refusal; call it after `release`.
-
-        Returns:
-            A message for the run's log; empty if the exclusion is not new. None if no other account can be tried: the
-            refusal is not account-specific, or there is only one account.
-
-        Raises:
-            ApiError: All accounts are excluded.
-        """
+        """Excludes the account after an account-specific refusal; call it after `release`."""
         scope = None if self._pool.is_single else refusal.account_scope
         if scope is None:
             return None

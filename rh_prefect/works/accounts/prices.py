@@ -56,11 +56,7 @@ class Prices:
         return self.guess(price) if self._reported else None
 
     async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
-        """Finds the price of a payload as it will be sent; None where neither the catalogue nor RunningHub has one.
-
-        Raises:
-            RunningHubError: RunningHub does not respond, so that the price or its currency is not known now.
-        """
+        """Finds the price of a payload as it will be sent; None where neither the catalogue nor RunningHub has one."""
         currency, unknown = None, None
         try:
             currency = await self.certain_currency()
@@ -95,11 +91,7 @@ class Prices:
             return None
 
     async def certain_currency(self) -> str | None:
-        """Returns the currency in which the account pays; None if RunningHub does not report it.
-
-        Raises:
-            RunningHubError: RunningHub does not respond, so that it is not known now.
-        """
+        """Returns the currency in which the account pays; None if RunningHub does not report it."""
         if self._reported:
             return self._reported[0]
         try:

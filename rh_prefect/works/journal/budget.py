@@ -43,34 +43,21 @@ Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The figures of a job that the budget does not allow.
+    """The figures of a job that the budget does not allow."""
 
-    Attributes:
-        price: What it would cost; None where it is unknown.
-        spent: What the run's ended jobs have cost, in the currency of the price.
-        reserved: What its other jobs may still cost, in the same currency.
-    """
-
-    price: Money | None
-    spent: Decimal
-    reserved: Decimal
+    price: Money | None  # What it would cost; None where it is unknown
+    spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
+    reserved: Decimal  # What its other jobs may still cost, in the same currency
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The amount that one submission adds to the budget's count.
+    """The amount that one submission adds to the budget's count."""
 
-    Attributes:
-        amount: In a budget; None where neither a cost nor a price is known.
-        is_spent: Whether its task has ended.
-        currency: Of the amount.
-        costs: What RunningHub reports of the ended task.
-    """
-
-    amount: Decimal | None
-    is_spent: bool
-    currency: str = CURRENCY
-    costs: Costs = field(default_factory=Costs, compare=False)
+    amount: Decimal | None  # In a budget; None where neither a cost nor a price is known
+    is_spent: bool  # Whether its task has ended
+    currency: str = CURRENCY  # Of the amount
+    costs: Costs = field(default_factory=Costs, compare=False)  # What RunningHub reports of the ended task
 
 
 def entry_of(submit: Submit) -> Entry | None:
@@ -155,21 +142,13 @@ class SpendTracker:
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 
     def begin(self, attempt: int) -> None:
-        """Lets a new attempt read the journal again: another process may have paid since the last one of this process.
-
-        Args:
-            attempt: Its number in this process; see `Calls`.
-        """
+        """Lets a new attempt read the journal again: another process may have paid meanwhile."""
         if attempt not in self._attempts:
             self._attempts.add(attempt)
             self._is_complete = False
 
     async def complete(self) -> None:
-        """Reads the costs of the scope from its journal, unless this attempt has read them.
-
-        Raises:
-            JournalError: It cannot be read.
-        """
+        """Reads the costs of the scope from its journal, unless this attempt has read them."""
         async with self._lock:
             if not self._is_complete:
                 await self._rebuild()
@@ -190,11 +169,7 @@ class SpendTracker:
         return max(tuple(self._entries.get(key, {})), default=0)
 
     async def costs(self) -> dict[str, Costs]:
-        """The costs of the ended tasks of each job, by its key, including earlier processes of the run.
-
-        Raises:
-            JournalError: The journal cannot be read.
-        """
+        """The costs of the ended tasks of each job, by its key, including earlier processes of the run."""
         await self.complete()
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
@@ -245,20 +220,7 @@ class SpendTracker:
         self.release(key, _NEXT)
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
-        """Reserves a job's price, if the budget allows it.
-
-        Args:
-            key: The job's key.
-            n: The submit that is about to be made.
-            price: What it will cost; None, which no budget allows, where it is unknown.
-            budget: What all jobs of the scope may cost together, in the currency of the price.
-
-        Returns:
-            None if it is reserved, else the shortfall.
-
-        Raises:
-            JournalError: The journal cannot be read.
-        """
+        """Reserves a job's price, if the budget allows it."""
         self.is_limited = True
         await self.complete()
         async with self._lock:
@@ -359,14 +321,7 @@ def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> Spend
 def exceeded(
     job: str, *, budget: Decimal, short: Shortfall, unpriced: str = "run it without a budget"
 ) -> BudgetExceeded:
-    """Builds the error for a job that the budget does not allow.
-
-    Args:
-        job: Its full name.
-        budget: The budget.
-        short: The figures.
-        unpriced: What to do if its price is not known.
-    """
+    """Builds the error for a job that the budget does not allow."""
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
     so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"

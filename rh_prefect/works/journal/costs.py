@@ -32,15 +32,10 @@ def amount_text(amount: Decimal, unit: str | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The total cost of some tasks.
+    """The total cost of some tasks."""
 
-    Attributes:
-        amounts: One sum for each unit: a currency, or `coins`.
-        unknown: The number of tasks whose cost RunningHub does not report; they are in no sum.
-    """
-
-    amounts: Mapping[str, Decimal] = field(default_factory=dict)
-    unknown: int = 0
+    amounts: Mapping[str, Decimal] = field(default_factory=dict)  # One sum for each unit: a currency, or `coins`
+    unknown: int = 0  # The number of tasks whose cost RunningHub does not report; they are in no sum
 
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
@@ -84,14 +79,10 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The cost, or possible cost, of one submission.
+    """The cost, or possible cost, of one submission."""
 
-    Attributes:
-        costs: By unit.
-        is_estimate: Whether it is the price from before the submit: the task has not ended, or its end is not known.
-    """
-
-    costs: Costs
+    costs: Costs  # By unit
+    # Whether it is the price from before the submit: the task has not ended, or its end is not known
     is_estimate: bool = False
 
 

@@ -25,16 +25,7 @@ def marked(value: object) -> str | None:
 
 
 def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str:
-    """Hashes the request of a call; equal requests have equal hashes.
-
-    Args:
-        site: RunningHub's host; the two sites have separate accounts and tasks.
-        endpoint: Path below `/openapi/v2/`.
-        payload: The request's parameters, files as `media_mark`s.
-
-    Returns:
-        40 hex digits. The account is not included, so that a new key or a pool of keys makes no new job.
-    """
+    """Hashes the request of a call; equal requests have equal hashes."""
     content = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return _hash(text)[:40]
@@ -50,12 +41,7 @@ def _plain(value: object) -> object:
 
 
 def graph_base(base: str, graph: str) -> str:
-    """Hashes a call together with the graph that the site has for it; 40 hex digits.
-
-    Args:
-        base: Hash of the call.
-        graph: The graph's fingerprint; empty where the call alone determines the result.
-    """
+    """Hashes a call together with the graph that the site has for it; 40 hex digits."""
     return _hash(f"{base}/{graph}")[:40] if graph else base
 
 
@@ -70,12 +56,6 @@ def _hash(text: str) -> str:
 
 
 def work_id(base: str, take: int, scope: str = "") -> str:
-    """Returns the id of a work: one request with one take, in one scope; 40 hex digits.
-
-    Args:
-        base: The request's hash.
-        take: Which result of the request, from 1.
-        scope: The run, the round or the name that it belongs to; empty for a work that all runs share.
-    """
+    """Returns the id of a work: one request with one take, in one scope; 40 hex digits."""
     name = f"{base}/{take}/{scope}" if scope else f"{base}/{take}"
     return hashlib.sha256(name.encode()).hexdigest()[:40]

@@ -116,15 +116,7 @@ class JobView:
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Reads a job's records in any order.
-
-        Args:
-            key: The job's key.
-            records: Full record key -> JSON object, as `Journal.job` returns them.
-
-        Raises:
-            UnreadableRecord: One of them has a form that this version does not support.
-        """
+        """Reads a job's records in any order."""
         by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
             kind, _, n = name.removeprefix(f"{key}-").rpartition("-")
@@ -221,11 +213,7 @@ class JobRecords:
         return await self._create("lost", n, record)
 
     async def end(self, n: int, record: End) -> End:
-        """Creates end n.
-
-        Returns:
-            The end that is recorded now: another process may have been first.
-        """
+        """Creates end n."""
         if await self._create("end", n, record):
             return record
         return await self.read_end(n) or record
@@ -237,11 +225,7 @@ class JobRecords:
         return None if record is None else parse_record(name, End, record)
 
     async def read_result(self, shape: str = "") -> ResultRecord | None:
-        """Reads the result; None where there is none yet.
-
-        Args:
-            shape: What `parse` asks for; empty without `parse`.
-        """
+        """Reads the result; None where there is none yet."""
         name = result_key(self.key, shape)
         record = await self.journal.read(name)
         return None if record is None else parse_record(name, ResultRecord, record)
@@ -255,24 +239,12 @@ class JobRecords:
 
 
 def result_key(key: str, shape: str = "") -> str:
-    """Returns the key of the record that holds the result of a work.
-
-    Args:
-        key: The work's key.
-        shape: What `parse` asks for; empty without `parse`.
-    """
+    """Returns the key of the record that holds the result of a work."""
     return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
 
 
 def split_job(name: str) -> tuple[str, str]:
-    """Splits a job's full name, `<scope>/<key>`.
-
-    Returns:
-        Scope and key.
-
-    Raises:
-        InputError: The name has another form.
-    """
+    """Splits a job's full name, `<scope>/<key>`."""
     scope, slash, key = name.rpartition("/")
     if not (scope and slash and key):
         raise InputError(
@@ -282,11 +254,7 @@ def split_job(name: str) -> tuple[str, str]:
 
 
 async def read_job(journal: Journal, key: str) -> JobView:
-    """Reads a job; raises an error if it is not recorded.
-
-    Raises:
-        InputError: The scope has no such job.
-    """
+    """Reads a job; raises an error if it is not recorded."""
     view = await JobRecords(journal, key).view()
     if view.last is None:
         raise InputError(
@@ -321,11 +289,7 @@ def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submi
 
 
 def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
-    """Reads a record.
-
-    Raises:
-        UnreadableRecord: It has a form that this version does not support.
-    """
+    """Reads a record."""
     try:
         return kind.model_validate(record)
     except ValidationError as error:

@@ -44,12 +44,7 @@ os.register_at_fork(after_in_child=_owner_of.cache_clear)
 
 
 def is_surely_dead(owner: Owner) -> bool:
-    """Checks whether a process on this same host has certainly ended.
-
-    Returns:
-        True only on proof: same host, same boot, and the pid is unused, a zombie's, or belongs to a younger process.
-        The end of a process on another host cannot be proved, so the result is False.
-    """
+    """Checks whether a process on this same host has certainly ended."""
     current = current_owner()
     if not (owner.boot and owner.started) or (owner.host, owner.boot) != (current.host, current.boot):
         return False

@@ -58,54 +58,30 @@ class Record(BaseModel):
 
 
 class Intent(Record):
-    """The record written right before a POST; from then on, the job may have been paid for.
+    """The record written right before a POST; from then on, the job may have been paid for."""
 
-    Attributes:
-        owner: The process that posts.
-        account: The account that pays, by name or by fingerprint of its key; never the key.
-        site: RunningHub's host.
-        credentials: Name of the credentials block, if one was named.
-        storage: Name of the storage block, if one was named.
-        store: URL of the place for the files.
-        model: The model's name in RunningHub's documentation.
-        endpoint: Path below `/openapi/v2/`.
-        payload: The request's parameters; files by content, as `sha256:…`.
-        base: Hash of all of the above that makes two calls equal.
-        take: Which of several results of the request.
-        label: The caller's name for the output.
-        run: Short name of the run, used in file names.
-        flow_run: The flow run that submits a work of a pipeline; empty for a job of a scope.
-        flow: Name of the flow, used in file names.
-        estimate: Expected price.
-        currency: Of the estimate.
-        give_up: Seconds in which the POST must begin, from before the claim was written.
-        submit_timeout: Seconds that the POST may take.
-        attempt: The flow-run attempt.
-        graph: Of a saved workflow or an app: a fingerprint of the graph that the site had under its id.
-        webhook: Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded.
-    """
-
-    owner: Owner
-    account: str
-    site: str
-    credentials: str | None = None
-    storage: str | None = None
-    store: str = ""
-    model: str
-    endpoint: str
-    payload: dict[str, Any]
-    base: str
-    take: int = 1
-    label: str | None = None
-    run: str = ""
-    flow_run: str = ""
-    flow: str = ""
-    estimate: Decimal | None = None
-    currency: str | None = None
-    give_up: float = 30.0
-    submit_timeout: float = 60.0
-    attempt: int = 1
-    graph: str = ""
+    owner: Owner  # The process that posts
+    account: str  # The account that pays, by name or by fingerprint of its key; never the key
+    site: str  # RunningHub's host
+    credentials: str | None = None  # Name of the credentials block, if one was named
+    storage: str | None = None  # Name of the storage block, if one was named
+    store: str = ""  # URL of the place for the files
+    model: str  # The model's name in RunningHub's documentation
+    endpoint: str  # Path below `/openapi/v2/`
+    payload: dict[str, Any]  # The request's parameters; files by content, as `sha256:…`
+    base: str  # Hash of all of the above that makes two calls equal
+    take: int = 1  # Which of several results of the request
+    label: str | None = None  # The caller's name for the output
+    run: str = ""  # Short name of the run, used in file names
+    flow_run: str = ""  # The flow run that submits a work of a pipeline; empty for a job of a scope
+    flow: str = ""  # Name of the flow, used in file names
+    estimate: Decimal | None = None  # Expected price
+    currency: str | None = None  # Of the estimate
+    give_up: float = 30.0  # Seconds in which the POST must begin, from before the claim was written
+    submit_timeout: float = 60.0  # Seconds that the POST may take
+    attempt: int = 1  # The flow-run attempt
+    graph: str = ""  # Of a saved workflow or an app: a fingerprint of the graph that the site had under its id
+    # Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded
     webhook: bool = False
 
     @property
@@ -156,26 +132,17 @@ GAVE_UP = "gave-up"
 
 
 class Answer(Record):
-    """The outcome of a POST.
+    """The outcome of a POST."""
 
-    Attributes:
-        outcome: `ticket`, `refused` (definitely not accepted) or `unknown`.
-        task_id: RunningHub's task id; with `ticket`.
-        code: RunningHub's code, or this package's for a request that was never sent.
-        reason: RunningHub's message.
-        retry: How to continue after a refusal.
-        no_slot: Whether the account had no free slot.
-        account_scope: What the account refuses, if another account may accept the request; None if none would.
-        node_errors: With a ticket: the nodes of a workflow that RunningHub reports as broken, with the reason.
-    """
-
-    outcome: Literal["ticket", "refused", "unknown"]
-    task_id: str | None = None
-    code: str = ""
-    reason: str = ""
-    retry: Retry = "final"
-    no_slot: bool = False
+    outcome: Literal["ticket", "refused", "unknown"]  # `ticket`, `refused` (definitely not accepted) or `unknown`
+    task_id: str | None = None  # RunningHub's task id; with `ticket`
+    code: str = ""  # RunningHub's code, or this package's for a request that was never sent
+    reason: str = ""  # RunningHub's message
+    retry: Retry = "final"  # How to continue after a refusal
+    no_slot: bool = False  # Whether the account had no free slot
+    # What the account refuses, if another account may accept the request; None if none would
     account_scope: RefusalScope | None = None
+    # With a ticket: the nodes of a workflow that RunningHub reports as broken, with the reason
     node_errors: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
@@ -192,29 +159,18 @@ class Answer(Record):
 
 
 class Resolution(Record):
-    """The settlement of an unknown answer.
+    """The settlement of an unknown answer."""
 
-    Attributes:
-        outcome: `adopted`, with the task, or `forgotten`: the next call pays again.
-        task_id: The adopted task.
-        by: Who settled it: a person, the late owner, or the `on_unknown` option.
-    """
-
-    outcome: Literal["adopted", "forgotten"]
-    task_id: str | None = None
-    by: str = ""
+    outcome: Literal["adopted", "forgotten"]  # `adopted`, with the task, or `forgotten`: the next call pays again
+    task_id: str | None = None  # The adopted task
+    by: str = ""  # Who settled it: a person, the late owner, or the `on_unknown` option
 
 
 class Lost(Record):
-    """The record that an accepted and paid task will have no result, so that another one may be paid for.
+    """The record that an accepted and paid task will have no result, so that another one may be paid for."""
 
-    Attributes:
-        by: Who has confirmed it.
-        of_result: Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the
-            task itself.
-    """
-
-    by: str = ""
+    by: str = ""  # Who has confirmed it
+    # Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the task itself
     of_result: bool = False
 
 
@@ -230,75 +186,44 @@ class Link(BaseModel):
 
 
 class End(Record):
-    """The record of a remote task's terminal state.
+    """The record of a remote task's terminal state."""
 
-    Attributes:
-        status: `SUCCESS`, `FAILED` or `CANCELLED`.
-        task_id: RunningHub's task id.
-        links: Its outputs; links expire after about a day.
-        code: RunningHub's code of a failure.
-        reason: What failed, in one line, with the node and its exception.
-        next_task: When another task is paid for after this failure.
-        advice: What a person does about the failure; empty if only another task helps.
-        cost: Its cost, if RunningHub reports it.
-        currency: Of the cost.
-        coins: The coins of a task that cost coins beside its money.
-        queued_seconds: Time from the answer to the first poll in which it ran.
-        run_seconds: Time that it ran, as RunningHub reports it or as it was measured here.
-        attempt: The flow-run attempt that recorded the end.
-    """
-
-    status: Literal["SUCCESS", "FAILED", "CANCELLED"]
-    task_id: str
-    links: tuple[Link, ...] = ()
-    code: str = ""
-    reason: str = ""
-    next_task: NextTask = "later"
-    advice: str = ""
-    cost: Decimal | None = None
-    currency: str | None = None
-    coins: Decimal | None = None
-    queued_seconds: float | None = None
-    run_seconds: float | None = None
-    attempt: int = 1
+    status: Literal["SUCCESS", "FAILED", "CANCELLED"]  # `SUCCESS`, `FAILED` or `CANCELLED`
+    task_id: str  # RunningHub's task id
+    links: tuple[Link, ...] = ()  # Its outputs; links expire after about a day
+    code: str = ""  # RunningHub's code of a failure
+    reason: str = ""  # What failed, in one line, with the node and its exception
+    next_task: NextTask = "later"  # When another task is paid for after this failure
+    advice: str = ""  # What a person does about the failure; empty if only another task helps
+    cost: Decimal | None = None  # Its cost, if RunningHub reports it
+    currency: str | None = None  # Of the cost
+    coins: Decimal | None = None  # The coins of a task that cost coins beside its money
+    queued_seconds: float | None = None  # Time from the answer to the first poll in which it ran
+    run_seconds: float | None = None  # Time that it ran, as RunningHub reports it or as it was measured here
+    attempt: int = 1  # The flow-run attempt that recorded the end
 
 
 class ResultRecord(Record):
-    """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done.
+    """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done."""
 
-    Attributes:
-        task_id: RunningHub's task id.
-        n: The number of its submission.
-        flow_run: The flow run that paid for a work that runs share; empty in the scope of one run. Of a stored result
-            of another work, that work's full name.
-        base: Hash of the request.
-        store: URL of the place of its files.
-        outputs: Its files; `uri` is the name in the store.
-        states: The state in which the store reported each file right after it was published; a file in the same state
-            is not read to check it.
-        texts: Its texts.
-        value: The answer as `parse` of a pipeline's step read it.
-        cost: The cost of the task, if RunningHub reports it.
-        currency: Of the cost.
-        coins: The coins of a task that cost coins beside its money.
-        queued_seconds: Time in RunningHub's queue.
-        run_seconds: Time that the task ran.
-    """
-
-    task_id: str
-    n: int = 1
+    task_id: str  # RunningHub's task id
+    n: int = 1  # The number of its submission
+    # The flow run that paid for a work that runs share; empty in the scope of one run. Of a stored result of another
+    # work, that work's full name
     flow_run: str = ""
-    base: str = ""
-    store: str = ""
-    outputs: tuple[Media, ...] = ()
+    base: str = ""  # Hash of the request
+    store: str = ""  # URL of the place of its files
+    outputs: tuple[Media, ...] = ()  # Its files; `uri` is the name in the store
+    # The state in which the store reported each file right after it was published; a file in the same state is not read
+    # to check it
     states: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-    value: Any = None
-    cost: Decimal | None = None
-    currency: str | None = None
-    coins: Decimal | None = None
-    queued_seconds: float | None = None
-    run_seconds: float | None = None
+    value: Any = None  # The answer as `parse` of a pipeline's step read it
+    cost: Decimal | None = None  # The cost of the task, if RunningHub reports it
+    currency: str | None = None  # Of the cost
+    coins: Decimal | None = None  # The coins of a task that cost coins beside its money
+    queued_seconds: float | None = None  # Time in RunningHub's queue
+    run_seconds: float | None = None  # Time that the task ran
 
     @property
     def is_adopted(self) -> bool:
@@ -312,29 +237,17 @@ class ResultRecord(Record):
 
 
 class MediaRecord(Record):
-    """One content of an input, as it was read under one name.
+    """One content of an input, as it was read under one name."""
 
-    Attributes:
-        uri: Where it was read, without user and query, for display.
-        sha256: Hex digest of the content.
-        size: Bytes.
-        kind: Its kind of media, by its content.
-        mime: Its MIME type, by its content.
-        extension: Its usual extension, without a dot.
-        seconds: Duration of a video or audio.
-        stamp: The state in which it was read, where an equal stamp proves an equal content; else empty.
-        stored: Name of its copy in the store; only of a link whose host gives no strong ETag.
-    """
-
-    uri: str
-    sha256: str
-    size: int
-    kind: str
-    mime: str
-    extension: str
-    seconds: float | None = None
-    stamp: str = ""
-    stored: str = ""
+    uri: str  # Where it was read, without user and query, for display
+    sha256: str  # Hex digest of the content
+    size: int  # Bytes
+    kind: str  # Its kind of media, by its content
+    mime: str  # Its MIME type, by its content
+    extension: str  # Its usual extension, without a dot
+    seconds: float | None = None  # Duration of a video or audio
+    stamp: str = ""  # The state in which it was read, where an equal stamp proves an equal content; else empty
+    stored: str = ""  # Name of its copy in the store; only of a link whose host gives no strong ETag
 
 
 class Cancelled(Record):

@@ -35,19 +35,12 @@ def is_repeat(chain: Chain, earlier: Chain) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A call for a work.
+    """A call for a work."""
 
-    Attributes:
-        chain: Where it was made.
-        before: The call before it, which it repeats.
-        task: The task that makes it; None when it has ended.
-        has_failed: Whether it has ended without a result.
-    """
-
-    chain: Chain
-    before: _Call | None
-    task: asyncio.Task[Any] | None
-    has_failed: bool = False
+    chain: Chain  # Where it was made
+    before: _Call | None  # The call before it, which it repeats
+    task: asyncio.Task[Any] | None  # The task that makes it; None when it has ended
+    has_failed: bool = False  # Whether it has ended without a result
 
     @property
     def is_cancelled(self) -> bool:
@@ -107,11 +100,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing.
-
-        Raises:
-            EqualRequest: Another call of this attempt has asked for the same work.
-        """
+        """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):

@@ -107,25 +107,16 @@ class FolderScope:
 
 
 class Opened(Record):
-    """The record that a process has opened a scope; each opening is a new attempt.
+    """The record that a process has opened a scope; each opening is a new attempt."""
 
-    Attributes:
-        owner: The process.
-        pipeline: The pipeline of a run; empty for a named scope.
-    """
-
-    owner: Owner
-    pipeline: str = ""
+    owner: Owner  # The process
+    pipeline: str = ""  # The pipeline of a run; empty for a named scope
 
 
 class Ended(Record):
-    """The record that a run has ended by itself.
+    """The record that a run has ended by itself."""
 
-    Attributes:
-        state: How.
-    """
-
-    state: str
+    state: str  # How
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
@@ -145,19 +136,12 @@ async def end_run(run: FolderScope, state: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """What is recorded of a run of a pipeline outside of flows.
-
-    Attributes:
-        name: Its name.
-        pipeline: The pipeline's name.
-        state: How it has ended, `Stopped` if its process has ended without a record, else `Running`.
-        jobs: The number of works that it has claimed.
-    """
+    """What is recorded of a run of a pipeline outside of flows."""
 
     name: str
-    pipeline: str
-    state: str
-    jobs: int
+    pipeline: str  # The pipeline's name
+    state: str  # How it has ended, `Stopped` if its process has ended without a record, else `Running`
+    jobs: int  # The number of works that it has claimed
 
 
 async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
@@ -207,15 +191,7 @@ async def find_scope(works: WorksJournal, name: str) -> FolderScope:
 
 
 async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
-    """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps.
-
-    Args:
-        journal: The scope's records.
-        kind: `cancel` finds the newest cancelled attempt instead.
-
-    Returns:
-        Its number; 0 where there is none.
-    """
+    """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps."""
 
     async def exists(number: int) -> bool:
         return await journal.read(f"{kind}-{number}") is not None
@@ -224,11 +200,7 @@ async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
 
 
 async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
-    """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm.
-
-    Returns:
-        Its number; 0 where there is none.
-    """
+    """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm."""
     newest, beyond = 0, 1
     while await exists(beyond):
         newest, beyond = beyond, 2 * beyond
@@ -253,14 +225,6 @@ class OpenScopes:
 
         Later records of another process are safe: the claim of a job is exclusive, and the second process reads the
         first one's records.
-
-        Returns:
-            Whether it had no job when this attempt opened it.
-
-        Raises:
-            JournalError: It was written in another format; it is older than its run, as after the restore of a database
-                backup; or it cannot be read.
-            StoreError: The store cannot be read or written.
         """
         # A later attempt in this process has to read the records of earlier ones.
         name = (repr(scope.journal), store.identity, scope.calls.number)

@@ -28,21 +28,13 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """An answer that the journal may not have yet.
+    """An answer that the journal may not have yet."""
 
-    Attributes:
-        scope: The journal's scope.
-        key: The job's key.
-        n: The number of the submit.
-        token: That of its intent.
-        answer: What RunningHub answered.
-    """
-
-    scope: str
-    key: str
-    n: int
-    token: str
-    answer: Answer
+    scope: str  # The journal's scope
+    key: str  # The job's key
+    n: int  # The number of the submit
+    token: str  # That of its intent
+    answer: Answer  # What RunningHub answered
 
     @property
     def submission(self) -> tuple[str, str, int, str]:
@@ -66,11 +58,7 @@ class Spool:
             self.put(entry)
 
     def put(self, entry: Spooled) -> None:
-        """Writes an answer atomically, safe also against a power failure.
-
-        Raises:
-            OSError: The folder cannot be written to.
-        """
+        """Writes an answer atomically, safe also against a power failure."""
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
         write_atomic(self._path(*entry.submission), data, flush=self._flush)

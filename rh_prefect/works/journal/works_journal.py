@@ -67,27 +67,17 @@ async def no_evidence(_flow_run: str) -> bool | None:
 
 
 class Waiting(Record):
-    """The record that a flow run waits for a work, or may pay for it.
-
-    Attributes:
-        flow_run: The flow run.
-        owner: Its process; None for a run that is suspended meanwhile, which has none.
-        seconds: For so long after this record a run that is suspended waits without a sign of life.
-    """
+    """The record that a flow run waits for a work, or may pay for it."""
 
     flow_run: str
-    owner: Owner | None = None
-    seconds: float = 0
+    owner: Owner | None = None  # Its process; None for a run that is suspended meanwhile, which has none
+    seconds: float = 0  # For so long after this record a run that is suspended waits without a sign of life
 
 
 class Chosen(Record):
-    """The take that a run chose for a request that is to be made again.
+    """The take that a run chose for a request that is to be made again."""
 
-    Attributes:
-        take: Its number.
-    """
-
-    take: int
+    take: int  # Its number
 
 
 class WorksJournal(Journal):
@@ -114,13 +104,7 @@ class WorksJournal(Journal):
         return f"WorksJournal({self._files!r})"
 
     async def check(self) -> None:
-        """Checks whether records can be created exclusively in this storage.
-
-        Raises:
-            NotExclusive: Two runs could create the same record, and would both pay.
-            UnreadableRecord: The records there have another format.
-            JournalError: The place cannot be used.
-        """
+        """Checks whether records can be created exclusively in this storage."""
         try:
             await self._files.check()
         except NotExclusive as error:
@@ -142,11 +126,7 @@ class WorksJournal(Journal):
         _known.add(repr(self))
 
     def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
-        """Opens the notes of a scope outside of flows.
-
-        Raises:
-            InputError: The name has other characters than letters, digits, dashes, dots and underscores.
-        """
+        """Opens the notes of a scope outside of flows."""
         return FolderJournal(self._scopes_at, scope=scope, options=self._options, first=first)
 
     def scopes(self) -> list[str]:
@@ -207,14 +187,7 @@ class WorksJournal(Journal):
         return await self._files.read_many(keys)
 
     async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
-        """Reads the results of many works at once.
-
-        Args:
-            keys: See `result_key`.
-
-        Returns:
-            By key, those that are there.
-        """
+        """Reads the results of many works at once."""
         return {key: parse_record(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
 
     def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
@@ -231,9 +204,6 @@ class WorksJournal(Journal):
             work: The work.
             flow_run: The flow run.
             suspended: For how many seconds it waits without a process; None where this process waits.
-
-        Returns:
-            The name of the waiter.
         """
         owner = current_owner() if suspended is None else None
         waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
@@ -316,22 +286,12 @@ def run_name(flow_run: str) -> str:
 
 
 def records_url(store: MediaStore, settings: Settings) -> str:
-    """Returns the URL of the records of works: RH_RECORDS, or the storage.
-
-    Raises:
-        ConfigError: A worker would delete it.
-    """
+    """Returns the URL of the records of works: RH_RECORDS, or the storage."""
     return (lasting_place(settings.records) if settings.records else store.url).rstrip("/")
 
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
-    """Opens the records of works, and checks whether they can be created exclusively.
-
-    Raises:
-        NotExclusive: Two runs could both pay for a work there.
-        JournalError: The place cannot be used.
-        ConfigError: A worker would delete it.
-    """
+    """Opens the records of works, and checks whether they can be created exclusively."""
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     await works.check()
@@ -339,24 +299,14 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
 
 
 def default_works(settings: Settings) -> WorksJournal:
-    """Opens the records of works of the default storage, where named scopes and `reuse="always"` have them.
-
-    Raises:
-        ConfigError: A worker would delete the place.
-    """
+    """Opens the records of works of the default storage, where named scopes and `reuse="always"` have them."""
     store = MediaStore(lasting_place(settings.storage_url), options=settings.storage_options)
     url = records_url(store, settings)
     return WorksJournal(url, options=store.options_for(url))
 
 
 async def open_default_works() -> WorksJournal:
-    """Opens the records of works of the default storage, and checks whether they can be created exclusively.
-
-    Raises:
-        NotExclusive: Two runs could both pay for a work there.
-        JournalError: The place cannot be used.
-        ConfigError: A worker would delete it.
-    """
+    """Opens the records of works of the default storage, and checks whether they can be created exclusively."""
     works = default_works(get_settings())
     await works.check()
     return works
@@ -370,11 +320,7 @@ def find_works(scope: str, settings: Settings) -> WorksJournal | None:
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
-    """Chooses a take that was never submitted for a request; a resumed run keeps it.
-
-    Returns:
-        The take. Two runs that choose at once may choose the same one, and share it.
-    """
+    """Chooses a take that was never submitted for a request; a resumed run keeps it."""
     key = f"{work_id(base, 0, scope)}-take-1"
     noted = await run.read(key)
     if noted is None:

@@ -35,44 +35,27 @@ Publish: TypeAlias = Callable[[Path, int, str], Media]
 
 @dataclass(slots=True)
 class _Failures:
-    """The failed requests for one file.
+    """The failed requests for one file."""
 
-    Attributes:
-        downloads: Downloads that were interrupted, or gave an invalid file.
-        refusals: Consecutive responses that the link does not work.
-        refused_since: The time of the first of these.
-        hashes: Hashes of the invalid files.
-    """
-
-    downloads: int = 0
-    refusals: int = 0
-    refused_since: float = 0.0
-    hashes: set[str] = field(default_factory=set)
+    downloads: int = 0  # Downloads that were interrupted, or gave an invalid file
+    refusals: int = 0  # Consecutive responses that the link does not work
+    refused_since: float = 0.0  # The time of the first of these
+    hashes: set[str] = field(default_factory=set)  # Hashes of the invalid files
 
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """Downloads and publishes the outputs of one task.
+    """Downloads and publishes the outputs of one task."""
 
-    Attributes:
-        download: Downloads a link into a local file; resumes an interrupted download.
-        query: Queries a task on the account that paid for it, for new links.
-        folder: Local folder for unfinished downloads.
-        grace: Seconds for which a file host may refuse a file before `OutputsExpired` is raised.
-        advice: What to do where a file cannot be downloaded.
-        pause: Waits before the next request.
-        clock: Monotonic seconds.
-        jitter: Numbers from 0 to 1.
-    """
-
+    # Downloads a link into a local file; resumes an interrupted download
     download: Callable[[str, Path], Awaitable[Download]]
-    query: Callable[[str], Awaitable[TaskView]]
-    folder: Path
-    grace: float
-    advice: str
-    pause: Callable[[float], Awaitable[None]]
-    clock: Callable[[], float]
-    jitter: Callable[[], float]
+    query: Callable[[str], Awaitable[TaskView]]  # Queries a task on the account that paid for it, for new links
+    folder: Path  # Local folder for unfinished downloads
+    grace: float  # Seconds for which a file host may refuse a file before `OutputsExpired` is raised
+    advice: str  # What to do where a file cannot be downloaded
+    pause: Callable[[float], Awaitable[None]]  # Waits before the next request
+    clock: Callable[[], float]  # Monotonic seconds
+    jitter: Callable[[], float]  # Numbers from 0 to 1
 
     async def collect(
         self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
@@ -81,10 +64,6 @@ class Collector:
 
         A file that is damaged at RunningHub itself is published with `Media.defect`. `there` has the files that are in
         the store, by index; `count` is how many the task is known to have, as its record may list fewer links.
-
-        Raises:
-            OutputsExpired: The links do not work, and RunningHub gave no working ones within `grace`.
-            StoreError: The store refuses the files; a run within a day can still collect them.
         """
         end = await self._with_all_links(job, end, count=count)
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
@@ -102,11 +81,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
-        """Returns the end with a link for each of `count` files: the record of a recovered job has no links.
-
-        Raises:
-            OutputsExpired: RunningHub returns no links either.
-        """
+        """Returns the end with a link for each of `count` files: the record of a recovered job has no links."""
         if not end.links:  # its stored result may be gone, too, and each task that succeeded has an output
             count = max(count, 1)
         if len(_file_links(end.links)) >= count:
@@ -161,11 +136,7 @@ class Collector:
         )
 
     async def _pause_after_refusal(self, failures: _Failures, job: str, end: End, error: LinkExpired) -> None:
-        """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake.
-
-        Raises:
-            OutputsExpired: The host has refused the file for `grace` seconds.
-        """
+        """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake."""
         if not failures.refusals:
             failures.refused_since = self.clock()
         failures.refusals += 1

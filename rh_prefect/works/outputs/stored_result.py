@@ -32,39 +32,22 @@ _log = logging.getLogger("rh_prefect")
 
 
 class StoredResult(ResultRecord):
-    """All that is known of a finished job.
+    """All that is known of a finished job."""
 
-    Attributes:
-        job: The job's full name, `<scope>/<key>`.
-        site: RunningHub's host.
-        account: The account that paid: its name, or a fingerprint of its key.
-        model: The model's name in RunningHub's documentation.
-        endpoint: Path below `/openapi/v2/`.
-        payload: The request's parameters; files by content, as `sha256:…`.
-        take: Which of several results of the request.
-        flow: The flow or the pipeline that made it.
-        label: The caller's name for the output.
-        seed: The seed in the request, if there is one.
-        graph: Of a saved workflow or an app: a fingerprint of what the site had under its id.
-        submitted_at: ISO 8601, UTC.
-        ended_at: ISO 8601, UTC.
-        run: Details of the run, such as the flow run's id and name.
-    """
-
-    job: str
-    site: str
-    account: str
-    model: str
-    endpoint: str
-    payload: dict[str, Any]
-    take: int = 1
-    flow: str = ""
-    label: str | None = None
-    seed: int | None = None
-    graph: str = ""
-    submitted_at: str
-    ended_at: str
-    run: Mapping[str, str] = Field(default_factory=dict)
+    job: str  # The job's full name, `<scope>/<key>`
+    site: str  # RunningHub's host
+    account: str  # The account that paid: its name, or a fingerprint of its key
+    model: str  # The model's name in RunningHub's documentation
+    endpoint: str  # Path below `/openapi/v2/`
+    payload: dict[str, Any]  # The request's parameters; files by content, as `sha256:…`
+    take: int = 1  # Which of several results of the request
+    flow: str = ""  # The flow or the pipeline that made it
+    label: str | None = None  # The caller's name for the output
+    seed: int | None = None  # The seed in the request, if there is one
+    graph: str = ""  # Of a saved workflow or an app: a fingerprint of what the site had under its id
+    submitted_at: str  # ISO 8601, UTC
+    ended_at: str  # ISO 8601, UTC
+    run: Mapping[str, str] = Field(default_factory=dict)  # Details of the run, such as the flow run's id and name
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
         """Returns the `Result` for a caller; a reused one cost it nothing."""

@@ -43,15 +43,10 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input file of a job.
+    """One input file of a job."""
 
-    Attributes:
-        source: A path or URI from which the content can be read.
-        record: The record of the content.
-    """
-
-    source: str
-    record: MediaRecord
+    source: str  # A path or URI from which the content can be read
+    record: MediaRecord  # The record of the content
 
     @property
     def mark(self) -> str:
@@ -61,17 +56,13 @@ class Input:
 
 @dataclass(slots=True)
 class Checks:
-    """The requirements of a parameter for a file.
+    """The requirements of a parameter for a file."""
 
-    Attributes:
-        size: Raises an error if the size is not accepted; called before the file is read, if the size is known.
-        content: Raises an error if the content is not accepted; called before the content is recorded.
-        size_error: The error that `size` has raised.
-    """
-
+    # Raises an error if the size is not accepted; called before the file is read, if the size is known
     size: CheckSize = lambda _: None
+    # Raises an error if the content is not accepted; called before the content is recorded
     content: Callable[[MediaRecord], None] = lambda _: None
-    size_error: MediaError | None = None
+    size_error: MediaError | None = None  # The error that `size` has raised
 
     def check_size(self, size: int) -> None:
         """Calls `size` and stores its error."""
@@ -84,19 +75,12 @@ class Checks:
 
 @dataclass(slots=True)
 class _Source:
-    """The state of one path or URI in this process.
+    """The state of one path or URI in this process."""
 
-    Attributes:
-        records: The records of the journal that were read.
-        current: The content that was last read.
-        stamp: The stamp that proves that the content is unchanged.
-        is_final: Whether the content counts for the whole run: a link without a strong ETag is read once.
-    """
-
-    records: list[MediaRecord] = field(default_factory=list)
-    current: MediaRecord | None = None
-    stamp: Stamp | None = None
-    is_final: bool = False
+    records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
+    current: MediaRecord | None = None  # The content that was last read
+    stamp: Stamp | None = None  # The stamp that proves that the content is unchanged
+    is_final: bool = False  # Whether the content counts for the whole run: a link without a strong ETag is read once
 
 
 READS: Final = 16
@@ -139,16 +123,7 @@ class Inputs:
         check: Callable[[MediaRecord], None] = lambda _: None,
         check_size: CheckSize = lambda _: None,
     ) -> Input:
-        """Identifies a file by its content.
-
-        Args:
-            source: A `Media`, which has a hash, or a path or URI.
-            check: Raises an error if the file is not accepted; called before the content is recorded.
-            check_size: Raises an error if the size is not accepted; called before the file is read.
-
-        Raises:
-            MediaError: The file is missing, unreadable or damaged.
-        """
+        """Identifies a file by its content."""
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
             check(of_media.record)
@@ -280,21 +255,13 @@ class Inputs:
 
 
 class LocalFile(NamedTuple):
-    """A source as a local file.
+    """A source as a local file."""
 
-    Attributes:
-        path: The local file.
-        sha256: Hash of its content.
-        size: Bytes.
-        proof: The text of the stamp if an equal stamp proves equal content; else empty.
-        stamp: The stamp at the time of reading.
-    """
-
-    path: Path
-    sha256: str
-    size: int
-    proof: str = ""
-    stamp: Stamp | None = None
+    path: Path  # The local file
+    sha256: str  # Hash of its content
+    size: int  # Bytes
+    proof: str = ""  # The text of the stamp if an equal stamp proves equal content; else empty
+    stamp: Stamp | None = None  # The stamp at the time of reading
 
 
 class _UnreadableError(Exception):
@@ -319,10 +286,6 @@ def open_local(
     """Provides a source as a local file for the duration of a `with` block.
 
     With `copied`, a local file is copied, too, so that it does not change while it is used.
-
-    Raises:
-        MediaError: The source is missing, not a regular file, empty, or cannot be read.
-        StoreError: The copy cannot be written.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, seconds=seconds, clock=clock)
@@ -344,11 +307,7 @@ def _local(path: Path, content: Fetched) -> LocalFile:
 
 
 def check_unchanged(file: Input, sha256: str) -> None:
-    """Raises an error if a file to upload has changed since the request was prepared.
-
-    Raises:
-        InputError: The content differs.
-    """
+    """Raises an error if a file to upload has changed since the request was prepared."""
     if sha256 != file.record.sha256:
         raise InputError(
             f"{file.record.uri} was changed after this job had read it, so RunningHub would receive a "

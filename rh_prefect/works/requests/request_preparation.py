@@ -25,39 +25,28 @@ ASSET = "asset://"
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """One checked job that is ready to be submitted.
+    """One checked job that is ready to be submitted."""
 
-    Attributes:
-        model: The model's name in RunningHub's documentation.
-        endpoint: Path below `/openapi/v2/`.
-        site: RunningHub's host.
-        payload: The request's parameters under their wire names; files by content, as `sha256:…`.
-        base: A hash of `request`; calls with the same hash are equal.
-        label: The caller's name for the output.
-        estimate: Expected price; None if the catalogue has none.
-        currency: Of the estimate.
-        request: The parameters that the caller gave, as the identity compares them; see
-            `rh_prefect.catalog.frozen_forms`. Defaults of the catalogue and of this package are in `payload` only, so
-            that changed defaults do not create new jobs. Empty for a request that was rebuilt from the journal.
-        graph: Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`:
-            an edit of the graph does not create a new job.
-        inputs: The files by their marks; empty for a request that was rebuilt from the journal.
-        private: Parameters that are sent and never recorded, such as a password.
-        node_names: Of a graph: node id -> class of the node, if it is known; for messages.
-    """
-
-    model: str
-    endpoint: str
-    site: str
-    payload: Mapping[str, Any]
-    base: str
-    label: str | None = None
-    estimate: Decimal | None = None
-    currency: str | None = None
+    model: str  # The model's name in RunningHub's documentation
+    endpoint: str  # Path below `/openapi/v2/`
+    site: str  # RunningHub's host
+    payload: Mapping[str, Any]  # The request's parameters under their wire names; files by content, as `sha256:…`
+    base: str  # A hash of `request`; calls with the same hash are equal
+    label: str | None = None  # The caller's name for the output
+    estimate: Decimal | None = None  # Expected price; None if the catalogue has none
+    currency: str | None = None  # Of the estimate
+    # The parameters that the caller gave, as the identity compares them; see `rh_prefect.catalog.frozen_forms`.
+    # Defaults of the catalogue and of this package are in `payload` only, so that changed defaults do not create new
+    # jobs. Empty for a request that was rebuilt from the journal
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`: an edit
+    # of the graph does not create a new job
     graph: str = ""
+    # The files by their marks; empty for a request that was rebuilt from the journal
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    # Parameters that are sent and never recorded, such as a password
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # Of a graph: node id -> class of the node, if it is known; for messages
     node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -124,11 +113,7 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 
 def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters as used for the request's hash: texts without trailing line breaks.
-
-    Raises:
-        InputError: A value cannot be sent as JSON.
-    """
+    """Returns the parameters as used for the request's hash: texts without trailing line breaks."""
     return {name: _without_line_breaks(value) for name, value in params.items()}
 
 
@@ -180,11 +165,7 @@ async def identify_file(
     check: Callable[[MediaRecord], None] = lambda _: None,
     check_size: CheckSize = lambda _: None,
 ) -> str:
-    """Identifies a file, adds it to the job's files, and returns its mark; an `asset://` address is returned unchanged.
-
-    Raises:
-        InputError: The file cannot be read or is not accepted.
-    """
+    """Identifies a file, adds it to the job's files and returns its mark; an `asset://` address stays."""
     if isinstance(source, str) and source.startswith(ASSET):
         return source
     file = await inputs.identify(source, check=check, check_size=check_size)

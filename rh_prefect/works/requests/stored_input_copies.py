@@ -41,11 +41,7 @@ class Copies:
             return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
-        """Writes the copy of a content from a file that does not change meanwhile, unless it exists; returns its name.
-
-        Raises:
-            StoreError: The store refuses the copy.
-        """
+        """Writes the copy of a content from a file that does not change, unless it exists; returns its name."""
         if not self.has(record):
             with local.open("rb") as reader:
                 self._store.write_stream(self.name(record), reader, mime=record.mime)

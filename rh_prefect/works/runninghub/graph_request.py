@@ -41,12 +41,7 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 async def workflow_request(
     graph_input: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None
 ) -> JobRequest:
-    """Checks a run of a workflow against the saved graph, or against the one that the caller provides.
-
-    Raises:
-        InputError: A node or field does not exist, or the field is connected to another node.
-        ApiError: RunningHub does not return the graph.
-    """
+    """Checks a run of a workflow against the saved graph, or against the one that the caller provides."""
     graph: Any = (
         graph_input.workflow if graph_input.workflow is not None else await client.workflows.json(graph_input.id)
     )
@@ -71,12 +66,7 @@ async def workflow_request(
 
 
 async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
-    """Checks a run of an AI app against its call example.
-
-    Raises:
-        InputError: A field does not exist, or does not allow its value.
-        ApiError: RunningHub does not know the app.
-    """
+    """Checks a run of an AI app against its call example."""
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
         raise InputError(
@@ -99,11 +89,7 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
 
 
 async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
-    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest.
-
-    Raises:
-        InputError: A node or field does not exist, or the field is connected to another node.
-    """
+    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest."""
     files: dict[str, Input] = {}
     fields = GraphFields(graph_input.graph, "the graph")
     nodes = await _node_list(graph_input, fields, inputs, files)

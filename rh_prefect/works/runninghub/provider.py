@@ -140,9 +140,6 @@ def account_of(
         settings: The local folder of this machine, and how often tasks are polled.
         name: The account's name in records; a fingerprint of the key by default.
         block: Name of its credentials block; None for RH_API_KEY.
-
-    Raises:
-        ConfigError: The key or the site cannot be used.
     """
     identity = (base_url, api_key, settings.state_dir)
     if identity not in _accounts:
