@@ -46,7 +46,7 @@ def demo(
             RH_BASE_URL=rh.url,
             RH_API_KEY=rh.key,
         )
-        file, values = folder / "film.yaml", [f"idea={prompt}", f"count={shots}"]
+        file, values = folder / "film.yaml", [f"prompt={prompt}", f"shots={shots}"]
         _plan_and_run_twice(file, values, rh.recorder)
         print(
             "\nThe commands above ran on an emulator, which ends with this command. To pay for the same film at "

@@ -134,6 +134,7 @@ def _pan(seconds: float, to: Path) -> None:
 
 Draw = Callable[[Path], None]
 _PRODUCTS: Mapping[str, Draw] = {"photos/mug.jpg": _mug, "photos/lamp.jpg": _lamp}
+_HARBOUR: Mapping[str, Draw] = {"video.mp4": partial(_pan, 6)}
 
 MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "product-video": _PRODUCTS,
@@ -147,6 +148,9 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "formats": {"master.mp4": partial(_pan, 6), "logo.png": _logo},
     "weekly-news": {"photos/harbour.jpg": partial(_landscape, "A harbour in the morning, a ferry")},
     "3d-catalogue": _PRODUCTS,
-    "score": {"video.mp4": partial(_pan, 6)},
+    "score": _HARBOUR,
+    "upscale": _HARBOUR,
+    "add-soundtrack": _HARBOUR,
+    "image-to-video": {"mug.jpg": _mug},
 }
 """The drawn files of each example, by their names below its folder."""

@@ -52,7 +52,7 @@ class Pipeline(files.Pipeline):
     """A pipeline that was read and checked, and can be run.
 
     film = Pipeline.from_file("film.yaml")
-    done = await film.run(idea="a lighthouse at dawn", budget=25)
+    done = await film.run(prompt="a lighthouse at dawn", budget=25)
     print(done["film"].uri, done.costs)
     """
 

@@ -40,7 +40,7 @@ class Pipeline:
     """A pipeline that was read and checked.
 
         film = Pipeline.from_file("film.yaml")
-        plan = await film.plan(idea="a lighthouse at dawn")
+        plan = await film.plan(prompt="a lighthouse at dawn")
         print(plan.table())
 
     Attributes:

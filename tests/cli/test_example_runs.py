@@ -43,12 +43,14 @@ OUTPUTS = {
         "sheet": Files(1, "image"),
     },
     "dub": {"video": Files(1, "video", sound=True), "words": Files(1, "text")},
-    "film": {"film": Files(1, "video", (15,), sound=True), "subtitles": Files(3, "srt")},
+    "add-soundtrack": {"film": Files(1, "video", (6,), sound=True)},
+    "film": {"film": Files(1, "video", (15,), sound=True), "subtitles": Files(3, "srt"), "sheet": Files(1, "image")},
     "formats": {"videos": Files(3, "video", (6, 6, 6), sound=True), "poster": Files(1, "image")},
     "house-style": {
         "clips": Files(6, "video", (5, 10, 5, 5, 10, 5)),
         "scored": Files(6, "video", (5, 10, 5, 5, 10, 5), sound=True),
     },
+    "image-to-video": {"video": Files(1, "video", (5,))},
     "model-shootout": {"clips": Files(5, "video", (5, 5, 6, 5, 5), sound=None), "sheet": Files(1, "image")},
     "podcast-video": {"film": Files(1, "video", (15,), sound=True), "chapters": Files(3, "vtt")},
     "product-video": {"videos": Files(3, "video", (5, 5, 5), sound=True), "sheet": Files(1, "image")},
@@ -56,6 +58,7 @@ OUTPUTS = {
     "six-languages": {"videos": Files(2, "video", sound=True), "subtitles": Files(2, "srt")},
     "storyboard": {"film": Files(1, "video", (15,)), "frames": Files(3, "image")},
     "two-models": {"film": Files(1, "video", (10,))},
+    "upscale": {"videos": Files(1, "video", (6,), sound=None)},
     "weekly-news": {"film": Files(1, "video", sound=True), "subtitles": Files(5, "srt")},
 }
 """What each pipeline makes of the inputs of its example; of subtitles the number of their texts."""

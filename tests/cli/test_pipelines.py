@@ -32,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_from_an_example_to_its_price(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("init", "--example", "film") == 0
     assert call("check", "film.yaml") == 0
-    assert call("plan", "film.yaml", "--set", "idea=a lighthouse") == 0
+    assert call("plan", "film.yaml", "--set", "prompt=a lighthouse") == 0
     said = capsys.readouterr().out
     assert "1 file checked: no problems" in said
     assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in said
@@ -76,10 +76,10 @@ def test_all_problems_of_all_files_are_shown(capsys: pytest.CaptureFixture[str])
 
 def test_a_wrong_value_is_a_problem_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
-    assert call("plan", "film.yaml", "--set", "idea=x", "--set", "count=40") == 1
-    assert "film.yaml:5:3: count takes a whole number up to 12, and 40 is more" in capsys.readouterr().err
-    assert call("plan", "film.yaml", "--set", "ide=x") == 1
-    assert "film has no parameter ide; did you mean idea?" in capsys.readouterr().err
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--set", "shots=40") == 1
+    assert "film.yaml:5:3: shots takes a whole number up to 12, and 40 is more" in capsys.readouterr().err
+    assert call("plan", "film.yaml", "--set", "promt=x") == 1
+    assert "film has no parameter promt; did you mean prompt?" in capsys.readouterr().err
 
 
 def test_a_step_without_a_known_price_is_something_to_pay() -> None:
@@ -91,19 +91,19 @@ def test_a_step_without_a_known_price_is_something_to_pay() -> None:
 
 def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
-    assert call("plan", "film.yaml", "--set", "idea=x", "--out", "p.json", "--exit-code") == 2
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--out", "p.json", "--exit-code") == 2
     assert stat.S_IMODE(Path("p.json").stat().st_mode) == 0o600
     capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "idea=y", "--compare", "p.json") == 0
+    assert call("plan", "film.yaml", "--set", "prompt=y", "--compare", "p.json") == 0
     assert "~ script  prompt:" in capsys.readouterr().out
 
 
 def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
     capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "idea=x", "--json") == 0
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
     assert json.loads(capsys.readouterr().out)["price"]["most"] == 20.176
-    assert call("graph", "film.yaml", "--set", "idea=x", "--mermaid") == 0
+    assert call("graph", "film.yaml", "--set", "prompt=x", "--mermaid") == 0
     assert capsys.readouterr().out.startswith("graph TD\n")
     assert call("schema", "film.yaml") == 0
     assert json.loads(capsys.readouterr().out)["title"] == "rh-prefect pipeline"
@@ -111,14 +111,14 @@ def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_parameters_from_a_file_stand_behind_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
-    Path("p.yaml").write_text("idea: from a file\ncount: 2\n")
-    assert call("plan", "film.yaml", "--params", "p.yaml", "--set", "count=3") == 0
+    Path("p.yaml").write_text("prompt: from a file\nshots: 2\n")
+    assert call("plan", "film.yaml", "--params", "p.yaml", "--set", "shots=3") == 0
     assert "film: 3 items in shots" in capsys.readouterr().out
 
 
 async def script_is_there(store: str) -> None:
     pipeline = Pipeline.from_file("film.yaml")
-    [script] = (await pipeline.plan(idea="x")).steps["script"]
+    [script] = (await pipeline.plan(prompt="x")).steps["script"]
     value = [{"picture": "p", "move": "m", "line": "l"}]
     result = ResultRecord(task_id="1", texts=(json.dumps(value),), value=value)
     await JobRecords(WorksJournal(store), script.works[0].key).create_result(result, script.shape)
@@ -131,7 +131,7 @@ def test_results_of_earlier_runs_are_found(
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "store"))
     asyncio.run(script_is_there(str(tmp_path / "store")))
     capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "idea=x", "--json") == 0
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert [(step["path"], step["state"]) for step in steps[:2]] == [("script", "="), ("shots.picture", "+")]
     assert len([step for step in steps if step["path"] == "shots.picture"]) == 1

@@ -26,7 +26,7 @@ from tests.support.servers.emulator_env import environment
 
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
-    "film": lambda _: {"idea": "a lighthouse", "count": 2},
+    "film": lambda _: {"prompt": "a lighthouse", "shots": 2},
     "six-languages": lambda folder: {"video": video(folder / "v.mp4", 30)},
     "dub": lambda folder: {"video": video(folder / "v.mp4", 30)},
     "two-models": lambda folder: {

@@ -108,7 +108,7 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     assert form["look"]["description"] == "The light. One of: studio, outdoors. Default: studio."
     here, shipped = await asyncio.gather(
         through_a_review(place, "pick/test", 2),
-        through_a_review(place, "film/test", 1, idea="a lighthouse", count=1, ask=True),
+        through_a_review(place, "film/test", 1, prompt="a lighthouse", shots=1, ask=True),
     )
     for run in (here, shipped):
         assert run.state is not None

@@ -257,12 +257,12 @@ async def test_a_reference_in_an_answer_or_a_row_is_text() -> None:
     plan = await plan_of([{"title": "$(params.rows)"}])
     assert plan.steps["each.sign"][0].request == {"prompt": "$(params.rows)"}
     records, film = Records(), Pipeline.shipped("film")
-    first = await film.plan(known=records, idea="$(run.id)")
+    first = await film.plan(known=records, prompt="$(run.id)")
     assert first.steps["script"][0].request["prompt"].startswith("Write 6 shots of a film about: $(run.id)")
-    answer = json.dumps([{"picture": "$(params.idea)", "move": "m", "line": "l"}])
+    answer = json.dumps([{"picture": "$(params.prompt)", "move": "m", "line": "l"}])
     records.known[first.steps["script"][0].works[0].key] = KnownWork("=", texts=(answer,))
-    plan = await film.plan(known=records, idea="$(run.id)")
-    assert plan.steps["shots.picture"][0].request["prompt"] == "$(params.idea)"
+    plan = await film.plan(known=records, prompt="$(run.id)")
+    assert plan.steps["shots.picture"][0].request["prompt"] == "$(params.prompt)"
 
 
 async def test_what_reads_like_a_reference_and_is_a_literal_is_text() -> None:

@@ -268,12 +268,12 @@ steps:
 
 async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
     pipeline, records = Pipeline.shipped("film"), Records()
-    first = await pipeline.plan(known=records, idea="x")
+    first = await pipeline.plan(known=records, prompt="x")
     assert len(first.steps["shots.picture"]) == 6
     answer = '```json\n[{"picture": "p", "move": "m", "line": "l"}, {"picture": "q", "move": "n", "line": "k"}]\n```'
     key = first.steps["script"][0].works[0].key
     records.known[key] = KnownWork("=", texts=(answer,))
-    plan = await pipeline.plan(known=records, idea="x")
+    plan = await pipeline.plan(known=records, prompt="x")
     assert [one.request["prompt"] for one in plan.steps["shots.picture"]] == ["p", "q"]
 
 
@@ -942,7 +942,7 @@ async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> No
 async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
     """Its placeholder changes with the request that makes it."""
     shipped = {
-        "film": ({"idea": "a"}, {"idea": "b"}),
+        "film": ({"prompt": "a"}, {"prompt": "b"}),
         "shots": ({"look": "red"}, {"look": "blue"}),
     }
     for name, (first, second) in shipped.items():

@@ -35,7 +35,7 @@ def shots(folder: Path) -> dict[str, Any]:
 
 GIVEN: dict[str, tuple[Given, str]] = {
     "product-video": (products, "845.52 / 848.15 / 1433.52"),
-    "film": (lambda _: {"idea": "a lighthouse"}, "3.58 / 18.39 / 20.18"),
+    "film": (lambda _: {"prompt": "a lighthouse"}, "3.58 / 18.39 / 20.18"),
     "six-languages": (lambda f: {"video": video(f / "v.mp4", 30)}, "2.28 / 14.45 / 16.13"),
     "house-style": (lambda f: {"photos": photos(f / "photos", 40)}, "366.40 / >= 390.40 / >= 406.40"),
     "dub": (lambda f: {"video": video(f / "v.mp4", 30)}, "0.41 / 2.44 / 5.44"),
