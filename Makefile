@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Two more than the cores of a small machine: a process waits for its Prefect server, or for a pause, half of the time.
 JOBS ?= 4
 BIN := .venv/bin
+# Each process that a test starts would compile all modules again, and each test process all tests.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := .venv/.installed
 DATABASE := .venv/prefect.db
 

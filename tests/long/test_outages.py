@@ -241,6 +241,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
     folder.mkdir()
     server = S3Server(folder)
     server.start()
+    server.wait_until_ready()
     try:
         with FaultyProxy(server.endpoint) as outage:
             options = {**server.options, "endpoint_url": outage.url, "config_kwargs": {"retries": {"max_attempts": 1}}}
@@ -254,6 +255,7 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
                 assert await running is None
                 assert {one.kind for one in trial.told} == {"StoreError"}
                 server.start()
+                await asyncio.to_thread(server.wait_until_ready)
                 assert not await trial.problems()
                 assert await trial.once() is not None
                 wrong = await trial.problems(is_over=True)

