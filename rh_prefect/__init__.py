@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
+    from rh_prefect.models import estimate
     from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
@@ -45,6 +46,7 @@ _HOMES = {
     "RunningHubWorkflow": "rh_prefect.job_blocks",
     "assemble": "rh_prefect.tasks.assemble",
     "batch": "rh_prefect.flows.batch.run",
+    "estimate": "rh_prefect.models",
     "flow": "rh_prefect.flow_runs.flow",
     "generate": "rh_prefect.tasks.generate",
     "generate_many": "rh_prefect.tasks.concurrent",
@@ -66,6 +68,7 @@ __all__ = [
     "RunningHubWorkflow",
     "assemble",
     "batch",
+    "estimate",
     "flow",
     "generate",
     "generate_many",

@@ -5,21 +5,25 @@ The stub beside this file is generated from the catalogue and says what each cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from pathlib import Path
 from threading import RLock
 
-from rh_prefect.catalog import Model, get, models
+from rh_prefect import catalog
+from rh_prefect.catalog import Model, Price, get, models
 from rh_prefect.catalog.input_class_builder import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
 from rh_prefect.errors import InputError
-from rh_prefect.media.media import MediaInput, as_media_input, without_mark
+from rh_prefect.media.media import Media, MediaInput, as_media_input, without_mark
+from rh_prefect.media.probe import probe
+from rh_prefect.media.urls import is_local, local_path
 
 _LOCK = RLock()
 
 
-__all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "input_for"]
+__all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "estimate", "input_for"]
 
 
 class ModelInput(InputBase):
@@ -38,6 +42,63 @@ class ModelInput(InputBase):
     def class_of(cls, entry: Model) -> type[ModelInput]:
         """Returns the input class of a model."""
         return input_for(entry)
+
+    def estimate(self) -> Price | None:
+        """Returns what one call costs by the catalogue; sends nothing.
+
+            models.KlingV26ProImageToVideo(image_url="cat.jpg", prompt="waves", duration="5").estimate()
+
+        Returns:
+            The price; None where the catalogue has none, or where it depends on the length of a file that is neither
+            local nor the result of a job.
+
+        Raises:
+            MediaError: The length of a local file is needed, and it is missing or damaged.
+        """
+        entry, params, files = self.entry, self.params(), list[object]()
+        for param in entry.file_params:
+            value = params.get(param.name)
+            if value is not None:
+                given = value if isinstance(value, list | tuple) else [value]
+                files += [] if param.type == "image" else given
+                params[param.name] = ["a file"] * len(given) if param.multiple else "a file"
+        sent = catalog.read_parameters(entry, params, unchecked=self.unchecked).sent
+        is_by_input = entry.price is not None and entry.price.is_by_input
+        return catalog.estimate(entry, sent, seconds=_longest(files) if is_by_input else None)
+
+
+def _longest(files: Iterable[object]) -> float | None:
+    """Returns the duration of the longest file, which determines the price; None where one is not known."""
+    lengths = [_seconds(one) for one in files]
+    known = [one for one in lengths if one is not None]
+    return max(known, default=None) if len(known) == len(lengths) else None
+
+
+def _seconds(file: object) -> float | None:
+    if isinstance(file, Media):
+        return file.seconds
+    return probe(Path(local_path(file))).seconds if isinstance(file, str) and is_local(file) else None
+
+
+def estimate(model: str, params: Mapping[str, object]) -> Price | None:
+    """Returns what one call of a model costs by the catalogue; sends nothing.
+
+        rh_prefect.estimate("kling-v2.6-pro-image-to-video", {"image_url": "cat.jpg", "prompt": "waves"})
+
+    Args:
+        model: Any name of a model.
+        params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
+
+    Returns:
+        The price; None where it is not known, see `ModelInput.estimate`.
+
+    Raises:
+        InputError: A parameter is not what the model takes.
+        UnknownModelError: The model does not exist.
+    """
+    request = any_input(model, params)
+    assert isinstance(request, ModelInput)  # noqa: S101 - not a custom one
+    return request.estimate()
 
 
 def input_for(model: Model | str) -> type[ModelInput]:

@@ -11,12 +11,13 @@ import cloudpickle
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from rh_prefect import catalog, models
+from rh_prefect import catalog, estimate, models
 from rh_prefect.catalog import InputWarning, Model
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import KlingV26ProImageToVideo, ModelInput
 from tests.support.processes import warm_process
+from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,20 @@ def test_an_input_holds_what_was_given_and_knows_its_model() -> None:
 def test_values_become_what_the_api_needs() -> None:
     given = anything(KLING, imageUrl="a.png", prompt="waves", duration=10, sound=False)
     assert given.params() == {"prompt": "waves", "image_url": "a.png", "duration": "10", "sound": "false"}
+
+
+def test_a_price_is_known_before_the_call(tmp_path: Path) -> None:
+    clip = Media(uri="s3://clips/a.mp4", kind="video", mime="video/mp4", size=3, sha256="ab", seconds=7.5)
+    control = models.BytedanceDreamactorV2(image_url=photo(), video_url=clip)
+    local = samples.mp4(tmp_path / "a.mp4", seconds=2)
+    link = models.BytedanceDreamactorV2(image_url=photo(), video_url="https://files.example/a.mp4")
+    assert str(models.ZImageTurbo(prompt="kite").estimate()) == "0.04 CNY"
+    assert str(estimate(KLING, {"image_url": {"file": "a.png"}, "prompt": "waves", "duration": 10})) == "7.00 CNY"
+    assert str(control.estimate()) == "2.40 CNY"
+    assert str(models.BytedanceDreamactorV2(image_url=photo(), video_url=local).estimate()) == "0.64 CNY"
+    assert (link.estimate(), models.ArklinVideoSuperResolution(resolution="2k").estimate()) == (None, None)
+    with pytest.raises(InputError, match="duration"):
+        estimate(KLING, {"image_url": "a.png", "prompt": "waves", "duration": 7})
 
 
 class Result:

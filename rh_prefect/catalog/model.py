@@ -149,6 +149,11 @@ class PriceTable:
     currency: str = "CNY"
 
     @property
+    def is_by_input(self) -> bool:
+        """Whether the length of the input says how many units a call takes."""
+        return self.per is None and self.unit not in ("call", "image")
+
+    @property
     def least(self) -> Decimal:
         """The minimum price of one unit."""
         return min(self._amounts)
