@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, get_args
 
 from prefect.client.schemas.objects import State
 
-from rh_prefect.errors import EqualRequest, InputError, jobs_failed
+from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
     SuspendGroup,
@@ -17,11 +19,15 @@ from rh_prefect.flow_runs.suspension import (
     open_suspend_group,
     wait_for,
 )
-from rh_prefect.tasks.generate import check_request, generate
+from rh_prefect.tasks.generate import check_request, generate, prepare_call
+from rh_prefect.works.journal.budget import Money
+from rh_prefect.works.journal.costs import CURRENCY, amount_text
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Request, Wait
+from rh_prefect.works.options import Options, Request, Wait
 from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.run_ledger import spending_of
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 AT_ONCE = 50
 """How many jobs are begun at once: as many as an account has slots, usually."""
@@ -29,6 +35,9 @@ AT_ONCE = 50
 WAVE = 10
 """How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
 Prefect's server for longer, which takes note of some 25 task runs a second."""
+
+LOOKED_UP_AT_ONCE = 16
+"""How many jobs of a list with a budget are looked up at once."""
 
 BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
@@ -59,6 +68,7 @@ def generate_many(
     Raises:
         InputError: This is not a list of inputs; nothing was sent.
         EqualRequest: Two of the requests are equal; nothing was paid.
+        BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; none was submitted.
         JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
             running the same flow run again pays only for what is missing.
     """
@@ -76,7 +86,7 @@ def generate_many(
         _refuse_equal(all_requests)
     first = options.pop("take", 1)
     jobs = [(one, {**options, "take": first + number}) for one in all_requests for number in range(takes)]
-    return _run_jobs(jobs, wait, deadline=options.get("deadline"))
+    return _run_jobs(jobs, wait, options)
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
@@ -92,10 +102,12 @@ def _refuse_equal(requests: Sequence[Request]) -> None:
 
 
 async def _run_jobs(
-    jobs: Sequence[tuple[Request, dict[str, Any]]], wait: Wait, *, deadline: float | None
+    jobs: Sequence[tuple[Request, dict[str, Any]]], wait: Wait, options: Mapping[str, Any]
 ) -> list[Result]:
+    if jobs and options.get("budget") is not None:
+        await _refuse_over_budget(jobs, options.get("scope"))
     with delivered_at_end():
-        group = await open_suspend_group(wait, deadline=deadline)
+        group = await open_suspend_group(wait, deadline=options.get("deadline"))
         done = await _run_all(jobs, group)
         if group is not None and any(isinstance(one, PendingTask) for one in done):
             await group.suspend()
@@ -104,6 +116,69 @@ async def _run_jobs(
         if failed:
             raise jobs_failed(failed, total=len(done), what="jobs")
         return [one for one in done if isinstance(one, Result)]
+
+
+async def _refuse_over_budget(jobs: Sequence[tuple[Request, dict[str, Any]]], scope: str | None) -> None:
+    """Raises `BudgetExceeded` where the jobs cost more together than the budget of the run has left."""
+    first, options = jobs[0]
+    chosen = Options(**{name: value for name, value in options.items() if name != "scope"})
+    runner, call = await prepare_call(first, chosen, scope=scope, is_in_task=False)
+    calls = [replace(call, request=one, take=more["take"]) for one, more in jobs]
+    budget = Decimal(str(chosen.budget))
+    await LOOP.call(_check_prices(runner, calls, budget, what=f"generate_many of {len(jobs)} jobs"))
+
+
+async def _check_prices(runner: WorkRunner, calls: Sequence[WorkCall], budget: Decimal, *, what: str) -> None:
+    """Raises `BudgetExceeded` where jobs cost more together than a budget has left; nothing is paid.
+
+    Jobs with a result cost nothing. A list with a task in progress is not refused, because its result would not be
+    downloaded; each of its jobs is checked before its submission.
+    """
+    await runner.pool.check_currency()
+    at_once, prices = asyncio.Semaphore(LOOKED_UP_AT_ONCE), dict[str, Money | None]()
+
+    async def look_up(call: WorkCall) -> bool:
+        async with at_once:
+            try:
+                found = await runner.look_up(call)
+                if not found.is_done and not found.is_in_progress:
+                    prices[found.work] = await runner.shared.price(found.request, runner.store)
+            except RunningHubError:
+                return False  # the job itself fails with this error, and the others are made
+            return found.is_in_progress
+
+    is_begun = any(await asyncio.gather(*map(look_up, calls)))
+    if prices and not is_begun:
+        await _compare(runner, list(prices.values()), budget, what=what)
+
+
+async def _compare(runner: WorkRunner, prices: Sequence[Money | None], budget: Decimal, *, what: str) -> None:
+    spending = spending_of(runner.scope)
+    await spending.complete()
+    known = [one for one in prices if one is not None]
+    currency = next((one.currency for one in known if one.currency), CURRENCY)
+    cost = sum((one.amount for one in known), Decimal(0))
+    spent, reserved = spending.spent(currency), spending.reserved(currency)
+    unknown = len(prices) - len(known)
+    if not unknown and spent + reserved + cost <= budget:
+        return
+    jobs = f"{len(prices)} job{'s' if len(prices) > 1 else ''} to be made"
+    reason = f"cost {amount_text(cost)} {currency} together"
+    advice = f"set a budget of at least {amount_text(spent + reserved + cost)}, or ask for fewer jobs"
+    if unknown:
+        reason = f"include {unknown} whose price neither the catalogue nor RunningHub's price preview has"
+        advice = "run these without a budget"
+    raise BudgetExceeded(
+        f"{what}: the {jobs} {reason}; of the budget of {amount_text(budget)} {currency}, {amount_text(spent)} is spent"
+        f" and {amount_text(reserved)} reserved by other jobs of this run. Nothing was submitted or paid. What to do: "
+        f"{advice}; existing results cost nothing.",
+        job=what,
+        price=None if unknown else cost,
+        currency=currency,
+        budget=budget,
+        spent=spent,
+        reserved=reserved,
+    )
 
 
 async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: SuspendGroup | None) -> list[Any]:

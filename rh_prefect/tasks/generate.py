@@ -222,7 +222,9 @@ def _named(step: str) -> Iterator[None]:
         raise error.of_step(step) from error.__cause__
 
 
-async def prepare_call(request: Request, options: Options, *, scope: str | None) -> tuple[WorkRunner, WorkCall]:
+async def prepare_call(
+    request: Request, options: Options, *, scope: str | None, is_in_task: bool = True
+) -> tuple[WorkRunner, WorkCall]:
     """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
     if scope is not None:
         _check_name(scope)
@@ -230,7 +232,7 @@ async def prepare_call(request: Request, options: Options, *, scope: str | None)
     store = await load_storage(options.storage)
     await find_root()
     is_shared = options.reuse == "always"
-    here = await scope_for(scope, is_found_again=is_shared)
+    here = await scope_for(scope, is_found_again=is_shared, is_in_task=is_in_task)
     works = await _works_for(here, scope, options, shared, store)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
@@ -304,12 +306,13 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-async def scope_for(name: str | None, *, is_found_again: bool = False) -> Scope:
+async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_task: bool = True) -> Scope:
     """Returns the scope of a call: its flow run, else the named scope, its outermost task run, or the process.
 
     Args:
         name: The named scope.
         is_found_again: Whether a later process finds the work in any case.
+        is_in_task: Whether the call has a task run, which is then the innermost one.
 
     Raises:
         ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
@@ -319,8 +322,7 @@ async def scope_for(name: str | None, *, is_found_again: bool = False) -> Scope:
         return inside
     if name is None:
         _refuse_lost_context()
-        # The innermost task run is that of the call itself.
-        around = task_contexts()[1:]
+        around = task_contexts()[1 if is_in_task else 0 :]
         name = f"task-{around[-1].task_run.id}" if around else None
     if name is None:
         name = _name_of_process()

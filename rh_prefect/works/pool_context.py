@@ -18,12 +18,13 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
+from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
 from rh_prefect.works.requests.input_identification import Inputs
-from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request
+from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request, replace_marks
 from rh_prefect.works.requests.stored_input_copies import Copies
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Callback, Services, callback_of
@@ -94,6 +95,19 @@ class PoolContext:
             exclusions=self.pool.exclusions(scope),
         )
 
+    async def price(self, request: JobRequest, store: MediaStore) -> Money | None:
+        """Returns what a request will cost, by the catalogue or else by RunningHub's preview; nothing is paid."""
+        listed = None if request.estimate is None else Money(request.estimate, request.currency)
+
+        async def price_on(account: Account) -> Money | None:
+            if account.provider.at(request.endpoint).is_bare:
+                return None
+            if (known := await account.prices.listed(listed)) is not None:
+                return known
+            return await account.prices.of(request.endpoint, await _sent(request, account, store), listed)
+
+        return await self.pool.try_each(price_on, model=request.model)
+
     def callback(self, request: JobRequest) -> Callback | None:
         """Returns the address to which the end of a request's task is reported; None where there is none."""
         # An address in the caller's parameters takes precedence.
@@ -110,6 +124,12 @@ class PoolContext:
                 copies=Copies(store),
             )
         return self._inputs[name]
+
+
+async def _sent(request: JobRequest, account: Account, store: MediaStore) -> Any:
+    """Returns a request's parameters with links to its files, which are uploaded."""
+    links = {mark: await account.uploads.address(one, mark, store=store) for mark, one in request.inputs.items()}
+    return replace_marks(request.payload, links)
 
 
 _contexts: dict[tuple[Path, str | None, tuple[Account, ...]], PoolContext] = {}

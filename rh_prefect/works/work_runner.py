@@ -35,7 +35,7 @@ from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
-from rh_prefect.works.journal.job_records import JobRecords, Submit, split_job
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS, Chain
 from rh_prefect.works.journal.scope import Scope
@@ -44,6 +44,7 @@ from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
+from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
@@ -88,6 +89,25 @@ class WorkResult:
     # Its files, with their addresses. RunningHub may have given one again with other bytes than are recorded
     files: tuple[Media, ...]
     is_new: bool  # Whether this flow run has paid for it
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWork:
+    """What is recorded of a work that a call asks for."""
+
+    work: str  # Its id
+    request: JobRequest
+    view: JobView  # Its submissions
+    is_done: bool  # Whether it has a result
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether a task of it is paid for, or may be, whose result the call takes."""
+        last = self.view.last
+        if self.is_done or last is None:
+            return False
+        has_succeeded = last.end is not None and last.end.status == "SUCCESS"
+        return last.state in ("open", "ticket", "unknown") or (last.state == "ended" and has_succeeded)
 
 
 class RunningWork:
@@ -312,6 +332,16 @@ class WorkRunner:
             await self._adopt(made)
         return made, name
 
+    async def look_up(self, asked: WorkCall) -> FoundWork:
+        """Returns what is recorded of a call's work; nothing is paid."""
+        work, request = await self.prepare(asked)
+        records = self._records(work, step="")
+        view = await records.view()
+        is_done = view.result is not None or await records.read_result() is not None
+        if not is_done and self.options.reuse == "always" and not view.submits:
+            is_done = await self._stored(request, asked.take) is not None
+        return FoundWork(work, request, view, is_done)
+
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
         """Completes a work that was paid for earlier, without ever submitting."""
         options = Options(label=intent.label, take=intent.take, may_submit=False)
@@ -364,13 +394,16 @@ class WorkRunner:
         view = await work.records.view()
         if view.submits or view.result is not None or await work.records.read_result() is not None:
             return
-        find, request = stored_result.find, work.request
-        # Results of one run are stored under the request alone, others under the request with the site's graph.
-        base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
-        found = await asyncio.to_thread(find, work.store, base, request.graph, take=work.options.take)
+        found = await self._stored(work.request, work.options.take)
         if found is not None:
             # By its job, so that it is no payment of this run, even if this run has made that job.
             await work.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
+
+    async def _stored(self, request: JobRequest, take: int) -> StoredResult | None:
+        """Finds the newest stored result of an equal request."""
+        # Results of one run are stored under the request alone, others under the request with the site's graph.
+        base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
+        return await asyncio.to_thread(stored_result.find, self.store, base, request.graph, take=take)
 
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         shared, scope, options = self.shared, self.scope, replace(self.options, take=asked.take)

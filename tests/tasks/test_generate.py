@@ -16,7 +16,15 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
-from rh_prefect.errors import EqualRequest, InputError, JobFailed, OutputsExpired, SubmissionUnknown
+from rh_prefect.errors import (
+    BudgetExceeded,
+    EqualRequest,
+    InputError,
+    JobFailed,
+    JobTimeout,
+    OutputsExpired,
+    SubmissionUnknown,
+)
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many, run_workflow
@@ -309,22 +317,54 @@ def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
 
 
 @pytest.mark.prefect
+async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator, prefect_server: object) -> None:
+    asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two", "three")]
+    await run(asked[0], scope="night")
+    with pytest.raises(BudgetExceeded) as refused:
+        await generate_many(asked, scope="night", budget=0.1)
+    assert "the 2 jobs to be made cost 0.08 CNY together" in refused.value.message, "of the first the result is there"
+    assert "0.04 is spent" in refused.value.message
+    assert "What to do: set a budget of at least 0.12" in refused.value.message
+    unpriced = models.custom("video/of/tomorrow", prompt="x")
+    with pytest.raises(BudgetExceeded, match="1 whose price neither the catalogue nor RunningHub's price preview has"):
+        await generate_many([asked[1], unpriced], scope="night", budget=10)
+    assert len(rh.recorder.submissions) == 1
+    assert len(await generate_many(asked, scope="night", budget=0.12)) == 3
+    assert len(rh.recorder.paid) == 3
+
+
+@pytest.mark.prefect
+async def test_a_list_with_a_task_in_progress_is_not_refused_as_a_whole(rh: Emulator, prefect_server: object) -> None:
+    asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two", "three")]
+    with pytest.raises(JobTimeout):
+        await run(asked[0], scope="night", deadline=0.001)
+    with pytest.raises(ExceptionGroup) as failed:
+        await generate_many(asked, scope="night", budget=0.09)
+    assert [type(one) for one in failed.value.exceptions] == [BudgetExceeded]
+    assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.prefect
 async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect_server: object) -> None:
     """A spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
 
     @flow
     async def costly() -> None:
         asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two")]
-        await generate_many(asked, budget=0.0001, label="still")
+        await asyncio.gather(*(generate(one, budget=0.0001, label="still") for one in asked))
 
-    state = await costly(return_state=True)
-    assert state.message is not None
-    assert "JobsFailed: 2 of 2 jobs failed. still: " in state.message
-    assert "budget" in state.message
-    assert "What to do" in state.message
-    assert "ExceptionGroup" not in state.message
-    error = await state.aresult(raise_on_failure=False)
-    assert "".join(traceback.format_exception(error)).count("\n") < 80
+    @flow
+    async def costly_list() -> None:
+        await generate_many([models.ZImageTurbo(prompt=text) for text in ("one", "two")], budget=0.0001)
+
+    for runs in (costly, costly_list):
+        state = await runs(return_state=True)
+        assert state.message is not None
+        assert "budget" in state.message
+        assert "What to do" in state.message
+        assert "ExceptionGroup" not in state.message
+        error = await state.aresult(raise_on_failure=False)
+        assert "".join(traceback.format_exception(error)).count("\n") < 80
     assert not rh.recorder.paid
 
 
