@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
@@ -136,8 +138,8 @@ def plan(
     first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if retake else Plan(pipeline.name)
     takes, made_new = takes_of(found, retake, first)
     again = {"takes": takes, "new": ["*"] if new else made_new, "selection": selection}
-    current = asyncio.run(_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
-    price = current.price if current.problems else _selected_price(current, selection)
+    current = asyncio.run(make_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
+    price = current.price if current.problems else selected_price(current, selection)
     check_retake(current, retake or (), selection)
     if earlier is not None:
         changes.compare(current, earlier.data, pipeline.file.params)
@@ -153,7 +155,28 @@ def plan(
         sys.exit(_SOMETHING_TO_PAY)
 
 
-def _selected_price(plan: Plan, selection: Selection) -> Money:
+def show_dry_run(
+    pipeline: Pipeline,
+    arguments: dict[str, Any],
+    budget: float | None,
+    *,
+    storage: str | None,
+    credentials: str | None,
+    again: Mapping[str, Any],
+) -> None:
+    """Prints the plan of a run with these options; exits with 1 where the run would be refused."""
+    current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
+    asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
+    price = current.price if current.problems else selected_price(current, again["selection"])
+    _show(current, as_json=False, graph=False, mermaid=False)
+    if not current.problems:
+        # The run itself also counts what its flow run has spent, and the limit of the machine.
+        run_limit(current, price, budget=budget, counted=Decimal(0))
+    if current.problems:
+        sys.exit(1)
+
+
+def selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     plan.refuse_unknown(selection)
     price = plan.price_of(plan.instances, selection)
@@ -197,7 +220,7 @@ async def saved_graphs(
         return None, f"The graphs of workflows and apps were not read: {error.message}"
 
 
-async def _plan(
+async def make_plan(
     pipeline: Pipeline,
     arguments: dict[str, Any],
     allow: Sequence[str],

@@ -25,7 +25,7 @@ from rh_prefect.cli.argument_checks import (
 )
 from rh_prefect.cli.commands_from_flows import FlowSignature, as_command, composed_flows, flow_signature, options
 from rh_prefect.cli.prefect_server import is_configured, prefect_api, refuse_blocks
-from rh_prefect.cli.run_pipeline import in_new_flow_run, run_to_end
+from rh_prefect.cli.run_pipeline import DryRun, in_new_flow_run, run_to_end
 from rh_prefect.cli.run_pipeline import run as run_pipeline
 from rh_prefect.errors import BatchIncomplete, InputError
 from rh_prefect.pipelines.pipeline import site_of
@@ -54,7 +54,6 @@ Assignments = Annotated[
     ),
 ]
 Print = Annotated[bool, Parameter(name="--print", help="Print the pipeline that the batch runs, as YAML.", negative=())]
-ShowPlan = Annotated[bool, Parameter(help="Show what the batch would make and pay. Nothing is paid.", negative=())]
 _ROWS_PER_REASON = 3
 """How many rows of one reason are printed one by one."""
 
@@ -63,7 +62,7 @@ _OUT = inspect.Parameter("out", _KEYWORD, default=None, annotation=Out)
 _RESUME = inspect.Parameter("resume", _KEYWORD, default=None, annotation=Resume)
 _QUIET = inspect.Parameter("quiet", _KEYWORD, default=False, annotation=Quiet)
 _PRINT = inspect.Parameter("print_", _KEYWORD, default=False, annotation=Print)
-_PLAN = inspect.Parameter("plan", _KEYWORD, default=False, annotation=ShowPlan)
+_DRY_RUN = inspect.Parameter("dry_run", _KEYWORD, default=False, annotation=DryRun)
 _SET = inspect.Parameter("set_", _KEYWORD, default=None, annotation=Assignments)
 _FILES = ("image", "video", "videos")
 """Parameters of flows that are files."""
@@ -92,7 +91,7 @@ def _model_command() -> Callable[..., None]:
     flow = flow_signature("models", "any_model")
     model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | None)
     own = options(flow, without=("model", "params", "is_custom"))
-    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME, _QUIET])
+    return as_command(_run_model, flow, [model, _SET, *own, _OUT, _RESUME, _DRY_RUN, _QUIET])
 
 
 def _run_model(
@@ -101,11 +100,12 @@ def _run_model(
     set_: list[str] | None = None,
     out: str | None = None,
     resume: str | None = None,
+    dry_run: bool = False,
     quiet: bool = False,
     **more: Any,
 ) -> None:
     from rh_prefect.cli.argument_checks import files_in, read_assignments
-    from rh_prefect.models import any_input
+    from rh_prefect.models import ModelInput, any_input
 
     if model is None and resume is None:
         raise InputError(
@@ -117,8 +117,12 @@ def _run_model(
         own = {name: value for name, value in own.items() if value}
     elif model is not None:  # errors are reported before a server is started
         own["is_custom"] = is_custom = "/" in model and not _is_known(model)
-        any_input(model, params, is_custom=is_custom, price=more["price"])
+        request = any_input(model, params, is_custom=is_custom, price=more["price"])
         check_call("run model", {"set": files_in(params)}, files=("set",))
+        if dry_run:
+            price = request.estimate() if isinstance(request, ModelInput) else request.price
+            print(f"{request.model}: {price or 'its price is not known'}. Nothing was sent.")
+            return
     _run("model", own | more, needs=(), out=out, resume=resume, quiet=quiet)
 
 
@@ -127,7 +131,7 @@ def _batch_command() -> Callable[..., None]:
     rows = inspect.Parameter("rows", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str)
     model = inspect.Parameter("model", _KEYWORD, annotation=str)
     own = options(flow, without=("rows", "model", "values"), types={"chain": list[str] | None})
-    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _PRINT, _PLAN, _QUIET])
+    return as_command(_run_batch, flow, [rows, model, _SET, *own, _OUT, _PRINT, _DRY_RUN, _QUIET])
 
 
 def _run_batch(
@@ -137,7 +141,7 @@ def _run_batch(
     set_: list[str] | None,
     out: str | None,
     print_: bool = False,
-    plan: bool = False,
+    dry_run: bool = False,
     quiet: bool,
     **more: Any,
 ) -> None:
@@ -145,8 +149,8 @@ def _run_batch(
     parameters = {"rows": rows, "model": model, "values": batch_values(set_ or ()), **more}
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
-    if print_ or plan:
-        _show_batch(parameters, as_plan=plan)
+    if print_ or dry_run:
+        _show_batch(parameters, as_plan=dry_run)
         return
     blocks = more["credentials"], more["storage"]
     is_flow = is_configured()

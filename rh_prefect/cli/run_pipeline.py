@@ -35,6 +35,7 @@ from rh_prefect.cli.pipelines import (
     check_retake,
     read_arguments,
     saved_graphs,
+    show_dry_run,
     takes_of,
     words_of,
 )
@@ -71,6 +72,9 @@ Reviewed = Annotated[
     ),
 ]
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]
+DryRun = Annotated[
+    bool, Parameter(help="Show what the run would make and cost. Nothing is submitted or paid.", negative="")
+]
 Dashboard = Annotated[
     bool,
     Parameter(
@@ -101,6 +105,7 @@ def run(
     credentials: Credentials = None,
     storage: Storage = None,
     dashboard: Dashboard = False,
+    dry_run: DryRun = False,
     quiet: Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")] = False,
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
@@ -115,8 +120,9 @@ def run(
     account, place = _blocks(pipeline, out, credentials, storage)
     if not is_flow:
         refuse_blocks("run", account, place)
-    check_account("run", account)
-    check_store(place)
+    if not dry_run:
+        check_account("run", account)
+        check_store(place)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
     arguments = read_arguments(values, params)
     if reviewed is not None:
@@ -130,11 +136,16 @@ def run(
     takes, made_new = takes_of(found, retake, first)
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, arguments, takes, reviewed)
+    every_new = ["*"] if new else made_new
+    if dry_run:
+        chosen = {"takes": takes, "new": every_new, "selection": selection}
+        show_dry_run(pipeline, arguments, budget, storage=place, credentials=account, again=chosen)
+        return
     options = {
         "budget": budget,
         "takes": takes or None,
         "choices": dict(found.choices) or None,
-        "new": ["*"] if new else made_new or None,
+        "new": every_new or None,
         "only": only,
         "items": item,
         "sample": sample,

@@ -71,7 +71,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
         "light.png",
         "port.png",
     ]
-    plan = call("--plan")
+    plan = call("--dry-run")
     assert "least 0.00, expected 0.00, most 0.00" in plan.stdout, plan.stdout + plan.stderr
     (tmp_path / "batch.yaml").write_text(call("--print").stdout)
     run = warm_process.run(

@@ -58,6 +58,25 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert not (tmp_path / "state" / "prefect").exists()
 
 
+def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
+    assert "least 1.79, expected 1.79, most 1.79" in terminal.call("run cup.yaml --dry-run")
+    assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
+    said = terminal.call("run cup.yaml --dry-run --budget 1", fails=True)
+    assert "cup: the run costs at least 1.79 CNY, and its budget is 1" in said
+    assert "z-image/turbo: 0.04 CNY. Nothing was sent." in terminal.call(
+        "run model z-image/turbo --set prompt=kite --dry-run"
+    )
+    assert "video/of/tomorrow: its price is not known" in terminal.call("run model video/of/tomorrow --dry-run")
+    assert "aspect is not a parameter; the nearest is aspect_ratio" in terminal.call(
+        "run model z-image/turbo --set prompt=kite --set aspect=16:9", fails=True
+    )
+    (tmp_path / "rows.csv").write_text("prompt\na cup\na jug\n")
+    assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
+    terminal.call("run cup.yaml --only picture")
+    assert "least 1.75, expected 1.75, most 1.75" in terminal.call("run cup.yaml --dry-run")
+    assert len(rh.recorder.submissions) == 1
+
+
 @pytest.mark.parametrize("when", ["submitted", "paid"])
 def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_missing(
     terminal: Terminal, rh: Emulator, tmp_path: Path, when: str
