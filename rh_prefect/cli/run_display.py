@@ -6,18 +6,17 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from prefect.settings import PREFECT_UI_URL
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from rh_prefect.cli.live_view import LiveView
 from rh_prefect.cli.prefect_server import later_dashboard
 from rh_prefect.display_names import shortened
 from rh_prefect.flow_runs import job_progress
@@ -36,17 +35,13 @@ from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
-if TYPE_CHECKING:
-    pass
-
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
-_NAMED = 4
-"""How many running jobs the line of a terminal names."""
-
 _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
+"""The changes of a job that are printed; a terminal's live view shows the first two itself."""
+
 _OF_MANY = {"moved", "failed", "unknown", "cancelled"}
 """The changes that are printed of a run with many jobs."""
 
@@ -83,30 +78,33 @@ class Watch:
         self._news: set[str] = set()
         self._board = RunProgress()
         self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
-        self._began = time.monotonic()
         self._flow_run_id = ""
         self._is_resumed = False
         self.candidates_in = "The report and the dashboard show the candidates"
         self._before: dict[str, Costs] = {}
         """What each job that this process has submitted had cost before."""
-        self._live = Live(
-            console=self._console, get_renderable=lambda: Text(self._line()), refresh_per_second=2, transient=True
-        )
+        self._view = LiveView(self._board)
+        self._live = Live(self._view, console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         job_progress.listeners.append(self._take)
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.stop()
         job_progress.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether there is a terminal, and one that can rewrite its lines."""
+        return self._console.is_interactive and not self._console.is_dumb_terminal and not self._is_quiet
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         """Sets the number of jobs, and their estimated cost if there is one."""
@@ -121,32 +119,11 @@ class Watch:
     def _estimate(self) -> str:
         return f"{self._board.expected} job(s), estimate {self._board.estimate} from catalogue prices"
 
-    def _line(self) -> str:
-        """Returns the status line at the bottom of the terminal while jobs run."""
-        running = [event.name for event in self._board.rows.values() if event.state not in ENDED]
-        return " · ".join(
-            [
-                f"{time.monotonic() - self._began:.0f} s",
-                self._board.line if self._board.total else "starts",
-                *([f"about {_time(left)} left"] if (left := self._remaining) is not None else []),
-                *([f"running: {', '.join(running[:_NAMED])}{'…' if len(running) > _NAMED else ''}"] if running else []),
-                *([f"spent {self._board.cost}"] if self._board.cost else []),
-            ]
-        )
-
     def begun(self, run: str) -> None:
         """Takes the name of a run without a server, and prints it if the run has something to pay for."""
         self._flow_run_id = run
         if self._board.estimate:
             self._console.print(f"{run}: {self._estimate()}")
-
-    @property
-    def _remaining(self) -> float | None:
-        """The estimated remaining seconds of a run with many jobs, at its rate so far; None if there is no rate yet."""
-        board = self._board
-        if board.total < _MANY or not board.ended:
-            return None
-        return (time.monotonic() - self._began) / board.ended * (board.total - board.ended)
 
     def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
         """Prints the flow run's name or id."""
@@ -174,30 +151,32 @@ class Watch:
                 str(event.costs) if event.costs else "",
             )
         self._console.print(table)
-        self._console.print(f"in {time.monotonic() - self._began:.1f} s; {self._total()}")
+        self._console.print(f"in {self._view.seconds:.1f} s; {self._total()}")
         for name, uri in _files(result):
             self._console.print(f"{name}: {uri}", style="bold")
 
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
-        self._board.take(event)
+        self._view.take(event)
+        if not event.is_edit:
+            self._board.take(event)
         if event.state == "submitted":
             self._before.setdefault(event.job, event.costs)
+        is_row = self._is_live and event.state in ("submitted", "adopted")
         if self._board.total >= _MANY:
             self._show_of_many(event)
-        elif event.state in _SHOWN:
+        elif event.state in _SHOWN and not is_row:
             mark = _MARKS.get(event.state, "·")
-            seconds = time.monotonic() - self._began
-            self._console.print(f"{seconds:6.1f} s {mark} {event.line}", markup=False)
+            self.say(f"{self._view.seconds:6.1f} s {mark} {event.line}")
 
     def _show_of_many(self, event: JobEvent) -> None:
         # Each job that was on its way to an account that has moved it reports the same.
         if event.state in _OF_MANY and event.message not in self._news:
             self._news.add(event.message)
             self.say(event.line)
-        if not self._console.is_terminal and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _EVERY
-            self.say(self._line())
+        if not self._is_live and self._view.seconds >= self._next:
+            self._next = self._view.seconds + _EVERY
+            self.say(" · ".join(filter(None, (self._view.line, self._view.money))))
 
     def say(self, line: str, *, style: str | None = None) -> None:
         """Prints a line; half an emoji, or a file name that is not UTF-8, can be shown but not printed."""
@@ -283,9 +262,3 @@ def _files(result: Any) -> list[tuple[str, str]]:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -205,9 +205,9 @@ class NativeTasks:
         run = await self.comfy.history(prompt_id)
         if run.state != "pending":
             return self._task_view(task_id, run)
-        status = await self._place(prompt_id)
-        if status is not None:
-            return TaskView(task_id=task_id, status=status)
+        waiting = await self._waiting(task_id, prompt_id)
+        if waiting is not None:
+            return waiting
         # It may have ended between the two requests.
         run = await self.comfy.history(prompt_id)
         if run.state == "pending":
@@ -218,15 +218,18 @@ class NativeTasks:
         """Removes a graph from the queue or stops it; see `Client.cancel`."""
         await self.comfy.cancel(task_id.removeprefix(self._prefix))
 
-    async def _place(self, prompt_id: str) -> TaskStatus | None:
-        """Returns the status of a graph by the machine's queue; None if it is not in the queue."""
+    async def _waiting(self, task_id: str, prompt_id: str) -> TaskView | None:
+        """Returns the state of a graph by the machine's queue; None if it is not in the queue."""
         try:
             queue = await self.comfy.queue()
         except RunningHubError:
-            return "RUNNING"  # without the queue there is no evidence that the task is lost
+            return TaskView(task_id=task_id, status="RUNNING")  # there is no evidence that the task is lost
         if prompt_id in queue.running:
-            return "RUNNING"
-        return "QUEUED" if prompt_id in queue.waiting else None
+            return TaskView(task_id=task_id, status="RUNNING")
+        if prompt_id not in queue.waiting:
+            return None
+        ahead = len(queue.running) + queue.waiting.index(prompt_id)
+        return TaskView(task_id=task_id, status="QUEUED", ahead=ahead)
 
     def _task_view(self, task_id: str, run: ComfyRun) -> TaskView:
         # Previews lie among the temporary files; they count where a graph saves nothing else.

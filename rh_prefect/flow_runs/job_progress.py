@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -109,19 +109,19 @@ class RunProgress:
             events = [self.rows[job] for job in islice(self._steps, _GRAPHS_IN_LINE)]
         estimate = [f"estimate {self.estimate}"] if self.estimate else []
         messages = (f"{event.label or event.model}: {event.message}" for event in events)
-        return "; ".join([", ".join([*self._counts(), *estimate]), *messages])
+        return "; ".join([", ".join([self.counts, *estimate]), *messages])
 
-    def _counts(self) -> Iterator[str]:
-        yield f"{self.done} of {self.total} jobs done"
-        for state in ("failed", "unknown", "cancelled"):
-            if self._states[state]:
-                yield f"{self._states[state]} {state}"
+    @property
+    def counts(self) -> str:
+        """The numbers of jobs that have ended, by state."""
+        bad = (f"{number} {state}" for state in ("failed", "unknown", "cancelled") if (number := self._states[state]))
+        return ", ".join([f"{self.done} of {self.total} jobs done", *bad])
 
     @property
     def summary(self) -> str:
         """The text above the progress bar of a run that has ended, and the last line of its log."""
         waiting = self.total - self.ended
-        return ", ".join([*self._counts(), *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
+        return ", ".join([self.counts, *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
 
     @property
     def has_work(self) -> bool:
@@ -189,6 +189,7 @@ _EVENTS: Final[frozenset[JobEventState]] = frozenset(
 )
 _LEVELS: Final[dict[JobEventState, int]] = {
     # A batch has hundreds of these, and the run's table shows them, too.
+    "queued": logging.DEBUG,
     "submitted": logging.DEBUG,
     "running": logging.DEBUG,
     "collecting": logging.DEBUG,
@@ -216,7 +217,7 @@ class RunObserver:
         A part of it that fails is logged once and stops nothing: the job may be paid for.
         """
         _guarded(self._write, event)
-        if self._status is not None and not is_exiting():
+        if self._status is not None and not event.is_edit and not is_exiting():
             _guarded(self._show, event)
         for listener in tuple(listeners):
             _guarded(listener, event)
@@ -224,7 +225,7 @@ class RunObserver:
     def _write(self, event: JobEvent) -> None:
         level = _LEVELS.get(event.state, logging.INFO)
         log = _log if is_exiting() else self._log
-        if not event.is_step and log.isEnabledFor(level):
+        if not event.is_step and not event.is_edit and log.isEnabledFor(level):
             log.log(level, "%s", event.line if event.label else f"{event.model}: {event.message}")
 
     def _show(self, event: JobEvent) -> None:

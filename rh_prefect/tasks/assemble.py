@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +20,14 @@ from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.flow_runs.flow_scope import current_scope
-from rh_prefect.flow_runs.job_progress import add_results
+from rh_prefect.flow_runs.job_progress import add_results, run_observer
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.plain_task import PlainTask
+from rh_prefect.works.events import JobEvent
 from rh_prefect.works.outputs.result import Result
 
 P = ParamSpec("P")
@@ -92,12 +94,15 @@ async def assemble(
     """
     if not clips:
         raise InputError(f"{name}: there are no clips to join. What to do: give at least one video.")
-    store = await load_storage(storage)
+    store, observer = await load_storage(storage), run_observer()
+    event = JobEvent("running", name, "assemble", label=name, message="is made on this machine", is_edit=True)
+    observer.notify(event)
     with TemporaryDirectory(prefix="rh-film-") as scratch:
         cut = _Cut(Path(scratch), store)
         recipe = await asyncio.to_thread(cut.make, clips, speech, music, captions)
         film = await asyncio.to_thread(cut.publish, await _name(name, recipe))
         thumbnail = await asyncio.to_thread(edit.thumbnail, cut.sheet)
+    observer.notify(replace(event, state="succeeded", message="made"))
     await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
     add_results({name: film.film, f"{name}, contact sheet": film.contact_sheet})
     return film

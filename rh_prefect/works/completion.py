@@ -45,6 +45,8 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
             ran_from.append(clock())
             work.notify("running", f"task {task_id} runs", task_id=task_id)
             nodes.runs()
+        elif view.ahead is not None:
+            work.notify("queued", f"{view.ahead} before it in the queue", task_id=task_id, is_step=True)
 
     view: TaskView | End | None = first_view
     if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):

@@ -16,6 +16,7 @@ JobEventState = Literal[
     "waiting",
     "moved",
     "matched",
+    "queued",
     "submitted",
     "adopted",
     "running",
@@ -45,6 +46,8 @@ class JobEvent:
     queued_seconds: float | None = None  # At the end
     run_seconds: float | None = None  # At the end
     output: str | None = None  # URI of the first file, at the end
+    estimate: Costs = field(default_factory=Costs)  # The expected price of its task
+    is_edit: bool = False  # It is a local edit, which costs nothing and is no job
     is_step: bool = False  # The state is the same: the message reports the progress of the task
     prompt: str = ""  # The beginning of the request's prompt
 

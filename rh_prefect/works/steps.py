@@ -221,8 +221,8 @@ class Steps:
 
     async def await_slot(self) -> None:
         """Waits until the account may run one more task."""
-        await self._lease.acquire()
         work = self.work
+        await self._lease.acquire(on_wait=lambda: work.notify("queued", "waits for a free slot of the account"))
         work.services.stores.refuse_payment(work.run_attempt, work.store, work.job)
 
     async def free_slot(self, *, full: bool) -> None:

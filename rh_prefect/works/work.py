@@ -192,6 +192,7 @@ class Work:
         costs: Costs | None = None,
     ) -> None:
         """Notifies the observer of a change."""
+        price = self.request.estimate
         event = JobEvent(
             state=state,
             job=self.job,
@@ -202,5 +203,6 @@ class Work:
             is_step=is_step,
             costs=costs or Costs(),
             prompt=self.request.prompt,
+            estimate=Costs() if price is None else Costs.of(price, self.request.currency),
         )
         self.observer.notify(event)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import io
+import re
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from rh_prefect.cli.live_view import LiveView
 from rh_prefect.cli.run_display import Watch
 from rh_prefect.flow_runs import job_progress
+from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.media.media import Media
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs import Costs
@@ -73,6 +79,87 @@ def test_a_damaged_output_is_named_as_such(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "output: /out/1.png" in said
     assert "output, a broken png: /out/2.png" in said
+
+
+def costs(amount: str) -> Costs:
+    return Costs({"CNY": Decimal(amount)})
+
+
+def live_view(width: int) -> list[str]:
+    """The lines of the view of a run with a queued, a running and an ended job, a local edit and a node's progress."""
+    board, now = RunProgress(), [0.0]
+    view = LiveView(board, clock=lambda: now[0])
+    board.expect(11, estimate=costs("17.65"), is_exact=True)
+
+    def take(state: JobEventState, name: str, **more: Any) -> None:
+        price = Costs() if more.get("is_edit") else costs("1.75")
+        event = JobEvent(state, f"run/{name}", "kling-v2.6-pro", label=name, estimate=price, **more)
+        view.take(event)
+        if not event.is_edit:
+            board.take(event)
+
+    for n in range(3):
+        take("succeeded", f"shots[{n}].picture", costs=costs("0.04"))
+    take("queued", "shots[5].clip", message="waits for a free slot of the account")
+    take("submitted", "shots[a product with a long name-77].clip", task_id="1")
+    take("running", "shots[4].clip", task_id="2")
+    take("running", "shots[4].clip", task_id="2", message="node 12, 40 %", is_step=True)
+    take("running", "sheet", is_edit=True)
+    take("succeeded", "cut", is_edit=True)
+    now[0] = 135.0
+    console = Console(width=width, height=24, record=True, file=io.StringIO())
+    console.print(view)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_the_live_view_has_a_row_for_each_running_step_and_the_whole_run() -> None:
+    lines = live_view(120)
+    assert lines.pop(4).startswith("━━━━━")
+    assert lines == [
+        "shots[a product with a long name-77].clip  kling-v2.6-pro  queued            2:15  ~1.75 CNY",
+        "shots[4].clip                              kling-v2.6-pro  node 12, 40 %     2:15  ~1.75 CNY",
+        "sheet                                      kling-v2.6-pro  made here         2:15",
+        "shots[5].clip                              kling-v2.6-pro  waits for a slot  2:15  ~1.75 CNY",
+        "3 of 11 jobs done · 1 edit made · 2:15 · about 6:00 left",
+        "paid 0.12 CNY · estimate 17.65 CNY",
+    ]
+
+
+def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
+    lines = live_view(60)
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[0].startswith("shots[a p")
+    assert "ng name-77].clip" in lines[0]
+    assert lines[1].split()[0] == "shots[4].clip"
+    assert lines[-2:] == [
+        "3 of 11 jobs done · 1 edit made · 2:15 · about 6:00 left",
+        "paid 0.12 CNY · estimate 17.65 CNY",
+    ]
+
+
+def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`NO_COLOR` removes the colours, and `--quiet` everything."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name, value in {"TERM": "xterm", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    said = {}
+    for way in ("pipe", "terminal", "quiet"):
+        monkeypatch.setenv("FORCE_COLOR" if way != "pipe" else "RH_NONE", "1")  # rich's sign of a terminal
+        with Watch(command="run film.yaml", quiet=way == "quiet") as watch:
+            watch.expect(1, estimate=costs("0.04"))
+            for listener in job_progress.listeners:
+                listener(JobEvent("submitted", "run/a", "a-model", label="shot", message="submitted", task_id="7"))
+                listener(JobEvent("running", "cut", "concat", label="cut", is_edit=True))
+                listener(JobEvent("succeeded", "cut", "concat", label="cut", message="made", is_edit=True))
+        said[way] = capsys.readouterr().out
+    assert re.findall(r"s (.+)", said["pipe"]) == ["· shot: submitted", "✓ cut: made"]
+    assert "submitted" not in said["terminal"]
+    assert re.search(r"shot +queued +0 s", said["terminal"])
+    assert "✓ cut: made" in said["terminal"]
+    assert not re.search(r"\x1b\[[0-9;]*3\dm", said["terminal"]), "a colour"
+    assert said["quiet"] == ""
 
 
 def test_an_error_that_begins_with_the_job_is_shown_without_a_second_name() -> None:

@@ -327,7 +327,7 @@ async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if
     work = ExecutedWork(tmp_path, request=replace(REQUEST, estimate=None))
     work.main.price = Money(Decimal(2), "CNY")
 
-    async def acquire() -> None:
+    async def acquire(on_wait: object = None) -> None:
         waits.set()
         await free.wait()
 

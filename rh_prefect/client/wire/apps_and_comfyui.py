@@ -249,13 +249,14 @@ def read_comfy_run(entry: dict[str, object], *, prompt_id: str) -> ComfyRun:
 
 
 def read_comfy_queue(source: dict[str, object]) -> ComfyQueue:
-    """Reads the queue: each entry begins with a number and the graph's id."""
+    """Reads the queue: each entry begins with its place, a number, and the graph's id; they come in any order."""
     return ComfyQueue(running=_ids(source.get("queue_running")), waiting=_ids(source.get("queue_pending")))
 
 
 def _ids(listed: object) -> tuple[str, ...]:
-    entries = (rows(entry) for entry in rows(listed))
-    return tuple(text(entry[1]) for entry in entries if len(entry) > 1 and text(entry[1]))
+    entries = [entry for entry in map(rows, rows(listed)) if len(entry) > 1 and text(entry[1])]
+    entries.sort(key=lambda entry: float(entry[0]) if isinstance(entry[0], int | float) else 0.0)
+    return tuple(text(entry[1]) for entry in entries)
 
 
 def _was_interrupted(status: dict[str, object]) -> bool:

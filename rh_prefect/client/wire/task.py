@@ -135,6 +135,7 @@ class TaskView(Value):
         node_errors: For each refused node of a workflow, what is wrong with it: such a task fails or runs in part.
         progress_url: Where a running workflow tells its progress; a secret, since it holds a ticket of the account.
             In no repr and no dump.
+        ahead: How many tasks are before it in the queue, where that is known.
     """
 
     task_id: str
@@ -146,6 +147,7 @@ class TaskView(Value):
     failure: Failure | None = None
     node_errors: dict[str, str] = Field(default_factory=dict)
     progress_url: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    ahead: int | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -16,6 +16,7 @@ from rh_prefect.pipelines.run.ports import idle, member
 from rh_prefect.pipelines.run.saved_results import SavedResults
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.pipelines.run.tools import Outcome, Tools
+from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.loop_thread import LOOP
 
 EDITS_AT_ONCE = 2
@@ -103,16 +104,19 @@ class StepMaker:
         counts_as = files_that_stand_in(instance)
         try:
             edits, values = self._tools.edits, known_values(instance)
+            self._notify(instance, "running", "is made on this machine")
             output = await while_store_is_away(
                 lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
             )
-        except RunningHubError:
-            raise
         except Exception as error:  # an edit's defect: the other steps continue
+            self._notify(instance, "failed", str(error))
+            if isinstance(error, RunningHubError):
+                raise
             raise MediaError(
                 f"{instance.address}: {instance.model} failed with {type(error).__name__}: {error}. Nothing was paid "
                 "for it. What to do: change its parameters or its files."
             ) from error
+        self._notify(instance, *(("succeeded", "made") if output.is_new else ("reused", "exists already")))
         if output.is_new:
             self._outcome.new_steps.add(instance.address)
         texts = () if output.result.text is None else (output.result.text,)
@@ -122,6 +126,11 @@ class StepMaker:
         for work in instance.works:
             self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=stands), is_edit=True)
         self._there.add(instance.address)
+
+    def _notify(self, instance: Instance, state: JobEventState, message: str) -> None:
+        name = instance.address
+        event = JobEvent(state, name, instance.model, label=name, message=message, is_edit=True)
+        self._tools.runner.observer.notify(event)
 
     async def _restore(self, instance: Instance) -> bool:
         """Renders edits again whose files are missing and are needed now."""

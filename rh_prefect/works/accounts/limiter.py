@@ -79,7 +79,11 @@ class Waiter:
 
 
 async def first_free(
-    limiters: Sequence[Limiter], *, preferred: Limiter | None = None, turn: Turn | None = None
+    limiters: Sequence[Limiter],
+    *,
+    preferred: Limiter | None = None,
+    turn: Turn | None = None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Limiter:
     """Waits in the queues of several accounts until one has a free slot, and takes that slot; returns its limiter.
 
@@ -91,6 +95,8 @@ async def first_free(
     try:
         for limiter, count in counts.items():
             _add_when_counted(limiter, count, waiter)
+        if not waiter.assigned.done():
+            on_wait()
         return await waiter.assigned
     except asyncio.CancelledError:
         if not waiter.assigned.cancelled():

@@ -118,7 +118,7 @@ class _Task:
     has_webhook: bool = False
     waiters: int = 0
     listeners: list[Callable[[TaskView], None]] = field(default_factory=list)
-    status: str = ""
+    status: tuple[str, int | None] = ("", None)
     failures: int = 0
     denials: Streak = field(default_factory=Streak)
     empty: Streak = field(default_factory=Streak)
@@ -425,8 +425,8 @@ class Poller:
                 return
         else:
             task.empty.clear()
-        if view.status != task.status:
-            task.status = view.status
+        if (view.status, view.ahead) != task.status:
+            task.status = view.status, view.ahead
             self._notify_waiters(task, view)
         if not view.is_terminal:
             task.ran_at = task.polled_at

@@ -228,12 +228,12 @@ class Lease:
         self._announced_to = self.account.limiter
         self._announced_to.announce()
 
-    async def acquire(self) -> None:
-        """Waits until one of the accounts has a free slot, and takes the slot."""
+    async def acquire(self, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Waits until one of the accounts has a free slot, and takes the slot; calls `on_wait` if it has to wait."""
         # A job that is resubmitted after an unknown outcome still has its slot.
         while self._limiter is None:
             accounts = {account.limiter: account for account in self._usable()}
-            limiter = await first_free(list(accounts), preferred=self._announced_to, turn=self._turn)
+            limiter = await first_free(list(accounts), preferred=self._announced_to, turn=self._turn, on_wait=on_wait)
             self._limiter, self._is_submitting = limiter, True
             self._withdraw()
             self.account = accounts[limiter]

@@ -256,7 +256,7 @@ class Lease:
         self.account = work.main
         self.has_slot = False
 
-    async def acquire(self) -> None:
+    async def acquire(self, on_wait: object = None) -> None:
         self._note("take a slot", has_slot=True)
 
     def occupy(self) -> None:

@@ -1,0 +1,155 @@
+"""`LiveView`: what runs now, as a table of a terminal: a row for each job and local edit, then the whole run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rh_prefect.flow_runs.job_progress import ENDED, RunProgress
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.journal.costs import Costs
+
+_WORDS = {
+    "uploading": "uploads",
+    "queued": "waits for a slot",
+    "waiting": "waits to try again",
+    "submitted": "queued",
+    "adopted": "waits for its task",
+    "running": "runs",
+    "collecting": "downloads",
+    "moved": "moves to another account",
+}
+_WIDE = 100
+"""Columns of a terminal from which on the model is shown."""
+
+_STATE_WIDTH = 16
+_BAR_WIDTH = 20
+_LINES_AROUND = 6
+"""Lines of the terminal that the rows leave free."""
+
+_ENDED_FOR_RATE = 3
+"""How many jobs must have ended before the time that is left is estimated from them."""
+
+
+@dataclass(slots=True)
+class _Row:
+    event: JobEvent
+    since: float  # When it got its state
+
+
+class LiveView:
+    """The jobs and edits of a run in progress; rich renders it, from another thread than the one that changes it."""
+
+    def __init__(self, board: RunProgress, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts empty; `board` counts the run's jobs."""
+        self._board = board
+        self._clock = clock
+        self._began = clock()
+        self._rows: dict[str, _Row] = {}
+        self._edits: Counter[str] = Counter()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the run began."""
+        return self._clock() - self._began
+
+    @property
+    def remaining(self) -> float | None:
+        """The estimated remaining seconds, at the run's rate so far; None if there is no rate yet."""
+        board = self._board
+        if board.ended < _ENDED_FOR_RATE or board.ended >= board.total:
+            return None
+        return self.seconds / board.ended * (board.total - board.ended)
+
+    def take(self, event: JobEvent) -> None:
+        """Takes a change of a job or an edit."""
+        if event.state in ENDED:
+            self._rows.pop(event.job, None)
+            self._edits[event.state] += event.is_edit
+            return
+        row = self._rows.get(event.job)
+        since = row.since if row is not None and row.event.state == event.state else self._clock()
+        self._rows[event.job] = _Row(event, since)
+
+    @property
+    def line(self) -> str:
+        """The counts of the whole run."""
+        board, edits = self._board, sum(self._edits.values())
+        counts = board.counts if board.total else ("starts" if not edits else "")
+        made = f"{edits} edit{'' if edits == 1 else 's'} made" if edits else ""
+        left = f"about {clock_time(self.remaining)} left" if self.remaining is not None else ""
+        return " · ".join(filter(None, (counts, made, clock_time(self.seconds), left)))
+
+    @property
+    def money(self) -> str:
+        """What was paid, and what the run is estimated to cost."""
+        board = self._board
+        estimate = f"estimate {board.estimate}" if board.estimate else ""
+        return " · ".join(filter(None, (f"paid {board.cost}" if board.cost else "", estimate)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Renders the rows that fit, and the lines below them."""
+        width, rows = options.max_width, list(self._rows.values())
+        # What waits for a slot says least: it comes last.
+        rows.sort(key=lambda row: row.event.state == "queued" and not row.event.task_id)
+        most = max(1, console.height - _LINES_AROUND)
+        parts: list[RenderableType] = []
+        if rows:
+            parts.append(self._table(rows[:most], width))
+        if len(rows) > most:
+            parts.append(Text(f"and {len(rows) - most} more", style="dim"))
+        bar = ProgressBar(total=max(1, self._board.total), completed=self._board.ended, width=min(_BAR_WIDTH, width))
+        foot = [Text(part, style="bold", overflow="fold") for part in (self.line, self.money) if part]
+        lines = Table.grid()
+        lines.add_row(bar)
+        yield Group(*parts, lines, *foot)
+
+    def _table(self, rows: list[_Row], width: int) -> Table:
+        now, is_wide = self._clock(), width >= _WIDE
+        table = Table.grid(padding=(0, 2, 0, 0))
+        states = [in_width(_state(row.event), _STATE_WIDTH * (2 if is_wide else 1)) for row in rows]
+        seconds = [clock_time(now - row.since) for row in rows]
+        costs = [_price(row.event.estimate, has_unit=is_wide) for row in rows]
+        models = [row.event.model if is_wide and row.event.label else "" for row in rows]
+        taken = sum(max(map(len, column)) + 2 for column in (states, seconds, costs, models) if any(column))
+        for justify in ("left", "left", "left", "right", "right"):
+            table.add_column(no_wrap=True, justify=justify, overflow="ellipsis")
+        for row, *cells in zip(rows, models, states, seconds, costs, strict=True):
+            name = in_width(row.event.name, max(12, width - taken - 2))
+            table.add_row(*(Text(cell) for cell in (name, *cells)))
+        return table
+
+
+def _state(event: JobEvent) -> str:
+    if event.is_edit:
+        return "made here"
+    return event.message if event.is_step else _WORDS.get(event.state, event.state)
+
+
+def _price(estimate: Costs, *, has_unit: bool) -> str:
+    prices = (f"~{amount:.2f}{f' {unit}' if has_unit else ''}" for unit, amount in estimate.amounts.items())
+    return ", ".join(prices)
+
+
+def in_width(name: str, width: int) -> str:
+    """Shortens a name in its middle: the begin has the item and the end the step."""
+    if len(name) <= width:
+        return name
+    tail = max(1, (width - 1) * 2 // 3)
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def clock_time(seconds: float) -> str:
+    """Returns a time as in `45 s`, `2:05` or `1:00:05`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
