@@ -70,6 +70,14 @@ Deployment = Annotated[
 ]
 Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
+Quote = Annotated[
+    bool,
+    Parameter(
+        help="Ask RunningHub for the prices of new requests whose inputs exist, which also checks their parameters. "
+        "Files are uploaded for it; nothing is paid.",
+        negative="",
+    ),
+]
 ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.", negative="")]
 Allow = Annotated[
     list[str] | None,
@@ -124,6 +132,7 @@ def plan(
     graph: Graph = False,
     mermaid: Mermaid = False,
     as_json: Json = False,
+    quote: Quote = False,
     exit_code: ExitCode = False,
     allow: Allow = None,
     storage: Storage = None,
@@ -139,6 +148,8 @@ def plan(
     takes, made_new = takes_of(found, retake, first)
     again = {"takes": takes, "new": ["*"] if new else made_new, "selection": selection}
     current = asyncio.run(make_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
+    if quote and not current.problems:
+        asyncio.run(_ask_for_prices(pipeline, current, storage, credentials))
     price = current.price if current.problems else selected_price(current, selection)
     check_retake(current, retake or (), selection)
     if earlier is not None:
@@ -153,6 +164,15 @@ def plan(
         sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
         sys.exit(_SOMETHING_TO_PAY)
+
+
+async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, credentials: str | None) -> None:
+    from rh_prefect.blocks.lookup import load_pool_context, load_storage
+    from rh_prefect.pipelines.plan.quote import quote
+    from rh_prefect.works.loop_thread import LOOP
+
+    shared, store = await load_pool_context(credentials), await load_storage(storage)
+    await LOOP.call(quote(plan, pipeline.checked, shared.pool, store))
 
 
 def show_dry_run(

@@ -79,6 +79,11 @@ def has_all_ids(instance: Instance) -> bool:
     return all(not isinstance(one, Unknown) or one.sent is not None for one in _leaves(list(instance.values.values())))
 
 
+def has_all_files(instance: Instance) -> bool:
+    """Returns whether the files that a step sends are there."""
+    return all(one.media is not None for one in _leaves(list(instance.values.values())) if isinstance(one, File))
+
+
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
     """Maps the actual hash of each file that was rendered again to the hash that requests use."""
     files = [one for one in _leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]

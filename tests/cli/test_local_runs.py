@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.emulator import Emulator
+from rh_prefect.emulator.assumptions import DEFAULT
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
@@ -75,6 +77,35 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     terminal.call("run cup.yaml --only picture")
     assert "least 1.75, expected 1.75, most 1.75" in terminal.call("run cup.yaml --dry-run")
     assert len(rh.recorder.submissions) == 1
+
+
+def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quoted.yaml").write_text(
+        "steps:\n  one: {model: Dola-Seedream-5.0-pro/text-to-image, with: {prompt: a cup}}\n"
+        "  each:\n    foreach: [a cup, a jug]\n    steps:\n"
+        "      picture: {model: z-image/turbo, with: {prompt: $(item)}}\n"
+        "      clip:\n        model: kling-v2.6-pro-image-to-video\n        from: $(picture)\n"
+        "        with: {prompt: a turn}\n"
+        "outputs: {one: $(one)}\n"
+    )
+    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, preview_unpriced=None)) as rh:
+        for name, value in environment(rh, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        assert "expected >= 7.08" in terminal.call("plan quoted.yaml")
+        said = terminal.call("plan quoted.yaml --quote --out quoted.json")
+        assert "least 8.08, expected 8.08, most 8.08" in said
+        assert "RunningHub was asked for the prices of 3 requests" in said
+        assert not rh.recorder.submissions
+        assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
+        terminal.call("run quoted.yaml --only one --plan quoted.json")
+        assert [one.charged for one in rh.recorder.paid] == [1]
+        wrong = (tmp_path / "quoted.yaml").read_text().replace("a cup}}", "a cup, unchecked: {resolution: 9k}}}", 1)
+        (tmp_path / "wrong.yaml").write_text(wrong)
+        problem = terminal.call("plan wrong.yaml --quote", fails=True)
+        assert "wrong.yaml:2:" in problem and "RunningHub refuses the request of one" in problem
+        assert len(rh.recorder.submissions) == 1
 
 
 @pytest.mark.parametrize("when", ["submitted", "paid"])

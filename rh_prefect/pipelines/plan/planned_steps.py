@@ -310,6 +310,7 @@ class Instance:
     # The state by the records alone, before it is known whether anything needs the step
     found: State = field(init=False)
     price: Money = FREE  # What one take costs
+    is_quoted: bool = False  # Whether the price is RunningHub's, from `quote`
     weight: int | None = None  # How it counts for the steps before it; see `needs`
 
     def __post_init__(self) -> None:

@@ -240,6 +240,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "nodes": dict(one.nodes),
         "why": one.why,
         "price": _money(sum((work.price for work in paid), Money())),
+        "quoted": one.is_quoted or None,
         "seconds": round(one.seconds, 3) if one.seconds is not None else None,
         "needs": [need.address for need in one.needs],
         "save_as": one.save_as or None,

@@ -201,6 +201,7 @@ def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
     now = sum((work.price for work in instance.works if work.is_paid), Money())
     if now.most.quantize(_DIGITS) > planned:
         return f"price: up to {planned} -> up to {now.most.normalize():f}"
-    if now.is_open and not step["price"]["open"]:
+    # RunningHub, which has quoted a price, is asked again before the payment, and the run has the plan's highest price.
+    if now.is_open and not step["price"]["open"] and not step.get("quoted"):
         return "price: known -> not known"
     return ""

@@ -67,7 +67,9 @@ def run_limit(
     if written is not None and plan.budget is not None and plan.budget.all_runs:
         of_all = f" ({earlier} of {written:g} were or may be spent by other runs)" if earlier else ""
         written = max(0.0, float(Decimal(f"{written:.12g}") - earlier))
-    if written is None and is_open:
+    # RunningHub has quoted what the catalogue lacks, and is asked again before each payment.
+    is_quoted = reviewed is not None and not reviewed.is_open and price.is_open and not is_foreign
+    if written is None and is_open and not is_quoted:
         cause = f"{foreign} the run needs a budget in {currency}"
         if not is_foreign:
             cause = "the price of a step is not known, or assumed, so the run needs a budget"
@@ -76,8 +78,11 @@ def run_limit(
             "step whose price neither the catalogue nor RunningHub has also needs a price in the file, as in "
             "`assume: {price: 0.50}`."
         )
-    limits = [counted + price.most if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
-    if reviewed is not None:
+    own = counted + price.most if written is None and not is_quoted else None
+    limits = [own if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
+    if reviewed is not None and is_quoted:
+        limits += [reviewed.budget, reviewed.most]
+    elif reviewed is not None:
         limits += [reviewed.budget] if reviewed.is_open or is_open else [reviewed.most, counted + price.most]
     limit = min(one for one in limits if one is not None)
     before = counted if attempt == 1 else Decimal(0)

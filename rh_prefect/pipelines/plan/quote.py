@@ -1,0 +1,153 @@
+"""Asks RunningHub for the prices of a plan's new requests, which checks their parameters, too; nothing is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from rh_prefect import catalog
+from rh_prefect.client.wire.platform import PricePreview
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    KeyRejected,
+    ModerationError,
+    PriceUnknown,
+    RequestRejected,
+    RunningHubError,
+)
+from rh_prefect.media.input_files import shown
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.models import ModelInput
+from rh_prefect.pipelines.call_builder import has_all_files, has_all_ids, request_of
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.document import Problems
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money
+from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.journal.record_types import MediaRecord
+from rh_prefect.works.requests.input_identification import Input
+
+MOST = 200
+"""How many requests of a plan RunningHub is asked about."""
+
+_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class _Answers:
+    """What RunningHub says about the requests of a plan."""
+
+    quoted: int = 0
+    unpriced: set[str] = field(default_factory=set)  # Models without a price at RunningHub
+    dearer: dict[str, str] = field(default_factory=dict)  # By model: its price in the catalogue and the higher one
+    failed: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # By reason: how many were not answered
+
+
+async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> None:
+    """Sets the prices of new requests that the catalogue does not know, and reports refused requests as problems.
+
+    Call it on the loop thread. Each distinct request whose inputs exist is sent once, `MOST` of a plan.
+    """
+    users = _requests(plan)
+    asked, at_once, problems, answers = list(users.values())[:MOST], asyncio.Semaphore(_AT_ONCE), Problems(), _Answers()
+
+    async def ask(steps: Sequence[Instance]) -> None:
+        async with at_once:
+            request = request_of(steps[0])
+            assert isinstance(request, ModelInput)  # noqa: S101 - graphs are left out
+            try:
+                preview = await pool.try_each(lambda account: _preview(request, account, store), model=request.model)
+            except PriceUnknown:
+                answers.unpriced.add(request.model)
+            except (RequestRejected, ModerationError) as error:
+                one = steps[0]
+                message = f"RunningHub refuses the request of {one.address}: {error.reason or error.message}"
+                at = one.used_at or (*one.at, one.step.action)
+                problems.add(checked.document, at, f"{message}. Nothing was paid; correct the step's parameters")
+            except (KeyRejected, AccountError):
+                raise
+            except (ApiError, RunningHubError) as error:
+                answers.failed[error.message] += 1
+            else:
+                answers.quoted += 1
+                _set_price(plan, steps, preview, answers)
+
+    await asyncio.gather(*map(ask, asked))
+    plan.problems = sorted([*plan.problems, *problems])
+    plan.notes = [*_without_known(plan), *_notes(answers, len(users) - len(asked))]
+
+
+def _requests(plan: Plan) -> dict[str, list[Instance]]:
+    """Returns the steps of each distinct request that the plan pays for and whose inputs exist."""
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for one in plan.instances:
+        is_new = one.is_paid and bool(one.endpoint) and any(work.is_paid for work in one.works)
+        if is_new and plan.selection.has(one) and one.works[0].is_settled and has_all_ids(one) and has_all_files(one):
+            found[json.dumps([one.endpoint, one.request], sort_keys=True, default=str)].append(one)
+    return found
+
+
+async def _preview(request: ModelInput, account: Account, store: MediaStore) -> PricePreview:
+    async def sent(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [await sent(one) for one in value]
+        return await _link(value, account, store) if isinstance(value, Media) else value
+
+    entry, params = request.entry, request.params()
+    linked = {param.name: await sent(params[param.name]) for param in entry.file_params if param.name in params}
+    payload = catalog.read_parameters(entry, {**params, **linked}, unchecked=request.unchecked).sent
+    return await account.provider.price(entry.endpoint, payload)
+
+
+async def _link(media: Media, account: Account, store: MediaStore) -> str:
+    record = MediaRecord(
+        uri=shown(media.uri),
+        sha256=media.sha256,
+        size=media.size,
+        kind=media.kind,
+        mime=media.mime,
+        extension=PurePosixPath(media.name).suffix.removeprefix("."),
+    )
+    file = Input(media.uri, record)
+    return await account.uploads.address(file, file.mark, store=store)
+
+
+def _set_price(plan: Plan, steps: Iterable[Instance], preview: PricePreview, answers: _Answers) -> None:
+    """Sets the price of a request where the catalogue has none, or a lower one."""
+    if preview.free or preview.currency not in (None, plan.currency):
+        return
+    for one in steps:
+        known = one.price.most / one.attempts
+        if not one.price.is_open and known >= preview.amount:
+            continue
+        if not one.price.is_open:
+            answers.dearer[one.model] = f"{preview.amount:f} {plan.currency}, and the catalogue has {known:f}"
+        one.is_quoted = True
+        one.price = Money(preview.amount, preview.amount, preview.amount * one.attempts)
+        for work in one.works:
+            work.price = Money(preview.amount, preview.amount, preview.amount * work.attempts)
+
+
+def _without_known(plan: Plan) -> list[str]:
+    """Returns the notes without those of unknown prices that are known now."""
+    open_models = {one.model for one in plan.instances if one.price.is_open}
+    known = {one.model for one in plan.instances if one.is_quoted} - open_models
+    return [one for one in plan.notes if not any(f"the catalogue has no price of {model};" in one for model in known)]
+
+
+def _notes(answers: _Answers, left: int) -> Iterable[str]:
+    if answers.quoted:
+        yield f"RunningHub was asked for the prices of {answers.quoted} requests, and accepts their parameters."
+    yield from (f"RunningHub's price of {model} is {price}." for model, price in answers.dearer.items())
+    yield from (f"RunningHub has no price of {model} before a run." for model in sorted(answers.unpriced))
+    yield from (f"{count} requests were not quoted: {reason}" for reason, count in answers.failed.items())
+    if left:
+        yield f"RunningHub was not asked about {left} further requests; the most is {MOST}."
