@@ -8,15 +8,17 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALLED := .venv/.installed
 DATABASE := .venv/prefect.db
+SITE_TOOLS := .venv/.site-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests test-long test-readme lint bench mutants constraints clean
+.PHONY: help demo test tests test-long test-readme lint docs bench mutants constraints clean
 
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
 	@echo "make test-long    kills, faults, workers, type checkers over samples, and the wheel"
 	@echo "make test-readme  the README's commands, in their order, in an empty folder"
+	@echo "make docs         the documentation as a website, in build/site (ARGS=--no-pictures is quick)"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
 	@echo "make mutants      random faults in the modules that decide about money, which the tests must find; hours (ARGS='--quick --count 40')"
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
@@ -50,6 +52,9 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m rh_prefect.catalog.build --check
 
+docs: $(SITE_TOOLS)
+	$(BIN)/python -m website.build $(ARGS)
+
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.structure
 	$(BIN)/python -m benchmarks.imports
@@ -62,7 +67,7 @@ bench: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python -m benchmarks.mutation $(ARGS)
 
-constraints: $(INSTALLED)
+constraints: $(SITE_TOOLS)
 	head -n 1 constraints.txt > .constraints.new
 	$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C sort -f >> .constraints.new
 	mv .constraints.new constraints.txt
@@ -74,10 +79,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling -e ".[dev]"
 	@touch $@
 
+# Not in `dev`: a minute of installation and 110 MB, which no test needs.
+$(SITE_TOOLS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
 # A database that Prefect has migrated, which takes 9 s: the tests' servers start from copies of it.
 $(DATABASE): $(INSTALLED)
 	$(BIN)/python -m tests.support.servers.prefect_server $@
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find rh_prefect flows blocks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find rh_prefect flows blocks tests benchmarks website -name __pycache__ -type d -prune -exec rm -rf {} +

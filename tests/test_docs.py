@@ -160,7 +160,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_setting_is_named_with_its_default() -> None:
-    text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(RH_\w+)` \|([^|]*)\|", text, re.MULTILINE))
     assert rows.keys() == {f"RH_{name.upper()}" for name in Settings.model_fields}
     for name in ("base_url", "storage_url", "poll_seconds", "submit_timeout"):
