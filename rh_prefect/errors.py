@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+if TYPE_CHECKING:
+    from rh_prefect.works.outputs.result import Result
 
 Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
@@ -85,7 +88,13 @@ def _rebuild(kind: type[RunningHubError], message: str, facts: dict[str, Any]) -
 
 
 class JobsFailed(ExceptionGroup[Exception]):
-    """The error for several failed jobs or steps of a run; its text lists each cause once, with its steps."""
+    """The error for several failed jobs or steps of a run; its text lists each cause once, with its steps.
+
+    Attributes:
+        results: Of `generate_many`: for each job its result or its error, in the order of the requests.
+    """
+
+    results: Sequence[Result | Exception] = ()
 
     def __str__(self) -> str:
         return self.message

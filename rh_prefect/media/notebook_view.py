@@ -1,12 +1,13 @@
-"""Shows files in a notebook: pictures, players, and the facts of each file."""
+"""Shows files and results in a notebook: pictures, players, texts, and the facts of each file."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.errors import RunningHubError
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _SIDE = 512
 _PICTURE_BYTES = 60_000
+_SHOWN = 12
+"""How many results are shown; a notebook keeps their pictures."""
+
 _PLAYED_BYTES = 5_000_000
 """The most bytes of a video or sound that a notebook keeps, which saves what it shows."""
 
@@ -26,6 +30,29 @@ def as_html(media: Media) -> str:
     except (RunningHubError, OSError) as error:
         shown = f"<p>{escape(str(error))}</p>"
     return f"<figure>{shown}<figcaption>{escape(_facts(media))}</figcaption></figure>"
+
+
+def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
+    """Returns HTML of named results below a line; of many, the first ones are shown and the others named."""
+    named = list(_single(values))
+    parts = [f"<p>{escape(head)}</p>"]
+    for name, value in named[:_SHOWN]:
+        parts.append(f"<p>{escape(name)}</p>{value._repr_html_() if hasattr(value, '_repr_html_') else _text(value)}")
+    if len(named) > _SHOWN:
+        parts.append(f"<p>{len(named) - _SHOWN} more: {escape(', '.join(name for name, _ in named[_SHOWN:]))}</p>")
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _single(values: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for name, value in values:
+        if isinstance(value, list | tuple):
+            yield from _single((f"{name}[{number}]", one) for number, one in enumerate(value, 1))
+        elif value is not None:
+            yield name, value
+
+
+def _text(value: object) -> str:
+    return f"<pre>{escape(str(value))}</pre>"
 
 
 def _shown(media: Media) -> str:

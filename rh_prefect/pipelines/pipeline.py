@@ -51,6 +51,11 @@ class Pipeline:
         """Takes a file that was checked; use `from_file`, `from_text` or `from_dict`."""
         self.checked = checked
 
+    def __repr__(self) -> str:
+        """Names the parameters, the number of steps and the outputs."""
+        params, outputs = (", ".join(names) or "none" for names in (self.file.params, self.file.outputs))
+        return f"<Pipeline {self.name}: parameters {params}; {len(self.file.steps)} steps; outputs {outputs}>"
+
     @classmethod
     def from_file(cls, file: str | PathLike[str], *, loader: Any = None) -> Self:
         """Reads a file.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 from prefect.client.schemas.objects import State
 
@@ -20,11 +20,12 @@ from rh_prefect.flow_runs.suspension import (
     wait_for,
 )
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
+from rh_prefect.tasks.plain_task import refuse_unknown
 from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.costs import CURRENCY, amount_text
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request, Wait
+from rh_prefect.works.options import JobOptions, Options, Request, Wait
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
@@ -44,7 +45,13 @@ BETWEEN_WAVES = 0.2
 
 
 def generate_many(
-    requests: Iterable[Request], *, takes: int = 1, wait: Wait = "poll", **options: Any
+    requests: Iterable[Request],
+    *,
+    takes: int = 1,
+    labels: Sequence[str] | None = None,
+    wait: Wait = "poll",
+    scope: str | None = None,
+    **options: Unpack[JobOptions],
 ) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once and waits for all of them, the failed ones included.
 
@@ -57,10 +64,12 @@ def generate_many(
         requests: What to run; RunningHub's own limit decides how many of them run at once. Requests that are equal are
             refused before anything is paid.
         takes: How many results of each request.
+        labels: A label for each request, in place of `label`, which all of them share.
         wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
             on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
             process, as with `poll`.
-        options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
+        scope: Your own idempotency key; see `generate`.
+        **options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
 
     Returns:
         The results, in the order of the requests; of each request its takes.
@@ -69,8 +78,8 @@ def generate_many(
         InputError: This is not a list of inputs; nothing was sent.
         EqualRequest: Two of the requests are equal; nothing was paid.
         BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; none was submitted.
-        JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. What succeeded is kept, and
-            running the same flow run again pays only for what is missing.
+        JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. Its `results` has for each job
+            its result or its error, and running the same flow run again pays only for what is missing.
     """
     if isinstance(requests, get_args(Request)):
         raise InputError(
@@ -82,11 +91,19 @@ def generate_many(
         check_request(one)
     if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
         raise InputError(f"takes is the number of results of each request, from 1, not {takes!r}. Nothing was sent.")
-    if not (options.get("same") or options.get("scope") or options.get("reuse") == "always"):
+    refuse_unknown("generate_many", options, JobOptions.__annotations__)
+    if labels is not None and len(labels) != len(all_requests):
+        raise InputError(
+            f"generate_many has {len(all_requests)} requests and {len(labels)} labels. Nothing was sent. "
+            "What to do: give one label for each request."
+        )
+    if not (options.get("same") or scope or options.get("reuse") == "always"):
         _refuse_equal(all_requests)
-    first = options.pop("take", 1)
-    jobs = [(one, {**options, "take": first + number}) for one in all_requests for number in range(takes)]
-    return _run_jobs(jobs, wait, options)
+    first, shared = options.pop("take", 1), {**options, "scope": scope}
+    named = [shared] * len(all_requests) if labels is None else [{**shared, "label": label} for label in labels]
+    each = zip(all_requests, named, strict=True)
+    jobs = [(one, {**more, "take": first + number}) for one, more in each for number in range(takes)]
+    return _run_jobs(jobs, wait, shared)
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
@@ -114,7 +131,9 @@ async def _run_jobs(
             done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
         failed = [one for one in done if isinstance(one, Exception)]
         if failed:
-            raise jobs_failed(failed, total=len(done), what="jobs")
+            error = jobs_failed(failed, total=len(done), what="jobs")
+            error.results = [one for one in done if isinstance(one, Result | Exception)]
+            raise error
         return [one for one in done if isinstance(one, Result)]
 
 

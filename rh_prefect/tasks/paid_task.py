@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
         """A task that makes a paid call; Prefect types the future of an async task as a future of a coroutine."""
 
-        @overload  # type: ignore[override]
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]: ...
-        @overload
-        def __call__(
-            self, *args: Any, wait_for: Any, return_state: Literal[False] = False, **kwargs: Any
-        ) -> Coroutine[Any, Any, Result]: ...
-        @overload
-        def __call__(
-            self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-        ) -> Coroutine[Any, Any, State[Result]]: ...
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Without overloads: of those, type checkers do not say which option is misspelt.
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:  # type: ignore[override]
             """Runs the job as one task run, in a flow or alone."""
 
         @overload  # type: ignore[override]

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect.states import Failed
 from prefect.tasks import Task
 
 from rh_prefect.client.connections import chance
+from rh_prefect.errors import InputError
 from rh_prefect.prefect_api import is_available
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises `InputError` for an option that does not exist, with the nearest ones."""
+    known = list(known)
+    for one in given:
+        if one not in known:
+            near = ", ".join(f"`{option}`" for option in get_close_matches(one, known)) or ", ".join(known)
+            raise InputError(f"{name} has no option `{one}`. Nothing was sent. What to do: did you mean {near}?")
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
@@ -28,11 +39,21 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
         def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
             """Runs the task; see `prefect.Task`."""
+            self._check(kwargs)
             if return_state or wait_for is not None or is_available():
                 return super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)
             call = inspect.signature(self.fn).bind(*args, **kwargs)
             call.apply_defaults()
             return self._run(call)
+
+        def submit(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+            """Starts a task run; see `prefect.Task`."""
+            self._check(kwargs)
+            return super().submit(*args, return_state=return_state, wait_for=wait_for, **kwargs)
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        # Prefect's own error is the whole signature and all arguments.
+        refuse_unknown(self.fn.__name__, given, inspect.signature(self.fn).parameters)
 
     async def _run(self, call: inspect.BoundArguments) -> Any:
         for pause in self._pauses():

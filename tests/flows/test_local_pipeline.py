@@ -6,9 +6,13 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import InputError
 from rh_prefect.flows.local_pipeline import run_here
-from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.flows.pipeline import Pipeline
+from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.ports import NoPages
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
 from rh_prefect.settings import get_settings
@@ -56,6 +60,41 @@ steps:
     assert {pages[0].expected[0], pages[0].expected[-1]} == {2}
     assert {pages[1].expected[0], pages[1].expected[-1]} == {1}
     assert len(rh.recorder.paid) == 3
+
+
+PAIR = """
+name: pair
+params: {title: string}
+steps:
+  sign: {model: z-image/turbo, with: {prompt: $(params.title)}}
+  words: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: "A <b>line</b> about $(params.title)"}}
+outputs: {sign: $(sign), both: [$(sign), $(sign)], words: $(words)}
+"""
+
+
+async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh: Emulator) -> None:
+    """A plan in Python counts the results that exist, as the command does."""
+    pair = Pipeline.from_text(PAIR)
+    assert repr(pair) == "<Pipeline pair: parameters title; 2 steps; outputs sign, both, words>"
+    plan = await pair.plan(title="a mug")
+    assert plan.price.most > 0
+    assert "<pre>pair: " in plan._repr_html_()
+    done = await pair.run(title="a mug", budget=1)
+    assert repr(done).startswith("<PipelineResult of pair: Steps: 2 made; paid ")
+    assert repr(done).endswith("Outputs: sign, both, words>")
+    sign, both = done.output("sign", Media), done.output("both", list[Media])
+    assert both == [sign, sign]
+    assert done.output("words", str)
+    with pytest.raises(InputError, match=r"the output both\[0\] is another type"):
+        done.output("both", list[str])
+    with pytest.raises(InputError, match=r"pair has no output 'clip'\. Its outputs are: sign, both, words"):
+        done.output("clip", Media)
+    shown = done._repr_html_()
+    assert shown.count("<img src=") == 3
+    assert "both[2]" in shown
+    assert "<b>" not in shown
+    assert (await pair.plan(title="a mug")).price.most == 0
+    assert len(rh.recorder.paid) == 2
 
 
 SIGNS = """

@@ -34,7 +34,7 @@ follow_imports = silent
 """As where the package is installed: without its plugins, and its own modules are not reported."""
 
 ENDPOINTS = """\
-from rh_prefect.tasks import endpoints
+from rh_prefect.tasks import endpoints, generate_many
 async def use() -> None:
     photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', take=2, same=True, attempts=1)
     kling = endpoints.kling_v2_6_pro_image_to_video
@@ -45,8 +45,10 @@ async def use() -> None:
     reveal_type(kling.submit(image_url=photo.first_output, prompt='a').result())
     reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))
     kling.submit(image_url=photo, prompt='a', wait_for=[photo])
+    await endpoints.z_image_turbo(prompt='a', promt='b')
+    await generate_many([], lable='b')
 """
-"""Lines 5 to 8 are wrong, each in one way."""
+"""Lines 5 to 8, 12 and 13 are wrong, each in one way."""
 
 INPUTS = """\
 from rh_prefect import models
@@ -145,7 +147,8 @@ def test_the_samples_are_without_an_error(diagnostics: list[Diagnostic]) -> None
 
 def test_a_mistake_in_a_call_of_an_endpoint_is_one_error(diagnostics: list[Diagnostic]) -> None:
     errors, revealed = of(diagnostics, "use_endpoints")
-    assert [one.line for one in errors] == [5, 6, 7, 8], errors
+    assert [one.line for one in errors] == [5, 6, 7, 8, 12, 13], errors
+    assert "promt" in errors[-2].message and "lable" in errors[-1].message
     assert len(revealed) == 2
     assert all(re.search(r'is "(rh_prefect\.works\.outputs\.result\.)?Result"$', message) for message in revealed)
 

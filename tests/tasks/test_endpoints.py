@@ -222,7 +222,7 @@ async def test_wrong_input_is_refused_before_anything_is_sent(model: Model, idle
 @pytest.mark.prefect
 async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_server: object, rh: Emulator) -> None:
     with pytest.raises(ParameterBindError, match="prompt"):
-        await KLING(image_url="a.png", scope="s")  # type: ignore[call-overload]  # what a type checker sees, too
+        await KLING(image_url="a.png", scope="s")  # type: ignore[call-arg]  # what a type checker sees, too
     assert not rh.recorder.requests
 
 

@@ -92,7 +92,7 @@ async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator, 
     @flow
     async def twice(**second: Any) -> list[Any]:
         calls = [generate(asked, label="left"), generate(asked, label="right", **second)]
-        return await asyncio.gather(*calls, return_exceptions=True)
+        return list(await asyncio.gather(*calls, return_exceptions=True))
 
     done = await twice()
     (refused,) = [one for one in done if isinstance(one, EqualRequest)]

@@ -8,12 +8,13 @@ import pytest
 from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import generate, generate_many, models
-from rh_prefect.emulator import Emulator
-from rh_prefect.errors import EqualRequest, InputError, StoreError, TransportError
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import EqualRequest, InputError, JobsFailed, RunningHubError, StoreError, TransportError
 from rh_prefect.tasks import account_status
 from rh_prefect.tasks.endpoints import z_image_turbo
 from rh_prefect.tasks.generate import can_help
 from rh_prefect.tasks.plain_task import PlainTask
+from rh_prefect.works.outputs.result import Result
 
 LAMP = models.ZImageTurbo(prompt="a lamp")
 
@@ -37,8 +38,22 @@ async def test_equal_calls_of_a_process_are_refused_as_in_a_run(rh: Emulator) ->
 
 
 async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
-    with pytest.raises(TypeError, match="colour"):
-        await z_image_turbo(prompt="a lamp", colour="red")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* mean `prompt`"):
+        await z_image_turbo(promt="a lamp")  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* mean `label`"):
+        await generate_many([LAMP], lable="a")  # type: ignore[call-arg]
+
+
+async def test_many_jobs_have_labels_and_their_error_has_all_results(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", prompt="a broken lamp", kind="code", code="1007"))
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in ("a lamp", "a broken lamp", "a torch")]
+    with pytest.raises(InputError, match="3 requests and 1 labels"):
+        await generate_many(asked, labels=["one"])
+    with pytest.raises(JobsFailed, match="1 of 3 jobs failed") as failed:
+        await generate_many(asked, labels=["lamp", "broken", "torch"], scope="many")
+    first, second, third = failed.value.results
+    assert isinstance(first, Result) and isinstance(third, Result) and isinstance(second, RunningHubError)
+    assert (first.label, second.step, third.label) == ("lamp", "broken", "torch")
 
 
 def failing(*errors: Exception) -> tuple[PlainTask[[], str], Callable[[], int]]:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.client.wire.task import TaskStatus
+from rh_prefect.media.notebook_view import listing
 from rh_prefect.pipelines.batch import ROWS, BatchFile
 from rh_prefect.pipelines.run.result import PipelineResult, StepReport
 from rh_prefect.works.events import JobEventState
@@ -117,6 +118,11 @@ class BatchReport(BaseModel):
             for number in sorted(steps)
         )
         return cls(batch=made.name, rows=rows, costs=result.costs, csv_uri=result.report)
+
+    def _repr_html_(self) -> str:
+        """Shows the results of the rows in a notebook."""
+        rows = ((f"row {row.row}: {row.label or row.subject}", row.result or row.reason) for row in self.rows)
+        return listing(f"{self.batch}: {self}", rows)
 
     @property
     def results(self) -> list[Any]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from html import escape
 from typing import Any
 
 from rh_prefect.errors import InputError
@@ -81,6 +82,10 @@ class Plan:
     def __repr__(self) -> str:
         """Returns a short text, because all steps refer to each other."""
         return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
+
+    def _repr_html_(self) -> str:
+        """Shows the table, or what is wrong, in a notebook."""
+        return f"<pre>{escape(chr(10).join(map(str, self.problems)) or self.table())}</pre>"
 
     @property
     def price(self) -> Money:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.errors import InputError, PipelineIncomplete
+from rh_prefect.media.notebook_view import listing
 from rh_prefect.works.journal.costs import Costs
 
+_T = TypeVar("_T")
 COMPLETED = "Completed"
 FAILED = "Failed"
 NOTHING_NEW = "Nothing new"
@@ -98,6 +100,36 @@ class PipelineResult(BaseModel):
     def __getitem__(self, name: str) -> Any:
         """An output by its name."""
         return self.outputs[name]
+
+    def output(self, name: str, kind: type[_T]) -> _T:
+        """Returns an output as a type, as in `done.output("clips", list[Media])`.
+
+        Args:
+            name: Its name.
+            kind: Any type that pydantic validates.
+
+        Raises:
+            InputError: There is no such output, or it is of another type.
+        """
+        if name not in self.outputs:
+            there = ", ".join(self.outputs) or "none"
+            raise InputError(f"{self.pipeline} has no output {name!r}. Its outputs are: {there}.")
+        try:
+            return TypeAdapter(kind).validate_python(self.outputs[name])
+        except ValidationError as error:
+            (wrong, *_) = error.errors(include_url=False)
+            place = "".join(f"[{one}]" for one in wrong["loc"])
+            raise InputError(f"{self.pipeline}: the output {name}{place} is another type: {wrong['msg']}.") from None
+
+    def __repr__(self) -> str:
+        """Names what was made and paid, and the outputs."""
+        return f"<PipelineResult of {self.pipeline}: {summary(self)} Outputs: {', '.join(self.outputs) or 'none'}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Shows the outputs in a notebook, with what was paid."""
+        return listing(f"{self.pipeline}: {summary(self)}", self.outputs.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rh_prefect.client import TaskView
+from rh_prefect.display_names import shortened
 from rh_prefect.errors import InputError, explain
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs import COINS, CURRENCY
@@ -18,6 +19,7 @@ from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import BROKEN, End, Link
 
 _T = TypeVar("_T")
+_TEXT_SHOWN = 60
 _SHOWN = 3
 """How many faults of an answer an error names."""
 
@@ -122,10 +124,23 @@ class Result(BaseModel):
 
     def _repr_html_(self) -> str:
         """Shows the files and the texts in a notebook, with the cost."""
-        cost = "cost unknown" if self.cost is None else f"{self.cost} {self.currency or ''}".strip()
-        head = ", ".join(filter(None, [self.label, self.model, "reused" if self.reused else cost, f"job {self.job}"]))
+        head = ", ".join(filter(None, [self.label, self.model, self._cost, f"job {self.job}"]))
         texts = "".join(f"<pre>{escape(text)}</pre>" for text in self.texts)
         return f"<div><p>{escape(head)}</p>{''.join(one._repr_html_() for one in self.outputs)}{texts}</div>"
+
+    def __repr__(self) -> str:
+        """Names the model, the first output, the cost and the job."""
+        more = f" and {len(self.outputs) - 1} more" if len(self.outputs) > 1 else ""
+        made = f"{self.outputs[0].uri}{more}" if self.outputs else repr(shortened(self.text, _TEXT_SHOWN))
+        return f"<Result of {self.model}: {made}, {self._cost}, job {self.job}>"
+
+    __str__ = __repr__
+
+    @property
+    def _cost(self) -> str:
+        if self.reused:
+            return "reused"
+        return "cost unknown" if self.cost is None else f"{self.cost} {self.currency or ''}".strip()
 
 
 def _path(place: tuple[int | str, ...]) -> str:
