@@ -69,14 +69,6 @@ def test_an_asset_is_processed_for_a_while(emulate: Emulate, tmp_path: Path) -> 
     assert (accepted["errorCode"], len(accepted["taskId"])) == ("", 19)
 
 
-def test_by_the_clock(emulate: Emulate, tmp_path: Path) -> None:
-    rh = emulate(clock="real", factor=0)
-    asset_id = asset(rh, rh.link(samples.png(tmp_path / "a.png")))
-    assert ask(rh, "query", assetId=asset_id)["data"]["status"] == "Processing"
-    rh.rh.clock.advance(10)
-    assert ask(rh, "query", assetId=asset_id)["data"]["status"] == "Active"
-
-
 def test_an_asset_is_really_used(rh: Caller, tmp_path: Path) -> None:
     asset_id = asset(rh, rh.link(samples.png(tmp_path / "a.png")))
     done = rh.query(rh.submit(CLIP, clip(f"asset://{asset_id}"))["taskId"])
@@ -129,7 +121,3 @@ def test_real_people_need_assets_or_the_mode_for_them(rh: Caller, tmp_path: Path
     assert rh.submit(CLIP, clip(f"asset://{asset(rh, link)}", realPersonMode=False))["errorCode"] == ""
     rh.rh.options.real_people = False
     assert rh.submit(CLIP, clip(link, realPersonMode=False))["errorCode"] == ""
-
-
-def test_assets_want_the_bearer_header(rh: Caller) -> None:
-    assert rh.http.post("/openapi/v2/assets/list", json={}).json() == {"code": 412, "msg": "TOKEN_INVALID"}

@@ -15,11 +15,6 @@ NEW = "luma/uni-9/text-to-image"
 PROMPT = Param("prompt", "prompt", "string", required=True, max_length=20)
 
 
-def test_an_unknown_endpoint_is_1001(rh: Caller) -> None:
-    answer = rh.submit(NEW, {"prompt": "a pier"})
-    assert (answer["errorCode"], answer["errorMessage"]) == ("1001", "Invalid URL, please check your link")
-
-
 def test_a_model_that_was_added_runs_for_its_price(rh: Caller) -> None:
     rh.rh.add_model(NEW, params=[PROMPT], price="0.25")
     done = rh.query(rh.submit(NEW, {"prompt": "a pier"})["taskId"])

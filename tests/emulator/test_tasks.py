@@ -191,20 +191,6 @@ def test_cancel_is_paid_back_only_while_queued(emulate: Emulate) -> None:
     assert rh.query(late)["usage"]["thirdPartyConsumeMoney"] == IMAGE_PRICE
 
 
-def test_cancel_of_a_finished_task_changes_nothing(rh: Caller) -> None:
-    task_id = rh.submit()["taskId"]
-    rh.query(task_id)
-    assert rh.cancel(task_id)["code"] == 0
-    assert rh.query(task_id)["status"] == "SUCCESS"
-    assert rh.rh.recorder.cancelled == []
-
-
-def test_cancel_refuses(rh: Caller) -> None:
-    assert rh.cancel("2031112223334445057")["msg"] == "APIKEY_TASK_NOT_FOUND"
-    assert rh.cancel(0)["msg"] == "taskId must be positive"
-    assert rh.cancel("")["code"] == 301
-
-
 @pytest.mark.parametrize(
     ("code", "said"),
     [

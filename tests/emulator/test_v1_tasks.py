@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from tests.emulator.conftest import Emulate
 from tests.support.servers.caller import IMAGE_PRICE, Caller, Json
-
-
-def steady(model: object, payload: object) -> tuple[float, float]:
-    return 10.0, 100.0
 
 
 def status(rh: Caller, task_id: object) -> Json:
@@ -46,26 +41,6 @@ def test_unknown_tasks(rh: Caller) -> None:
         assert asked(other, task_id)["msg"] == "APIKEY_TASK_NOT_FOUND"
         assert asked(rh, int(task_id))["code"] == 0
     assert rh.http.post("/task/openapi/outputs", json={"taskId": task_id}).json()["code"] == 301
-
-
-def test_a_cancelled_task_has_failed_without_a_reason(emulate: Emulate) -> None:
-    rh = emulate(clock="polls", polls=9)
-    task_id = rh.started()
-    assert rh.cancel(task_id)["code"] == 0
-    assert status(rh, task_id)["data"] == "FAILED"
-    assert (rh.outputs(task_id)["code"], rh.outputs(task_id)["data"]) == (805, None)
-    assert rh.query(task_id)["status"] == "CANCEL"
-
-
-def test_a_cancel_stops_the_charging(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, durations=steady)
-    early, late = rh.started(), rh.started("music")
-    rh.cancel(early)
-    rh.rh.clock.advance(35)
-    rh.cancel(late)
-    assert rh.query(late)["usage"]["consumeMoney"] == "0.025"
-    assert rh.rh.recorder.charged == Decimal("0.025")
-    assert rh.rh.keys["main"].account.money == 10_000 - Decimal("0.025")
 
 
 def test_models_answer_v1_too(rh: Caller) -> None:

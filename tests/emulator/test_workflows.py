@@ -111,16 +111,6 @@ def test_larger_cards_and_kept_machines_cost_more(emulate: Emulate) -> None:
     assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("0.166"), Decimal("0.1"), Decimal("0.332")]
 
 
-def test_empty_accounts(emulate: Emulate) -> None:
-    rh = emulate(money=0)
-    assert rh.create()["code"] == 812
-    poor = Caller(rh.rh, rh.rh.keys.add("poor", tier="NORMAL", coins=0).secret)
-    refused = poor.create()
-    assert (refused["code"], refused["msg"]) == (414, "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE")
-    assert rh.submit(f"run/workflow/{rh.rh.workflows.id_of('music')}", {})["errorCode"] == "812"
-    assert [entry.code for entry in rh.rh.recorder.submissions] == ["812", "414", "812"]
-
-
 def test_the_billing_gate_stands_before_the_lookup_and_the_graph(rh: Caller) -> None:
     poor = Caller(rh.rh, rh.rh.keys.add("poor", tier="NORMAL", coins=0).secret)
     workflow = rh.rh.workflows.id_of("music")
@@ -143,26 +133,6 @@ def test_an_id_of_zero(rh: Caller) -> None:
     for sent in ("0", 0, "-5", "abc"):
         answer = rh.v1("/task/openapi/create", workflowId=sent)
         assert (answer["code"], answer["msg"]) == (301, "must be greater than 0")
-
-
-def test_a_whole_graph_under_the_placeholder_id(rh: Caller) -> None:
-    saved = rh.rh.workflows.find(rh.rh.workflows.id_of("text-to-image"))
-    assert saved is not None
-    whole = {"workflowId": "1", "workflow": json.dumps(saved.graph)}
-    started = rh.v1("/task/openapi/create", **whole)
-    assert started["code"] == 0
-    assert [item["fileType"] for item in rh.outputs(started["data"]["taskId"])["data"]] == ["png"]
-    refused = rh.v1("/task/openapi/create", **whole, nodeInfoList=[node("6", "text", "a barn")])
-    assert (refused["code"], "node_not_found_in_workflow" in refused["msg"]) == (803, True)
-    assert rh.v1("/task/openapi/create", workflowId="1")["code"] == 380
-
-
-def test_an_instance_type_of_another_name_runs_on_the_usual_card(emulate: Emulate) -> None:
-    rh = emulate(durations=steady)
-    assert rh.create(instanceType="standard")["code"] == 0
-    workflow = rh.rh.workflows.id_of("text-to-image")
-    assert rh.submit(f"run/workflow/{workflow}", {"instanceType": "standard"})["errorCode"] == ""
-    assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("0.083")] * 2
 
 
 def test_who_and_what_is_refused(rh: Caller) -> None:

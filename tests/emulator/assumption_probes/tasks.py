@@ -58,7 +58,9 @@ def v1_cancelled_outputs(rh: Caller) -> object:
 def cancel_finished(rh: Caller) -> object:
     task_id = rh.submit()["taskId"]
     rh.query(task_id)
-    return rh.cancel(task_id)["code"]
+    code = rh.cancel(task_id)["code"]
+    assert (rh.query(task_id)["status"], rh.rh.recorder.cancelled) == ("SUCCESS", [])
+    return code
 
 
 @PROBES(False, (0, 0), (807, 0), clock="polls", polls=9)
