@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import av
@@ -88,8 +89,10 @@ def test_a_padded_scene_is_whole_by_its_own_lengths(tmp_path: Path) -> None:
     assert json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])["asset"]
 
 
-@pytest.mark.parametrize("kind", ["mp3", "flac", "png", "wav"])
-@pytest.mark.parametrize("more", [1, 9, 40_000_000, 300_000_000])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [*product(("mp3", "flac", "png", "wav"), (1, 9, 40_000_000)), ("mp3", 300_000_000)],  # one tag of MP3 has 256 MB
+)
 def test_any_size_can_be_reached(tmp_path: Path, kind: str, more: int) -> None:
     made = MADE[kind](tmp_path / f"a.{kind}")
     padded = pad(made, least_bytes=made.stat().st_size + more)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from itertools import count
 from typing import TypeAlias
 
 import pytest
+from _pytest.mark import ParameterSet
 from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -226,7 +227,29 @@ PAID = {
 }
 
 
-@pytest.mark.parametrize("shape", PAID.values(), ids=PAID)
+SECOND_STAGE = (
+    "map",
+    "a loop until good",
+    "wait_for that ends in the submission, and again",
+    "generate_many in which one fails, and again",
+    "a retried child flow",
+    "tasks that Prefect does not run again",
+    "in two child flows",
+    "a loop without take",
+    "gather",
+    "threads",
+)
+"""Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
+
+
+def shapes(all_of_them: Mapping[str, object]) -> list[ParameterSet]:
+    return [
+        pytest.param(shape, id=name, marks=[pytest.mark.long] if name in SECOND_STAGE else [])
+        for name, shape in all_of_them.items()
+    ]
+
+
+@pytest.mark.parametrize("shape", shapes(PAID))
 async def test_a_program_that_is_run_again_is_paid_for_once(rh: Emulator, shape: Paid) -> None:
     """Every repeated call gets its own result again: after a retry, a cancellation, an error, and a resume."""
     for fault in shape.faults:
@@ -340,7 +363,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("shape", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("shape", shapes(REFUSED))
 async def test_a_second_call_is_refused_before_it_pays_and_goes_on_when_it_is_corrected(
     rh: Emulator, shape: Refused
 ) -> None:

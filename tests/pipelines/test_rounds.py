@@ -121,9 +121,9 @@ class Runs:
         return "\n".join(["payments:", *lines])
 
 
-async def check_every_end(rh: Emulator, folder: Path, text: str, end: str) -> int:
+async def check_every_end(rh: Emulator, folder: Path, text: str, end: str, *, step: int = 1) -> int:
     """Ends a first run before each of its records, and lets a second run continue; returns how many there are."""
-    for number in range(1, 100):
+    for number in range(1, 100, step):
         # One account for all: what the tasks of one round ask for is asked for by no other.
         runs = Runs(rh, folder / str(number), text)
         if not await getattr(runs, end)("first", number):
@@ -138,12 +138,17 @@ async def check_every_end(rh: Emulator, folder: Path, text: str, end: str) -> in
 
 
 @pytest.mark.parametrize(
-    "text", [pytest.param(NEVER, id="never", marks=pytest.mark.long), pytest.param(AN_HOUR, id="an age")]
+    ("text", "step"),
+    [
+        pytest.param(NEVER, 1, id="never", marks=pytest.mark.long),
+        pytest.param(AN_HOUR, 1, id="an age", marks=pytest.mark.long),
+        pytest.param(AN_HOUR, 4, id="an age, a quarter of its steps"),
+    ],
 )
 async def test_a_run_that_ended_at_any_step_is_continued_without_a_second_payment(
-    rh: Emulator, tmp_path: Path, text: str
+    rh: Emulator, tmp_path: Path, text: str, step: int
 ) -> None:
-    assert await check_every_end(rh, tmp_path, text, "stopped") > 6 * STEPS
+    assert await check_every_end(rh, tmp_path, text, "stopped", step=step) > 6 * STEPS
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from tests.support.world.memory_journal import MemoryPlace
 
 
 def test_no_job_is_paid_twice_or_lost_in_any_order_of_events() -> None:
-    run_state_machine_as_test(PaidJobs, settings=search(150))
+    run_state_machine_as_test(PaidJobs, settings=search(50))
 
 
 class SaysYes(MemoryPlace):
