@@ -15,9 +15,7 @@ from rh_prefect.errors import ApiError, InputError, MediaError
 from rh_prefect.tasks import generate
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
-from tests.support.world.as_task import as_task, run
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.as_task import as_task
 
 
 async def group() -> AssetGroup:
@@ -38,7 +36,7 @@ async def test_groups_are_made_found_changed_and_deleted(rh: Emulator) -> None:
     assert (seen.name, seen.description, seen.assets) == ("people", "of both films", 0)
     assert await as_task(tasks.delete_asset_group, made.group_id) is None
     with pytest.raises(ApiError):
-        await (await run(tasks.query_asset_group, made.group_id)).aresult()
+        await as_task(tasks.query_asset_group, made.group_id)
 
 
 async def test_an_asset_is_registered_from_a_file_used_renamed_and_deleted(rh: Emulator, tmp_path: Path) -> None:
@@ -86,7 +84,7 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
     if task is tasks.register_asset:
         given = {"source": samples.png(tmp_path / "face.png"), "group_id": "1", **given}
     with pytest.raises(InputError, match=said):
-        await (await run(task, **given)).aresult()
+        await as_task(task, **given)
     assert not rh.recorder.requests
 
 

@@ -16,8 +16,6 @@ from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
 from tests.support.world.as_task import as_task, name_of_run, run
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
-
 
 async def test_apps_are_found_a_page_at_a_time(rh: Emulator) -> None:
     page = await as_task(tasks.list_apps, sort="HOTTEST", days=30, size=1)
@@ -111,9 +109,11 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
     assert not rh.recorder.requests
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answer_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("queue", kind="html", times=1))
-    assert (await as_task(tasks.queue_status)).limit == 50
+    assert (await (await run(tasks.queue_status)).aresult()).limit == 50
     assert len(rh.recorder.requests) == 2
     state = await run(tasks.query_task, "2030000000000009999")
     with pytest.raises(TaskNotFound):
@@ -121,6 +121,8 @@ async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answe
     assert len(rh.recorder.requests) == 3
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(rh: Emulator) -> None:
     rh.faults.add(Fault("assets", kind="html"))
     with pytest.raises(ResponseLost, match="It may have been created"):
@@ -128,6 +130,8 @@ async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(r
     assert len(rh.recorder.requests) == 1
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 async def test_a_run_says_what_was_asked_for(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     await run(tasks.list_apps, sort="NEWEST", page=1)
     assert name_of_run(caplog.records) == "NEWEST apps, page 1"

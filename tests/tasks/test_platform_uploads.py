@@ -18,8 +18,6 @@ from tests.support.servers.caller import Caller
 from tests.support.servers.s3 import S3Server
 from tests.support.world.as_task import as_task, name_of_run, run
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
-
 
 async def test_a_file_gets_a_link_and_a_name(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "a photo (1).png", size=(640, 480))
@@ -31,6 +29,8 @@ async def test_a_file_gets_a_link_and_a_name(rh: Emulator, tmp_path: Path) -> No
     assert [one.size for one in rh.recorder.uploads] == [upload.size]
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.s3
 async def test_a_file_of_a_bucket_is_uploaded_with_a_block_s_options(
     rh: Emulator, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,9 +68,9 @@ async def test_a_file_that_is_none_is_refused_before_anything_is_sent(
         photo.write_bytes(content)
     for task in (tasks.upload_file, tasks.upload_file_legacy):
         with pytest.raises(MediaError, match=r"photo\.png"):
-            await (await run(task, photo)).aresult()
+            await as_task(task, photo)
     with pytest.raises(InputError, match="Expected a file"):
-        await (await run(tasks.upload_file, 7)).aresult()
+        await as_task(tasks.upload_file, 7)
     assert not rh.recorder.requests
 
 
@@ -85,9 +85,9 @@ async def test_the_legacy_upload_refuses_more_than_30_mb_before_it_is_sent(rh: E
     with photo.open("r+b") as file:
         file.truncate(30 * 1024 * 1024 + 1)
     with pytest.raises(MediaError, match="30 MB at most"):
-        await (await run(tasks.upload_file_legacy, photo)).aresult()
+        await as_task(tasks.upload_file_legacy, photo)
     with pytest.raises(InputError, match="file_type cannot be 'text'"):
-        await (await run(tasks.upload_file_legacy, photo, file_type="text")).aresult()
+        await as_task(tasks.upload_file_legacy, photo, file_type="text")
     assert not rh.recorder.requests
 
 
@@ -97,9 +97,11 @@ async def test_a_lora_is_sent_once_and_needs_a_name(rh: Emulator, tmp_path: Path
     names = [await as_task(tasks.upload_lora, str(lora), name="style") for _ in range(2)]
     assert names[0] == names[1]
     with pytest.raises(InputError, match="name must be a non-empty text"):
-        await (await run(tasks.upload_lora, lora, name=" ")).aresult()
+        await as_task(tasks.upload_lora, lora, name=" ")
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 async def test_the_run_is_named_after_the_file_and_tells_no_signature(
     rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,4 +116,4 @@ async def test_what_runninghub_does_not_take_is_its_own_word(rh: Emulator, tmp_p
     page = tmp_path / "page.txt"
     page.write_text("words")
     with pytest.raises(RequestRejected, match="Unsupported file type"):
-        await (await run(tasks.upload_file, page)).aresult()
+        await as_task(tasks.upload_file, page)

@@ -14,9 +14,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RequestRejected
 from tests.support.servers.caller import Caller
 from tests.support.servers.receiver import Receiver
-from tests.support.world.as_task import as_task, run
+from tests.support.world.as_task import as_task
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 SECRET = "canary-token-of-the-receiver"
 
 
@@ -48,7 +47,7 @@ async def test_a_webhook_is_looked_into_and_sent_again(
 
 async def test_a_task_without_a_webhook(rh: Emulator) -> None:
     with pytest.raises(RequestRejected, match="webhook of task"):
-        await (await run(tasks.webhook_detail, Caller(rh).started())).aresult()
+        await as_task(tasks.webhook_detail, Caller(rh).started())
 
 
 @pytest.mark.parametrize(
@@ -64,5 +63,5 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
 ) -> None:
     options = {"url": given[1]} if len(given) > 1 else {}
     with pytest.raises(InputError, match=said):
-        await (await run(task, given[0], **options)).aresult()
+        await as_task(task, given[0], **options)
     assert not rh.recorder.requests

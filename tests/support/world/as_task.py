@@ -1,4 +1,4 @@
-"""Runs a task as Prefect does, and reads its return value from Prefect's result storage."""
+"""Calls of tasks, with and without a task run of Prefect's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ from prefect.serializers import JSONSerializer, PickleSerializer
 
 
 async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any:
-    """Runs a task in a separate task run; its result can be stored, in either of Prefect's forms.
-
-    Args:
-        task: The task; its retries wait for nothing.
-        args: Its arguments.
-        options: Its keyword arguments.
-
-    Returns:
-        What it returned.
-    """
-    state = await run(task, *args, **options)
-    value = await state.aresult()
+    """Calls the function of a task; what it returns can be stored in either of Prefect's forms."""
+    value = await task.fn(*args, **options)
     for serializer in (PickleSerializer(), JSONSerializer()):
         stored = serializer.loads(serializer.dumps(value))
         assert stored == value or (isinstance(value, tuple) and stored == list(value))  # JSON knows no tuples
@@ -30,11 +20,7 @@ async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any
 
 
 async def run(task: Task[..., Any], *args: object, **options: object) -> State[Any]:
-    """Runs a task in a separate task run.
-
-    Returns:
-        How it ended.
-    """
+    """Runs a task in a separate task run; its retries wait for nothing."""
     ready = task.with_options(persist_result=True, retry_delay_seconds=0)
     state: State[Any] = await ready(*args, **options, return_state=True)
     return state
