@@ -56,15 +56,6 @@ async def test_a_storage_url_that_cannot_be_used_says_so_without_its_password(
     assert "pydantic" not in shown
 
 
-async def test_a_site_that_cannot_be_used_says_so_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site without https:// ended a flow, and `rh-prefect doctor`, with an error of pydantic."""
-    monkeypatch.setenv("RH_API_KEY", "0123456789abcdef" * 2)
-    monkeypatch.setenv("RH_BASE_URL", "www.runninghub.ai")
-    with pytest.raises(ConfigError, match=r"RH_BASE_URL cannot be used: the site is a URL.*What to do") as said:
-        await load_credentials()
-    assert "0123456789abcdef" not in str(said.value)
-
-
 async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RH_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"RH_API_KEY in the environment of .*the worker.*RunningHubCredentials"):

@@ -11,14 +11,23 @@ from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from pydantic import ValidationError
 
 from rh_prefect import collection
+from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.job_blocks.blocks import RunningHubJob
 from rh_prefect.works.options import JobOptions
 
 JOB_BLOCKS = [RunningHubApp, RunningHubModel, RunningHubWorkflow]
+SLUGS: dict[type[Block], str] = {
+    RunningHubApp: "runninghub-app",
+    RunningHubModel: "runninghub-model",
+    RunningHubWorkflow: "runninghub-workflow",
+    MediaStorage: "media-storage",
+    RunningHubCredentials: "runninghub-credentials",
+    RunningHubPool: "runninghub-account-pool",
+}
 
 
-@pytest.mark.parametrize("block", JOB_BLOCKS)
+@pytest.mark.parametrize("block", SLUGS)
 class TestBlockStandards(BlockStandardTestSuite):
     @pytest.fixture
     def block(self, block: type[Block]) -> type[Block]:
@@ -28,29 +37,16 @@ class TestBlockStandards(BlockStandardTestSuite):
     def test_has_a_valid_image(self, block: type[Block]) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("block", "slug"),
-    [
-        (RunningHubApp, "runninghub-app"),
-        (RunningHubModel, "runninghub-model"),
-        (RunningHubWorkflow, "runninghub-workflow"),
-    ],
-)
-def test_a_slug_never_changes(block: type[Block], slug: str) -> None:
+def test_a_slug_never_changes() -> None:
     # Saved blocks are found by it.
-    assert block.get_block_type_slug() == slug
+    assert {block: block.get_block_type_slug() for block in SLUGS} == SLUGS
 
 
 def test_the_entry_point_names_every_block_type_and_nothing_else() -> None:
     (found,) = entry_points(group="prefect.collections", name="rh_prefect")
     blocks = {name for name, one in inspect.getmembers(found.load()) if Block.is_block_class(one)}
     assert blocks == set(collection.__all__)
-    assert blocks == {
-        "MediaStorage",
-        "RunningHubCredentials",
-        "RunningHubPool",
-        *(block.__name__ for block in JOB_BLOCKS),
-    }
+    assert blocks == {block.__name__ for block in SLUGS}
 
 
 @pytest.mark.parametrize("block", JOB_BLOCKS)

@@ -182,20 +182,6 @@ async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh:
     assert (await run.fetch_result_async()).first_output.kind == "image"
 
 
-async def test_a_success_that_lists_no_file_yet_at_its_cancellation_is_fetched_later(
-    slow_rh: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RH_GRACE_SECONDS", "60")
-    run = await turbo().trigger_async(scope="test")
-    slow_rh.faults.add(Fault("query", kind="no-results"))
-    slow_rh.clock.advance(HOUR)
-    while slow_rh.recorder.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0.02)
-    await run.cancel_async()
-    slow_rh.faults.clear()
-    assert (await run.fetch_result_async()).first_output.kind == "image"
-
-
 async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:
     run = await turbo().trigger_async(scope="test")
     with pytest.raises(TimeoutError):

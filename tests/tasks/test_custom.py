@@ -19,8 +19,6 @@ from tests.support.samples import media as samples
 from tests.support.servers.link_server import sha256
 from tests.support.servers.prefect_server import PrefectServer
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
-
 ENDPOINT = "luma/uni-9/image-edit"
 PROMPT = Param(key="prompt", name="prompt", type="string", required=True)
 PICTURES = Param(key="imageUrls", name="image_urls", type="image", multiple=True)
@@ -42,8 +40,8 @@ def photo(tmp_path: Path) -> Path:
 
 async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: Emulator, photo: Path) -> None:
     asked = models.custom(ENDPOINT, prompt="photo.jpg", imageUrls=[photo])
-    result = await generate(asked, scope="night")
-    again = await generate(asked, scope="night")
+    result = await generate.fn(asked, scope="night")
+    again = await generate.fn(asked, scope="night")
     (paid,) = ahead.recorder.paid
     assert (paid.endpoint, paid.payload["prompt"]) == (ENDPOINT, "photo.jpg")
     assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),)
@@ -53,27 +51,27 @@ async def test_files_are_uploaded_outputs_are_stored_and_it_is_paid_once(ahead: 
 
 
 async def test_a_result_feeds_it(ahead: Emulator) -> None:
-    first = await generate(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
-    await generate(models.custom(ENDPOINT, prompt="at night", imageUrls=[first]), scope="night")
+    first = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
+    await generate.fn(models.custom(ENDPOINT, prompt="at night", imageUrls=[first]), scope="night")
     assert ahead.recorder.paid[-1].inputs["imageUrls"] == (first.first_output.sha256,)
 
 
 async def test_the_price_that_is_given_counts_in_the_budget(ahead: Emulator) -> None:
     with pytest.raises(BudgetExceeded):
-        await generate(models.custom(ENDPOINT, prompt="x", price=5), scope="night", budget=1)
+        await generate.fn(models.custom(ENDPOINT, prompt="x", price=5), scope="night", budget=1)
     assert not ahead.recorder.paid
 
 
 async def test_without_a_price_a_budget_asks_runninghub(ahead: Emulator) -> None:
     with pytest.raises(BudgetExceeded, match=r"would cost 0\.30 CNY"):
-        await generate(models.custom(ENDPOINT, prompt="x"), scope="night", budget=0.2)
+        await generate.fn(models.custom(ENDPOINT, prompt="x"), scope="night", budget=0.2)
     assert not ahead.recorder.paid
-    assert (await generate(models.custom(ENDPOINT, prompt="x"), scope="other", budget=1)).cost == Decimal("0.30")
+    assert (await generate.fn(models.custom(ENDPOINT, prompt="x"), scope="other", budget=1)).cost == Decimal("0.30")
 
 
 async def test_an_endpoint_that_runninghub_does_not_know_either_costs_nothing(rh: Emulator) -> None:
     with pytest.raises(RequestRejected, match="1001"):
-        await generate(models.custom("luma/uni-8/image-edit", prompt="x"), scope="night")
+        await generate.fn(models.custom("luma/uni-8/image-edit", prompt="x"), scope="night")
     assert not rh.recorder.paid
 
 
@@ -81,10 +79,11 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
     known = catalog.get("z-image/turbo")
     wider = [replace(one, options=(*one.options, "32:9")) if one.key == "aspectRatio" else one for one in known.params]
     rh.add_model(known.endpoint, params=wider, price="0.04")
-    await generate(models.ZImageTurbo(prompt="x", unchecked={"aspect_ratio": "32:9"}), scope="night")
+    await generate.fn(models.ZImageTurbo(prompt="x", unchecked={"aspect_ratio": "32:9"}), scope="night")
     assert rh.recorder.paid[0].payload["aspectRatio"] == "32:9"
 
 
+@pytest.mark.prefect
 def test_the_command_line_calls_it(ahead: Emulator, photo: Path, prefect_server: PrefectServer) -> None:
     command = [*RH, "run", "model", ENDPOINT, "--set", "prompt=at night", "--set", "n=5"]
     command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]

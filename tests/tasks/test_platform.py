@@ -123,22 +123,6 @@ async def test_quick_create_runs(rh: Emulator) -> None:
     assert result.first_output.kind == "image"
 
 
-async def test_what_can_be_asked_for_nothing(rh: Emulator) -> None:
-    assert (await tasks.queue_status.fn()).limit == 50
-    assert (await tasks.account_status.fn()).money is not None
-    graph = await tasks.workflow_json.fn(rh.workflows.id_of("text-to-image"))
-    assert graph["3"]["class_type"] == "KSampler"
-    assert not rh.recorder.submissions
-
-
-async def test_a_lora_is_uploaded_once(rh: Emulator, tmp_path: Path) -> None:
-    lora = tmp_path / "style.safetensors"
-    lora.write_bytes(b"lora" * 1000)
-    names = [await tasks.upload_lora.fn(str(lora), name="style") for _ in range(2)]
-    assert names[0] == names[1]
-    assert names[0].endswith(".safetensors")
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
