@@ -246,7 +246,7 @@ class FolderJournal(Journal):
         Raises:
             InputError: The scope has other characters.
         """
-        self.scope = check_scope(scope)
+        self.scope = self._folder = check_scope(scope)
         self.url = shown_url(url)
         self._options = dict(options or {})
         self._files = _open_files(url, self._options)
@@ -255,7 +255,7 @@ class FolderJournal(Journal):
     def __repr__(self) -> str:
         # What a process remembers of a journal is kept by this text: two services can have buckets of one name.
         place = f", place={identity_of(self.url, self._options)!r}" if self._options else ""
-        return f"FolderJournal({self.url!r}, scope={self.scope!r}{place})"
+        return f"FolderJournal({self.url!r}, scope={self._folder!r}{place})"
 
     async def check(self) -> None:
         """Checks whether records can be created exclusively.
@@ -290,12 +290,12 @@ class FolderJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        files = await self._call(self._files.read_folder, f"{self.scope}/{job_key}")
+        files = await self._call(self._files.read_folder, f"{self._folder}/{job_key}")
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
 
     async def keys(self) -> AsyncIterator[str]:
         """Lists the keys of all jobs; see `Journal.keys`."""
-        for name in await self._call(self._files.folders, self.scope):
+        for name in await self._call(self._files.folders, self._folder):
             if is_job_key(name):
                 yield name
 
@@ -310,14 +310,14 @@ class FolderJournal(Journal):
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
-        for folder, paths in (await self._call(self._files.find, self.scope)).items():
+        for folder, paths in (await self._call(self._files.find, self._folder)).items():
             if is_job_key(folder):
                 for path in paths:
                     yield _key_of(path)
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         """Reads the records of all jobs; see `Journal.jobs`."""
-        folders: dict[str, list[str]] = await self._call(self._files.find, self.scope)
+        folders: dict[str, list[str]] = await self._call(self._files.find, self._folder)
         jobs = [name for name in folders if is_job_key(name)]
         waiting = deque(
             partial(self._call, self._files.read_all, [path for job in part for path in folders[job]])
@@ -333,7 +333,7 @@ class FolderJournal(Journal):
 
     def _path(self, key: str) -> str:
         job, _, rest = check_key(key).partition("-")
-        return f"{self.scope}/{job}/{rest}.json"
+        return f"{self._folder}/{job}/{rest}.json"
 
 
 def _key_of(path: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
@@ -80,8 +80,8 @@ class Chosen(Record):
     take: int  # Its number
 
 
-class WorksJournal(Journal):
-    """A journal of works, which no run owns; see `rh_prefect.works.journal.journal.Journal`.
+class WorksJournal(FolderJournal):
+    """A journal of works, which no run owns.
 
     Attributes:
         scope: Its name in messages and commands; each records' place has its own.
@@ -91,22 +91,20 @@ class WorksJournal(Journal):
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         """Stores the location; reads nothing before the first call."""
-        self._files = FolderJournal(url, scope=FOLDER, options=options)
-        self.url = self._files.url
+        super().__init__(url, scope=FOLDER, options=options)
         self.rounds = FolderJournal(url, scope=ROUNDS, options=options)
         self._signs = FolderJournal(url, scope=SIGNS, options=options)
         self._scopes_at = f"{url.rstrip('/')}/{SCOPES}"
-        self._options = options
         # A machine's spool and a process's running jobs distinguish storages by this name only.
         self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
     def __repr__(self) -> str:
-        return f"WorksJournal({self._files!r})"
+        return f"WorksJournal({super().__repr__()})"
 
     async def check(self) -> None:
         """Checks whether records can be created exclusively in this storage."""
         try:
-            await self._files.check()
+            await super().check()
         except NotExclusive as error:
             raise NotExclusive(
                 f"The records of jobs that runs share cannot be stored at {self.url}: two runs could create "
@@ -136,13 +134,9 @@ class WorksJournal(Journal):
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively, the first one of a place after that of the format; see `Journal.create`."""
         if repr(self) not in _known:
-            await self._files.create(FORMAT_KEY, Format().model_dump(mode="json"))
+            await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
             _known.add(repr(self))
-        return await self._files.create(key, record)
-
-    async def read(self, key: str) -> JSON | None:
-        """Reads one record; None where there is none."""
-        return await self._files.read(key)
+        return await super().create(key, record)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads the submissions of a work, by number instead of a listing."""
@@ -153,21 +147,6 @@ class WorksJournal(Journal):
                 return found
             found |= records
         raise AssertionError("a count does not end")
-
-    async def keys(self) -> AsyncIterator[str]:
-        """Lists all works."""
-        async for key in self._files.keys():
-            yield key
-
-    async def names(self) -> AsyncIterator[str]:
-        """Lists the keys of all records; see `Journal.names`."""
-        async for name in self._files.names():
-            yield name
-
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all works; see `Journal.jobs`."""
-        async for key, records in self._files.jobs():
-            yield key, records
 
     async def numbered(self, work: str, n: int) -> dict[str, JSON]:
         """Reads the records of submission n, by full key; none where it has no intent."""
@@ -181,10 +160,6 @@ class WorksJournal(Journal):
     async def submission(self, work: str, n: int) -> Submit | None:
         """Reads submission n of a work; None where it has no intent."""
         return JobView.parse(work, await self.numbered(work, n)).last
-
-    async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
-        """Reads many records at a time; returns those that exist, by key."""
-        return await self._files.read_many(keys)
 
     async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
         """Reads the results of many works at once."""
@@ -241,7 +216,7 @@ class WorksJournal(Journal):
         for other, waiters in others.items():
             is_over = await has_ended(other)
             if is_over is None:
-                times = [await self._files.time_of(f"{work}-waiter-{name}") for name in waiters]
+                times = [await self.time_of(f"{work}-waiter-{name}") for name in waiters]
                 seconds = [timedelta(seconds=one.seconds) for one in waiters.values()]
                 begun = [None if when is None else when + more for when, more in zip(times, seconds)]
                 is_over = await self.is_silent(other, begun, reader=flow_run)
@@ -269,7 +244,7 @@ class WorksJournal(Journal):
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
         """Reads the waiters that were not released, by the end of their keys."""
-        records, begin = await self._files.job(work), f"{work}-waiter-"
+        records, begin = await super().job(work), f"{work}-waiter-"
         waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
         return {
             name: Waiting.model_validate(one)
