@@ -122,7 +122,7 @@ async def run_work(steps: Steps) -> Any:
     result = await steps.read_result()
     if result is not None:
         return result
-    await steps.note_waiter()
+    await steps.records.note_waiter()
     progress, n = _Progress(), 1
     while True:
         submit = await steps.read_submission(n)
@@ -189,7 +189,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
         return True
     await steps.free_slot(full=False)
     # Another run that is cancelled now leaves its task to this one, or reads that this one waits no more.
-    await steps.release_waiter()
+    await steps.records.release_waiter()
     if await steps.read_submission(n) is not None:
         return False
     raise JobCancelled(
@@ -202,7 +202,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
 async def _submit(steps: Steps, n: int) -> Submit | None:
     """Claims, posts and records submission n, without interruption; None where another process has claimed it."""
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
-    await steps.note_claim(n)
+    await steps.records.note_claim(n)
     intent = await steps.claim(n)
     if intent is None:
         return None
@@ -264,7 +264,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
     policy, end = steps.policy, submit.end
     # Before the task is known to callers, who may suspend the run: the task then ends while no process waits for it.
     if end is None and not policy.counts(submit):
-        await steps.note_wait(submit.n)
+        await steps.records.note_wait(submit.n)
     if end is None or end.status == "SUCCESS":
         await steps.accepted(submit)
     if end is None:
@@ -300,8 +300,8 @@ async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: b
 async def _cancel_own(steps: Steps, submit: Submit) -> End:
     """Cancels the task for which this cancelled run waits, unless another run wants its result."""
     policy = steps.policy
-    await steps.release_waiter()
-    if await steps.has_other_waiters():
+    await steps.records.release_waiter()
+    if await steps.records.has_other_waiters():
         raise JobCancelled(
             f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
             "for it.",
@@ -327,7 +327,7 @@ async def _final_error(
         return failure
     # In the scope of one run the end names the attempt that met it; of a shared work it may be another run's.
     has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
-    if not (policy.counts(submit) or has_met or await steps.has_waited(submit.n)):
+    if not (policy.counts(submit) or has_met or await steps.records.has_waited(submit.n)):
         return None  # a failure that an earlier run, or an earlier attempt of this one, has met
     progress.paid += 1
     if progress.paid >= policy.attempts:

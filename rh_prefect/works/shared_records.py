@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.works.journal.record_types import Answer, End, Intent
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.signs_of_life import signs_of_life
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal
 from rh_prefect.works.loop_thread import LOOP
@@ -30,7 +28,6 @@ class SharedRecords(JobRecords):
         self._step = name
         self._has_ended = has_ended
         self._waiters: list[str] = []
-        self._submits: dict[int, Submit] = {}
         self._noted: set[int] = set()
         self._settled: set[int] = set()
 
@@ -39,44 +36,8 @@ class SharedRecords(JobRecords):
         """The work's name among all that its run pays for, which may have the same work in several places."""
         return self.name
 
-    async def view(self) -> JobView:
-        """Reads the work."""
-        view = await super().view()
-        for submit in view.submits:
-            self._see(submit)
-        return view
-
-    async def intent(self, n: int, record: Intent) -> bool:
-        """Creates intent n; returns False if another process has created it."""
-        is_new = await super().intent(n, record)
-        if is_new:
-            self._see(Submit(n, record))
-        return is_new
-
-    async def answer(self, n: int, record: Answer) -> bool:
-        """Creates answer n; returns False if one is already recorded."""
-        is_new = await super().answer(n, record)
-        if is_new and n in self._submits:
-            self._see(replace(self._submits[n], answer=record))
-        return is_new
-
-    async def end(self, n: int, record: End) -> End:
-        """Creates end n; returns the end that is recorded now."""
-        return self._see_end(n, await super().end(n, record))
-
-    async def read_end(self, n: int) -> End | None:
-        """Reads end n; None where none is recorded."""
-        end = await super().read_end(n)
-        return None if end is None else self._see_end(n, end)
-
-    def _see_end(self, n: int, end: End) -> End:
-        if n in self._submits:
-            self._see(replace(self._submits[n], end=end))
-        return end
-
-    def _see(self, submit: Submit) -> None:
-        """Keeps the state of a submission, and notes in the run's journal that it is settled; waits for nothing."""
-        self._submits[submit.n] = submit
+    def note_settled(self, submit: Submit) -> None:
+        """Notes in the run's journal what a submission has cost, if nothing can change that; waits for nothing."""
         is_of_run = submit.intent.flow_run == self._ledger.flow_run or submit.n in self._noted
         if is_of_run and submit.n not in self._settled and is_settled(submit):
             self._settled.add(submit.n)

@@ -60,7 +60,7 @@ class Steps:
         self.work = work
         self.policy = work.policy
         self._on_task = on_task
-        self._records = work.records
+        self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
         self._charge = Charge(work, payload=self._payload)
@@ -91,8 +91,8 @@ class Steps:
         if self._is_unread:
             return None  # nothing is recorded of a new job
         delivery = self.work.delivery
-        if self._records.is_shared:
-            record = await self._records.read_result(delivery.shape)
+        if self.records.is_shared:
+            record = await self.records.read_result(delivery.shape)
         else:  # one reading has all records of a job
             await self._read_view()
             self._is_unread, record = True, self._view.result
@@ -120,10 +120,12 @@ class Steps:
         self._view = await self.read()
         own = tuple(filter(self.policy.is_own, self._view.submits))
         self._charge.take(replace(self._view, submits=own))
+        for submit in self._view.submits:
+            self.records.note_settled(submit)
 
     async def read(self) -> JobView:
         """Reads the work, with the tickets that this machine's spool has for it."""
-        view = await self._records.view()
+        view = await self.records.view()
         for submit in view.submits:
             answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
             if answer is not None and submit.task_id == answer.task_id:
@@ -134,7 +136,7 @@ class Steps:
 
     @property
     def _name(self) -> tuple[str, str]:
-        return self._records.journal.scope, self._records.key
+        return self.records.journal.scope, self.records.key
 
     def _unspool(self, n: int, intent: Intent) -> None:
         spool = self.work.services.spool
@@ -157,38 +159,14 @@ class Steps:
         while (current := (await self.read()).find(submit.n)) is not None and current.state == "open":
             outcome = _outcome(submit.intent, watched=self._clock() - began)
             if outcome is not None:
-                await self._records.answer(submit.n, outcome)
+                await self.records.answer(submit.n, outcome)
                 return
             await self.work.services.sleep(pause)
             pause = min(2.0, pause * 1.5)
 
     async def forget(self, n: int) -> None:
         """Resolves unknown answer n: another one is submitted at the caller's risk."""
-        await self._records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
-
-    async def note_waiter(self) -> None:
-        """Records that the run waits for the work."""
-        await self._records.note_waiter()
-
-    async def release_waiter(self) -> None:
-        """Records that the run no longer waits for the work."""
-        await self._records.release_waiter()
-
-    async def has_other_waiters(self) -> bool:
-        """Checks whether another run waits for the work."""
-        return await self._records.has_other_waiters()
-
-    async def note_claim(self, n: int) -> None:
-        """Records in the run's own journal that it is about to claim submission n."""
-        await self._records.note_claim(n)
-
-    async def note_wait(self, n: int) -> None:
-        """Records in the run's own journal that it waits for the task of submission n."""
-        await self._records.note_wait(n)
-
-    async def has_waited(self, n: int) -> bool:
-        """Checks whether an earlier process of the run has recorded a wait for submission n."""
-        return await self._records.has_waited(n)
+        await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
         """Checks whether the run was cancelled; `fresh` if it counts that an answer was recorded a moment ago."""
@@ -280,7 +258,7 @@ class Steps:
         # Before the write, since another process may read the intent before this one has the response.
         self._claimed_at = self._clock()
         try:
-            is_ours = await self._records.intent(n, intent)
+            is_ours = await self.records.intent(n, intent)
         except BaseException:
             # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)
@@ -295,7 +273,7 @@ class Steps:
             return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
-        address = callback.address(self.work.scope.journal.scope, self._records.key, n) if callback else None
+        address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None
         began = self._clock()
         try:
             view = await provider.submit(self.work.request.endpoint, self._payload(), webhook_url=address)
@@ -342,6 +320,7 @@ class Steps:
         """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
         self._answered_at = self._clock()
         submit = await self._record(intent, n, answer)
+        self.records.note_settled(submit)
         before = self._charge.answered(submit)
         if submit.state == "ticket":
             self.work.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id, costs=before)
@@ -363,18 +342,18 @@ class Steps:
         return submit
 
     async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        if await self._records.answer(n, answer):
+        if await self.records.answer(n, answer):
             return Submit(n, intent, answer)
         # Another process has waited for this intent and recorded it as unknown; this answer resolves it.
         if answer.outcome == "ticket":
             adopted = Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner")
-            await self._records.resolve(n, adopted)
+            await self.records.resolve(n, adopted)
         elif answer.outcome == "refused":
             late = "the previous owner, whose late claim was rejected"
-            await self._records.resolve(n, Resolution(outcome="forgotten", by=late))
-        submit = (await self._records.view()).find(n) or Submit(n, intent)
+            await self.records.resolve(n, Resolution(outcome="forgotten", by=late))
+        submit = (await self.records.view()).find(n) or Submit(n, intent)
         if answer.outcome == "ticket" and submit.task_id != answer.task_id:
-            await self._records.late(n, answer)
+            await self.records.late(n, answer)
             _log.error(
                 "%s: task %s was accepted after its submission was abandoned; it may have been paid for "
                 "but not be used. What to do: check it in RunningHub's call log.",
@@ -412,9 +391,11 @@ class Steps:
         return self._counted(submit, await cancel_and_record(self.work, submit))
 
     def _counted(self, submit: Submit, end: End) -> End:
+        submit = replace(submit, end=end)
+        self.records.note_settled(submit)
         # Another run's task counts in that run's budget.
         if self.policy.is_own(submit):
-            self._charge.note(replace(submit, end=end))
+            self._charge.note(submit)
         return end
 
     async def _can_query(self, submit: Submit) -> bool:
@@ -438,7 +419,7 @@ class Steps:
         )
         work.notify("adopted", message, task_id=submit.task_id)
         while self._clock() - began < LONGEST_WAIT:
-            end = await self._records.read_end(submit.n)
+            end = await self.records.read_end(submit.n)
             if end is not None:
                 return end
             await work.services.sleep(gap)

@@ -192,6 +192,9 @@ class JobRecords:
         """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
         return False
 
+    def note_settled(self, submit: Submit) -> None:
+        """Notes in the run's journal what a submission has cost, if nothing can change that; waits for nothing."""
+
     async def intent(self, n: int, record: Intent) -> bool:
         """Creates intent n; returns False if another process has created it."""
         return await self._create("intent", n, record)

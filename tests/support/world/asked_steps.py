@@ -21,6 +21,11 @@ class AskedSteps:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
+    @property
+    def records(self) -> AskedSteps:
+        """The steps that are about the records alone."""
+        return self
+
     def __repr__(self) -> str:
         return "AskedSteps()"  # equal for equal places of two lifecycles
 
