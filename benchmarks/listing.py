@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.budget import SpendTracker, entry_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.record_types import End, Intent
+from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
@@ -98,10 +101,10 @@ async def _works(server: PrefectServer, count: int) -> list[Figure]:
         works = WorksJournal(f"slow://bucket/{is_noted}")
         await works.check()
         run = await seed_records(server, partial(_record_works, works, count, is_noted=is_noted))
-        ledger = WorksLedger(_scope_of(run), works)
-        for measure in (_count_costs, _cancel_works):
+        scope = _Sharing(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1, place=works)
+        for measure in (_count_costs(WorksLedger(scope, works), count), _cancel_works(scope)):
             files.seconds, files.reads, began = REQUEST_SECONDS, 0, time.monotonic()
-            await LOOP.call(measure(ledger, count))
+            await LOOP.call(measure)
             measured.append((time.monotonic() - began, files.reads))
             files.seconds = 0.0
     await LOOP.call(disconnect())
@@ -133,18 +136,28 @@ def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool)
 
 
 async def _count_costs(ledger: WorksLedger, count: int) -> None:
-    tracker = SpendTracker(ledger)
+    tracker = SpendTracker(ledger.entries)
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (PRICE * (count - RUNNING), PRICE * RUNNING)
 
 
-async def _cancel_works(ledger: WorksLedger, _: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Sharing(RecordedScope):
+    """The scope of a run whose journal does not say where its works are."""
+
+    place: WorksJournal
+
+    async def works(self) -> Sequence[WorksJournal]:
+        return [self.place]
+
+
+async def _cancel_works(scope: Scope) -> None:
     hub = Timed()
 
     async def client_for(_: Intent) -> Timed:
         return hub
 
-    assert len((await ledger.cancel(client_for)).cancelled) == RUNNING
+    assert len((await cancel_scope(scope, client_for, by="a benchmark")).cancelled) == RUNNING
 
 
 def _scope_of(run: UUID) -> RecordedScope:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -123,13 +124,14 @@ async def measure_budget(items: int) -> dict[str, Any]:
 
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.run.run_budget import RunBudget
-    from rh_prefect.works.journal.budget import SpendTracker
+    from rh_prefect.works.journal.budget import SpendTracker, entries_in
     from rh_prefect.works.journal.journal import FolderJournal
 
     text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)
     plan = await Pipeline.from_text(text).plan(products=_rows(items))
     with TemporaryDirectory() as folder:
-        budget = RunBudget(SpendTracker(FolderJournal(folder, scope="run")), "works", Decimal(1_000_000))
+        spending = SpendTracker(partial(entries_in, FolderJournal(folder, scope="run")))
+        budget = RunBudget(spending, "works", Decimal(1_000_000))
         began = time.process_time()
         budget.consider(plan.budget, {("each", 0): plan.instances})
         refusals = [budget.refusal(one) for one in plan.instances]

@@ -319,7 +319,7 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
 
     async def read(works: WorksJournal, work: str, n: int) -> list[tuple[str, JobView, str]]:
         try:
-            submit = await works.submission(work, n)
+            submit = await JobRecords(works, work).submission(n)
         except JournalError as error:
             return [(works.scope, JobView(work), error.message)]
         is_own = submit is not None and submit.intent.flow_run == own.journal.scope
@@ -367,7 +367,7 @@ async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     scope = await _scope(run)
     if isinstance(scope, FolderScope):
         for works in await scope.works():
-            async for view in jobs_of(WorksLedger(scope, works)):
+            for view in await WorksLedger(scope, works).jobs():
                 yield scope, view
 
 

@@ -23,7 +23,6 @@ from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
-from rh_prefect.works.run_ledger import WorksLedger
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.job_progress import RunProgress  # it starts the watch
@@ -36,10 +35,9 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         attempts = range(scope.attempt, 0, -1)
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
     await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
-    report = await cancel_scope(scope, RECORDED.provider_of, by=by)
+    report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended)
     for works in await scope.works():
         await leave_rounds(scope.journal, works.rounds)
-        report.add(await WorksLedger(scope, works).cancel(RECORDED.provider_of, has_ended=has_ended))
     return report
 
 

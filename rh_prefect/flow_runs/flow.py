@@ -32,7 +32,6 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.works.journal.costs import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.works.journal.journal import JobSource
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
@@ -150,8 +149,10 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, since its process has ended."""
-    sources: list[JobSource] = [scope.journal, *(WorksLedger(scope, works) for works in await scope.works())]
-    return [view for source in sources async for view in jobs_of(source) if view.submits]
+    found = [view async for view in jobs_of(scope.journal)]
+    for works in await scope.works():
+        found += await WorksLedger(scope, works).jobs()
+    return [view for view in found if view.submits]
 
 
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:

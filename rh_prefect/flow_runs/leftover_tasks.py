@@ -170,7 +170,7 @@ async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelRepor
     found = []
     try:
         for works in await scope.works():
-            async for view in WorksLedger(scope, works).open_jobs():
+            for view in await WorksLedger(scope, works).open_jobs():
                 judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
                 if view.last is not None and judged is not None:
                     found.append(_finding(flow_run, f"{works.scope}/{view.key}", view.last, judged))

@@ -42,7 +42,7 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
     else:
         places = [default_works(get_settings())]
     for works in places:
-        if works.scope == scope or (scope == run and await works.submission(key, n) is not None):
+        if works.scope == scope or (scope == run and await JobRecords(works, key).submission(n) is not None):
             return JobRecords(works, key)
     return JobRecords(journal_of(scope), key)
 
@@ -111,7 +111,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
 async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
     """Returns the records that hold a job; None for those of the run itself."""
     for works in await scope.works():
-        if await works.submission(view.key, 1) is not None:
+        if await JobRecords(works, view.key).submission(1) is not None:
             return works
     return None
 

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from rh_prefect.errors import (
     ConnectFailed,
@@ -51,7 +51,7 @@ from rh_prefect.errors import (
     api_error,
 )
 from rh_prefect.works.journal.budget import exceeded
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
 
 if TYPE_CHECKING:
@@ -152,26 +152,11 @@ async def run_work(steps: Steps) -> Any:
                 n += 1
 
 
-class _CancelSteps(Protocol):
-    """The steps of the cancellation of a task; see `steps.Steps`."""
-
-    async def read_submission(self, n: int) -> Submit | None: ...
-    async def release_waiter(self) -> None: ...
-    async def has_other_waiters(self) -> bool: ...
-    async def cancel_task(self, submit: Submit) -> Any: ...
-
-
-async def cancel_work(steps: _CancelSteps, n: int) -> bool:
-    """Cancels the task that a cancelled run claimed or waited for, unless another run waits for the work."""
-    submit = await steps.read_submission(n)
-    if submit is None or submit.state != "ticket":
-        return False
+async def may_cancel(records: JobRecords) -> bool:
+    """Records that a cancelled run waits for a work no more, and returns whether it may cancel the task."""
     # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
-    await steps.release_waiter()
-    if await steps.has_other_waiters():
-        return False
-    await steps.cancel_task(submit)
-    return True
+    await records.release_waiter()
+    return not await records.has_other_waiters()
 
 
 async def _may_claim(steps: Steps, n: int) -> bool:
@@ -300,8 +285,7 @@ async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: b
 async def _cancel_own(steps: Steps, submit: Submit) -> End:
     """Cancels the task for which this cancelled run waits, unless another run wants its result."""
     policy = steps.policy
-    await steps.records.release_waiter()
-    if await steps.records.has_other_waiters():
+    if not await may_cancel(steps.records):
         raise JobCancelled(
             f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
             "for it.",

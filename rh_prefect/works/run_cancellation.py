@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Protocol, TypeAlias
 
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, read_job
+from rh_prefect.works.journal.job_records import JobRecords, Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.process_identity import is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
+from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
+from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.outputs.result import end_of
+from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.shared_records import SharedRecords
 
 REMEMBER = 2.0
 """Maximum age in seconds of a "not cancelled" that is used without a new read."""
@@ -153,152 +157,121 @@ class CancelReport:
     # Task ids that were not cancelled, because another run waits for them
     continued: list[str] = field(default_factory=list)
 
-    def add(self, other: CancelReport) -> None:
-        """Adds the results of other tasks of the run."""
-        self.cancelled += other.cancelled
-        self.finished += other.finished
-        self.failed |= other.failed
-        self.continued += other.continued
-
 
 async def cancel_scope(
     scope: Scope,
     client_for: Callable[[Intent], Awaitable[Cancels]],
     *,
     by: str,
+    has_ended: HasEnded = no_evidence,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
-    """Cancels all tasks that a run has submitted.
+    """Cancels all tasks that a run has submitted, or waits for while no other run does.
 
     First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
-    submitted. Then the scope is read, and each task is cancelled as soon as its job is. Jobs whose submit is in flight
-    are read again, until it is answered or `PATIENCE` is over.
+    submitted. Then the records are read, and each task is cancelled as soon as its submission is. Submissions in flight
+    are read again, until they are answered or `PATIENCE` is over.
 
     Args:
         scope: The run.
         client_for: Returns a client for the account of an intent.
         by: Who cancels, for the record.
+        has_ended: Returns whether another run has ended, so that it waits for no task.
         clock: Monotonic seconds.
         sleep: Waits for submits in flight.
     """
     await _forbid(scope, by=by)
-    cancellation = _Cancellation(scope, client_for, deadline=clock() + PATIENCE, clock=clock, sleep=sleep)
-    await cancellation.run(view async for view in jobs_of(scope.journal) if _is_of(scope, view))
-    return cancellation.report()
+    cancellation = _Cancellation(scope, client_for)
+    deadline = clock() + PATIENCE
+    await cancellation.cancel(_tasks_of(scope, has_ended))
+    while waiting := cancellation.in_flight:
+        is_last = clock() >= deadline
+        if not is_last:
+            await sleep(_PAUSE)
+        cancellation.in_flight = {}
+        await cancellation.cancel(_again(waiting))
+        if is_last:
+            break
+    cancellation.report.failed |= dict.fromkeys(cancellation.in_flight, UNCLEAR)
+    return cancellation.report
+
+
+_Task: TypeAlias = tuple[JobRecords, int, Submit | None]
+"""The records of a work, the number of a submission, and the submission where it was read already."""
+
+
+async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
+    """Lists the newest submissions of a run's jobs, but for later attempts, and of the works that it shares."""
+    async for view in jobs_of(scope.journal):
+        if view.last is not None and view.last.intent.attempt <= scope.attempt:
+            yield JobRecords(scope.journal, view.key), view.last.n, view.last
+    for works in await scope.works():
+        ledger = WorksLedger(scope, works)
+        for work, n in await ledger.unsettled():
+            yield SharedRecords(works, work, ledger, name="", has_ended=has_ended), n, None
+
+
+async def _again(in_flight: Mapping[str, _Task]) -> AsyncIterator[_Task]:
+    for records, n, _ in in_flight.values():
+        yield records, n, None
 
 
 class _Cancellation:
-    """The cancellation of one run's jobs: each as soon as it is read, and some at a time."""
+    """The cancellation of one run's tasks, some at a time.
 
-    def __init__(
-        self,
-        scope: Scope,
-        client_for: Callable[[Intent], Awaitable[Cancels]],
-        *,
-        deadline: float,
-        clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
+    Attributes:
+        report: What came of them.
+        in_flight: The submissions that are not answered yet, by job.
+    """
+
+    def __init__(self, scope: Scope, client_for: Callable[[Intent], Awaitable[Cancels]]) -> None:
         self._scope = scope
         self._client_for = client_for
-        self._deadline = deadline
-        self._clock = clock
-        self._sleep = sleep
-        self._ended: dict[str, str] = {}
-        self._failed: dict[str, str] = {}
-        self._in_flight: dict[str, JobView] = {}
+        self.report = CancelReport()
+        self.in_flight: dict[str, _Task] = {}
 
-    async def run(self, views: AsyncIterator[JobView]) -> None:
-        """Cancels jobs that have a ticket, and waits for pending submissions to get one, until the deadline."""
-        async with _Workers(AT_ONCE) as workers:
-            async for view in views:
-                if self._sort(view):
-                    await workers.start(self._cancel(view))
-        while self._in_flight:
-            if self._clock() < self._deadline:
-                await self._sleep(_PAUSE)
-            await self._check_in_flight(until=max(self._deadline, self._clock() + _PAUSE))
-            if self._clock() >= self._deadline:
-                break
-        self._failed |= {self._job(view): UNCLEAR for view in self._in_flight.values()}
+    async def cancel(self, tasks: AsyncIterator[_Task]) -> None:
+        """Cancels tasks while more are read; an error of one does not stop the others."""
+        gate, running = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
 
-    def report(self) -> CancelReport:
-        """Returns the result for each job."""
-        return CancelReport(
-            cancelled=[task for task, status in self._ended.items() if status == "CANCELLED"],
-            finished=[task for task, status in self._ended.items() if status != "CANCELLED"],
-            failed=self._failed,
-        )
+        def ended(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            gate.release()
 
-    async def _check_in_flight(self, *, until: float) -> None:
-        """Reads the jobs again whose submit was in flight."""
-        async with _Workers(AT_ONCE) as workers:
-            for view in tuple(self._in_flight.values()):
-                if self._clock() < until:
-                    await workers.start(self._read_again(view))
-
-    async def _read_again(self, earlier: JobView) -> None:
-        view = await read_job(self._scope.journal, earlier.key)
-        if self._sort(view):
-            await self._cancel(view)
-
-    def _sort(self, view: JobView) -> bool:
-        """Classifies a job by its last submission; returns whether its task is to be cancelled."""
-        self._in_flight.pop(view.key, None)
-        if view.last is not None and is_unclear(view.last):
-            self._failed[self._job(view)] = UNCLEAR
-        elif view.state == "open":
-            self._in_flight[view.key] = view
-        return view.state == "ticket"
-
-    async def _cancel(self, view: JobView) -> None:
-        """Cancels a job's task and records its end; an error does not stop the others."""
-        submit = view.last
-        if submit is None or submit.task_id is None:
-            return
         try:
-            client, records = await self._client_for(submit.intent), JobRecords(self._scope.journal, view.key)
-            status = await cancel_submission(client, submit, records=records, attempt=self._scope.attempt)
-            self._ended[submit.task_id] = status
+            async for one in tasks:
+                await gate.acquire()
+                task = asyncio.ensure_future(self._cancel(*one))
+                running.add(task)
+                task.add_done_callback(ended)
+        finally:
+            await asyncio.gather(*running)
+
+    async def _cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
+        try:
+            submit = submit or await records.submission(n)
+            if submit is not None:
+                await self._cancel_submission(records, submit)
         except RunningHubError as error:
-            self._failed[self._job(view)] = error.message
-        except Exception as error:  # the other tasks are still cancelled
-            _log.exception("%s: task %s could not be cancelled", self._job(view), submit.task_id)
-            self._failed[self._job(view)] = f"{type(error).__name__}: {error}"
+            self.report.failed[records.name] = error.message
+        except Exception as error:
+            _log.exception("%s: its task could not be cancelled", records.name)
+            self.report.failed[records.name] = f"{type(error).__name__}: {error}"
 
-    def _job(self, view: JobView) -> str:
-        return f"{self._scope.journal.scope}/{view.key}"
-
-
-class _Workers:
-    """Coroutines that run beside the caller, a limited number at a time; leaving the block waits for all of them."""
-
-    def __init__(self, most: int) -> None:
-        self._gate = asyncio.Semaphore(most)
-        self._running: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        while running := [task for task in self._running if not task.done()]:
-            await asyncio.wait(running)
-        for task in self._running:
-            task.result()
-
-    async def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a coroutine as soon as the limit allows it."""
-        await self._gate.acquire()
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        # A failed task stays, so that the exit of the block raises its error.
-        if not task.cancelled() and task.exception() is None:
-            self._running.discard(task)
-        self._gate.release()
+    async def _cancel_submission(self, records: JobRecords, submit: Submit) -> None:
+        task_id, report = submit.task_id or "", self.report
+        is_own = submit.intent.flow_run in ("", self._scope.journal.scope)
+        if is_own and is_unclear(submit):
+            report.failed[records.name] = UNCLEAR
+        elif is_own and submit.state == "open":
+            self.in_flight[records.name] = records, submit.n, None
+        elif submit.state == "ticket" and not await may_cancel(records):
+            report.continued.append(task_id)
+        elif submit.state == "ticket":
+            client = await self._client_for(submit.intent)
+            status = await cancel_submission(client, submit, records=records, attempt=self._scope.attempt)
+            (report.cancelled if status == "CANCELLED" else report.finished).append(task_id)
 
 
 async def _forbid(scope: Scope, *, by: str) -> None:
@@ -309,8 +282,3 @@ async def _forbid(scope: Scope, *, by: str) -> None:
     # In order, so that an interruption leaves no gaps.
     for attempt in range(first, scope.attempt + 1):
         await forbid_attempt(scope.journal, attempt, by=by)
-
-
-def _is_of(scope: Scope, view: JobView) -> bool:
-    """Returns whether a job is of this attempt or an earlier one."""
-    return view.last is not None and view.last.intent.attempt <= scope.attempt

@@ -18,21 +18,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 
-from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.works.journal.budget import Entries, Entry, SpendTracker, entries_of, entry_of, spend_tracker_of
+from rh_prefect.errors import ConfigError
+from rh_prefect.works.journal.budget import (
+    Entries,
+    Entry,
+    SpendTracker,
+    entries_in,
+    entries_of,
+    entry_of,
+    spend_tracker_of,
+)
 from rh_prefect.works.journal.costs import COINS, Costs
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
-from rh_prefect.works.journal.journal import JSON, JobSource, Journal, run_together
-from rh_prefect.works.journal.record_types import Intent, Record
+from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import JSON, Journal, run_together
+from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.works_journal import FOLDER, HasEnded, WorksJournal, no_evidence
-from rh_prefect.works.lifecycle import cancel_work
-from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, Cancels, cancel_submission, is_unclear
+from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
@@ -192,7 +198,7 @@ def settled_name(work: str, place: str, n: int, entry: Entry | None) -> str | No
 
 
 class WorksLedger:
-    """The claims of one flow run; as a job source, it returns the submissions that this run pays for."""
+    """The claims of one flow run, and the submissions that it pays for."""
 
     def __init__(self, run: Scope, works: WorksJournal) -> None:
         """Stores the arguments; reads nothing."""
@@ -239,24 +245,27 @@ class WorksLedger:
         """Lists the submissions that this run has claimed, or was about to claim."""
         return sorted((await self._notes()).claims)
 
+    async def unsettled(self) -> list[Claim]:
+        """Lists the submissions that it has claimed or waited for, and whose tasks may run."""
+        notes = await self._notes()
+        return sorted((notes.claims | notes.waits) - notes.settled.keys())
+
     async def _notes(self) -> Notes:
         notes = Notes()
         async for name in self._run.journal.names():
             notes.add(name, self._place)
         return notes
 
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads the submissions that this run has made, in the form of a journal's jobs."""
-        for work, records in (await self._read((await self._notes()).claims)).items():
-            yield work, records
+    async def jobs(self) -> list[JobView]:
+        """Reads the submissions that this run has made, by work."""
+        return await self._read((await self._notes()).claims)
 
-    async def open_jobs(self) -> AsyncIterator[JobView]:
+    async def open_jobs(self) -> list[JobView]:
         """Reads the submissions that this run has made and of which no note says that they are settled."""
-        for work, records in (await self._read((await self._notes()).open_claims)).items():
-            yield JobView.parse(work, records)
+        return await self._read((await self._notes()).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what the submissions of this run add to its budget; see `EntrySource`.
+        """Lists what the submissions of this run add to its budget.
 
         Each work by its full name, since the run may have the same work in several places.
         """
@@ -264,31 +273,18 @@ class WorksLedger:
         found: dict[str, Entries] = {}
         for work, n in notes.claims & notes.settled.keys():
             found.setdefault(work, {})[n] = notes.settled[work, n]
-        for work, records in (await self._read(notes.open_claims)).items():
-            read = {submit.n: entry_of(submit) for submit in JobView.parse(work, records).submits}
-            found.setdefault(work, {}).update(read)
+        for view in await self._read(notes.open_claims):
+            found.setdefault(view.key, {}).update(entries_of(view))
         for work, entries in found.items():
             yield f"{self._works.scope}/{work}", entries
 
-    async def _read(self, claims: Iterable[Claim]) -> dict[str, dict[str, JSON]]:
-        """Reads submissions in the records of works, by work; those of other runs have no records here."""
+    async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
+        """Reads submissions in the records of works, by work; those of other runs are left out."""
         waiting = deque(partial(self._own, work, n) for work, n in sorted(claims))
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(waiting, at_once=_AT_ONCE):
             found.setdefault(work, {}).update(records)
-        return found
-
-    async def cancel(
-        self, client_for: Callable[[Intent], Awaitable[Cancels]], *, has_ended: HasEnded = no_evidence
-    ) -> CancelReport:
-        """Cancels the tasks that this run made or waited for, and that no other run waits for."""
-        done = CancelReport()
-        notes = await self._notes()
-        noted = (notes.claims | notes.waits) - notes.settled.keys()
-        waiting = deque(partial(self._cancel, work, n, client_for, has_ended, done) for work, n in sorted(noted))
-        async for _ in run_together(waiting, at_once=_AT_ONCE):
-            pass
-        return done
+        return [JobView.parse(work, records) for work, records in found.items()]
 
     async def _note(self, key: str, name: str = "") -> None:
         await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
@@ -298,83 +294,16 @@ class WorksLedger:
         is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.flow_run
         return work, records if is_own else {}
 
-    async def _cancel(
-        self,
-        work: str,
-        n: int,
-        client_for: Callable[[Intent], Awaitable[Cancels]],
-        has_ended: HasEnded,
-        done: CancelReport,
-    ) -> None:
-        steps = _Cancellation(self, self._works, work, client_for, has_ended)
-        try:
-            await cancel_work(steps, n)
-        except RunningHubError as error:
-            done.failed[f"{self._works.scope}/{work}"] = error.message
-            return
-        submit = steps.submit
-        task_id = submit.task_id if submit is not None and submit.state == "ticket" else None
-        if task_id:
-            ended = done.cancelled if steps.status == "CANCELLED" else done.finished
-            (ended if steps.status else done.continued).append(task_id)
-        elif submit is not None and submit.intent.flow_run == self.flow_run and is_unclear(submit):
-            done.failed[f"{self._works.scope}/{work}"] = UNCLEAR
-
-
-@dataclass(slots=True)
-class _Cancellation:
-    """The steps of the cancellation of a work's task, for a run without a process; see `cancel_work`."""
-
-    ledger: WorksLedger
-    works: WorksJournal
-    work: str
-    client_for: Callable[[Intent], Awaitable[Cancels]]
-    has_ended: HasEnded
-    submit: Submit | None = None
-    status: str = ""
-
-    async def read_submission(self, n: int) -> Submit | None:
-        self.submit = await self.works.submission(self.work, n)
-        return self.submit
-
-    async def release_waiter(self) -> None:
-        await self.works.release_waiters(self.work, self.ledger.flow_run)
-
-    async def has_other_waiters(self) -> bool:
-        return await self.works.has_other_waiter(self.work, self.ledger.flow_run, has_ended=self.has_ended)
-
-    async def cancel_task(self, submit: Submit) -> None:
-        records, client = JobRecords(self.works, self.work), await self.client_for(submit.intent)
-        self.status = await cancel_submission(client, submit, records=records, attempt=self.ledger.attempt)
-
-
-class RunSpending:
-    """All that a run pays for: its own jobs, and the works that it shares with other runs; see `EntrySource`."""
-
-    def __init__(self, run: Scope) -> None:
-        """Refers to the run; reads nothing."""
-        self._run = run
-        self.scope = run.journal.scope
-
-    def __repr__(self) -> str:
-        return f"RunSpending({self._run.journal!r})"
-
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all its jobs; see `JobSource`."""
-        for source in await self._sources():
-            async for key, records in source.jobs():
-                yield key, records
-
-    async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what each job adds to the budget."""
-        for source in await self._sources():
-            async for key, entries in entries_of(source):
-                yield key, entries
-
-    async def _sources(self) -> list[JobSource]:
-        return [self._run.journal, *(WorksLedger(self._run, works) for works in await self._run.works())]
-
 
 def spending_of(run: Scope) -> SpendTracker:
     """Returns this process's only count of what a run pays for; call it on the loop thread."""
-    return spend_tracker_of(RunSpending(run), attempt=run.calls.number)
+    return spend_tracker_of(repr(run.journal), partial(_entries_of, run), attempt=run.calls.number)
+
+
+async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
+    """Lists what a run pays for: its own jobs, and the works that it shares with other runs."""
+    async for key, entries in entries_in(run.journal):
+        yield key, entries
+    for works in await run.works():
+        async for key, entries in WorksLedger(run, works).entries():
+            yield key, entries

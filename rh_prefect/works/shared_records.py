@@ -63,8 +63,7 @@ class SharedRecords(JobRecords):
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work, so that another one can cancel its task."""
-        if self._waiters:
-            await self._works.release_waiters(self.key, self._ledger.flow_run)
+        await self._works.release_waiters(self.key, self._ledger.flow_run)
 
     async def release_own_waiter(self) -> None:
         """Records that this caller no longer waits for the work; another one in the run may."""

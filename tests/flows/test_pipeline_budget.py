@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.budget import SpendTracker, entries_in
 from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.world.call_count import calls_of
 
@@ -45,7 +46,7 @@ def begun_by(budget: RunBudget, plan: Plan) -> list[str]:
 
 @pytest.fixture
 def spending(tmp_path: Path) -> SpendTracker:
-    return SpendTracker(FolderJournal(str(tmp_path), scope="run"))
+    return SpendTracker(partial(entries_in, FolderJournal(str(tmp_path), scope="run")))
 
 
 def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -> None:

@@ -17,15 +17,15 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.journal.budget import Entry, SpendTracker, entry_of
-from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.budget import Entry, SpendTracker, entries_of, entry_of
+from rh_prefect.works.journal.costs import Costs, ended_costs
+from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal, run_name
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport
+from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
     RecordsPlace,
@@ -65,7 +65,7 @@ async def ledger_of(run: PipelineRun) -> WorksLedger:
 
 
 async def cancel(run: PipelineRun) -> CancelReport:
-    return await LOOP.call((await ledger_of(run)).cancel(run.engine.pool.provider_of))
+    return await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
 
 
 async def test_a_run_without_pipelines_has_no_places(journal: FolderJournal) -> None:
@@ -136,7 +136,7 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
         await ledger.note_claim(work, n, "clip")
     await ledger.note_wait("ef", 1)
     assert await ledger.claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
-    assert [work async for work, records in ledger.jobs() if records] == [], "a claim without an intent cost nothing"
+    assert [view.key for view in await ledger.jobs() if view.submits] == [], "a claim without an intent cost nothing"
 
 
 async def _paid(rh: Emulator, count: int) -> None:
@@ -195,7 +195,7 @@ async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dic
     report = await cancel(other)
     assert rh.recorder.cancelled == []
     assert (report.cancelled, report.failed) == ([], {})
-    assert [work async for work, records in ledger.jobs() if records] == []
+    assert [view.key for view in await ledger.jobs() if view.submits] == []
     rh.clock.polls = 1
     assert (await first).is_new
 
@@ -222,11 +222,12 @@ async def test_the_costs_of_a_run_are_those_of_its_own_submissions(rh: Emulator,
     await other.one(picture("shared"))
     await other.one(picture("its own"))
     costs = [
-        sum((Decimal(str(record["cost"])) for record in records.values() if "cost" in record), Decimal(0))
+        ended_costs(view).amounts
         for ledger in (await ledger_of(run), await ledger_of(other))
-        async for _, records in ledger.jobs()
+        for view in await ledger.jobs()
+        if view.submits
     ]
-    assert costs == [Decimal("0.04"), Decimal("0.04")]
+    assert costs == [{"CNY": Decimal("0.04")}] * 2
 
 
 async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
@@ -271,7 +272,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
         return len(works)
 
     read()
-    tracker = SpendTracker(ledger)
+    tracker = SpendTracker(ledger.entries)
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - 3), Decimal("0.04") * 3)
     assert read() == 3
@@ -285,7 +286,7 @@ async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(giv
     await seed(await run.works(), ledger, open_ones=0)
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
-    tracker = SpendTracker(ledger)
+    tracker = SpendTracker(ledger.entries)
     await tracker.complete()
     assert tracker.spent() == Decimal("0.04") * WORKS
 
@@ -309,7 +310,7 @@ async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
     """The entries of a run, once all its submissions are noted as settled."""
     ledger = await ledger_of(run)
     for _ in range(3000):
-        if not [view async for view in ledger.open_jobs()]:
+        if not await ledger.open_jobs():
             return {work: entries async for work, entries in ledger.entries()}
         await asyncio.sleep(0.1)
     raise AssertionError("a submission was not noted as settled within 300 s")
@@ -326,11 +327,7 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall(ink, "ink"))
     assert [type(one) for one in made] == [WorkResult] * 4
     place = (await run.works()).scope
-    recorded = {
-        f"{place}/{view.key}": {submit.n: entry_of(submit) for submit in view.submits}
-        async for view in jobs_of(await ledger_of(run))
-        if view.submits
-    }
+    recorded = {f"{place}/{view.key}": entries_of(view) for view in await (await ledger_of(run)).jobs() if view.submits}
     noted = await _noted(run)
     assert noted == recorded
     assert sorted(map(len, noted.values())) == [1, 2, 2]

@@ -35,6 +35,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import read_all
+from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
@@ -238,8 +239,9 @@ async def test_the_ledger_lists_what_the_run_has_paid(rh: Emulator, given: dict[
     await PipelineRun(**given, name="other").one(picture("of another run"))
     await run.one(picture("of another run"))
     ledger = WorksLedger(run.scope, await run.works())
-    (claims,) = [records async for _, records in ledger.jobs()]
-    assert {key.partition("-")[2] for key in claims} >= {"intent-1", "end-1", "intent-2", "end-2"}
+    assert [[(one.n, one.end is not None) for one in view.submits] for view in await ledger.jobs()] == [
+        [(1, True), (2, True)]
+    ]
     assert [n for _, n in await ledger.claims()] == [1, 2]
 
 
@@ -271,7 +273,7 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
         shared = next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "shared")
         await _until_another_waits(works)
 
-        report = await LOOP.call(WorksLedger(run.scope, works).cancel(run.engine.pool.provider_of))
+        report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
         assert report.continued == [shared]
         assert len(report.cancelled) == 1
         assert not report.failed
@@ -282,8 +284,8 @@ async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str
 
 async def cancelled(run: PipelineRun) -> list[str]:
     """Cancels a run as its hook does, and returns the tasks that were cancelled."""
-    works, client_for = await run.works(), run.engine.pool.provider_of
-    return (await LOOP.call(WorksLedger(run.scope, works).cancel(client_for))).cancelled
+    report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
+    return report.cancelled
 
 
 async def _waits_alive(other: PipelineRun, work: str) -> HasEnded:
@@ -376,7 +378,7 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
         works, client_for = await run.works(), run.engine.pool.provider_of
         ((work, _),) = await WorksLedger(run.scope, works).claims()
         has_ended = no_evidence if other_run is None else await other_run(other, work)
-        report = await LOOP.call(WorksLedger(run.scope, works).cancel(client_for, has_ended=has_ended))
+        report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=has_ended))
         task = rh.recorder.paid[0].task_id
         assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
         running.cancel()
@@ -482,7 +484,7 @@ async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched
         rh.clock.advance(1000)
         await asyncio.to_thread(rh.recorder.wait, lambda recorder: recorder.tasks[0].status == "SUCCESS")
 
-        report = await LOOP.call(WorksLedger(run.scope, await run.works()).cancel(run.engine.pool.provider_of))
+        report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
         rh.faults.clear()
         assert len((await other.one(picture())).files) == 1
         assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])

@@ -13,14 +13,12 @@ from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
-from rh_prefect.errors import (
-    BudgetExceeded,
-)
+from rh_prefect.errors import BudgetExceeded
 from rh_prefect.works.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.works.journal.journal import JobSource
+from rh_prefect.works.journal.journal import Journal
 
 _CACHE_SIZE = 200
 """Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
@@ -76,31 +74,23 @@ Entries: TypeAlias = "dict[int, Entry | None]"
 """What a job's submissions add to the count, by number; None for one that certainly cost nothing."""
 
 
-@runtime_checkable
-class EntrySource(Protocol):
-    """A source of jobs that knows what they cost without reading all their records."""
-
-    def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what each job adds to the count, by its key; each job once."""
-        ...
+def entries_of(job: JobView) -> Entries:
+    """Returns what each submission of a job adds to the count."""
+    return {submit.n: entry_of(submit) for submit in job.submits}
 
 
-async def entries_of(journal: JobSource) -> AsyncIterator[tuple[str, Entries]]:
-    """Lists what each job of a source adds to the count, by its key."""
-    if isinstance(journal, EntrySource):
-        async for key, entries in journal.entries():
-            yield key, entries
-        return
+async def entries_in(journal: Journal) -> AsyncIterator[tuple[str, Entries]]:
+    """Lists what each job of a journal adds to the count, by its key."""
     async for view in jobs_of(journal):
-        yield view.key, {submit.n: entry_of(submit) for submit in view.submits}
+        yield view.key, entries_of(view)
 
 
 class SpendTracker:
     """The costs of one scope's jobs, spent and reserved."""
 
-    def __init__(self, journal: JobSource) -> None:
-        """Creates an empty tracker; the first job with a budget reads the journal."""
-        self._journal = journal
+    def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Entries]]]) -> None:
+        """Creates an empty tracker; `read`, for the first job with a budget, lists each recorded job once, by key."""
+        self._read = read
         self._lock = asyncio.Lock()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._asks: dict[tuple[str, int], Ask] = {}
@@ -280,7 +270,7 @@ class SpendTracker:
     async def _rebuild(self) -> None:
         self._changed.clear()
         attempts = len(self._attempts)
-        async for key, entries in entries_of(self._journal):
+        async for key, entries in self._read():
             # What this process has recorded meanwhile is newer than what was read.
             if key not in self._changed:
                 self._merge(key, entries)
@@ -300,19 +290,19 @@ _ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
 os.register_at_fork(after_in_child=_ledgers.clear)
 
 
-def spend_tracker_of(journal: JobSource, *, attempt: int | None = None) -> SpendTracker:
+def spend_tracker_of(
+    name: str, read: Callable[[], AsyncIterator[tuple[str, Entries]]], *, attempt: int
+) -> SpendTracker:
     """Returns this process's only `SpendTracker` of a scope; call it on the loop thread.
 
     Args:
-        journal: The scope's journal; two journals of one description are one.
-        attempt: The number of the attempt in this process, which reads the journal at its first job with a budget;
-            None for no attempt of its own.
+        name: Identifies the scope's journal.
+        read: Lists what is recorded; see `SpendTracker`.
+        attempt: The number of the attempt in this process, which reads the journal at its first job with a budget.
     """
-    name = repr(journal)
-    ledger = _ledgers.setdefault(name, SpendTracker(journal))
+    ledger = _ledgers.setdefault(name, SpendTracker(read))
     _ledgers.move_to_end(name)
-    if attempt is not None:
-        ledger.begin(attempt)
+    ledger.begin(attempt)
     while len(_ledgers) > _CACHE_SIZE:
         _ledgers.popitem(last=False)
     return ledger

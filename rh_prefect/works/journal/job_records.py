@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from rh_prefect.errors import InputError
-from rh_prefect.works.journal.journal import JobSource, Journal, UnreadableRecord
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     Answer,
     End,
@@ -160,7 +160,7 @@ class JobRecords:
 
     async def submission(self, n: int) -> Submit | None:
         """Reads one submission; None where the job has none of this number."""
-        return (await self.view()).find(n)
+        return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
 
     async def note_waiter(self) -> None:
         """Records that the run waits for the work."""
@@ -267,7 +267,7 @@ async def read_job(journal: Journal, key: str) -> JobView:
     return view
 
 
-async def jobs_of(journal: JobSource) -> AsyncIterator[JobView]:
+async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
     """Reads all jobs of a scope, page by page."""
     async for key, records in journal.jobs():
         yield JobView.parse(key, records)

@@ -53,17 +53,6 @@ _FOLDER_MODE: Final = 0o777
 """Modes of new records and folders, less the umask: those of the outputs beside them."""
 
 
-class JobSource(Protocol):
-    """A source of the records of jobs, all of which can be read."""
-
-    def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
-
-        It yields the first jobs before the last are read. Records that are created meanwhile may be missing.
-        """
-        ...
-
-
 class EndListener(Protocol):
     """A listener for the ends of tasks."""
 
@@ -113,9 +102,16 @@ class Journal(ABC):
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
 
+    async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:  # noqa: ARG002 - of a journal of single files
+        """Reads the records of submission n of a job, by full key; others may be among them."""
+        return await self.job(job_key)
+
     @abstractmethod
     def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs of the scope; see `JobSource.jobs`."""
+        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
+
+        It yields the first jobs before the last are read. Records that are created meanwhile may be missing.
+        """
 
     @abstractmethod
     def keys(self) -> AsyncIterator[str]:

@@ -21,7 +21,7 @@ from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
-from rh_prefect.works.journal.job_records import JobView, Submit, parse_record
+from rh_prefect.works.journal.job_records import parse_record
 from rh_prefect.works.journal.journal import (
     JSON,
     FolderJournal,
@@ -148,18 +148,14 @@ class WorksJournal(FolderJournal):
             found |= records
         raise AssertionError("a count does not end")
 
-    async def numbered(self, work: str, n: int) -> dict[str, JSON]:
+    async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:
         """Reads the records of submission n, by full key; none where it has no intent."""
-        intent = await self.read(f"{work}-intent-{n}")
+        intent = await self.read(f"{job_key}-intent-{n}")
         if intent is None:
             return {}
-        keys = [f"{work}-{what}-{n}" for what in _AFTER_INTENT]
+        keys = [f"{job_key}-{what}-{n}" for what in _AFTER_INTENT]
         found = dict(zip(keys, await asyncio.gather(*map(self.read, keys))))
-        return {f"{work}-intent-{n}": intent, **{key: record for key, record in found.items() if record is not None}}
-
-    async def submission(self, work: str, n: int) -> Submit | None:
-        """Reads submission n of a work; None where it has no intent."""
-        return JobView.parse(work, await self.numbered(work, n)).last
+        return {f"{job_key}-intent-{n}": intent, **{key: record for key, record in found.items() if record is not None}}
 
     async def read_results(self, keys: Iterable[str]) -> dict[str, ResultRecord]:
         """Reads the results of many works at once."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.works.events import Silent
-from rh_prefect.works.journal.budget import SpendTracker
+from rh_prefect.works.journal.budget import SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
@@ -44,7 +45,7 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "policy": Policy(job=records.name, endpoint=request.endpoint),
         "lease": None,
         "services": services(),
-        "spending": SpendTracker(scope.journal),
+        "spending": SpendTracker(partial(entries_in, scope.journal)),
         "delivery": None,
     }
     return kind(request=request, records=records, scope=scope, **(made | facts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.budget import Money, SpendTracker
+from rh_prefect.works.journal.budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
@@ -173,7 +174,7 @@ class ExecutedWork:
         self.spare: list[str] = []
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
-        self.spending = spending or SpendTracker(self.journal)
+        self.spending = spending or SpendTracker(partial(entries_in, self.journal))
         self.records = JobRecords(self.journal, key)
         services = Services(
             spool=ImmediateSpool(folder / "spool"),

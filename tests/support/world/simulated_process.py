@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, Running
 from rh_prefect.works import steps
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
-from rh_prefect.works.journal.budget import Money, SpendTracker
+from rh_prefect.works.journal.budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import JSON, Journal
 from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
@@ -176,7 +177,7 @@ class Process:
         self._body = machine.embody(name)
         self.journal = _Journal(self)
         self._line = _Line(self)
-        self._ledger = SpendTracker(self.journal)
+        self._ledger = SpendTracker(partial(entries_in, self.journal))
         self._were_empty: SingleFlight[str, bool] = SingleFlight(100)
         self._world = Services(
             spool=machine.spool,

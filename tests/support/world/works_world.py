@@ -18,7 +18,7 @@ from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explai
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.process_identity import Owner
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Resolution, ResultRecord
-from rh_prefect.works.lifecycle import Invalid, Policy, cancel_work
+from rh_prefect.works.lifecycle import Invalid, Policy, may_cancel
 from tests.support.world.asked_steps import AskedSteps, Life, Step, life_of
 
 HELPS, NO_HELP = "1504", "401"
@@ -200,7 +200,10 @@ async def cancel_run(steps: Any) -> bool:
     """Cancels each submission that the run's journal names, as the hook of a cancelled run does."""
     cancelled, claims = False, await steps.read_claims()
     for n in claims:
-        cancelled |= await cancel_work(steps, n)
+        submit = await steps.read_submission(n)
+        if submit is not None and submit.state == "ticket" and await may_cancel(steps):
+            await steps.cancel_task(submit)
+            cancelled = True
     return cancelled
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from rh_prefect.errors import (
 from rh_prefect.flows import image_to_video
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.prices import Prices
-from rh_prefect.works.journal.budget import Entry, Money, Shortfall, SpendTracker, entry_of, spend_tracker_of
+from rh_prefect.works.journal.budget import (
+    Entry,
+    Money,
+    Shortfall,
+    SpendTracker,
+    entries_in,
+    entry_of,
+    spend_tracker_of,
+)
 from rh_prefect.works.journal.costs import Costs, amount_text
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
@@ -112,7 +121,7 @@ def test_a_lost_claim_releases_its_reservation() -> None:
 
 
 async def test_a_submission_that_another_call_has_claimed_stays_counted_when_it_is_reserved_again() -> None:
-    ledger = SpendTracker(MemoryJournal(MemoryPlace(), "run"))
+    ledger = SpendTracker(partial(entries_in, MemoryJournal(MemoryPlace(), "run")))
     ledger.claim("a", 1, PRICE)
     assert await ledger.reserve("a", 1, PRICE, budget=Decimal(0)) is None
     assert ledger.all_counted == PRICE.amount
@@ -160,7 +169,7 @@ async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
     ]
     for number, job in enumerate(jobs):
         await write(records, job, key=f"{number:024d}")
-    ledger = SpendTracker(records)
+    ledger = SpendTracker(partial(entries_in, records))
     short = await ledger.reserve("f" * 24, 1, Money(Decimal("0.26"), "CNY"), budget=BUDGET)
     assert short == Shortfall(Money(Decimal("0.26"), "CNY"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
     assert await ledger.reserve("f" * 24, 1, Money(Decimal("0.25"), "CNY"), budget=BUDGET) is None
@@ -176,7 +185,7 @@ async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Pa
         requests.append("price")
         return Money(Decimal("0.10"), "CNY")
 
-    ledger, price = SpendTracker(records), Money(Decimal("0.30"), "CNY")
+    ledger, price = SpendTracker(partial(entries_in, records)), Money(Decimal("0.30"), "CNY")
     ledger.begin(1)
     assert await ledger.reserve(mine, 1, price, budget=BUDGET) is None
     ledger.claim(unpriced, 1, None, ask)
@@ -194,7 +203,7 @@ async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Pa
 
 
 async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path) -> None:
-    ledger, price = SpendTracker(journal(tmp_path)), Money(Decimal("0.40"), "CNY")
+    ledger, price = SpendTracker(partial(entries_in, journal(tmp_path))), Money(Decimal("0.40"), "CNY")
     assert await ledger.reserve("a", 1, price, budget=BUDGET) is None
     assert await ledger.reserve("b", 1, price, budget=BUDGET) is None
     assert await ledger.reserve("c", 1, price, budget=BUDGET) is not None
@@ -207,7 +216,7 @@ async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path)
 
 
 async def test_concurrent_reservations_stay_within_the_budget(tmp_path: Path) -> None:
-    ledger = SpendTracker(journal(tmp_path))
+    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
     requested = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
     assert sum(short is None for short in await asyncio.gather(*requested)) == 3
 
@@ -217,7 +226,7 @@ PRICE = Money(Decimal("0.40"), "CNY")
 
 async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
     """The claim of a call without a budget counts immediately, not when its answer is recorded."""
-    ledger = SpendTracker(journal(tmp_path))
+    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
     short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -228,7 +237,7 @@ async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> 
 
 async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
     """A call that uploads inputs or waits for a slot will be paid for."""
-    ledger = SpendTracker(journal(tmp_path))
+    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
     ledger.expect("a", PRICE)
     ledger.expect("a", PRICE)
     assert ledger.reserved() == PRICE.amount
@@ -241,7 +250,7 @@ async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -
 
 async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
     """A call without a budget and without a listed price is priced for the first concurrent budget."""
-    ledger, requests = SpendTracker(journal(tmp_path)), []
+    ledger, requests = SpendTracker(partial(entries_in, journal(tmp_path))), []
 
     async def ask() -> Money:
         requests.append("price")
@@ -263,7 +272,7 @@ async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
     """Reading the journal for the first budget keeps the price request of a call that is being paid for."""
     records = journal(tmp_path)
     await write(records, {"intent-1": intent()}, key="a" * 24)
-    ledger = SpendTracker(records)
+    ledger = SpendTracker(partial(entries_in, records))
 
     async def ask() -> Money:
         return Money(Decimal("0.70"), "CNY")
@@ -274,7 +283,7 @@ async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(
 
 
 async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) -> None:
-    ledger = SpendTracker(journal(tmp_path))
+    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
     for n in (1, 2):
         ledger.claim("a", n, PRICE)
     ledger.claim("b", 1, PRICE)
@@ -285,17 +294,20 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
-def test_a_process_keeps_the_spending_of_the_latest_200_scopes(tmp_path: Path, others: int, is_kept: bool) -> None:
-    spend_tracker_of(journal(tmp_path / "older"))
-    ledger = spend_tracker_of(journal(tmp_path))
+def test_a_process_keeps_the_spending_of_the_latest_200_scopes(others: int, is_kept: bool) -> None:
+    def tracker(name: str) -> SpendTracker:
+        return spend_tracker_of(name, partial(entries_in, MemoryJournal(MemoryPlace(), name)), attempt=1)
+
+    tracker("older")
+    ledger = tracker("run")
     for number in range(others):
-        spend_tracker_of(FolderJournal(str(tmp_path), scope=f"other-{number}"))
-    assert (spend_tracker_of(journal(tmp_path)) is ledger) == is_kept
+        tracker(f"other-{number}")
+    assert (tracker("run") is ledger) == is_kept
 
 
 async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
     """Amounts of two currencies are not added, and neither are coins."""
-    ledger, dollars = SpendTracker(journal(tmp_path)), Money(Decimal("0.90"), "USD")
+    ledger, dollars = SpendTracker(partial(entries_in, journal(tmp_path))), Money(Decimal("0.90"), "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
     ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
@@ -320,7 +332,7 @@ def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, 
 
 
 async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    ledger = SpendTracker(MemoryJournal(MemoryPlace(), "run"))
+    ledger = SpendTracker(partial(entries_in, MemoryJournal(MemoryPlace(), "run")))
     counted: dict[str, Decimal] = {}
     for (number, amount, is_limited), move in moves:
         key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")

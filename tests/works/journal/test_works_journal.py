@@ -72,10 +72,10 @@ async def test_a_work_is_read_by_the_numbers_of_its_submissions(works: WorksJour
     await works.create(f"{WORK}-intent-2", intent("B"))
     await works.create(f"{WORK}-intent-4", intent("C"))  # no number is left out
     assert set(await works.job(WORK)) == {f"{WORK}-{what}" for what in ("intent-1", "answer-1", "end-1", "intent-2")}
-    first, second = await works.submission(WORK, 1), await works.submission(WORK, 2)
+    first, second = await JobRecords(works, WORK).submission(1), await JobRecords(works, WORK).submission(2)
     assert first is not None and first.state == "ended" and first.intent.flow_run == "A"
     assert second is not None and second.state == "open" and second.n == 2
-    assert await works.submission(WORK, 3) is None
+    assert await JobRecords(works, WORK).submission(3) is None
     assert [key async for key, _ in works.jobs()] == [WORK]
 
 
