@@ -15,23 +15,23 @@ from typing import Any, NoReturn
 
 from cyclopts import App
 
-_PIPELINE_COMMANDS = ("run", "plan", "graph", "choose")
+_PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline's file, unless it names a flow."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class _RootApp(App):
-    """The command; the help of a command with a pipeline's file also shows the file's parameters and outputs."""
+    """The command; the help of a command with a pipeline's file also explains the file."""
 
     def help_print(self, tokens: Any = None, **more: Any) -> None:
         """Prints a help page; see `cyclopts.App.help_print`."""
         words = list(tokens or ())
         super().help_print(tokens, **more)
         if words[:1] and words[0] in _PIPELINE_COMMANDS and (file := _pipeline_file(words)):
-            from rh_prefect.cli.pipelines import print_parameters
+            from rh_prefect.cli.explain import explain
 
-            print_parameters(Path(file))
+            explain(Path(file))
 
 
 def _pipeline_file(words: Sequence[str]) -> str | None:
@@ -59,9 +59,9 @@ app.command(
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
     "plan": "Show what a run of a pipeline would do and cost.",
-    "graph": "Show a pipeline's steps as a tree or a Mermaid graph.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
+app.command("rh_prefect.cli.explain:explain", help="Show a pipeline's parameters, steps, models, outputs and price.")
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
 app.command("rh_prefect.cli.run_pipeline:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")

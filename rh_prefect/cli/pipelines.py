@@ -1,9 +1,8 @@
-"""`rh-prefect check`, `plan`, `graph` and `schema`: inspect a pipeline without payment."""
+"""`rh-prefect check`, `plan` and `schema`: inspect a pipeline without payment."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -13,18 +12,18 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
+from rh_prefect.cli.output import print_json, terminal_width
+from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
 from rh_prefect.pipelines.last_run import open_last_runs, since
-from rh_prefect.pipelines.parameter_descriptions import description_of, output_words
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Money, Selection
 from rh_prefect.pipelines.plan.render import prices
-from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
@@ -62,8 +61,13 @@ Sample = Annotated[
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
 Compare = Annotated[
-    Path | None, Parameter(help="An earlier plan's JSON: show what changed since then; by default since the last run.")
+    str | None,
+    Parameter(
+        help="Show the difference in price and steps from another plan: the JSON of an earlier one, or a git revision "
+        "such as main, whose version of the file is planned with the same options; by default from the last run."
+    ),
 ]
+Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment at a pull request.", negative="")]
 Deployment = Annotated[
     str,
     Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
@@ -99,7 +103,7 @@ def check(*files: Annotated[Path, Parameter(help="The pipelines' files.")], as_j
         raise InputError("Pass at least one file: `rh-prefect check film.yaml`.")
     found = [problem for file in files for problem in _problems(file)]
     if as_json:
-        print(json.dumps([problem.as_json() for problem in found], ensure_ascii=False, indent=2))
+        print_json([problem.as_json() for problem in found])
     else:
         print(
             "\n".join(map(str, found)) or f"{len(files)} {'file' if len(files) == 1 else 'files'} checked: no problems"
@@ -131,6 +135,7 @@ def plan(
     deployment: Deployment = COMMAND_LINE,
     graph: Graph = False,
     mermaid: Mermaid = False,
+    markdown: Markdown = False,
     as_json: Json = False,
     quote: Quote = False,
     exit_code: ExitCode = False,
@@ -140,8 +145,7 @@ def plan(
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     refuse_blocks("plan", storage, credentials)
-    pipeline = _read(file, as_json=as_json)
-    earlier = ReviewedPlan.read(compare) if compare is not None else None
+    pipeline = read_pipeline(file, as_json=as_json)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
     arguments, found = read_arguments(values, params), read_choices(takes_file(file))
     first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if retake else Plan(pipeline.name)
@@ -152,14 +156,20 @@ def plan(
         asyncio.run(_ask_for_prices(pipeline, current, storage, credentials))
     price = current.price if current.problems else selected_price(current, selection)
     check_retake(current, retake or (), selection)
-    if earlier is not None:
-        changes.compare(current, earlier.data, pipeline.file.params)
-        current.compared_with = f"the plan {compare}"
-    else:
+    if compare is not None and not current.problems:
+
+        def of_other(other: Pipeline) -> Plan:
+            known = {name: value for name, value in arguments.items() if name in other.file.params}
+            return asyncio.run(make_plan(other, known, allow or (), storage, credentials, deployment, again))
+
+        current.earlier, current.compared_with = earlier_plan(compare, file, of_other)
+        if current.earlier["steps"]:
+            changes.compare(current, current.earlier, pipeline.file.params)
+    elif compare is None:
         asyncio.run(_compare(pipeline, current, deployment, storage))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
-    _show(current, as_json=as_json, graph=graph, mermaid=mermaid)
+    _show(current, as_json=as_json, graph=graph, mermaid=mermaid, markdown=markdown)
     if current.problems:
         sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
@@ -188,7 +198,7 @@ def show_dry_run(
     current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
     asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
     price = current.price if current.problems else selected_price(current, again["selection"])
-    _show(current, as_json=False, graph=False, mermaid=False)
+    _show(current)
     if not current.problems:
         # The run itself also counts what its flow run has spent, and the limit of the machine.
         run_limit(current, price, budget=budget, counted=Decimal(0))
@@ -266,39 +276,13 @@ async def make_plan(
     return plan
 
 
-def print_parameters(file: Path) -> None:
-    """Prints the parameters and outputs of a pipeline, below the help of a command."""
-    from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
-    from rich.console import Console
-    from rich.text import Text
-
-    pipeline = _read(file)
-    given = [
-        HelpEntry(
-            positive_names=(name,),
-            description=Text(visible(description_of(param))),
-            required=not param.optional and param.default is None,
-        )
-        for name, param in pipeline.file.params.items()
-    ]
-    made = [
-        HelpEntry(positive_names=(name,), description=output_words(type_))
-        for name, type_ in pipeline.checked.outputs.items()
-    ]
-    console = Console()
-    titles = {f"Parameters of {pipeline.name}, as --set NAME=VALUE": given, f"Outputs of {pipeline.name}": made}
-    for title, entries in titles.items():
-        if entries:
-            panel = HelpPanel(format="parameter", title=Text(visible(title)), entries=entries)
-            DefaultFormatter()(console, console.options, panel)
-
-
-def _read(file: Path, *, as_json: bool = False) -> Pipeline:
+def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
+    """Reads a file; prints its problems and exits with 1 if it has some."""
     try:
         return Pipeline.from_file(file)
     except PipelineError as error:
         if as_json:
-            print(json.dumps({"problems": [one.as_json() for one in error.found]}, ensure_ascii=False, indent=2))
+            print_json({"problems": [one.as_json() for one in error.found]})
         else:
             print("\n".join(map(str, error.found)), file=sys.stderr)
         sys.exit(1)
@@ -395,28 +379,22 @@ def _write_private(to: Path, text: str) -> None:
         ) from None
 
 
-def _show(plan: Plan, *, as_json: bool, graph: bool, mermaid: bool) -> None:
+def _show(
+    plan: Plan, *, as_json: bool = False, graph: bool = False, mermaid: bool = False, markdown: bool = False
+) -> None:
     if as_json:
         print(plan.to_json())
     elif plan.problems:
         print("\n".join(map(str, plan.problems)), file=sys.stderr)
     elif mermaid:
         print(plan.mermaid())
+    elif markdown:
+        print(plan.markdown(), end="")
     else:
-        print(plan.tree() if graph else plan.table())
-
-
-def graph(
-    file: File, *, values: Set = None, params: Params = None, mermaid: Mermaid = False, allow: Allow = None
-) -> None:
-    """Show a pipeline's steps as a tree, or as a Mermaid graph."""
-    plan = asyncio.run(_read(file).plan(read_arguments(values, params), allow=allow or ()))
-    _show(plan, as_json=False, graph=not mermaid, mermaid=mermaid)
-    if plan.problems:
-        sys.exit(1)
+        print(plan.tree() if graph else plan.table(terminal_width()))
 
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
     """Print the JSON schema of pipelines, for completion and errors in an editor."""
     found = [read(text_in("schema", file), str(file)).data for file in files]
-    print(json.dumps(schema(name for data in found for name in models_in(data)), ensure_ascii=False, indent=2))
+    print_json(schema(name for data in found for name in models_in(data)))

@@ -1,19 +1,27 @@
-"""`rh-prefect init`, `check`, `plan`, `graph` and `schema`."""
+"""`rh-prefect init`, `check`, `explain`, `plan` and `schema`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import shlex
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rh_prefect.cli import app, main
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.works_journal import WorksJournal
+from tests.support.samples.documented_pipelines import BLOCK
+
+ROOT = Path(__file__).parents[2]
 
 
 def call(*words: str) -> int:
@@ -98,12 +106,57 @@ def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixt
     assert "~ script  prompt:" in capsys.readouterr().out
 
 
+def git(*words: str) -> None:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", *words]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_recipes_for_pull_requests_show_the_difference_in_price(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [one for one in BLOCK.findall((ROOT / "docs/operations.md").read_text()) if "--markdown" in one]
+    assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
+    git("init", "--initial-branch", "main")
+    call("init", "--example", "film", "--to", "pipelines/film.yaml")
+    git("add", ".")
+    git("commit", "-m", "A film")
+    git("remote", "add", "origin", str(Path.cwd()))
+    git("fetch", "origin", "main")
+    file = Path("pipelines/film.yaml")
+    file.write_text(file.read_text().replace("takes: $(params.pictures)", "takes: 2"))
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    for recipe in recipes:
+        for command in re.findall(r"rh-prefect (.*)", recipe):
+            capsys.readouterr()
+            assert call(*shlex.split(os.path.expandvars(command.partition(" >")[0]))) == 0
+        said = capsys.readouterr().out
+        assert "| difference | +0.04 | +0.12 | +0.12 |" in said, "the last command of each recipe is the plan"
+        assert "| `shots.picture` | z-image/turbo | 3 waiting for a result | 0.24 | 0.12 |" in said
+    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "HEAD") == 0
+    assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in capsys.readouterr().out
+    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "mian") == 1
+    assert "neither a file with a plan nor a git revision" in capsys.readouterr().err
+    file.rename("pipelines/other.yaml")
+    assert call("plan", "pipelines/other.yaml", "--set", "prompt=x", "--compare", "main") == 0
+    assert "compared with main, which lacks other.yaml" in capsys.readouterr().out
+
+
+def test_a_plan_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    call("init", "--example", "film")
+    monkeypatch.setenv("COLUMNS", "60")
+    capsys.readouterr()
+    assert call("plan", "film.yaml", "--set", "prompt=x") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "  shots.motion   kling-v2…to-video  .  6  .     10.50  10.50" in lines
+
+
 def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
     capsys.readouterr()
     assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
     assert json.loads(capsys.readouterr().out)["price"]["most"] == 20.176
-    assert call("graph", "film.yaml", "--set", "prompt=x", "--mermaid") == 0
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--mermaid") == 0
     assert capsys.readouterr().out.startswith("graph TD\n")
     assert call("schema", "film.yaml") == 0
     assert json.loads(capsys.readouterr().out)["title"] == "rh-prefect pipeline"
@@ -165,5 +218,19 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.C
         assert "photo A path, URI or link of a file of type image, up to 5 MB. It may be left out." in said
         assert "with the columns sku (string), photo (image, optional). [required]" in said
         assert "Outputs of own" in said
+        assert "voice minimax/speech-2.8-hd: 0.62 CNY per 1000 characters" in said
+        assert "one run depends on rows: pass --set rows=…" in said
     call("run", "--params", "own.yaml", "--help")
     assert "Parameters of own" not in capsys.readouterr().out
+    Path("rows.jsonl").write_text('{"sku": "a"}')
+    assert call("explain", "own.yaml", "--set", "rows=rows.jsonl", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["params"]["count"] == {
+        "type": "integer",
+        "min": 1,
+        "max": 12,
+        "default": 6,
+        "description": "A whole number from 1 to 12. Default: 6.",
+        "required": False,
+    }
+    assert told["price"] == "least 0.00, expected 0.00, most 0.00 CNY"

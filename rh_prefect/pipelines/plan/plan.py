@@ -44,6 +44,7 @@ class Plan:
         changes: What differs from the last run beside the steps: `{what, was, is}`.
         compared_with: The last run, in words.
         since: The last run, as plain JSON data.
+        earlier: The plan to compare prices with, as plain JSON data.
         records: Where the records are, in words.
         new_takes: The take that was chosen for each step which is to be made again, by address.
         items: How many items the top fan-outs have, by their names.
@@ -71,6 +72,7 @@ class Plan:
     changes: Sequence[Mapping[str, Any]] = ()
     compared_with: str = ""
     since: Mapping[str, str] = field(default_factory=dict)
+    earlier: Mapping[str, Any] = field(default_factory=dict)
     records: str = ""
     outputs: Mapping[str, Any] = field(default_factory=dict)
     new_takes: Mapping[str, int] = field(default_factory=dict)
@@ -181,6 +183,12 @@ class Plan:
         self.problems = kept
 
     @property
+    def paid_before(self) -> Decimal:
+        """What the works of the plan have cost, which counts in a budget of all runs."""
+        works = {work.key: work.known for one in self.instances for work in one.works}
+        return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
+
+    @property
     def counts(self) -> Counter[str]:
         """The number of steps in each state."""
         return Counter(one.state for one in self.instances)
@@ -195,11 +203,17 @@ class Plan:
         """The plan as JSON text."""
         return json.dumps(self.as_json(), ensure_ascii=False, indent=2)
 
-    def table(self) -> str:
-        """The plan as a table of steps with states and prices."""
+    def table(self, width: int = 0) -> str:
+        """The plan as a table of steps with states and prices, of at most `width` columns; 0 for any number."""
         from rh_prefect.pipelines.plan.render import table
 
-        return table(self)
+        return table(self, width)
+
+    def markdown(self) -> str:
+        """The plan as Markdown for a comment, with the difference from the plan that it is compared with."""
+        from rh_prefect.pipelines.plan.render import markdown
+
+        return markdown(self)
 
     def mermaid(self) -> str:
         """The steps as a Mermaid graph, with counts and prices."""
@@ -343,8 +357,10 @@ def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
     if plan.budget is None:
         return
     price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
-    if price.least > amount:
-        notes[f"The budget of {amount} is below the minimum price; some results will not be made."] = None
+    before = plan.paid_before if plan.budget.all_runs else Decimal(0)
+    if price.least + before > amount:
+        left = f", of which {max(Decimal(0), amount - before):f} is left," if before else ""
+        notes[f"The budget of {amount}{left} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
         notes["The budget is 0: only existing results are used."] = None
 

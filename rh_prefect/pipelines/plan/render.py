@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("=", "+", ">", "x")
 _MOST_REASONS = 20
+_LEAST_MODEL, _LEAST_STEP = 10, 12
+"""How many characters of a model's and of a step's name remain in a narrow terminal."""
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
@@ -49,18 +52,30 @@ def _size(plan: Plan) -> str:
     return ", ".join(items) or f"{len(plan.steps)} steps"
 
 
-def table(plan: Plan) -> str:
-    """Formats a plan as a table."""
+def table(plan: Plan, width: int = 0) -> str:
+    """Formats a plan as a table of at most `width` columns; 0 for any number."""
     counts = plan.counts
-    states: list[State] = [state for state in STATES if state in _ALWAYS or counts[state]]
+    states: list[State] = [state for state in STATES if counts[state] or (state in _ALWAYS and not width)]
     rows = [("step", "model or edit", *states, "expected", "most")]
     for path, items in plan.steps.items():
         rows.append((path, _models(items), *_counted(items, states), *_priced(plan, items)))
-    lines = list(_columns(rows))
+    lines = list(_columns(rows, width))
     title = head(plan)
-    width = max(len(line) for line in lines)
-    lines.insert(0, f"{title}{plan.currency:>{max(len(plan.currency) + 2, width - len(title))}}")
-    return "\n".join([*lines, f"  {_sum(plan)}", f"  {_signs(states)}", *_reasons(plan), *_more(plan)])
+    table_width = max(len(line) for line in lines)
+    lines.insert(0, f"{title}{plan.currency:>{max(len(plan.currency) + 2, table_width - len(title))}}")
+    more = [f"  {_sum(plan)}", *_difference(plan), f"  {_signs(states)}", *_reasons(plan), *_more(plan)]
+    return "\n".join(
+        [*lines, *more] if not width else [line for one in (*lines, *more) for line in _wrapped(one, width)]
+    )
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    indent = "  " if line.startswith("  ") else ""
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+    )
 
 
 def _signs(states: Sequence[State]) -> str:
@@ -84,17 +99,107 @@ def _priced(plan: Plan, items: Sequence[Instance]) -> tuple[str, str]:
     return expected, most
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    spare = sum(widths) + 2 * len(widths) - width if width else 0
+    for n, least in ((1, _LEAST_MODEL), (0, _LEAST_STEP)):  # the name of a step is the last to be cut
+        widths[n] = max(min(least, widths[n]), widths[n] - max(0, spare))
+        spare = sum(widths) + 2 * len(widths) - width if width else 0
     for row in rows:
-        cells = [cell.ljust(width) if n < 2 else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths))]
+        cells = [_cut(cell, w).ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))]
         yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    """Shortens a name in its middle: both ends distinguish it from others."""
+    end = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def _sum(plan: Plan) -> str:
     least, expected, most = prices(plan.price)
-    budget = f" of a budget of {plan.budget.amount:g}" if plan.budget is not None else ""
-    return f"least {least}, expected {expected}, most {most}{budget}"
+    return f"least {least}, expected {expected}, most {most}{_budget(plan)}"
+
+
+def _budget(plan: Plan) -> str:
+    if plan.budget is None:
+        return ""
+    before = f", of which {amount(plan.paid_before)} is spent by earlier runs" if plan.budget.all_runs else ""
+    return f" of a budget of {plan.budget.amount:g}{before}"
+
+
+def _difference(plan: Plan) -> Iterator[str]:
+    """Says what the plan costs more or less than the one that it is compared with, and how many steps differ."""
+    if not plan.earlier:
+        return
+    was = _money_of(plan.earlier["price"])
+    changes = ", ".join(f"{name} {_change(old, new)}" for name, old, new in _pairs(was, plan.price))
+    changed = sum(1 for one in plan.instances if one.why)
+    steps = f"{len(plan.added)} added, {changed} changed, {len(plan.removed)} removed"
+    steps = steps if plan.earlier["steps"] else "all are new"
+    yield f"  difference: {changes} {plan.currency}; steps: {steps}"
+
+
+def _pairs(was: Money, now: Money) -> list[tuple[str, Decimal, Decimal]]:
+    return [(name, getattr(was, name), getattr(now, name)) for name in ("least", "expected", "most")]
+
+
+def _change(was: Decimal, now: Decimal) -> str:
+    return f"{(now - was).quantize(Decimal('0.01'), ROUND_HALF_UP):+.2f}"
+
+
+def _money_of(data: Mapping[str, Any]) -> Money:
+    least, expected, most = (Decimal(str(data[name])) for name in ("least", "expected", "most"))
+    return Money(least, expected, most, bool(data.get("open")))
+
+
+def _earlier_prices(plan: Plan) -> dict[str, Money]:
+    """Returns the prices of the steps of the earlier plan by their names; steps with one work count it once."""
+    found, seen = dict[str, Money](), set[str]()
+    for step in plan.earlier.get("steps", ()):
+        known = step.get("work", "")
+        price = Money() if known in seen else _money_of(step["price"])
+        seen |= {known} - {""}
+        found[step["path"]] = found.get(step["path"], Money()) + price
+    return found
+
+
+def markdown(plan: Plan) -> str:
+    """Formats a plan as Markdown, for a comment at a pull request."""
+    is_compared = bool(plan.earlier)
+    least, expected, most = prices(plan.price)
+    lines = [f"### {_markdown(plan.pipeline)}: {expected} {plan.currency}", "", _markdown(head(plan)), ""]
+    columns = ["least", "expected", "most"]
+    lines += [f"| | {' | '.join(columns)} |", "|---|--:|--:|--:|", f"| this plan | {least} | {expected} | {most} |"]
+    if is_compared:
+        was = _money_of(plan.earlier["price"])
+        lines.append(f"| {_markdown(plan.compared_with)} | {' | '.join(prices(was))} |")
+        lines.append(f"| difference | {' | '.join(_change(old, new) for _, old, new in _pairs(was, plan.price))} |")
+    earlier = _earlier_prices(plan)
+    lines += ["", f"| step | model or edit | states | expected |{' was |' if is_compared else ''}"]
+    lines.append(f"|---|---|---|--:|{'--:|' if is_compared else ''}")
+    for path, items in plan.steps.items():
+        counts = Counter(one.state for one in items)
+        states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
+        before = f" {prices(earlier[path])[1] if path in earlier else 'new'} |" if is_compared else ""
+        cells = (f"`{visible(path)}`", _markdown(_models(items)), states, _priced(plan, items)[0])
+        lines.append(f"| {' | '.join(cells)} |{before}")
+    gone = [path for path in earlier if path not in plan.steps]
+    lines += [f"| ~~`{visible(path)}`~~ | | removed | | {prices(earlier[path])[1]} |" for path in gone]
+    budget = (
+        [f"Budget: {plan.budget.amount:g} {plan.currency}{_budget(plan).partition(',')[2]}."] if plan.budget else []
+    )
+    details = [*_reasons(plan), *_more(plan)]
+    lines += ["", *budget]
+    if details:
+        listed = [f"- {_markdown(line)}" for line in details]
+        lines += ["", "<details><summary>Changes and notes</summary>", "", *listed, "", "</details>"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown(text: str) -> str:
+    """Escapes what Markdown and HTML would read as marks: prompts and names are shown as they are."""
+    return re.sub(r"([\\`*_\[\]|<>#~])", r"\\\1", visible(text))
 
 
 def _reasons(plan: Plan) -> Iterator[str]:
@@ -106,9 +211,9 @@ def _reasons(plan: Plan) -> Iterator[str]:
             yield f"~ {visible(one.address)}  {shown_change({'what': why['param'], **why})}{source}"
     if len(changed) > _MOST_REASONS:
         yield f"~ and {len(changed) - _MOST_REASONS} further steps"
-    there = [one.address for one in plan.instances]
+    there, other = [one.address for one in plan.instances], "other plan" if plan.earlier else "last run"
     added = set(plan.added)
-    yield from _listed("+", by_items(plan.added, (one for one in there if one not in added)), "not in the last run")
+    yield from _listed("+", by_items(plan.added, (one for one in there if one not in added)), f"not in the {other}")
     yield from _listed("-", by_items(plan.removed, there), "no longer in the file or the table")
 
 

@@ -1,0 +1,133 @@
+"""`rh-prefect explain`: a pipeline's parameters, steps, models, outputs and price; `run FILE --help` shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
+from rich.console import Console
+from rich.text import Text
+
+from rh_prefect import catalog
+from rh_prefect.cli.output import print_json
+from rh_prefect.cli.pipelines import File, Json, Params, Set, read_arguments, read_pipeline
+from rh_prefect.errors import UnknownModelError
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.file_model import GroupStep, Param, Step
+from rh_prefect.pipelines.parameter_descriptions import description_of, output_words
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.plan.render import prices
+
+_EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
+
+
+def explain(file: File, *, values: Set = None, params: Params = None, as_json: Json = False) -> None:
+    """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price."""
+    data = explanation(read_pipeline(file, as_json=as_json), read_arguments(values, params))
+    if as_json:
+        print_json(data)
+    else:
+        show(data)
+
+
+def explanation(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `explain` shows, as plain JSON data."""
+    given = pipeline.file.params
+    return {
+        "pipeline": pipeline.name,
+        "description": pipeline.file.description,
+        "params": {
+            name: {
+                **one.model_dump(exclude_defaults=True, exclude={"description"}),
+                "type": one.kind,
+                "description": description_of(one),
+                "required": not one.optional and one.default is None,
+            }
+            for name, one in given.items()
+        },
+        "steps": list(_steps(pipeline.checked)),
+        "outputs": {name: output_words(type_) for name, type_ in pipeline.checked.outputs.items()},
+        "price": _price(pipeline, arguments),
+    }
+
+
+def _steps(checked: Checked, before: str = "") -> Iterable[dict[str, str]]:
+    """Yields the steps with what they call and what one call costs; those of a used file follow its step."""
+    for at, step in checked.file.walk():
+        path = before + ".".join(map(str, at[1::2]))
+        yield {"path": path, **_step(step)}
+        if at in checked.uses:
+            yield from _steps(checked.uses[at], f"{path}.")
+
+
+def _step(step: Step) -> dict[str, str]:
+    if isinstance(step, GroupStep):
+        items = step.get("foreach") or step.get("matrix")
+        return {"calls": f"for each of {items}" if items else "a group", "price": ""}
+    called = str(getattr(step, step.action))
+    if step.action != "model":
+        return {"calls": f"{step.action} {called}", "price": "not known" if step.is_paid else "free"}
+    try:
+        price = catalog.get(called).price
+    except UnknownModelError:
+        return {"calls": called, "price": ""}  # the name comes from a parameter or a row
+    return {"calls": called, "price": str(price or "not published")}
+
+
+def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
+    """Returns the price of a run without earlier results in words; parameters that are missing have example values."""
+    missing = {
+        name: one
+        for name, one in pipeline.file.params.items()
+        if name not in arguments and not one.optional and one.default is None
+    }
+    examples = {name: _example(one) for name, one in missing.items()}
+    lacking = [name for name, value in examples.items() if value is None]
+    if lacking:
+        return f"depends on {' and '.join(lacking)}: pass --set {lacking[0]}=…"
+    plan = asyncio.run(pipeline.plan({**arguments, **examples}, known=NoWorks()))
+    if plan.problems:
+        return f"not known: {plan.problems[0].message}"
+    least, expected, most = prices(plan.price)
+    chosen = [f"{name}={value}" for name, value in examples.items() if missing[name].kind != "string"]
+    words = f" with {' '.join(chosen)}" if chosen else ""
+    return f"least {least}, expected {expected}, most {most} {plan.currency}{words}"
+
+
+def _example(param: Param) -> Any:
+    if param.kind == "enum":
+        return param.options[0]
+    if param.kind == "string" and param.min:
+        return "x" * int(param.min)
+    return param.min if param.min is not None and param.kind in ("integer", "number") else _EXAMPLES.get(param.kind)
+
+
+def show(data: Mapping[str, Any]) -> None:
+    """Prints an explanation as panels, like the help of a command."""
+    params, outputs, steps = data["params"], data["outputs"], data["steps"]
+    name = data["pipeline"]
+    panels = {
+        f"Parameters of {name}, as --set NAME=VALUE": [
+            _entry(one, text["description"], required=text["required"]) for one, text in params.items()
+        ],
+        f"Steps of {name}": [
+            _entry(one["path"], f"{one['calls']}{one['price'] and ': '}{one['price']}") for one in steps
+        ],
+        f"Outputs of {name}": [_entry(one, text) for one, text in outputs.items()],
+        f"Price of {name}": [_entry("one run", data["price"])],
+    }
+    console = Console()
+    if data["description"]:
+        console.print(Text(visible(data["description"])))
+    for title, entries in panels.items():
+        if entries:
+            panel = HelpPanel(format="parameter", title=Text(visible(title)), entries=entries)
+            DefaultFormatter()(console, console.options, panel)
+
+
+def _entry(name: str, description: str, *, required: bool = False) -> HelpEntry:
+    return HelpEntry(positive_names=(visible(name),), description=Text(visible(description)), required=required)

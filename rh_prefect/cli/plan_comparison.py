@@ -1,0 +1,51 @@
+"""Finds the plan that `rh-prefect plan --compare` compares with: a saved one, or that of a git revision's file."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+
+
+def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tuple[Mapping[str, Any], str]:
+    """Returns a plan as JSON data, and its name in words; `plan` plans the file of a git revision."""
+    if Path(other).is_file():
+        return ReviewedPlan.read(other).data, f"the plan {other}"
+    with TemporaryDirectory() as folder:
+        try:
+            archive = _git(file, "archive", "--format=tar", "--", other)
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
+            raise InputError(
+                f"plan --compare {other}: it is neither a file with a plan nor a git revision with this folder: "
+                f"{said}. What to do: name a plan of `plan --json`, or a revision such as main; `git fetch` it first."
+            ) from None
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        old = Path(folder) / file.name
+        if not old.exists():
+            return {"steps": [], "price": {"least": 0, "expected": 0, "most": 0}}, f"{other}, which lacks {file.name}"
+        done = plan(Pipeline.from_file(old))
+    if done.problems:
+        listed = "\n".join(str(one).replace(f"{folder}/", f"{other}:") for one in done.problems)
+        raise InputError(f"plan --compare {other}: its version of {file.name} has problems:\n{listed}")
+    return done.as_json(), f"{other} ({_git(file, 'rev-parse', '--short', f'{other}^{{commit}}').decode().strip()})"
+
+
+def _git(file: Path, *words: str) -> bytes:
+    try:
+        done = subprocess.run(["git", *words], cwd=file.absolute().parent, capture_output=True, check=True)  # noqa: S603, S607
+    except FileNotFoundError:
+        raise InputError(
+            "plan --compare: git is not installed. What to do: install it, or compare with a plan's JSON."
+        ) from None
+    return done.stdout
