@@ -16,7 +16,7 @@ SITE_TOOLS := .venv/.site-tools
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
 	@echo "make test         the test suite, then lint, types and import contracts"
-	@echo "make test-long    kills, faults, workers, type checkers over samples, and the wheel"
+	@echo "make test-long    kills, faults, workers, the code of the docs, type checkers over samples, and the wheel"
 	@echo "make test-readme  the README's commands, in their order, in an empty folder"
 	@echo "make docs         the documentation as a website, in build/site (ARGS=--no-pictures is quick)"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"

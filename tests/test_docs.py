@@ -37,8 +37,19 @@ def commands() -> Iterator[tuple[str, str]]:
             yield from ((page.name, line.partition("#")[0].strip(" &")) for line in block.splitlines())
 
 
+FIRST_PAGES = ("README.md", "getting-started.md", "never-pay-twice.md")
+"""Pages that are run in the first stage: each page has runs of flows on Prefect's server."""
+
+
 @pytest.mark.prefect
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[] if page.name in FIRST_PAGES else [pytest.mark.long])
+        for page in PAGES
+        if blocks(page, "python")
+    ],
+)
 def test_the_python_blocks_of_a_page_run(
     page: Path,
     rh: Emulator,

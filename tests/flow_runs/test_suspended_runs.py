@@ -49,6 +49,7 @@ async def states_of(run: UUID) -> list[str]:
         return [state.name or "" for state in await client.read_flow_run_states(run)]
 
 
+@pytest.mark.long
 async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_process(
     without_webhooks: SuspendedRuns,
 ) -> None:
@@ -120,6 +121,7 @@ async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
     assert len(with_webhooks.paid) == 2
 
 
+@pytest.mark.long
 async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept_for(
     with_webhooks: SuspendedRuns, proxy: Proxy
 ) -> None:
@@ -134,6 +136,7 @@ async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept
     assert "Suspended" not in await states_of(run)
 
 
+@pytest.mark.long
 async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
     run = await with_webhooks.begin(pictures, prompts=["one", "two"])
     held = proxy.hold(SUSPENDS, answer=True)
@@ -198,6 +201,7 @@ async def test_a_single_answer_that_a_task_is_not_known_wakes_nobody(without_web
     assert await LOOP.call(wake_suspended()) == []
 
 
+@pytest.mark.long
 async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.begin(pictures, prompts=["one"])
     await without_webhooks.run_until_suspended(pictures, run, 1)
@@ -209,6 +213,7 @@ async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhoo
     assert (await states_of(run)).count("Suspended") == 1
 
 
+@pytest.mark.long
 async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(with_webhooks: SuspendedRuns) -> None:
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
     run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])
