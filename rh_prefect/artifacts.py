@@ -1,4 +1,4 @@
-"""Creates the Prefect artifacts of a run: a table of its steps, a contact sheet, a progress bar.
+"""Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
 
 What cannot be shown is logged and never raised: a paid job must not fail for its picture. Each function returns the
 artifact's id; None outside flows, or when it could not be shown. A `page` that is not given is that of the flow run
@@ -8,13 +8,11 @@ that the caller is in; a hook that a worker calls is in none. `what` is a name i
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
@@ -29,17 +27,13 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.errors import ConfigError
 from rh_prefect.prefect_api import ask
-from rh_prefect.works.journal.costs import Costs
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
-_MAX_IMAGE = 100_000
-MAX_ROWS = 200
-"""How many rows a table in the dashboard shows."""
 MAX_PAGE = 500_000
-"""Bytes of a text or table in the dashboard, pictures included. A Prefect server has no limit, and Prefect Cloud
+"""Bytes of a text in the dashboard, pictures included. A Prefect server has no limit, and Prefect Cloud
 refuses requests above 5 MiB; but the database keeps each version, and a browser that lists them loads them whole."""
 _PATIENCE = 15.0
 
@@ -106,75 +100,9 @@ class Page:
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One row of the table of steps.
-
-    Attributes:
-        model: The model's name, or what else was done.
-        state: How it ended, as in "succeeded", "reused", "failed".
-        queued_seconds: How long it waited at RunningHub.
-        run_seconds: How long it ran.
-        costs: What it cost, by unit.
-        output: Where its output is.
-    """
-
-    model: str
-    state: str
-    queued_seconds: float | None = None
-    run_seconds: float | None = None
-    costs: Costs = field(default_factory=Costs)
-    output: str | None = None
-
-    def row(self) -> dict[str, str]:
-        """The step as one row of the dashboard's table."""
-        return {
-            "model": self.model,
-            "state": self.state,
-            "queued (s)": _seconds(self.queued_seconds),
-            "run (s)": _seconds(self.run_seconds),
-            "cost": str(self.costs) if self.costs else "",
-            "output": self.output or "",
-        }
-
-
-async def steps_table(steps: Iterable[Step], *, page: Page | None = None) -> UUID | None:
-    """Shows what each step of a run took and cost."""
-    steps = list(steps)
-    counted = f"{len(steps)} step{'' if len(steps) == 1 else 's'}"
-    cost = Costs.total(step.costs for step in steps) or "no cost known"
-    rows = (step.row() for step in steps)
-    return await table(rows, what="steps", description=f"{counted}, {cost}.", page=page)
-
-
-async def table(
-    rows: Iterable[dict[str, str]], *, what: str, description: str, page: Page | None = None
-) -> UUID | None:
-    """Shows a table for a run; a long table is cut, because Prefect keeps it in its database."""
-    rows = list(rows)
-    sizes = accumulate(len(json.dumps(row)) + 2 for row in rows[:MAX_ROWS])
-    shown = [row for row, size in zip(rows, sizes) if size < MAX_PAGE]
-    if len(rows) > len(shown):
-        description += f" The first {len(shown)} of {len(rows)} rows:"
-    return await _create(page, what, "table", json.dumps(shown), description)
-
-
-async def results(files: Mapping[str, str], *, cost: Costs, page: Page | None = None) -> UUID | None:
-    """Shows the locations of a run's files, and their total cost."""
-    lines = [f"- {name}: {_link(uri)}" for name, uri in list(files.items())[:MAX_ROWS]]
-    text = "\n".join(["## Results", "", *lines, "", f"Cost: {cost or 'not known'}"])
-    return await _create(
-        page, "results", "markdown", _within_page(text), f"{len(files)} file(s), {cost or 'cost unknown'}."
-    )
-
-
-def _link(uri: str) -> str:
-    return f"[{uri}]({uri})" if uri.startswith(("http://", "https://")) else f"`{uri}`"
-
-
-async def markdown(text: str, *, what: str, description: str) -> UUID | None:
+async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
     """Shows a Markdown text for a run; one above `MAX_PAGE` is cut at the end of a line."""
-    return await _create(None, what, "markdown", _within_page(text), description)
+    return await _create(page, what, "markdown", _within_page(text), description)
 
 
 def _within_page(text: str) -> str:
@@ -208,17 +136,6 @@ def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
 def not_shown(count: int, all_: int, what: str) -> str:
     """Returns a line with the number of entries that a page omits."""
     return f"Not shown: {count} of {all_} {what}."
-
-
-async def contact_sheet(jpeg: bytes, uri: str, *, page: Page | None = None) -> UUID | None:
-    """Shows a small JPEG (at most 100 kB, it is kept in Prefect's database); `uri` names the full picture."""
-    if len(jpeg) > _MAX_IMAGE:
-        raise InputError(
-            f"The contact sheet for the dashboard has {len(jpeg)} bytes; pass an image of at most {_MAX_IMAGE} bytes."
-        )
-    # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
-    image = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return await _create(page, "sheet", "image", image, f"Full size: `{uri}`")
 
 
 class Progress:
@@ -317,7 +234,3 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
             "The dashboard could not be updated (%s); the run continues.", str(error) or type(error).__name__
         )
         return None
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import uuid
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +13,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Fl
 from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, Step, contact_sheet, steps_table
-from rh_prefect.errors import InputError
+from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, markdown
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.works.journal.costs import Costs
-
-JPEG = b"\xff\xd8\xff" + b"x" * 30_000
 
 
 async def shown(page: Page) -> list[Artifact]:
@@ -77,34 +71,6 @@ def test_no_flow_has_the_keys_of_a_pipeline() -> None:
     assert Page.of(film.with_options(retries=1), run) == Page("film", run, is_pipeline=True)
 
 
-def test_a_row_says_what_is_known() -> None:
-    step = Step("kling", "succeeded", 1.26, 80, Costs({"CNY": Decimal("1.50")}), "/out/a.mp4")
-    assert list(step.row().values()) == ["kling", "succeeded", "1.3", "80.0", "1.50 CNY", "/out/a.mp4"]
-    assert list(Step("kling", "failed").row().values()) == ["kling", "failed", "", "", "", ""]
-    assert Step("kling", "succeeded", costs=Costs({"CNY": Decimal("1E+2")})).row()["cost"] == "100.00 CNY"
-
-
-@pytest.mark.prefect
-def test_the_table_of_steps_is_on_the_flow_runs_page(prefect_server: object) -> None:
-    """Its sum is one for each unit, and what is not known is counted."""
-    steps = [
-        Step("a", "succeeded", costs=Costs({"CNY": Decimal("0.10")})),
-        Step("b", "succeeded", costs=Costs({"CNY": Decimal("0.25")})),
-        Step("c", "reused"),
-        Step("d", "succeeded", costs=Costs({"coins": Decimal(7)})),
-        Step("e", "failed", costs=Costs(unknown=1)),
-    ]
-
-    async def show() -> None:
-        assert await steps_table(steps) is not None
-
-    page = run_in_a_flow(show)
-    (table,) = asyncio.run(shown(page))
-    assert (table.type, table.key) == ("table", page.key("steps"))
-    assert json.loads(str(table.data)) == [step.row() for step in steps]
-    assert table.description == "5 steps, 0.35 CNY, 7 coins, 1 task of unknown cost."
-
-
 @pytest.mark.prefect
 def test_a_later_attempt_replaces_what_an_earlier_one_has_shown(prefect_server: object) -> None:
     pages: list[Page] = []
@@ -114,36 +80,17 @@ def test_a_later_attempt_replaces_what_an_earlier_one_has_shown(prefect_server: 
         page = Page.current()
         assert page is not None
         pages.append(page)
-        await steps_table([Step("kling", f"attempt {len(pages)}")])
+        await markdown(f"attempt {len(pages)}", what="report", description="")
         await Progress().report(len(pages))
         if len(pages) == 1:
-            await contact_sheet(JPEG, "s3://bucket/sheet.jpg")
+            await markdown("only once", what="plan", description="")
             raise ValueError("the first attempt")
 
     asyncio.run(run())
     found = {one.key: one.data for one in asyncio.run(shown(pages[0]))}
     assert len(asyncio.run(shown(pages[0]))) == len(found) == 3
-    assert "attempt 2" in str(found["tried-again-steps"])
+    assert "attempt 2" in str(found["tried-again-report"])
     assert found["tried-again-progress"] == 2
-
-
-async def test_a_hook_says_where_to_show_it(page: Page) -> None:
-    await asyncio.to_thread(lambda: asyncio.run(steps_table([Step("a", "failed")], page=page)))
-    (table,) = await shown(page)
-    assert table.description == "1 step, no cost known."
-
-
-async def test_the_contact_sheet_is_inline(page: Page) -> None:
-    assert await contact_sheet(JPEG, "s3://bucket/sheet.jpg", page=page) is not None
-    (sheet,) = await shown(page)
-    assert sheet.type == "image"
-    assert str(sheet.data).startswith("data:image/jpeg;base64,/9j/")
-    assert sheet.description == "Full size: `s3://bucket/sheet.jpg`"
-
-
-async def test_a_picture_that_is_too_large_for_a_database_is_refused() -> None:
-    with pytest.raises(InputError, match="100001 bytes"):
-        await contact_sheet(b"x" * 100_001, "sheet.jpg")
 
 
 @pytest.mark.prefect
@@ -177,8 +124,7 @@ async def test_reports_at_the_same_time_make_one_bar(page: Page) -> None:
 
 
 async def test_outside_flows_nothing_is_shown() -> None:
-    assert await steps_table([Step("a", "succeeded")]) is None
-    assert await contact_sheet(JPEG, "sheet.jpg") is None
+    assert await markdown("a", what="report", description="") is None
     bar = Progress()
     await bar.report(10)
     await bar.finish()
@@ -187,5 +133,5 @@ async def test_outside_flows_nothing_is_shown() -> None:
 async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
     page = Page("film", uuid.uuid4())
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
-        assert await steps_table([Step("a", "succeeded")], page=page) is None
+        assert await markdown("a", what="report", description="", page=page) is None
     assert "dashboard could not be updated" in caplog.text

@@ -28,9 +28,8 @@ from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.ports import NoPages, What
-from rh_prefect.pipelines.run.result import PipelineResult, StepReport
+from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
-from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -221,15 +220,16 @@ class TerminalPages(NoPages):
         if what == "planned":
             self._watch.begun(run)
 
+    choosing = "the terminal shows the candidates"
+
     async def show_end(
         self,
-        result: PipelineResult,  # noqa: ARG002
+        end: RunEnd,  # noqa: ARG002
         rows: Sequence[StepReport],  # noqa: ARG002
         reviews: Sequence[Instance],
         *,
-        edits: EditResults,  # noqa: ARG002
         store: MediaStore,  # noqa: ARG002
-    ) -> str:
+    ) -> None:
         """Prints the candidates of reviews."""
         for review in reviews[:_REVIEWS_SHOWN]:
             if review.ask:
@@ -239,7 +239,6 @@ class TerminalPages(NoPages):
         self._watch.candidates_in = "The candidates are listed above"
         if len(reviews) > _REVIEWS_SHOWN:
             self._watch.candidates_in += f", those of the first {_REVIEWS_SHOWN} reviews; the report has all files"
-        return "the terminal shows the candidates"
 
 
 def _shown(candidate: Any) -> str:

@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
 from prefect.flows import Flow, FlowStateHook
+from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from rh_prefect import artifacts
+from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
-from rh_prefect.errors import RunningHubError
+from rh_prefect.errors import RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.job_progress import forget_run_progress, run_progress_of
+from rh_prefect.flow_runs.job_progress import RunProgress, forget_run_progress, known_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
-from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, scope_of
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
+from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, run_folder, scope_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
+from rh_prefect.flow_runs.report import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.run.report import REPORTS, write_table
+from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.works.journal.costs import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
@@ -67,7 +79,54 @@ class _HookedDecorator(FlowDecorator):
             new_flow = super().__call__(fn, **options)
             for event, hook in self._hooks.items():
                 add_hook(new_flow, event, hook)
+            if isinstance(new_flow.fn, FunctionType) and not new_flow.isgenerator:
+                # After Prefect has read the function's place and signature.
+                new_flow.fn = _with_message(new_flow.fn, is_async=new_flow.isasync)
             return new_flow
+
+
+def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., Any]:
+    """Returns a flow's function that ends with a state whose message says what was made and paid."""
+    errors, completed = _readable_errors, _completed
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with errors():
+            return completed(function(*args, **kwargs))
+
+    async def arun(*args: Any, **kwargs: Any) -> Any:
+        with errors():
+            return completed(await function(*args, **kwargs))
+
+    made = cast("FunctionType", arun if is_async else run)
+    # With the globals of the function, in which Prefect looks for the names in its annotations.
+    return update_wrapper(FunctionType(made.__code__, function.__globals__, closure=made.__closure__), function)
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Replaces the group of errors of a `TaskGroup` by one whose text says what has failed."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        if type(group) is not ExceptionGroup:
+            raise
+        raise jobs_failed(group.exceptions, total=len(group.exceptions), what="tasks") from group
+
+
+def _is_list(value: object) -> TypeGuard[Iterable[object]]:
+    return isinstance(value, list | tuple | set)
+
+
+def _completed(result: Any) -> Any:
+    """Adds the message of the state to the result of a root flow run that has made something."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    status = known_run_progress(str(run.id)) if run is not None else None
+    # Of states and futures, Prefect makes the state of the flow run itself.
+    parts = [result, *(result.values() if isinstance(result, Mapping) else result if _is_list(result) else ())]
+    if status is None or not status.rows or any(isinstance(one, State | PrefectFuture) for one in parts):
+        return result
+    return Completed(message=f"{status.summary}.", data=result)
 
 
 _SUBJECTS = (
@@ -136,15 +195,22 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
-    page = _page(flow, flow_run)
-    if views:
-        steps = await LOOP.call(_recorded_steps(views))
-        await artifacts.steps_table(steps, page=page)
-        await artifacts.end_progress(*_progress_of(views), page=page)
-    rows = list(_rows(report))
-    if rows:
-        described = f"{len(report.cancelled)} task(s) cancelled at RunningHub, {len(report.failed)} not."
-        await artifacts.table(rows, what="cancelled", description=described, page=page)
+    # The run's own process may have shown a report as well.
+    page = artifacts.Page.of(flow, flow_run.id, replaces_before=datetime.now(UTC))
+    percent, head = _progress_of(views)
+    await artifacts.end_progress(percent, head, page=page)
+    steps = await asyncio.gather(*(LOOP.call(_recorded_step(view, scope, report)) for view in views))
+    outputs = {step.step: files[0] if len(files) == 1 else files for step, files in steps if files}
+    last = views[-1].last if views else None
+    store = await LOOP.call(_store_of(last.intent)) if last is not None else None
+    await Report(head, [step for step, _ in steps], store, outputs).show(page=page)
+
+
+async def _store_of(intent: Intent) -> MediaStore | None:
+    try:
+        return await store_of(intent)
+    except RunningHubError:  # without it, the report has neither links nor pictures
+        return None
 
 
 async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
@@ -166,12 +232,14 @@ def _status(submit: Submit) -> str:
 
 
 def _progress_of(views: Sequence[JobView]) -> tuple[float, str]:
-    """Returns the percentage of jobs with a result, and the text above the progress bar."""
+    """Returns the percentage of jobs with a result, and the outcome of a cancelled run in one sentence."""
+    if not views:
+        return 0.0, "The run was cancelled before it submitted a job; nothing was charged."
     counts = Counter(_status(view.submits[-1]) for view in views)
     done, rest = counts["SUCCESS"], len(views) - counts.total() + counts[""]
     parts = [f"{done} of {len(views)} jobs done", f"{counts['CANCELLED']} cancelled"]
     parts += [f"{number} {what}" for number, what in ((counts["FAILED"], "failed"), (rest, "not finished")) if number]
-    return 100.0 * done / len(views), f"The run was cancelled: {', '.join(parts)}, cost {_cost_of(*views)}"
+    return 100.0 * done / len(views), f"The run was cancelled: {', '.join(parts)}; charged {_cost_of(*views)}."
 
 
 def _cost_of(*views: JobView) -> Costs:
@@ -179,52 +247,59 @@ def _cost_of(*views: JobView) -> Costs:
     return Costs.total(charge.costs for charge in charges if charge is not None)
 
 
-async def _recorded_steps(views: Sequence[JobView]) -> list[artifacts.Step]:
-    return list(await asyncio.gather(*map(_recorded_step, views)))
+_ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CANCELLED": "cancelled"}
 
 
-async def _recorded_step(view: JobView) -> artifacts.Step:
-    last = view.submits[-1]
-    intent, prompt = last.intent, beginning_of_prompt(last.intent.payload)
-    return artifacts.Step(
-        model=f"{intent.label} · {intent.model}" if intent.label else with_prompt(intent.model, prompt),
-        state=last.end.status.lower() if last.end else last.state,
-        costs=_cost_of(view),
-        output=await _output_of(view),
-    )
-
-
-async def _output_of(view: JobView) -> str | None:
-    """Returns where the files of a job's last task are, or else the task."""
+async def _recorded_step(
+    view: JobView, scope: RecordedScope, report: CancelReport
+) -> tuple[StepReport, tuple[Media, ...]]:
+    """Returns what became of a job of a cancelled run, and its files."""
     submit = view.submits[-1]
-    if _status(submit) == "SUCCESS":
+    intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), _status(submit)
+    files, task = await _files_of(view), submit.task_id or ""
+    step = StepReport(
+        step=intent.label or with_prompt(intent.model, prompt),
+        model=intent.model,
+        state=_ENDS.get(status, "unknown" if submit.state == "unknown" else "unfinished"),
+        cost=str(_cost_of(view)),
+        files=tuple(media.uri for media in files),
+        reason=_reason_of(submit, report.failed.get(f"{scope.journal.scope}/{view.key}", ""), task in report.continued),
+        subject=prompt if intent.label else "",
+        seconds=submit.end.run_seconds if submit.end else None,
+        tasks=(task,) if task else (),
+    )
+    return step, files
+
+
+def _reason_of(submit: Submit, why: str, is_awaited: bool) -> str:
+    if why:
+        return f"could not be cancelled and may continue and be charged: {why}"
+    if is_awaited:
+        return f"continues as task {submit.task_id}: another run waits for it"
+    if _status(submit) == "CANCELLED":
+        return f"task {submit.task_id} was cancelled"
+    return submit.end.reason if submit.end else ""
+
+
+async def _files_of(view: JobView) -> tuple[Media, ...]:
+    """Returns the stored files of a job's last task."""
+    if _status(view.submits[-1]) == "SUCCESS":
         with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
             if (result := await collected_result(view)) is not None:
-                return ", ".join(media.uri for media in result.outputs) or result.record
-    return f"task {submit.task_id}" if submit.task_id else None
-
-
-def _rows(report: CancelReport) -> Iterator[dict[str, str]]:
-    for job, why in report.failed.items():
-        yield {"task or job": job, "what became of it": "NOT cancelled", "why": why}
-    for task_id in report.cancelled:
-        yield {"task or job": task_id, "what became of it": "cancelled", "why": ""}
-    for task_id in report.finished:
-        yield {"task or job": task_id, "what became of it": "had ended before", "why": ""}
-    for task_id in report.continued:
-        yield {"task or job": task_id, "what became of it": "continues", "why": "another run waits for it"}
+                return result.outputs
+    return ()
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Writes the table of steps, and downloads paid results that this run did not use."""
+    """Shows the run's report, and downloads paid results that this run did not use."""
     status = run_progress_of(_page(flow, flow_run))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
         if not status.is_reported:
-            await artifacts.steps_table(status.steps(), page=status.page)
-            if files := status.files():
-                await artifacts.results(files, cost=status.cost, page=status.page)
             flow_run_logger(flow_run, flow).info("%s", status.summary)
+    is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None
+    if not status.is_reported and (status.rows or is_failed_root):
+        await _show_report(status, state, run_folder(flow_run))
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:
@@ -232,6 +307,21 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     # A process that runs many flows keeps no data of those that have ended.
     REQUESTED_KEYS.pop(str(flow_run.id), None)
     forget_run_progress(str(flow_run.id))
+
+
+async def _show_report(status: RunProgress, state: State[Any], name: str) -> None:
+    steps, head, file = status.steps(), status.summary if status.rows else "nothing was submitted", ""
+    if not state.is_completed():
+        cause = re.sub(r"^Flow run encountered an exception:? (\w+: )?", "", state.message or "").strip().rstrip(".")
+        head = f"{cause}. {head[0].upper()}{head[1:]}" if cause else head
+    try:
+        store = status.store or await load_storage(None)
+        if len(steps) > MOST_ROWS:
+            file = await write_table(store, f"{REPORTS}/{name}/report.csv", steps)
+    except RunningHubError as error:
+        store = None
+        _log.warning("The report of the run has no links: %s", error.message)
+    await Report(f"{head}.", steps, store, status.outputs, file).show(page=status.page)
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
@@ -287,6 +377,6 @@ def add_hooks(to: F) -> F:
 flow = flow_with(_HOOKS)
 """Used and typed like `prefect.flow`.
 
-A flow that it makes cancels its jobs at RunningHub when it is cancelled, leaves a table of its steps in the dashboard,
-and downloads what an earlier attempt paid for and this one did not request.
+A flow that it makes cancels its jobs at RunningHub when it is cancelled, shows a report in the dashboard, and downloads
+ what an earlier attempt paid for and this one did not request.
 """

@@ -16,12 +16,14 @@ from uuid import UUID
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from rh_prefect.artifacts import Page, Progress, Step
+from rh_prefect.artifacts import Page, Progress
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
 from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs import Costs
 
@@ -29,6 +31,9 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
 _GRAPHS_IN_LINE = 3
 """Of how many running graphs the line above the bar shows the progress."""
+
+_FILES_KEPT = 200
+"""Of how many jobs the files are kept for the run's report."""
 
 _CACHE_SIZE = 200
 """How many runs one process remembers, so that a long-lived one does not grow without limit."""
@@ -47,6 +52,8 @@ class RunProgress:
     page: Page | None = None
     estimate: Costs | None = None
     results: dict[str, Media] = field(default_factory=dict)
+    files: dict[str, tuple[Media, ...]] = field(default_factory=dict)  # Of the first jobs that have ended, by job
+    store: MediaStore | None = None  # Where the newest job's files go
     progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     # Counted on each change: every event reads the counts, and a run may have thousands of rows.
@@ -63,7 +70,9 @@ class RunProgress:
             known = self.rows.get(event.job)
             if known is not None:
                 event = replace(event, task_id=event.task_id or known.task_id, costs=event.costs or known.costs)
-            self.rows[event.job] = event
+            if event.files and len(self.files) < _FILES_KEPT:
+                self.files[event.job] = event.files
+            self.rows[event.job] = replace(event, files=())
             self._states[event.state] += 1
             if known is not None:
                 self._states[known.state] -= 1
@@ -133,26 +142,41 @@ class RunProgress:
         """The total cost of all jobs, as far as it is known."""
         return Costs.total(event.costs for event in self.rows.values())
 
-    def files(self) -> dict[str, str]:
-        """The run's files by name: its declared results, or else the output of each job."""
+    @property
+    def outputs(self) -> dict[str, Media]:
+        """The run's files by name: its declared results, or else the files of the first jobs."""
         if self.results:
-            return {name: media.uri for name, media in self.results.items()}
-        done = [event for event in self.rows.values() if event.state in ("succeeded", "reused") and event.output]
-        return {f"{number}. {one.name}": str(one.output) for number, one in enumerate(done, 1)}
+            return self.results
+        found = ((self.rows[job].name, file) for job, files in self.files.items() for file in files)
+        return {f"{number}. {name}": file for number, (name, file) in enumerate(found, 1)}
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[StepReport]:
         """The rows of the run's table."""
-        return [_step(event) for event in self.rows.values()]
+        return list(map(_step, self.rows.values()))
 
 
-def _step(event: JobEvent) -> Step:
-    return Step(
-        model=f"{event.label} · {event.model}" if event.label else event.name,
-        state=event.state,
-        queued_seconds=event.queued_seconds,
-        run_seconds=event.run_seconds,
-        costs=event.costs,
-        output=event.output or (event.message if event.state in ("failed", "unknown", "cancelled") else None),
+_STATES: Final[dict[JobEventState, StepState]] = {
+    "succeeded": "made",
+    "reused": "reused",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "unknown": "unknown",
+}
+
+
+def _step(event: JobEvent) -> StepReport:
+    state = _STATES.get(event.state, "unfinished")
+    return StepReport(
+        step=event.name,
+        model=event.model,
+        state=state,
+        cost=str(event.costs) if event.costs else "",
+        files=(event.output,) if event.output else (),
+        reason="" if state in ("made", "reused") else event.message,
+        subject=event.prompt if event.label else "",
+        seconds=event.run_seconds,
+        tasks=(event.task_id,) if event.task_id else (),
+        jobs=(event.job,),
     )
 
 
@@ -264,10 +288,12 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
             )
 
 
-def run_observer() -> Observer:
-    """Makes an observer for the run that the caller is in."""
+def run_observer(store: MediaStore | None = None) -> Observer:
+    """Makes an observer for the run that the caller is in, whose files go to a storage."""
     scope = current_scope()
     status = _progress_in(scope) if scope is not None else None
+    if status is not None:
+        status.store = store or status.store
     return RunObserver(run_logger(), status)
 
 

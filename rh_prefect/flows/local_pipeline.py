@@ -59,7 +59,7 @@ async def run_here(
         works=works,
         scope=scope,
         pages=pages or NoPages(),
-        observer=run_observer(),
+        observer=run_observer(store),
         has_ended=has_ended,
         **more,
     )

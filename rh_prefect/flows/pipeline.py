@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import has_ended
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline_engine import PrefectEngine
-from rh_prefect.flows.pipeline_events import PrefectPages
+from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.json_checks import flaw_of
 from rh_prefect.media.store import MediaStore
@@ -214,7 +214,7 @@ async def _ports(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope
         scope=scope,
         engine=PrefectEngine(),
         pages=PrefectPages(),
-        observer=run_observer(),
+        observer=run_observer(store),
         has_ended=has_ended,
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
         is_scheduled=_is_scheduled(),

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rh_prefect import artifacts
 from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
+from rh_prefect.flow_runs.report import table, wrapped
 from rh_prefect.flow_runs.stopped_runs import revive_stopped
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
@@ -49,7 +50,9 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     for finding in done.findings:
         _log(finding)
     if done.findings:
-        await artifacts.table((one.row() for one in done.findings), what="found", description=f"{done}.")
+        rows = [one.row() for one in done.findings]
+        text = table([*rows[0]], ([wrapped(cell, 40) for cell in row.values()] for row in rows))
+        await artifacts.markdown(text, what="report", description=f"{done}.")
     return _state(done)
 
 

@@ -16,7 +16,6 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.flow_runs.flow_scope import current_scope
@@ -101,10 +100,8 @@ async def assemble(
         cut = _Cut(Path(scratch), store)
         recipe = await asyncio.to_thread(cut.make, clips, speech, music, captions)
         film = await asyncio.to_thread(cut.publish, await _name(name, recipe))
-        thumbnail = await asyncio.to_thread(edit.thumbnail, cut.sheet)
     observer.notify(replace(event, state="succeeded", message="made"))
-    await artifacts.contact_sheet(thumbnail, film.contact_sheet.uri)
-    add_results({name: film.film, f"{name}, contact sheet": film.contact_sheet})
+    add_results({name: film.film})
     return film
 
 

@@ -237,7 +237,7 @@ async def prepare_call(
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
     asked = WorkCall(request, take=options.take, scope="" if works is not None and is_shared else own)
-    runner = WorkRunner(shared, here, store, works, options, chain, run_observer(), has_ended=has_ended)
+    runner = WorkRunner(shared, here, store, works, options, chain, run_observer(store), has_ended=has_ended)
     return runner, asked
 
 

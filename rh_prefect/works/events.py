@@ -48,6 +48,7 @@ class JobEvent:
     output: str | None = None  # URI of the first file, at the end
     estimate: Costs = field(default_factory=Costs)  # The expected price of its task
     is_edit: bool = False  # It is a local edit, which costs nothing and is no job
+    files: tuple[Media, ...] = ()  # All its files, at the end
     is_step: bool = False  # The state is the same: the message reports the progress of the task
     prompt: str = ""  # The beginning of the request's prompt
 
@@ -95,6 +96,7 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None =
         queued_seconds=result.queued_seconds,
         run_seconds=result.run_seconds,
         output=result.outputs[0].uri if result.outputs else result.record,
+        files=result.outputs,
         prompt=prompt,
     )
 

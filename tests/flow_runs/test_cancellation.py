@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -151,14 +150,17 @@ async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancel
         found = {one.key: one for one in await client.read_artifacts(artifact_filter=of_run)}
     assert "cancelled 1 task(s) at RunningHub" in caplog.text
     assert "cancelled 0 task(s)" not in caplog.text
-    (row,) = json.loads(str(found["many-in-order-cancelled"].data))
-    assert (row["task or job"], row["what became of it"]) == (by_the_process, "cancelled")
     bar = found["many-in-order-progress"]
     assert bar.data == 50
-    assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled, cost ")
-    steps = {row["state"]: row["output"] for row in json.loads(str(found["many-in-order-steps"].data))}
-    assert Path(steps["success"].removeprefix("file://")).is_file()
-    assert steps["cancelled"] == f"task {by_the_process}"
+    report = found["many-in-order-report"]
+    assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled; charged ")
+    assert report.description == bar.description
+    rows = [line.split(" | ") for line in str(report.data).splitlines() if "z-image/turbo" in line]
+    assert [row[1] for row in rows if len(row) == 5] == ["cancelled", "made"]
+    assert f"task {by_the_process} was cancelled" in str(report.data)
+    links = [Path(link.partition(">")[0]) for link in str(report.data).split("(<file://")[1:]]
+    assert [link.suffix for link in links] == [".png", "", ".png"], "of the result, the folder and the step"
+    assert all(link.exists() for link in links)
 
 
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:

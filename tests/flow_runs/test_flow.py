@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import uuid4
 
@@ -8,7 +7,7 @@ import pytest
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
 
@@ -147,14 +146,16 @@ async def test_a_run_says_what_was_made_and_its_cost(
         await generate(models.ZImageTurbo(prompt="a harbour"))
 
     caplog.set_level("INFO", "prefect.flow_runs")
-    await pair()
+    state: State[Any] = await pair(return_state=True)
     assert f"2 of 2 jobs done, cost {rh.recorder.charged} CNY" in caplog.messages
     async with get_client() as client:
         found = [
             await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-            for key in ("pair-steps", "pair-results")
+            for key in ("pair-report",)
         ]
-    (steps,), (results,) = found
-    named = ["z-image/turbo (a lighthouse)", "z-image/turbo (a harbour)"]
-    assert [row["model"] for row in json.loads(str(steps.data))] == named
-    assert all(name in str(results.data) for name in named), "two files of one model were told apart by numbers only"
+        of_state = await client.read_flow_run(state.state_details.flow_run_id or uuid4())
+    ((report,),) = found
+    assert of_state.state is not None
+    assert report.description == of_state.state.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
+    for number, name in enumerate(("a lighthouse", "a harbour"), 1):
+        assert f"[{number}. z-image/turbo ({name})](<file://" in str(report.data)

@@ -69,14 +69,14 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
     assert first.costs.amounts["CNY"] == rh.recorder.charged
     shown = await artifacts_of(state)
-    assert set(shown) == {f"pipeline--short-film-{what}" for what in ("plan", "graph", "progress", "results", "items")}
+    assert set(shown) == {f"pipeline--short-film-{what}" for what in ("plan", "graph", "progress", "report")}
     assert shown["pipeline--short-film-progress"].data == 100
-    assert first["clip"].uri in str(shown["pipeline--short-film-results"].data)
+    assert first["clip"].uri in str(shown["pipeline--short-film-report"].data)
     assert (tmp_path / "out" / "film" / "end.png").is_file()
     state, second = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
     assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
-    assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-results"].data)
+    assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-report"].data)
     assert second["clip"].sha256 == first["clip"].sha256
 
 
@@ -237,9 +237,9 @@ outputs: {clip: $(clip), chosen: $(chosen)}
         "clip": "waits for review",
     }
     shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
-    assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "items", "review", "progress")}
-    assert "![contact sheet](data:image/jpeg;base64," in shown["pipeline--pick-review"]
-    copied = json.loads(shown["pipeline--pick-review"].partition("```json\n")[2].partition("```")[0])
+    assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "report", "progress")}
+    assert "![contact sheet](data:image/jpeg;base64," in shown["pipeline--pick-report"]
+    copied = json.loads(shown["pipeline--pick-report"].partition("```json\n")[2].partition("```")[0])
     known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
     plan = await pipeline.plan(known=known)
     (review,) = (one for one in plan.instances if one.model == "review")

@@ -85,7 +85,7 @@ async def choices_of(run: UUID, take: int) -> dict[str, dict[str, Any]]:
     async with get_client() as client:
         by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         shown = {one.key: str(one.data) for one in await client.read_artifacts(artifact_filter=by_run)}
-    (review,) = (text for key, text in shown.items() if key is not None and key.endswith("-review"))
+    (review,) = (text for key, text in shown.items() if key is not None and key.endswith("-report"))
     copied = json.loads(review.partition("```json\n")[2].partition("```")[0])
     return {address: {**one, "take": take} for address, one in copied.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
@@ -75,11 +75,13 @@ async def batch(
         storage=storage,
     )
     if not report.is_complete:
-        raise BatchIncomplete(
+        error = BatchIncomplete(
             f"{report.batch}: {report}. Each row and its reason are listed in {report.csv_uri}. "
             "What to do: correct the rows listed there and run the same batch again; finished rows are "
             "not paid for again.",
             report=report,
         )
+        # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
+        return Failed(message=str(error), data=error)  # type: ignore[return-value]
     # The state's message is what the dashboard's list of runs shows; a caller receives the report.
     return Completed(message=str(report), data=report)  # type: ignore[return-value]

@@ -221,6 +221,12 @@ class Plan:
 
         return mermaid(self)
 
+    def svg(self) -> str:
+        """The steps as a picture, with counts and prices."""
+        from rh_prefect.pipelines.plan.render import svg
+
+        return svg(self)
+
     def tree(self) -> str:
         """The steps as a tree, with counts and prices."""
         from rh_prefect.pipelines.plan.render import tree

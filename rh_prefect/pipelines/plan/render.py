@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
+from rh_prefect.display_names import shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Money, State
@@ -265,6 +267,42 @@ def mermaid(plan: Plan) -> str:
     )
     lines.extend(f"  {one} --> {other}" for one, other in edges)
     return "\n".join(lines)
+
+
+_BOX_WIDTH, _LINE, _GAP = 230, 17, 40
+"""Pixels of the picture of a graph: the width of a box, the height of a line, the space between boxes."""
+
+
+def svg(plan: Plan) -> str:
+    """Draws a plan as a picture: one box for each step, with its number of items and its expected price."""
+    needs = {path: {need.path for one in items for need in one.needs} - {path} for path, items in plan.steps.items()}
+    depth = dict[str, int]()
+    for path in plan.steps:
+        depth[path] = max((depth[need] + 1 for need in needs[path] if need in depth), default=0)
+    rows = [[path for path in depth if depth[path] == level] for level in range(max(depth.values(), default=0) + 1)]
+    boxes = {path: _box(plan, path, items) for path, items in plan.steps.items()}
+    height = _LINE * max(map(len, boxes.values()), default=1) + 14
+    width = max(map(len, rows)) * (_BOX_WIDTH + _GAP)
+    at = {
+        path: (round(width * (n + 0.5) / len(row)), _GAP // 2 + level * (height + _GAP))
+        for level, row in enumerate(rows)
+        for n, path in enumerate(row)
+    }
+    lines = [
+        f'<path d="M{x} {y}V{y - _GAP // 4}L{at[need][0]} {at[need][1] + height}" fill="none" stroke="#788"/>'
+        for path, (x, y) in at.items()
+        for need in needs[path] & at.keys()
+    ]
+    for path, (x, y) in at.items():
+        left = x - _BOX_WIDTH // 2
+        lines.append(f'<rect x="{left}" y="{y}" width="{_BOX_WIDTH}" height="{height}" rx="6" fill="#eef3fb"/>')
+        for n, line in enumerate(boxes[path]):
+            weight = "normal" if n else "bold"
+            words, down = escape(shortened(visible(line), 34)), y + 20 + n * _LINE
+            lines.append(f'<text x="{left + 10}" y="{down}" font-weight="{weight}">{words}</text>')
+    size = f'width="{width}" height="{len(rows) * (height + _GAP)}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *lines, "</svg>"])
 
 
 def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:

@@ -20,8 +20,7 @@ from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.rounds import COMMAND_LINE
-from rh_prefect.pipelines.run.result import PipelineResult, StepReport
-from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import Scope
@@ -114,28 +113,15 @@ class Pages(Protocol):
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
         """Tells of an event; `payload` is plain JSON data."""
 
-    async def show_end(
-        self,
-        result: PipelineResult,
-        rows: Sequence[StepReport],
-        reviews: Sequence[Instance],
-        *,
-        edits: EditResults,
-        store: MediaStore,
-    ) -> str:
-        """Shows what a run has made, and the candidates of the reviews that wait for a choice.
-
-        Args:
-            result: The result.
-            rows: All steps, and what was paid for others.
-            reviews: See `reviews.waiting_reviews`.
-            edits: Makes contact sheets, and keeps them.
-            store: Where the files are.
-
-        Returns:
-            Where the candidates are and how to choose, for a message.
-        """
+    @property
+    def choosing(self) -> str:
+        """Says where the candidates of reviews are shown, for a message."""
         ...
+
+    async def show_end(
+        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
+    ) -> None:
+        """Shows how a run has ended, all its steps, and the candidates of the reviews that wait for a choice."""
 
 
 class NoPages:
@@ -150,17 +136,12 @@ class NoPages:
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
         """Does nothing."""
 
+    choosing = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
+
     async def show_end(
-        self,
-        result: PipelineResult,  # noqa: ARG002
-        rows: Sequence[StepReport],  # noqa: ARG002
-        reviews: Sequence[Instance],  # noqa: ARG002
-        *,
-        edits: EditResults,  # noqa: ARG002
-        store: MediaStore,  # noqa: ARG002
-    ) -> str:
+        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
+    ) -> None:
         """Does nothing."""
-        return "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: s
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
     uri = f"{REPORTS}/{name}/report.csv"
-    away = away or await _store_error(lambda: LOOP.call(_write_report(run.store, uri, rows)))
+    away = away or await _store_error(lambda: LOOP.call(write_table(run.store, uri, rows)))
     uri = "" if away is not None else run.store.uri(uri)
     saved = outcome.named
     result = PipelineResult(
@@ -67,10 +67,10 @@ async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: s
         takes=dict(run.plan.new_takes),
     )
     reviews = waiting_reviews(run.plan.instances) if uri else []
-    shown_in = await pages.show_end(result, rows, reviews, edits=run.edits, store=run.store)
-    end = _end(run, options, result, [one.address for one in reviews], shown_in)
+    end = _end(run, options, result, [one.address for one in reviews], pages.choosing)
     if away is not None:
         end = _without_report(end, away)
+    await pages.show_end(end, rows, reviews, store=run.store)
     if reviews:
         run.tell("review", reviews=[one.address for one in reviews])
     if end.name == OVER_BUDGET:
@@ -86,7 +86,7 @@ async def report_of_interrupted(run: PipelineRun, name: str) -> None:
     await run.look_again()
     by_step, other_costs = run.costs_by_step()
     rows = (*_steps(run, by_step), *_others(other_costs))
-    await LOOP.call(_write_report(run.store, f"{REPORTS}/{name}/report.csv", rows))
+    await LOOP.call(write_table(run.store, f"{REPORTS}/{name}/report.csv", rows))
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
@@ -233,7 +233,8 @@ def _last_results(run: PipelineRun) -> dict[str, Any]:
     return found
 
 
-async def _write_report(store: MediaStore, name: str, steps: Sequence[StepReport]) -> str:
+async def write_table(store: MediaStore, name: str, steps: Sequence[StepReport]) -> str:
+    """Writes all steps of a run as CSV; returns the URI of the file."""
     lists = ("files", "tasks", "jobs")
     rows = ({**one.model_dump(), **{key: " ".join(getattr(one, key)) for key in lists}} for one in steps)
     table = csv_text(tuple(StepReport.model_fields), rows)

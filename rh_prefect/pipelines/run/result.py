@@ -24,6 +24,8 @@ StepState = Literal[
     "made",
     "reused",
     "failed",
+    "unknown",
+    "cancelled",
     "not run",
     "unfinished",
     "absent",
@@ -34,7 +36,7 @@ StepState = Literal[
 
 
 class StepReport(BaseModel):
-    """The result of one step of one item.
+    """The result of one step of one item, or of one job of a flow.
 
     Attributes:
         step: Its address, as in `each[A-17].clip`.
@@ -47,6 +49,7 @@ class StepReport(BaseModel):
         row: The row of a table that its item comes from.
         subject: The beginning of its prompt, or the name of its first file.
         error: The class of its error, as in `BudgetExceeded`.
+        seconds: How long its task ran.
         tasks: RunningHub's tasks of its result, or the one that failed.
         jobs: Its works, as `rh-prefect jobs` takes them.
     """
@@ -63,6 +66,7 @@ class StepReport(BaseModel):
     row: str = ""
     subject: str = ""
     error: str = ""
+    seconds: float | None = None
     tasks: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
 

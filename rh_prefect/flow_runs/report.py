@@ -1,0 +1,223 @@
+"""The report of a run: one artifact with its results, cost, failures and steps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rh_prefect import artifacts
+from rh_prefect.display_names import shortened
+from rh_prefect.errors import RunningHubError
+from rh_prefect.media import edit
+from rh_prefect.media.input_files import fetch
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.media.urls import is_local, is_web_link, local_path
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.run.result import StepReport
+from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.settings import get_settings
+from rh_prefect.works.loop_thread import LOOP
+
+MOST_ROWS = 200
+"""How many steps and how many outputs a report shows; the table file has all."""
+
+PER_SHEET = 12
+"""Pictures on one contact sheet: with more, one could not see what is on them."""
+
+LINK_SECONDS = 7 * 86400
+"""How long a signed link is valid: the longest time that S3 allows."""
+
+_SHEET_BYTES, _SHEET_SIDE, _WIDE = 60_000, 1024, 6
+_LONGEST_REASON, _LONGEST_TEXT, _MOST_REASONS = 240, 300, 20
+# Characters of a line in a cell: the default dashboard breaks no lines in tables, and hides what does not fit.
+_NAME, _REASON, _FILE = 30, 42, 26
+_IN_LINK = str.maketrans("|`<>*\\", "¦'‹›·/")
+_COLUMNS = ("step", "state", "cost", "reason", "result")
+_FIRST = ("failed", "unknown", "cancelled", "not run", "unfinished", "waits for review")
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report shows."""
+
+    head: str  # The outcome and the cost in one sentence, as in the state's message
+    steps: Sequence[StepReport]
+    store: MediaStore | None  # Where the files are; None if it cannot be used
+    outputs: Mapping[str, Any] = field(default_factory=dict)  # Files, texts and lists of them, by name
+    table: str = ""  # The URI of the file with all steps
+    choices: Sequence[str] = ()  # Paragraphs about the reviews that wait for a choice
+
+    async def show(self, *, page: artifacts.Page | None = None) -> None:
+        """Shows the report as the artifact `<name>-report` of a run."""
+        values = list(_values(self.outputs))
+        pictures = [(name, value) for name, value in values if isinstance(value, Media)]
+        parts = [*self.choices, *(await sheets(pictures, self.store, most=PER_SHEET) if self.store else ())]
+        parts += await asyncio.to_thread(self._tables, values)
+        text = "\n\n".join(part for part in parts if part)
+        await artifacts.markdown(text, what="report", description=self.head, page=page)
+
+    def _tables(self, values: Sequence[tuple[str, Any]]) -> Iterator[str]:
+        links = Links(self.store)
+        if values:
+            yield table(("result", ""), (_shown(name, one, links) for name, one in values[:MOST_ROWS]))
+        if len(values) > MOST_ROWS:
+            yield artifacts.not_shown(len(values) - MOST_ROWS, len(values), "results")
+        if self.store is not None:
+            yield self._place(self.store, links)
+        yield from self._failures()
+        steps = sorted(self.steps, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else len(_FIRST))
+        if steps:
+            rows = [_row(one, links) for one in steps[:MOST_ROWS]]
+            columns = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows)]
+            shown = ([row[n] for n in columns] for row in rows)
+            yield f"### Steps\n\n{table([_COLUMNS[n] for n in columns], shown)}"
+        if len(steps) > MOST_ROWS:
+            yield artifacts.not_shown(len(steps) - MOST_ROWS, len(steps), "steps")
+
+    def _place(self, store: MediaStore, links: Links) -> str:
+        file = f" All steps: {links.to(self.table, 'report.csv')}." if self.table else ""
+        days = "" if store.protocol == "file" else f" Links are valid for {LINK_SECONDS // 86400} days."
+        return f"Files: {links.to(store.url, store.url)}.{file}{days}"
+
+    def _failures(self) -> Iterator[str]:
+        """Yields each reason once, with the steps that failed for it."""
+        steps = defaultdict[str, list[str]](list)
+        for one in self.steps:
+            if one.state in ("failed", "unknown"):
+                steps[one.reason.removeprefix(f"{one.step}: ")].append(one.step)
+        lines = [f"- **{escaped(_listed(names))}**: {escaped(reason)}" for reason, names in steps.items()]
+        if lines:
+            more = [artifacts.not_shown(len(lines) - _MOST_REASONS, len(lines), "reasons")]
+            yield "\n".join(
+                ["### What failed\n", *lines[:_MOST_REASONS], *(more if len(lines) > _MOST_REASONS else ())]
+            )
+
+
+class Links:
+    """Makes the links to files that a person's browser opens."""
+
+    def __init__(self, store: MediaStore | None) -> None:
+        """Signs links to files of a storage."""
+        self._store = store
+
+    def url(self, uri: str) -> str:
+        """Returns the link to a file: `file://` for a local one, else signed; empty if there is none."""
+        if is_web_link(uri):
+            return uri
+        if is_local(uri):
+            return Path(local_path(uri)).absolute().as_uri()
+        store, name = self._store, self._store.name_of(uri) if self._store is not None else None
+        try:
+            return (store is not None and name and store.link(name, seconds=LINK_SECONDS)) or ""
+        except RunningHubError as error:
+            _log.info("No link to %s is shown: %s", uri, error.message)
+            return ""
+
+    def to(self, uri: str, name: str) -> str:
+        """Returns a link in Markdown; the address as text if a browser cannot open it."""
+        url = self.url(uri)
+        # The default dashboard shows a backslash in the text of a link.
+        return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"
+
+
+def file_name(uri: str, step: str) -> str:
+    """Returns the name of a file for a person, without a job's key; of one that is made of its content, the step's."""
+    stem, dot, ending = uri.rpartition("/")[2].rpartition(".")
+    stem = re.sub(r"-?[0-9a-f]{16,64}(-1)?$", "", stem) or step.rpartition(".")[2]
+    return f"{shortened(stem, _FILE)}{dot}{ending}"
+
+
+def escaped(text: str) -> str:
+    """Returns a text on one line that is not read as Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&$])", r"\\\1", visible(" ".join(text.split())))
+
+
+def wrapped(text: str, width: int) -> str:
+    """Returns a text for a cell of a table, in lines of at most so many characters."""
+    return "<br>".join(map(escaped, textwrap.wrap(" ".join(text.split()), width)))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown; its cells are Markdown."""
+    lines = (columns, ["---"] * len(columns), *rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _row(one: StepReport, links: Links) -> tuple[str, ...]:
+    about = (one.model if one.model != one.step else "", shortened(one.subject, _NAME))
+    name = "<br>".join(wrapped(part, _NAME) for part in (one.step, *about) if part)
+    seconds = f"{one.seconds:.0f} s" if one.seconds and one.seconds >= 1 else ""
+    cost = "<br>".join(filter(None, (one.cost.replace("1 task of unknown cost", "unknown"), seconds)))
+    reason = wrapped(shortened(one.reason.removeprefix(f"{one.step}: "), _LONGEST_REASON), _REASON)
+    more = f"<br>and {len(one.files) - 1} more" if len(one.files) > 1 else ""
+    file = links.to(one.files[0], file_name(one.files[0], one.step)) + more if one.files else ""
+    return name, one.state, cost, reason, file
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def _values(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the single values of the outputs, each with its name."""
+    for name, value in outputs.items():
+        if isinstance(value, list | tuple):
+            yield from _values({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
+        elif isinstance(value, dict):
+            yield from _values({f"{name}.{key}": one for key, one in value.items()})
+        elif value is not None:
+            yield name, value
+
+
+def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
+    if not isinstance(value, Media):
+        return wrapped(name, _NAME), wrapped(shortened(str(value), _LONGEST_TEXT), 2 * _REASON)
+    size = f"{value.width} × {value.height}" if value.width else ""
+    length = f"{value.seconds:.1f} s" if value.seconds is not None else ""
+    facts = (size, length, f"{value.size / 1e6:.2f} MB", value.defect or "")
+    return links.to(value.uri, shortened(name, 2 * _NAME)), escaped(", ".join(filter(None, facts)))
+
+
+async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, most: int) -> list[str]:
+    """Makes contact sheets of images and videos, each with its caption, as paragraphs of Markdown."""
+    pictures = [(name, file) for name, file in pictures if file.kind in ("image", "video") and file.defect is None]
+    parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
+    found = [(part, await _sheet(part, store)) for part in parts]
+    hidden = len(pictures) - sum(len(part) for part, picture in found if picture)
+    note = artifacts.not_shown(hidden, len(pictures), "pictures") if hidden else ""
+    return [one for one in (*(picture for _, picture in found), note) if one]
+
+
+async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> str:
+    """Returns a contact sheet as an image in Markdown; empty if it cannot be made."""
+    params = {
+        "of": [file for _, file in pictures],
+        "captions": [visible(name) for name, _ in pictures],
+        "columns": 3 if len(pictures) <= _WIDE else 4,
+    }
+    try:
+        output = await LOOP.call(open_edits(store, get_settings()).make("contact_sheet", params))
+        jpeg = await asyncio.to_thread(_thumbnail, output.file, store) if output.file is not None else b""
+    except RunningHubError as error:
+        _log.warning("The report has no picture of the results: %s", error.message)
+        return ""
+    # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
+    return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})" if jpeg else ""
+
+
+def _thumbnail(file: Media, store: MediaStore) -> bytes:
+    with TemporaryDirectory(prefix="rh-sheet-") as folder:
+        local = Path(folder) / "sheet.jpg"
+        fetch(file, local, options=store.options_for(file))
+        return edit.thumbnail(local, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)
