@@ -6,7 +6,7 @@ import asyncio
 import re
 import webbrowser
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rh_prefect.media.store import MediaStore
 
 _LAST = "last"
+What = Literal["film", "gallery", "report"]
 
 
 def gallery(
@@ -54,14 +55,45 @@ def gallery(
 def open_(
     run: Annotated[str, Parameter(help="A run: its id or name, or `last`.")] = _LAST,
     *,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
+    what: Annotated[
+        What | None,
+        Parameter(name="--as", help="What to open: by default the film of a run that has one, else the gallery."),
+    ] = None,
+    out: Annotated[str | None, Parameter(help="Where the files are, instead of RH_STORAGE_URL.")] = None,
+    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
 ) -> None:
-    """Open the page of what a run made in your browser."""
-    store, pages, _ = _written(None, storage, run)
-    address = _address(store, pages)
-    print(f"gallery: {address}")
+    """Open what a run made: its film, a page of all results, or its report."""
+    store, found, run = _found(out, storage, run)
+    shown, name = _choice(store, found, run, what)
+    address = store.link(name) or store.uri(name)
+    print(f"{shown}: {address}")
     if not webbrowser.open(address):
         raise InputError("open: this machine has no browser. What to do: open the address above on another machine.")
+
+
+def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
+    """Returns what is opened of a run, and its name in the storage."""
+    from rh_prefect.gallery.pages import write_gallery
+    from rh_prefect.pipelines.run.report import report_name
+
+    if what == "report":
+        if not store.exists(report_name(run)):
+            raise InputError(
+                f"open: the run {run} has no report; only runs of pipelines and batches have one. What to do: open its "
+                "gallery, or look at its page in Prefect's dashboard."
+            )
+        return "report", report_name(run)
+    used = {source for one in found for source in one.sources}
+    films = [one for one in found if one.file and one.file.kind == "video" and one.file.sha256 not in used]
+    if what == "film" and not films:
+        raise InputError(f"open: the run {run} has made no video. What to do: leave out --as, for its gallery.")
+    if what != "gallery" and films and (what == "film" or len(films) == 1) and films[0].file:
+        return "film", films[0].saved_as or films[0].file.uri
+    return "gallery", write_gallery(store, found, name=_page_name(run))[0]
+
+
+def _page_name(run: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", run)[:80]  # the name of a flow or a run may hold what a file's name cannot
 
 
 def _address(store: MediaStore, pages: Sequence[str]) -> str:
@@ -72,26 +104,31 @@ def _written(
     place: str | None, storage: str | None, run: str | None
 ) -> tuple[MediaStore, Sequence[str], Sequence[Entry]]:
     """Writes the pages; returns their storage, their names and what they show."""
-    from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.gallery.entries import entries_of
     from rh_prefect.gallery.pages import write_gallery
+
+    store, found, name = _found(place, storage, run)
+    return store, write_gallery(store, found, name=_page_name(name) if run else "index"), found
+
+
+def _found(place: str | None, storage: str | None, run: str | None) -> tuple[MediaStore, Sequence[Entry], str]:
+    """Finds the outputs of a place, or of a run there; returns the run's name, too."""
+    from rh_prefect.blocks.lookup import load_storage
+    from rh_prefect.gallery.entries import entries_of, saved_contents
+    from rh_prefect.gallery.reports import files_of, last_run, of_run, with_failures
     from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.works_journal import records_url
 
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place)
     where = records_url(store, get_settings()) if place is None else store.url
     records = store if where == store.url else MediaStore(where, options=store.options_for(where))
-    found = entries_of(store, records)
-    name = "index"
-    if run is not None:
-        run = next((one.run for one in found if one.run), "") if run == _LAST else run
-        found = [one for one in found if run and run in (one.run, one.run_name, one.flow)]
-        # The name of a flow or a run may hold what a file's name cannot.
-        name = re.sub(r"[^\w.-]+", "-", run)[:80]
+    found, run = with_failures(store, entries_of(store, records)), run or ""
+    if run:
+        run = last_run(store, found) if run == _LAST else run
+        found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []
     if not found:
         what = f"of the run {run} " if run else ""
         raise InputError(
             f"gallery: {store.url} has no results {what}yet. Nothing was written. What to do: name another place, or "
             "run a flow or a pipeline first."
         )
-    return store, write_gallery(store, found, name=name), found
+    return store, found, run

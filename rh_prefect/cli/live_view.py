@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +52,7 @@ class LiveView:
         self._clock = clock
         self._began = clock()
         self._rows: dict[str, _Row] = {}
-        self._edits: Counter[str] = Counter()
+        self._edits = 0
 
     @property
     def seconds(self) -> float:
@@ -72,7 +71,7 @@ class LiveView:
         """Takes a change of a job or an edit."""
         if event.state in ENDED:
             self._rows.pop(event.job, None)
-            self._edits[event.state] += event.is_edit
+            self._edits += event.is_edit and event.state == "succeeded"
             return
         row = self._rows.get(event.job)
         since = row.since if row is not None and row.event.state == event.state else self._clock()
@@ -81,7 +80,7 @@ class LiveView:
     @property
     def line(self) -> str:
         """The counts of the whole run."""
-        board, edits = self._board, sum(self._edits.values())
+        board, edits = self._board, self._edits
         counts = board.counts if board.total else ("starts" if not edits else "")
         made = f"{edits} edit{'' if edits == 1 else 's'} made" if edits else ""
         left = f"about {clock_time(self.remaining)} left" if self.remaining is not None else ""

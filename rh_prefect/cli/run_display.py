@@ -67,8 +67,20 @@ class Watch:
     of the result only.
     """
 
-    def __init__(self, *, command: str, is_resumable: bool = True, quiet: bool = False, out: str = "") -> None:
-        """Starts without a run; `out` is where the run has its records, if a command must be told."""
+    def __init__(
+        self,
+        *,
+        command: str,
+        is_resumable: bool = True,
+        quiet: bool = False,
+        out: str = "",
+        place: Sequence[str] = (),
+    ) -> None:
+        """Starts without a run.
+
+        `out` is where the run has its records, and `place` the options of its storage, if a command must be told.
+        """
+        self._place = place
         self._records = f"RH_STORAGE_URL={shlex.quote(out)} " if out else ""
         self._is_quiet = quiet
         self._is_resumable = is_resumable
@@ -151,8 +163,16 @@ class Watch:
             )
         self._console.print(table)
         self._console.print(f"in {self._view.seconds:.1f} s; {self._total()}")
-        for name, uri in _files(result):
+        files = _files(result)
+        for name, uri in files:
             self._console.print(f"{name}: {uri}", style="bold")
+        if files:
+            self.say_how_to_open()
+
+    def say_how_to_open(self, report: str = "") -> None:
+        """Prints the command that opens what the run made; the report of a pipeline is below its run's name."""
+        run = report.split("/")[-2] if report else self._flow_run_id
+        self.say(f"open it: {shlex.join(['rh-prefect', 'open', run, *self._place])}")
 
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
@@ -162,6 +182,7 @@ class Watch:
         if event.state == "submitted":
             self._before.setdefault(event.job, event.costs)
         is_row = self._is_live and event.state in ("submitted", "adopted")
+        is_row |= event.is_edit and event.state == "reused"  # nothing has happened
         if self._board.total >= _MANY:
             self._show_of_many(event)
         elif event.state in _SHOWN and not is_row:

@@ -24,6 +24,7 @@ from rh_prefect.cli.argument_checks import (
     printable,
 )
 from rh_prefect.cli.commands_from_flows import FlowSignature, as_command, composed_flows, flow_signature, options
+from rh_prefect.cli.pipelines import words_of
 from rh_prefect.cli.prefect_server import is_configured, prefect_api, refuse_blocks
 from rh_prefect.cli.run_pipeline import DryRun, in_new_flow_run, run_to_end
 from rh_prefect.cli.run_pipeline import run as run_pipeline
@@ -162,7 +163,8 @@ def _run_batch(
     from rh_prefect.flows.batch.run import Batch
 
     words = shlex.join(["batch", *(printable(word) for word in sys.argv[2:])])
-    with Watch(command=words, is_resumable=False, quiet=quiet, out="" if is_flow else printable(out or "")) as watch:
+    there, place = "" if is_flow else printable(out or ""), words_of(out=out, storage=more["storage"])
+    with Watch(command=words, is_resumable=False, quiet=quiet, out=there, place=place) as watch:
         if is_flow:
             report = _run_as_flow(parameters, blocks, watch, say=not quiet)
         else:
@@ -230,6 +232,8 @@ def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -
         watch.say(f"run what was not started, with a larger --budget: rh-prefect {words}")
     elif not report.is_complete:
         watch.say(f"run what is missing: rh-prefect {words}")
+    if report.csv_uri and report.done:
+        watch.say_how_to_open(report.csv_uri)
 
 
 def _is_known(name: str) -> bool:
@@ -273,7 +277,8 @@ def _run(
         from rh_prefect.cli.run_display import Watch
 
         flow: Flow[..., Any] = getattr(flows, "any_model" if name == "model" else name)
-        with Watch(command=f"run {_command(name, out)}", quiet=quiet) as watch:
+        place = words_of(out=out, storage=parameters.get("storage"))
+        with Watch(command=f"run {_command(name, out)}", quiet=quiet, place=place) as watch:
             result = asyncio.run(_in_flow_run(flow, parameters, resume, watch))
         watch.summary(result)
 

@@ -156,7 +156,8 @@ def run(
     inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    again = _Again(file, takes, inputs, part, out="" if is_flow else printable(out or ""))
+    at = words_of(out=out, storage=place or None)
+    again = _Again(file, takes, inputs, part, out="" if is_flow else printable(out or ""), place=at)
     values_and_options = {**arguments, **options}
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), again:
         if is_flow:
@@ -172,13 +173,21 @@ class _Again:
     """
 
     def __init__(
-        self, file: Path, takes: dict[str, int], inputs: Sequence[str], part: Sequence[str], *, out: str
+        self,
+        file: Path,
+        takes: dict[str, int],
+        inputs: Sequence[str],
+        part: Sequence[str],
+        *,
+        out: str,
+        place: Sequence[str],
     ) -> None:
         """Takes the file, the takes of `--retake`, the options of each command, and the further ones of `run`.
 
-        `out` is where the records of the run are, if they are not where the environment says.
+        `out` is where the records of the run are, if they are not where the environment says, and `place` the options
+        of its storage.
         """
-        self.out = out
+        self.out, self.place = out, place
         self._file, self._takes, self._inputs = file, takes, inputs
         self._recorded: dict[str, int] = {}
         self._is_printed = False
@@ -292,7 +301,9 @@ def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResul
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
-    with Watch(command=shlex.join(["run", *again.run_words]), is_resumable=False, quiet=quiet, out=again.out) as watch:
+    with Watch(
+        command=shlex.join(["run", *again.run_words]), is_resumable=False, quiet=quiet, out=again.out, place=again.place
+    ) as watch:
         try:
             result = asyncio.run(run(watch))
         except PipelineIncomplete as error:
@@ -313,6 +324,8 @@ def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResul
             f"Waiting for review. {watch.candidates_in}. Next: "
             f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run()}`."
         )
+    if result.report and result.outputs:
+        watch.say_how_to_open(result.report)
 
 
 async def in_new_flow_run(

@@ -49,6 +49,8 @@ class Entry:
     seed: int | None = None  # The seed of the request
     at: str = ""  # When its task ended, ISO 8601, UTC; of an edit, when it was recorded
     seconds: float | None = None  # How long its task ran
+    job: str = ""  # The name of the job, `<scope>/<key>`
+    reason: str = ""  # Of a failed step: why it has failed
     saved_as: str = ""  # The name in the storage that a pipeline gave it
 
 
@@ -58,7 +60,7 @@ def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
     is_beside = records.url == store.url  # then the files are here, even if the storage was moved
     edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]
     found = _with_origins(jobs, edits)
-    names = _saved_names(records)
+    names = {content: name for name, content in saved_contents(records).items()}
     found = [replace(one, saved_as=names.get(one.file.sha256, "")) if one.file is not None else one for one in found]
     return sorted(found, key=lambda one: (one.at, one.request, one.take), reverse=True)
 
@@ -80,6 +82,7 @@ def _of_result(result: StoredResult) -> Iterator[Entry]:
         seed=result.seed,
         at=result.ended_at,
         seconds=result.run_seconds,
+        job=result.job,
     )
     for file in result.outputs:
         yield replace(entry, file=file)
@@ -106,10 +109,10 @@ def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
             yield folder.rpartition("/")[2], one
 
 
-def _saved_names(records: MediaStore) -> dict[str, str]:
-    """Returns the name that each content was saved under last."""
+def saved_contents(records: MediaStore) -> dict[str, str]:
+    """Returns the content that was saved under each name."""
     found = (_read(records, name, SavedName) for name in records.list(save_as.FOLDER) if "content-" in name)
-    return {one.source or one.sha256: one.name for one in found if one is not None}
+    return {one.name: one.source or one.sha256 for one in found if one is not None}
 
 
 def _read(store: MediaStore, name: str, kind: type[_R]) -> _R | None:

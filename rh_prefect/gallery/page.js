@@ -17,10 +17,11 @@ function card(entry) {
   const made = make("button", undefined, { className: "card", type: "button" });
   const poster = make("div", undefined, { className: "poster" });
   if (entry.poster) poster.append(make("img", undefined, { src: entry.poster, alt: "", loading: "lazy", decoding: "async" }));
-  else if (entry.text) poster.append(make("pre", entry.text.slice(0, 400)));
+  else if (entry.reason || entry.text) poster.append(make("pre", (entry.reason || entry.text).slice(0, 400)));
   else poster.append(make("span", SIGNS[entry.kind] || SIGNS.other));
   const length = entry.length ? `${entry.length.toFixed(1)} s` : "";
-  if (entry.kind !== "image") poster.append(make("em", `${SIGNS[entry.kind] || ""} ${length}`.trim()));
+  if (entry.reason) poster.append(make("em", "✗ failed"));
+  else if (entry.kind !== "image") poster.append(make("em", `${SIGNS[entry.kind] || ""} ${length}`.trim()));
   const words = make("div", undefined, { className: "words" });
   const name = entry.savedAs.split("/").pop();
   words.append(make("strong", name || entry.label || entry.model), make("span", entry.prompt || entry.model));
@@ -35,13 +36,14 @@ function card(entry) {
 function player(entry) {
   const figure = make("figure");
   const missing = () => figure.replaceChildren(make("p", "This file cannot be shown: it is missing, or its link has ended.", { className: "missing" }));
-  if (!entry.src) figure.append(make("pre", entry.text));
+  if (entry.reason) figure.append(make("p", entry.reason, { className: "missing" }));
+  else if (!entry.src) figure.append(make("pre", entry.text));
   else if (entry.kind === "image") figure.append(make("img", undefined, { src: entry.src, alt: entry.prompt || entry.model, onerror: missing }));
   else if (entry.kind === "video" || entry.kind === "audio") {
     const media = make(entry.kind, undefined, { src: entry.src, controls: true, preload: "metadata", onerror: missing });
     if (entry.poster) media.poster = entry.poster;
     figure.append(media);
-  } else figure.append(make("p", `${SIGNS[entry.kind] || ""} ${entry.name}`));
+  } else figure.append(make("a", `${SIGNS[entry.kind] || SIGNS.other} download ${entry.name.split("/").pop()}`, { className: "file", href: entry.src, download: "" }));
   figure.append(make("figcaption", `take ${entry.take}${entry.seed !== null ? `, seed ${entry.seed}` : ""}`));
   return figure;
 }
@@ -127,7 +129,7 @@ function options(name, pairs) {
   filters.elements[name].append(...unique.map(([value, text]) => make("option", text, { value })));
 }
 
-for (const one of all) one.found = [one.prompt, one.label, one.model, one.savedAs, one.text, JSON.stringify(one.params)].join(" ").toLowerCase();
+for (const one of all) one.found = [one.prompt, one.label, one.model, one.savedAs, one.text, one.reason, JSON.stringify(one.params)].join(" ").toLowerCase();
 by("place").textContent = data.about;
 for (const page of data.pages) by("pages").append(page.href ? make("a", page.name, { href: page.href }) : make("b", page.name));
 options("run", all.map((one) => [one.run, one.runName || one.run]));

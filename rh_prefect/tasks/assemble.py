@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results, run_observer
 from rh_prefect.media import edit
@@ -25,8 +25,12 @@ from rh_prefect.media.input_files import fetch, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.settings import get_settings
 from rh_prefect.tasks.plain_task import PlainTask
 from rh_prefect.works.events import JobEvent
+from rh_prefect.works.journal.identity import media_mark
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.outputs.result import Result
 
 P = ParamSpec("P")
@@ -100,9 +104,19 @@ async def assemble(
         cut = _Cut(Path(scratch), store)
         recipe = await asyncio.to_thread(cut.make, clips, speech, music, captions)
         film = await asyncio.to_thread(cut.publish, await _name(name, recipe))
+    await _note(cut.parts, film.film, store)
     observer.notify(replace(event, state="succeeded", message="made"))
     add_results({name: film.film})
     return film
+
+
+async def _note(parts: Mapping[str, Any], film: Media, store: MediaStore) -> None:
+    """Records what the film is made of, for the gallery."""
+    named = film.model_copy(update={"uri": store.name_of(film.uri) or film.uri})
+    try:
+        await LOOP.call(open_edits(store, get_settings()).note("assemble", parts, named))
+    except RunningHubError as error:
+        _log.warning("The gallery will not show %s: %s", film.uri, error.message)
 
 
 async def _name(name: str, recipe: str) -> str:
@@ -140,6 +154,7 @@ class _Cut:
 
     def __init__(self, scratch: Path, store: MediaStore) -> None:
         self.sheet = scratch / "sheet.jpg"
+        self.parts: dict[str, Any] = {}
         self._film = scratch / "film.mp4"
         self._scratch = scratch
         self._store = store
@@ -158,6 +173,9 @@ class _Cut:
         edit.contact_sheet(videos, self.sheet, columns=min(len(videos), SHEET_COLUMNS), captions=list(captions) or None)
         files = [*videos, spoken, played]
         parts = [file and _digest(file) for file in files]
+        marks = [part and media_mark(part) for part in parts]
+        named = {"clips": marks[:-2], "speech": marks[-2], "music": marks[-1], "captions": list(captions)}
+        self.parts = {name: value for name, value in named.items() if value}
         return hashlib.sha256(json.dumps([parts, list(captions)]).encode("utf-8", "surrogatepass")).hexdigest()
 
     def publish(self, name: str) -> Film:

@@ -13,7 +13,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.run import Batch
 from rh_prefect.flows.local_pipeline import run_here
@@ -26,7 +26,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks import generate
+from rh_prefect.tasks import assemble, generate
 from rh_prefect.works.outputs.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
@@ -105,16 +105,22 @@ steps:
 """
 
 
-async def test_the_newest_run_is_opened_in_the_browser(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run without a Prefect server has no flow run, and is found by its own id and by its pipeline."""
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that has the address which the browser was told to open last."""
     opened = tmp_path / "opened"
     program = tmp_path / "browser"
     program.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}\n')
     program.chmod(0o755)
     monkeypatch.setenv("BROWSER", f"{program} %s")
     monkeypatch.setattr("webbrowser._tryorder", None)  # Python reads BROWSER once in a process
+    return opened
+
+
+async def test_the_newest_run_is_opened_in_the_browser(
+    rh: Emulator, tmp_path: Path, opened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run without a Prefect server has no flow run, and is found by its own id and by its pipeline."""
     await asyncio.to_thread(make, PICTURE)
     await run_here(Pipeline.from_text(PIPELINE), {})
     (sign,) = [one for one in entries_of(storage(), storage()) if one.flow == "signs"]
@@ -127,6 +133,71 @@ async def test_the_newest_run_is_opened_in_the_browser(
     await asyncio.to_thread(gallery, run="signs")
     assert (tmp_path / "out" / "gallery" / "signs.html").exists()
     assert len(rh.recorder.paid) == 2
+
+
+FILM = """
+name: waves
+steps:
+  photo: {model: z-image/turbo, with: {prompt: a lighthouse}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(photo), with: {prompt: waves, duration: 5}}
+  film: {edit: concat, with: {videos: [$(clip)], width: 64, height: 36}, save_as: films/$(run.id).mp4}
+"""
+
+
+async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they_are_wanted(
+    rh: Emulator, tmp_path: Path, opened: Path
+) -> None:
+    """A run that made nothing new has the results that it gave, under the names that it gave them."""
+    pipeline = Pipeline.from_text(FILM)
+    for _ in range(2):
+        end = await run_here(pipeline, {"budget": 5})
+        report = Path(end.result.report)
+        await asyncio.to_thread(open_, report.parent.name)
+        film = end.result.outputs["film"]
+        assert opened.read_text() == Path(film.uri).as_uri()
+        await asyncio.to_thread(open_, report.parent.name, what="report")
+        assert opened.read_text() == report.as_uri()
+    await asyncio.to_thread(open_, what="gallery")
+    page = tmp_path / "out" / "gallery" / f"{report.parent.name}.html"
+    assert opened.read_text() == page.as_uri()
+    entries = data_of(page.read_text())["entries"]
+    assert {one["model"] for one in entries} >= {"z-image/turbo", "concat"}
+    assert store_name(film.uri) in [one["savedAs"] for one in entries]
+    assert len(rh.recorder.paid) == 2
+
+
+def store_name(uri: str) -> str | None:
+    return storage().name_of(uri)
+
+
+async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: Emulator, tmp_path: Path) -> None:
+    rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", times=1))
+    end = await run_here(Pipeline.from_text(PIPELINE), {})
+    assert end.is_failed
+    await asyncio.to_thread(gallery)
+    page = tmp_path / "out" / "gallery" / "index.html"
+    (entry,) = data_of(page.read_text())["entries"]
+    assert (entry["state"], entry["label"], entry["prompt"]) == ("failed", "sign", "a sign")
+    assert "no such sign" in entry["reason"]
+    assert entry["at"].startswith("20")
+    await run_here(Pipeline.from_text(PIPELINE), {})
+    await asyncio.to_thread(gallery)
+    assert [one["state"] for one in data_of(page.read_text())["entries"]] == ["whole"]
+    with pytest.raises(InputError, match="has no report"):
+        await asyncio.to_thread(open_, "signs", what="report")
+
+
+async def test_what_assemble_makes_in_a_flow_is_shown_with_the_run_of_its_clips(rh: Emulator, tmp_path: Path) -> None:
+    made = await asyncio.to_thread(
+        make, models.KlingV26ProTextToVideo(prompt="waves", duration="5", aspect_ratio="16:9", sound="false")
+    )
+    film = await assemble([made])
+    (entry, clip) = entries_of(storage(), storage())
+    assert (entry.model, clip.model) == ("assemble", made.model)
+    assert entry.file is not None
+    assert (entry.file.uri, entry.sources, entry.run) == (
+        store_name(film.film.uri), (made.first_output.sha256,), clip.run,
+    )  # fmt: skip
 
 
 def test_many_outputs_have_several_pages(tmp_path: Path) -> None:

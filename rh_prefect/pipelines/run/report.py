@@ -42,6 +42,11 @@ _SUBJECT_SHOWN = 80
 """How many characters of a prompt the report shows."""
 
 
+def report_name(run: str) -> str:
+    """Returns the name of a run's report in the storage."""
+    return f"{REPORTS}/{run}/report.csv"
+
+
 async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
     """Writes and shows the report of a run that has ended; `name` is the run's in names of files."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
@@ -50,7 +55,7 @@ async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: s
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
-    uri = f"{REPORTS}/{name}/report.csv"
+    uri = report_name(name)
     away = away or await _store_error(lambda: LOOP.call(write_table(run.store, uri, rows)))
     uri = "" if away is not None else run.store.uri(uri)
     saved = outcome.named
@@ -86,7 +91,7 @@ async def report_of_interrupted(run: PipelineRun, name: str) -> None:
     await run.look_again()
     by_step, other_costs = run.costs_by_step()
     rows = (*_steps(run, by_step), *_others(other_costs))
-    await LOOP.call(write_table(run.store, f"{REPORTS}/{name}/report.csv", rows))
+    await LOOP.call(write_table(run.store, report_name(name), rows))
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:

@@ -1,0 +1,99 @@
+"""Reads the reports of runs of pipelines and batches: what has failed and why, and which files a run has given."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from rh_prefect.gallery.entries import Entry
+from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.run.report import REPORTS, report_name
+
+_LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
+"""The id of a run without a flow run begins with its time, UTC."""
+
+
+def with_failures(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
+    """Adds the failed steps of all reports, without those that have a result by now; the newest come first."""
+    found: dict[str, Entry] = {}
+    made = {entry.job.rpartition("/")[2] for entry in entries}
+    times = {entry.run: entry.at for entry in reversed(entries)}
+    for run in runs_of(store):
+        for row in _rows(store, run):
+            jobs = row["jobs"].split()
+            keys = {job.rpartition("/")[2] for job in jobs}
+            if row["state"] == "failed" and not keys & made:
+                name = jobs[0] if jobs else f"{run}/{row['step']}"
+                found[name] = _failure(row, run, name, at=time_of(run) or times.get(run, ""))
+    return sorted([*entries, *found.values()], key=lambda one: one.at, reverse=True)
+
+
+def _failure(row: dict[str, str], run: str, name: str, *, at: str) -> Entry:
+    return Entry(
+        model=row["model"],
+        request=name,
+        task=row["tasks"].partition(" ")[0],
+        prompt=row["subject"],
+        label=row["step"],
+        run=run,
+        cost=row["cost"],
+        at=at,
+        reason=row["reason"],
+    )
+
+
+def runs_of(store: MediaStore) -> list[str]:
+    """Returns the runs that have a report, sorted."""
+    names = (name.split("/") for name in store.list(REPORTS))
+    return [name[1] for name in names if len(name) == 3 and name[2] == "report.csv"]
+
+
+def files_of(store: MediaStore, run: str) -> set[str]:
+    """Returns the names of the files that a run has made or used again, by its report; empty if it has none."""
+    if not store.exists(report_name(run)):
+        return set()
+    root = store.uri("x")[:-1]
+    lists = (re.split(f" (?={re.escape(root)})", row["files"]) for row in _rows(store, run))
+    return {name for files in lists for file in files if (name := store.name_of(file)) is not None}
+
+
+def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
+    """Returns the newest run: the one of the newest output, or a later one that made nothing new."""
+    times = {one.run: one.at for one in reversed(entries) if one.run}
+    for run in runs_of(store):
+        if time := time_of(run):
+            times[run] = max(times.get(run, ""), time)
+    # Names of runs without a flow run are in the order of their begins.
+    newest_local = max(filter(time_of, times), default="")
+    candidates = [newest_local, *(run for run in times if not time_of(run))]
+    return max(candidates, key=lambda run: times.get(run, ""))
+
+
+def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents: Mapping[str, str]) -> list[Entry]:
+    """Returns what a run has made, and the results of other runs that it has given, under the names it gave them."""
+    names = {contents[name]: name for name in files if name in contents}
+    found = []
+    for one in entries:
+        name = names.get(one.file.sha256, "") if one.file is not None else ""
+        is_file = one.file is not None and one.file.uri in files
+        if name or is_file or run in (one.run, one.run_name, one.flow):
+            found.append(replace(one, saved_as=name or one.saved_as))
+    return found
+
+
+def time_of(run: str) -> str:
+    """Returns when a run began, ISO 8601, UTC; empty for a flow run, whose id does not say it."""
+    found = _LOCAL_RUN.match(run)
+    return "{}-{}-{}T{}:{}:{}".format(*found.groups()) if found else ""
+
+
+def _rows(store: MediaStore, run: str) -> Iterator[dict[str, str]]:
+    text = store.read_bytes(report_name(run)).decode(errors="replace")
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        yield {name: row.get(name) or "" for name in _COLUMNS}
+
+
+_COLUMNS = ("step", "model", "state", "cost", "files", "reason", "subject", "tasks", "jobs")
