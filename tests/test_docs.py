@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import html
 import inspect
 import re
 import shlex
@@ -144,11 +145,14 @@ def anchors(page: Path) -> set[str]:
     return {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-async def test_the_plan_of_the_readme_is_what_is_shown() -> None:
-    pipeline = Pipeline.from_text(blocks(PAGES[0], "yaml")[0], name="products.yaml")
-    plan = await pipeline.plan(products=[{"sku": f"A-{number}", "title": f"Mug {number}"} for number in range(3)])
-    plan.records = "s3://shop/media"
-    assert blocks(PAGES[0], "text")[0].strip() == plan.table().strip()
+async def test_the_picture_of_the_readme_shows_the_plan_of_its_pipeline() -> None:
+    """`python -m website.terminal_picture` draws it again."""
+    plan = await Pipeline.from_text(blocks(PAGES[0], "yaml")[0], name="product.yaml").plan(title="a blue mug")
+    plan.records = "~/shop/rh-output"
+    drawn = (ROOT / "docs" / "images" / "plan-run-nothing-new.svg").read_text(encoding="utf-8")
+    texts = [" ".join(html.unescape(text).split()) for text in re.findall(r"<text[^>]*>([^<]*)<", drawn)]
+    assert {" ".join(line.split()) for line in plan.table().splitlines()} <= set(texts)
+    assert any(text.startswith("Nothing new") for text in texts)
 
 
 def test_every_command_is_named_in_the_docs() -> None:

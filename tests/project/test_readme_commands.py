@@ -1,4 +1,4 @@
-"""The README's commands are complete: run in their order, in a fresh folder and a fresh environment, all succeed."""
+"""The commands of the README and of a deployment are complete: run in their order in a fresh folder, all succeed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.doc_pages import PAGES, ROOT, blocks
-from tests.support.samples import media as samples
+from tests.support.doc_pages import ROOT, blocks
 from tests.support.servers.prefect_server import free_port
 
 KEY = "0123456789abcdef0123456789abcdef"
-PRODUCTS = "sku,title\nMUG-1,Blue mug\nLAMP-2,Reading lamp\nCHAIR-3,Oak chair\n"
+PAGES = [ROOT / "README.md", ROOT / "docs" / "operations.md"]
 
 
 def block_with(words: str) -> str:
-    """The first block with these words."""
-    return next(block for block in blocks(PAGES[0], "sh") if words in block)
+    """The first block with these words, in the README or in the page about operations."""
+    return next(block for page in PAGES for block in blocks(page, "sh") if words in block)
 
 
 def commands_of_the_reader() -> str:
-    """The commands of a pipeline, twice; those for a key of one's own; those for a run, with the run that was made."""
-    pipeline = block_with("rh-prefect plan") + block_with("rh-prefect run products.yaml") * 2
-    reader = block_with("rh-prefect doctor").replace("s3://my-bucket/films", "films")
+    """The README's commands for a pipeline; those for a run, with a run that is made for them."""
+    reader = block_with("rh-prefect plan") + block_with("rh-prefect doctor")
     lines = [line for line in reader.splitlines() if not line.startswith(("pip ", "export "))]
-    resumed = [line for line in block_with("--resume RUN_ID").splitlines() if "--resume" in line]
-    named = resumed + [line for line in block_with("jobs list RUN_ID").splitlines() if "/KEY" not in line]
+    named = [line for line in block_with("jobs list RUN_ID").splitlines() if "/KEY" not in line]
     run = "RUN_ID=$(rh-prefect run film --prompt one --shots 1 | grep -oE '[0-9a-f-]{36}' | head -n 1)"
-    return "\n".join([pipeline, *lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
+    return "\n".join([*lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
 
 
 def script(server: int, emulator: int) -> str:
@@ -54,9 +51,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     """The block of deployments lacked the server's address and the emulator's variables."""
     for name in ("blocks", "flows", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    samples.jpg(tmp_path / "photo.jpg", size=(640, 480))
-    (tmp_path / "products.yaml").write_text(blocks(PAGES[0], "yaml")[0], encoding="utf-8")
-    (tmp_path / "products.csv").write_text(PRODUCTS, encoding="utf-8")
+    (tmp_path / "product.yaml").write_text(blocks(PAGES[0], "yaml")[0], encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RH_"))}
     env = {
         **kept,
@@ -81,6 +76,6 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGKILL)  # the servers and the worker belong to the script's group
     assert code == 0, log.read_text()[-4000:]
     said = log.read_text()
-    assert "6 made; paid 5.37 CNY." in said
-    assert "Nothing new: the results exist already. Steps: 6 reused; paid 0." in said
+    assert "2 made; paid 1.79 CNY." in said
+    assert "Nothing new: the results exist already. Steps: 2 reused; paid 0." in said
     assert list((tmp_path / "out").rglob("film.mp4"))
