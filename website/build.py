@@ -21,7 +21,6 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from rh_prefect.cli.init import NAMES
 from website import models, pages
 from website.pictures import make_pictures
 
@@ -44,7 +43,8 @@ def main() -> None:
         shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="rh-site-") as folder:
         os.environ["RH_STATE_DIR"] = folder  # not the models that this user has refreshed
-        names = () if "--no-pictures" in sys.argv else tuple(name for name in NAMES if name != "score")
+        shipped = sorted(page.stem for page in (pages.ROOT / "docs" / "pipelines").glob("*.md"))
+        names = () if "--no-pictures" in sys.argv else tuple(shipped)
         shows = make_pictures(names, Path(folder), source / "images/pipelines")
         write_pages(source, shows)
     config = BUILD / "zensical.toml"

@@ -29,7 +29,9 @@ _FORMAT = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.D
 
 def main() -> None:
     """Runs the README's pipeline on an emulator, and writes the picture."""
-    pipeline = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)[0]
+    pipeline = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )[0]
     with tempfile.TemporaryDirectory() as folder, Emulator(long_side=96, fps=6) as rh:
         (Path(folder) / "product.yaml").write_text(pipeline, encoding="utf-8")
         text = "\n".join(_said(command, Path(folder), rh) for command in COMMANDS)
