@@ -14,6 +14,7 @@ from prefect.tasks import Task
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import InputError
 from rh_prefect.prefect_api import is_available
+from rh_prefect.works.options import JobOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +54,9 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
     def _check(self, given: Mapping[str, Any]) -> None:
         # Prefect's own error is the whole signature and all arguments.
-        refuse_unknown(self.fn.__name__, given, inspect.signature(self.fn).parameters)
+        known = inspect.signature(self.fn).parameters
+        more = JobOptions.__annotations__ if any(one.kind is one.VAR_KEYWORD for one in known.values()) else ()
+        refuse_unknown(self.fn.__name__, given, [*known, *more])
 
     async def _run(self, call: inspect.BoundArguments) -> Any:
         for pause in self._pauses():
