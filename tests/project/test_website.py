@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import tomllib
-from typing import Any
 
 import yaml
 
@@ -56,7 +55,7 @@ def test_the_data_of_the_models_has_each_of_them() -> None:
 
 
 def test_the_recipes_are_well_formed() -> None:
-    docker, (cluster, ci) = blocks(RECIPES, "dockerfile")[0], blocks(RECIPES, "yaml")
+    docker, (cluster, github, gitlab) = blocks(RECIPES, "dockerfile")[0], blocks(RECIPES, "yaml")
     instructions = [line.split()[0] for line in docker.splitlines() if line and not line.startswith(" ")]
     assert instructions[0] == "FROM" and "USER" in instructions
     known = "FROM WORKDIR COPY RUN USER ENV VOLUME ENTRYPOINT CMD"
@@ -70,12 +69,9 @@ def test_the_recipes_are_well_formed() -> None:
     assert {one["name"] for one in container["volumeMounts"]} == volumes
     named = {*re.findall(r"\bRH_\w+", RECIPES.read_text(encoding="utf-8"))}
     assert named <= {f"RH_{name.upper()}" for name in Settings.model_fields}
-    for command in (*_commands(yaml.safe_load(ci)), container["command"]):
-        assert command[0] in ("rh-prefect", "pip", "prefect")
+    steps = [step["run"] for step in yaml.safe_load(github)["jobs"]["price"]["steps"] if "run" in step]
+    for line in (*steps, *yaml.safe_load(gitlab)["price"]["script"], shlex.join(container["command"])):
+        command = shlex.split(line.partition(" > ")[0])
+        assert command[0] in ("rh-prefect", "pip", "prefect", "git", "gh", "curl")
         if command[0] == "rh-prefect":
             app.parse_args(command[1:], exit_on_error=False, print_error=True)
-
-
-def _commands(workflow: Any) -> list[list[str]]:
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-    return [shlex.split(step["run"]) for step in steps if "run" in step]
