@@ -6,24 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.tasks import generate, run_workflow
+from rh_prefect.tasks import generate
 from rh_prefect.works.outputs.result import Result
 
 MODULE = "tests.e2e.flows"
-
-to_fail: dict[str, int] = {}
-"""How often each place still fails, in this process."""
-
-
-def fail_if_asked(place: str) -> None:
-    if to_fail.get(place, 0) > 0:
-        to_fail[place] -= 1
-        raise RuntimeError(f"{place} fails")
 
 
 def picture(prompt: str) -> models.ModelInput:
@@ -40,11 +28,6 @@ async def one(prompt: str = "a lighthouse") -> Result:
     return await generate(picture(prompt))
 
 
-@flow
-async def graph(workflow_id: str) -> Result:
-    return await run_workflow(workflow_id)
-
-
 @flow(name="patient")
 async def patient(prompt: str = "a lighthouse", retries: int = 2) -> Result:
     return await generate.with_options(retries=retries, retry_delay_seconds=0.2)(picture(prompt))
@@ -56,11 +39,6 @@ async def many(prompts: list[str]) -> list[Result]:
 
 
 @flow
-async def reusing(prompts: list[str]) -> list[Result]:
-    return list(await asyncio.gather(*(generate(picture(prompt), reuse="always") for prompt in prompts)))
-
-
-@flow
 async def many_on_another_account(prompts: list[str]) -> list[Result]:
     calls = (generate(picture(prompt), credentials="paying-account") for prompt in prompts)
     return list(await asyncio.gather(*calls))
@@ -69,31 +47,6 @@ async def many_on_another_account(prompts: list[str]) -> list[Result]:
 @flow
 async def many_in_order(prompts: list[str]) -> list[Result]:
     return [await generate(picture(prompt), take=prompts[:n].count(prompt) + 1) for n, prompt in enumerate(prompts)]
-
-
-@task(cache_policy=NO_CACHE)
-async def check(place: str) -> None:
-    fail_if_asked(place)
-
-
-@flow(retries=1)
-async def retried(prompts: list[str]) -> list[Result]:
-    results = list(await asyncio.gather(*each(prompts)))
-    await check("flow")
-    return results
-
-
-@task(cache_policy=NO_CACHE, retries=1)
-async def two_pictures(prompt: str) -> list[Result]:
-    results = [await generate(picture(prompt), take=take) for take in (2, 3)]
-    fail_if_asked("task")
-    return results
-
-
-@flow
-async def with_a_task() -> list[Result]:
-    first = await generate(picture("a lighthouse"))
-    return [first, *await two_pictures("a lighthouse"), await generate(picture("a lighthouse"), take=4)]
 
 
 @flow
@@ -125,12 +78,6 @@ async def everything(photo: str, broken: str) -> dict[str, str]:
     calls["nobody"] = generate(picture("no such block"), credentials="nobody")
     done = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
     return {name: _told(one) for name, one in done.items()}
-
-
-@flow(persist_result=True)
-async def everything_lost() -> None:
-    """The same error in a separate flow, whose state keeps it."""
-    await generate(picture("this one's answer is lost"))
 
 
 def _told(done: object) -> str:

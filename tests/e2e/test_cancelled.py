@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -27,11 +26,8 @@ from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
-from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.film_run import FilmRun
 from tests.support.processes.flow_process import FlowProcess
-from tests.support.servers.emulator_env import environment
-from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -39,18 +35,8 @@ MANY, PROMPTS = f"{flows.MODULE}:many", ["a lighthouse", "a lighthouse", "a harb
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """One whose tasks run until they are cancelled, or the clock is moved on."""
-    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
-
-
-@pytest.fixture
-def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
-    with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
-        yield made
+def rh(slow_rh: Emulator) -> Emulator:
+    return slow_rh
 
 
 def begin(stage: FilmRun, *, spares: int) -> FlowProcess:

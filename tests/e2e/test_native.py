@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,10 +15,7 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.manual_repair import adopt
 from tests.e2e import native_flows, runs
-from tests.support.processes.film_run import FilmRun, staged
-from tests.support.servers.emulator_env import environment
-from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -27,18 +23,8 @@ GRAPHS, PROMPTS = f"{native_flows.MODULE}:graphs", ["a pier", "a harbour"]
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """One whose machines work on a graph until it is cancelled, or the clock is moved on."""
-    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
-
-
-@pytest.fixture
-def stage(rh: Emulator, prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[FilmRun]:
-    with staged(prefect_server, prefect_proxy, rh, tmp_path) as made:
-        yield made
+def rh(slow_rh: Emulator) -> Emulator:
+    return slow_rh
 
 
 def killed(stage: FilmRun) -> list[str]:

@@ -44,22 +44,6 @@ def test_two_processes_that_run_one_flow_run_share_its_jobs(stage: FilmRun) -> N
 
 
 @pytest.mark.long
-async def test_a_flow_s_retry_pays_nothing(rh: Emulator) -> None:
-    flows.to_fail["flow"] = 1
-    results = await flows.retried([*TAKES, "a harbour"])
-    assert flows.to_fail["flow"] == 0
-    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 5
-
-
-@pytest.mark.long
-async def test_a_task_s_retry_pays_nothing(rh: Emulator) -> None:
-    flows.to_fail["task"] = 1
-    results = await flows.with_a_task()
-    assert flows.to_fail["task"] == 0
-    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 4
-
-
-@pytest.mark.long
 async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emulator, tmp_path: Path) -> None:
     run = await runs.begin(flows.patient)
     in_the_way = tmp_path / "out" / "patient" / run_folder(await read_flow_run(run))
@@ -72,13 +56,6 @@ async def test_a_rerun_after_a_store_that_refused_collects_what_was_paid(rh: Emu
     result: Result = await rerun(flows.patient, run)
     assert Path(result.first_output.uri).is_file()
     assert len(rh.recorder.submissions) == 1
-
-
-@pytest.mark.long
-async def test_a_task_that_failed_where_a_new_one_helps_is_paid_for_anew_and_no_more(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-    result = await flows.patient()
-    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
 @pytest.mark.long
@@ -126,44 +103,6 @@ async def test_a_moderated_prompt_is_submitted_once_whatever_retries_are_asked_f
     with pytest.raises(ModerationError, match="1501"):
         await rerun(flows.patient, run)
     assert [one.code for one in rh.recorder.submissions] == ["1501"]
-
-
-@pytest.mark.long
-async def test_a_moderated_task_is_not_paid_for_again_by_a_retry(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", kind="fail", code="1501"))
-    stubborn = flows.patient.with_options(retries=1)
-    run = await runs.begin(stubborn, retries=3)
-    with pytest.raises(JobFailed, match="1501"):
-        await rerun(stubborn, run)
-    assert len(rh.recorder.submissions) == 1
-
-
-@pytest.mark.long
-async def test_four_takes_are_four_jobs_also_after_a_failure_in_the_middle(rh: Emulator) -> None:
-    run = await runs.begin(flows.many_in_order, prompts=TAKES)
-    rh.faults.add(Fault("submit", number=3, kind="code", code="416"))
-    with pytest.raises(Exception, match="416"):
-        await rerun(flows.many_in_order, run)
-    assert len(rh.recorder.paid) == 2
-    results = await rerun(flows.many_in_order, run)
-    assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 4
-
-
-@pytest.mark.long
-async def test_with_reuse_four_equal_calls_are_one_job(rh: Emulator) -> None:
-    results = await flows.reusing(TAKES)
-    assert len({result.task_id for result in results}) == len(rh.recorder.submissions) == 1
-    await flows.reusing(TAKES)
-    assert len(rh.recorder.submissions) == 1
-
-
-@pytest.mark.long
-async def test_the_failing_node_is_named(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", node="VAEDecode", exception="OutOfMemoryError"))
-    state = await flows.graph(rh.workflows.id_of("text-to-image"), return_state=True)
-    assert state.is_failed()
-    assert "VAEDecode" in str(state.message)
-    assert "OutOfMemoryError" in str(state.message)
 
 
 @pytest.mark.long

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError, OutputsExpired, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
@@ -15,21 +14,6 @@ from rh_prefect.works.journal.job_records import jobs_of
 from tests.e2e import flows, runs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["cut", "502", "stall", "html", "half"])
-async def test_a_lost_reply_is_never_sent_again_and_names_its_job(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch, kind: Kind
-) -> None:
-    monkeypatch.setenv("RH_SUBMIT_TIMEOUT", "1")
-    rh.faults.add(Fault("submit", number=1, kind=kind))
-    run = await runs.begin(flows.one)
-    first = await runs.fails(flows.one, run, words=f"jobs adopt {run}/")
-    again = await runs.fails(flows.one, run, words=f"jobs mark-refused {run}/")
-    assert first.job == again.job
-    assert first.job.startswith(f"{run}/")
-    assert len(rh.recorder.submissions) == 1
 
 
 async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:

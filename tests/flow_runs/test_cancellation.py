@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
-from tests.support.servers.emulator_env import environment
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
 
@@ -37,12 +35,8 @@ PROMPTS = ["a lighthouse", "a harbour"]
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """One whose tasks run until they are cancelled, or the clock is moved on."""
-    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+def rh(slow_rh: Emulator) -> Emulator:
+    return slow_rh
 
 
 @pytest.mark.parametrize("state", [Cancelling(), Cancelled()])

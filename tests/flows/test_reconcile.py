@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,18 +26,13 @@ from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin
-from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """One whose tasks run until they are cancelled, or the clock is moved on."""
-    with Emulator(clock="real", factor=0, long_side=96, fps=6) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+def rh(slow_rh: Emulator) -> Emulator:
+    return slow_rh
 
 
 async def left_behind(state: State[Any], *prompts: str, flow: Any = flows.many) -> UUID:

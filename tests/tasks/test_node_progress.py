@@ -17,7 +17,7 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.outputs.result import Result
-from tests.support.servers.emulator_env import environment
+from tests.support.servers.emulator_env import StartEmulator
 
 QUEUED, RUNNING = 1.0, 100.0
 
@@ -31,13 +31,9 @@ def told() -> Iterator[list[JobEvent]]:
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def rh(start_rh: StartEmulator) -> Emulator:
     """An emulator whose clock stands still until a test moves it."""
-    durations = lambda model, payload: (QUEUED, RUNNING)  # noqa: E731
-    with Emulator(clock="real", factor=0, durations=durations, long_side=96) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+    return start_rh(clock="real", factor=0, durations=lambda model, payload: (QUEUED, RUNNING))
 
 
 def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:

@@ -7,7 +7,6 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -30,22 +29,20 @@ from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.outputs.result import Result
 from tests.support.processes.flow_process import command
-from tests.support.servers.emulator_env import environment
+from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def rh(start_rh: StartEmulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """Three keys with little room each, and no key in the environment."""
-    with Emulator(clock="real", factor=50, limit=2, long_side=48, fps=2) as emulator:
-        for name in ("spare", "third"):
-            emulator.keys.add(name, limit=2)
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("RH_API_KEY")
-        yield emulator
+    emulator = start_rh(clock="real", factor=50, limit=2, long_side=48, fps=2)
+    for name in ("spare", "third"):
+        emulator.keys.add(name, limit=2)
+    monkeypatch.delenv("RH_API_KEY")
+    return emulator
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from rh_prefect.works.journal.scope import last_attempt, open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
-from tests.support.servers.emulator_env import environment
+from tests.support.servers.emulator_env import StartEmulator
 
 
 def pay(prompt: str, **options: Any) -> str:
@@ -82,12 +81,9 @@ class TestThreadsOfAFlow:
 
 
 @pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def slow(start_rh: StartEmulator) -> Emulator:
     """An emulator whose tasks end only when the test has its clock go on."""
-    with Emulator(clock="real", long_side=96, durations=lambda *_: (0.0, 600.0)) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+    return start_rh(clock="real", durations=lambda *_: (0.0, 600.0))
 
 
 def notes(scope: str) -> FolderJournal:

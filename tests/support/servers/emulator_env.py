@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,33 @@ HELPFUL = replace(DEFAULT, moderated_at_submit=("1501", ""), preview_unpriced=No
 """The content check is part of the submit, and what the catalogue cannot price has a price preview."""
 
 
+StartEmulator = Callable[..., Emulator]
+
+
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A fresh emulator with an instant clock; `RH_…` points at it and at folders of this test."""
-    with Emulator(long_side=96, fps=6, moderated=["forbidden"], assumptions=HELPFUL) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+def start_rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartEmulator]:
+    """Starts an emulator with the given options; `RH_…` points at it and at folders of this test."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Emulator:
+            emulator = stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, **options}))
+            for name, value in environment(emulator, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            return emulator
+
+        yield start
+
+
+@pytest.fixture
+def rh(start_rh: StartEmulator) -> Emulator:
+    """A fresh emulator with an instant clock."""
+    return start_rh(moderated=["forbidden"], assumptions=HELPFUL)
+
+
+@pytest.fixture
+def slow_rh(start_rh: StartEmulator) -> Emulator:
+    """One whose tasks run until they are cancelled, or `slow_rh.clock` is moved on."""
+    return start_rh(clock="real", factor=0)
 
 
 def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
