@@ -20,6 +20,12 @@ def shortened(text: str, width: int) -> str:
     return f"{words if len(cut) <= width // 2 else line[: width - 1]}…"
 
 
+def cut_middle(text: str, width: int) -> str:
+    """Returns a name cut in its middle, because both ends distinguish it from others."""
+    end = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
 def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
     """Returns the beginning of the text that a request is about; empty if it has none."""
     # The `prompt` of ComfyUI's own API is a graph.

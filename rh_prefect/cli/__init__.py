@@ -96,7 +96,7 @@ app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, stor
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 
 
-_ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-", "→": "->"}
+_ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-", "→": "->", "█": "#"}
 
 
 def main(command: Callable[[], object] = app) -> None:

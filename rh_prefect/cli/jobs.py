@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import mimetypes
 import sys
 from collections import deque
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
+from rh_prefect.cli.output import print_json
+from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _RUNS = 30
 """How many of the latest runs are looked at."""
+
+_KEY_SHOWN = 12
+"""How many digits of a job's key a list shows; the commands find the job by them."""
 
 _KINDS = frozenset({"image", "video", "audio"})
 """Kinds of files that the extension of a result tells apart."""
@@ -62,7 +65,10 @@ def list_(
             jobs = asyncio.run(_jobs_in(run))
             found = [_as_json(*one) for one in jobs]
             lines = [_line(*one) for one in jobs] or [f"no job is recorded in {run}"]
-        print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(lines))
+        if as_json:
+            print_json(found)
+        else:
+            print("\n".join(lines))
 
 
 def show_(job: str) -> None:
@@ -73,7 +79,7 @@ def show_(job: str) -> None:
     """
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
-        view, result = asyncio.run(_recorded(_journal(scope), key))
+        view, result = asyncio.run(_recorded(scope, key))
     for submit in view.submits:
         print(f"submit {submit.n}: {submit.state}")
         for name in ("intent", "answer", "resolution", "end"):
@@ -84,8 +90,22 @@ def show_(job: str) -> None:
         print(f"result: {result.model_dump_json(exclude={'token'}, exclude_none=True)}")
 
 
-async def _recorded(journal: Journal, key: str) -> tuple[JobView, ResultRecord | None]:
+async def _find(scope: str, key: str) -> tuple[Journal, str]:
+    """Returns the journal of a job, and its whole key, of which a list shows the first digits."""
+    journal = _journal(scope)
+    if len(key) != _KEY_SHOWN:
+        return journal, key
+    every = [one async for one in journal.keys()]  # noqa: SIM118 - not a dictionary's
+    found = [one for one in every if one.startswith(key)]
+    if len(found) > 1:
+        listed = ", ".join(found)
+        raise InputError(f"{scope}/{key}: several jobs have these first digits: {listed}. What to do: give all of one.")
+    return journal, found[0] if found else key
+
+
+async def _recorded(scope: str, key: str) -> tuple[JobView, ResultRecord | None]:
     """Reads a job and its result; the records that runs share list no results with the submissions."""
+    journal, key = await _find(scope, key)
     view = await read_job(journal, key)
     return view, view.result or await JobRecords(journal, key).read_result()
 
@@ -291,7 +311,7 @@ def _runs_as_text(
     elif is_configured():
         yield "none of the latest flow runs has a paid job"
     elif not runs:
-        yield f"no run is recorded in {_works().url}; flow runs are not listed, because PREFECT_API_URL is not set"
+        yield f"no run is recorded in {_works().url}"
     width = max((len(one["flow"]) for one in flow_runs), default=0)
     for one in flow_runs:
         yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
@@ -302,6 +322,7 @@ def _runs_as_text(
     if scopes:
         yield f"scopes outside of flows, in {_works().url}:"
     yield from (f"  {one['name']}" for one in scopes)
+    yield from unread_flow_runs()
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
@@ -372,11 +393,11 @@ async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
 
 
 def _line(run: str, view: JobView, problem: str) -> str:
-    last = view.last
+    last, name = view.last, f"{run}/{view.key[:_KEY_SHOWN]}"
     if last is None:
-        return f"{run}/{view.key}  {problem or 'empty'}"
+        return f"{name}  {problem or 'empty'}"
     state = _state(last)
-    return f"{run}/{view.key}  {state:10} {last.task_id or '-':20} {_what(view)}  {ended_costs(view) or ''}".rstrip()
+    return f"{name}  {state:10} {last.task_id or '-':20} {_what(view)}  {ended_costs(view) or ''}".rstrip()
 
 
 def _what(view: JobView) -> str:
@@ -385,7 +406,7 @@ def _what(view: JobView) -> str:
 
 
 async def _adopt(scope: str, key: str, task_id: str) -> None:
-    journal = _journal(scope)
+    journal, key = await _find(scope, key)
     intent = (await read_job(journal, key)).submits[-1].intent
     try:
         task = await _task(intent, task_id)
@@ -423,7 +444,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
 
 
 async def _mark_refused(scope: str, key: str) -> None:
-    journal = _journal(scope)
+    journal, key = await _find(scope, key)
     # The ticket may be in the spool of this machine.
     await manual_repair.replay_spool(_spool(), journal)
     await manual_repair.mark_refused(journal, key)
@@ -450,7 +471,7 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
 
 
 async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
-    journal = _journal(scope)
+    journal, key = await _find(scope, key)
     view = await read_job(journal, key)
     if view.last is not None and manual_repair.may_be_lost(view.last):
         await _check_lost(f"{scope}/{key}", view.last, same_account=same_account)

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -80,15 +81,17 @@ def refuse_blocks(command: str, *names: str | None) -> None:
 
 
 @contextlib.contextmanager
-def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
+def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[None]:
     """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
 
-    `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all.
+    `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all that have records, or
+    records of the kind `of`.
 
     Raises:
         ConfigError: The records of a flow run are asked for, and there is no Prefect API that has them.
     """
-    is_flow_run, is_here = run is not None and is_flow_run_id(run), (_home() / "prefect.db").exists()
+    is_flow_run, database = run is not None and is_flow_run_id(run), _home() / "prefect.db"
+    is_here = database.exists() if is_flow_run else has_journals(database, of)
     if is_flow_run and not is_here and not is_configured():
         raise ConfigError(
             f"The records of flow run {run} lie in the Prefect API that it ran on, and no PREFECT_API_URL is set; "
@@ -98,6 +101,36 @@ def api_of_earlier_runs(run: str | None = None) -> Iterator[None]:
     is_needed = (run is None or is_flow_run) and is_here
     with prefect_api() if is_needed or is_configured() else contextlib.nullcontext():
         yield
+
+
+def has_journals(database: Path, of: str = "") -> bool:
+    """Whether flow runs in a database of Prefect have records of jobs; True where that cannot be read.
+
+    Starting a server only to find none takes 20 seconds.
+    """
+    if not database.exists():
+        return False
+    question = "SELECT 1 FROM flow_run_input WHERE key LIKE 'rh-%' AND value LIKE ? LIMIT 1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as reader:
+            return reader.execute(question, (f"%{of}%",)).fetchone() is not None
+    except sqlite3.Error:
+        return True
+
+
+def unread_flow_runs() -> list[str]:
+    """Returns notes that say which flow runs a command has not read, for there is no API of them."""
+    if is_configured():
+        return []
+    from prefect.settings import PREFECT_HOME
+
+    notes, own = ["flow runs are not included, because PREFECT_API_URL is not set"], PREFECT_HOME.value() / "prefect.db"
+    if own.exists() and has_journals(own):
+        notes.append(
+            f"flows with paid jobs that ran without it are in {own}: run `prefect server start`, and set "
+            "PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    return notes
 
 
 def _home() -> Path:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
+from rh_prefect.cli.output import print_json, terminal_width
+from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
+from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.takes_file import step_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from rh_prefect.media.store import MediaStore
 
 
-By: TypeAlias = Literal["model", "day", "run", "account", "pipeline", "step", "item"]
+By: TypeAlias = Literal["model", "day", "week", "month", "flow", "run", "account", "pipeline", "step", "item", "label"]
 
 
 def spend(
@@ -39,17 +41,21 @@ def spend(
     ] = None,
     json_: Annotated[bool, Parameter(name="--json", help="Print the sums as JSON.", negative="")] = False,
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.", negative="")] = False,
+    plot: Annotated[bool, Parameter(help="Draw the sums as bars.", negative="")] = False,
+    out: Annotated[Path | None, Parameter(help="Write the bars to this .png or .html file.")] = None,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
     if since is not None:
         since = _day(since)
-    with api_of_earlier_runs():
+    with api_of_earlier_runs(of="intent"):
         store, found = asyncio.run(_charges(storage))
-        if not is_configured():
-            _note("flow runs are not included, because PREFECT_API_URL is not set")
+        for note in unread_flow_runs():
+            _note(note)
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
-    if json_:
-        print(json.dumps(records(here, by, unread=found.unread), indent=2))
+    if out is not None or plot:
+        _draw(bars(here, by), by, out, title=f"Spent in {store.url}" + (f" since {since}" if since else ""))
+    elif json_:
+        print_json(records(here, by, unread=found.unread))
     elif csv_:
         _print_csv(records(here, by, unread=found.unread))
     else:
@@ -66,6 +72,32 @@ def spend(
         raise JournalError(
             f"spend: the sums are incomplete, because the records of these places cannot be read:{listed}"
         )
+
+
+def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
+    """Returns the sums as bars: times in their order, with the days without a task; others by their amounts."""
+    bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
+    for (name, unit), row in sorted(_sums(found, by).items()):
+        if unit:
+            bars[unit].append((name, row.amount))
+    for unit, rows in bars.items():
+        if by == "day":
+            known, days = dict(rows), [date.fromisoformat(name) for name, _ in rows]
+            every = ((days[0] + timedelta(number)).isoformat() for number in range((days[-1] - days[0]).days + 1))
+            bars[unit] = [(name, known.get(name, Decimal(0))) for name in every]
+        elif by not in ("week", "month"):
+            rows.sort(key=lambda row: -row[1])
+    return bars
+
+
+def _draw(bars: Mapping[str, Sequence[tuple[str, Decimal]]], by: str, out: Path | None, *, title: str) -> None:
+    from rh_prefect.cli import spend_chart
+
+    if out is not None:
+        spend_chart.write(bars, out, by=by, title=title)
+        print(out)
+    else:
+        print("\n".join(spend_chart.lines(bars, by=by, width=terminal_width() or 80)) or "no cost is recorded")
 
 
 def _incomplete(unread: Mapping[str, str]) -> list[str]:
@@ -107,6 +139,10 @@ def _day(text: str) -> str:
         raise InputError(f"spend: --since {text!r} is not a date. What to do: write it as YYYY-MM-DD.") from None
 
 
+_NUMBERS, _LEAST_NAME = 36, 16
+"""How many columns the numbers of a line have, and its name at least."""
+
+
 @dataclass(slots=True)
 class _Sum:
     """One row: the tasks of one name whose cost is in one unit, or unknown."""
@@ -121,8 +157,10 @@ def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> 
     total = "total" if is_complete else "total, incomplete"
     sums = _sums(found, by, total=total)
     width = max((len(visible(name)) for name, _ in sums), default=0)
+    if columns := terminal_width():
+        width = min(width, max(columns - _NUMBERS, _LEAST_NAME))
     order = sorted(sums, key=lambda key: (key[0] == total, key[0], not key[1], key[1]))
-    return [f"{visible(name):{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
+    return [f"{cut_middle(visible(name), width):{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
 
 
 def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:
@@ -171,6 +209,15 @@ def _name(one: TaskCharge, by: str) -> str:
     match by:
         case "day":
             return one.at[:10]
+        case "week":
+            year, week, _ = date.fromisoformat(one.at[:10]).isocalendar()
+            return f"{year}-W{week:02}"
+        case "month":
+            return one.at[:7]
+        case "flow":
+            return one.flow or "no flow"
+        case "label":
+            return one.label or "no label"
         case "run":
             return one.run
         case "account":

@@ -48,6 +48,8 @@ class TaskCharge:
     store: str  # URL of the place for its outputs
     pipeline: str = ""  # The pipeline's name; empty for a job of no pipeline
     step: str = ""  # The step's address, as in `each[A-17].clip`
+    flow: str = ""  # The flow or the pipeline that made it; empty for a call outside of flows
+    label: str = ""  # The caller's name for the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,8 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
         store=intent.store,
         pipeline=pipeline,
         step=step,
+        flow=intent.flow,
+        label=intent.label or "",
     )
 
 
@@ -237,4 +241,6 @@ def _of_result(one: StoredResult, store: MediaStore) -> TaskCharge:
         store=store.url,
         pipeline=pipeline,
         step=step,
+        flow=one.flow,
+        label=one.label or "",
     )

@@ -46,6 +46,7 @@ def run_of(terminal: Terminal) -> str:
 
 def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_path: Path) -> None:
     assert "no run is recorded" in terminal.call("jobs list")
+    assert "flow runs are not included, because PREFECT_API_URL is not set" in terminal.call("jobs list")
     said = terminal.call("run cup.yaml")
     name = run_of(terminal)
     assert f"{name}: 2 job(s), estimate 1.79 CNY" in said
@@ -53,8 +54,11 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert re.search(rf"{name} +2 job\(s\)  Completed +cup", listed), listed
     jobs = terminal.call(f"jobs list {name}").splitlines()
     assert {re.findall(r"(\w+): ", job)[-1] for job in jobs} == {"picture", "clip"}
+    assert len(jobs[0].split()[0].rpartition("/")[2]) == 12
     assert "submit 1: ended" in terminal.call(f"jobs show {jobs[0].split()[0]}")
     assert "1.79 CNY" in terminal.call("spend --by pipeline")
+    assert re.search(r"CNY by flow\ncup  1\.79  █+\n", terminal.call("spend --by flow --plot"))
+    assert terminal.call("spend --by month --out spend.png") == "spend.png\n"
     terminal.call("run cup.yaml")
     assert run_of(terminal) == name, "a run that makes nothing leaves no record"
     assert not (tmp_path / "state" / "prefect").exists()

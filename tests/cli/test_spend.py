@@ -10,18 +10,23 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
+from rh_prefect.cli import spend_chart
+from rh_prefect.cli.prefect_server import has_journals
+from rh_prefect.cli.spend import bars as spend_bars
 from rh_prefect.cli.spend import records, spend, table
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import JournalError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import COINS, Charge, Costs
 from rh_prefect.works.journal.works_journal import default_works
+from tests.support.servers.prefect_server import PrefectServer
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -54,8 +59,37 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
         "total            1 task(s)             7 coins",
         "total            2 task(s)  unknown cost",
     ]
-    names = {by: table(found[:1], by)[0].split()[0] for by in ("day", "run", "account")}
-    assert names == {"day": "2026-01-02", "run": "night", "account": "main"}
+    names = {by: table(found[:1], by)[0].split("  ")[0] for by in ("day", "week", "month", "run", "account", "flow")}
+    assert names == {
+        "day": "2026-01-02",
+        "week": "2026-W01",
+        "month": "2026-01",
+        "run": "night",
+        "account": "main",
+        "flow": "no flow",
+    }
+    assert table([task(CNY, label="kite", flow="film")], "label")[0].startswith("kite")
+
+
+def test_sums_are_drawn_as_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = [task(CNY, at=f"2026-01-0{day}T01:00:00+00:00") for day in (2, 2, 4)]
+    bars = spend_bars([*ends, task(Costs({COINS: Decimal(7)})), task(UNKNOWN)], "day")
+    assert list(spend_chart.lines(bars, by="day", width=40)) == [
+        "CNY by day",
+        "2026-01-02  0.08  " + "█" * 22,
+        "2026-01-03  0.00",
+        "2026-01-04  0.04  " + "█" * 11,
+        "coins by day",
+        "2026-01-02  7  " + "█" * 25,
+    ]
+    by_model = spend_bars([task(CNY), task(CNY, model="<b>ig", estimate=True), task(CNY, model="<b>ig")], "model")
+    assert [name for name, _ in by_model["CNY"]] == ["<b>ig", "some/model"]
+    for name in ("spend.html", "spend.png"):
+        spend_chart.write(by_model, tmp_path / name, by="model", title="Spent in /out")
+    assert "<td>&lt;b&gt;ig<td>0.08<td><div style='width:100.0%'>" in (tmp_path / "spend.html").read_text()
+    assert Image.open(tmp_path / "spend.png").getpixel((400, 13 + 3 * 26 + 8)) == (0x35, 0x69, 0xC4)
+    with pytest.raises(InputError, match=r"neither a \.png nor a \.html"):
+        spend_chart.write(by_model, tmp_path / "spend.svg", by="model", title="")
 
 
 def test_an_item_is_named_by_its_whole_id() -> None:
@@ -95,9 +129,9 @@ async def pictures() -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")
+@pytest.mark.usefixtures("no_earlier_flow_runs")
 async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_results(
-    rh: Emulator, tmp_path: Path
+    rh: Emulator, tmp_path: Path, prefect_server: PrefectServer
 ) -> None:
     """A task that failed, or that no file is left of, is counted."""
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail", code="1501"))
@@ -108,6 +142,9 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_re
         found = await charges(store, with_prefect=True)
         return [one for one in found.tasks if one.store == store.url]
 
+    database = prefect_server.home / "prefect.db"
+    assert has_journals(database, "intent"), "else the command starts no server"
+    assert not has_journals(database, "no-such-record")
     found = await here()
     assert {one.task_id for one in found} == {one.task_id for one in rh.recorder.paid}
     assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.recorder.charged}, unknown=1)

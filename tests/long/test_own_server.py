@@ -26,7 +26,7 @@ def test_a_run_is_kept_by_the_command_s_own_server(rh: Emulator, prefect_server:
     del env["PREFECT_API_URL"]
     photo = str(samples.png(tmp_path / "photo.png"))
     nothing = command(env, "jobs", "list")
-    assert "flow runs are not listed, because PREFECT_API_URL is not set" in nothing.stdout
+    assert "flow runs are not included, because PREFECT_API_URL is not set" in nothing.stdout
     done = command(env, "run", "image-to-video", "--image", photo, "--prompt", "waves")
     assert done.returncode == 0, done.stderr
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from rh_prefect.display_names import shortened
+from rh_prefect.display_names import cut_middle, shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Money, State
@@ -108,14 +108,10 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
         widths[n] = max(min(least, widths[n]), widths[n] - max(0, spare))
         spare = sum(widths) + 2 * len(widths) - width if width else 0
     for row in rows:
-        cells = [_cut(cell, w).ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))]
+        cells = [
+            cut_middle(cell, w).ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))
+        ]
         yield f"  {'  '.join(cells)}".rstrip()
-
-
-def _cut(text: str, width: int) -> str:
-    """Shortens a name in its middle: both ends distinguish it from others."""
-    end = (width - 1) // 2
-    return text if len(text) <= width else f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def _sum(plan: Plan) -> str:
