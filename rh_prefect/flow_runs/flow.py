@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial, update_wrapper
+from functools import cache, partial, update_wrapper
 from pathlib import PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
+from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
@@ -76,7 +77,7 @@ class _HookedDecorator(FlowDecorator):
         def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             if fn is None:
                 return partial(self, **options)
-            new_flow = super().__call__(fn, **options)
+            new_flow = super().__call__(fn, **{"flow_run_name": run_name, **options})
             for event, hook in self._hooks.items():
                 add_hook(new_flow, event, hook)
             if isinstance(new_flow.fn, FunctionType) and not new_flow.isgenerator:
@@ -131,7 +132,7 @@ def _completed(result: Any) -> Any:
 
 _SUBJECTS = (
     *("prompt", "idea", "rows", "products", "model"),
-    *("video", "videos", "image", "photo", "pictures", "folder", "text"),
+    *("video", "videos", "image", "photo", "pictures", "folder", "text", "title", "topic", "subject"),
 )
 """The parameters by which a run is named, the first that it has."""
 
@@ -147,10 +148,25 @@ def run_name() -> str:
 
 def run_name_with(subject: object) -> str:
     """Names a flow run like `run_name`, by a subject that is not one of its parameters."""
+    name = str(flow_run.name or "")
+    if name and set(name.split("-")) - _generated_words():
+        return name  # a person gave it, or an earlier attempt
     subject = ", ".join(filter(None, map(_named, subject))) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
+
+
+@cache
+def _generated_words() -> frozenset[str]:
+    """Returns the words of the names that Prefect gives to runs."""
+    rules: Iterable[Any] = coolname_words.values()
+    return frozenset(
+        word
+        for rule in rules
+        for part in (*rule.get("words", ()), *rule.get("phrases", ()))
+        for word in (part.split() if isinstance(part, str) else part)
+    )
 
 
 def _named(value: object) -> str:
