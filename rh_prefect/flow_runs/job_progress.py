@@ -20,6 +20,7 @@ from rh_prefect.artifacts import Page, Progress
 from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
+from rh_prefect.flow_runs.lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -260,6 +261,12 @@ class RunObserver:
             _show_progress(self._status)
             if event.state in _EVENTS:
                 _emit(event)
+            if event.state == "succeeded":
+                for file in event.files:
+                    cost = None if event.cost is None else str(event.cost)
+                    facts = {"model": event.model, "cost": cost, "currency": event.currency, "job": event.job}
+                    run = self._status.page.flow_run_id if self._status.page is not None else None
+                    emit_asset(file, flow_run=run, **facts, task_id=event.task_id)
 
 
 _failed: set[Callable[[JobEvent], None]] = set()

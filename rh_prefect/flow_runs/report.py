@@ -60,7 +60,7 @@ class Report:
 
     async def show(self, *, page: artifacts.Page | None = None) -> None:
         """Shows the report as the artifact `<name>-report` of a run."""
-        values = list(_values(self.outputs))
+        values = list(values_in(self.outputs))
         pictures = [(name, value) for name, value in values if isinstance(value, Media)]
         parts = [*self.choices, *(await sheets(pictures, self.store, most=PER_SHEET) if self.store else ())]
         parts += await asyncio.to_thread(self._tables, values)
@@ -169,13 +169,13 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _values(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def values_in(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields the single values of the outputs, each with its name."""
     for name, value in outputs.items():
         if isinstance(value, list | tuple):
-            yield from _values({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
+            yield from values_in({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
         elif isinstance(value, dict):
-            yield from _values({f"{name}.{key}": one for key, one in value.items()})
+            yield from values_in({f"{name}.{key}": one for key, one in value.items()})
         elif value is not None:
             yield name, value
 

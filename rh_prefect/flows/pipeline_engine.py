@@ -90,7 +90,13 @@ async def _task_run(instance: Instance, make: Callable[[], Awaitable[None]], *, 
     name = instance.address.replace("{", "{{").replace("}", "}}")
     # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
     task: Any = Task(
-        step, name=instance.path, task_run_name=name, retries=0, cache_policy=NO_CACHE, persist_result=False
+        step,
+        name=instance.path,
+        task_run_name=name,
+        tags=[f"model:{instance.model}"] if instance.is_paid else None,
+        retries=0,
+        cache_policy=NO_CACHE,
+        persist_result=False,
     )
     state: State[Any] = await task(wait_for=after, return_state=True)
     await state.aresult()  # raises what the step raised

@@ -18,8 +18,10 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect import artifacts
 from rh_prefect.artifacts import Page, fitting, not_shown, size_of
 from rh_prefect.flow_runs.job_progress import expect_jobs, mark_reported
+from rh_prefect.flow_runs.lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit
-from rh_prefect.flow_runs.report import Links, Report, sheets
+from rh_prefect.flow_runs.report import Links, Report, sheets, values_in
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.identity import is_settled, mark
@@ -80,6 +82,10 @@ class PrefectPages:
         outputs = end.result.outputs if table else {}
         choices = await choices_of(reviews, store) if reviews else []
         await Report(end.message, rows, store, outputs, table, choices).show()
+        made = {file: one for one in rows if one.state == "made" for file in one.files}
+        for _, file in values_in(end.result.outputs):
+            if isinstance(file, Media) and (step := made.get(file.uri)) is not None:
+                emit_asset(file, model=step.model, cost=step.cost or None, step=step.step, pipeline=end.result.pipeline)
         mark_reported()
 
 

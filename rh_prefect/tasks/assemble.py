@@ -20,6 +20,7 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, MediaError, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results, run_observer
+from rh_prefect.flow_runs.lineage import emit_asset, note_made
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, shown
 from rh_prefect.media.media import Media, as_media_input
@@ -106,6 +107,8 @@ async def assemble(
         film = await asyncio.to_thread(cut.publish, await _name(name, recipe))
     await _note(cut.parts, film.film, store)
     observer.notify(replace(event, state="succeeded", message="made"))
+    note_made((film.film, film.contact_sheet))
+    emit_asset(film.film, model="assemble", cost=None)
     add_results({name: film.film})
     return film
 

@@ -30,6 +30,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.job_progress import run_observer
+from rh_prefect.flow_runs.lineage import note_made
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
@@ -200,7 +201,10 @@ async def _run(
         with delivered_at_end():  # a result that comes when the caller is cancelled is lost
             making = runner.complete(asked) if group is None else group.run(runner, asked)
             done = await LOOP.call(making)
-    return done if isinstance(done, PendingTask) else done.result
+    if isinstance(done, PendingTask):
+        return done
+    note_made(done.result.outputs)
+    return done.result
 
 
 def check_request(request: object) -> None:

@@ -60,6 +60,7 @@ def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> Pai
     return PaidTask(
         fn,
         name=model,
+        tags=[f"model:{model}"],
         task_run_name=_namer(model),
         cache_policy=generate.cache_policy,
         retries=generate.retries,

@@ -8,11 +8,13 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task
 
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import InputError
+from rh_prefect.flow_runs.lineage import add_inputs
 from rh_prefect.prefect_api import is_available
 from rh_prefect.works.options import JobOptions
 
@@ -46,6 +48,15 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             call = inspect.signature(self.fn).bind(*args, **kwargs)
             call.apply_defaults()
             return self._run(call)
+
+        async def create_local_run(self, *args: Any, **kwargs: Any) -> TaskRun:
+            """Makes the task run, with the tag of its model and the task runs that made its files as inputs."""
+            run = await super().create_local_run(*args, **kwargs)
+            parameters = kwargs.get("parameters") or {}
+            model = getattr(parameters.get("request"), "model", None)
+            run.tags += [f"model:{model}"] if model else []
+            add_inputs(run, parameters)
+            return run
 
         def submit(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
             """Starts a task run; see `prefect.Task`."""

@@ -80,7 +80,7 @@ def test_the_key_is_found_nowhere(
         "state/spool": task_id,
     }.items():
         assert found([tmp_path / place], marker.encode()), f"{marker} should be in {place}"
-    for marker in ("-intent-1", "everything-steps", "this one's answer is lost", "SubmissionUnknown"):
+    for marker in ("-intent-1", "everything-report", "this one's answer is lost", "SubmissionUnknown"):
         assert found([prefect_server.home], marker.encode()), f"{marker} should be in Prefect's database"
 
 
