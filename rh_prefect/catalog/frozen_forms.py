@@ -38,9 +38,10 @@ def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collectio
     for name, value in params.items():
         param = model.find_param(name)
         is_unchecked = param is None or name in unchecked or param.name in unchecked
-        compared = value if is_unchecked or param is None else _in_form(param.form, value)
+        form = None if param is None else param.form
+        compared = value if is_unchecked or form is None else _in_form(form, value)
         if compared is not None:
-            found[name if param is None else param.form.key] = compared
+            found[name if form is None else form.key] = compared
     return found
 
 

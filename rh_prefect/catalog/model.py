@@ -309,8 +309,16 @@ class Rule:
     limit: int = 0
 
 
+class _ParamIndex:
+    """Holds the parameters of a model by their names and keys, and those for files, beside the fields of its data."""
+
+    __slots__ = ("_files", "_found")
+    _found: dict[str, Param]
+    _files: tuple[Param, ...]
+
+
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(_ParamIndex):
     """One model of RunningHub.
 
     Attributes:
@@ -384,7 +392,11 @@ class Model:
     @property
     def file_params(self) -> tuple[Param, ...]:
         """Those of `known_params` that take files."""
-        return tuple(param for param in self.known_params if param.is_media)
+        try:
+            return self._files
+        except AttributeError:
+            object.__setattr__(self, "_files", tuple(param for param in self.known_params if param.is_media))
+            return self._files
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
@@ -403,11 +415,13 @@ class Model:
 
     def find_param(self, name_or_key: str) -> Param | None:
         """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
-        for params in (self.params, self.removed):  # a plan asks for it often
-            for param in params:
-                if param.name == name_or_key:
-                    return param
-        return next((one for one in self.known_params if name_or_key in (one.key, one.form.key)), None)
+        try:  # a plan asks for it often
+            return self._found.get(name_or_key)
+        except AttributeError:
+            keys = ((key, one) for one in self.known_params for key in (one.key, one.form.key))
+            names = ((one.name, one) for one in self.known_params)
+            object.__setattr__(self, "_found", dict(reversed([*names, *keys])))
+            return self._found.get(name_or_key)
 
     def param(self, name_or_key: str) -> Param:
         """Returns a parameter by its Python name or wire key; an `InputError` lists all if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from math import inf
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from pydantic_core import PydanticCustomError
 
 from rh_prefect.pipelines.document import Path
-from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.references import Reference, references_in
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
@@ -285,6 +286,22 @@ class Step(_Strict):
     def action(self) -> str:
         """Which of `ACTIONS` it has."""
         return next(name for name in ACTIONS if self.get(name) is not None)
+
+    @cached_property
+    def conditions(self) -> tuple[Reference, ...]:
+        """The references in its conditions, which are looked up for each item."""
+        return tuple(one for _, one in references_in([self.when, self.get("expect")]))
+
+    @cached_property
+    def named_by(self) -> tuple[Reference, ...]:
+        """The references in the name that its file is saved under."""
+        return tuple(one for _, one in references_in(self.get("save_as")))
+
+    @cached_property
+    def taken(self) -> tuple[Reference, ...]:
+        """The references in its values and in the name that its file is saved under."""
+        values = tuple(one for _, one in references_in([self.get("with_"), self.get("from_")]))
+        return (*values, *self.named_by)
 
     def get(self, field: str) -> Any:
         """The value of a field that not all steps have; None for the others.

@@ -202,10 +202,13 @@ class Frame:
         """Makes it undecided whether it is there, until some steps decide it."""
         self.by = tuple(dict.fromkeys([*(self.by or ()), *steps]))
 
-    def deciders(self, at: tuple[str | int, ...] = ()) -> list[Instance]:
+    def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[Instance, ...]:
         """Returns the steps that decide whether it, those around it, and a step in it are there."""
-        around = [] if self.outer is None else self.outer.deciders()
-        return list(dict.fromkeys([*self.undecided.get(at, ()), *(self.by or ()), *around]))
+        found: tuple[Instance, ...] = self.undecided.get(at, ())
+        frame: Frame | None = self
+        while frame is not None:
+            found, frame = (*found, *(frame.by or ())), frame.outer
+        return tuple(dict.fromkeys(found))
 
     @property
     def row_around(self) -> str:

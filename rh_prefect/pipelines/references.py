@@ -32,22 +32,9 @@ class Template:
     """A text with its references."""
 
     parts: tuple[str | Reference, ...]  # Texts and references, in order
-
-    @property
-    def only(self) -> Reference | None:
-        """Returns the reference if it is the whole text, so that its type is kept; None for any other text."""
-        first = self.parts[0] if len(self.parts) == 1 else None
-        return first if isinstance(first, Reference) else None
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Every reference of the text."""
-        return tuple(part for part in self.parts if isinstance(part, Reference))
-
-    @property
-    def literal(self) -> str | None:
-        """The text, where there is no reference in it."""
-        return None if self.references else "".join(map(str, self.parts))
+    references: tuple[Reference, ...]  # The references alone
+    only: Reference | None  # The reference, if it is the whole text, so that its type is kept
+    literal: str | None  # The text, where there is no reference in it
 
 
 class WrongReferenceError(ValueError):
@@ -83,7 +70,10 @@ def parse(text: str) -> Template:
         parts.append(_reference(text[mark.start() : end]))
         at = end
     parts.append(text[at:])
-    return Template(tuple(_joined(parts)))
+    joined = tuple(_joined(parts))
+    references = tuple(part for part in joined if isinstance(part, Reference))
+    only = references[0] if references and len(joined) == 1 else None
+    return Template(joined, references, only, None if references else "".join(map(str, joined)))
 
 
 def _joined(parts: list[str | Reference]) -> Iterator[str | Reference]:
@@ -137,9 +127,10 @@ def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference
     """Finds all references in a value of a file, with their paths in it; invalid ones are skipped."""
     if isinstance(value, str):
         try:
-            yield from (((), reference) for reference in parse(value).references)
+            found = parse(value).references if "$(" in value else ()
         except WrongReferenceError:
             return
+        yield from (((), reference) for reference in found)
     elif isinstance(value, dict | list):
         for key, one in value.items() if isinstance(value, dict) else enumerate(value):
             yield from (((key, *path), reference) for path, reference in references_in(one))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import not_numbers, truth
 from rh_prefect.pipelines.document import Path
-from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.evaluation import lookup
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
@@ -25,7 +25,7 @@ from rh_prefect.pipelines.planning_values import (
     makers,
     undecided_in,
 )
-from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.references import Reference, references_in
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -69,14 +69,14 @@ class ConditionalSteps:
         """Steps that cannot be made, each with the one whose `expect` is false."""
         return self.failed.lost
 
-    def waits_for(self, step: Step, frame: Frame) -> list[Instance]:
+    def waits_for(self, step: Step, frame: Frame) -> tuple[Instance, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
         They are those of its conditions, those of its item, and those whose results are in `save_as`.
         """
         failed = self.failed if step.require == "any" else ()
-        found = [*condition_steps([step.when, step.get("expect")], frame), *naming_steps(step, frame)]
-        return list(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
+        found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
+        return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
     def cause(self, instance: Instance) -> Instance | None:
         """Returns the step whose missing result prevents this one; None if this one can be made."""
@@ -98,20 +98,18 @@ class ConditionalSteps:
 
     def keep_open(self, draft: Draft, step: Step) -> None:
         """Leaves a request open while undecided conditions can change its values, also where all results exist."""
-        written = [step.get("with_"), step.get("from_"), step.get("save_as")]
-        undecided = self.undecided_in(written, draft.frame, self.failed if step.require == "any" else ())
+        undecided = self.undecided_in(step.taken, draft.frame, self.failed if step.require == "any" else ())
         if not undecided:
             return
         instance = draft.instance
         self.mark_unsure(instance, is_open=draft.is_settled)
         draft.is_settled = False
-        instance.waits_for = list(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
+        instance.waits_for = tuple(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
 
     @staticmethod
-    def undecided_in(written: Any, frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
-        """Returns the undecided parts of what a value of the file refers to."""
-        values = (evaluate(reference.text, frame) for _, reference in references_in(written))
-        return [one for value in values for one in undecided_in(_without(value, failed))]
+    def undecided_in(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
+        """Returns the undecided parts of what is referred to."""
+        return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
 
     def not_numbers(self, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
         """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
@@ -139,13 +137,18 @@ def _without(value: Any, failed: Collection[str]) -> Any:
 
 def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
     """Returns the steps that conditions refer to; whether one fails is decided only when it has ended."""
-    values = (evaluate(reference.text, frame) for _, reference in references_in(conditions))
+    return deciding_steps((one for _, one in references_in(conditions)), frame)
+
+
+def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Instance]:
+    """Returns the steps that what is referred to comes from, or depends on."""
+    values = (lookup(one, frame) for one in references)
     return [step for one in values for step in (*makers(one), *deciders_of(undecided_in(one)))]
 
 
 def naming_steps(step: Step, frame: Frame) -> list[Instance]:
     """Returns the steps without a result that `save_as` refers to: a file is saved when it is made."""
-    values = (evaluate(reference.text, frame) for _, reference in references_in(step.get("save_as")))
+    values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 
 

@@ -269,7 +269,7 @@ class Expander:
             instance.is_pending = True
             return
         instance.note = f"{causes[0]}; this item fails before anything is paid for it"
-        instance.problems.extend(causes)
+        instance.problems = (*instance.problems, *causes)
         self.notes[f"{instance.address}: {instance.note}."] = None
         self.conditions.lost[instance.address] = instance
 
@@ -279,8 +279,8 @@ class Expander:
         """Removes a step from the run, together with those that need it."""
         first = self.conditions.lost[cause.address]
         instance.settle("x")
-        instance.works, instance.blocked_by = [], first.address
-        instance.needs = list(dict.fromkeys([*instance.needs, cause]))
+        instance.works, instance.blocked_by = (), first.address
+        instance.needs = tuple(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
         self.conditions.lost[instance.address] = first
         self._add(instance)
@@ -323,7 +323,7 @@ class Expander:
         for draft in drafts:
             self._report(draft)
             instance = draft.instance
-            instance.problems += draft.frame.problems_around
+            instance.problems = (*instance.problems, *draft.frame.problems_around)
             instance.is_pending = is_open(step, draft.frame, instance.waits_for)
             instance.is_sure &= instance.at not in draft.frame.undecided
             if instance.forbidden:
@@ -358,7 +358,7 @@ class Expander:
     def _report(self, draft: Draft) -> None:
         instance = draft.instance
         for where, clause in draft.problems:
-            instance.problems.append(clause)
+            instance.problems = (*instance.problems, clause)
             node_path = self._nearest(instance, where)
             self.item_problems.add(self._checked, node_path, clause, instance.address if instance.item else "")
         for note in draft.notes:
@@ -422,7 +422,7 @@ class Expander:
         known = (work.known for work in works if work.known is not None and work.known.state == "=")
         if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
             instance.settle("!")
-            instance.problems.append(lack)
+            instance.problems = (*instance.problems, lack)
             self._note(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
@@ -444,7 +444,7 @@ class Expander:
             )
 
     def _refuse_name(self, instance: Instance, problem: str) -> None:
-        instance.problems.append(problem)
+        instance.problems = (*instance.problems, problem)
         self.item_problems.add(self._checked, (*instance.at, "save_as"), problem, instance.address)
 
     # -- reviews and other files -------------------------------------------------------------------------------------
@@ -458,11 +458,11 @@ class Expander:
         question = certain(evaluate(step.ask, frame))
         instance.ask = question if isinstance(question, str) else step.ask
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
-        instance.needs = list(dict.fromkeys(needs))
+        instance.needs = tuple(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
-        undecided = self.conditions.undecided_in(step.sources, frame)
+        undecided = self.conditions.undecided_in((one for _, one in references_in(step.sources)), frame)
         waits_for = [*self.conditions.waits_for(step, frame), *deciders_of(undecided)]
-        instance.waits_for = list(dict.fromkeys(waits_for))
+        instance.waits_for = tuple(dict.fromkeys(waits_for))
         self.conditions.mark_unsure(instance, is_open=bool(undecided))
         self.conditions.mark_blocked(instance)
         if (cause := self.conditions.cause(instance)) is not None:
@@ -541,7 +541,7 @@ class Expander:
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.numbers, found.meaning = frame.numbers, frame.meaning
-        found.by = tuple(frame.deciders(at)) or None
+        found.by = frame.deciders(at) or None
         found.problems = (*frame.problems_around, *wrong.values())
         return found
 

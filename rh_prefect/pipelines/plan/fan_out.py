@@ -126,7 +126,8 @@ class FanOuts:
             one.is_sure &= one.by is None
             if not is_answer and (one.by is not None or (frame.is_sure and not one.is_sure)):
                 items.doubtful.add(id(one))
-        undecided = self._conditions.undecided_in([step.foreach, step.matrix], frame, self._conditions.failed)
+        written = (one for _, one in references_in([step.foreach, step.matrix]))
+        undecided = self._conditions.undecided_in(written, frame, self._conditions.failed)
         items.may_change = is_answer or bool(undecided)
         return items
 

@@ -250,6 +250,10 @@ class Candidate:
     maker: Instance | None = None  # The step that made it; None for a parameter
 
 
+_EMPTY: Mapping[str, Any] = {}
+"""What all steps without a graph share."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Instance:
     """One step of one item."""
@@ -262,7 +266,7 @@ class Instance:
     at: Path  # Its path in the file
     model: str = ""  # The model's name, or the edit's
     state: State = "+"  # See `STATES`
-    works: list[Work] = field(default_factory=list)  # A work of each take
+    works: Sequence[Work] = ()  # A work of each take
     # The parameters by their Python names: plain values, files as `planning_values.File`, and `planning_values.Unknown`
     # for what a step has yet to make. A run calls the model, or the edit, with these
     values: dict[str, Any] = field(default_factory=dict)
@@ -273,12 +277,12 @@ class Instance:
     at_most: int | None = None  # The most items of a list that `parse` reads
     is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
     # The steps that decide whether it is made, where that is not decided
-    deciders: list[Instance] = field(default_factory=list)
+    deciders: Sequence[Instance] = ()
     seconds: float | None = None  # How long the result is, where that is known or estimated
-    needs: list[Instance] = field(default_factory=list)  # The steps that it takes something from
+    needs: Sequence[Instance] = ()  # The steps that it takes something from
     # The steps that its conditions refer to, and those of its groups
-    waits_for: list[Instance] = field(default_factory=list)
-    why: list[dict[str, Any]] = field(default_factory=list)  # What differs from the last run: `{param, was, is, from}`
+    waits_for: Sequence[Instance] = ()
+    why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
     is_sure: bool = True  # Whether it is there in the cheapest course of the run, too
     is_needed: bool = True  # Whether anything needs it that is not there yet
@@ -287,16 +291,16 @@ class Instance:
     reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
     note: str = ""  # Why it is in this state, where the state does not say
     # The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`
-    graph: Mapping[str, Any] = field(default_factory=dict)
+    graph: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     saved_graph: str = ""  # The fingerprint of the whole graph that the site has under its id
     # Short hashes of these nodes, without the fields that it sets
-    nodes: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     is_unread: bool = False  # Whether its graph was not read, so that its works are not known
     unread_graph: str = ""  # Why its graph could not be read, and what to do; empty where it was
     forbidden: str = ""  # Why it must not be paid for; see `lifecycle.Policy`
     row: str = ""  # The row of a table that its item comes from, for messages
     # What is wrong with its values. A run makes no such step; values that a model gave are known then only
-    problems: list[str] = field(default_factory=list)
+    problems: Sequence[str] = ()
     candidates: Sequence[Candidate] = ()  # What a review shows
     ask: str = ""  # The question of a review
     chosen: Any = None  # The result that a review has; None where none is chosen yet
@@ -312,20 +316,17 @@ class Instance:
     price: Money = FREE  # What one take costs
     is_quoted: bool = False  # Whether the price is RunningHub's, from `quote`
     weight: int | None = None  # How it counts for the steps before it; see `needs`
+    address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:
         """Has nothing found but the state that is given."""
         self.found = self.state
+        group, _, name = self.path.rpartition(".")
+        self.address = f"{group}[{self.item}].{name}" if self.item else self.path
 
     def settle(self, state: State) -> None:
         """Sets the state by the records."""
         self.state = self.found = state
-
-    @property
-    def address(self) -> str:
-        """The step's name in reports: `each[A-17].clip`."""
-        group, _, name = self.path.rpartition(".")
-        return f"{group}[{self.item}].{name}" if self.item else self.path
 
     @property
     def saved_names(self) -> list[str]:

@@ -8,9 +8,11 @@ with its own results, and with the steps that the file refers to in it; these ar
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -50,6 +52,18 @@ class Pace:
         """Ends."""
         now = time.monotonic()
         self.due = now + self._share * (now - self._began)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pauses the collector of cycles: what a plan makes stays, and each pass over all of it would be in vain."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 PartKey: TypeAlias = tuple[str, int]
@@ -164,8 +178,9 @@ class Planner:
     async def plan(self) -> None:
         """Plans all parts."""
         try:
-            for name in self._steps:
-                await self._plan_step(name)
+            with _uncollected():
+                for name in self._steps:
+                    await self._plan_step(name)
         except PlanTooLarge as error:
             self._too_large = error
             return

@@ -377,7 +377,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "in_progress": [each.key for each in one.works if each.state == "…"],
         "request": one.request,
         "nodes": dict(one.nodes),
-        "why": one.why,
+        "why": list(one.why),
         "price": _money(sum((work.price for work in paid), Money())),
         "quoted": one.is_quoted or None,
         "seconds": round(one.seconds, 3) if one.seconds is not None else None,

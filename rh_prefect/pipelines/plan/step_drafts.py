@@ -78,4 +78,4 @@ def files_in(value: Any) -> list[File]:
 
 def link_needs(instance: Instance, values: list[Any]) -> None:
     """Records the steps that a step takes its values from."""
-    instance.needs = list(dict.fromkeys(maker for value in values for maker in makers(value)))
+    instance.needs = tuple(dict.fromkeys(maker for value in values for maker in makers(value)))
