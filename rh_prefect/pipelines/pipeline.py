@@ -22,12 +22,11 @@ from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.conditional_steps import Missing
 from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.identity import pipeline_id
-from rh_prefect.pipelines.plan.plan import Plan, finish
+from rh_prefect.pipelines.plan.plan import Plan, finished
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
-from rh_prefect.pipelines.plan.planner import Planner
+from rh_prefect.pipelines.plan.planner import uncollected
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
@@ -183,57 +182,39 @@ class Pipeline:
             The plan; `problems` says what is wrong with it.
         """
         if params is None:
-            given: dict[str, object] = {
-                "known": known,
-                "site": site,
-                "takes": takes,
-                "choices": choices,
-                "earlier": earlier,
-                "date": date,
-            }
-            given |= {"options": options, "run_id": run_id, "selection": selection, "decided": decided}
-            given |= {"saved_graphs": saved_graphs, "inputs": inputs, "allow": allow, "failed": failed, "new": new}
-            given |= {"equal": equal}
-            self._refuse_options_as_params(name for name, value in given.items() if value)
+            self._refuse_options_as_params(name for name, value in locals().items() if value)
         problems = Problems()
         reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
         arguments = {**(params or {}), **more}
         roots = input_roots(self.file.params, arguments)
         with allowed_below(*roots):
             values = await reader.bind(arguments)
-        plan = self._head(arguments, reader)
-        plan.selection = selection or Selection()
         if problems:
-            plan.problems = list(problems)
+            plan = self._head(arguments, reader)
+            plan.selection, plan.problems = selection or Selection(), list(problems)
             return plan
         given = {name: values[name] for name, value in arguments.items() if value not in (None, "")}
-        today = date or datetime.now(UTC).date().isoformat()
-        all_choices = decided or self.decided(takes or {}, choices or {})
-
-        async def expand(plan: Plan, known: KnownWorks) -> None:
-            planning = Planning(
-                self.checked,
-                site=site or site_of(get_settings().base_url),
-                known=known,
-                choices=replace(all_choices, new=new),
-                run={"date": today, "id": run_id or Unknown("string", "run.id", Span(8, 8, 8))},
-                saved=saved_graphs,
-                selection=selection or Selection(),
-                bind_used=reader.bind_used,
-                pipeline=pipeline_id(self.name, given),
-                missing=Missing(failed),
-                equal=equal or EqualRequests(),
-            )
-            planner = Planner(planning, values)
-            with allowed_below(*roots):
-                await planner.plan()
-            finish(planner, plan)
-
-        await expand(plan, known or NoWorks())
-        if plan.problems and known is not None:
-            without_results = self._head(arguments, reader)
-            await expand(without_results, NoWorks())
-            plan.keep_problems_of(without_results)
+        planning = Planning(
+            self.checked,
+            site=site or site_of(get_settings().base_url),
+            known=known or NoWorks(),
+            choices=replace(decided or self.decided(takes or {}, choices or {}), new=new),
+            run={
+                "date": date or datetime.now(UTC).date().isoformat(),
+                "id": run_id or Unknown("string", "run.id", Span(8, 8, 8)),
+            },
+            saved=saved_graphs,
+            selection=selection or Selection(),
+            bind_used=reader.bind_used,
+            pipeline=pipeline_id(self.name, given),
+            failed=failed,
+            equal=equal or EqualRequests(),
+        )
+        with allowed_below(*roots), uncollected():
+            plan = await finished(planning, values, self._head(arguments, reader))
+            if plan.problems and known is not None:
+                planning = replace(planning, known=NoWorks(), failed=failed)
+                plan.keep_problems_of(await finished(planning, values, self._head(arguments, reader)))
         plan.inputs = reader.inputs
         plan.problems = sorted([*problems, *plan.problems])
         if earlier is not None:

@@ -32,7 +32,7 @@ from rh_prefect.pipelines.references import Reference, references_in
 class Missing(AbstractSet[str]):
     """The steps of a plan without a result, as a set of their addresses."""
 
-    failed: Collection[str] = ()  # Those that the run could not make
+    failed: set[str]  # Those that the run could not make
     # Those which cannot be made, each with the one whose `expect` is false
     lost: dict[str, Instance] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)  # Those that cannot be made since another one failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded, wrong_part
@@ -86,12 +86,17 @@ class Planning:
     pipeline: str  # Identifies the pipeline with its parameters; see `pipeline_id`
     equal: EqualRequests = field(default_factory=EqualRequests)  # The takes of equal requests
     saved: SavedGraphs | None = None  # The graphs of workflows and apps; None where they were not read
-    works: dict[tuple[str, str], Work] = field(default_factory=dict)  # The works, by key and shape
+    failed: InitVar[Collection[str]] = ()  # The addresses of steps that the run cannot make
+    works: dict[tuple[str, str], Work] = field(init=False, default_factory=dict)  # The works, by key and shape
     # The steps that ask for a work, by its key
-    users: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
-    missing: Missing = field(default_factory=Missing)  # The steps without a result
-    size: Size = field(default_factory=Size)  # How much was counted
-    _strict: dict[int, set[Path]] = field(default_factory=dict)
+    users: dict[str, list[Instance]] = field(init=False, default_factory=lambda: defaultdict(list))
+    missing: Missing = field(init=False)  # The steps without a result
+    size: Size = field(init=False, default_factory=Size)  # How much was counted
+    _strict: dict[int, set[Path]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self, failed: Collection[str]) -> None:
+        """Knows the steps that have failed."""
+        self.missing = Missing(set(failed))
 
     def strict_steps(self, checked: Checked) -> set[Path]:
         """Returns the paths of the steps of a file after whose failure the run starts no more steps."""

@@ -14,6 +14,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget, GroupStep
+from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.planner import Planner
@@ -247,6 +248,13 @@ def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:
     near = nearest_sentence(name, known, none="the plan has none")
     raise InputError(f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent.")
+
+
+async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) -> Plan:
+    """Plans all parts; `plan` is the plan without them."""
+    planner = Planner(planning, params)
+    await planner.plan()
+    return finish(planner, plan)
 
 
 def finish(planner: Planner, plan: Plan) -> Plan:

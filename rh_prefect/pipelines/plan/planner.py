@@ -55,7 +55,7 @@ class Pace:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Pauses the collector of cycles: what a plan makes stays, and each pass over all of it would be in vain."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -147,8 +147,6 @@ class Planner:
         self._parts: dict[str, list[Part]] = {}
         self._groups: dict[str, Group] = {}
         self._needs = Needs()
-        self._failed: set[str] = set(planning.missing.failed)
-        planning.missing.failed = self._failed
         self._stale: dict[str, None] = {}
         self._paces: dict[str, Pace] = defaultdict(lambda: Pace(SHARE))
         self._later: dict[str, list[str]] = defaultdict(list)
@@ -178,9 +176,8 @@ class Planner:
     async def plan(self) -> None:
         """Plans all parts."""
         try:
-            with _uncollected():
-                for name in self._steps:
-                    await self._plan_step(name)
+            for name in self._steps:
+                await self._plan_step(name)
         except PlanTooLarge as error:
             self._too_large = error
             return
@@ -195,7 +192,7 @@ class Planner:
     ) -> dict[PartKey, Sequence[Instance]]:
         """Plans again what depends on new results."""
         failed = list(failed)
-        self._failed.update(one.address for one in failed)
+        self.planning.missing.failed.update(one.address for one in failed)
         keys = set(works)
         users = [one for key in keys for one in self.planning.users.get(key, ())]
         for work in (work for one in users for work in one.works if work.key in keys):
