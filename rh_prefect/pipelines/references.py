@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -96,7 +96,7 @@ def _reference(text: str) -> Reference:
     literal = _LITERAL.fullmatch(options[-1]) if len(options) > 1 else None
     for option in options[:-1] if literal is not None else options:
         if not _PATH.fullmatch(option):
-            raise WrongReferenceError(_why(text, inner, option), text)
+            raise WrongReferenceError(_unquoted(text, option, options) or _why(text, inner, option), text)
     names = tuple(tuple(option.split(".")) for option in options)
     return Reference(text, names) if literal is None else Reference(text, names[:-1], _value_of(literal))
 
@@ -105,6 +105,24 @@ def _value_of(literal: re.Match[str]) -> str | float:
     if literal["quoted"] is not None:
         return literal["quoted"][1:-1]
     return float(literal["number"]) if "." in literal["number"] else int(literal["number"])
+
+
+def in_quotes(text: str, option: str) -> str:
+    """Returns a reference with its last option, which has no quotes or wrong ones, as a literal text."""
+    literal = option.strip("\"'“”„‘’«» ")
+    quote = '"' if "'" in literal else "'"
+    return f"{text[:-1].rstrip().removesuffix(option).rstrip()} {quote}{literal}{quote})"
+
+
+def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
+    """Returns a message about a text behind the last `or` without quotes, or with wrong ones; else nothing."""
+    if (
+        option is not options[-1]
+        or len(options) < 2
+        or not re.fullmatch(r"""["'“”„‘’«»\w ]*\w["'“”„‘’«»\w ]*""", option)
+    ):
+        return ""
+    return f"{text}: a text behind 'or' stands in straight quotes, as in {in_quotes(text, option)}"
 
 
 def _why(text: str, inner: str, option: str) -> str:

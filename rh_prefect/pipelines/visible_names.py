@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from rh_prefect.pipelines.references import Names, Reference
+from rh_prefect.pipelines.references import Names, Reference, in_quotes
 from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
@@ -110,7 +110,9 @@ def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> fro
 def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
     found = scope.find(names[0])
     if found is None:
-        return Found(Type("any"), _unknown(names[0], scope))
+        is_text = len(names) == 1 and names is not reference.options[0] and names is reference.options[-1]
+        quoted = in_quotes(reference.text, names[0]) if is_text else ""
+        return Found(Type("any"), _unknown(names[0], scope, quoted))
     guards = found.guards
     for depth, name in enumerate(names[1:], 1):
         if found.kind == "any":
@@ -132,7 +134,7 @@ def _example(names: Names, group: Type) -> str:
     return f"$({'.'.join(names)}.{step})"
 
 
-def _unknown(name: str, scope: Scope) -> str:
+def _unknown(name: str, scope: Scope, quoted: str) -> str:
     if name == scope.own:
         return f"{name} is this step itself; in a fan-out $(previous.{name}) is that of the item before"
     line = next((one.below[name] for one in scope if name in one.below), None)
@@ -148,6 +150,8 @@ def _unknown(name: str, scope: Scope) -> str:
     inside = [f"{group}.{name}" for group in known if _has_step(scope.find(group), name)]
     if inside:
         return f"there is no {name} here; did you mean $({inside[0]}), the list of all items?"
+    if quoted and not near:
+        return f"there is no {name} here; a text behind 'or' stands in quotes: {quoted}"
     return f"there is no {name} here; {(f'did you mean {near[0]}?' if near else 'the names are ' + ', '.join(known))}"
 
 

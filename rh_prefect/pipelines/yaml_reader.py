@@ -201,6 +201,9 @@ def _value(text: str) -> Any:
     return float(text) if _DECIMAL.fullmatch(text) and len(text) <= 300 else text
 
 
+_LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)\1\)""")
+
+
 def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     """Builds the problem from the Python loader's error, so that the message does not depend on the loader."""
     lines = text.split("\n")
@@ -229,6 +232,12 @@ def _in_words(lines: Sequence[str], place: Place, error: yaml.YAMLError) -> tupl
     for sign in "@`%&*!|>":
         if line[place.column - 1 : place.column] == sign and "cannot start any token" in problem:
             return place, f"a text cannot begin with {sign}; put it in quotes"
+    if quote := _LITERAL_IN_QUOTES.search(line):
+        other = "'" if quote[1] == '"' else '"'
+        return (
+            place,
+            f"the quotes of the literal end the text around them; write $({quote[2]} {other}{quote[3]}{other})",
+        )
     begun = getattr(error, "context_mark", None)
     if begun is not None and ("<stream end>" in problem or "end of stream" in problem):
         return _place(begun), "what begins here is not closed before the end of the file"

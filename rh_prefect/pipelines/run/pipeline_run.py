@@ -7,6 +7,7 @@ knows the inputs of the steps that follow.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from bisect import bisect, insort
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,7 @@ class PipelineRun:
         self.plan = await self._pipeline.plan(
             self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
         )
+        gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self._is_whole = True
         self._tools.pages.expect(len(self._jobs()), estimate=self._estimate())
         if self.plan.planner is not None:
@@ -145,6 +147,7 @@ class PipelineRun:
 
     def _drop_plan(self) -> None:
         """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
+        gc.unfreeze()
         planner, self.plan.planner = self.plan.planner, None
         if planner is not None:
             self.plan.instances = [one for one in planner.instances if one.state == "r"]
@@ -223,6 +226,7 @@ class PipelineRun:
 
     async def leave(self, *, is_complete: bool) -> None:
         """Ends this run's part in its round; see `Rounds.leave`."""
+        gc.unfreeze()
         try:
             await LOOP.call(self._tools.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review))
         except RunningHubError as error:
