@@ -20,7 +20,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.plan import finish
-from rh_prefect.pipelines.plan.planned_steps import Instance, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, Selection, Work
 from rh_prefect.pipelines.types import Type
 from tests.support.hypothesis_settings import search
 from tests.support.samples.documented_pipelines import TEXTS
@@ -82,7 +82,7 @@ def said(plan: Plan) -> dict[str, Any]:
     return {
         "steps": steps,
         "works": works,
-        "price": plan.price,
+        "prices": (plan.price, plan.price_of(plan.instances, plan.selection)),
         "notes": sorted(plan.notes),
         "problems": sorted(plan.problems),
         "outputs": mark(plan.outputs),
@@ -91,12 +91,39 @@ def said(plan: Plan) -> dict[str, Any]:
     }
 
 
+class Past(Records):
+    """Records of works of which six takes were submitted."""
+
+    async def new_take(self, base: str, scope: str = "") -> int:
+        return 7
+
+
+def varied(plan: Plan, chance: random.Random) -> dict[str, Any]:
+    """Options of a run, as `--only`, `--item`, `--sample`, `--retake` and `choose` give them, for parts of a plan."""
+    addresses = [one.address for one in plan.instances] or [""]
+    some_steps = chance.sample([*addresses, *plan.paths], min(2, len(addresses)))
+    items = [one.top_item for one in plan.instances if one.item] or ["1"]
+    selections = [Selection(), Selection(steps=frozenset(some_steps)), Selection(sample=chance.randint(1, 2))]
+    selections.append(Selection(items=frozenset(chance.sample(items, 1))))
+    retaken = [address for address in addresses if chance.random() < 0.3]
+    return {
+        "selection": chance.choice(selections),
+        "new": chance.choice([(), ("*",), some_steps]),
+        "takes": {address: chance.randint(2, 3) for address in retaken if address},
+        "choices": {
+            one.address: {"take": 1, "of": one.request["of"]}
+            for one in plan.instances
+            if one.model == "review" and one.candidates and chance.random() < 0.7
+        },
+    }
+
+
 class World:
     """A pipeline whose steps get results, or fail, in any order."""
 
     def __init__(self, pipeline: Pipeline, params: dict[str, Any], chance: random.Random, **options: Any) -> None:
         self.pipeline, self.params, self.chance, self.options = pipeline, params, chance, options
-        self.records, self.failed = Records(), set[str]()
+        self.records, self.failed = Past(), set[str]()
 
     async def whole(self) -> Plan:
         return await self.pipeline.plan(
@@ -113,6 +140,7 @@ class World:
                 for one in plan.instances
                 for work in one.works
                 if work.is_settled and work.known is None and one.address not in self.failed
+                if plan.selection.has(one)
             ]
             if not ready:
                 break
@@ -131,12 +159,21 @@ class World:
                 assert now[name] == then[name]
         return count
 
+    async def play_twice(self) -> None:
+        """Plays, then plays again with options, among which are choices among the results of the first time."""
+        await self.play()
+        self.options = varied(await self.whole(), self.chance)
+        kept = self.chance.random() < 0.5
+        self.records.known = {key: one for key, one in self.records.known.items() if kept or self.chance.random() < 0.6}
+        self.failed.clear()
+        await self.play()
+
     def snapshot(self, before: Plan) -> Plan:
         """The plan as the parts say it now."""
         assert before.planner is not None
         plan = Plan(before.pipeline, budget=before.budget)
         finish(before.planner, plan)
-        plan.selection = before.selection
+        plan.selection = before.planner.planning.selection
         return plan
 
 
@@ -145,7 +182,7 @@ class World:
 async def test_parts_of_a_shipped_pipeline_say_what_a_whole_plan_says(name: str, seed: int, tmp_path: Path) -> None:
     pipeline = Pipeline.from_file(SHIPPED / name) if name.endswith(".yaml") else Pipeline.from_text(TEXTS[name])
     params = {key: some(key, param, tmp_path) for key, param in pipeline.file.params.items()}
-    await World(pipeline, params, random.Random(f"{name} {seed}")).play()
+    await World(pipeline, params, random.Random(f"{name} {seed}")).play_twice()
 
 
 ASK = (
@@ -265,7 +302,7 @@ def read(text: str) -> Pipeline:
 @given(FILES, st.integers(0, 5))
 async def test_parts_of_any_pipeline_say_what_a_whole_plan_says(file: Any, seed: int) -> None:
     rows = [{"t": t, "n": n} for t, n in (("a", 1), ("b", 2), ("c", 3))]
-    await World(read(written(file)), {"rows": rows}, random.Random(seed)).play()
+    await World(read(written(file)), {"rows": rows}, random.Random(seed)).play_twice()
 
 
 async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:

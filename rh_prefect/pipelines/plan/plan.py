@@ -274,6 +274,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
         for problem, advice in planner.clashes.problems_of(one):
             problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}; {advice}")
     _refuse_same_addresses(instances, checked, problems)
+    _note_repeated(planner.planning.equal.repeated, notes)
     _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
     _note_unknown_addresses(instances, notes, planner.planning.choices)
     _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)
@@ -336,6 +337,14 @@ def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, prob
         if seen.setdefault(one.address, one) is not one:
             problem = f"two items have the address {visible(one.address)}; give each item an id of its own"
             problems.add(checked.document, one.used_at or one.at, problem)
+
+
+def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, None]) -> None:
+    """Notes items of `same: separate` that ask for what an earlier one does: each costs as much as another one."""
+    for path, items in repeated.items():
+        ask, more = ("asks", "") if len(items) == 1 else ("ask", f" and {len(items) - 1} more")
+        first = visible(next(iter(items)))
+        notes[f"{path}: {first}{more} {ask} for the same as an earlier item; each is paid for separately."] = None
 
 
 def _note_unused_takes(instances: Sequence[Instance], notes: dict[str, None], text: str) -> None:

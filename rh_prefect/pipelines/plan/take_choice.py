@@ -34,6 +34,7 @@ class EqualRequests:
         self._held: dict[tuple[str, str], set[int]] = {}
         self._takes: dict[tuple[str, str, str, int], int] = {}
         self._next: dict[tuple[str, str, int], int] = {}
+        self.repeated: dict[str, dict[str, None]] = {}  # of each step, the items that ask for what an earlier one does
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
         """Returns the first of the takes of a step that no other item has."""
@@ -44,6 +45,8 @@ class EqualRequests:
             while not held.isdisjoint(range(take, take + size)):
                 take += 1
             held.update(range(take, take + size))
+            if take > first:
+                self.repeated.setdefault(path, {})[draft.instance.row or address] = None
             self._takes[name], self._next[begin] = take, take + size
         return self._takes[name]
 
