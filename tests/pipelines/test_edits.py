@@ -24,6 +24,7 @@ from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.run.tools import Outcome
 from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
+from rh_prefect.works.events import Silent
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
@@ -223,6 +224,6 @@ async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_pat
     text = "params: {f: image}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: 20, height: 20}}}\n"
     pipeline = Pipeline.from_text(text)
     plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
-    tools: Any = SimpleNamespace(names=None, edits=BrokenEdits())
+    tools: Any = SimpleNamespace(names=None, edits=BrokenEdits(), runner=SimpleNamespace(observer=Silent()))
     with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
         await StepMaker(tools, KnownResults(NoWorks()), Outcome()).edit(plan.steps["a"][0])
