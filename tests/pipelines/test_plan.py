@@ -612,7 +612,7 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
     pipeline, records = using(tmp_path, "{}", "{look: $(look)}", text), Records()
     records.make(await pipeline.plan(known=records))
     plan = await pipeline.plan(known=records)
-    assert plan.steps["u.picture"][0].problems == ["look takes studio or outdoors, and 'a text' is a text"]
+    assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, and 'a text' is a text",)
 
 
 @pytest.mark.parametrize(
