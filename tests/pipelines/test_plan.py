@@ -732,7 +732,7 @@ async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -
     )
     records.make(await pipeline.plan(known=records))
     (step,) = (await pipeline.plan(known=records)).steps["p"]
-    assert (step.state, step.problems) == ("x", ["gt compares numbers, and $(s) is 'a text'"])
+    assert (step.state, step.problems) == ("x", ("gt compares numbers, and $(s) is 'a text'",))
 
 
 @pytest.mark.parametrize(
