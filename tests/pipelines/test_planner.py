@@ -172,9 +172,7 @@ class World:
         """The plan as the parts say it now."""
         assert before.planner is not None
         plan = Plan(before.pipeline, budget=before.budget)
-        finish(before.planner, plan)
-        plan.selection = before.planner.planning.selection
-        return plan
+        return finish(before.planner, plan)
 
 
 @pytest.mark.parametrize("seed", range(2))

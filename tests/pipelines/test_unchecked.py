@@ -24,7 +24,7 @@ steps:
   a: {model: z-image/turbo, with: {prompt: x, unchecked: {camera: $(params.photo), aspectRatio: "32:9"}}}
 """
     (one,) = (await Pipeline.from_text(text).plan()).instances
-    assert (one.request, one.problems) == ({"prompt": "x", "camera": "night", "aspectRatio": "32:9"}, [])
+    assert (one.request, one.problems) == ({"prompt": "x", "camera": "night", "aspectRatio": "32:9"}, ())
     asked = request_of(one)
     assert isinstance(asked, ModelInput)
     assert (

@@ -278,7 +278,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
     _note_unknown_addresses(instances, notes, planner.planning.choices)
     _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)
-    plan.instances, plan.works, plan.planner = instances, planner.works, planner
+    plan.instances, plan.works, plan.planner, plan.selection = instances, planner.works, planner, selection
     _note_budget(plan, notes)
     _refuse_item_budget(plan, selection, checked, problems)
     plan.notes = [*checked.notes, *notes]
