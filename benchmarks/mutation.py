@@ -77,7 +77,7 @@ QUICK = {
     ],
     "works/accounts/limiter": ["works/accounts/test_limiter.py", "works/accounts/test_first_free.py"],
     "works/run_ledger": ["works/test_run_ledger.py", "works/test_work_runner.py"],
-    "works/work_runner": ["works/test_work_records.py", "works/test_work_runner.py"],
+    "works/work_runner": ["works/test_steps.py", "works/test_work_records.py", "works/test_work_runner.py"],
     "pipelines/rounds": ["pipelines/test_rounds.py"],
     "pipelines/plan/request_price": ["pipelines/test_request_price.py", "pipelines/test_prices.py"],
 }

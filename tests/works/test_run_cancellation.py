@@ -140,9 +140,14 @@ SUBMITTED: dict[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
 
 
 async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: FolderJournal, time: Time) -> None:
+    class Slow(RunningHub):
+        async def cancel(self, task_id: str) -> None:
+            await asyncio.sleep(0.2)
+            await super().cancel(task_id)
+
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
-    assert await cancel(journal, RunningHub(CANCELLED), time) == ({TASK, "2"}, set(), {})
+    assert await cancel(journal, Slow(CANCELLED), time) == ({TASK, "2"}, set(), {})
     for key in (KEY, "b1"):
         view = await read_job(journal, key)
         assert view.last is not None

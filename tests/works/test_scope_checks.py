@@ -16,8 +16,10 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.costs import COINS, Costs, costs_of
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
-from rh_prefect.works.journal.scope import FolderScope, OpenScopes
+from rh_prefect.works.journal.scope import FolderScope, Opened, OpenScopes, find_scope
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.stored_result import StoredResult
@@ -217,3 +219,12 @@ async def test_a_recovered_job_has_its_costs_and_texts(tmp_path: Path, store: Me
     assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
     assert [link.text for link in end.links] == ["one", "two"]
     assert (intent.label, intent.graph, intent.at) == ("dawn", "g", stored.submitted_at)
+
+
+async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_opened_with(tmp_path: Path) -> None:
+    works = WorksJournal(str(tmp_path))
+    for attempt in (1, 2):
+        opened = Opened(owner=current_owner(), pipeline=f"film {attempt}").model_dump(mode="json")
+        await works.notes_of("run-1").create(f"attempt-{attempt}", opened)
+    found = [await find_scope(works, name) for name in ("run-1", "nothing-yet")]
+    assert [(one.pipeline, one.attempt) for one in found] == [("film 2", 2), ("", 1)]

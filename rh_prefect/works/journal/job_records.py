@@ -207,9 +207,9 @@ class JobRecords:
         """Creates the resolution of unknown answer n; returns False if one is already recorded."""
         return await self._create("resolution", n, record)
 
-    async def late(self, n: int, record: Answer) -> bool:
+    async def late(self, n: int, record: Answer) -> None:
         """Records a ticket that arrived after submission n was resolved without it."""
-        return await self._create("late", n, record)
+        await self._create("late", n, record)
 
     async def lost(self, n: int, record: Lost) -> bool:
         """Records that the task of submission n no longer exists at RunningHub."""

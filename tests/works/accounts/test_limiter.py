@@ -485,6 +485,8 @@ async def test_the_load_of_an_account_is_relative_to_its_limit() -> None:
     assert slots.load == 0
     await acquired(slots, 3)
     slots.announce()
+    slots.announce()
+    slots.withdraw()
     assert slots.load == (3 + 2 + 1) / 8
     unknown = slots_of(Account(None))
     await acquired(unknown, 3)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit, parse_record
+from rh_prefect.works.journal.journal import UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     FORMAT,
     FORMAT_KEY,
@@ -54,6 +55,11 @@ def test_a_record_is_equal_after_json(record: Record) -> None:
 
 def test_a_record_with_unknown_fields_is_read() -> None:
     assert Intent.model_validate({**INTENT.model_dump(mode="json"), "colour": "blue"}) == INTENT
+
+
+def test_a_record_that_cannot_be_read_is_named_with_its_field_and_what_to_do() -> None:
+    with pytest.raises(UnreadableRecord, match=r"record job-end-1 .* \(status: Input .*What to do: use the version"):
+        parse_record("job-end-1", End, {"status": "LOST", "task_id": "1"})
 
 
 def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
