@@ -49,7 +49,7 @@ PLANNING = (
     "/pipelines/plan/",
     "/pipelines/pipeline.py",
     "/pipelines/run/run_budget.py",
-    "/pipelines/run/pipeline_run.py",
+    "/pipelines/run/step_scheduler.py",
 )
 
 

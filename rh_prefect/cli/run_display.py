@@ -27,9 +27,9 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import File
-from rh_prefect.pipelines.run.ports import NoPages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
+from rh_prefect.pipelines.run.surroundings import NoPages, What
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP

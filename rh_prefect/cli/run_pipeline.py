@@ -43,7 +43,7 @@ from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.run.pipeline_run import listeners
+from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.ports import NoPages, Pages, Ports
 from rh_prefect.pipelines.run.result import RunEnd
-from rh_prefect.pipelines.run.run import run_pipeline
+from rh_prefect.pipelines.run.run_pipeline import run_pipeline
+from rh_prefect.pipelines.run.surroundings import NoPages, Pages, Surroundings
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import end_run, new_run
 from rh_prefect.works.journal.works_journal import open_works
@@ -39,7 +39,7 @@ async def run_here(
         values: Its parameters and the options of the run, as its flow takes them.
         reviewed: A plan that was reviewed; the run pays for nothing else.
         pages: Where the run shows what it does; by default nowhere.
-        **more: Further surroundings of the run; see `Ports`.
+        **more: Further surroundings of the run; see `Surroundings`.
 
     Raises:
         InputError: An option cannot be used; nothing was paid.
@@ -52,7 +52,7 @@ async def run_here(
     accounts, store = await load_pool_context(credentials), await load_storage(storage)
     works = await LOOP.call(open_works(store, get_settings()))
     scope = new_run(works, pipeline.name)
-    ports = Ports(
+    around = Surroundings(
         accounts=accounts,
         credentials=credentials,
         store=store,
@@ -63,7 +63,7 @@ async def run_here(
         has_ended=has_ended,
         **more,
     )
-    end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
+    end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)
     await LOOP.call(end_run(scope, end.name))
     return end
 

@@ -35,9 +35,9 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.ports import Ports
 from rh_prefect.pipelines.run.result import PipelineResult
-from rh_prefect.pipelines.run.run import run_pipeline
+from rh_prefect.pipelines.run.run_pipeline import run_pipeline
+from rh_prefect.pipelines.run.surroundings import Surroundings
 from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
@@ -176,14 +176,14 @@ async def run_in_flow(
     reviewed: ReviewedPlan | None = None,
     **more: Any,
 ) -> State[Any]:
-    """Runs a pipeline in the flow run that the caller is in; see `rh_prefect.pipelines.run.run.run_pipeline`.
+    """Runs a pipeline in the flow run that the caller is in; see `rh_prefect.pipelines.run.run_pipeline.run_pipeline`.
 
     Args:
         pipeline: The pipeline.
         params: Its parameters.
         options: How it is run.
         reviewed: A plan that was reviewed; the run pays for nothing else.
-        **more: Further surroundings of the run; see `Ports`.
+        **more: Further surroundings of the run; see `Surroundings`.
 
     Returns:
         A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
@@ -191,14 +191,14 @@ async def run_in_flow(
     scope = current_scope()
     if scope is None:
         raise InputError("A pipeline runs in a flow. What to do: use Pipeline.run(...) or Pipeline.flow().")
-    ports = replace(await _ports(pipeline, options, scope), **more)
-    end = await run_pipeline(pipeline, params, options, ports, reviewed=reviewed)
+    around = replace(await _surroundings(pipeline, options, scope), **more)
+    end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)
     if end.is_failed:
         return Failed(name=end.name, message=end.message, data=end.error)
     return Completed(name=end.name, message=end.message, data=end.result)
 
 
-async def _ports(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Ports:
+async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
     """Returns the surroundings of a run in a flow run."""
     accounts, store, blocks = await _places(pipeline, options)
     # Without the notes of earlier attempts, their costs would not count in the budget.
@@ -206,7 +206,7 @@ async def _ports(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope
     works = await LOOP.call(open_works(store, get_settings()))
     place = RecordsPlace(url=works.url, storage=blocks[1])
     await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
-    return Ports(
+    return Surroundings(
         accounts=accounts,
         credentials=blocks[0],
         store=store,

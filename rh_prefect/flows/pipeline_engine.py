@@ -20,7 +20,7 @@ from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, resul
 
 
 class PrefectEngine:
-    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.ports.StepEngine`."""
+    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.surroundings.StepEngine`."""
 
     def __init__(self) -> None:
         """Waits for all tasks in this process, until `open` is called."""

@@ -29,9 +29,9 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, paid_steps
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.planning_values import File
-from rh_prefect.pipelines.run.ports import What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
+from rh_prefect.pipelines.run.surroundings import What
 from rh_prefect.prefect_api import connect
 from rh_prefect.works.journal.costs import Costs
 
@@ -39,7 +39,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class PrefectPages:
-    """Shows a run in Prefect; see `rh_prefect.pipelines.run.ports.Pages`."""
+    """Shows a run in Prefect; see `rh_prefect.pipelines.run.surroundings.Pages`."""
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the plan with its prices and its graph as artifacts, and tags the flow run."""

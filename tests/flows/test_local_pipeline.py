@@ -13,8 +13,8 @@ from rh_prefect.errors import InputError
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.run.ports import NoPages
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
+from rh_prefect.pipelines.run.surroundings import NoPages
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import read_run

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.ports import Pages
+from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import form_of
 from rh_prefect.works.journal.costs import CURRENCY
 from rh_prefect.works.loop_thread import LOOP

@@ -28,7 +28,6 @@ from rh_prefect.pipelines.file_model import (
     uses,
 )
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, condition_steps, is_open
-from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
@@ -43,6 +42,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Work,
 )
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
+from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import EqualRequests, TakeChooser, query_of

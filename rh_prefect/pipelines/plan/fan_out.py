@@ -16,9 +16,9 @@ from rh_prefect.pipelines.document import Path, Problems, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
 from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
-from rh_prefect.pipelines.plan.count_settings import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
+from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,

@@ -21,11 +21,11 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
-from rh_prefect.pipelines.plan.count_settings import PlanTooLarge, Size
 from rh_prefect.pipelines.plan.expand import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.needs import Needs
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Money, Work, WorkQuery
 from rh_prefect.pipelines.plan.saved_names import NameClashes
+from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 

@@ -16,10 +16,10 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import bind, check_values, flat, unchecked_in
-from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
+from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import (
     Draft,
     files_in,

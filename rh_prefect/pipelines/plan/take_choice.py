@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rh_prefect.pipelines.plan.count_settings import count_of
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Round, Selection, WorkQuery
+from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.works.journal.identity import work_id

@@ -1,1 +1,1 @@
-"""Runs of pipelines: the steps that are ready, one step, names and budget; `ports` is all they need of Prefect."""
+"""Runs of pipelines: steps that are ready, one step, names, budget; `surroundings` is all they need of Prefect."""

@@ -17,8 +17,6 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.pipeline_run import PipelineRun
-from rh_prefect.pipelines.run.ports import Pages
 from rh_prefect.pipelines.run.result import (
     COMPLETED,
     FAILED,
@@ -32,7 +30,9 @@ from rh_prefect.pipelines.run.result import (
     summary,
 )
 from rh_prefect.pipelines.run.reviews import waiting_reviews
+from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -47,7 +47,7 @@ def report_name(run: str) -> str:
     return f"{REPORTS}/{run}/report.csv"
 
 
-async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
+async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
     """Writes and shows the report of a run that has ended; `name` is the run's in names of files."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
@@ -85,7 +85,7 @@ async def report(run: PipelineRun, options: RunOptions, pages: Pages, *, name: s
     return end
 
 
-async def report_of_interrupted(run: PipelineRun, name: str) -> None:
+async def report_of_interrupted(run: StepScheduler, name: str) -> None:
     """Writes the report of a run that is ended before it is complete, as by Ctrl-C; its steps may be in progress."""
     run.is_interrupted = True
     await run.look_again()
@@ -113,7 +113,7 @@ def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
     return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
 
 
-def _end(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting: list[str], shown_in: str) -> RunEnd:
+def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waiting: list[str], shown_in: str) -> RunEnd:
     errors = run.outcome.errors
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
@@ -135,7 +135,7 @@ def _end(run: PipelineRun, options: RunOptions, result: PipelineResult, waiting:
     return RunEnd(COMPLETED, summary(result), result)
 
 
-def _steps(run: PipelineRun, costs: Mapping[str, Costs]) -> Sequence[StepReport]:
+def _steps(run: StepScheduler, costs: Mapping[str, Costs]) -> Sequence[StepReport]:
     blocked = run.blocked()
     return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
 
@@ -146,7 +146,7 @@ def _others(costs: Costs) -> Sequence[StepReport]:
     return [StepReport(step="", model="", state="not in the plan", cost=str(costs), reason=reason)] if costs else []
 
 
-def _step(one: Instance, run: PipelineRun, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
+def _step(one: Instance, run: StepScheduler, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
     outcome = run.outcome
     state, reason = _state_of(one, run, blocked)
     if state == "reused" and cost is not None:
@@ -179,7 +179,7 @@ def _subject(one: Instance) -> str:
     return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or name
 
 
-def _state_of(one: Instance, run: PipelineRun, blocked: Mapping[str, str]) -> tuple[StepState, str]:
+def _state_of(one: Instance, run: StepScheduler, blocked: Mapping[str, str]) -> tuple[StepState, str]:
     error = run.outcome.errors.get(one.address)
     if error is not None:
         return "failed", str(error)
@@ -224,7 +224,7 @@ def _output(value: Any, saved: Mapping[str, Media]) -> Any:
     return None if value is ABSENT else value
 
 
-def _last_results(run: PipelineRun) -> dict[str, Any]:
+def _last_results(run: StepScheduler) -> dict[str, Any]:
     """Returns the files that no other step uses, by the step that made them; of a fan-out's step a list."""
     used = {id(need) for one in run.plan.instances for need in one.needs}
     found: dict[str, Any] = {}

@@ -80,7 +80,7 @@ class PipelineResult(BaseModel):
             files that no other step uses, by the step that made them.
         steps: Every step of every item.
         costs: What this run paid.
-        other_costs: The part of `costs` for steps that are not in the plan; see `PipelineRun.costs_by_step`.
+        other_costs: The part of `costs` for steps that are not in the plan; see `StepScheduler.costs_by_step`.
         open_submissions: How many submissions of this run have no known end, as of a lost response; not in `costs`.
         open_costs: What they may cost, by their prices.
         new: How many steps have a result that this run made.

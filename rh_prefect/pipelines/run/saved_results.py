@@ -10,8 +10,8 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.known_results import KnownResults
+from rh_prefect.pipelines.run.services import Outcome
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.pipelines.run.tools import Outcome
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.works.loop_thread import LOOP
 

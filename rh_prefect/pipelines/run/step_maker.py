@@ -12,10 +12,10 @@ from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values,
 from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.ports import idle, member
 from rh_prefect.pipelines.run.saved_results import SavedResults
+from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.pipelines.run.tools import Outcome, Tools
+from rh_prefect.pipelines.run.surroundings import idle, member
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.loop_thread import LOOP
 
@@ -26,10 +26,10 @@ _PLAN_AGAIN = "What to do: plan again and review the new plan."
 class StepMaker:
     """Makes steps whose inputs are known; what it makes is added to the known results and to the run's outcome."""
 
-    def __init__(self, tools: Tools, known: KnownResults, outcome: Outcome) -> None:
+    def __init__(self, services: Services, known: KnownResults, outcome: Outcome) -> None:
         """Stores the arguments."""
-        self._tools, self._known, self._outcome = tools, known, outcome
-        self.saved = SavedResults(tools.names, known, outcome)
+        self._services, self._known, self._outcome = services, known, outcome
+        self.saved = SavedResults(services.names, known, outcome)
         self._paid_items: set[str] = set()
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._there: set[str] = set()  # edits whose files this run has made or found
@@ -37,7 +37,7 @@ class StepMaker:
 
     async def make(self, instance: Instance) -> None:
         """Makes a step and saves its results; one whose inputs have changed meanwhile is begun no more."""
-        engine = self._tools.engine
+        engine = self._services.engine
         async with member(engine):
             if any(work.state != "=" for work in instance.works):
                 await engine.run(instance, partial(self._paid_step if instance.is_paid else self._edit_step, instance))
@@ -55,7 +55,7 @@ class StepMaker:
     async def _paid_step(self, instance: Instance) -> None:
         if await self._restore(instance):
             return
-        engine, works = self._tools.engine, [work for work in instance.works if work.state != "="]
+        engine, works = self._services.engine, [work for work in instance.works if work.state != "="]
         await engine.expect(len(works))
         async with idle(engine):
             done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
@@ -65,15 +65,17 @@ class StepMaker:
             raise first.with_others(others) if others and isinstance(first, RunningHubError) else first
 
     async def _paid_work(self, instance: Instance, work: Work) -> None:
-        tools, engine = self._tools, self._tools.engine
+        services, engine = self._services, self._services.engine
         call = replace(work_call(instance, work), position=self._slot_position(instance))
-        if tools.reviewed is not None and (refusal := tools.reviewed.refusal(instance, work)):
-            call = replace(call, forbidden=f"{refusal}, and {tools.reviewed.name} is what was reviewed. {_PLAN_AGAIN}")
+        if services.reviewed is not None and (refusal := services.reviewed.refusal(instance, work)):
+            call = replace(
+                call, forbidden=f"{refusal}, and {services.reviewed.name} is what was reviewed. {_PLAN_AGAIN}"
+            )
         try:
             async with member(engine):
-                result = await while_store_is_away(lambda: engine.make(tools.runner, call))
+                result = await while_store_is_away(lambda: engine.make(services.runner, call))
         finally:
-            self._outcome.costs[work.key] = tools.runner.spent_on(work.key)
+            self._outcome.costs[work.key] = services.runner.spent_on(work.key)
         if result is None:
             self._outcome.left.add(instance.address)
             return
@@ -103,7 +105,7 @@ class StepMaker:
         """Makes an edit, or finds its result."""
         counts_as = files_that_stand_in(instance)
         try:
-            edits, values = self._tools.edits, known_values(instance)
+            edits, values = self._services.edits, known_values(instance)
             self._notify(instance, "running", "is made on this machine")
             output = await while_store_is_away(
                 lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
@@ -130,7 +132,7 @@ class StepMaker:
     def _notify(self, instance: Instance, state: JobEventState, message: str) -> None:
         name = instance.address
         event = JobEvent(state, name, instance.model, label=name, message=message, is_edit=True)
-        self._tools.runner.observer.notify(event)
+        self._services.runner.observer.notify(event)
 
     async def _restore(self, instance: Instance) -> bool:
         """Renders edits again whose files are missing and are needed now."""

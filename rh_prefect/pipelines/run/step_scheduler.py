@@ -1,4 +1,4 @@
-"""`PipelineRun`: plans, starts the steps that are ready, and repeats until all are done.
+"""`StepScheduler`: plans, starts the steps that are ready, and repeats until all are done.
 
 The plan alone evaluates references and conditions. A run adds what it makes to the known works, so that the next plan
 knows the inputs of the steps that follow.
@@ -29,9 +29,9 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, WorkQuery
 from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.ports import What, idle
+from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.step_maker import StepMaker
-from rh_prefect.pipelines.run.tools import Outcome, Tools
+from rh_prefect.pipelines.run.surroundings import What, idle
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -50,7 +50,7 @@ listeners: list[Callable[[Plan], None]] = []
 """Are called with a plan of a run of this process before its steps begin; nothing is paid for if one raises."""
 
 
-class PipelineRun:
+class StepScheduler:
     """One run of a pipeline.
 
     Attributes:
@@ -60,16 +60,16 @@ class PipelineRun:
         is_interrupted: Whether it was ended before it was complete.
     """
 
-    def __init__(self, pipeline: Pipeline, tools: Tools, selection: Selection, **planning: Any) -> None:
+    def __init__(self, pipeline: Pipeline, services: Services, selection: Selection, **planning: Any) -> None:
         """Stores the arguments; makes no plan yet."""
         self.outcome = Outcome()
         self.plan = Plan(pipeline.name)
         self.selection = selection
-        self._pipeline, self._tools = pipeline, tools
+        self._pipeline, self._services = pipeline, services
         self._params = planning.pop("params")
         self._planning = planning
-        self._known = KnownResults(tools.known)
-        self._maker = StepMaker(tools, self._known, self.outcome)
+        self._known = KnownResults(services.known)
+        self._maker = StepMaker(services, self._known, self.outcome)
         self._running: dict[asyncio.Task[None], Instance] = {}
         self._ready: list[tuple[bool, tuple[int, ...], int, Instance]] = []  # a heap of steps that may be ready
         self._pushed = count()
@@ -83,22 +83,22 @@ class PipelineRun:
     @property
     def store(self) -> MediaStore:
         """The storage for files."""
-        return self._tools.store
+        return self._services.store
 
     @property
     def place(self) -> str:
         """The name of the records of its works in messages and commands."""
-        return self._tools.budget.place
+        return self._services.budget.place
 
     @property
     def edits(self) -> EditResults:
         """The object that renders the local edits."""
-        return self._tools.edits
+        return self._services.edits
 
     @property
     def last_runs(self) -> LastRuns:
         """The last runs of pipelines, with which the plan is compared."""
-        return self._tools.last_runs
+        return self._services.last_runs
 
     def limit(self, budget: Decimal | None) -> None:
         """Sets the run's budget.
@@ -106,13 +106,13 @@ class PipelineRun:
         Args:
             budget: In the account's currency; None for no limit.
         """
-        runner = self._tools.runner
-        self._tools.runner = replace(runner, options=replace(runner.options, budget=budget))
-        self._tools.budget.limit = budget
+        runner = self._services.runner
+        self._services.runner = replace(runner, options=replace(runner.options, budget=budget))
+        self._services.budget.limit = budget
 
     async def currency(self) -> str | None:
         """Returns the currency of the run's accounts; see `Pool.currency`."""
-        return await LOOP.call(self._tools.runner.pool.currency())
+        return await LOOP.call(self._services.runner.pool.currency())
 
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
@@ -123,7 +123,7 @@ class PipelineRun:
         )
         gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self._is_whole = True
-        self._tools.pages.expect(len(self._jobs()), estimate=self._estimate())
+        self._services.pages.expect(len(self._jobs()), estimate=self._estimate())
         if self.plan.planner is not None:
             self._consider(self.plan.planner.parts)
         return self.plan
@@ -143,7 +143,7 @@ class PipelineRun:
             self.plan.new_takes, self.plan.instances = new, planner.instances
         if self._jobs_pace.is_due():
             with self._jobs_pace:
-                self._tools.pages.expect(len(self._jobs()), estimate=None)
+                self._services.pages.expect(len(self._jobs()), estimate=None)
 
     def _drop_plan(self) -> None:
         """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
@@ -159,7 +159,7 @@ class PipelineRun:
             if one.state in "x!" and one.problems and self._is_selected(one):
                 self._fail(one, self._input_error(one, one.problems[0]))
             self._push(one)
-        self._tools.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
+        self._services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
 
     def _push(self, one: Instance) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
@@ -193,13 +193,13 @@ class PipelineRun:
 
     async def make_all(self) -> None:
         """Makes everything that is needed and can be made."""
-        await self._tools.engine.expect(1)
+        await self._services.engine.expect(1)
         try:
             while True:
                 await self._begin()
                 if self._running:
                     await self._wait()
-                elif self._tools.engine.is_suspended:
+                elif self._services.engine.is_suspended:
                     await self._suspend()
                 elif self._refused:  # no running step can free any budget
                     for one, error in self._refused.items():
@@ -228,17 +228,19 @@ class PipelineRun:
         """Ends this run's part in its round; see `Rounds.leave`."""
         gc.unfreeze()
         try:
-            await LOOP.call(self._tools.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review))
+            await LOOP.call(
+                self._services.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review)
+            )
         except RunningHubError as error:
             _log.warning("The end of this run is not recorded in its round, which the next run continues: %s", error)
 
     async def _suspend(self) -> None:
         """Suspends the run, whose process ends; continues in this process where that is refused."""
         try:
-            await LOOP.call(self._tools.rounds.suspend())
+            await LOOP.call(self._services.rounds.suspend())
         except RunningHubError as error:
             _log.warning("Other runs can continue the round of this run while it is suspended: %s", error)
-        await self._tools.engine.suspend()
+        await self._services.engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
         self._is_whole = False
@@ -247,12 +249,12 @@ class PipelineRun:
         """Waits for the next results, or until steps that depend on many results are to be planned."""
         planner = self.plan.planner
         due = planner.due_in() if planner is not None else inf
-        async with idle(self._tools.engine):
+        async with idle(self._services.engine):
             timeout = None if due == inf else max(0.0, due)
             done, _ = await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             instance = self._running.pop(task)
-            self._tools.budget.ended(instance)
+            self._services.budget.ended(instance)
             if (error := task.exception()) is not None:
                 if not isinstance(error, RunningHubError):
                     raise error
@@ -295,7 +297,9 @@ class PipelineRun:
 
     def tell(self, what: What, **payload: Any) -> None:
         """Tells of an event of this run; see `Pages.tell`."""
-        self._tools.pages.tell(what, pipeline=self.plan.pipeline, run=self._tools.runner.scope.journal.scope, **payload)
+        self._services.pages.tell(
+            what, pipeline=self.plan.pipeline, run=self._services.runner.scope.journal.scope, **payload
+        )
 
     def blocked(self) -> dict[str, str]:
         """Returns the steps that cannot run because a required step failed: each address with the failed step."""
@@ -305,7 +309,7 @@ class PipelineRun:
     # -- what is ready ---------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        engine = self._tools.engine
+        engine = self._services.engine
         if engine.is_suspended:
             return
         if self._stopped_by:
@@ -380,7 +384,7 @@ class PipelineRun:
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
-            refusal = self._tools.budget.refusal(instance)
+            refusal = self._services.budget.refusal(instance)
         if refusal is not None:
             self._refused[instance] = refusal
         return refusal is None
@@ -410,14 +414,14 @@ class PipelineRun:
     @property
     def counted(self) -> Decimal:
         """The amount that the flow run has spent, plus the possible cost of its running tasks."""
-        return self._tools.budget.spending.all_counted
+        return self._services.budget.spending.all_counted
 
     async def earlier_costs(self) -> Decimal:
         """Adds up what other runs have paid for the works of the plan, and what their tasks in progress may cost.
 
         Of a result it is the cost of its task; failed tasks before it are not named in its record.
         """
-        own, budget = await LOOP.call(self._tools.runner.costs()), self._tools.budget
+        own, budget = await LOOP.call(self._services.runner.costs()), self._services.budget
         works = {
             work.key: work.known
             for one in self.plan.instances
@@ -431,13 +435,13 @@ class PipelineRun:
         begun = (one for one in self.plan.instances if one.is_paid and one.address in self.outcome.begun)
         works = [work for one in begun for work in one.works if work.is_settled]
         queries = [WorkQuery(work.key, work.shape) for work in works]
-        for work, known in zip(works, await LOOP.call(self._tools.known.find(queries)), strict=True):
+        for work, known in zip(works, await LOOP.call(self._services.known.find(queries)), strict=True):
             work.known = known
 
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
-        self.outcome.costs = await LOOP.call(self._tools.runner.costs())
-        self.outcome.open_submissions, self.outcome.open_costs = self._tools.runner.open_costs()
+        self.outcome.costs = await LOOP.call(self._services.runner.costs())
+        self.outcome.open_submissions, self.outcome.open_costs = self._services.runner.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.

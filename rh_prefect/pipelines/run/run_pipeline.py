@@ -21,12 +21,12 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.pipeline_run import PipelineRun
-from rh_prefect.pipelines.run.ports import Ports
 from rh_prefect.pipelines.run.report import report, report_of_interrupted
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.pipelines.run.tools import Tools
+from rh_prefect.pipelines.run.services import Services
+from rh_prefect.pipelines.run.step_scheduler import StepScheduler
+from rh_prefect.pipelines.run.surroundings import Surroundings
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
@@ -48,7 +48,7 @@ async def run_pipeline(
     pipeline: Pipeline,
     params: Mapping[str, Any],
     options: RunOptions,
-    ports: Ports,
+    around: Surroundings,
     *,
     reviewed: ReviewedPlan | None = None,
 ) -> RunEnd:
@@ -56,12 +56,12 @@ async def run_pipeline(
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
-    await ports.engine.open(options.wait)
-    run = await _prepare(pipeline, arguments, options, selection, ports, reviewed)
+    await around.engine.open(options.wait)
+    run = await _prepare(pipeline, arguments, options, selection, around, reviewed)
     is_complete = False
-    async with _alive(ports):
+    async with _alive(around):
         try:
-            end = await _make(run, pipeline, options, ports, reviewed)
+            end = await _make(run, pipeline, options, around, reviewed)
             is_complete = run.is_complete
             return end
         except RunningHubError:
@@ -69,18 +69,18 @@ async def run_pipeline(
         except BaseException:  # as by Ctrl-C or a suspension; what was made is useful to the user
             # The task of a submission in flight is not known yet, and it may be paid for.
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
-            await asyncio.shield(report_of_interrupted(run, ports.scope.run))
+            await asyncio.shield(report_of_interrupted(run, around.scope.run))
             raise
         finally:
             await run.leave(is_complete=is_complete)
 
 
 @asynccontextmanager
-async def _alive(ports: Ports) -> AsyncIterator[None]:
+async def _alive(around: Surroundings) -> AsyncIterator[None]:
     """Has the run give signs of life for the duration of a block, also while it waits for no task."""
 
     async def sign() -> None:
-        with signs_of_life(ports.works, ports.scope.journal.scope):
+        with signs_of_life(around.works, around.scope.journal.scope):
             await asyncio.Event().wait()
 
     signing = LOOP.submit(sign())
@@ -91,7 +91,7 @@ async def _alive(ports: Ports) -> AsyncIterator[None]:
 
 
 async def _make(
-    run: PipelineRun, pipeline: Pipeline, options: RunOptions, ports: Ports, reviewed: ReviewedPlan | None
+    run: StepScheduler, pipeline: Pipeline, options: RunOptions, around: Surroundings, reviewed: ReviewedPlan | None
 ) -> RunEnd:
     plan = await run.make_plan()
     if plan.problems:
@@ -107,29 +107,29 @@ async def _make(
         counted=run.counted,
         reviewed=reviewed,
         currency=await run.currency() if price.most or price.is_open else None,
-        attempt=ports.scope.attempt,
+        attempt=around.scope.attempt,
         earlier=await run.earlier_costs(),
     )
     run.limit(limit)
-    await ports.pages.show_plan(await _compared(run, pipeline, ports))
+    await around.pages.show_plan(await _compared(run, pipeline, around))
     prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
-    await _keep_plan(run, ports)
-    return await report(run, options, ports.pages, name=ports.scope.run)
+    await _keep_plan(run, around)
+    return await report(run, options, around.pages, name=around.scope.run)
 
 
-async def _compared(run: PipelineRun, pipeline: Pipeline, ports: Ports) -> Plan:
+async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings) -> Plan:
     """Returns the plan with the changes since the last run."""
-    last = await run.last_runs.read(run.plan.pipeline, ports.deployment)
+    last = await run.last_runs.read(run.plan.pipeline, around.deployment)
     if last is not None:
         since(run.plan, last, pipeline.file.params)
     return run.plan
 
 
-async def _keep_plan(run: PipelineRun, ports: Ports) -> None:
+async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
     """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
-    last = LastRun(run=ports.scope.journal.scope, deployment=ports.deployment, plan=run.plan.as_json())
+    last = LastRun(run=around.scope.journal.scope, deployment=around.deployment, plan=run.plan.as_json())
     try:
         await run.last_runs.write(run.plan.pipeline, last)
     except StoreError as error:
@@ -141,10 +141,10 @@ async def _prepare(
     params: Mapping[str, Any],
     options: RunOptions,
     selection: Selection,
-    ports: Ports,
+    around: Surroundings,
     reviewed: ReviewedPlan | None,
-) -> PipelineRun:
-    settings, store, works, scope = get_settings(), ports.store, ports.works, ports.scope
+) -> StepScheduler:
+    settings, store, works, scope = get_settings(), around.store, around.works, around.scope
     edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
     url = records_url(store, settings)
@@ -156,24 +156,24 @@ async def _prepare(
 
     rounds = Rounds(
         works.rounds,
-        deployment=ports.deployment,
+        deployment=around.deployment,
         run=scope.journal,
-        is_scheduled=ports.is_scheduled,
-        has_ended=ports.has_ended,
+        is_scheduled=around.is_scheduled,
+        has_ended=around.has_ended,
         is_silent=is_silent,
     )
-    tools = Tools(
-        engine=ports.engine,
-        pages=ports.pages,
+    services = Services(
+        engine=around.engine,
+        pages=around.pages,
         runner=WorkRunner(
-            ports.accounts,
+            around.accounts,
             scope,
             store,
             works,
-            Options(credentials=ports.credentials, reuse=ports.reuse),
-            observer=ports.observer,
+            Options(credentials=around.credentials, reuse=around.reuse),
+            observer=around.observer,
             pipeline=pipeline.name,
-            has_ended=ports.has_ended,
+            has_ended=around.has_ended,
         ),
         edits=edits,
         names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
@@ -184,21 +184,21 @@ async def _prepare(
         budget=RunBudget(spending, works.scope),
         reviewed=reviewed,
     )
-    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, ports.accounts.pool))
-    last = await tools.last_runs.read(pipeline.name, ports.deployment) if saved else None
+    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, around.accounts.pool))
+    last = await services.last_runs.read(pipeline.name, around.deployment) if saved else None
     if last is not None:
         saved = with_used_graphs(saved, last.plan)
-    return PipelineRun(
+    return StepScheduler(
         pipeline,
-        tools,
+        services,
         selection,
         params=params,
-        site=ports.accounts.pool.site,
+        site=around.accounts.pool.site,
         decided=pipeline.decided(options.takes or {}, options.choices or {}),
         new=options.new or (),
         run_id=scope.run.rpartition("-")[2],
-        date=ports.date,
+        date=around.date,
         saved_graphs=saved,
-        inputs=ports.inputs or Inputs(own=store.url),
+        inputs=around.inputs or Inputs(own=store.url),
         equal=EqualRequests(),
     )

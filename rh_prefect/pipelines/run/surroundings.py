@@ -1,6 +1,6 @@
-"""What a pipeline run needs of its surroundings: three ports, each with an implementation for Prefect and one without.
+"""What a pipeline run needs of its surroundings: interfaces, each implemented with Prefect and without.
 
-| port         | with Prefect, in `flows`                      | without                            |
+| interface    | with Prefect, in `flows`                      | without                            |
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
 | `Pages`      | artifacts, events, a progress bar             | nothing                            |
@@ -145,7 +145,7 @@ class NoPages:
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class Surroundings:
     """The surroundings of one run.
 
     Attributes:

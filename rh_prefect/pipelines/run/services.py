@@ -1,4 +1,4 @@
-"""`Tools` and `Outcome`: the services that a pipeline run uses, and what became of its steps."""
+"""`Services` and `Outcome`: the services that a pipeline run uses, and what became of its steps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import Rounds
-from rh_prefect.pipelines.run.ports import Pages, StepEngine
 from rh_prefect.pipelines.run.run_budget import RunBudget
+from rh_prefect.pipelines.run.surroundings import Pages, StepEngine
 from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.costs import Costs
@@ -19,7 +19,7 @@ from rh_prefect.works.work_runner import WorkRunner
 
 
 @dataclass(slots=True)
-class Tools:
+class Services:
     """The services that a pipeline run uses."""
 
     engine: StepEngine  # What runs the steps
