@@ -26,7 +26,7 @@ from rh_prefect import assemble, flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.flows import batch
+from rh_prefect.flows import batch, spend
 from rh_prefect.flows.pipeline import Pipeline
 from tests.support.servers.browser import Page, browser
 from tests.support.servers.emulator_env import HELPFUL, environment
@@ -120,6 +120,7 @@ async def _scenes(folder: Path) -> dict[str, tuple[UUID, str]]:
     found["report-flow"] = (await _run(lighthouse), "report")
     rows = [{"prompt": f"a postcard of {city}"} for city in ("Rome", "a forbidden city", "Oslo")]
     found["report-batch"] = (await _run(batch, rows=rows, model="z-image/turbo"), "report")
+    found["spend"] = (await _run(spend, budget=100.0), "report")
     with Emulator(clock="real", factor=0, fps=6) as slow:
         os.environ |= environment(slow, folder)
         seen = iter(range(1, 3))

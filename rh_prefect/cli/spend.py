@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -18,15 +16,12 @@ from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import InputError, JournalError
+from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.takes_file import step_of
-from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import amount_text
-from rh_prefect.works.journal.record_types import is_fingerprint
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.spend_report import Charges, TaskCharge
-    from rh_prefect.media.store import MediaStore
+    from rh_prefect.flow_runs.spend_report import TaskCharge
 
 
 By: TypeAlias = Literal["model", "day", "week", "month", "flow", "run", "account", "pipeline", "step", "item", "label"]
@@ -48,7 +43,9 @@ def spend(
     if since is not None:
         since = _day(since)
     with api_of_earlier_runs(of="intent"):
-        store, found = asyncio.run(_charges(storage))
+        from rh_prefect.flow_runs.spend_report import charges_of
+
+        store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
         for note in unread_flow_runs():
             _note(note)
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
@@ -74,24 +71,8 @@ def spend(
         )
 
 
-def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
-    """Returns the sums as bars: times in their order, with the days without a task; others by their amounts."""
-    bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
-    for (name, unit), row in sorted(_sums(found, by).items()):
-        if unit:
-            bars[unit].append((name, row.amount))
-    for unit, rows in bars.items():
-        if by == "day":
-            known, days = dict(rows), [date.fromisoformat(name) for name, _ in rows]
-            every = ((days[0] + timedelta(number)).isoformat() for number in range((days[-1] - days[0]).days + 1))
-            bars[unit] = [(name, known.get(name, Decimal(0))) for name in every]
-        elif by not in ("week", "month"):
-            rows.sort(key=lambda row: -row[1])
-    return bars
-
-
 def _draw(bars: Mapping[str, Sequence[tuple[str, Decimal]]], by: str, out: Path | None, *, title: str) -> None:
-    from rh_prefect.cli import spend_chart
+    from rh_prefect.flow_runs import spend_chart
 
     if out is not None:
         spend_chart.write(bars, out, by=by, title=title)
@@ -120,18 +101,6 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
     print(csv_text(columns, words).replace("\r\n", "\n"), end="")
 
 
-async def _charges(storage: str | None) -> tuple[MediaStore, Charges]:
-    from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.flow_runs.spend_report import charges
-    from rh_prefect.works.journal.works_journal import default_works
-
-    store = await load_storage(storage)
-    settings = get_settings()
-    default = None if settings.records else default_works(settings)
-    found = await charges(store, with_prefect=is_configured(), default=default, records=settings.records)
-    return store, found
-
-
 def _day(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
@@ -143,19 +112,10 @@ _NUMBERS, _LEAST_NAME = 36, 16
 """How many columns the numbers of a line have, and its name at least."""
 
 
-@dataclass(slots=True)
-class _Sum:
-    """One row: the tasks of one name whose cost is in one unit, or unknown."""
-
-    tasks: int = 0
-    amount: Decimal = Decimal(0)
-    estimated: Decimal = Decimal(0)
-
-
 def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> list[str]:
     """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known."""
     total = "total" if is_complete else "total, incomplete"
-    sums = _sums(found, by, total=total)
+    sums = sums_of(found, by, total=total)
     width = max((len(visible(name)) for name, _ in sums), default=0)
     if columns := terminal_width():
         width = min(width, max(columns - _NUMBERS, _LEAST_NAME))
@@ -178,62 +138,14 @@ def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ())
             "estimated": str(row.estimated) if unit else None,
             "complete": not missing,
         }
-        for (name, unit), row in sorted(_sums(found, by).items())
+        for (name, unit), row in sorted(sums_of(found, by).items())
     ]
     numbers = dict.fromkeys(("unit", "tasks", "amount", "estimated"))
     return [*sums, *({"name": name, **numbers, "complete": False} for name in missing)]
 
 
-def _sums(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], _Sum]:
-    sums: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
-    for one in found:
-        for name in (_name(one, by), *([total] if total else [])):
-            for unit, amount in one.charge.costs.amounts.items():
-                row = sums[name, unit]
-                row.tasks += 1
-                row.amount += amount
-                row.estimated += amount if one.charge.is_estimate else 0
-            if one.charge.costs.unknown:
-                sums[name, ""].tasks += 1
-    return sums
-
-
-def _line(unit: str, row: _Sum) -> str:
+def _line(unit: str, row: Sum) -> str:
     if not unit:
         return f"{row.tasks:6} task(s)  {'unknown cost':>12}"
     estimated = f"  ({amount_text(row.estimated, unit)} of this is estimated)" if row.estimated else ""
     return f"{row.tasks:6} task(s)  {amount_text(row.amount, unit):>12} {unit}{estimated}"
-
-
-def _name(one: TaskCharge, by: str) -> str:
-    match by:
-        case "day":
-            return one.at[:10]
-        case "week":
-            year, week, _ = date.fromisoformat(one.at[:10]).isocalendar()
-            return f"{year}-W{week:02}"
-        case "month":
-            return one.at[:7]
-        case "flow":
-            return one.flow or "no flow"
-        case "label":
-            return one.label or "no label"
-        case "run":
-            return one.run
-        case "account":
-            # Of an account without a name, records have the fingerprint of the key, which `doctor` shows, too.
-            return f"key fingerprint {one.account}" if is_fingerprint(one.account) else one.account
-        case "pipeline" | "step" | "item":
-            return _part_of_pipeline(one, by)
-        case _:
-            return one.model
-
-
-def _part_of_pipeline(one: TaskCharge, by: str) -> str:
-    """Returns the pipeline, its step `each.clip`, or its item `each[A-17]`."""
-    if not one.pipeline:
-        return "no pipeline"
-    before, sign, _ = one.step.rpartition("]")  # an id may contain brackets, a step's name does not
-    item = f"{before}{sign}" if sign else "no item"
-    part = {"step": step_of(one.step), "item": item}.get(by, "")
-    return f"{one.pipeline}: {part}" if part else one.pipeline

@@ -21,11 +21,12 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
+from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.run_ledger import RecordsPlace, read_places
@@ -82,6 +83,13 @@ async def charges(
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
     return Charges(tuple(once_each(reader.recorded, reader.from_results)), reader.unread)
+
+
+async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
+    """Lists the tasks of a storage, by the name of its block, and of all that is recorded elsewhere."""
+    store, settings = await load_storage(storage), get_settings()
+    default = None if settings.records else default_works(settings)
+    return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
 
 
 class _Reader:

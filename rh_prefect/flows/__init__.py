@@ -6,6 +6,7 @@ from rh_prefect.flows.image_to_video import image_to_video
 from rh_prefect.flows.models import any_model, for_model
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.soundtrack import add_soundtrack
+from rh_prefect.flows.spend import spend
 from rh_prefect.flows.upscale import upscale
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "for_model",
     "image_to_video",
     "reconcile",
+    "spend",
     "upscale",
 ]

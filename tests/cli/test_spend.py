@@ -15,13 +15,13 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
-from rh_prefect.cli import spend_chart
 from rh_prefect.cli.prefect_server import has_journals
-from rh_prefect.cli.spend import bars as spend_bars
 from rh_prefect.cli.spend import records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JournalError
+from rh_prefect.flow_runs import spend_chart
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
+from rh_prefect.flow_runs.spend_sums import bars as spend_bars
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import COINS, Charge, Costs

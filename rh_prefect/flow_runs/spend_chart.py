@@ -45,7 +45,7 @@ def write(bars: Bars, to: Path, *, by: str, title: str) -> None:
         if kind == ".html":
             to.write_text(_page(bars, by=by, title=title), encoding="utf-8")
         else:
-            _picture(bars, by=by, title=title).save(to)
+            picture(bars, by=by, title=title).save(to)
     except OSError as error:
         raise InputError(
             f"spend: --out {to} cannot be written: {error.strerror or error}. What to do: give a file in an existing "
@@ -71,10 +71,11 @@ def _page(bars: Bars, *, by: str, title: str) -> str:
     )
 
 
-def _picture(bars: Bars, *, by: str, title: str) -> Image.Image:
+def picture(bars: Bars, *, by: str, title: str) -> Image.Image:
+    """Draws a chart."""
     rows = sum(len(one) + 2 for one in bars.values())
-    picture = Image.new("RGB", (_WIDTH, _ROW * (rows + 2)), "white")
-    draw, font, y = ImageDraw.Draw(picture), ImageFont.load_default(15), _ROW // 2
+    page = Image.new("RGB", (_WIDTH, _ROW * (rows + 2)), "white")
+    draw, font, y = ImageDraw.Draw(page), ImageFont.load_default(15), _ROW // 2
     draw.text((16, y), title, fill="black", font=ImageFont.load_default(20))
     for unit, one in bars.items():
         y += 2 * _ROW
@@ -86,4 +87,4 @@ def _picture(bars: Bars, *, by: str, title: str) -> Image.Image:
             draw.text((16, y), cut_middle(visible(name), 38), fill="black", font=font)
             draw.rectangle((16 + _NAME, y + 2, end, y + 18), fill=_COLOUR)
             draw.text((end + 8, y), amount_text(amount, unit), fill="black", font=font)
-    return picture
+    return page

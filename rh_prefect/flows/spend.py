@@ -1,0 +1,89 @@
+"""The flow `spend`: shows what the tasks of a month have cost, for a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from io import BytesIO
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_UI_URL
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from rh_prefect import artifacts
+from rh_prefect.flow_runs.queries import is_flow_run
+from rh_prefect.flow_runs.report import escaped, table
+from rh_prefect.flow_runs.spend_chart import picture
+from rh_prefect.flow_runs.spend_report import TaskCharge, charges_of
+from rh_prefect.flow_runs.spend_sums import bars
+from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.works.loop_thread import LOOP
+
+_DEAREST = 10
+"""How many of the dearest runs are shown."""
+
+Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
+
+
+@flow(name="spend")
+async def spend(month: Month | None = None, budget: float | None = None, storage: str | None = None) -> State[Any]:
+    """Shows what the tasks of a month have cost by day and by model, what is left of a budget, and the dearest runs.
+
+    Args:
+        month: The month, as in `2026-11`, in UTC. Empty for the current one.
+        budget: What the month may cost, in CNY. Nothing is stopped by it.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
+    """
+    month = month or f"{datetime.now(UTC):%Y-%m}"
+    store, found = await LOOP.call(charges_of(storage, with_prefect=True))
+    tasks = [one for one in found.tasks if one.store == store.url and one.at.startswith(month)]
+    head = f"{month}: {Costs.total(one.charge.costs for one in tasks)} for {len(tasks)} task(s){_left(tasks, budget)}."
+    text = await asyncio.to_thread(_text, tasks, f"Spent in {month}")
+    unread = [f"- {escaped(place)}: {escaped(why)}" for place, why in sorted(found.unread.items())]
+    parts = [*(["### Incomplete: these places could not be read", "\n".join(unread)] if unread else []), text]
+    await artifacts.markdown("\n\n".join(parts), what="report", description=head)
+    return Failed(message=f"{head} Incomplete: {'; '.join(found.unread)}") if unread else Completed(message=head)
+
+
+def _left(tasks: Sequence[TaskCharge], budget: float | None) -> str:
+    if budget is None:
+        return ""
+    spent = sum((one.charge.costs.amounts.get(CURRENCY, Decimal(0)) for one in tasks), Decimal(0))
+    left = Decimal(str(budget)) - spent
+    words = "left" if left >= 0 else "more than"
+    return f"; {amount_text(abs(left))} {CURRENCY} {words} of the budget of {amount_text(Decimal(str(budget)))}"
+
+
+def _text(tasks: Sequence[TaskCharge], title: str) -> str:
+    days = bars(tasks, "day")
+    if not days:
+        return "No cost is recorded."
+    png = BytesIO()
+    picture(days, by="day", title=title).save(png, "PNG", optimize=True)
+    shown = f"![by day](data:image/png;base64,{base64.b64encode(png.getvalue()).decode()})"
+    runs = {unit: rows[:_DEAREST] for unit, rows in bars(tasks, "run").items()}
+    flows = {one.run: one.flow for one in tasks}
+    parts = [_sums("model", bars(tasks, "model")), _sums("day", days), _sums("dearest run", runs, flows)]
+    return "\n\n".join([shown, *parts])
+
+
+def _sums(what: str, found: Mapping[str, Sequence[tuple[str, Decimal]]], flows: Mapping[str, str] | None = None) -> str:
+    rows = [
+        (_named(name, flows), f"{amount_text(amount, unit)} {unit}")
+        for unit, sums in found.items()
+        for name, amount in sums
+        if amount
+    ]
+    return table((what, "cost"), rows)
+
+
+def _named(name: str, flows: Mapping[str, str] | None) -> str:
+    if flows is None or not is_flow_run(name):
+        return escaped(name)
+    return f"{escaped(flows[name])} [{name[-12:]}](<{PREFECT_UI_URL.value() or ''}/runs/flow-run/{name}>)"

@@ -1,0 +1,40 @@
+"""The flow `spend`: what a month has cost, for the dashboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import State
+
+from rh_prefect import flow, generate, models
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows import spend
+
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+
+
+@flow
+async def pictures() -> None:
+    for prompt in ("a lighthouse", "a harbour"):
+        await generate(models.ZImageTurbo(prompt=prompt))
+
+
+async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: Emulator) -> None:
+    made: State[Any] = await pictures(return_state=True)
+    state: State[Any] = await spend(budget=1.0, return_state=True)
+    run = state.state_details.flow_run_id
+    async with get_client() as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run] if run else []))
+        (report,) = await client.read_artifacts(artifact_filter=of_run)
+    assert report.key == "spend-report"
+    assert report.description == state.message
+    assert str(state.message)[7:] == ": 0.08 CNY for 2 task(s); 0.92 CNY left of the budget of 1.00."
+    text = str(report.data)
+    assert "![by day](data:image/png;base64," in text
+    assert "| z-image/turbo | 0.08 CNY |" in text
+    assert f"/runs/flow-run/{made.state_details.flow_run_id}>) | 0.08 CNY |" in text
+    state = await spend(month="2001-01", budget=1.0, return_state=True)
+    assert state.message == "2001-01: 0 for 0 task(s); 1.00 CNY left of the budget of 1.00."
