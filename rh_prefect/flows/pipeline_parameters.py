@@ -12,13 +12,15 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.parameter_descriptions import description_of
 from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.works.options import Reuse
 
 
-def signature_of(pipeline: files.Pipeline) -> inspect.Signature:
+def signature_of(pipeline: files.Pipeline, reuse: Reuse | None = None) -> inspect.Signature:
     """Returns the signature of a pipeline's flow: keyword-only parameters with types and defaults.
 
     Args:
         pipeline: The pipeline.
+        reuse: The default of the option `reuse`.
     """
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [
@@ -26,10 +28,8 @@ def signature_of(pipeline: files.Pipeline) -> inspect.Signature:
         for name, param in pipeline.file.params.items()
     ]
     hints = inspect.get_annotations(RunOptions, eval_str=True)
-    common = [
-        inspect.Parameter(name, keyword, default=RunOptions.__dataclass_fields__[name].default, annotation=hints[name])
-        for name in RUN_OPTIONS
-    ]
+    defaults = {name: RunOptions.__dataclass_fields__[name].default for name in RUN_OPTIONS} | {"reuse": reuse}
+    common = [inspect.Parameter(name, keyword, default=defaults[name], annotation=hints[name]) for name in RUN_OPTIONS]
     return inspect.Signature([*own, *common])
 
 

@@ -23,6 +23,7 @@ RUN_OPTIONS = (
     "takes",
     "choices",
     "new",
+    "reuse",
     "only",
     "items",
     "sample",

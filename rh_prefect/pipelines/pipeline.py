@@ -8,19 +8,22 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from rh_prefect.catalog import registry
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
-from rh_prefect.pipelines.check import Checked, check_document, read_text
-from rh_prefect.pipelines.document import Problems
+from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
+from rh_prefect.pipelines.document import Problems, nearest
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots
+from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.identity import pipeline_id
@@ -34,6 +37,9 @@ from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
 
+FILE_SUFFIXES = (".yaml", ".yml", ".json")
+"""The endings of names that are always those of files."""
+
 
 class Pipeline:
     """A pipeline that was read and checked.
@@ -46,9 +52,14 @@ class Pipeline:
         checked: The file with the types of its steps.
     """
 
-    def __init__(self, checked: Checked) -> None:
-        """Takes a file that was checked; use `from_file`, `from_text` or `from_dict`."""
-        self.checked = checked
+    def __init__(self, checked: Checked, *, takes: Path | None = None) -> None:
+        """Takes a file that was checked; use `from_file`, `from_text` or `from_dict`.
+
+        Args:
+            checked: The file.
+            takes: Where the takes and choices of its runs are noted; nowhere without it.
+        """
+        self.checked, self.takes = checked, takes
 
     def __repr__(self) -> str:
         """Names the parameters, the number of steps and the outputs."""
@@ -75,7 +86,7 @@ class Pipeline:
             raise InputError(
                 f"The pipeline {path} cannot be read: {reason}. Use the path of an existing file."
             ) from None
-        return cls._of(text, str(file), path.parent, loader)
+        return cls._of(text, str(file), path.parent, loader, takes_file(path))
 
     @classmethod
     def from_text(cls, text: str, *, name: str = "pipeline.yaml", loader: Any = None) -> Self:
@@ -109,17 +120,68 @@ class Pipeline:
 
         Args:
             name: Its name; `rh-prefect init --help` lists them.
+
+        Raises:
+            InputError: There is no such pipeline.
         """
-        folder = Path(__file__).with_name("shipped")
-        return cls.from_file(folder / f"{name}.yaml")
+        if name not in shipped_names():
+            raise InputError(f"There is no shipped pipeline {name}; {nearest(name, shipped_names())}")
+        text = read_text(SHIPPED / f"{name}.yaml")
+        return cls._of(text, f"rh:{name}", SHIPPED, None, Path(f"{name}.takes.yaml"))
 
     @classmethod
-    def _of(cls, text: str, name: str, folder: Path | None, loader: Any) -> Self:
+    def of_model(cls, name: str) -> Self:
+        """Makes the pipeline of a model: its parameters are those of the model, its output is `result`.
+
+        Args:
+            name: Any name of the model.
+
+        Raises:
+            UnknownModelError: There is no such model.
+        """
+        model = registry.get(name)
+        return cls._of(write_model(model), model.name, None, None, Path(f"{pipeline_name(model)}.takes.yaml"))
+
+    @classmethod
+    def open(cls, name: str | PathLike[str]) -> Self:
+        """Reads a file, or by its name a shipped pipeline or the pipeline of a model.
+
+        Args:
+            name: A path, or a name such as `film` or `z-image/turbo`. A file of that name goes before.
+
+        Raises:
+            PipelineError: Something is wrong with the file.
+            InputError: There is none.
+        """
+        path, text = Path(name), str(name)
+        if path.suffix in FILE_SUFFIXES or path.is_file():
+            return cls.from_file(name)
+        if text in shipped_names():
+            return cls.shipped(text)
+        try:
+            return cls.of_model(text)
+        except UnknownModelError as error:
+            near = ", ".join(dict.fromkeys([*get_close_matches(text, shipped_names(), n=2), *error.nearest]))
+            raise InputError(
+                f"There is no pipeline {text}: neither a file, nor a shipped pipeline, nor a model has this name. "
+                f"The nearest names are {near}. What to do: correct it, or name a file that ends in .yaml."
+            ) from None
+
+    @classmethod
+    def _of(cls, text: str, name: str, folder: Path | None, loader: Any, takes: Path | None = None) -> Self:
         problems = Problems()
         checked = check_document(read(text, name, loader=loader), problems, folder=folder)
         problems.refuse()
         assert checked is not None  # noqa: S101 - without it there are problems
-        return cls(checked)
+        return cls(checked, takes=takes)
+
+    def with_reuse(self, reuse: Literal["never", "always"]) -> Self:
+        """Returns the pipeline with another default of `reuse`, for the files that it uses, too.
+
+        Args:
+            reuse: What steps do that have no `reuse` of their own.
+        """
+        return type(self)(_with_reuse(self.checked, reuse), takes=self.takes)
 
     @property
     def file(self) -> PipelineFile:
@@ -237,9 +299,7 @@ class Pipeline:
             takes: See `plan`.
             choices: See `plan`.
         """
-        if self.checked.folder is None:
-            return Choices(takes, choices, given=takes.keys())
-        found = read_choices(takes_file(self.checked.folder / Path(self.checked.document.name).name))
+        found = read_choices(self.takes)
         all_choices = {**found.choices, **choices}
         return replace(found, takes={**found.takes, **takes}, choices=all_choices, given=takes.keys())
 
@@ -265,6 +325,17 @@ class Pipeline:
             budget=budget if budget is not None and not budget.unlimited else None,
             is_unlimited=budget is not None and budget.unlimited,
         )
+
+
+@cache
+def shipped_names() -> tuple[str, ...]:
+    """Returns the names of the pipelines that come with the package."""
+    return tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+
+
+def _with_reuse(checked: Checked, reuse: str) -> Checked:
+    uses = {path: _with_reuse(used, reuse) for path, used in checked.uses.items()}
+    return replace(checked, file=checked.file.model_copy(update={"reuse": reuse}), uses=uses)
 
 
 def site_of(base_url: str) -> str:

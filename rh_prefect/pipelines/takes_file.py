@@ -87,9 +87,9 @@ def takes_file(pipeline: Path) -> Path:
     return pipeline.with_suffix(".takes.yaml")
 
 
-def read_choices(file: Path) -> Choices:
+def read_choices(file: Path | None) -> Choices:
     """Reads takes and choices; empty if the file does not exist."""
-    if not file.is_file():
+    if file is None or not file.is_file():
         return Choices()
     with file.open("rb") as reader:
         data = read(reader.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape"), str(file)).data

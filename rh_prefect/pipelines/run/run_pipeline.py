@@ -53,6 +53,7 @@ async def run_pipeline(
     reviewed: ReviewedPlan | None = None,
 ) -> RunEnd:
     """Runs a pipeline."""
+    pipeline = pipeline.with_reuse(options.reuse) if options.reuse is not None else pipeline
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
