@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect import flow, generate, models
+from rh_prefect import Result, assemble, flow, generate, models
 from rh_prefect.flow_runs.flow import run_name
-from rh_prefect.flows.soundtrack import add_soundtrack
 from rh_prefect.tasks import Film
 
 
@@ -16,7 +16,7 @@ from rh_prefect.tasks import Film
 async def narrate_video(
     video: str,
     style: Annotated[str, Field(min_length=1, max_length=500)] = "calm and warm, three short sentences",
-    music: Annotated[str, Field(max_length=400)] | None = "A quiet piano piece without vocals",
+    music: Annotated[str, Field(min_length=1, max_length=400)] = "A quiet piano piece without vocals",
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Film:
@@ -25,11 +25,20 @@ async def narrate_video(
     Args:
         video: An MP4 of up to 20 MB: a path, an fsspec URI or a link.
         style: How the narration sounds.
-        music: What the music is like; empty for none.
+        music: What the music is like.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
-    watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)
-    words = await generate(watch, label="narration", credentials=credentials, storage=storage)
-    return await add_soundtrack(video, narration=words.text, music=music, credentials=credentials, storage=storage)
+
+    async def narrate() -> Result:
+        wish = f"Write what a narrator says over this video: {style}. Answer with the spoken words only."
+        watch = models.RhartTextG25FlashVideoToText(video_url=video, prompt=wish)
+        words = await generate(watch, label="narration", credentials=credentials, storage=storage)
+        text = models.MinimaxSpeech28Hd(text=words.text)
+        return await generate(text, label="speech", credentials=credentials, storage=storage)
+
+    piece = models.SunoSingleV55(description=music, make_instrumental="true")
+    speech, track = await asyncio.gather(
+        narrate(), generate(piece, label="music", credentials=credentials, storage=storage)
+    )
+    return await assemble([video], name="soundtrack", speech=speech, music=track, storage=storage)

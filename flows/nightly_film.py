@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefect.runtime import flow_run
 from pydantic import Field
 
 from rh_prefect import flow
 from rh_prefect.flow_runs.flow import run_name_with
-from rh_prefect.flow_runs.parameter_types import Aspect, Resolution
-from rh_prefect.flows.film import FilmResult, film
+from rh_prefect.flows import film
 
 SUBJECTS = [
     "A lighthouse above a stormy sea at dawn",
@@ -37,12 +36,12 @@ def _of_the_day(subjects: list[str]) -> str:
 async def nightly_film(
     subjects: Annotated[list[str], Field(min_length=1)] = SUBJECTS,
     shots: Annotated[int, Field(ge=1, le=12)] = 3,
-    aspect: Aspect = "16:9",
-    resolution: Resolution = "1080p",
+    aspect: Literal["16:9", "9:16", "1:1"] = "16:9",
+    resolution: Literal["720p", "1080p", "2k", "4k"] = "1080p",
     credentials: str | None = None,
     storage: str | None = None,
-) -> FilmResult:
-    """Makes the film of the day.
+) -> str:
+    """Makes the film of the day with the pipeline `film`, and returns where it is.
 
     Args:
         subjects: What the films show; each day takes the next one, and after the last comes the first.
@@ -52,11 +51,12 @@ async def nightly_film(
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    return await film(
-        _of_the_day(subjects),
+    done = await film(
+        prompt=_of_the_day(subjects),
         shots=shots,
         aspect=aspect,
         resolution=resolution,
         credentials=credentials,
         storage=storage,
     )
+    return str(done["film"].uri)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from rh_prefect import catalog, models
-from rh_prefect.cli.argument_checks import batch_values, read_assignments
+from rh_prefect.cli.argument_checks import batch_values
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.media import Media
 from rh_prefect.models import CustomInput, FileValue, ModelInput
@@ -168,27 +168,6 @@ def test_a_price_is_for_unknown_endpoints_only() -> None:
 def test_a_custom_call_of_a_known_endpoint_warns() -> None:
     with pytest.warns(catalog.InputWarning, match="rhart-image/z-image/turbo is in the catalogue"):
         models.custom("rhart-image/z-image/turbo", prompt="x")
-
-
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        (["prompt=5"], {"prompt": 5}),
-        (["n=5", "n=6"], {"n": [5, 6]}),
-        (["image=@a.png"], {"image": {"file": "a.png"}}),
-        (['images=["@a.png"]'], {"images": [{"file": "a.png"}]}),
-        (["images=@a.png", "images=@b.png"], {"images": [{"file": "a.png"}, {"file": "b.png"}]}),
-        (["prompt=a = b"], {"prompt": "a = b"}),
-        (['deep={"a": [["@x"]]}'], {"deep": {"a": [["@x"]]}}),
-    ],
-)
-def test_assignments_on_a_command_line(given: list[str], read: dict[str, Any]) -> None:
-    assert read_assignments(ENDPOINT, given) == read
-
-
-def test_a_text_of_a_known_model_stays_one() -> None:
-    read = read_assignments("kling-v2.6-pro/image-to-video", ["prompt=5", "duration=5", "image_url=a.png"])
-    assert read == {"prompt": "5", "duration": "5", "image_url": {"file": "a.png"}}
 
 
 def test_the_values_of_a_batch_are_files_lists_and_texts_for_its_plan() -> None:

@@ -66,7 +66,8 @@ def _make(name: str, folder: Path, to: Path) -> str:
 def _run(file: Path, params: Path) -> PipelineResult:
     """Runs a pipeline to its end; at each review, the first candidate is chosen."""
     while True:
-        end = asyncio.run(run_here(Pipeline.from_file(file), read_arguments(None, params)))
+        pipeline = Pipeline.from_file(file)
+        end = asyncio.run(run_here(pipeline, read_arguments(pipeline, None, params)))
         if end.is_failed:
             raise RuntimeError(f"{file.name}: {end.message}")
         reviews = [one.step for one in end.result.steps if one.state == "waits for review" and one.model == "review"]

@@ -16,28 +16,25 @@ from typing import Any, NoReturn
 from cyclopts import App
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
-"""Commands whose first argument is a pipeline's file, unless it names a flow."""
-
-_SUFFIXES = (".yaml", ".yml", ".json")
+"""Commands whose first argument is a pipeline."""
 
 
 class _RootApp(App):
-    """The command; the help of a command with a pipeline's file also explains the file."""
+    """The command; the help of a command with a pipeline also explains the pipeline."""
 
     def help_print(self, tokens: Any = None, **more: Any) -> None:
         """Prints a help page; see `cyclopts.App.help_print`."""
         words = list(tokens or ())
         super().help_print(tokens, **more)
-        if words[:1] and words[0] in _PIPELINE_COMMANDS and (file := _pipeline_file(words)):
+        if words[:1] and words[0] in _PIPELINE_COMMANDS and (file := _pipeline_in(words)):
             from rh_prefect.cli.explain import explain
 
             explain(Path(file))
 
 
-def _pipeline_file(words: Sequence[str]) -> str | None:
-    """Returns the word of a command line that names a pipeline's file, and is not the value of an option."""
-    pairs = pairwise(words)
-    return next((one for last, one in pairs if one.endswith(_SUFFIXES) and not last.startswith("-")), None)
+def _pipeline_in(words: Sequence[str]) -> str | None:
+    """Returns the word of a command line that names a pipeline: the first one that belongs to no option."""
+    return next((one for last, one in pairwise(words) if not one.startswith("-") and not last.startswith("-")), None)
 
 
 app = _RootApp(
@@ -51,11 +48,9 @@ _jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
 app.command(
-    "rh_prefect.cli.run_flow_and_batch:run_app", name="run", help="Run a pipeline's file, or a flow, in this process."
+    "rh_prefect.cli.run_pipeline:run", name="run", help="Run a pipeline: a file, a shipped one, or that of a model."
 )
-app.command(
-    "rh_prefect.cli.run_flow_and_batch:batch", help="Run a model on every row of a table or every file of a folder."
-)
+app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a table or every file of a folder.")
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
     "plan": "Show what a run of a pipeline would do and cost.",

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-from rh_prefect.errors import ConfigError, InputError, MediaError, UnknownModelError
-
-if TYPE_CHECKING:
-    from rh_prefect.catalog import Param
-
-_KINDS = {"image": "image", "video": "video", "videos": "video"}
-"""The kind of file that an option takes."""
+from rh_prefect.errors import ConfigError, InputError
 
 _HIDDEN = "<the whole address of "
 _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
@@ -24,38 +17,6 @@ _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
 
 _PATIENCE = 10.0
 """Seconds for the check of a key: a slow site is the run's to wait for."""
-
-
-def check_call(
-    command: str,
-    parameters: Mapping[str, Any],
-    *,
-    needs: Iterable[str] = (),
-    files: Iterable[str] = (),
-    resume: str | None = None,
-) -> None:
-    """Raises an `InputError` if a call of one of the package's flows lacks something, or has what cannot be used.
-
-    `needs` are the parameters that must be given, `files` those that are files, `resume` the id of the run to continue.
-    """
-    missing = [need for need in needs if not _has_text(parameters[need])]
-    if missing:
-        or_resume = ", or `--resume RUN_ID`" if command.startswith("run ") else ""
-        options = " and ".join("a video" if need == "videos" else f"--{need}" for need in missing)
-        raise InputError(f"{command}: {options} is missing. What to do: pass it{or_resume}.")
-    if resume is not None and not is_flow_run_id(resume):
-        raise InputError(
-            f"{command}: {resume!r} is not a flow run's id. What to do: copy it from `rh-prefect "
-            "jobs list` or from the dashboard."
-        )
-    for option, value in parameters.items():
-        for one in _texts(value):
-            _check_text(f"{command}: --{option}", one)
-    if "out" in parameters:
-        _check_out(command, parameters["out"], parameters.get("storage"))
-    for option in files:
-        for one in _texts(parameters[option]):
-            _check_file(command, one, kind=_KINDS.get(option))
 
 
 def printable(word: str) -> str:
@@ -139,10 +100,8 @@ def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, sto
     """Checks a call of the batch flow; raises `InputError` if there are no such rows, or there is no such model."""
     from rh_prefect import catalog
 
-    _check_text("batch", rows)
-    for one in _texts(out):
-        _check_text("batch: --out", one)
-    _check_out("batch", out, storage)
+    check_text("batch", rows)
+    check_place("batch", out, storage)
     for model in models:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
@@ -158,16 +117,8 @@ def is_flow_run_id(text: str) -> bool:
     return True
 
 
-def _has_text(value: object) -> bool:
-    return any(text.strip() for text in _texts(value))
-
-
-def _texts(value: object) -> list[str]:
-    found = value if isinstance(value, list) else [value]
-    return [one for one in found if isinstance(one, str)]
-
-
-def _check_text(what: str, text: str) -> None:
+def check_text(what: str, text: str) -> None:
+    """Raises an `InputError` for a text that no path, prompt or request can have."""
     from rh_prefect.json_checks import is_text
 
     refuse_hidden(what, text)
@@ -182,21 +133,19 @@ def _check_text(what: str, text: str) -> None:
         )
 
 
-def refuse_two_places(command: str, out: str | None, storage: str | None) -> None:
-    """Raises an `InputError` if a command names a location and a block for its files."""
-    if out is not None and storage:
-        raise InputError(
-            f"{command}: --out {out} and --storage {storage} are two places for the files. Nothing was sent. What to "
-            "do: leave one of them out."
-        )
-
-
-def _check_out(command: str, out: str | None, storage: str | None) -> None:
+def check_place(command: str, out: str | None, storage: str | None) -> None:
+    """Raises an `InputError` if a command names no place for its files that outlives it, or two of them."""
     from rh_prefect.media.urls import protocol_of
     from rh_prefect.settings import get_settings
 
-    refuse_two_places(command, out, storage)
-    if out is None and storage is not None:
+    if out is not None:
+        check_text(f"{command}: --out", out)
+        if storage:
+            raise InputError(
+                f"{command}: --out {out} and --storage {storage} are two places for the files. Nothing was sent. What "
+                "to do: leave one of them out."
+            )
+    elif storage:
         return
     option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
     if protocol_of(place) == "memory":
@@ -217,25 +166,6 @@ async def check_blocks(credentials: str | None, storage: str | None) -> None:
         await asyncio.to_thread((await load_storage(storage)).check)
 
 
-def _check_file(command: str, source: str, *, kind: str | None) -> None:
-    from rh_prefect.media.probe import probe
-    from rh_prefect.media.urls import is_local, local_path
-
-    if _is_missing(source):
-        raise MediaError(f"{command}: there is no file {source}. What to do: check the path. Nothing was sent.")
-    if not is_local(source):
-        return
-    path = Path(local_path(source))
-    if not path.is_file():
-        raise MediaError(f"{command}: {source} is not a file. What to do: pass the path of a file. Nothing was sent.")
-    found = probe(path).kind
-    if kind not in (None, found):
-        raise MediaError(
-            f"{command}: {source} is not a file of type {kind}, but {found}. What to do: pass another file. "
-            "Nothing was sent."
-        )
-
-
 def _is_missing(source: str) -> bool:
     from rh_prefect.media.urls import is_local, local_path
 
@@ -245,68 +175,16 @@ def _is_missing(source: str) -> bool:
         return True
 
 
-def read_assignments(model: str | None, assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the parameters of a model or endpoint, each as `NAME=VALUE`; a file becomes `{"file": PATH}`.
-
-    `@PATH` is a file; a text stays one where the model takes a text, else what is JSON counts as such. A name with
-    several values holds a list of them.
-    """
-    return _assignments("run model", assignments, lambda name, text: _value(_param(model, name), text))
-
-
 def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, as `read_assignments` does; its plan reads the texts, as those of a table."""
-    return _assignments("batch", assignments, lambda _, text: _file(text) if text.startswith("@") else text)
+    """Reads the values of a batch, each as `NAME=VALUE`; its plan reads the texts, as those of a table.
 
-
-def _assignments(command: str, assignments: Iterable[str], read: Callable[[str, str], Any]) -> dict[str, Any]:
+    `@PATH` is a file. A name with several values holds a list of them.
+    """
     found: dict[str, list[Any]] = {}
     for one in assignments:
         name, sign, text = one.partition("=")
         if not sign or not name:
-            raise InputError(f"{command}: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
-        refuse_hidden(f"{command}: --set {name}", text)
-        found.setdefault(name, []).append(read(name, text))
+            raise InputError(f"batch: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
+        check_text(f"batch: --set {name}", text)
+        found.setdefault(name, []).append({"file": text[1:]} if text.startswith("@") else text)
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
-
-
-def files_in(params: Any) -> list[str]:
-    """Lists the files among parameters that `read_assignments` made, as they were written."""
-    if isinstance(params, dict):
-        if params.keys() == {"file"}:
-            return [str(params["file"])]
-        return [file for value in params.values() for file in files_in(value)]
-    return [file for value in params for file in files_in(value)] if isinstance(params, list) else []
-
-
-def _param(model: str | None, name: str) -> Param | None:
-    from rh_prefect.catalog import get
-
-    try:
-        return get(model or "").find_param(name)
-    except UnknownModelError:
-        return None
-
-
-def _value(param: Param | None, text: str) -> Any:
-    if text.startswith("@"):
-        return _file(text)
-    if param is not None and param.is_media:
-        return {"file": text}
-    if param is not None and param.type in ("string", "enum"):
-        return text
-    try:
-        return _with_files(json.loads(text))
-    except ValueError:
-        return text
-
-
-def _file(text: str) -> dict[str, str]:
-    return {"file": text[1:]}
-
-
-def _with_files(value: Any) -> Any:
-    """Converts file names in a list to files: `["@photo.jpg"]` is a list with one file."""
-    if isinstance(value, list):
-        return [_file(one) if isinstance(one, str) and one.startswith("@") else _with_files(one) for one in value]
-    return value

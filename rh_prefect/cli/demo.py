@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import prefect_server
-from rh_prefect.cli.argument_checks import check_call
+from rh_prefect.cli.argument_checks import check_text
 from rh_prefect.cli.init import write_example
+from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
     from rh_prefect.emulator.recorder import Recorder
@@ -28,7 +29,10 @@ def demo(
     stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.", negative="")] = False,
 ) -> None:
     """Make a film on this machine; run it again, and as a flow, for nothing. No key, no network, nothing to pay."""
-    check_call("demo", {"prompt": prompt, "folder": str(folder)}, needs=("prompt",))
+    check_text("demo: --folder", str(folder))
+    check_text("demo: --prompt", prompt)
+    if not prompt.strip():
+        raise InputError("demo: --prompt is missing. What to do: pass a sentence, or leave the option out.")
     from rh_prefect.emulator import Emulator
 
     folder = folder.resolve()

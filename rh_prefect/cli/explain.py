@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rh_prefect import catalog
 from rh_prefect.cli.output import print_json
-from rh_prefect.cli.pipelines import File, Json, Params, Set, read_arguments, read_pipeline
+from rh_prefect.cli.pipelines import File, Json, More, Params, Set, read_arguments, read_pipeline
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import visible
@@ -25,9 +25,10 @@ from rh_prefect.pipelines.plan.render import prices
 _EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
 
 
-def explain(file: File, *, values: Set = None, params: Params = None, as_json: Json = False) -> None:
+def explain(file: File, *, values: Set = None, params: Params = None, as_json: Json = False, **more: More) -> None:
     """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price."""
-    data = explanation(read_pipeline(file, as_json=as_json), read_arguments(values, params))
+    pipeline = read_pipeline(file, as_json=as_json)
+    data = explanation(pipeline, read_arguments(pipeline, values, params, more))
     if as_json:
         print_json(data)
     else:

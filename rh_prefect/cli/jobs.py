@@ -316,7 +316,7 @@ def _runs_as_text(
     for one in flow_runs:
         yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
     if flow_runs:
-        yield 'resume a flow: `rh-prefect run FLOW --resume ID`, or in Python rh_prefect.resume(your_flow, "ID")'
+        yield 'resume a flow: Retry in the dashboard, or in Python rh_prefect.resume(your_flow, "ID")'
     if runs or flow_runs:
         yield "continue a pipeline: run its file again, with the same parameters"
     if scopes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import printable, refuse_hidden, text_in
+from rh_prefect.cli.argument_checks import check_text, printable, text_in
 from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
@@ -28,13 +28,22 @@ from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs
-from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of, takes_file
+from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of
 from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
 
-File = Annotated[Path, Parameter(help="The pipeline's file.")]
+File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
+More = Annotated[
+    list[str],
+    Parameter(
+        help='A parameter of the pipeline, as in --prompt "a lighthouse"; repeat it for a list. One with the name of '
+        "another option is given with --set.",
+        negative="",
+        consume_multiple=False,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
@@ -97,7 +106,7 @@ Credentials = Annotated[
 ]
 
 
-def check(*files: Annotated[Path, Parameter(help="The pipelines' files.")], as_json: Json = False) -> None:
+def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.")], as_json: Json = False) -> None:
     """Check pipelines without data and without a network: for CI and pre-commit."""
     if not files:
         raise InputError("Pass at least one file: `rh-prefect check film.yaml`.")
@@ -114,7 +123,7 @@ def check(*files: Annotated[Path, Parameter(help="The pipelines' files.")], as_j
 
 def _problems(file: Path) -> Sequence[Problem]:
     try:
-        Pipeline.from_file(file)
+        Pipeline.open(file)
     except PipelineError as error:
         return error.found
     return ()
@@ -142,12 +151,13 @@ def plan(
     allow: Allow = None,
     storage: Storage = None,
     credentials: Credentials = None,
+    **more: More,
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    arguments, found = read_arguments(values, params), read_choices(takes_file(file))
+    arguments, found = read_arguments(pipeline, values, params, more), read_choices(pipeline.takes)
     first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if retake else Plan(pipeline.name)
     takes, made_new = takes_of(found, retake, first)
     again = {"takes": takes, "new": ["*"] if new else made_new, "selection": selection}
@@ -279,7 +289,7 @@ async def make_plan(
 def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
     """Reads a file; prints its problems and exits with 1 if it has some."""
     try:
-        return Pipeline.from_file(file)
+        return Pipeline.open(file)
     except PipelineError as error:
         if as_json:
             print_json({"problems": [one.as_json() for one in error.found]})
@@ -288,8 +298,13 @@ def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
         sys.exit(1)
 
 
-def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[str, Any]:
-    """Reads the parameters of a command; `--set` overrides the file of `--params`."""
+def read_arguments(
+    pipeline: Pipeline,
+    values: Sequence[str] | None,
+    params: Path | None,
+    more: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """Reads the parameters of a command; `--set` and options such as `--prompt` override the file of `--params`."""
     arguments: dict[str, Any] = {}
     if params is not None:
         data = read(text_in("--params", params), str(params)).data
@@ -300,8 +315,13 @@ def read_arguments(values: Sequence[str] | None, params: Path | None) -> dict[st
         name, sign, value = text.partition("=")
         if not sign:
             raise InputError(f"--set takes name=value, but {text!r} has no =.")
-        refuse_hidden(f"--set {name}", value)
+        check_text(f"--set {name}", value)
         arguments[name] = value
+    for option, texts in (more or {}).items():
+        for one in texts:
+            check_text(f"--{option}", one)
+        name = option if option in pipeline.file.params else option.replace("-", "_")
+        arguments[name] = list(texts) if len(texts) > 1 else texts[0]
     return arguments
 
 

@@ -7,14 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from prefect.settings import PREFECT_UI_URL
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from rh_prefect.cli.live_view import LiveView
 from rh_prefect.cli.prefect_server import later_dashboard
@@ -63,19 +61,10 @@ class Terminal(Console):
 class Watch:
     """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
 
-    A run that is not `is_resumable`, such as a pipeline's, is run again with the same command. `quiet` prints the files
-    of the result only.
+    `quiet` prints none of them.
     """
 
-    def __init__(
-        self,
-        *,
-        command: str,
-        is_resumable: bool = True,
-        quiet: bool = False,
-        out: str = "",
-        place: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, *, command: str, quiet: bool = False, out: str = "", place: Sequence[str] = ()) -> None:
         """Starts without a run.
 
         `out` is where the run has its records, and `place` the options of its storage, if a command must be told.
@@ -83,17 +72,13 @@ class Watch:
         self._place = place
         self._records = f"RH_STORAGE_URL={shlex.quote(out)} " if out else ""
         self._is_quiet = quiet
-        self._is_resumable = is_resumable
         self._command = command
         self._next = 0.0
         self._news: set[str] = set()
         self._board = RunProgress()
         self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._flow_run_id = ""
-        self._is_resumed = False
         self.candidates_in = "The report and the dashboard show the candidates"
-        self._before: dict[str, Costs] = {}
-        """What each job that this process has submitted had cost before."""
         self._view = LiveView(self._board)
         self._live = Live(self._view, console=self._console, refresh_per_second=4, transient=True)
 
@@ -136,51 +121,23 @@ class Watch:
         if self._board.estimate:
             self._console.print(f"{run}: {self._estimate()}")
 
-    def started(self, flow_run_id: str, *, is_resumed: bool = False) -> None:
+    def started(self, flow_run_id: str) -> None:
         """Prints the flow run's name or id."""
-        self._flow_run_id, self._is_resumed = flow_run_id, is_resumed
+        self._flow_run_id = flow_run_id
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
         if ui and (later := later_dashboard()):
             self._console.print(f"this address ends with the command; later: {later}", soft_wrap=True)
 
-    def summary(self, result: Any) -> None:
-        """Shows what each step took and cost, and where the files are."""
-        if self._is_quiet:
-            print("\n".join(f"{name}: {uri}" for name, uri in _files(result)))
-            return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("step", "model", "state", "queued s", "run s", "cost"):
-            table.add_column(column, justify="right" if column in ("queued s", "run s", "cost") else "left")
-        for event in self._board.rows.values():
-            table.add_row(
-                event.label or "",
-                event.model,
-                event.state,
-                _seconds(event.queued_seconds),
-                _seconds(event.run_seconds),
-                str(event.costs) if event.costs else "",
-            )
-        self._console.print(table)
-        self._console.print(f"in {self._view.seconds:.1f} s; {self._total()}")
-        files = _files(result)
-        for name, uri in files:
-            self._console.print(f"{name}: {uri}", style="bold")
-        if files:
-            self.say_how_to_open()
-
-    def say_how_to_open(self, report: str = "") -> None:
-        """Prints the command that opens what the run made; the report of a pipeline is below its run's name."""
-        run = report.split("/")[-2] if report else self._flow_run_id
-        self.say(f"open it: {shlex.join(['rh-prefect', 'open', run, *self._place])}")
+    def say_how_to_open(self, report: str) -> None:
+        """Prints the command that opens what the run made; the report is below the run's name."""
+        self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
 
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
         self._view.take(event)
         if not event.is_edit:
             self._board.take(event)
-        if event.state == "submitted":
-            self._before.setdefault(event.job, event.costs)
         is_row = self._is_live and event.state in ("submitted", "adopted")
         is_row |= event.is_edit and event.state == "reused"  # nothing has happened
         if self._board.total >= _MANY:
@@ -202,24 +159,13 @@ class Watch:
         """Prints a line; half an emoji, or a file name that is not UTF-8, can be shown but not printed."""
         self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
-    def _total(self) -> str:
-        paid = {
-            event.job: event.costs or Costs.of(event.cost or Decimal(0), event.currency)
-            for event in self._board.rows.values()
-        }
-        before = {job: self._before.get(job, costs) for job, costs in paid.items()}
-        now, earlier = Costs.total(paid[job] - before[job] for job in paid), Costs.total(before.values())
-        return f"paid {now or 'nothing'}" + (f" now; {earlier} was already paid" if earlier else "")
-
     def _say_how_to_go_on(self) -> None:
         running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
         for event in running:
             print(f"still running at RunningHub: task {event.task_id}  {event.name}", file=sys.stderr)
-        # For a run that has submitted nothing, a resume would keep nothing.
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
-        if self._is_resumed or has_submitted or LOOP.is_submitting:
-            resume = f" --resume {self._flow_run_id}" if self._is_resumable else ""
-            print(f"resume (nothing is paid for twice): rh-prefect {self._command}{resume}", file=sys.stderr)
+        if has_submitted or LOOP.is_submitting:
+            print(f"continue (nothing is paid for twice): rh-prefect {self._command}", file=sys.stderr)
         if self._flow_run_id and running:
             cancel = f"{self._records}rh-prefect jobs cancel {self._flow_run_id}"
             print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
@@ -268,17 +214,3 @@ def _shown(candidate: Any) -> str:
         return shown(candidate.address or (candidate.media.uri if candidate.media is not None else ""))
     text = candidate if isinstance(candidate, str) else json.dumps(mark(candidate), ensure_ascii=False)
     return shortened(visible(" ".join(text.split())), _CANDIDATE_LENGTH)
-
-
-def _files(result: Any) -> list[tuple[str, str]]:
-    """Returns the files in a flow's result, by name."""
-    found = [(name, getattr(result, name)) for name in ("film", "contact_sheet") if hasattr(result, name)]
-    if found:
-        return [(name.replace("_", " "), media.uri) for name, media in found]
-    results = result if isinstance(result, list) else [result]
-    files = [media for one in results for media in getattr(one, "outputs", ())]
-    return [("output" if media.defect is None else f"output, {media.defect}", media.uri) for media in files]
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"

@@ -18,14 +18,15 @@ from cyclopts import Parameter, validators
 from rh_prefect.cli.argument_checks import (
     check_account,
     check_blocks,
+    check_place,
     check_store,
     printable,
-    refuse_hidden,
-    refuse_two_places,
     text_in,
 )
 from rh_prefect.cli.pipelines import (
+    File,
     Item,
+    More,
     New,
     Only,
     Params,
@@ -44,7 +45,7 @@ from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
-from rh_prefect.pipelines.takes_file import add_choices, read_choices, takes_file
+from rh_prefect.pipelines.takes_file import add_choices, read_choices
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -81,6 +82,7 @@ Dashboard = Annotated[
         help="Run it as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C.", negative=""
     ),
 ]
+Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")]
 Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
 Credentials = Annotated[
@@ -89,7 +91,7 @@ Credentials = Annotated[
 
 
 def run(
-    file: Annotated[Path, Parameter(help="The pipeline's file.")],
+    file: File,
     *,
     values: Set = None,
     params: Params = None,
@@ -106,7 +108,8 @@ def run(
     storage: Storage = None,
     dashboard: Dashboard = False,
     dry_run: DryRun = False,
-    quiet: Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")] = False,
+    quiet: Quiet = False,
+    **more: More,
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
 
@@ -116,23 +119,23 @@ def run(
     is_flow = is_configured() or dashboard
     from rh_prefect.flows.pipeline import Pipeline
 
-    pipeline = Pipeline.from_file(file)
+    pipeline = Pipeline.open(file)
     account, place = _blocks(pipeline, out, credentials, storage)
     if not is_flow:
         refuse_blocks("run", account, place)
-    if not dry_run:
-        check_account("run", account)
-        check_store(place)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
-    arguments = read_arguments(values, params)
+    arguments = read_arguments(pipeline, values, params, more)
     if reviewed is not None:
         arguments = _with_reviewed("run", arguments, reviewed)
-    found = read_choices(takes_file(file))
+    found = read_choices(pipeline.takes)
     selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     first = _checked_plan(pipeline, arguments)
     first.refuse_unknown(selection)
     check_retake(first, retake or (), selection)
+    if not dry_run:
+        check_account("run", account)
+        check_store(place)
     takes, made_new = takes_of(found, retake, first)
     if reviewed is not None and place is None and account is None:
         _refuse_changes(pipeline, arguments, takes, reviewed)
@@ -153,11 +156,11 @@ def run(
         "credentials": credentials,
         "storage": place or "",
     }
-    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
+    inputs = words_of(**more, set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
     at = words_of(out=out, storage=place or None)
-    again = _Again(file, takes, inputs, part, out="" if is_flow else printable(out or ""), place=at)
+    again = _Again(file, pipeline.takes, takes, inputs, part, out="" if is_flow else printable(out or ""), place=at)
     values_and_options = {**arguments, **options}
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), again:
         if is_flow:
@@ -175,6 +178,7 @@ class _Again:
     def __init__(
         self,
         file: Path,
+        takes_file: Path | None,
         takes: dict[str, int],
         inputs: Sequence[str],
         part: Sequence[str],
@@ -188,7 +192,7 @@ class _Again:
         of its storage.
         """
         self.out, self.place = out, place
-        self._file, self._takes, self._inputs = file, takes, inputs
+        self._file, self._takes_file, self._takes, self._inputs = file, takes_file, takes, inputs
         self._recorded: dict[str, int] = {}
         self._is_printed = False
         self.run_words = [str(file), *inputs, *part]
@@ -207,11 +211,11 @@ class _Again:
         # Without those that are recorded: another command may have changed them since.
         new = dict(takes.items() - self._recorded.items())
         self._recorded = takes
-        is_added = new and add_choices(takes_file(self._file), new, items=plan.items_by_number)
+        is_added = new and self._takes_file and add_choices(self._takes_file, new, items=plan.items_by_number)
         if is_added and not self._is_printed:
             self._is_printed = True
             print(
-                f"The takes of the new results are recorded in {takes_file(self._file)}; delete a line to return to "
+                f"The takes of the new results are recorded in {self._takes_file}; delete a line to return to "
                 "the earlier result. To continue after an interruption, run again without --new and --retake: each "
                 "run with them pays for further results.",
                 file=sys.stderr,
@@ -230,12 +234,10 @@ def _blocks(
     pipeline: Pipeline, out: str | None, credentials: str | None, storage: str | None
 ) -> tuple[str | None, str | None]:
     """Returns the names of a command's account and storage blocks; None for those of the environment."""
-    if out is not None:
-        refuse_hidden("--out", out)
-        refuse_two_places(pipeline.name, out, storage)
+    place = storage if storage or out is not None else pipeline.file.storage
+    check_place(pipeline.name, out, place)
+    if out is not None:  # the location named here is used, and not the file's block
         os.environ["RH_STORAGE_URL"] = out
-        storage = storage or ""  # the location named here is used, and not the file's block
-    place = pipeline.file.storage if storage is None else storage or None
     return credentials or pipeline.file.credentials, place
 
 
@@ -301,9 +303,7 @@ def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResul
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
-    with Watch(
-        command=shlex.join(["run", *again.run_words]), is_resumable=False, quiet=quiet, out=again.out, place=again.place
-    ) as watch:
+    with Watch(command=shlex.join(["run", *again.run_words]), quiet=quiet, out=again.out, place=again.place) as watch:
         try:
             result = asyncio.run(run(watch))
         except PipelineIncomplete as error:
@@ -352,7 +352,7 @@ async def run_to_end(flow: Any, flow_run_id: str) -> Any:
 
 
 def choose(
-    file: Annotated[Path, Parameter(help="The pipeline's file.")],
+    file: File,
     *choices: Annotated[
         str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
     ],
@@ -367,6 +367,7 @@ def choose(
     out: Out = None,
     credentials: Credentials = None,
     storage: Storage = None,
+    **more: More,
 ) -> None:
     """Record choices at a pipeline's reviews; the next run of the file continues with them."""
     from rh_prefect.blocks.lookup import load_storage
@@ -374,13 +375,13 @@ def choose(
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
-    pipeline = Pipeline.from_file(file)
+    pipeline = Pipeline.open(file)
     account, place = _blocks(pipeline, out, credentials, storage)
     refuse_blocks("choose", account, place)
     check_store(place)
     store = asyncio.run(load_storage(place))
     known = open_records(store, get_settings())
-    arguments = read_arguments(values, params)
+    arguments = read_arguments(pipeline, values, params, more)
     if plan is not None:
         arguments = _with_reviewed("choose", arguments, ReviewedPlan.read(plan))
     graphs, unread = asyncio.run(saved_graphs(pipeline, account, store))
@@ -393,10 +394,11 @@ def choose(
     for one in chosen.instances:
         if one.address in decided and one.state == "r" and one.note:
             raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
-    add_choices(takes_file(file), takes, decided, items=current.items_by_number)
-    inputs = words_of(set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
+    assert pipeline.takes is not None  # noqa: S101 - `open` sets it
+    add_choices(pipeline.takes, takes, decided, items=current.items_by_number)
+    inputs = words_of(**more, set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
     again = shlex.join(["rh-prefect", "run", str(file), *inputs])
-    print(f"The choices are saved in {takes_file(file)}. Next: `{again}`.")
+    print(f"The choices are saved in {pipeline.takes}. Next: `{again}`.")
 
 
 def _decisions(

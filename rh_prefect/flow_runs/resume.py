@@ -55,12 +55,6 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
         await _end_cancellation(flow_run.id)
 
 
-async def set_budget(flow_run: FlowRun, budget: float) -> None:
-    """Sets the budget of a flow run from its next attempt on; earlier payments count."""
-    parameters = {**flow_run.parameters, "budget": budget}
-    await ask(lambda api: api.update_flow_run(flow_run.id, parameters=parameters))
-
-
 async def _end_cancellation(flow_run_id: UUID) -> None:
     """Ends the cancellation of a run, as a worker does; otherwise the run would stay `Cancelling`."""
     # The run ends in the same way if this fails.

@@ -1,23 +1,38 @@
-"""Composed flows: chains of paid steps, with parameters that Prefect's dashboard shows as a form."""
+"""The flows of this package: one for each shipped pipeline, as in `await film(prompt="a lighthouse")`, and others.
+
+The flow of a pipeline is built on access. It makes new results in each run, unless its option `reuse` is `always`, and
+continues a run that stopped early.
+"""
+
+from __future__ import annotations
+
+from functools import cache
 
 from rh_prefect.flows.batch import batch
-from rh_prefect.flows.film import FilmResult, film
-from rh_prefect.flows.image_to_video import image_to_video
 from rh_prefect.flows.models import any_model, for_model
+from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.flows.soundtrack import add_soundtrack
 from rh_prefect.flows.spend import spend
-from rh_prefect.flows.upscale import upscale
+from rh_prefect.pipelines.pipeline import shipped_names
 
-__all__ = [
-    "FilmResult",
-    "add_soundtrack",
-    "any_model",
-    "batch",
-    "film",
-    "for_model",
-    "image_to_video",
-    "reconcile",
-    "spend",
-    "upscale",
-]
+__all__ = ["any_model", "batch", "for_model", "reconcile", "spend"]
+
+
+def __getattr__(name: str) -> PipelineFlow:
+    if name not in _pipelines():
+        raise AttributeError(f"module {__name__!r} has no flow {name!r}; there are {', '.join(__dir__())}")
+    return _flow(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_pipelines()])
+
+
+def _pipelines() -> dict[str, str]:
+    """Returns the shipped pipelines by the names of their flows."""
+    return {one.replace("-", "_"): one for one in shipped_names()}
+
+
+@cache
+def _flow(name: str) -> PipelineFlow:
+    return pipeline_flow(Pipeline.shipped(_pipelines()[name]), module=__name__, name=name, reuse="never")

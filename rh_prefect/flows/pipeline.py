@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from prefect import Flow
@@ -42,6 +43,7 @@ from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import Reuse
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
 
@@ -110,18 +112,17 @@ class Pipeline(files.Pipeline):
             PipelineIncomplete: Not all was made; its result says what became of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
-        values = {**(params or {}), **more}
-        if current_scope() is None and not PREFECT_API_URL.value():
-            end = await run_here(self, values, reviewed=reviewed)
-            if end.is_failed:
-                raise end.error
-            return end.result
-        result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**values)
+        result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**{**(params or {}), **more})
         return result
 
 
 def pipeline_flow(
-    pipeline: files.Pipeline, *, module: str = "", name: str = "", reviewed: ReviewedPlan | None = None
+    pipeline: files.Pipeline,
+    *,
+    module: str = "",
+    name: str = "",
+    reviewed: ReviewedPlan | None = None,
+    reuse: Reuse | None = None,
 ) -> PipelineFlow:
     """Makes the flow of a pipeline.
 
@@ -130,6 +131,7 @@ def pipeline_flow(
         module: The module that a deployment imports it from.
         name: Its name there.
         reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
+        reuse: The default of the option `reuse`; empty for what the file says.
     """
 
     async def run(**arguments: Any) -> Any:
@@ -143,29 +145,48 @@ def pipeline_flow(
     run.__module__ = module or __name__
     run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
     run.__doc__ = docstring_of(pipeline)
-    run.__signature__ = signature_of(pipeline)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    run.__signature__ = signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     # The outputs are in the store; Prefect keeps no second copy of the result.
-    return add_hooks(_PipelineFlow(run, name=pipeline.name, flow_run_name=run_name, persist_result=False))
+    made = _PipelineFlow(run, name=pipeline.name, flow_run_name=run_name, persist_result=False)
+    made.local = partial(_run_locally, pipeline, {"reuse": reuse}, reviewed)
+    return add_hooks(made)
+
+
+async def _run_locally(
+    pipeline: files.Pipeline, defaults: Mapping[str, Any], reviewed: ReviewedPlan | None, **values: Any
+) -> PipelineResult:
+    end = await run_here(pipeline, {**defaults, **values}, reviewed=reviewed)
+    if end.is_failed:
+        raise end.error
+    return end.result
 
 
 class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
-    """A flow that refuses parameters which Prefect's API cannot take, before a flow run is created with them."""
+    """A flow that runs in its process where a call would start a server; see `rh_prefect.flows.local_pipeline`.
+
+    It refuses parameters which Prefect's API cannot take, before a flow run is created with them.
+    """
+
+    local: Callable[..., Coroutine[Any, Any, PipelineResult]]
 
     # A type checker sees Prefect's own overloads.
     if not TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """Runs the flow; see `prefect.Flow`."""
+            """Runs the flow; see `prefect.Flow`. A call with Prefect's own arguments is always a flow run."""
             for name, value in kwargs.items():
                 if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
                     raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
+            is_plain = not args and not {"return_state", "wait_for"} & kwargs.keys()
+            if is_plain and current_scope() is None and not PREFECT_API_URL.value():
+                return self.local(**kwargs)
             return super().__call__(*args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
             """Returns the same flow with other options; see `prefect.Flow.with_options`."""
             copy = super().with_options(**options)
-            copy.__class__ = type(self)
+            copy.__class__, copy.local = type(self), self.local
             return copy
 
 

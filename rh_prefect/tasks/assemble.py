@@ -17,12 +17,12 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.errors import InputError, MediaError, RunningHubError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results, run_observer
 from rh_prefect.flow_runs.lineage import emit_asset, note_made
 from rh_prefect.media import edit
-from rh_prefect.media.input_files import fetch, shown
+from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
@@ -134,22 +134,6 @@ async def _name(name: str, recipe: str) -> str:
         if await scope.journal.create(key, mine) or await scope.journal.read(key) == mine:
             return f"{scope.flow}/{scope.run}/{candidate}"
     raise AssertionError("count has no end")
-
-
-async def check_video(video: MediaLike, *, storage: str | None = None) -> None:
-    """Raises `MediaError` for a bad video, before other parts of the film are paid for."""
-    store = await load_storage(storage)
-    source = as_media_input(video)
-
-    def read_kind() -> str:
-        with TemporaryDirectory(prefix="rh-film-") as scratch:
-            path = Path(scratch) / "video"
-            fetch(source, path, options=store.options_for(source))
-            return probe(path).kind
-
-    kind = await asyncio.to_thread(read_kind)
-    if kind != "video":
-        raise MediaError(f"Expected a video, but {shown(source)} is of type {kind}. What to do: pass a video.")
 
 
 class _Cut:

@@ -36,7 +36,6 @@ from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
-from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
@@ -282,16 +281,6 @@ async def _default_works(here: Scope) -> WorksJournal:
 
 _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
 """The attempts of runs that have noted the place of the works that they share."""
-
-
-async def check_job(request: Request, *, credentials: str | None = None, storage: str | None = None) -> Costs:
-    """Checks a job of the current flow run without paying, and returns what it will cost by the catalogue."""
-    shared = await load_pool_context(credentials)
-    store = await load_storage(storage)
-    here = await scope_for(None)
-
-    prepared = await LOOP.call(shared.check(request, scope=here, store=store))
-    return Costs.of(prepared.estimate, prepared.currency)
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)

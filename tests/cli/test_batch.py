@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.cli.argument_checks import check_batch, check_call
+from rh_prefect.cli.argument_checks import check_batch
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from tests.support.processes import warm_process
@@ -25,14 +25,11 @@ def test_outputs_that_would_be_gone_with_the_command_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"--out memory://.*lost when the command ends.*What to do"):
         check_batch(str(tmp_path), ["z-image/turbo"], out=out.lower())
-    with pytest.raises(InputError, match="lost when the command ends"):
-        check_call("run film", {"prompt": "a lighthouse", "out": out}, needs=("prompt",))
     check_batch(str(tmp_path), ["z-image/turbo"], out="memory")
     monkeypatch.setenv("RH_STORAGE_URL", out)
     with pytest.raises(InputError, match=r"RH_STORAGE_URL=.*lost when the command ends"):
         check_batch(str(tmp_path), ["z-image/turbo"])
     check_batch(str(tmp_path), ["z-image/turbo"], storage="films")
-    check_call("run film", {"prompt": "memory://films", "out": "s3://films"}, needs=("prompt",))
 
 
 def test_a_name_with_brackets_that_is_there_is_no_missing_file(tmp_path: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
 
-from rh_prefect import flows
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.cli.doctor import doctor
 from rh_prefect.emulator import Emulator, Fault
@@ -74,15 +73,15 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     run = re.findall(r"flow run ([0-9a-f-]{36})", done.stdout)[0]
     env["RH_STORAGE_URL"] = str(tmp_path / "films")
     listed, runs = (one.stdout for one in run_each([["jobs", "list", run], ["jobs", "list"]], env=env, cwd=tmp_path))
-    assert listed.count("success") == 8
-    assert re.search(rf"{run} +8 job\(s\)  Completed +film ", runs)
+    assert listed.count("success") == 10
+    assert re.search(rf"{run} +10 job\(s\)  Completed +film ", runs)
     assert "rh_prefect.resume(" in runs
-    key = re.findall(rf"{run}/([0-9a-f]+)", listed)[0]
-    commands = [["jobs", "show", f"{run}/{key}"], ["jobs", "cancel", run], ["spend"]]
-    shown, cancelled, spent = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
-    assert '"outcome":"ticket"' in shown
+    commands = [["jobs", "cancel", run], ["spend"], ["run", "film", "--prompt", "a lighthouse", "--shots", "2"]]
+    cancelled, spent, again = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
     assert cancelled, "it may have printed nothing"
-    assert f"{sum(one.charged for one in rh.recorder.paid)} CNY" in spent
+    assert f"{rh.recorder.charged.normalize():f} CNY" in spent
+    assert "Nothing new" in again
+    assert len(rh.recorder.paid) == 10
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
 
@@ -97,9 +96,7 @@ def test_a_run_that_fails_exits_with_its_reason_and_no_traceback(env: dict[str, 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 WRONG: dict[str, list[str]] = {
-    "--prompt": ["run", "film"],
     "nowhere.jpg": ["run", "image-to-video", "--image", "https://127.0.0.1:9/nowhere.jpg", "--prompt", "x"],
-    "no flow run": ["run", "film", "--resume", NOBODY],
     "not the name of a job": ["jobs", "show", "nonsense"],
     "task id": ["jobs", "adopt", "test/abc"],
     "test/abc: this job is not recorded": ["jobs", "mark-refused", "test/abc"],
@@ -119,19 +116,19 @@ def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], tmp_p
 
 
 WRONG_AT_ONCE: dict[str, list[str]] = {
-    '"0" for --shots. Must be >= 1': ["run", "film", "--prompt", "x", "--shots", "0"],
-    "run film: --prompt is missing": ["run", "film", "--prompt", " "],
-    '"0.0" for --budget. Must be > 0': ["run", "film", "--prompt", "x", "--budget", "0"],
+    "shots takes a whole number from 1": ["run", "film", "--prompt", "x", "--shots", "0"],
+    "prompt is missing; set it with --set prompt=": ["run", "film"],
+    '"-1.0" for --budget. Must be >= 0': ["run", "film", "--prompt", "x", "--budget", "-1"],
+    "film has no parameter shot; did you mean shots?": ["run", "film", "--prompt", "x", "--shot", "2"],
+    "There is no pipeline flim: neither a file": ["run", "flim", "--prompt", "x"],
     '"-1.0" for --budget. Must be > 0': ["batch", "rows.csv", "--model", "z-image/turbo", "--budget", "-1"],
-    "no file nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
+    "nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
     "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
     "--image: 'a\\x00b.jpg' contains a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
     "--out: 'a\\x00b' contains a NUL byte": ["run", "film", "--prompt", "x", "--out", "a\0b"],
     "batch: 'a\\x00b.csv' contains a NUL byte": ["batch", "a\0b.csv", "--model", "z-image/turbo"],
     "--folder: 'a\\x00b' contains a NUL byte": ["demo", "--folder", "a\0b"],
-    f"there is no file {'x' * 300}": ["run", "upscale", "x" * 300],
-    "'nonsense' is not a flow run's id": ["run", "film", "--resume", "nonsense"],
-    "a video is missing": ["run", "upscale"],
+    "there is no file of kind video": ["run", "upscale", "--videos", "x" * 300],
     "z-image/turbo": ["batch", "nowhere.csv", "--model", "z-image/turbi"],
     "no file or folder nowhere.csv": ["batch", "nowhere.csv", "--model", "z-image/turbo"],
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
@@ -173,14 +170,13 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     """A missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     del env["PREFECT_API_URL"]
-    (tmp_path / "cut.png").write_bytes(samples.png(tmp_path / "photo.png").read_bytes()[:80])
     (tmp_path / "words.txt").write_text("no picture")
     film = ["run", "film", "--prompt", "x"]
     wrong: list[tuple[dict[str, str], dict[str, list[str]]]] = [
         (
             {"RH_API_KEY": ""},
             {
-                "run film: no RunningHub API key is set": film,
+                "run: no RunningHub API key is set": film,
                 "batch: no RunningHub API key is set": ["batch", ".", "--model", "rh-video-upscaler"],
             },
         ),
@@ -189,10 +185,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
         (
             {"AWS_EC2_METADATA_DISABLED": "true"},
             {
-                "cut.png": [*film, "--image", "cut.png"],
-                "is not a file of type image": [*film, "--image", "words.txt"],
-                "is not a file": [*film, "--image", "."],
-                "Unknown option": [*film, "--shot", "2"],
+                "words.txt": [*film, "--image", "words.txt"],
                 "/proc/nope": [*film, "--out", "/proc/nope"],
                 "no credentials were found": [*film, "--out", "s3://nowhere/films"],
             },
@@ -210,18 +203,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
 
 
 @pytest.mark.prefect
-def test_a_run_that_cannot_be_resumed_is_not_offered_again(env: dict[str, str], tmp_path: Path) -> None:
-    with get_client(sync_client=True) as client:
-        other = str(client.create_flow_run(flows.add_soundtrack, parameters={"video": "x"}).id)
-    for done in run_each([["run", "film", "--resume", run] for run in (NOBODY, other)], env=env, cwd=tmp_path):
-        assert done.returncode == 1
-        assert "--resume" not in done.stderr
-
-
-@pytest.mark.prefect
-def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
-    rh: Emulator, env: dict[str, str]
-) -> None:
+def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(rh: Emulator, env: dict[str, str]) -> None:
     rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
     out = str(Path(env["RH_STATE_DIR"]).parent / "my films")
     command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves", "--out", out]
@@ -231,13 +213,12 @@ def test_ctrl_c_says_what_runs_and_how_to_go_on_and_resuming_pays_nothing_twice(
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(timeout=600) != 0
-    run = re.findall(r"--resume ([0-9a-f-]{36})", said)[0]
     assert rh.recorder.paid[0].task_id in said
-    assert f"--out '{out}' --resume" in said
-    done = call("run", "image-to-video", "--out", out, "--resume", run, env=env)
+    (again,) = re.findall(r"continue .*: rh-prefect (.*)", said)
+    assert f"--out '{out}'" in again
+    done = call(*shlex.split(again), env=env)
     assert done.returncode == 0, done.stderr
     assert len(rh.recorder.paid) == 1
-    assert "paid nothing now; 1.75 CNY was already paid" in done.stdout
 
 
 @pytest.mark.prefect
@@ -251,7 +232,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
         said = process.communicate(timeout=600)[1]
     assert process.returncode == 143
     assert rh.recorder.paid[0].task_id in said
-    assert "--resume" in said
+    assert "rh-prefect run film --prompt x --shots 1" in said
     assert "Traceback" not in said
 
 

@@ -114,7 +114,7 @@ def git(*words: str) -> None:
 def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipes = [one for one in BLOCK.findall((ROOT / "docs/operations.md").read_text()) if "--markdown" in one]
+    recipes = [one for one in BLOCK.findall((ROOT / "docs/recipes.md").read_text()) if "--markdown" in one]
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")
     call("init", "--example", "film", "--to", "pipelines/film.yaml")

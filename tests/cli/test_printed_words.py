@@ -32,7 +32,7 @@ def test_an_address_with_a_secret_is_replaced_by_a_note(word: str, printed: str)
     "command",
     [
         f"run film --prompt x --image '{NOTE}'",
-        f"run model kling-v2.6-pro-image-to-video --set 'image={NOTE}'",
+        f"run kling-v2.6-pro-image-to-video --set 'image={NOTE}'",
         f"batch rows.csv --model z-image/turbo --set 'image={NOTE}'",
         f"batch rows.csv --model z-image/turbo --out '{NOTE}'",
         f"batch '{NOTE}' --model z-image/turbo",

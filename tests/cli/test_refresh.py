@@ -58,8 +58,8 @@ def test_a_list_without_a_date_says_that_it_only_adds(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_parameter_is_refused_before_a_run_begins(tmp_path: Path) -> None:
-    command = [*RH, "run", "model", "z-image/turbo", "--set", "promt=kite"]
+    command = [*RH, "run", "z-image/turbo", "--promt", "kite"]
     env = {**os.environ, "RH_STATE_DIR": str(tmp_path), "RH_API_KEY": "0" * 32, "RH_BASE_URL": "http://127.0.0.1:9"}
     done = warm_process.run(command, env=env)
     assert done.returncode != 0
-    assert "promt is not a parameter; the nearest is prompt" in done.stdout + done.stderr
+    assert "has no parameter promt; did you mean prompt?" in done.stdout + done.stderr

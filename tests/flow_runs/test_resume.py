@@ -7,6 +7,7 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelling, Crashed, Suspended
+from pydantic import Field
 
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
@@ -152,10 +154,15 @@ async def test_the_command_line_s_own_server_is_named_where_it_has_runs(
 
 
 async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectServer) -> None:
+    @flow
+    def takes(
+        prompt: str, shots: Annotated[int, Field(le=12)], budget: Annotated[float, Field(gt=0)] | None = None
+    ) -> None: ...
+
     with pytest.raises(InputError) as error:
-        await create(flows.film, {"prompt": "x", "budget": 0, "shots": 99})
+        await create(takes, {"prompt": "x", "budget": 0, "shots": 99})
     assert str(error.value) == (
-        "The flow film does not take these parameters: shots: Input should be less than or equal to 12; "
+        "The flow takes does not take these parameters: shots: Input should be less than or equal to 12; "
         "budget: Input should be greater than 0. Nothing was sent. What to do: correct these parameters."
     )
 
@@ -174,7 +181,7 @@ async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> No
 async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_state(
     prefect_server: PrefectServer, *, is_pipeline: bool
 ) -> None:
-    """The pipeline that is shipped as `film` has the name of the flow `film`."""
+    """A flow of one's own may have the name of a shipped pipeline."""
 
     @flow(name="film")
     def other(idea: str, budget: float | None = None) -> str:

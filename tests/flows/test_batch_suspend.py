@@ -13,7 +13,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
-from rh_prefect.flows import batch, upscale
+from rh_prefect.flows import batch
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.world.suspended_runs import SuspendedRuns, until_woken
@@ -98,14 +98,3 @@ async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(
     await wake(without_webhooks, second)
     assert (await rerun(batch, second)).done == 2
     assert len(without_webhooks.paid) == 2
-
-
-async def test_videos_to_enlarge(with_webhooks: SuspendedRuns, tmp_path: Path) -> None:
-    one, two = (str(samples.mp4(tmp_path / f"{hz}.mp4", hz=hz)) for hz in (300, 500))
-    run = await with_webhooks.begin(upscale, videos=[one, two, one], wait="suspend")
-    await with_webhooks.run_until_suspended(upscale, run, 2)
-    await with_webhooks.end()
-    await until_woken(run)
-    results = await rerun(upscale, run)
-    assert results[2] == results[0] != results[1]
-    assert len(with_webhooks.paid) == 2

@@ -1,108 +1,61 @@
-"""A flow for one model: its form is exact, and it can be deployed and run without a file of one's own."""
+"""The flow of one model: its form is exact, and it can be deployed and run without a file of one's own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ParameterTypeError, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
 
 from rh_prefect import catalog
-from rh_prefect.catalog import Model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows import for_model
 from rh_prefect.flows import models as module
-from rh_prefect.flows.models import flow_name
-from rh_prefect.tasks import endpoints
-from rh_prefect.works.outputs.result import Result
-from tests.support.samples import media as samples
-from tests.support.servers.emulator_env import environment
-from tests.support.servers.prefect_server import PrefectServer
-
-
-def form(name: str) -> dict[str, dict[str, Any]]:
-    schema = for_model(name).parameters.model_dump()
-    assert schema["definitions"] == {}
-    fields: dict[str, dict[str, Any]] = schema["properties"]
-    kept = ("type", "enum", "default", "minimum", "maximum", "maxLength", "maxItems", "items", "anyOf")
-    return {name: {key: field[key] for key in kept if key in field} for name, field in fields.items()}
-
-
-def required(name: str) -> set[str]:
-    return set(for_model(name).parameters.model_dump()["required"])
-
+from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.file_model import RUN_OPTIONS
+from rh_prefect.pipelines.model_pipeline import pipeline_name
+from rh_prefect.pipelines.pipeline import Pipeline
 
 NULL = {"type": "null"}
 
 
-def test_the_form_of_a_video_model() -> None:
+def form(name: str) -> dict[str, dict[str, Any]]:
+    fields: dict[str, dict[str, Any]] = for_model(name).parameters.model_dump()["properties"]
+    kept = ("type", "enum", "default", "minimum", "maximum", "maxLength", "items", "anyOf")
+    return {name: {key: field[key] for key in kept if key in field} for name, field in fields.items()}
+
+
+def test_the_form_of_a_model_has_its_types_and_limits_and_no_default_that_would_be_sent() -> None:
     shown = form("kling-v2.6-pro-image-to-video")
-    assert shown["duration"] == {"type": "string", "enum": ["5", "10"], "default": "5"}
-    assert shown["sound"] == {"type": "string", "enum": ["true", "false"], "default": "true"}
+    assert shown["duration"] == {"anyOf": [{"type": "string", "enum": ["5", "10"]}, NULL], "default": None}
     assert shown["prompt"] == {"type": "string", "maxLength": 2000}
     assert shown["image_url"] == {"type": "string"}
-    assert shown["negative_prompt"] == {"anyOf": [{"type": "string", "maxLength": 2500}, NULL], "default": None}
-    assert shown["reuse"] == {"type": "string", "enum": ["never", "always"], "default": "never"}
-    assert list(shown)[-4:] == ["label", "reuse", "credentials", "storage"]
-    assert required("kling-v2.6-pro-image-to-video") == {"prompt", "image_url"}
+    assert shown["reuse"]["default"] == "never"
+    assert form("google/veo3.1-fast/image-to-video-channel-low-price")["duration"]["anyOf"][0]["enum"] == ["8"]
+    speed = form("minimax/speech-2.8-hd")["speed"]["anyOf"][0]
+    assert (speed["minimum"], speed["maximum"]) == (0.5, 2)
+    assert form("seedance-2.0-global/multimodal-video")["generate_audio"]["anyOf"][0] == {"type": "boolean"}
 
 
-def test_the_form_of_a_model_with_lists_and_switches() -> None:
-    shown = form("seedance-2.0-global/multimodal-video")
-    files = {"type": "array", "items": {"type": "string"}, "maxItems": 9}
-    assert shown["image_urls"] == {"anyOf": [files, NULL], "default": None}
-    assert shown["generate_audio"] == {"type": "boolean", "default": True}
-    assert shown["conversion_slots"]["default"] == ["all"]
-    assert "image3" in shown["conversion_slots"]["items"]["enum"]
-
-
-def test_the_form_of_a_model_with_numbers_and_objects() -> None:
-    shown = form("kling-v3.0-pro-image-to-video")
-    assert shown["cfg_scale"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5}
-    objects = {"type": "array", "items": {"type": "object", "additionalProperties": True}}
-    assert shown["multi_prompt"] == {"anyOf": [objects, NULL], "default": None}
-
-
-def test_the_form_of_a_model_with_a_single_choice_is_a_list_of_one() -> None:
-    shown = form("google/veo3.1-fast/image-to-video-channel-low-price")
-    assert shown["duration"] == {"type": "string", "enum": ["8"], "default": "8"}
-
-
-def test_the_form_of_an_audio_model() -> None:
-    shown = form("minimax/speech-2.8-hd")
-    assert (shown["speed"]["minimum"], shown["speed"]["maximum"]) == (0.5, 2)
-    assert shown["text"]["type"] == "string"
-
-
-@pytest.mark.parametrize("model", catalog.models()[::8], ids=lambda model: model.name)
-def test_every_form_says_what_each_field_takes(model: Model) -> None:
-    made = for_model(model.name)
-    schema = made.parameters.model_dump()
-    fields = schema["properties"]
-    assert list(fields) == [*(param.name for param in model.params), "label", "reuse", "credentials", "storage"]
-    for param in model.params:
-        assert param.note.lower() in fields[param.name]["description"].lower()
-        assert fields[param.name].get("default") == param.wire_default
-    assert set(schema.get("required", ())) == {p.name for p in model.params if p.required and p.default is None}
-    assert model.endpoint in (made.description or "")
-    assert (made.name, made.on_cancellation_hooks, made.on_completion_hooks) == (
-        flow_name(model), [cancel_remote_jobs], [finish]
-    )  # fmt: skip
-
-
-def test_every_flow_has_a_name_of_its_own_that_prefect_takes() -> None:
-    names = {flow_name(model) for model in catalog.models()}
+def test_every_model_has_a_pipeline_and_a_form_that_explains_each_field() -> None:
+    names = set[str]()
+    for number, model in enumerate(catalog.models()):
+        pipeline = Pipeline.of_model(model.name)
+        assert list(pipeline.file.params) == [param.name for param in model.known_params]
+        needed = {param.name for param in model.params if param.required and param.default is None}
+        assert {name for name, param in pipeline.file.params.items() if not param.optional} == needed, model.name
+        assert not set("/%&<>") & set(pipeline.name)
+        names.add(pipeline.name)
+        if number % 40 == 0:
+            flow = for_model(model.name)
+            fields = flow.parameters.properties
+            assert list(fields)[-len(RUN_OPTIONS) :] == list(RUN_OPTIONS)
+            assert [name for name, field in fields.items() if not field.get("description")] == []
+            assert model.endpoint in (flow.description or "")
+            assert (flow.on_cancellation_hooks, flow.on_completion_hooks) == ([cancel_remote_jobs], [finish])
     assert len(names) == len(catalog.models())
-    assert not [name for name in names if set("/%&<>") & set(name)]
 
 
 def test_a_flow_is_found_by_any_name_and_by_its_entrypoint() -> None:
@@ -111,56 +64,27 @@ def test_a_flow_is_found_by_any_name_and_by_its_entrypoint() -> None:
     for entrypoint in ("rh_prefect.flows.models.z_image_turbo", "rh_prefect.flows.models:z_image_turbo"):
         assert load_flow_from_entrypoint(entrypoint) is made
     assert made._entrypoint == "rh_prefect.flows.models:z_image_turbo"
-    assert len(dir(module)) == len(catalog.models())
+    assert made.name == pipeline_name(catalog.get("z-image/turbo")) == "z-image-turbo"
     with pytest.raises(UnknownModelError, match="z-image/turbo"):
         for_model("z-image/turb")
     with pytest.raises(AttributeError, match="z_image_turbo"):
         module.z_image_turb  # noqa: B018  # the access is the test
 
 
-@pytest.mark.prefect
-async def test_it_runs_and_takes_a_result_of_another_flow(
-    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
-) -> None:
-    photo: Result = await for_model("z-image/turbo")(prompt="a lighthouse", aspect_ratio="1:1", label="photo")
-    clip: Result = await for_model("kling-v2.6-pro-image-to-video")(image_url=photo, prompt="waves", sound="false")
-    assert (photo.first_output.kind, clip.first_output.kind) == ("image", "video")
-    # What the form shows is what is sent.
-    assert rh.recorder.paid[1].payload["duration"] == "5"
-    with pytest.raises(ParameterTypeError, match="duration"):
-        await for_model("kling-v2.6-pro-image-to-video")(image_url=photo, prompt="waves", duration="7")
+async def test_it_sends_what_was_given_and_takes_the_result_of_another(rh: Emulator) -> None:
+    photo = await for_model("z-image/turbo")(prompt="a lighthouse", aspect_ratio="1:1")
+    clip = await for_model("kling-v2.6-pro-image-to-video")(image_url=photo["result"], prompt="waves", sound="false")
+    assert (photo["result"].kind, clip["result"].kind) == ("image", "video")
+    assert rh.recorder.paid[1].payload["duration"] == "5", "RunningHub's default, as the form says"
+    with pytest.raises(PipelineError, match="duration"):
+        await for_model("kling-v2.6-pro-image-to-video")(image_url=photo["result"], prompt="waves", duration="7")
     assert len(rh.recorder.paid) == 2
 
 
-async def _deployment_run(name: str, parameters: dict[str, Any]) -> str:
-    async with get_client() as client:
-        deployment = await client.read_deployment_by_name(name)
-        return str((await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)).id)
-
-
-@pytest.mark.long  # each of Prefect's commands takes seconds
 @pytest.mark.prefect
-async def test_it_is_deployed_by_its_name_and_run_by_a_worker(
-    rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
-) -> None:
-    env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
-
-    def prefect(*arguments: str) -> None:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    task = endpoints.kling_v2_6_pro_image_to_video
-    async with get_client() as client:
-        await client.create_work_pool(WorkPoolCreate(name="models", type="process"))
-    prefect("deploy", f"rh_prefect.flows.models.{task.fn.__name__}", "--name", "desk", "--pool", "models")
-    photo = str(samples.png(tmp_path / "photo.png"))
-    name = "kling-v2.6-pro-image-to-video/desk"
-    for wrong in ({"duration": "7"}, {"prompt": "x" * 2001}):
-        with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
-            await _deployment_run(name, {"image_url": photo, "prompt": "waves", **wrong})
-    run = await _deployment_run(name, {"image_url": photo, "prompt": "waves", "duration": "10"})
-    prefect("flow-run", "execute", run)  # what a worker starts for each run
-    (paid,) = rh.recorder.paid
-    assert (paid.payload["duration"], paid.payload["prompt"]) == ("10", "waves")
-    assert list((tmp_path / "out").rglob("*.mp4"))
+@pytest.mark.usefixtures("prefect_server")
+async def test_any_model_makes_a_new_result_in_each_run(rh: Emulator) -> None:
+    for paid in (1, 2):
+        done = await module.any_model("z-image/turbo", {"prompt": "a kite"})
+        assert done["result"].kind == "image"
+        assert len(rh.recorder.paid) == paid

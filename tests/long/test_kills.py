@@ -27,6 +27,7 @@ from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
+CLIP = "tests.support.processes.composed_film:upscaled_clip"
 
 CHANGES = 4 * sum(JOBS.values()) + 4
 """What an undisturbed film says: submitted, running, collecting, succeeded; and four uploads."""
@@ -143,13 +144,13 @@ def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_pat
     size, photo = 3_000_000, samples.png(tmp_path / "photo.png")
     stage = open_stage(least_bytes=size)
     stage.rh.faults.add(Fault("download", endpoint=UPSCALE, number=1, kind="stall", at=0.9))
-    asked = {"image": str(photo), "prompt": "waves", "resolution": "720p"}
-    child = stage.begin("rh_prefect.flows:image_to_video", asked, spares=1)
-    task_id = child.wait_for("job", state="collecting", label="clip-enlarged")["task_id"]
+    asked = {"image": str(photo), "prompt": "waves"}
+    child = stage.begin(CLIP, asked, spares=1)
+    task_id = child.wait_for("job", state="collecting", label="clip")["task_id"]
     parts = Path(stage.env["RH_STATE_DIR"]) / "parts"
     wait_until(lambda: any(part.stat().st_size > 0.6 * size for part in parts.glob(f"{task_id}-*.part")))
     assert not stage.kill(child)
-    done = stage.finish(set(), "rh_prefect.flows:image_to_video")
+    done = stage.finish(set(), CLIP)
     assert len(stage.rh.recorder.paid) == 2
     fetched = [one for one in stage.rh.recorder.downloads if one.status == 206]
     assert [one.task_id for one in fetched] == [task_id] == [done["result"]["task_id"]]

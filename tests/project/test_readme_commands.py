@@ -28,7 +28,8 @@ def commands_of_the_reader() -> str:
     """The README's commands for a pipeline; those for a run, with a run that is made for them."""
     reader = block_with("rh-prefect plan") + block_with("rh-prefect doctor")
     lines = [line for line in reader.splitlines() if not line.startswith(("pip ", "export "))]
-    named = [line for line in block_with("jobs list RUN_ID").splitlines() if "/KEY" not in line]
+    of_flows = ("/KEY", "jobs collect", "jobs recover")
+    named = [one for one in block_with("jobs list RUN_ID").splitlines() if not any(word in one for word in of_flows)]
     run = "RUN_ID=$(rh-prefect run film --prompt one --shots 1 | grep -oE '[0-9a-f-]{36}' | head -n 1)"
     return "\n".join([*lines, run, *named]).replace("RUN_ID  ", "$RUN_ID  ").replace("RUN_ID #", "$RUN_ID #")
 
@@ -78,4 +79,4 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     said = log.read_text()
     assert "2 made; paid 1.79 CNY." in said
     assert "Nothing new: the results exist already. Steps: 2 reused; paid 0." in said
-    assert list((tmp_path / "out").rglob("film.mp4"))
+    assert list((tmp_path / "out" / "films").glob("*.mp4"))

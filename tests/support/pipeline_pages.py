@@ -75,7 +75,8 @@ def page(name: str) -> str:
 def _example(name: str) -> tuple[tuple[str, ...], Plan]:
     with tempfile.TemporaryDirectory() as folder:
         written = write_example(name, Path(folder) / f"{name}.yaml")
-        plan = Pipeline.from_file(written[0]).plan_now(read_arguments(None, written[1]))
+        pipeline = Pipeline.from_file(written[0])
+        plan = pipeline.plan_now(read_arguments(pipeline, None, written[1]))
         return tuple(file.relative_to(folder).as_posix() for file in written), plan
 
 

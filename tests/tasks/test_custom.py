@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +12,8 @@ from rh_prefect import catalog, generate, models
 from rh_prefect.catalog import Param
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import BudgetExceeded, RequestRejected
-from tests.support.processes import warm_process
-from tests.support.processes.warm_process import RH
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import sha256
-from tests.support.servers.prefect_server import PrefectServer
 
 ENDPOINT = "luma/uni-9/image-edit"
 PROMPT = Param(key="prompt", name="prompt", type="string", required=True)
@@ -81,15 +77,3 @@ async def test_a_value_that_is_newer_than_the_catalogue_is_sent(rh: Emulator) ->
     rh.add_model(known.endpoint, params=wider, price="0.04")
     await generate.fn(models.ZImageTurbo(prompt="x", unchecked={"aspect_ratio": "32:9"}), scope="night")
     assert rh.recorder.paid[0].payload["aspectRatio"] == "32:9"
-
-
-@pytest.mark.prefect
-def test_the_command_line_calls_it(ahead: Emulator, photo: Path, prefect_server: PrefectServer) -> None:
-    command = [*RH, "run", "model", ENDPOINT, "--set", "prompt=at night", "--set", "n=5"]
-    command += ["--set", f"imageUrls=@{photo}", "--set", f"imageUrls=@{photo}", "--price", "0.3", "--budget", "1"]
-    env = {**os.environ, **prefect_server.env}
-    done = warm_process.run(command, env=env)
-    assert done.returncode == 0, done.stderr
-    assert "0.30 CNY" in done.stdout
-    (paid,) = ahead.recorder.paid
-    assert paid.inputs["imageUrls"] == (sha256(photo.read_bytes()),) * 2

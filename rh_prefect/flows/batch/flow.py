@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flow_runs.parameter_types import Attempts, Budget, Reuse
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch as run_batch
-from rh_prefect.works.options import Wait
+from rh_prefect.works.options import Reuse, Wait
 
 
 @flow(name="batch", flow_run_name=run_name)
@@ -22,9 +22,9 @@ async def batch(
     values: dict[str, Any] | None = None,
     label_column: str | None = None,
     ignore_columns: list[str] | None = None,
-    budget: Budget | None = None,
+    budget: Annotated[float, Field(gt=0)] | None = None,
     strict: bool = False,
-    attempts: Attempts = 1,
+    attempts: Annotated[int, Field(ge=1)] = 1,
     reuse: Reuse = "never",
     wait: Wait = "poll",
     only: list[str] | None = None,

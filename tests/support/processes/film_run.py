@@ -28,8 +28,8 @@ from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
 
-FILM = "rh_prefect.flows:film"
-ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light.", "resolution": "720p"}
+FILM = "tests.support.processes.composed_film:film"
+ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
 PICTURE, MOTION, UPSCALE, SPEECH, MUSIC = (
     "rhart-image/z-image/turbo",
     "kling-v2.6-pro/image-to-video",

@@ -26,7 +26,6 @@ from rh_prefect.errors import (
     RunningHubError,
     api_error,
 )
-from rh_prefect.flows import image_to_video
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.journal.budget import (
@@ -46,7 +45,6 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from tests.support.processes.pooled_run import PooledRun
-from tests.support.samples import media as samples
 from tests.support.world.job_records import TASK, intent, refused, ticket, unknown, write
 from tests.support.world.life import lifecycle
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -592,12 +590,3 @@ async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.recorder.submissions
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
-
-
-@pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
-async def test_a_composed_flow_keeps_to_its_budget(rh: Emulator, tmp_path: Path) -> None:
-    photo = str(samples.png(tmp_path / "photo.png"))
-    with pytest.raises(BudgetExceeded, match=r"2 job\(s\) cost at least 4\.55 CNY .* the budget is 2\.00 CNY"):
-        await image_to_video(photo, "waves", resolution="4k", budget=2.0)
-    assert not rh.recorder.paid, "the sum is known before anything is paid"

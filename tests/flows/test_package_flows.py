@@ -1,0 +1,93 @@
+"""The flows of the package are its pipelines: a call makes new results, and one that stopped early is continued."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rh_prefect import flows
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.pipeline import shipped_names
+from tests.support.samples import media as samples
+
+PICTURE, MOTION, LARGE = "rhart-image/z-image/turbo", "kling-v2.6-pro/image-to-video", "rhart-video/video-upscaler"
+
+
+def paid(rh: Emulator) -> Mapping[str, int]:
+    return Counter(one.endpoint for one in rh.recorder.paid)
+
+
+def test_each_shipped_pipeline_has_a_flow_that_makes_new_results() -> None:
+    assert set(dir(flows)) == {one.replace("-", "_") for one in shipped_names()} | set(flows.__all__)
+    assert flows.film is flows.film
+    assert flows.film.parameters.properties["reuse"]["default"] == "never"
+    assert flows.film._entrypoint == "rh_prefect.flows:film"
+    with pytest.raises(AttributeError, match=r"no flow 'flim'; there are .*film"):
+        flows.flim  # noqa: B018  # the access is the test
+
+
+async def test_a_call_makes_new_results_and_reuse_takes_those_that_exist(rh: Emulator, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"image": str(samples.png(tmp_path / "photo.png")), "prompt": "waves"}
+    first, second = [await flows.image_to_video(**asked) for _ in range(2)]
+    assert first["video"].sha256 != second["video"].sha256
+    third, fourth = [await flows.image_to_video(**asked, resolution="720p", reuse="always") for _ in range(2)]
+    assert third["video"] == fourth["video"]
+    assert paid(rh) == {MOTION: 3, LARGE: 1}
+
+
+async def test_a_film_that_failed_is_continued_and_the_next_one_is_new(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", endpoint=MOTION, number=1, kind="fail", code="1504"))
+    with pytest.raises(PipelineIncomplete):
+        await flows.film(prompt="a pier", shots=1)
+    before = len(rh.recorder.paid)
+    done = await flows.film(prompt="a pier", shots=1)
+    assert Path(done["film"].uri).is_file()
+    assert paid(rh)[PICTURE] == 1
+    assert len(rh.recorder.paid) == before + 2, "the motion again, and the upscaled clip"
+    await flows.film(prompt="a pier", shots=1)
+    assert paid(rh)[PICTURE] == 2
+
+
+async def test_a_film_of_a_picture_with_a_narration_and_own_music(rh: Emulator, tmp_path: Path) -> None:
+    photo = samples.png(tmp_path / "photo.png")
+    done = await flows.film(prompt="a pier", shots=2, image=str(photo), narration="A pier.", music="A tango")
+    assert sorted(name for name, file in done.outputs.items() if file) == ["film", "sheet"], "no lines, no subtitles"
+    assert sorted(paid(rh).values()) == [1, 1, 1, 2, 2], "script, speech, music, two motions, two upscaled clips"
+    assert "A tango" in str([one.payload for one in rh.recorder.paid])
+
+
+@pytest.mark.parametrize(
+    ("sound", "tasks"), [({}, 0), ({"narration": "hi"}, 1), ({"narration": "hi", "music": "calm"}, 2)]
+)
+async def test_a_video_gets_a_voice_and_music(sound: dict[str, str], tasks: int, rh: Emulator, tmp_path: Path) -> None:
+    video = str(samples.mp4(tmp_path / "video.mp4", audio=False))
+    film = (await flows.add_soundtrack(video=video, **sound))["film"]
+    assert (bool(film.has_audio), len(rh.recorder.paid)) == (tasks > 0, tasks)
+
+
+async def test_a_video_that_is_given_twice_is_upscaled_once(rh: Emulator, tmp_path: Path) -> None:
+    video = str(samples.mp4(tmp_path / "video.mp4"))
+    first, second = (await flows.upscale(videos=[video, video]))["videos"]
+    assert first == second
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_wrong_inputs_are_found_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
+    photo, video = str(samples.png(tmp_path / "photo.png")), str(samples.mp4(tmp_path / "film.mp4"))
+    gone, webp = str(tmp_path / "gone.mp4"), str(samples.webp(tmp_path / "photo.webp"))
+    for name, wrong in (
+        ("film", {"prompt": "x", "image": gone}),
+        ("film", {"prompt": "x", "image": webp}),
+        ("film", {"prompt": "x", "shots": 13}),
+        ("add_soundtrack", {"video": photo, "narration": "hello"}),
+        ("upscale", {"videos": [video, gone]}),
+    ):
+        with pytest.raises((PipelineError, PipelineIncomplete)):
+            await getattr(flows, name)(**wrong)
+    assert not rh.recorder.submissions
