@@ -1,4 +1,4 @@
-"""Estimates which tasks of an account have ended, from the number of its tasks, and schedules the counts."""
+"""Estimates which tasks of an account have ended, from the number of its tasks."""
 
 from __future__ import annotations
 
@@ -32,62 +32,24 @@ COUNTS_PER_GAP = 12
 """Maximum number of counts in the shortest gap between two polls of one task: one count is for all tasks."""
 
 QUICK_COUNTS_PER_GAP = 30
-"""The same while ends are expected."""
+"""The same while a task has ended that is not found yet."""
 
-QUICK_GAP_PER_AGE = 0.012
-"""Minimum gap between counts while no durations are known, as a fraction of the youngest task's age."""
-
-INITIAL_CREDIT = 100.0
-"""Number of quick counts that are allowed at the start, when the durations of the tasks are not known."""
-
-MAX_CREDIT = 200.0
-QUIET_FACTOR = 2.0
-"""Factor for the gap between counts while no end is expected."""
-
-LIKELY_ENDS = 0.5
-"""Expected number of ends before the next usual count from which counts are quick."""
+QUICK_FACTOR = 4
+"""Factor by which the gap is then shorter, down to that limit."""
 
 
-def counting_gap(ages: Sequence[float], *, shortest: float) -> float:
-    """Returns the time until the next count, independent of earlier durations.
+def counting_gap(ages: Sequence[float], *, shortest: float, is_missing: bool = False) -> float:
+    """Returns the time until the next count.
 
     A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a slot
     is idle. If few tasks run, the gap is limited by the age of the youngest task. `shortest` is the shortest gap
-    between two polls of one task.
+    between two polls of one task; `is_missing` says that a task has ended that is not found yet.
     """
     mean = sum(ages) / len(ages)
     between_ends = 2 * mean / len(ages)
     longest = max(shortest, MAX_GAP_PER_AGE * min(ages))
-    return min(longest, max(shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
-
-
-class CountPacer:
-    """A schedule for counting: rare while no task is expected to end, frequent when ends are expected."""
-
-    def __init__(self) -> None:
-        """Starts with `INITIAL_CREDIT`."""
-        self._credit = INITIAL_CREDIT
-
-    def gap(
-        self, tasks: Sequence[tuple[float, float]], *, shortest: float, durations: DurationHistory, is_missing: bool
-    ) -> float:
-        """Returns the time until the next count; `is_missing` if a task has ended that is not found yet.
-
-        Each of the tasks, at least one, is its age when it was last known to run, and its current age.
-        """
-        ages = [age for _, age in tasks]
-        usual = counting_gap(ages, shortest=shortest)
-        quick = shortest / QUICK_COUNTS_PER_GAP
-        if not durations.is_known:
-            quick = max(quick, QUICK_GAP_PER_AGE * min(ages))
-        expected_ends = sum(durations.hazard(last_running, age + usual) for last_running, age in tasks)
-        is_likely = not durations.is_known or expected_ends >= LIKELY_ENDS
-        gap = min(usual, quick) if (is_likely or is_missing) and self._credit >= 1 else usual
-        if not is_likely and not is_missing:
-            until = min(durations.until_next(age) for age in ages)
-            gap = min(QUIET_FACTOR * usual, max(usual, until))
-        self._credit = min(MAX_CREDIT, self._credit + gap / usual - 1)
-        return gap
+    gap = min(longest, max(shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
+    return min(gap, max(shortest / QUICK_COUNTS_PER_GAP, gap / QUICK_FACTOR)) if is_missing else gap
 
 
 class DurationHistory:
@@ -115,17 +77,6 @@ class DurationHistory:
         ended = bisect_right(self._sorted, age) - first
         unpolled = 1 - last_running / age if age > 0 else 0.0
         return (ended + unpolled) / (len(self._sorted) - first + 1)
-
-    def hazard(self, last_running: float, until: float) -> float:
-        """Returns the fraction of the durations longer than `last_running` that are at most `until`."""
-        first = bisect_right(self._sorted, last_running)
-        longer = len(self._sorted) - first
-        return (bisect_right(self._sorted, until) - first) / longer if longer else 0.0
-
-    def until_next(self, age: float) -> float:
-        """Returns the time until a task of this age reaches the next recorded duration."""
-        first = bisect_right(self._sorted, age)
-        return self._sorted[first] - age if first < len(self._sorted) else float("inf")
 
     @property
     def is_known(self) -> bool:

@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.works.accounts.ended_task_estimator import CountPacer, DurationHistory, Search
+from rh_prefect.works.accounts.ended_task_estimator import DurationHistory, Search, counting_gap
 from rh_prefect.works.accounts.limiter import Count
 
 AGE_FRACTION = 0.05
@@ -152,7 +152,7 @@ class Poller:
         self._count_due = math.inf
         self._is_counted = False
         self._ends = 0
-        self._durations, self._search, self._pacer = DurationHistory(), Search(), CountPacer()
+        self._durations, self._search = DurationHistory(), Search()
         self._all_ran_at = -math.inf
         self._is_missing = False
         self._tasks: dict[str, _Task] = {}
@@ -324,13 +324,12 @@ class Poller:
                 self._all_ran_at = requested_at
             self._poll_likeliest(count.missing)
         now = self._clock()
-        tasks = [(self._ran_at(task) - task.since, now - task.since) for task in self._without_webhook()]
+        ages = [now - task.since for task in self._without_webhook()]
         # For a single task, a poll gives more information than a count.
-        is_worth_it = len(tasks) > 1
+        is_worth_it = len(ages) > 1
         if is_worth_it:
             is_missing = self._is_missing and self._search.is_trusted
-            gap = self._pacer.gap(tasks, shortest=self._shortest, durations=self._durations, is_missing=is_missing)
-            self._count_due = self._clock() + gap
+            self._count_due = now + counting_gap(ages, shortest=self._shortest, is_missing=is_missing)
             self._wake.set()
         was_counted = self._is_counted
         # With tasks of others the count is unreliable: it stays equal if a task ends and another starts.

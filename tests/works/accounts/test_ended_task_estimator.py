@@ -32,6 +32,12 @@ def test_short_tasks_are_counted_more_often_than_one_task_is_polled() -> None:
     assert counting_gap([3.0] * 50, shortest=2.0) < 0.3
 
 
+def test_counts_are_more_frequent_while_a_task_that_has_ended_is_not_found() -> None:
+    usual, quick = (counting_gap([60.0] * 50, shortest=2.0, is_missing=is_missing) for is_missing in (False, True))
+    assert usual / 5 < quick < usual / 2
+    assert counting_gap([3.0] * 50, shortest=2.0, is_missing=True) >= 2.0 / 30
+
+
 def test_the_gap_between_counts_is_limited_by_the_youngest_task() -> None:
     assert counting_gap([3600.0, 1.0], shortest=2.0) == 2.0
     assert counting_gap([600.0, 600.0], shortest=2.0) < 0.1 * 600
