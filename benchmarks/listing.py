@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from benchmarks.report import Figure, show
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.budget import SpendTracker, entry_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
@@ -141,8 +141,8 @@ async def _count_costs(ledger: WorksLedger, count: int) -> None:
     assert (tracker.spent(), tracker.reserved()) == (PRICE * (count - RUNNING), PRICE * RUNNING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sharing(RecordedScope):
+@dataclass(kw_only=True)
+class _Sharing(FlowScope):
     """The scope of a run whose journal does not say where its works are."""
 
     place: WorksJournal
@@ -160,8 +160,8 @@ async def _cancel_works(scope: Scope) -> None:
     assert len((await cancel_scope(scope, client_for, by="a benchmark")).cancelled) == RUNNING
 
 
-def _scope_of(run: UUID) -> RecordedScope:
-    return RecordedScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
+def _scope_of(run: UUID) -> FlowScope:
+    return FlowScope(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1)
 
 
 async def cancel_all(run: UUID, hub: Timed) -> int:

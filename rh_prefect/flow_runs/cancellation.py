@@ -14,7 +14,7 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import RecordedScope, has_ended, is_suspended, scope_of
+from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_suspended, scope_of
 from rh_prefect.pipelines.rounds import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
-    if isinstance(scope, RecordedScope):
+    if isinstance(scope, FlowScope):
         # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued.
         attempts = range(scope.attempt, 0, -1)
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))

@@ -33,7 +33,7 @@ from rh_prefect.errors import RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.job_progress import RunProgress, forget_run_progress, known_run_progress, run_progress_of
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
-from rh_prefect.flow_runs.queries import RecordedScope, read_flow_run, run_folder, scope_of
+from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
 from rh_prefect.flow_runs.report import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
@@ -229,7 +229,7 @@ async def _store_of(intent: Intent) -> MediaStore | None:
         return None
 
 
-async def _recorded_jobs(scope: RecordedScope) -> list[JobView]:
+async def _recorded_jobs(scope: FlowScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, since its process has ended."""
     found = [view async for view in jobs_of(scope.journal)]
     for works in await scope.works():
@@ -267,7 +267,7 @@ _ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CA
 
 
 async def _recorded_step(
-    view: JobView, scope: RecordedScope, report: CancelReport
+    view: JobView, scope: FlowScope, report: CancelReport
 ) -> tuple[StepReport, tuple[Media, ...]]:
     """Returns what became of a job of a cancelled run, and its files."""
     submit = view.submits[-1]
@@ -360,7 +360,7 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
         )
 
 
-async def _collect_orphans(scope: RecordedScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
+async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
     for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope], attempt=scope.attempt):
         job = f"{scope.journal.scope}/{view.key}"
         try:

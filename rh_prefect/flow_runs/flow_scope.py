@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import count
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -28,10 +27,9 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.queries import flow_name_of, read_flow_run, run_folder, works_of
+from rh_prefect.flow_runs.queries import FlowScope, flow_name_of, read_flow_run, run_folder
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 from rh_prefect.works.journal.repeated_calls import Calls, Chain
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 
 _V = TypeVar("_V")
@@ -71,23 +69,6 @@ _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE, make=Calls)
 
 _parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
 """By a child flow run's id, the flow run around it that the context of a worker process lacks, and its flow's name."""
-
-
-@dataclass
-class FlowScope:
-    """The scope of a call inside a flow run; see `rh_prefect.works.journal.scope.Scope`."""
-
-    journal: FlowRunJournal
-    run: str
-    flow: str
-    attempt: int
-    first_attempt: int
-    details: Mapping[str, str]
-    calls: Calls = field(compare=False, repr=False)
-
-    async def works(self) -> Sequence[WorksJournal]:
-        """Opens the records of the works that it shares with other runs, in each of their places."""
-        return await works_of(self.journal)
 
 
 def current_scope() -> FlowScope | None:

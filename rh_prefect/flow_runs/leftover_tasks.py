@@ -17,8 +17,9 @@ from prefect.client.schemas.objects import FlowRun
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import (
-    RecordedScope,
+    FlowScope,
     ended_runs,
     flow_name_of,
     has_records,
@@ -100,7 +101,7 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     """
     runs, findings = 0, list[Finding]()
     async for flow_run in _runs(flow_run_id, hours):
-        journal = scope_of(flow_run, "").journal
+        journal = FlowRunJournal(flow_run.id)
         if await has_records(journal) and await journal.read(_mark(flow_run)) is None:
             runs += 1
             findings += await _look_after(flow_run)
@@ -139,7 +140,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     return found
 
 
-async def _each(flow_run: FlowRun, scope: RecordedScope, judge: _Judge) -> AsyncIterator[Finding]:
+async def _each(flow_run: FlowRun, scope: FlowScope, judge: _Judge) -> AsyncIterator[Finding]:
     gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def check(view: JobView, submit: Submit) -> Finding | None:
@@ -165,7 +166,7 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
     return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
 
 
-async def _of_works(flow_run: FlowRun, scope: RecordedScope, report: CancelReport) -> list[Finding]:
+async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
     """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
     found = []
     try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -27,7 +26,6 @@ from rh_prefect.flow_runs.journal import PAGE, FlowRunJournal
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
-from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import Scope, find_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
 from rh_prefect.works.run_ledger import read_places
@@ -35,21 +33,8 @@ from rh_prefect.works.run_ledger import read_places
 _log = logging.getLogger("rh_prefect")
 
 
-@dataclass(frozen=True)
-class RecordedScope:
-    """The scope of a flow run that is read from outside the run, for hooks and the command line."""
-
-    journal: FlowRunJournal
-    run: str
-    flow: str
-    attempt: int
-    details: Mapping[str, str] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls, compare=False, repr=False)
-
-    @property
-    def first_attempt(self) -> int:
-        """The first attempt whose payments count together with this one's."""
-        return self.attempt
+class FlowScope(Scope):
+    """The scope of a flow run."""
 
     async def works(self) -> Sequence[WorksJournal]:
         """Opens the records of the works that it shares with other runs, in each of their places."""
@@ -74,9 +59,9 @@ def run_folder(flow_run: FlowRun) -> str:
     return f"{flow_run.created:%Y-%m-%d}-{end}" if flow_run.created is not None else end
 
 
-def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
+def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
     """Returns the scope of a flow run, for a reader outside the run."""
-    return RecordedScope(
+    return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
         flow=flow_name,
@@ -85,7 +70,7 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> RecordedScope:
     )
 
 
-async def recorded_scope(flow_run_id: str) -> RecordedScope:
+async def recorded_scope(flow_run_id: str) -> FlowScope:
     """The scope of a flow run, by its id; `ConfigError` where there is no such flow run."""
     flow_run = await read_flow_run(flow_run_id)
     return scope_of(flow_run, await flow_name_of(flow_run))

@@ -19,10 +19,10 @@ from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
-from rh_prefect.flow_runs.flow_scope import FlowScope, current_scope
+from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
-from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flow_runs.queries import FlowScope, has_ended
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline_engine import PrefectEngine
 from rh_prefect.flows.pipeline_pages import PrefectPages

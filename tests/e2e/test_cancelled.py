@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -16,14 +14,12 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
-from rh_prefect.works.journal.repeated_calls import Calls
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import pool_context
-from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun
@@ -102,22 +98,6 @@ def test_what_may_go_on_because_nobody_knows_of_it_is_said(stage: FilmRun) -> No
     assert len(stage.rh.recorder.cancelled) == 2
 
 
-@dataclass
-class SameAttempt:
-    """A run that goes on in the attempt that was cancelled, as a process does that nobody told."""
-
-    journal: FlowRunJournal
-    attempt: int
-    run: str = "run"
-    flow: str = "many"
-    first_attempt: int = 1
-    details: Mapping[str, str] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls)
-
-    async def works(self) -> Sequence[WorksJournal]:
-        return []
-
-
 def _status(view: JobView) -> str:
     assert view.last is not None
     assert isinstance(view.last.end, End)
@@ -125,7 +105,8 @@ def _status(view: JobView) -> str:
 
 
 def _nothing_more_is_submitted(stage: FilmRun, *, attempt: int) -> None:
-    scope: Scope = SameAttempt(FlowRunJournal(stage.run), attempt)
+    # As of a process that nobody told of the cancellation.
+    scope = Scope(FlowRunJournal(stage.run), "run", "many", attempt, first_attempt=1)
     before = len(stage.rh.recorder.submissions)
     for prompt in (*PROMPTS, "one that was not asked for yet"):
         with pytest.raises(JobCancelled):

@@ -20,7 +20,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
+from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
 from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelWatch
@@ -78,7 +78,7 @@ async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
 
 async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: Emulator) -> None:
     journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
-    third = RecordedScope(journal=journal, run="run", flow="many", attempt=3)
+    third = FlowScope(journal=journal, run="run", flow="many", attempt=3)
     await LOOP.call(cancel_run(third, by="a test"))
     watch = CancelWatch()
     looks = [await watch.check(journal, attempt, max_age=0.0) for attempt in (1, 2, 3, 4)]

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import InputError, JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope, recorded_scope
+from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
 from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
@@ -54,7 +54,7 @@ outputs: {a: $(a), b: $(b)}
 def _nothing() -> None: ...
 
 
-async def begun(store: MediaStore) -> RecordedScope:
+async def begun(store: MediaStore) -> FlowScope:
     """A scope that this process has opened, and in which it has recorded a job."""
     async with get_client() as client:
         scope = await recorded_scope(str((await client.create_flow_run(_nothing)).id))
@@ -71,7 +71,7 @@ async def delete(run: str, which: Callable[[str], bool] = lambda name: name.star
                 await client.delete_flow_run_input(UUID(run), one.key)
 
 
-async def refusal(scope: RecordedScope, store: MediaStore, *, is_fresh: bool = False) -> str:
+async def refusal(scope: FlowScope, store: MediaStore, *, is_fresh: bool = False) -> str:
     """The error of a process that opens the scope again; a fresh one has read nothing of it before."""
 
     async def open_() -> bool:

@@ -16,7 +16,8 @@ from prefect.flow_engine import run_flow
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.flow_scope import FlowScope, current_chain, current_scope, find_root
+from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root
+from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.works.journal.repeated_calls import Chain, is_repeat
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

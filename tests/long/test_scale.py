@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.record_types import Intent
@@ -55,7 +55,7 @@ async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(
         return hub
 
     began = time.monotonic()
-    report = await cancel_scope(RecordedScope(FlowRunJournal(run), "run", "flow", 1), client_for, by="a test")
+    report = await cancel_scope(FlowScope(FlowRunJournal(run), "run", "flow", 1), client_for, by="a test")
     all_read = time.monotonic() - began
     assert len(report.cancelled) == RUNNING
     assert report.failed == {}

@@ -15,12 +15,13 @@ from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, await_end
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
 from tests.support.samples import contexts
 from tests.support.samples.contexts import no_progress
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.simulated_process import SCOPE, Run, work_of
+from tests.support.world.simulated_process import SCOPE, work_of
 from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
@@ -67,7 +68,7 @@ class WaitingJob:
     def __init__(self, rh: RunningHub, *, webhook: bool = False) -> None:
         self.rh = rh
         self.journal = NotifyingMemoryJournal(MemoryPlace(), SCOPE)
-        self.scope = Run(self.journal, 1)
+        self.scope = FolderScope(self.journal)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
         lease = SimpleNamespace(

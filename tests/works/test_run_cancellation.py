@@ -26,7 +26,6 @@ from rh_prefect.works.run_cancellation import (
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.object_count import count_of
-from tests.support.world.simulated_process import Run
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -344,7 +343,7 @@ async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read() -> None:
     async def client_for(_: Intent) -> RunningHub:
         return hub
 
-    report = await cancel_scope(Run(journal, attempt=1), client_for, by="a test")
+    report = await cancel_scope(FolderScope(journal), client_for, by="a test")
     assert not journal.waited_in_vain
     assert hub.most_at_once == 16
     assert sorted(report.cancelled) == sorted(hub.cancelled) == [f"{TASK}{number:02}" for number in range(len(MANY))]

@@ -6,9 +6,9 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import JournalError
@@ -22,61 +22,29 @@ if TYPE_CHECKING:
     from rh_prefect.works.journal.works_journal import WorksJournal
 
 
-class Scope(Protocol):
-    """The run that a job belongs to.
+@dataclass
+class Scope:
+    """The run that a job belongs to."""
 
-    Attributes:
-        journal: Holds the scope's records.
-        run: A short name of the run, for file names.
-        flow: The flow's name, for file names.
-        attempt: Which attempt of the run this is, from 1.
-        first_attempt: The first attempt whose payments count together with this one's: this one itself, which a person
-            started, or an earlier one where Prefect retries the flow by itself.
-        details: What a stored result says of the run, as plain JSON.
-        calls: The calls of this attempt of the run.
-    """
+    journal: Journal  # Holds the scope's records
+    run: str  # A short name of the run, for file names
+    flow: str  # The flow's name, for file names
+    attempt: int = 1  # Which attempt of the run this is, from 1
+    # The first attempt whose payments count together with this one's: this one itself, which a person started, or an
+    # earlier one where Prefect retries the flow by itself
+    first_attempt: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)  # What a stored result says of the run, as plain JSON
+    calls: Calls = field(default_factory=Calls, compare=False, repr=False)  # The calls of this attempt of the run
 
-    @property
-    def journal(self) -> Journal:
-        """The scope's records."""
-        ...
-
-    @property
-    def run(self) -> str:
-        """A short name, for file names."""
-        ...
-
-    @property
-    def flow(self) -> str:
-        """The flow's name, for file names."""
-        ...
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt of the run this is."""
-        ...
-
-    @property
-    def first_attempt(self) -> int:
-        """The first attempt whose payments count together with this one's."""
-        ...
-
-    @property
-    def details(self) -> Mapping[str, str]:
-        """The data about the run that a stored result contains."""
-        ...
-
-    @property
-    def calls(self) -> Calls:
-        """The calls of this attempt of the run."""
-        ...
+    def __post_init__(self) -> None:
+        self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> Sequence[WorksJournal]:
         """Opens the records of the works that it shares with other runs, in each of their places."""
-        ...
+        return []
 
 
-class FolderScope:
+class FolderScope(Scope):
     """A scope outside flows: a name, and its notes in a folder beside the records of its works.
 
     Attributes:
@@ -84,22 +52,12 @@ class FolderScope:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        works: WorksJournal | None = None,
-        *,
-        attempt: int = 1,
-        pipeline: str = "",
+        self, journal: Journal, works: WorksJournal | None = None, *, attempt: int = 1, pipeline: str = ""
     ) -> None:
         """Opens the scope for an existing attempt; `open_scope` and `new_run` begin one."""
-        self.journal = journal
+        super().__init__(journal, run=journal.scope, flow=pipeline or "call", attempt=attempt)
         self.pipeline = pipeline
         self._works = works
-        self.run = journal.scope
-        self.flow = pipeline or "call"
-        self.attempt = self.first_attempt = attempt
-        self.details: Mapping[str, str] = {}
-        self.calls = Calls()
 
     async def works(self) -> Sequence[WorksJournal]:
         """Returns the records of its works."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,10 +31,8 @@ from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import JSON, Journal
 from rh_prefect.works.journal.process_identity import Owner, is_surely_dead
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.repeated_calls import Calls
-from rh_prefect.works.journal.scope import is_empty
+from rh_prefect.works.journal.scope import Scope, is_empty
 from rh_prefect.works.journal.spool import Spool, Spooled
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.options import Options
@@ -102,25 +100,6 @@ class Machine:
     name: str
     spool: Spool
     embody: Callable[[str], Body]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A scope as one process sees it; see `rh_prefect.works.journal.scope.Scope`."""
-
-    journal: Any
-    attempt: int
-    run: str = SCOPE
-    flow: str = "flow"
-    details: Mapping[str, str] = field(default_factory=dict)
-    calls: Calls = field(default_factory=Calls)
-
-    @property
-    def first_attempt(self) -> int:
-        return self.attempt
-
-    async def works(self) -> Sequence[WorksJournal]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -266,7 +245,7 @@ class Process:
         work = _Work(
             request=request,
             records=JobRecords(self.journal, job),
-            scope=Run(self.journal, self.attempt),
+            scope=Scope(self.journal, SCOPE, "flow", self.attempt),
             store=None,  # type: ignore[arg-type]  # as above
             observer=Silent(),
             policy=policy,
@@ -290,7 +269,9 @@ class Process:
         async def client_for(_: Intent) -> _Line:
             return self._line
 
-        return await cancel_scope(Run(self.journal, self.attempt), client_for, by="a person", clock=now)
+        return await cancel_scope(
+            Scope(self.journal, SCOPE, "flow", self.attempt), client_for, by="a person", clock=now
+        )
 
 
 def work_of(job: str) -> tuple[JobRequest, int]:
