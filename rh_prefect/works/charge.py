@@ -74,16 +74,12 @@ class Charge:
         self._reserved = n if short is None else None
         return short
 
-    def unreserve(self) -> None:
-        """Releases what was reserved and not claimed."""
-        if self._reserved is not None:
-            self._spending.unreserve(self._key, self._reserved)
-        self._reserved = None
-
     def release(self) -> None:
         """Releases what was reserved or expected, and not claimed."""
         self._spending.drop(self._key)
-        self.unreserve()
+        if self._reserved is not None:
+            self._spending.unreserve(self._key, self._reserved)
+        self._reserved = None
 
     def claim(self, n: int) -> dict[str, Any]:
         """Counts submission n, which is claimed now; returns what its intent says of its price."""

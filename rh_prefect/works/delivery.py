@@ -83,6 +83,15 @@ class Delivery:
             self._notify(work, done)
         return done
 
+    async def adopt(self, work: Work) -> ResultRecord | None:
+        """Records the newest stored result of an equal request as that of a work; None where there is none."""
+        found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.options.take)
+        if found is None:
+            return None
+        # By its job, so that it is no payment of this run, even if this run has made that job.
+        record = ResultRecord.model_validate({**dict(found), "flow_run": found.job})
+        return record if await work.records.create_result(record) else await work.records.read_result()
+
     async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
         """Downloads and publishes the outputs of a submission that has ended."""
         end = submit.end

@@ -96,6 +96,8 @@ class Steps:
         else:  # one reading has all records of a job
             await self._read_view()
             self._is_unread, record = True, self._view.result
+        if record is None and self.work.options.reuse == "always" and not (await self.records.view()).submits:
+            record = await delivery.adopt(self.work)
         return None if record is None else await delivery.restore(self.work, record)
 
     async def read_submission(self, n: int) -> Submit | None:
@@ -204,9 +206,8 @@ class Steps:
         work.services.stores.refuse_payment(work.run_attempt, work.store, work.job)
 
     async def free_slot(self, *, full: bool) -> None:
-        """Releases the slot and the price of a submission without a task; `full` if RunningHub has no slot for it."""
+        """Releases the slot of a submission without a task; `full` if RunningHub has no slot for it."""
         self._lease.release(full=full)
-        self._charge.unreserve()
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         """Reserves the price of submission n in the budget, if it fits."""

@@ -43,8 +43,7 @@ from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.outputs.stored_result import find_equal
 from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
@@ -325,12 +324,7 @@ class WorkRunner:
             request = replace(request, estimate=asked.price)
         was_empty = await shared.open(self.scope, self.store)
         name = (self._records_scope(), self.scope.calls.number, work, asked.shape, self.store.identity)
-        # A stored result may be adopted, which is recorded before the work is read.
-        is_new = was_empty and self.works is None and self.options.reuse == "never"
-        made = self._context(asked, work, request, is_new=is_new)
-        if self.options.reuse == "always" and name not in shared.running:
-            await self._adopt(made)
-        return made, name
+        return self._context(asked, work, request, is_new=was_empty and self.works is None), name
 
     async def look_up(self, asked: WorkCall) -> FoundWork:
         """Returns what is recorded of a call's work; nothing is paid."""
@@ -339,7 +333,7 @@ class WorkRunner:
         view = await records.view()
         is_done = view.result is not None or await records.read_result() is not None
         if not is_done and self.options.reuse == "always" and not view.submits:
-            is_done = await self._stored(request, asked.take) is not None
+            is_done = await asyncio.to_thread(find_equal, self.store, request, take=asked.take) is not None
         return FoundWork(work, request, view, is_done)
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
@@ -373,8 +367,7 @@ class WorkRunner:
             base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
             request = replace(request, base=base)
         # In the scope of one run an edited graph of the site makes no other work.
-        is_of_run = self.works is None and self.options.reuse == "never"
-        return (request if is_of_run else request.with_graph()).base
+        return (request if self.works is None else request.with_graph()).base
 
     def _ledger(self) -> WorksLedger:
         if self.works is None:
@@ -388,22 +381,6 @@ class WorkRunner:
         if self.works is None:
             return JobRecords(self.scope.journal, work)
         return SharedRecords(self.works, work, self._ledger(), name=step, has_ended=self.has_ended)
-
-    async def _adopt(self, work: Work) -> None:
-        """Records the newest result of an equal request as that of a work without one."""
-        view = await work.records.view()
-        if view.submits or view.result is not None or await work.records.read_result() is not None:
-            return
-        found = await self._stored(work.request, work.options.take)
-        if found is not None:
-            # By its job, so that it is no payment of this run, even if this run has made that job.
-            await work.records.create_result(ResultRecord.model_validate({**dict(found), "flow_run": found.job}))
-
-    async def _stored(self, request: JobRequest, take: int) -> StoredResult | None:
-        """Finds the newest stored result of an equal request."""
-        # Results of one run are stored under the request alone, others under the request with the site's graph.
-        base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
-        return await asyncio.to_thread(stored_result.find, self.store, base, request.graph, take=take)
 
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         shared, scope, options = self.shared, self.scope, replace(self.options, take=asked.take)

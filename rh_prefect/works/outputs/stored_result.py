@@ -12,7 +12,7 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -20,7 +20,7 @@ from rh_prefect.errors import InputError, RunningHubError, StoreError
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.identity import graph_base
+from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.request_preparation import JobRequest
@@ -100,6 +100,13 @@ def read(store: MediaStore, name: str) -> StoredResult | None:
         return None
 
 
+def find_equal(store: MediaStore, request: JobRequest, *, take: int) -> StoredResult | None:
+    """Finds the newest stored result of an equal request; see `find`."""
+    # Results of one run are stored under the request alone, others under the request with the site's graph.
+    base = base_hash(site=request.site, endpoint=request.endpoint, payload=request.request)
+    return find(store, base, request.graph, take=take)
+
+
 def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
@@ -174,10 +181,10 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
     A file whose state is not the recorded one is read and hashed. Its state is stored then, so that it is read once.
     """
-    checks = [_check(store, result, index) for index, _ in enumerate(result.outputs)]
-    if "missing" in checks:
+    changed = [index for index, _ in enumerate(result.outputs) if not _is_unchanged(store, result, index)]
+    if not all(_is_equal(store, result.outputs[index]) for index in changed):
         return False
-    if "read" in checks and isinstance(result, StoredResult):
+    if changed and isinstance(result, StoredResult):
         with suppress(StoreError):  # the next lookup reads the files again
             write(store, stamped(store, result))
     return True
@@ -188,7 +195,9 @@ def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int,
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):
-            if index not in found and file.defect is None and _check(store, result, index) != "missing":
+            if index in found or file.defect is not None:
+                continue
+            if _is_unchanged(store, result, index) or _is_equal(store, file):
                 found[index] = file
     return found
 
@@ -201,17 +210,17 @@ def stamped(store: MediaStore, result: _R) -> _R:
 
 
 def _is_unchanged(store: MediaStore, result: ResultRecord, index: int) -> bool:
+    """Whether a file has the recorded state, so that it need not be read."""
     state, name = "".join(result.states[index : index + 1]), result.outputs[index].uri
-    return bool(state) and (stamp := store.stamp(name)) is not None and stamp.text == state
-
-
-def _check(store: MediaStore, result: ResultRecord, index: int) -> Literal["same", "read", "missing"]:
-    """Checks one file of a result; "read" if it had to be read for this."""
-    file = result.outputs[index]
     try:
-        if _is_unchanged(store, result, index):
-            return "same"
-        is_equal = store.size(file.uri) == file.size and store.digest(file.uri) == file.sha256
+        return bool(state) and (stamp := store.stamp(name)) is not None and stamp.text == state
     except InputError:  # a person has edited the name
-        return "missing"
-    return "read" if is_equal else "missing"
+        return False
+
+
+def _is_equal(store: MediaStore, file: Media) -> bool:
+    """Reads a file, and returns whether it has the recorded size and content."""
+    try:
+        return store.size(file.uri) == file.size and store.digest(file.uri) == file.sha256
+    except InputError:
+        return False
