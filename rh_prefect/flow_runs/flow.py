@@ -266,9 +266,7 @@ def _cost_of(*views: JobView) -> Costs:
 _ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CANCELLED": "cancelled"}
 
 
-async def _recorded_step(
-    view: JobView, scope: FlowScope, report: CancelReport
-) -> tuple[StepReport, tuple[Media, ...]]:
+async def _recorded_step(view: JobView, scope: FlowScope, report: CancelReport) -> tuple[StepReport, tuple[Media, ...]]:
     """Returns what became of a job of a cancelled run, and its files."""
     submit = view.submits[-1]
     intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), _status(submit)

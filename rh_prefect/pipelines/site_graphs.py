@@ -17,7 +17,6 @@ from rh_prefect.pipelines.planning_values import digest
 from rh_prefect.workflows import unread_graph
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.runninghub.graph_request import fingerprint
-from rh_prefect.works.runninghub.provider import client_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -69,9 +68,9 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
     model = f"{action}/{name}"
     try:
         if action == "workflow":
-            graph = await pool.try_each(lambda account: client_of(account).workflows.json(name), model=model)
+            graph = await pool.try_each(lambda account: account.provider.client.workflows.json(name), model=model)
             return SavedGraph(graph, fingerprint(graph))
-        app = await pool.try_each(lambda account: client_of(account).apps.demo(name), model=model)
+        app = await pool.try_each(lambda account: account.provider.client.apps.demo(name), model=model)
     except RunningHubError as error:
         return UnreadGraph(unread_graph(f"{action} {name}", error))
     nodes = [node.model_dump(mode="json") for node in app.nodes]

@@ -32,7 +32,6 @@ from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.plain_task import PlainTask
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.runninghub.provider import client_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +51,7 @@ async def ask(
     async def call() -> T:
         pool = payer.pool
         account = pool.accounts[0] if pool.is_single or of_task is None else await pool.find_owner(of_task)
-        return await question(client_of(account))
+        return await question(account.provider.client)
 
     return await LOOP.call(call())
 

@@ -23,7 +23,6 @@ from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.runninghub.provider import client_of
 
 PAUSES: Final = (1.0, 3.0, 9.0)
 """Seconds before each further look at what cannot be confirmed yet: RunningHub may tell of an end a moment before its
@@ -159,7 +158,7 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
         advice = "What to do: check in RunningHub's call log whether it was paid for."
         _log.error("%s for a submission that is recorded as %s. %s", delivery, submit.state, advice)
         return "nothing"
-    event = await client_of(await RECORDED.account_of(submit.intent)).webhooks.detail(delivery.task_id)
+    event = await (await RECORDED.provider_of(submit.intent)).client.webhooks.detail(delivery.task_id)
     if not urlsplit(event.url).path.endswith(f"/{delivery.scope}/{delivery.key}/{delivery.n}"):
         _log.warning("%s, but that task's webhook belongs to another job", delivery)
         return "nothing"

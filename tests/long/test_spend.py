@@ -25,8 +25,8 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import FOLDER
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
-from rh_prefect.works.provider import Provider
 from rh_prefect.works.run_cancellation import cancel_scope
+from rh_prefect.works.runninghub.provider import RunningHub
 from tests.support.processes.pooled_run import PooledRun, pictures
 
 pytestmark = pytest.mark.long
@@ -58,7 +58,7 @@ async def interrupted(run: PooledRun, asked: Sequence[Request], *, paid: int) ->
 async def cancel(runs: Sequence[PooledRun], attempt: int) -> None:
     """Cancels what the runs have submitted in an attempt, each task on its account."""
 
-    async def provider_of(intent: Intent) -> Provider:
+    async def provider_of(intent: Intent) -> RunningHub:
         return next(run.account(name).provider for run in runs for name in run.members if intent.credentials == name)
 
     await LOOP.call(cancel_scope(FolderScope(runs[0].journal, attempt=attempt), provider_of, by="a test"))

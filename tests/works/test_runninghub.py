@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.runninghub.provider import RunningHub, account_of
+from rh_prefect.works.runninghub.provider import RunningHub
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
@@ -19,9 +22,9 @@ from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.record_types import Intent, account_words
-from rh_prefect.works.provider import Provider
 from rh_prefect.works.requests.input_identification import Input, LocalFile, check_unchanged, open_local
 from rh_prefect.works.requests.stored_input_copies import Copies
+from rh_prefect.works.runninghub.provider import RunningHub
 
 UPLOADS_AT_ONCE = 4
 """Maximum number of concurrent uploads of one account."""
@@ -114,16 +117,16 @@ class Account:
 
     name: str  # The account's name in records and reports
     block: str | None  # Name of its credentials block; None for RH_API_KEY
-    provider: Provider  # The account at RunningHub
+    provider: RunningHub  # The account at RunningHub
     limiter: Limiter = field(compare=False, repr=False)  # Its slots
     poller: Poller = field(compare=False, repr=False)  # Its running tasks
     prices: Prices = field(compare=False, repr=False)
     uploads: Uploads = field(compare=False, repr=False)  # The inputs that it can read
     _settings: Settings = field(compare=False, repr=False)
-    _machines: dict[Provider, Account] = field(compare=False, repr=False)
+    _machines: dict[RunningHub, Account] = field(compare=False, repr=False)
 
     @classmethod
-    def open(cls, provider: Provider, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
+    def open(cls, provider: RunningHub, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
         """Opens an account without a name; its first job sends the first request.
 
         The clock counts seconds since 1970: links of uploads expire by the wall clock, and a monotonic clock stops
@@ -162,3 +165,28 @@ class Account:
     def __str__(self) -> str:
         """The account's name and the source of its key."""
         return account_words(self.name, self.block)
+
+
+_accounts: dict[tuple[str, SecretStr, Path], Account] = {}
+# The sockets and locks of the parent are bound to a loop that a forked child does not have.
+os.register_at_fork(after_in_child=_accounts.clear)
+
+
+def account_of(
+    api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None, block: str | None = None
+) -> Account:
+    """Returns this process's account for a key, on the loop thread; accounts with one key share all but their names.
+
+    Args:
+        api_key: RunningHub's API key.
+        base_url: The site.
+        settings: The local folder of this machine, and how often tasks are polled.
+        name: The account's name in records; a fingerprint of the key by default.
+        block: Name of its credentials block; None for RH_API_KEY.
+    """
+    identity = (base_url, api_key, settings.state_dir)
+    if identity not in _accounts:
+        provider = RunningHub.open(api_key, base_url=base_url, submit_timeout=settings.submit_timeout)
+        _accounts[identity] = Account.open(provider, settings=settings)
+    account = _accounts[identity]
+    return replace(account, name=name or account.provider.account_id, block=block)

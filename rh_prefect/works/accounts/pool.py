@@ -26,7 +26,7 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.provider import Provider
+from rh_prefect.works.runninghub.provider import RunningHub
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Pool:
         """Whether the pool has only one account."""
         return len(self.accounts) == 1
 
-    def provider(self, endpoint: str) -> Provider:
+    def provider(self, endpoint: str) -> RunningHub:
         """Returns what all accounts have in common about the tasks of an endpoint."""
         return self.accounts[0].provider.at(endpoint)
 
@@ -97,7 +97,7 @@ class Pool:
             )
         return account
 
-    async def provider_of(self, intent: Intent) -> Provider:
+    async def provider_of(self, intent: Intent) -> RunningHub:
         """Finds the provider of the account that a job was paid on; see `account_of`."""
         return (await self.account_of(intent)).provider
 

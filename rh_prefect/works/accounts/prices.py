@@ -21,7 +21,7 @@ from rh_prefect.errors import (
     Transient,
 )
 from rh_prefect.works.journal.budget import Money
-from rh_prefect.works.provider import Provider
+from rh_prefect.works.runninghub.provider import RunningHub
 
 _RETRY_SECONDS = 5.0
 """Seconds between a failed request for an account's currency and the next one, if it is only a label."""
@@ -33,7 +33,7 @@ _LABEL_SECONDS = 2.0
 class Prices:
     """Prices of jobs on one account."""
 
-    def __init__(self, provider: Provider, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, provider: RunningHub, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Sends no request before the first call."""
         self._provider = provider
         self._clock = clock

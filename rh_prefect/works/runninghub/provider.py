@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import assert_never, cast, get_args
+from typing import TypeAlias, assert_never, cast, get_args
 
 from pydantic import SecretStr
 
 from rh_prefect.client import Client, NativeSubmit, Upload
-from rh_prefect.settings import Settings
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.provider import GraphRequest
 from rh_prefect.works.requests.input_identification import Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.runninghub.graph_request import (
@@ -36,8 +31,21 @@ GRAPHS_AT_ONCE = 1
 """Maximum number of graphs of this process on a machine; RunningHub does not document that it accepts more."""
 
 
+GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInput
+"""A request that is checked against a graph of the site, or is one."""
+
+
 class RunningHub:
-    """One account; see `works.provider.Provider`."""
+    """What works need of one account; errors are those of `rh_prefect.client.Client`.
+
+    Attributes:
+        client: The client, for requests that are no part of a work.
+        site: The service's host.
+        account_id: Identifies the account without its key.
+        is_bare: Whether it is a machine without the account's services: no webhooks, no prices and costs, no count of
+            tasks, and files only with the key.
+        file_seconds: Seconds for which an uploaded file can be used.
+    """
 
     is_bare = False
     file_seconds = LINK_SECONDS
@@ -52,6 +60,13 @@ class RunningHub:
         self.download = client.download
         self.price = client.price_preview
         self._machines: dict[str, RunningHub] = {}
+
+    @classmethod
+    def open(cls, api_key: SecretStr, *, base_url: str, submit_timeout: float) -> RunningHub:
+        """Opens the account of a key, until the process ends."""
+        client = Client(api_key, base_url=base_url, submit_timeout=submit_timeout)
+        LOOP.on_close(client.aclose)
+        return cls(client)
 
     def at(self, endpoint: str) -> RunningHub:
         """Returns the machine that runs the graphs of an endpoint of the native proxy, else the account itself."""
@@ -122,34 +137,3 @@ class Machine(RunningHub):
         """Uploads a file to the machine."""
         file = await self._comfy.upload(path, name=name, mime=mime)
         return Upload(url="", file_name="/".join(filter(None, (file.subfolder, file.name))), size=0, kind=file.kind)
-
-
-_accounts: dict[tuple[str, SecretStr, Path], Account] = {}
-# The sockets and locks of the parent are bound to a loop that a forked child does not have.
-os.register_at_fork(after_in_child=_accounts.clear)
-
-
-def account_of(
-    api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None, block: str | None = None
-) -> Account:
-    """Returns this process's account for a key, on the loop thread; accounts with one key share all but their names.
-
-    Args:
-        api_key: RunningHub's API key.
-        base_url: The site.
-        settings: The local folder of this machine, and how often tasks are polled.
-        name: The account's name in records; a fingerprint of the key by default.
-        block: Name of its credentials block; None for RH_API_KEY.
-    """
-    identity = (base_url, api_key, settings.state_dir)
-    if identity not in _accounts:
-        client = Client(api_key, base_url=base_url, submit_timeout=settings.submit_timeout)
-        _accounts[identity] = Account.open(RunningHub(client), settings=settings)
-        LOOP.on_close(client.aclose)
-    account = _accounts[identity]
-    return replace(account, name=name or account.provider.account_id, block=block)
-
-
-def client_of(account: Account) -> Client:
-    """Returns the client of an account, for requests that are no part of a work."""
-    return cast(RunningHub, account.provider).client

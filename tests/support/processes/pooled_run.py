@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
@@ -26,7 +26,6 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
-from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.world.complete_job import complete_job
 

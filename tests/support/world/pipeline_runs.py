@@ -23,6 +23,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
@@ -30,7 +31,6 @@ from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_wo
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.pool_context import PoolContext, pool_context
-from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 

@@ -25,11 +25,11 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow_scope import current_chain, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import RecordedScope
+from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
@@ -37,7 +37,6 @@ from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import PoolContext, pool_context
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
-from rh_prefect.works.runninghub.provider import account_of
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job
@@ -155,7 +154,7 @@ class Scenario:
 
     async def cancel(self) -> CancelReport:
         """Cancels the run's first attempt as the hook does."""
-        here = RecordedScope(self.journal, run="", flow=trial.name, attempt=1)
+        here = FlowScope(self.journal, run="", flow=trial.name, attempt=1)
 
         async def cancel() -> CancelReport:
             pool = (await self.desk()).pool
