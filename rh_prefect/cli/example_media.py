@@ -151,6 +151,7 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "score": _HARBOUR,
     "upscale": _HARBOUR,
     "add-soundtrack": _HARBOUR,
+    "captions": _HARBOUR,
     "image-to-video": {"mug.jpg": _mug},
 }
 """The drawn files of each example, by their names below its folder."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.media import edit
-from rh_prefect.media.probe import file_type
+from rh_prefect.media.probe import file_type, probe
 from rh_prefect.pipelines.edits import EDITS
 
 Params: TypeAlias = Mapping[str, Any]
@@ -47,6 +47,26 @@ def _concat(params: Params, folder: Path) -> Rendered:
     audio: Literal["keep", "drop"] = "keep" if any(map(edit.has_sound, videos)) else "drop"
     joined = edit.concat(videos, to, audio=audio, **_select(params, "fit", "width", "height"))
     return Rendered(to, seconds=joined.seconds)
+
+
+def _transition(params: Params, folder: Path) -> Rendered:
+    to, names = folder / "film.mp4", ("seconds", "look", "fit", "width", "height")
+    return Rendered(to, seconds=edit.crossfaded(params["videos"], to, **_select(params, *names)).seconds)
+
+
+def _title(params: Params, folder: Path) -> Rendered:
+    to = folder / "title.mp4"
+    seconds = edit.title_clip(params["text"], to, **_select(params, "seconds", "width", "height", "image", "font"))
+    return Rendered(to, seconds=seconds)
+
+
+def _captions(params: Params, folder: Path) -> Rendered:
+    to, video = folder / "captioned.mp4", params["video"]
+    if "file" in params:
+        cues = edit.read_cues(params["file"])
+    else:
+        cues = edit.cues_of(params["text"], at=params.get("at"), seconds=probe(video).seconds)
+    return Rendered(to, seconds=edit.captions(video, to, cues=cues, **_select(params, "place", "size", "font")))
 
 
 def _mix(params: Params, folder: Path) -> Rendered:
@@ -144,6 +164,9 @@ def _picture_format(source: Path, form: str | None = None) -> str:
 
 _EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
     "concat": _concat,
+    "transition": _transition,
+    "title": _title,
+    "captions": _captions,
     "mix": _mix,
     "mux": _mux,
     "resize": _resize,

@@ -1,4 +1,4 @@
-"""The twelve local edits: their parameters, their output, and its duration. Rendering is in another module."""
+"""The local edits: their parameters, their output, and its duration. Rendering is in another module."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Literal
 EditKind = Literal["image", "video", "audio", "file", "string", "same"]
 """What an edit makes; `same`: what its first parameter holds."""
 
-Length = Literal["sum", "input", "seconds", ""]
-"""How long the result is: all inputs together, as the first input, what `seconds` says; empty: it has no length."""
+Length = Literal["sum", "overlapped", "input", "seconds", ""]
+"""How long the result is: all inputs together, these less `seconds` between each two, as the first input, what
+`seconds` says; empty: it has no length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,50 @@ EDITS: Mapping[str, Edit] = {
             "video",
             "sum",
             facts=("starts",),
+            extension="mp4",
+        ),
+        Edit(
+            "transition",
+            (
+                EditParam("videos", ("video",), required=True, many=True),
+                EditParam("seconds", ("number",), min=0.04, max=5, default=0.5),
+                _enum("look", "fade", "black"),
+                _enum("fit", "contain", "cover", "stretch"),
+                _size("width"),
+                _size("height"),
+            ),
+            "video",
+            "overlapped",
+            facts=("starts",),
+            extension="mp4",
+        ),
+        Edit(
+            "title",
+            (
+                EditParam("text", ("string",), required=True),
+                _seconds("seconds", required=True),
+                EditParam("image", ("image",)),
+                EditParam("font", ("file",)),
+                _size("width"),
+                _size("height"),
+            ),
+            "video",
+            "seconds",
+            extension="mp4",
+        ),
+        Edit(
+            "captions",
+            (
+                _VIDEO,
+                EditParam("text", ("string",), many=True),
+                EditParam("at", ("number",), many=True, min=0, max=86400),
+                EditParam("file", ("file",)),
+                _enum("place", "bottom", "top"),
+                EditParam("size", ("number",), min=0.02, max=0.2, default=0.05),
+                EditParam("font", ("file",)),
+            ),
+            "video",
+            "input",
             extension="mp4",
         ),
         Edit(

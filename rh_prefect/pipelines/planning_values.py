@@ -31,6 +31,10 @@ class Span(NamedTuple):
         """The sum."""
         return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
+    def less(self, other: Span) -> Span:
+        """The difference."""
+        return Span(self.least - other.most, self.expected - other.expected, self.most - other.least)
+
     def times(self, factor: float) -> Span:
         """A multiple."""
         return Span(self.least * factor, self.expected * factor, self.most * factor)

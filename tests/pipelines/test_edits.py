@@ -1,4 +1,4 @@
-"""The twelve edits, rendered for real, and their results by recipe."""
+"""The edits, rendered for real, and their results by recipe."""
 
 from __future__ import annotations
 
@@ -93,6 +93,60 @@ def test_the_edits_of_one_file(clips: list[Path], tmp_path: Path, out: Path) -> 
         {"small.mp4": 1, "cut.mp4": 0.5, "cut.m4a": 0.5, "still.mp4": 1, "sound.wav": 2, "marked.mp4": 1}, abs=0.02
     )
     assert render("join_text", {"texts": ["a", "b"], "by": ", "}, out).text == "a, b"
+
+
+def test_the_edits_that_write_and_fade(clips: list[Path], tmp_path: Path, out: Path) -> None:
+    words = tmp_path / "words.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
+    made = [
+        render("transition", {"videos": clips, "seconds": 0.25, "look": "black", "width": 48, "height": 48}, out),
+        render("title", {"text": "A film", "seconds": 1, "width": 48, "height": 48}, out),
+        render("captions", {"video": clips[0], "text": ["One. Two."], "size": 0.2, "place": "top"}, out),
+        render("captions", {"video": clips[0], "file": words}, out),
+    ]
+    assert [one.seconds for one in made] == pytest.approx([1.75, 1, 1, 1], abs=0.02)
+
+
+FADED = """
+params: {files: {type: files, of: video}, shorter: {type: number, default: 0.5}}
+steps:
+  title: {edit: title, with: {text: A film, seconds: 2}}
+  film: {edit: transition, with: {videos: [$(title), $(params.files)], seconds: $(params.shorter)}}
+  sound: {edit: extract_audio, with: {video: $(film)}}
+  words: {edit: subtitles, with: {text: [one, two, three], at: $(film.starts), seconds: $(film.seconds)}}
+"""
+
+
+async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Path]) -> None:
+    pipeline = Pipeline.from_text(FADED)
+    files = list(map(str, clips))
+    for shorter, (starts, seconds) in {0.5: ([0, 1.5, 2.0], 3.0), 0.25: ([0, 1.75, 2.5], 3.5)}.items():
+        plan = await pipeline.plan({"files": files, "shorter": shorter}, known=NoWorks())
+        assert not plan.problems
+        (film,), (words,) = plan.steps["film"], plan.steps["words"]
+        assert [(getattr(one, "span", None) and one.span.expected) or one for one in words.values["at"]] == starts
+        assert words.values["seconds"].span.expected == seconds
+        assert film.state == "+" or film.state == ">"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("text: a, file: $(params.words)", "captions takes either text or file"),
+        ("place: top", "captions takes either text or file"),
+        ("text: [a, b], at: [1]", "at takes one time for each of text: text has 2, and at has 1"),
+    ],
+)
+async def test_captions_take_a_text_or_a_file(given: str, problem: str, clips: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "w.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
+    text = f"""
+params: {{clip: {{type: video}}, words: {{type: file}}}}
+steps:
+  film: {{edit: captions, with: {{video: $(params.clip), {given}}}}}
+"""
+    values = {"clip": str(clips[0]), "words": str(tmp_path / "w.srt")}
+    plan = await Pipeline.from_text(text).plan(values, known=NoWorks())
+    assert [problem in str(one) for one in plan.problems] == [True]
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -13,7 +13,9 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from tests.support.samples.example_prices import GIVEN
 
-SHIPPED = tuple(name for name in NAMES if name not in ("score", "image-to-video", "upscale", "add-soundtrack"))
+SHIPPED = tuple(
+    name for name in NAMES if name not in ("score", "image-to-video", "upscale", "add-soundtrack", "captions")
+)
 """Those that have a page."""
 
 LARGER = {

@@ -1,4 +1,4 @@
-"""Editing of local files with FFmpeg's libraries: join, cut, resize, mix sound, take stills, add a logo.
+"""Editing of local files with FFmpeg's libraries: join, cut, resize, mix sound, stills, logos and texts.
 
 A film is three calls, each of which reads and writes piece by piece, in memory that does not grow with the length:
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio_samples import Level, audio_level
 from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, frame, thumbnail
+from rh_prefect.media.edit.lettering import captions, title_clip
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.single_file_edits import (
     add_sounds,
@@ -27,26 +28,33 @@ from rh_prefect.media.edit.single_file_edits import (
     trim,
     watermark,
 )
-from rh_prefect.media.edit.subtitle_writer import subtitles
+from rh_prefect.media.edit.subtitle_writer import Cue, cues_of, read_cues, subtitles
+from rh_prefect.media.edit.transition import crossfaded
 
 __all__ = [
+    "Cue",
     "Joined",
     "Level",
     "add_sounds",
     "audio_level",
+    "captions",
     "concat",
     "contact_sheet",
     "convert_image",
+    "crossfaded",
+    "cues_of",
     "extract_audio",
     "frame",
     "has_picture",
     "has_sound",
     "mix",
     "mux",
+    "read_cues",
     "resize",
     "still_clip",
     "subtitles",
     "thumbnail",
+    "title_clip",
     "trim",
     "watermark",
 ]

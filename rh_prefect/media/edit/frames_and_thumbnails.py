@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -186,10 +187,24 @@ def flat(image: Image.Image) -> Image.Image:
 _MOST_COLUMNS = 4
 _INK = (228, 228, 231)
 _EMPTY = (39, 39, 42)
-_FONTS = ("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf")
-"""Fonts that know Chinese, Japanese and Korean, as they are called on Linux, macOS and Windows."""
+_FONTS = (
+    *(
+        "DejaVuSans.ttf",
+        "LiberationSans-Regular.ttf",
+        "NotoSans-Regular.ttf",
+        "Arial.ttf",
+        "arial.ttf",
+        "Helvetica.ttc",
+    ),
+    *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
+)
+"""Fonts with more letters than Pillow's own, as they are called on Linux, macOS and Windows; the last five know
+Chinese, Japanese and Korean."""
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_NO_LETTER = "\U0010fffe"
+"""A code point that is no letter, and is drawn like one that the font lacks."""
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,23 +280,34 @@ def _page(pictures: Sequence[Image.Image], captions: Sequence[str], grid: _Grid)
 
 def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, grid: _Grid) -> None:
     text = " ".join(caption.split())
-    font = _font(text, max(9, round(grid.caption * 0.62)))
+    font = font_for(text, max(9, round(grid.caption * 0.62)))
     text = _cut(text, font, grid.cell[0])
     draw.text((corner[0], corner[1] + grid.caption // 2), text, fill=_INK, font=font, anchor="lm")
 
 
-def _font(text: str, size: int) -> _Font:
-    """Returns Pillow's own font, or a font of this machine for characters that Pillow's lacks."""
-    if any(ord(letter) > 0x2E7F for letter in text):
+def font_for(text: str, size: int, file: Path | None = None) -> Font:
+    """Returns a file's font, or Pillow's own, or one of this machine that has all letters of a text."""
+    if file is not None:
+        with reading(file):
+            return ImageFont.truetype(str(file), size)
+    own = ImageFont.load_default(size)
+    if missing_letter(text, own):
         for name in _FONTS:
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    return ImageFont.load_default(size)
+            with suppress(OSError):
+                font = ImageFont.truetype(name, size)
+                if not missing_letter(text, font):
+                    return font
+    return own
 
 
-def _cut(text: str, font: _Font, room: int) -> str:
+def missing_letter(text: str, font: Font) -> str:
+    """Returns the first letter of a text that a font lacks; empty if it has all."""
+    unknown = bytes(font.getmask(_NO_LETTER))
+    letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
+    return next((letter for letter in letters if bytes(font.getmask(letter)) == unknown), "")
+
+
+def _cut(text: str, font: Font, room: int) -> str:
     if font.getlength(text) <= room:
         return text
     while text and font.getlength(text + "…") > room:

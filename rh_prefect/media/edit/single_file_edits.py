@@ -94,7 +94,8 @@ def watermark(
         return None
     canvas = Shape.around([shape_of(source)])
     mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
-    return _write_film(to, canvas, _overlaid(fitted(source, canvas), canvas, mark, corner), source)
+    place = _corner(corner, (canvas.width, canvas.height), mark.size)
+    return _write_film(to, canvas, overlaid(fitted(source, canvas), canvas, mark, place), source)
 
 
 def still_clip(
@@ -216,11 +217,11 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
     return max(0, left), max(0, top)
 
 
-def _overlaid(
-    frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, corner: Corner
+def overlaid(
+    frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, place: tuple[int, int]
 ) -> Iterator[av.VideoFrame]:
-    """Lays a logo over each frame."""
-    left, top = _corner(corner, (canvas.width, canvas.height), logo.size)
+    """Lays a picture over each frame, its upper left corner at a place."""
+    left, top = place
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     graph, clock = Graph(), 1 / canvas.rate
     film = graph.add_buffer(width=canvas.width, height=canvas.height, format=av.VideoFormat("yuv420p"), time_base=clock)
@@ -232,7 +233,8 @@ def _overlaid(
     film.link_to(over, 0, 0)
     form.link_to(over, 0, 1)
     graph.link_nodes(over, end, sink).configure()
-    picture = av.VideoFrame.from_image(logo)  # type: ignore[no-untyped-call]
+    # `from_image` would drop the transparency.
+    picture = av.VideoFrame.from_ndarray(np.asarray(logo.convert("RGBA")), format="rgba")
     picture.pts, picture.time_base = 0, clock
     mark.push(picture)
     mark.push(None)

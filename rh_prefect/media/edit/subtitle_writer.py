@@ -6,17 +6,21 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, zip_longest
+from itertools import accumulate, pairwise, takewhile, zip_longest
+from pathlib import Path
 from typing import Literal
 
-from rh_prefect.errors import InputError
-from rh_prefect.media.edit.video_reader import check_time
+from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.edit.video_reader import check_time, reading
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
 _READ = 15.0
 """Characters that are read in a second."""
 _SHORTEST = 1.0
 _GAP = 0.04
+_CLOCK = r"(?:\d+:)?\d+:\d+[,.]\d+"
+_TIMES = re.compile(rf"(?P<start>{_CLOCK})\s*-->\s*(?P<end>{_CLOCK})")
+_STYLE = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _ARROW = re.compile(r"-{2,}>")
 """Separates the times of a cue; SRT has no way to escape it in a text."""
 
@@ -47,10 +51,7 @@ def subtitles(
             left out; the last text is then shown as long as it takes to read it.
         form: `srt` or `vtt`.
     """
-    for start in at or ():
-        check_time("at", start)
-    check_time("seconds", seconds)
-    cues = _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
+    cues = cues_of(texts, at=at, seconds=seconds)
     if form == "vtt":
         return "WEBVTT\n\n" + "".join(
             f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(cue.text, quote=False)}\n\n"
@@ -60,6 +61,36 @@ def subtitles(
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_ARROW.sub('->', cue.text)}\n\n"
         for number, cue in enumerate(cues, 1)
     )
+
+
+def cues_of(texts: Sequence[str], *, at: Sequence[float] | None, seconds: float | None) -> list[Cue]:
+    """Returns texts with their times; see `subtitles`."""
+    for start in at or ():
+        check_time("at", start)
+    check_time("seconds", seconds)
+    return _cues_at(texts, at, seconds) if at is not None else _cues_over(texts, seconds)
+
+
+def read_cues(path: Path) -> list[Cue]:
+    """Reads SRT or WebVTT; the styles of a text are left out."""
+    with reading(path):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    found: list[Cue] = []
+    for number, line in enumerate(lines):
+        if times := _TIMES.search(line):
+            text = [_STYLE.sub("", one) for one in takewhile(str.strip, lines[number + 1 :])]
+            start, end = (_seconds(times[name]) for name in ("start", "end"))
+            found.append(Cue(start, end, html.unescape("\n".join(text))))
+    if not found:
+        raise MediaError(f"The file {path} has no subtitles. What to do: give an SRT or WebVTT file.")
+    return [cue for cue in found if cue.text.strip() and cue.end > cue.start]
+
+
+def _seconds(clock: str) -> float:
+    whole = 0.0
+    for part in clock.replace(",", ".").split(":"):
+        whole = whole * 60 + float(part)
+    return whole
 
 
 def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -> list[Cue]:

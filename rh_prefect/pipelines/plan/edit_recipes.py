@@ -64,12 +64,15 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
     if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
+    if edit.name == "captions" and ("text" in values) == ("file" in values):
+        draft.problems.append((("with",), "captions takes either text or file, an SRT or WebVTT"))
     draft.params = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)
     if "starts" in edit.facts:
-        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), values.get(edit.params[0].name, []))
+        clips, overlap = values.get(edit.params[0].name, []), _overlap(edit, values)
+        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), clips, overlap)
     link_needs(instance, list(values.values()))
     return draft
 
@@ -141,7 +144,7 @@ def _wrong_file(param: EditParam, written: Any, value: Any) -> str:
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Returns a clause which says that `at` has not one time for each item, where both lists are known in length."""
-    first = edit.params[0].name
+    first = "text" if edit.param("text") is not None else edit.params[0].name
     pair = [(lists.get(name), values.get(name)) for name in (first, "at")]
     if not all(isinstance(value, list) for _, value in pair):
         return ""
@@ -197,11 +200,12 @@ def _is_row(value: Any) -> bool:
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
     match edit.length:
-        case "sum":
-            return _sum(lists.get(edit.params[0].name), files_in(values.get(edit.params[0].name)))
+        case "sum" | "overlapped":
+            first = edit.params[0].name
+            return _sum(lists.get(first), files_in(values.get(first)), _overlap(edit, values))
         case "input":
-            first = next(iter(files_in(values.get(edit.params[0].name))), None)
-            return None if first is None else first.length
+            source = next(iter(files_in(values.get(edit.params[0].name))), None)
+            return None if source is None else source.length
         case "seconds":
             seconds = values.get("seconds")
             if seconds is not None:
@@ -212,27 +216,36 @@ def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any
     return None
 
 
-def _sum(listed: Any, files: list[File]) -> Span | None:
+def _overlap(edit: Edit, values: Mapping[str, Any]) -> Span | None:
+    """Returns for how long two clips are shown together; None for an edit of which that is not known yet."""
+    if edit.length != "overlapped":
+        return exactly(0)
+    seconds = edit.param("seconds")
+    return number_of(values.get("seconds", seconds and seconds.default))
+
+
+def _sum(listed: Any, files: list[File], overlap: Span | None) -> Span | None:
     sure = [is_sure for _, _, is_sure in listed.pairs()] if isinstance(listed, Items) else [True] * len(files)
     found = exactly(0)
-    for file, is_sure in zip(files, sure):
+    for number, (file, is_sure) in enumerate(zip(files, sure)):
         length = file.length
-        if length is None:
+        if length is None or overlap is None:
             return None
+        length = length.less(overlap) if number else length
         found = found.plus(length if is_sure else Span(0, length.expected, length.most))
     return found
 
 
-def _starts(listed: Any, files: list[Any]) -> Items:
+def _starts(listed: Any, files: list[Any], overlap: Span | None) -> Items:
     """Returns the start of each clip, known as far as the lengths of the earlier clips are."""
     owners = listed.owners if isinstance(listed, Items) else ()
     starts: list[Any] = []
-    at, before = exactly(0), list[str]()
-    are_known = True
+    at, before = exactly(0), [str(overlap)] if overlap != exactly(0) else []
+    are_known = overlap is not None
     for file in files:
         starts.append(at.expected if are_known else Unknown("number", f"start:{digest(before)}", at))
         length = file.length if isinstance(file, File) else None
-        at = at.plus(length or Span(0, 0, 0))
+        at = at.plus(length or Span(0, 0, 0)).less(overlap or Span(0, 0, 0))
         before.append(str(mark(file)))
         are_known &= isinstance(file, File) and file.media is not None
     return Items(tuple(starts), owners, count=listed.count if isinstance(listed, Items) else None)

@@ -26,6 +26,9 @@ def some(name: str, param: Param, folder: Path, number: int = 1) -> Any:
             return video(folder / f"{name}{number}.mp4", 4)
         case "audio":
             return sound(folder / f"{name}{number}.wav", 4)
+        case "file":
+            (made := folder / f"{name}{number}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+            return str(made)
         case "files":
             return [some(name, Param(type=param.of), folder, number) for number in range(3)]
         case "table":

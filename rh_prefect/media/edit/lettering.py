@@ -1,0 +1,173 @@
+"""Texts in pictures: captions over a video (captions), and a title as a clip (title_clip)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Literal
+
+import av
+from PIL import Image, ImageDraw, ImageOps
+
+from rh_prefect.errors import InputError
+from rh_prefect.media.edit.audio_samples import Sound, endless_silence, sound_with_picture
+from rh_prefect.media.edit.frames_and_thumbnails import Font, flat, font_for, missing_letter, open_image
+from rh_prefect.media.edit.output import BT709, VIDEO_RANGE, create_film
+from rh_prefect.media.edit.single_file_edits import overlaid
+from rh_prefect.media.edit.subtitle_writer import Cue
+from rh_prefect.media.edit.video_reader import Shape, check_time, even, fitted, shape_of
+
+_INK, _EDGE = "white", "black"
+_GROUND = (16, 16, 20)
+_WIDTH = 0.9
+"""The share of the picture's width that a line of text may have."""
+
+_WORD = re.compile(r"\s*[^\s\u2e80-\uffff]+|\s*[\u2e80-\uffff]")
+"""A word, or a letter of Chinese or Japanese, with the spaces before it."""
+
+_MARGIN = 0.05
+_TITLE = 0.1
+"""The height of a title's letters, as a share of the picture's."""
+
+_TITLE_RATE = Fraction(25)
+_FADE = 0.4
+_VEIL = 0.55
+"""How much of a title's picture is left under its text."""
+
+
+def captions(
+    video: Path,
+    to: Path,
+    *,
+    cues: Sequence[Cue],
+    place: Literal["bottom", "top"] = "bottom",
+    size: float = 0.05,
+    font: Path | None = None,
+) -> float:
+    """Draws texts over a video at their times, and keeps its sound; returns its seconds.
+
+    `size` is the height of the letters as a share of the picture's; `font` is a TrueType or OpenType file.
+    """
+    if not cues:
+        raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles with one.")
+    look = _font_of("".join(cue.text for cue in cues), font)
+    canvas = Shape.around([shape_of(video)])
+    pieces = sound_with_picture(video) if canvas.has_audio else endless_silence()
+    with Sound(pieces) as sound, create_film(to, canvas) as film:
+        film.write(_captioned(fitted(video, canvas), canvas, cues, place, (size, look)), sound)
+    return film.picture.seconds
+
+
+def title_clip(
+    text: str,
+    to: Path,
+    *,
+    seconds: float,
+    width: int = 1280,
+    height: int = 720,
+    image: Path | None = None,
+    font: Path | None = None,
+) -> float:
+    """Makes a silent video of a text over a dark ground or a darkened picture, and returns its seconds."""
+    check_time("seconds", seconds)
+    canvas = Shape(even(width), even(height), _TITLE_RATE, tagged=True, has_audio=False)
+    ground = Image.new("RGB", (canvas.width, canvas.height), _GROUND)
+    if image is not None:
+        picture = ImageOps.fit(flat(open_image(image)), ground.size, Image.Resampling.LANCZOS)
+        ground = Image.blend(ground, picture, _VEIL)
+    letters = lettered(text, ground.size, _TITLE, _font_of(text, font))
+    ground.paste(letters, ((ground.width - letters.width) // 2, (ground.height - letters.height) // 2), letters)
+    count, black = max(1, round(seconds * _TITLE_RATE)), Image.new("RGB", ground.size)
+    steps = max(1, round(min(_FADE, seconds / 3) * _TITLE_RATE))
+    with create_film(to, canvas) as film:
+        for number in range(count):
+            share = min(1.0, (number + 1) / steps, (count - number) / steps)
+            shown = ground if share == 1 else Image.blend(black, ground, share)
+            frame = av.VideoFrame.from_image(shown)  # type: ignore[no-untyped-call]
+            film.picture.write(frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
+    return film.picture.seconds
+
+
+def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:
+    """Draws a text on a transparent picture of its own size, in lines of at most 90 % of a picture's width.
+
+    Letters have a height of `share` of the picture's, and less where so many lines would not fit.
+    """
+    for letters in (share, share * 0.7, share * 0.5, share * 0.35):
+        pixels = max(8, round(size[1] * letters))
+        font, edge = font_of(pixels), max(1, pixels // 12)
+        draw = ImageDraw.Draw(Image.new("RGBA", (1, 1)))
+        lines = "\n".join(_wrapped(text, font, size[0] * _WIDTH))
+        box = draw.multiline_textbbox((0, 0), lines, font=font, align="center", stroke_width=edge)
+        if box[3] - box[1] <= size[1] * _WIDTH:
+            break
+    wide, high = even(round(box[2] - box[0])), even(round(box[3] - box[1]))
+    picture = Image.new("RGBA", (min(wide, size[0]), min(high, size[1])))
+    ImageDraw.Draw(picture).multiline_text(
+        (-box[0], -box[1]), lines, fill=_INK, font=font, align="center", stroke_width=edge, stroke_fill=_EDGE
+    )
+    return picture
+
+
+def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
+    """Returns the font of a text by its size in pixels; one font for all captions of a video."""
+    if letter := missing_letter(text, font_for(text, 16, file)):
+        raise InputError(
+            f"No font for the letter {letter!r} was found. Nothing was made and nothing was paid for it. What to do: "
+            "give a font file that has it as `font`, or install one such as Noto Sans CJK."
+        )
+    return lambda size: font_for(text, size, file)
+
+
+def _wrapped(text: str, font: Font, room: float) -> Iterator[str]:
+    """Divides a text into lines; where a language has no spaces, or a word is too long, between two letters."""
+    for paragraph in text.splitlines():
+        line = ""
+        for word in _WORD.findall(paragraph):
+            if line and font.getlength((line + word).rstrip()) > room:
+                yield line.rstrip()
+                line = ""
+            for letter in word.lstrip() if not line else word:
+                if line and letter != " " and font.getlength(line + letter) > room:
+                    yield line.rstrip()
+                    line = ""
+                line += letter
+        yield line.rstrip()
+
+
+def _captioned(
+    frames: Iterable[av.VideoFrame],
+    canvas: Shape,
+    cues: Sequence[Cue],
+    place: str,
+    look: tuple[float, Callable[[int], Font]],
+) -> Iterator[av.VideoFrame]:
+    """Lays each text over the frames of its period."""
+    rest, at = iter(frames), 0
+    margin = round(_MARGIN * canvas.height)
+    for cue in periods(cues):
+        first, end = round(cue.start * canvas.rate), round(cue.end * canvas.rate)
+        if end <= max(at, first):
+            continue
+        yield from islice(rest, max(0, first - at))
+        letters = lettered(cue.text, (canvas.width, canvas.height), *look)
+        top = margin if place == "top" else canvas.height - letters.height - margin
+        under = islice(rest, end - max(at, first))
+        yield from overlaid(under, canvas, letters, ((canvas.width - letters.width) // 2, max(0, top)))
+        at = end
+    yield from rest
+
+
+def periods(cues: Sequence[Cue]) -> list[Cue]:
+    """Returns the times in which the same texts are shown; texts that overlap are shown together."""
+    times = sorted({time for cue in cues for time in (cue.start, cue.end)})
+    found = []
+    for start, end in pairwise(times):
+        texts = [cue.text for cue in cues if cue.start < end and cue.end > start]
+        if texts:
+            found.append(replace(cues[0], start=start, end=end, text="\n".join(texts)))
+    return found
