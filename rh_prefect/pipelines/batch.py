@@ -71,17 +71,7 @@ async def write_batch(
     place_of_results: str,
     inputs: Inputs,
 ) -> BatchFile:
-    """Writes the pipeline of a batch.
-
-    Args:
-        rows: A table, a folder, a glob, or a list of parameters or files.
-        model: The model, by any of its names.
-        chain: Further models; each takes the output of the one before.
-        values: Parameters for every row, by name; `2.name` is the second model's.
-        options: How it is run.
-        place_of_results: The site and the storage, which tell batches of the same rows apart.
-        inputs: Reads the rows, once for the file and for its run.
-    """
+    """Writes the pipeline of a batch."""
     stages = stages_of(model, chain, values or {})
     source = _Source.of(rows, stages)
     name = f"batch-{_hash([source.identity, _identity(stages, options), place_of_results])[:16]}"

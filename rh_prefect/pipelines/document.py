@@ -83,13 +83,7 @@ class PipelineError(InputError):
 
 
 class Document:
-    """One file that was read.
-
-    Attributes:
-        name: The file's name, as the user gave it.
-        root: Its tree.
-        lines: Its text.
-    """
+    """One file that was read: its name as the user gave it, its tree and its lines."""
 
     def __init__(self, name: str, text: str, root: Node) -> None:
         """Keeps what was read."""

@@ -305,11 +305,7 @@ class Step(_Strict):
         return (*values, *self.named_by)
 
     def get(self, field: str) -> Any:
-        """The value of a field that not all steps have; None for the others.
-
-        Args:
-            field: The field, such as `save_as` or `with_`.
-        """
+        """The value of a field that not all steps have; None for the others."""
         return getattr(self, field, None)
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
@@ -425,21 +421,13 @@ _TAGS = {
 
 
 def actions_in(data: Mapping[str, Any]) -> list[str]:
-    """Returns which of `ACTIONS` a step has, without blank ones where there is another one.
-
-    Args:
-        data: The step as plain JSON data.
-    """
+    """Returns which of `ACTIONS` a step has, without blank ones where there is another one."""
     found = [name for name in ACTIONS if name in data]
     return [name for name in found if data[name] is not None] or found
 
 
 def tag_of(data: Any) -> str | None:
-    """Returns the name of the kind of a step; None unless it has exactly one of `ACTIONS`.
-
-    Args:
-        data: The step as plain JSON data.
-    """
+    """Returns the name of the kind of a step; None unless it has exactly one of `ACTIONS`."""
     if not isinstance(data, dict):
         return "ModelStep"  # which says that it takes a mapping
     actions = actions_in(data)
@@ -456,12 +444,7 @@ Defaults = dict[Literal["model", "workflow", "app", "graph", "edit", "use", "rev
 
 
 def with_defaults(steps: Any, defaults: Mapping[str, Any]) -> Any:
-    """Returns steps with the defaults of the file.
-
-    Args:
-        steps: The steps as plain JSON data.
-        defaults: Of the file.
-    """
+    """Returns steps with the defaults of the file."""
     return {name: _with_defaults(step, defaults) for name, step in steps.items()} if isinstance(steps, dict) else steps
 
 

@@ -56,19 +56,15 @@ class Inputs:
     """The files, folders and tables of parameters: each is read once.
 
     A run plans again after each result, and all its steps must use the same rows and the same files.
-
-    Attributes:
-        allow: Folders and prefixes below which a row may name files, beside that of its table.
-        is_open: Whether a row may name all files that this process may read.
     """
 
     def __init__(
         self,
-        allow: Sequence[str] = (),
+        allow: Sequence[str] = (),  # Folders and prefixes below which a row may name files, beside that of its table
         options: Mapping[str, object] | None = None,
         *,
         own: str = "",
-        is_open: bool = False,
+        is_open: bool = False,  # Whether a row may name all files that this process may read
     ) -> None:
         """Reads nothing yet."""
         self.allow, self.is_open, self._own = tuple(allow), is_open, own

@@ -31,23 +31,15 @@ _OWN_NAMES = ("cli", "latest")
 
 
 class LastRun(BaseModel):
-    """The stored data of a run.
-
-    Attributes:
-        version: The version of this form.
-        run: The flow run.
-        at: When it ended, UTC.
-        deployment: The deployment's name; empty outside of deployments.
-        plan: Its plan as the run ended, as plain JSON data.
-    """
+    """The stored data of a run."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: int = 1
-    run: str
-    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    deployment: str = COMMAND_LINE
-    plan: Mapping[str, Any]
+    version: int = 1  # The version of this form
+    run: str  # The flow run
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))  # When it ended, UTC
+    deployment: str = COMMAND_LINE  # The deployment's name; empty outside of deployments
+    plan: Mapping[str, Any]  # Its plan as the run ended, as plain JSON data
 
     @property
     def words(self) -> str:

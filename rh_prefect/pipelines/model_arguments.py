@@ -254,6 +254,8 @@ def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validatio
         without = {name: value for name, value in stand_ins.items() if name not in bound.left_out}
         always = validation.check(model, without, unchecked=unchecked).problems
         found = replace(found, problems=[one for one in found.problems if one in always])
+    if not found.problems:
+        return found, []
     names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
     names |= dict.fromkeys(unchecked, "unchecked")
     faults = []

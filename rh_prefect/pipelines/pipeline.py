@@ -339,11 +339,7 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 
 def site_of(base_url: str) -> str:
-    """Returns RunningHub's host, as used in a request's identity.
-
-    Args:
-        base_url: The site's address.
-    """
+    """Returns RunningHub's host, as used in a request's identity."""
     return urlsplit(base_url).hostname or base_url
 
 

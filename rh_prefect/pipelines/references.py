@@ -38,16 +38,12 @@ class Template:
 
 
 class WrongReferenceError(ValueError):
-    """A text contains something that starts like a reference but is not a valid one.
-
-    Attributes:
-        needle: The wrong part of the text.
-    """
+    """A text contains something that starts like a reference but is not a valid one."""
 
     def __init__(self, message: str, needle: str) -> None:
         """Says what is wrong with which part."""
         super().__init__(message)
-        self.needle = needle
+        self.needle = needle  # The wrong part of the text
 
 
 @lru_cache(maxsize=8192)

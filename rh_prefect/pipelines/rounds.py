@@ -132,17 +132,7 @@ class Rounds:
         is_silent: IsSilent = _not_silent,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """Stores the arguments; reads nothing yet.
-
-        Args:
-            records: The records of rounds, of `WorksJournal.rounds`.
-            deployment: The deployment's name; runs of another one have their own rounds.
-            run: The journal of the run; None for a plan.
-            is_scheduled: Whether a schedule started the flow run, which then always begins a round.
-            has_ended: Returns whether a run has certainly ended.
-            is_silent: Returns whether a run has given no sign of life for a long time, nor written a record then.
-            now: Returns the time in UTC.
-        """
+        """Stores the arguments; reads nothing yet."""
         self._records = records
         self._run, self._deployment = run, deployment
         self._is_scheduled, self._has_ended, self._is_silent = is_scheduled, has_ended, is_silent

@@ -121,12 +121,7 @@ class Type:
 
 
 def of_param(param: Param, guard: str = "") -> Type:
-    """The type of a parameter's value, or of a column's.
-
-    Args:
-        param: Its declaration.
-        guard: The condition under which it exists, where it is optional.
-    """
+    """The type of a parameter's value, or of a column's."""
     guards = frozenset([guard] if guard and param.optional and param.default is None else [])
     if param.kind == "enum":
         return Type("enum", options=param.options, guards=guards)

@@ -17,13 +17,7 @@ KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D 
 
 
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of a used file's parameter.
-
-    Args:
-        name: The parameter, or the column.
-        param: Its declaration.
-        value: The value; what is not known yet is returned as it is.
-    """
+    """Converts a value to the type of a used file's parameter."""
     value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):

@@ -125,11 +125,7 @@ def shown_change(change: Mapping[str, Any]) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """Formats a value of a request with at most about 60 characters.
-
-    Args:
-        value: The value; None where there is none.
-    """
+    """Formats a value of a request with at most about 60 characters."""
     if value is None:
         return "none"
     text = visible(f'"{value}"' if isinstance(value, str) else str(value))

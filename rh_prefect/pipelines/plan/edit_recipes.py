@@ -123,23 +123,12 @@ def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[s
 
 def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
     """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
-    if param.takes_files:
-        return value, _wrong_file(param, written, value)
     if isinstance(value, list) and param.many:
         found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
-    if isinstance(value, File | list | dict):
-        what = "a file" if isinstance(value, File) else "a list" if isinstance(value, list) else "a mapping"
-        return value, f"{param.name} takes a plain value, and {what} is given"
+    if param.takes_files or isinstance(value, File | list | dict):
+        return value, edit_misfit(type_of(value), param, named(value, written))
     return (value, "") if isinstance(value, Unknown) else edit_value(param, value)
-
-
-def _wrong_file(param: EditParam, written: Any, value: Any) -> str:
-    """Returns what is wrong with the values of a parameter for files, which `check` cannot know of each."""
-    if isinstance(value, list) and not param.many:
-        return f"{param.name} takes one file, and a list is given"
-    values = value if isinstance(value, list) else [value]
-    return next(filter(None, (edit_misfit(type_of(one), param, named(one, written)) for one in values)), "")
 
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:

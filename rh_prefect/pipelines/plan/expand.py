@@ -106,25 +106,15 @@ class Planning:
 
 
 class Expander:
-    """Expands one part of a plan, once: a step outside of fan-outs, or an item of an outermost one.
-
-    Attributes:
-        instances: Its steps.
-        notes: What is worth knowing.
-        problems: What is wrong.
-        item_problems: What is wrong with single items.
-        invalid: The steps that invalid items do not make, by what is wrong.
-        fan_outs: Its fan-outs.
-        takes: Chooses the takes of its steps.
-    """
+    """Expands one part of a plan, once: a step outside of fan-outs, or an item of an outermost one."""
 
     def __init__(self, planning: Planning) -> None:
         """Starts with nothing expanded."""
         self._planning = planning
         self.problems, self.item_problems = Problems(), ItemProblems(Problems())
-        self.instances: list[Instance] = []
-        self.notes: dict[str, None] = {}
-        self.invalid: dict[str, list[Instance]] = {}
+        self.instances: list[Instance] = []  # Its steps
+        self.notes: dict[str, None] = {}  # What is worth knowing
+        self.invalid: dict[str, list[Instance]] = {}  # The steps that invalid items do not make, by what is wrong
         self.takes = TakeChooser(
             planning.known,
             planning.choices,

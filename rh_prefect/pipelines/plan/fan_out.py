@@ -51,19 +51,16 @@ class _Taken:
 
 
 class FanOuts:
-    """The fan-outs of one plan.
-
-    Attributes:
-        open: Those whose items are not all known yet, each with whether it is an outermost one.
-        chosen: Those of whose items `limit` can leave several selections, each with its path; the inner ones first.
-    """
+    """The fan-outs of one plan."""
 
     def __init__(
         self, conditions: ConditionalSteps, size: Size, *, problems: Problems, item_problems: ItemProblems
     ) -> None:
         """Starts without any."""
         self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
+        # Those whose items are not all known yet, each with whether it is an outermost one
         self.open: dict[str, bool] = {}
+        # Those of whose items `limit` can leave several selections, each with its path; the inner ones first
         self.chosen: list[tuple[str, Group]] = []
         self._size = size
 

@@ -258,12 +258,7 @@ async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) ->
 
 
 def finish(planner: Planner, plan: Plan) -> Plan:
-    """Completes a plan from its parts, and reports equal requests and equal file names.
-
-    Args:
-        planner: Has planned all parts.
-        plan: The plan without its steps.
-    """
+    """Completes a plan from its parts, and reports equal requests and equal file names."""
     checked, problems, instances = planner.planning.checked, Problems(), planner.instances
     notes, selection = planner.notes, planner.planning.selection
     planner.report(problems)

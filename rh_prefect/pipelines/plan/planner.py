@@ -132,16 +132,11 @@ class Together:
 
 
 class Planner:
-    """Plans one file with its parameters.
-
-    Attributes:
-        planning: What all parts share.
-        clashes: The names that steps are saved under.
-    """
+    """Plans one file with its parameters."""
 
     def __init__(self, planning: Planning, params: Mapping[str, Any]) -> None:
         """Plans nothing yet."""
-        self.planning = planning
+        self.planning = planning  # What all parts share
         planning.known = Together(planning.known)
         self._top = Frame(names={"params": dict(params), "run": planning.run})
         self._parts: dict[str, list[Part]] = {}
@@ -154,6 +149,7 @@ class Planner:
             for other in names_in(step) & self._steps.keys():
                 self._later[other].append(name)
         self._ranks = {path: rank for rank, path in enumerate(_ranked(planning.checked))}
+        # The names that steps are saved under
         self.clashes = NameClashes(lambda one: (self._ranks[one.path], one.numbers))
         self._named: dict[str, list[Any]] = defaultdict(list)  # the outputs that refer to each step
         self._chosen = set[str]()  # steps in an output that can be of another one

@@ -25,15 +25,7 @@ _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 def price_of(
     model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
 ) -> Money:
-    """Returns the price of one take.
-
-    Args:
-        model: The model; None for workflows, apps and graphs.
-        payload: The parameters by wire names, values that are not known yet as such.
-        seconds: How long the input is.
-        assume: What the file claims.
-        attempts: How many tasks the take may pay for.
-    """
+    """Returns the price of one take."""
     if assume is not None and assume.price is not None:
         expected, most = Decimal(str(assume.price.expected)), Decimal(str(assume.price.most))
         return Money(Decimal(0), expected, most * attempts, is_open=True)
@@ -108,14 +100,7 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
 def output_seconds(
     model: Model | None, payload: Mapping[str, Any], files: list[File], assume: Span | None
 ) -> Span | None:
-    """Returns the duration of a model's output, as far as it can be known before the output is made.
-
-    Args:
-        model: The model; None for workflows, apps and graphs.
-        payload: The parameters by wire names.
-        files: What it takes.
-        assume: What the file claims.
-    """
+    """Returns the duration of a model's output, as far as it can be known before the output is made."""
     if assume is not None:
         return assume
     if model is None or model.output not in ("video", "audio"):

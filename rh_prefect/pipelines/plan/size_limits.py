@@ -44,13 +44,7 @@ class PlanTooLarge(Exception):
 
 
 def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | None, str]:
-    """Evaluates a count.
-
-    Args:
-        key: `limit`, `takes` or `at_most`.
-        written: As it stands in the file; None where it is left out.
-        frame: The names at its place.
-    """
+    """Evaluates a count."""
     if written is None:
         return None, ""
     value = certain(evaluate(written, frame))

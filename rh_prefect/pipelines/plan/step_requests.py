@@ -43,17 +43,7 @@ def draft_paid(
     failed: Collection[str] = (),
     saved: SavedGraphs | None = None,
 ) -> Draft:
-    """Makes the request of a paid step.
-
-    Args:
-        step: Its declaration.
-        at: Its path in the file.
-        path: Its name with the groups around it.
-        frame: The item.
-        checked: The file.
-        failed: Steps that this run cannot make; see `Choices`.
-        saved: The graphs of workflows and apps; None where they were not read.
-    """
+    """Makes the request of a paid step."""
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse

@@ -52,11 +52,7 @@ class EqualRequests:
 
 
 class TakeChooser:
-    """Chooses the takes of the steps of one plan.
-
-    Attributes:
-        new: The first take of each step that is made again, by address.
-    """
+    """Chooses the takes of the steps of one plan."""
 
     def __init__(
         self,
@@ -72,7 +68,7 @@ class TakeChooser:
         """Chooses nothing yet."""
         self._known, self._choices, self._selection = known, choices, selection
         self._pipeline, self._scope, self._equal, self._notes = pipeline, scope, equal, notes
-        self.new: dict[str, int] = {}
+        self.new: dict[str, int] = {}  # The first take of each step that is made again, by address
 
     async def choose(self, draft: Draft) -> list[int]:
         """Returns the numbers of a step's takes, and sets the scope of its works."""

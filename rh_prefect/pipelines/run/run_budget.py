@@ -39,17 +39,6 @@ def run_limit(
     the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
     If a price of the plan is not known, it is at most the budget of the reviewed file. Prices in another currency than
     the account's are not known either.
-
-    Args:
-        plan: The first plan of this attempt.
-        price: The price of what is left and is selected.
-        budget: The budget that was given to the run.
-        counted: What earlier attempts and other pipelines of the flow run have spent, and what their running tasks may
-            cost.
-        reviewed: The plan that was reviewed.
-        currency: The account's; None if it reports none.
-        attempt: Of the flow run. A retry makes what still fits, since an earlier one may have tasks in progress.
-        earlier: What other runs have paid for works of the plan, or may have to pay; it counts in a budget of all runs.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -130,13 +119,7 @@ class RunBudget:
         *,
         is_lost: Callable[[Instance], bool] = lambda _: False,
     ) -> None:
-        """Adds up the prices of the parts of a plan that are new, or that changed, for the checks that follow.
-
-        Args:
-            budget: The budget of the file.
-            parts: The steps of each part; none for one that is not in the plan any more.
-            is_lost: Whether this run does not make a step.
-        """
+        """Adds up the prices of the parts of a plan that are new, or that changed, for the checks that follow."""
         self._budget = budget
         for key, steps in parts.items() if budget is not None else ():
             before, now = self._parts.get(key, {}), defaultdict[str, _Share](_Share)

@@ -51,20 +51,13 @@ listeners: list[Callable[[Plan], None]] = []
 
 
 class StepScheduler:
-    """One run of a pipeline.
-
-    Attributes:
-        plan: The latest plan.
-        outcome: What became of the steps.
-        selection: Which part of the pipeline is made.
-        is_interrupted: Whether it was ended before it was complete.
-    """
+    """One run of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, services: Services, selection: Selection, **planning: Any) -> None:
         """Stores the arguments; makes no plan yet."""
-        self.outcome = Outcome()
-        self.plan = Plan(pipeline.name)
-        self.selection = selection
+        self.outcome = Outcome()  # What became of the steps
+        self.plan = Plan(pipeline.name)  # The latest plan
+        self.selection = selection  # Which part of the pipeline is made
         self._pipeline, self._services = pipeline, services
         self._params = planning.pop("params")
         self._planning = planning
@@ -78,7 +71,7 @@ class StepScheduler:
         self._failed: list[Instance] = []  # since the last plan
         self._is_whole = False
         self._stopped_by = ""
-        self.is_interrupted = False
+        self.is_interrupted = False  # Whether it was ended before it was complete
 
     @property
     def store(self) -> MediaStore:
@@ -101,11 +94,7 @@ class StepScheduler:
         return self._services.last_runs
 
     def limit(self, budget: Decimal | None) -> None:
-        """Sets the run's budget.
-
-        Args:
-            budget: In the account's currency; None for no limit.
-        """
+        """Sets the run's budget."""
         runner = self._services.runner
         self._services.runner = replace(runner, options=replace(runner.options, budget=budget))
         self._services.budget.limit = budget

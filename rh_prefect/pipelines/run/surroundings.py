@@ -41,11 +41,7 @@ class StepEngine(Protocol):
     """
 
     async def open(self, wait: Wait) -> None:
-        """Begins the run.
-
-        Raises:
-            InputError: The run cannot wait in this way.
-        """
+        """Begins the run."""
 
     @property
     def is_suspended(self) -> bool:
@@ -146,39 +142,22 @@ class NoPages:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The surroundings of one run.
+    """The surroundings of one run."""
 
-    Attributes:
-        accounts: The accounts that pay.
-        credentials: Name of their block.
-        store: Where files go.
-        works: The records of works.
-        scope: Holds the notes of the run.
-        engine: Runs the steps.
-        pages: Shows the run.
-        observer: Is notified of every change of a job.
-        has_ended: Returns whether a run has certainly ended.
-        deployment: The deployment's name.
-        is_scheduled: Whether a schedule has started the run.
-        date: The day for which it was started, in UTC; None for today.
-        inputs: The inputs, of a caller that has read some of them.
-        reuse: `always` also takes the stored results of other scopes.
-    """
-
-    accounts: PoolContext
-    credentials: str | None
-    store: MediaStore
-    works: WorksJournal
-    scope: Scope
-    engine: StepEngine = field(default_factory=Calls)
-    pages: Pages = field(default_factory=NoPages)
-    observer: Observer = field(default_factory=Silent)
-    has_ended: HasEnded = no_evidence
-    deployment: str = COMMAND_LINE
-    is_scheduled: bool = False
-    date: str | None = None
-    inputs: Inputs | None = None
-    reuse: Reuse = "never"
+    accounts: PoolContext  # The accounts that pay
+    credentials: str | None  # Name of their block
+    store: MediaStore  # Where files go
+    works: WorksJournal  # The records of works
+    scope: Scope  # Holds the notes of the run
+    engine: StepEngine = field(default_factory=Calls)  # Runs the steps
+    pages: Pages = field(default_factory=NoPages)  # Shows the run
+    observer: Observer = field(default_factory=Silent)  # Is notified of every change of a job
+    has_ended: HasEnded = no_evidence  # Returns whether a run has certainly ended
+    deployment: str = COMMAND_LINE  # The deployment's name
+    is_scheduled: bool = False  # Whether a schedule has started the run
+    date: str | None = None  # The day for which it was started, in UTC; None for today
+    inputs: Inputs | None = None  # The inputs, of a caller that has read some of them
+    reuse: Reuse = "never"  # `always` also takes the stored results of other scopes
 
 
 @asynccontextmanager
