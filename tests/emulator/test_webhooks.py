@@ -137,13 +137,11 @@ def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
 
 def test_an_emulator_ends_with_deliveries_under_way(emulate: Emulate, receiver: Receiver) -> None:
     rh = emulate()
-    receiver.delay = 30
+    receiver.delay = 3600
     rh.started(webhookUrl=receiver.url)
     while not receiver.got:
         time.sleep(0.01)
-    before = time.monotonic()
-    rh.rh.stop()
-    assert time.monotonic() - before < 10
+    rh.rh.stop()  # waits for none of them
 
 
 def test_resending(rh: Caller, receiver: Receiver) -> None:

@@ -158,6 +158,7 @@ async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with
     assert len(with_webhooks.paid) == 2
 
 
+@pytest.mark.long
 async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> None:
     run = await with_webhooks.begin(two_at_once, prompts=["one", "two"])
     await with_webhooks.run_until_suspended(two_at_once, run, 2)
@@ -170,8 +171,8 @@ async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> 
 
 REFUSED = [
     (parent, "cannot suspend a child flow"),
-    (with_a_task, "a task cannot suspend"),
-    (retried, "no worker would resume it"),
+    pytest.param(with_a_task, "a task cannot suspend", marks=pytest.mark.long),
+    pytest.param(retried, "no worker would resume it", marks=pytest.mark.long),
 ]
 
 
@@ -203,6 +204,7 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     assert "it was called outside of a flow" in caplog.text
 
 
+@pytest.mark.long
 async def test_without_a_receiver_it_waits_and_says_why(
     without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

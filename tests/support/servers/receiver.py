@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.support.servers.caller import Json
@@ -18,13 +17,14 @@ class Receiver:
         self.got: list[Json] = []
         self.answers: list[int] = []
         self.delay = 0.0
+        self._closed = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(json.loads(body))
-                time.sleep(receiver.delay)
+                receiver._closed.wait(receiver.delay)
                 with contextlib.suppress(OSError):  # the sender may have given up
                     self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
                     self.end_headers()
@@ -37,5 +37,6 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         self.server.shutdown()
         self.server.server_close()
