@@ -1,4 +1,4 @@
-"""The emulator's reading of a request against the client's, over every model; tests/long does it over HTTP."""
+"""The emulator's reading of a request against the client's, over every model."""
 
 from __future__ import annotations
 

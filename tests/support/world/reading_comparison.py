@@ -20,7 +20,7 @@ import httpx
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
-from rh_prefect.emulator import DEFAULT, Emulator
+from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.probe import Facts, probe
 from tests.support.samples import media as samples
@@ -29,7 +29,6 @@ Payload = dict[str, object]
 Links = Mapping[str, str]
 """A link for each kind of media."""
 
-FAR = 10**9
 NOWHERE: Links = {kind: f"https://files.example/{kind}" for kind in ("image", "video", "audio")}
 
 
@@ -72,21 +71,16 @@ def requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
         model: The model.
         links: What stands for its files.
     """
-    yield from usual_requests(model, links)
+    least = least_request(model, links)
+    yield least
+    yield full_request(model, links)
+    yield {**least, **{param.key: param.wire_default for param in model.params if param.default is not None}}
     for base in (least_request(model, links), full_request(model, links)):
         for param in model.params:
             yield {key: value for key, value in base.items() if key != param.key}
             for value in _values(param, links):
                 yield {**base, param.key: value}
         yield from _broken_rules(model, base, links)
-
-
-def usual_requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
-    """The least request, a full one, and one with all defaults."""
-    least = least_request(model, links)
-    yield least
-    yield full_request(model, links)
-    yield {**least, **{param.key: param.wire_default for param in model.params if param.default is not None}}
 
 
 def least_request(model: Model, links: Links) -> Payload:
@@ -170,7 +164,7 @@ def _changed(param: Param, links: Links) -> object:
 
 
 class WireReading:
-    """Asks an emulator for the price of requests, which makes no task of them.
+    """Asks an emulator for the price of requests with files, which makes no task of them.
 
     Args:
         rh: The emulator.
@@ -208,16 +202,6 @@ class WireReading:
             answer = self._http.post("/openapi/v2/media/upload/binary", files={"file": (path.name, file)}).json()
         return str(answer["data"]["download_url"])
 
-    def disagreement(self, model: Model, given: Payload) -> str:
-        """Says where the two readings of a request differ; empty where they agree."""
-        client = client_reading(model, given)
-        code, words, price = self._preview(model, client.sent)
-        if client.accepts != (code == ""):
-            return f"the client {'accepts' if client.accepts else 'refuses'} it, the emulator says {code} {words}"
-        expected = client.price(model, seconds=self._seconds(model, client)) if client.accepts else None
-        wanted = DEFAULT.unpriced if client.accepts and expected is None else expected
-        return "" if price == (None if wanted is None else float(wanted)) else f"{wanted} for the client, {price} here"
-
     def disagreements_on_files(self, model: Model, param: Param) -> Iterator[str]:
         """Says of which files the client and the emulator think otherwise."""
         least = least_request(model, self.links)
@@ -225,19 +209,11 @@ class WireReading:
             given = {**least, param.key: [link] if param.multiple else link}
             if not client_reading(model, given).accepts:  # another parameter excludes it
                 continue
-            code, words, _ = self._preview(model, client_reading(model, given).sent)
+            body = client_reading(model, given).sent
+            answer = self._http.post(f"/openapi/v2/price-preview/{model.endpoint}", json=body).json()
+            code, words = answer["errorCode"], answer["errorMessage"]
             if _takes(model, param, facts) != (code == ""):
                 yield f"{facts.kind} {facts.extension}: {code} {words}"
-
-    def _preview(self, model: Model, body: Payload) -> tuple[str, str, float | None]:
-        answer = self._http.post(f"/openapi/v2/price-preview/{model.endpoint}", json=body).json()
-        return answer["errorCode"], answer["errorMessage"], answer["estimatedPrice"]
-
-    def _seconds(self, model: Model, client: ClientReading) -> float | None:
-        """How long the input is; a video's length goes before a sound's."""
-        kinds = {param.type for param in model.media_params if param.key in client.sent}
-        lengths = [self._files[self.links[kind]].seconds for kind in ("video", "audio") if kind in kinds]
-        return lengths[0] if lengths else None
 
 
 def _takes(model: Model, param: Param, facts: Facts) -> bool:
