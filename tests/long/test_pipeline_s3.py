@@ -1,4 +1,4 @@
-"""Two flow runs of one pipeline at once, and damaged outputs, with records and files on a real S3 server."""
+"""Two flow runs of one pipeline at once, with records and files on a real S3 server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Emulator
 from tests.support.processes.killed_pipelines import FILM, PAYMENTS, KilledRuns, Prefects, killed_runs
 from tests.support.servers.s3 import S3Server
 
@@ -38,29 +38,3 @@ def test_two_runs_at_once_pay_once_together(runs: KilledRuns) -> None:
     # Each payment is in the report of the run that made it, and in no other.
     paid = sum((Decimal(one["costs"].get("CNY", "0")) for one in both), Decimal(0))
     assert paid == runs.rh.recorder.charged
-
-
-def test_a_damaged_output_is_neither_saved_nor_fed_on(runs: KilledRuns) -> None:
-    # Every download of a clip breaks off, with a length that fits.
-    runs.rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
-    result = runs.start().finish()
-    assert result["name"] == "Failed"
-    assert "is damaged" in result["message"]
-    states = result["steps"]
-    assert {states[f"each[{number}].clip"] for number in (1, 2, 3)} == {"failed"}
-    assert {states[f"each[{number}].end"] for number in (1, 2, 3)} == {"not run"}
-    assert states["sheet"] == "made"
-    assert not [name for name in runs.store.list() if name.startswith("ends/")]
-    runs.rh.faults.clear()
-    result = runs.start().finish()
-    assert result["name"] == "Completed", result["message"]
-    assert not result["costs"]
-    asyncio.run(runs.check(payments=PAYMENTS))
-
-
-def test_equal_pipelines_under_other_names_share_what_was_made(runs: KilledRuns, tmp_path: Path) -> None:
-    assert runs.start().finish()["name"] == "Completed"
-    runs.file = tmp_path / "other.yaml"
-    runs.file.write_text(FILM.replace("picture", "still").replace("name: killed", "name: other"))
-    assert runs.start().finish()["name"] == "Nothing new"
-    asyncio.run(runs.check(payments=PAYMENTS))

@@ -12,7 +12,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -184,78 +183,3 @@ def test_after_a_kill_each_job_is_finished_on_the_account_that_paid_it(night: Ni
         night.again()
     night.check()
     assert before.items() <= night.owners.items()
-
-
-def test_an_account_that_has_left_the_pool_finishes_what_it_was_paid_for(night: Night) -> None:
-    child = night.begin()
-    child.wait_until_heard("job", 10, state="succeeded")
-    night.rest()
-    assert not night.stage.kill(child)
-    paid = Counter(night.owners.values())["middle"]
-    night.pool("main", "wide")
-    night.rh.clock.factor = 20
-    night.again()
-    night.check()
-    assert Counter(night.owners.values())["middle"] == paid
-
-
-def test_a_block_that_is_gone_is_named_and_once_it_is_back_its_jobs_are_finished(night: Night) -> None:
-    child = night.begin()
-    child.wait_until_heard("job", 10, state="succeeded")
-    night.rest()
-    assert not night.stage.kill(child)
-    running = {task for task, key in night.owners.items() if key == "middle"} - _ended(night)
-    night.pool("main", "wide")
-    RunningHubCredentials.delete(night.block("middle"))
-    night.rh.clock.factor = 20
-    night.again(well=False)
-    _check_failed(night, len(running), "There is no block", "save it")
-    night.save("middle")
-    night.again()
-    night.check()
-
-
-def test_a_key_that_is_withdrawn_leaves_what_was_not_paid_to_the_others(night: Night) -> None:
-    child = night.begin()
-    child.wait_until_heard("job", 10, state="succeeded")
-    night.rest()
-    running = {task for task, key in night.owners.items() if key == "middle"} - _ended(night)
-    paid, secret = Counter(night.owners.values())["middle"], night.rh.keys["middle"].secret
-    night.rh.keys.add("middle", limit=LIMITS["middle"], account="middle", secret="0" * 32)
-    night.rh.clock.factor = 20
-    night.ended(child, well=False)
-    assert Counter(night.owners.values())["middle"] == paid
-    _check_failed(night, len(running), "key is missing or unknown", "does not pay for it again")
-    assert len(night.owners) == ROWS, "what was not paid for went to the others"
-    night.rh.keys.add("middle", limit=LIMITS["middle"], account="middle", secret=secret)
-    night.again()
-    night.check()
-
-
-def test_a_wallet_that_runs_dry_leaves_what_was_not_paid_to_the_others(night: Night) -> None:
-    child = night.begin()
-    child.wait_until_heard("job", 10, state="succeeded")
-    night.rest()
-    paid = Counter(night.owners.values())["wide"]
-    night.rh.keys["wide"].account.money = Decimal(0)
-    night.rh.clock.factor = 20
-    night.ended(child)
-    night.check()
-    assert Counter(night.owners.values())["wide"] == paid
-    (warning,) = child.heard("job", state="moved")
-    for word in ("the wide", night.block("wide"), "812", "the middle"):
-        assert word in warning["message"]
-
-
-def _ended(night: Night) -> set[str]:
-    return {one.task_id for one in night.rh.recorder.tasks if one.status not in ("QUEUED", "RUNNING")}
-
-
-def _check_failed(night: Night, count: int, *words: str) -> None:
-    """As many pictures have failed, each with a message that contains the account and its block; the others exist."""
-    items = night.items()
-    assert len(items) == ROWS
-    assert sum(item["state"] == "failed" for item in items) == count
-    for reason in (item["reason"] for item in items if item["state"] == "failed"):
-        for word in ("the middle", night.block("middle"), *words):
-            assert word in reason

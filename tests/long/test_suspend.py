@@ -17,10 +17,8 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.support.servers.deployment_server import Worker, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
@@ -134,55 +132,6 @@ async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> No
     assert desk.deliveries() == dict.fromkeys(desk.paid, 1)
 
 
-async def test_without_any_webhook_it_is_woken_when_its_time_has_come(desk: Office) -> None:
-    desk.rh.faults.add(Fault("webhook", kind="lost"))
-    desk.receiver.end()
-    run = await desk.start(MANY, "without_webhooks one", "without_webhooks two", suspend_seconds=1)
-    await desk.reach(run, "Suspended")
-    await desk.place.start("reconcile/reconcile")
-    await desk.place.until(lambda: desk.place.is_in(run, "Running"), seconds=SECONDS)
-    await desk.end()
-    await desk.reach(run, "Completed")
-    desk.receiver.start()
-    await desk.check(run, jobs=2)
-    assert not desk.deliveries()
-
-
-async def test_doubled_webhooks_wake_it_once(desk: Office) -> None:
-    desk.rh.faults.add(Fault("webhook", kind="doubled"))
-    run = await desk.start(MANY, "doubled one", "doubled two")
-    await desk.reach(run, "Suspended")
-    await desk.end()
-    await desk.reach(run, "Completed")
-    await desk.check(run, jobs=2)
-    assert desk.deliveries() == dict.fromkeys(desk.paid, 2)
-
-
-async def test_webhooks_that_come_while_it_is_about_to_suspend_wake_it(desk: Office) -> None:
-    run = await desk.start(BATCH, "hasty one", "hasty two")
-    journal = FlowRunJournal(run)
-
-    async def is_about_to() -> bool:
-        return await journal.read("suspend-1") is not None
-
-    deadline = asyncio.get_running_loop().time() + SECONDS
-    while not await is_about_to():
-        assert asyncio.get_running_loop().time() < deadline, desk.place.said()
-        await asyncio.sleep(0.01)
-    await desk.end()
-    await desk.reach(run, "Completed")
-    states = Counter(await desk.history(run))
-    assert states["Suspended"] == states["Resuming"] <= 1
-    await desk.check(run, jobs=2, suspended=states["Suspended"])
-
-
-async def test_what_ends_before_the_last_one_is_submitted_needs_no_wake_up(desk: Office) -> None:
-    run = await desk.start(MANY, "at once, one", "at once, two")
-    await desk.reach(run, "Completed")
-    states = Counter(await desk.history(run))
-    await desk.check(run, jobs=2, suspended=states["Suspended"])
-
-
 async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: Office) -> None:
     run = await desk.start(MANY, "missed one", "missed two")
     await desk.reach(run, "Suspended")
@@ -215,22 +164,3 @@ async def test_the_flow_s_own_retry_pays_for_what_has_failed_and_stays(desk: Off
 
 async def has_paid(desk: Office, tasks: int) -> bool:
     return len(desk.paid) == tasks
-
-
-async def test_cancelled_while_it_is_suspended_its_tasks_are_cancelled_and_nothing_wakes_it(desk: Office) -> None:
-    run = await desk.start(MANY, "unwanted one", "unwanted two")
-    await desk.reach(run, "Suspended")
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Cancelling())
-    await desk.reach(run, "Cancelled")
-    await desk.place.start("reconcile/reconcile", flow_run_id=str(run))
-    await desk.place.until(lambda: has_cancelled(desk, 2), seconds=SECONDS)
-    await desk.end()
-    await asyncio.sleep(2)
-    assert await desk.place.is_in(run, "Cancelled")
-    assert len(desk.paid) == 2
-    assert "Resuming" not in await desk.history(run)
-
-
-async def has_cancelled(desk: Office, tasks: int) -> bool:
-    return sum(task in desk.paid for task in desk.rh.recorder.cancelled) == tasks
