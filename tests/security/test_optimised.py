@@ -7,8 +7,6 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-
 from rh_prefect.tasks.generate import generate
 from rh_prefect.tasks.model_task import option_docs, options
 
@@ -27,7 +25,6 @@ print(generate.fn.__doc__, task.name, flow.name, task.fn.__doc__.count("idempote
 """
 
 
-@pytest.mark.long
 def test_everything_is_imported_and_a_models_task_and_flow_are_built_without_docstrings() -> None:
     """With `python -OO` every module is imported, and a model's task and flow are built."""
     done = subprocess.run([sys.executable, "-OO", "-c", textwrap.dedent(SCRIPT)], capture_output=True, timeout=600)
