@@ -10,14 +10,12 @@ from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console
 from rich.text import Text
 
-from rh_prefect import catalog
-from rh_prefect.cli.output import print_json
-from rh_prefect.cli.pipelines import File, Json, More, Params, Set, read_arguments, read_pipeline
-from rh_prefect.errors import UnknownModelError
+from rh_prefect.cli.output import Json, print_json
+from rh_prefect.cli.pipelines import File, More, Params, Set, read_arguments, read_pipeline
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import GroupStep, Param, Step
-from rh_prefect.pipelines.parameter_descriptions import description_of, output_words
+from rh_prefect.pipelines.parameter_descriptions import call_price, description_of, output_words
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.pipelines.plan.render import prices
@@ -72,11 +70,7 @@ def _step(step: Step) -> dict[str, str]:
     called = str(getattr(step, step.action))
     if step.action != "model":
         return {"calls": f"{step.action} {called}", "price": "not known" if step.is_paid else "free"}
-    try:
-        price = catalog.get(called).price
-    except UnknownModelError:
-        return {"calls": called, "price": ""}  # the name comes from a parameter or a row
-    return {"calls": called, "price": str(price or "not published")}
+    return {"calls": called, "price": call_price(called)}
 
 
 def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
-from rh_prefect.pipelines.parameter_descriptions import description_of
+from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.works.options import Reuse
 
@@ -77,10 +77,12 @@ def docstring_of(pipeline: files.Pipeline) -> str:
     Args:
         pipeline: The pipeline.
     """
-    text = inspect.getdoc(RunOptions) or ""
     common = [
-        re.sub(r"^    (\w+): ", r"    \1: Option of every pipeline; usually unchanged. ", line)
-        for line in text.partition("Attributes:\n")[2].splitlines()
+        re.sub(r"^    (\w+): ", r"    \1: Run option, the same for every pipeline. ", line)
+        for line in (inspect.getdoc(RunOptions) or "").partition("Attributes:\n")[2].splitlines()
     ]
     lines = [f"    {name}: {description_of(param)}" for name, param in pipeline.file.params.items()]
-    return "\n".join([pipeline.file.description or f"Runs {pipeline.name}.", "", "Args:", *lines, *common])
+    priced = [f"{model}: {price}" for model, price in call_prices(pipeline.checked).items()]
+    prices = ["", f"One call costs: {'; '.join(priced)}."] if priced else []
+    head = pipeline.file.description or f"Runs {pipeline.name}."
+    return "\n".join([head, *prices, "", "Args:", *lines, *common])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rh_prefect import catalog
+from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.input_files import shown
-from rh_prefect.pipelines.file_model import FILE_TYPES, Param
+from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.file_model import FILE_TYPES, ModelStep, Param
 from rh_prefect.pipelines.types import Type
 
 _LONGEST_DEFAULT = 80
@@ -22,6 +25,21 @@ def description_of(param: Param) -> str:
 def output_words(type_: Type) -> str:
     """Returns the type of an output in words, such as `a list, each a video`."""
     return f"a list, each {type_.one.words}" if type_.many else type_.words
+
+
+def call_prices(checked: Checked) -> dict[str, str]:
+    """Returns what one call of each model of a pipeline costs, in the order of the file; see `call_price`."""
+    models = (step.model for _, step in checked.file.walk() if isinstance(step, ModelStep))
+    found = {name: price for name in models if (price := call_price(name))}
+    return found | {name: price for used in checked.uses.values() for name, price in call_prices(used).items()}
+
+
+def call_price(model: str) -> str:
+    """Returns what one call of a model costs, in words; empty for a name that a parameter or a row gives."""
+    try:
+        return str(catalog.get(model).price or "not published")
+    except UnknownModelError:
+        return ""
 
 
 def _type_words(param: Param) -> str:
