@@ -87,6 +87,8 @@ _webhook.command(
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 
 
+app.register_install_completion_command(help="Install the completion of commands and options for your shell.")
+
 # As a shell names an end by SIGINT, SIGPIPE and SIGTERM.
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 from fsspec.core import url_to_fs
 
+from rh_prefect.cli.output import Json, print_json
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import protocol_of, read_options, shown_url
@@ -31,34 +32,36 @@ def doctor(
         str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
     ] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Check key, site, account, storage and Prefect, and print how to fix problems. Nothing is paid."""
-    if not asyncio.run(_examine(credentials, storage)):
+    found = asyncio.run(_examine(credentials, storage, say=not as_json))
+    if as_json:
+        print_json(found)
+    if not all(one["ok"] for one in found):
         raise SystemExit(1)
 
 
-async def _examine(credentials: str | None, storage: str | None) -> bool:
-    well = await _tell([("Prefect", _prefect)])
-    well &= await _tell(await _checks_of_accounts(credentials))
-    return well & await _tell(
-        [
-            ("storage", lambda: _storage(storage)),
-            ("records", lambda: _records(storage)),
-            ("webhook", _webhook),
-            ("this machine", _machine),
-        ]
-    )
-
-
-async def _tell(checks: Sequence[Check]) -> bool:
-    well = True
+async def _examine(credentials: str | None, storage: str | None, *, say: bool) -> list[dict[str, Any]]:
+    """Makes all checks, and prints each as soon as it has ended."""
+    checks: list[Check] = [
+        ("Prefect", _prefect),
+        *await _checks_of_accounts(credentials),
+        ("storage", lambda: _storage(storage)),
+        ("records", lambda: _records(storage)),
+        ("webhook", _webhook),
+        ("this machine", _machine),
+    ]
+    found = []
     for name, check in checks:
         try:
-            print(f"✓ {name}: {await check()}")
+            is_well, message = True, await check()
         except RunningHubError as error:
-            well = False
-            print(f"✗ {name}: {error}")
-    return well
+            is_well, message = False, str(error)
+        found.append({"check": name, "ok": is_well, "message": message})
+        if say:
+            print(f"{'✓' if is_well else '✗'} {name}: {message}")
+    return found
 
 
 async def _checks_of_accounts(credentials: str | None) -> list[Check]:

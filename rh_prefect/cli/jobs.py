@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import mimetypes
 import sys
 from collections import deque
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.output import print_json
+from rh_prefect.cli.output import Json, print_json
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.settings import get_settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rh_prefect.client import TaskView
     from rh_prefect.works.journal.job_records import Submit
     from rh_prefect.works.journal.journal import Journal
-    from rh_prefect.works.journal.record_types import Intent, ResultRecord
+    from rh_prefect.works.journal.record_types import Intent, Record, ResultRecord
     from rh_prefect.works.journal.scope import Scope
     from rh_prefect.works.journal.works_journal import WorksJournal
     from rh_prefect.works.run_cancellation import CancelReport
@@ -46,17 +47,18 @@ _KINDS = frozenset({"image", "video", "audio"})
 """Kinds of files that the extension of a result tells apart."""
 
 
-def list_(
-    run: str | None = None,
-    *,
-    as_json: Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")] = False,
-) -> None:
-    """List the jobs of a run, or the latest runs that have jobs.
+Run = Annotated[str, Parameter(help="A flow run's id, or the name of a run or a scope outside of flows.")]
+Job = Annotated[
+    str,
+    Parameter(
+        help="`<run>/<key>`, as `list` shows it, or the name of a work, as the error shows it; of the key the first 12 "
+        "digits suffice."
+    ),
+]
 
-    Args:
-        run: A flow run's id, or the name of a run or a scope outside of flows.
-        as_json: JSON, and nothing else on stdout.
-    """
+
+def list_(run: Run | None = None, *, as_json: Json = False) -> None:
+    """List the jobs of a run, or the latest runs that have jobs."""
     with api_of_earlier_runs(run):
         if run is None:
             found: Any = asyncio.run(_runs())
@@ -71,23 +73,30 @@ def list_(
             print("\n".join(lines))
 
 
-def show_(job: str) -> None:
-    """Show all that is recorded of one job.
-
-    Args:
-        job: `<run>/<key>`, as `list` shows it, or the name of a work, as the error shows it.
-    """
+def show_(job: Job, *, as_json: Json = False) -> None:
+    """Show all that is recorded of one job."""
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         view, result = asyncio.run(_recorded(scope, key))
+    if as_json:
+        submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
+        print_json({"job": f"{scope}/{view.key}", "submits": submits, "result": result and _data(result)})
+        return
     for submit in view.submits:
         print(f"submit {submit.n}: {submit.state}")
-        for name in ("intent", "answer", "resolution", "end"):
-            record = getattr(submit, name)
-            if record is not None:
-                print(f"  {name}: {record.model_dump_json(exclude={'token'}, exclude_none=True)}")
+        for name, record in _records(submit).items():
+            print(f"  {name}: {json.dumps(record, ensure_ascii=False)}")
     if result is not None:
-        print(f"result: {result.model_dump_json(exclude={'token'}, exclude_none=True)}")
+        print(f"result: {json.dumps(_data(result), ensure_ascii=False)}")
+
+
+def _records(submit: Submit) -> dict[str, dict[str, Any]]:
+    found = {name: getattr(submit, name) for name in ("intent", "answer", "resolution", "end")}
+    return {name: _data(record) for name, record in found.items() if record is not None}
+
+
+def _data(record: Record) -> dict[str, Any]:
+    return record.model_dump(mode="json", exclude={"token"}, exclude_none=True)
 
 
 async def _find(scope: str, key: str) -> tuple[Journal, str]:
@@ -111,8 +120,8 @@ async def _recorded(scope: str, key: str) -> tuple[JobView, ResultRecord | None]
 
 
 def adopt_(
-    job: str | None = None,
-    task_id: str | None = None,
+    job: Job | None = None,
+    task_id: Annotated[str | None, Parameter(help="RunningHub's task id, from its call log.")] = None,
     *,
     spool: Annotated[
         bool,
@@ -122,13 +131,7 @@ def adopt_(
         ),
     ] = False,
 ) -> None:
-    """Record which task an unknown submission created; the next run waits for that task, without paying.
-
-    Args:
-        job: `<run>/<key>`, or the name of a work, as the error shows it.
-        task_id: RunningHub's task id, from its call log.
-        spool: Adopt all task ids saved on this machine (the spool) because the journal could not be written.
-    """
+    """Record which task an unknown submission created; the next run waits for that task, without paying."""
     if spool:
         with api_of_earlier_runs():
             asyncio.run(_replay_spool())
@@ -166,18 +169,13 @@ def _next_run(scope: str) -> str:
 
 
 def mark_refused_(
-    job: str,
+    job: Job,
     *,
     every: Annotated[
         bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.", negative="")
     ] = False,
 ) -> None:
-    """Record that an unknown submission was not accepted; the next run submits it again.
-
-    Args:
-        job: `<run>/<key>`, or the name of a work, as the error shows it; a run with --all.
-        every: JOB is a run: mark all of its unknown submissions.
-    """
+    """Record that an unknown submission was not accepted; the next run submits it again."""
     if every:
         with api_of_earlier_runs(job):
             _print_marked(job, *asyncio.run(_mark_all_refused(job)))
@@ -200,7 +198,7 @@ def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
 
 
 def mark_lost_(
-    job: str,
+    job: Job,
     *,
     same_account: Annotated[
         bool,
@@ -209,12 +207,7 @@ def mark_lost_(
         ),
     ] = False,
 ) -> None:
-    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one.
-
-    Args:
-        job: `<run>/<key>`, or the name of a work, as the error shows it.
-        same_account: The key of the account was renewed, or its name changed: it is the one that paid.
-    """
+    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one."""
     scope, key = split_job(job)
     with api_of_earlier_runs(scope):
         asyncio.run(_mark_lost(scope, key, same_account=same_account))
@@ -222,13 +215,15 @@ def mark_lost_(
     print(f"{job}: recorded as lost. {run} submits it again and pays for it.")
 
 
-def recover_(run: str, *, storage: str | None = None) -> None:
-    """Record again what a run has paid for, after Prefect's database was restored from an older backup.
-
-    Args:
-        run: The flow run's id.
-        storage: Name of the MediaStorage block that the run's outputs went to; by default RH_STORAGE_URL.
-    """
+def recover_(
+    run: Annotated[str, Parameter(help="The flow run's id.")],
+    *,
+    storage: Annotated[
+        str | None,
+        Parameter(help="Name of the MediaStorage block that the run's outputs went to; by default RH_STORAGE_URL."),
+    ] = None,
+) -> None:
+    """Record again what a run has paid for, after Prefect's database was restored from an older backup."""
     with api_of_earlier_runs(run):
         recovered = asyncio.run(_recover(run, storage))
     print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
@@ -239,22 +234,14 @@ def recover_(run: str, *, storage: str | None = None) -> None:
     )
 
 
-def collect_(run: str) -> None:
-    """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything.
-
-    Args:
-        run: A flow run's id, or the name of a run or a scope outside of flows.
-    """
+def collect_(run: Run) -> None:
+    """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything."""
     with api_of_earlier_runs(run):
         asyncio.run(_collect(run))
 
 
-def cancel_(run: str) -> None:
-    """Cancel at RunningHub what a run has submitted.
-
-    Args:
-        run: A flow run's id, or the name of a run or a scope outside of flows.
-    """
+def cancel_(run: Run) -> None:
+    """Cancel at RunningHub what a run has submitted."""
     with api_of_earlier_runs(run):
         report = asyncio.run(_cancel(run))
     for task_id in report.cancelled:

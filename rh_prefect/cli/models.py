@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
@@ -12,6 +12,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
 from rh_prefect.catalog.search import Found, Sort
 from rh_prefect.catalog.tags import Input, inputs_of, tags_of
+from rh_prefect.cli.output import Json, print_json
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ Limit = Annotated[
     int | None,
     Parameter(help=f"How many to show; default {_SHOWN}; with --json, all.", validator=validators.Number(gte=1)),
 ]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON array, and nothing else on stdout.", negative="")]
 
 
 def search(
@@ -57,18 +57,27 @@ def search(
     for note in found.notes:
         print(note, file=sys.stderr if as_json else sys.stdout)
     if as_json:
-        print(json.dumps([_record(model) for model in found[:limit]], ensure_ascii=False, indent=2))
+        print_json([_record(model) for model in found[:limit]])
     else:
         _show_table(found, limit or _SHOWN)
 
 
-def show(model: str) -> None:
-    """Show a model's parameters, limits and price.
-
-    Args:
-        model: Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.
-    """
+def show(
+    model: Annotated[
+        str, Parameter(help="Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show a model's parameters, limits and price."""
     entry = catalog.get(model)
+    if as_json:
+        params = [
+            {name: value for name, value in asdict(one).items() if value not in (None, "", (), False)}
+            for one in entry.params
+        ]
+        print_json({**_record(entry), "summary": catalog.summary(entry), "params": params})
+        return
     print(f"{entry.name}\n{catalog.summary(entry)}\n\nmodels.{entry.class_name}(")
     for param in entry.params:
         note = catalog.describe(param)

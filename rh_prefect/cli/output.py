@@ -6,7 +6,11 @@ import json
 import os
 import shutil
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 
 
 def print_json(data: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import check_text, printable, text_in
-from rh_prefect.cli.output import print_json, terminal_width
+from rh_prefect.cli.output import Json, print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
@@ -67,7 +67,6 @@ Item = Annotated[
 Sample = Annotated[
     int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
 ]
-Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
 Compare = Annotated[
     str | None,
@@ -203,17 +202,17 @@ def show_dry_run(
     storage: str | None,
     credentials: str | None,
     again: Mapping[str, Any],
+    as_json: bool = False,
 ) -> None:
     """Prints the plan of a run with these options; exits with 1 where the run would be refused."""
     current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
     asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
     price = current.price if current.problems else selected_price(current, again["selection"])
-    _show(current)
-    if not current.problems:
-        # The run itself also counts what its flow run has spent, and the limit of the machine.
-        run_limit(current, price, budget=budget, counted=Decimal(0))
+    _show(current, as_json=as_json)
     if current.problems:
         sys.exit(1)
+    # The run itself also counts what its flow run has spent.
+    run_limit(current, price, budget=budget, counted=Decimal(0))
 
 
 def selected_price(plan: Plan, selection: Selection) -> Money:

@@ -23,6 +23,7 @@ from rh_prefect.cli.argument_checks import (
     printable,
     text_in,
 )
+from rh_prefect.cli.output import Json, print_json
 from rh_prefect.cli.pipelines import (
     File,
     Item,
@@ -109,6 +110,7 @@ def run(
     dashboard: Dashboard = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    as_json: Json = False,
     **more: More,
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
@@ -142,7 +144,7 @@ def run(
     every_new = ["*"] if new else made_new
     if dry_run:
         chosen = {"takes": takes, "new": every_new, "selection": selection}
-        show_dry_run(pipeline, arguments, budget, storage=place, credentials=account, again=chosen)
+        show_dry_run(pipeline, arguments, budget, storage=place, credentials=account, again=chosen, as_json=as_json)
         return
     options = {
         "budget": budget,
@@ -162,11 +164,17 @@ def run(
     at = words_of(out=out, storage=place or None)
     again = _Again(file, pipeline.takes, takes, inputs, part, out="" if is_flow else printable(out or ""), place=at)
     values_and_options = {**arguments, **options}
+    quiet |= as_json
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), again:
         if is_flow:
-            _run(again, partial(_in_flow_run, pipeline.flow(reviewed), values_and_options, (account, place)), quiet)
+            _run(
+                again,
+                partial(_in_flow_run, pipeline.flow(reviewed), values_and_options, (account, place)),
+                quiet,
+                as_json,
+            )
         else:
-            _run(again, partial(_without_server, pipeline, values_and_options, reviewed), quiet)
+            _run(again, partial(_without_server, pipeline, values_and_options, reviewed), quiet, as_json)
 
 
 class _Again:
@@ -299,7 +307,9 @@ async def _without_server(
     return end.result
 
 
-def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResult]], quiet: bool) -> None:
+def _run(
+    again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResult]], quiet: bool, as_json: bool
+) -> None:
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
@@ -307,8 +317,13 @@ def _run(again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResul
         try:
             result = asyncio.run(run(watch))
         except PipelineIncomplete as error:
+            if as_json:
+                print_json(error.result.model_dump(mode="json"))
             print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
             sys.exit(1)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
     print(summary(result) if result.new or waiting else f"{NOTHING_NEW}: the results exist already. {summary(result)}")
     for name, value in result.outputs.items():

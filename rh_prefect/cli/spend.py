@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.output import print_json, terminal_width
+from rh_prefect.cli.output import Json, print_json, terminal_width
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.display_names import cut_middle
-from rh_prefect.errors import InputError, JournalError
+from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
 from rh_prefect.pipelines.document import visible
 from rh_prefect.works.journal.costs import amount_text
@@ -32,23 +32,21 @@ def spend(
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
     by: Annotated[By, Parameter(help="How to group the sums.")] = "model",
     since: Annotated[
-        str | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
+        date | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
     ] = None,
-    json_: Annotated[bool, Parameter(name="--json", help="Print the sums as JSON.", negative="")] = False,
+    json_: Json = False,
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.", negative="")] = False,
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.", negative="")] = False,
     out: Annotated[Path | None, Parameter(help="Write the bars to this .png or .html file.")] = None,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
-    if since is not None:
-        since = _day(since)
     with api_of_earlier_runs(of="intent"):
         from rh_prefect.flow_runs.spend_report import charges_of
 
         store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
         for note in unread_flow_runs():
             _note(note)
-    here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since)]
+    here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since.isoformat())]
     if out is not None or plot:
         _draw(bars(here, by), by, out, title=f"Spent in {store.url}" + (f" since {since}" if since else ""))
     elif json_:
@@ -99,13 +97,6 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
     columns = ["name", "unit", "tasks", "amount", "estimated", "complete"]
     words = [{**row, "complete": str(row["complete"]).lower()} for row in rows]
     print(csv_text(columns, words).replace("\r\n", "\n"), end="")
-
-
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise InputError(f"spend: --since {text!r} is not a date. What to do: write it as YYYY-MM-DD.") from None
 
 
 _NUMBERS, _LEAST_NAME = 36, 16

@@ -134,7 +134,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    "'yesterday' is not a date": ["spend", "--since", "yesterday"],
+    'for --since: unable to convert "yesterday" into date': ["spend", "--since", "yesterday"],
 }
 
 

@@ -55,12 +55,19 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     jobs = terminal.call(f"jobs list {name}").splitlines()
     assert {re.findall(r"(\w+): ", job)[-1] for job in jobs} == {"picture", "clip"}
     assert len(jobs[0].split()[0].rpartition("/")[2]) == 12
+    shown = json.loads(terminal.call(f"jobs show {jobs[0].split()[0]} --json"))
+    assert shown["submits"][0]["end"]["status"] == "SUCCESS"
+    assert shown["job"].startswith(jobs[0].split()[0])
     assert "submit 1: ended" in terminal.call(f"jobs show {jobs[0].split()[0]}")
     assert "1.79 CNY" in terminal.call("spend --by pipeline")
     assert re.search(r"CNY by flow\ncup  1\.79  █+\n", terminal.call("spend --by flow --plot"))
     assert terminal.call("spend --by month --out spend.png") == "spend.png\n"
-    terminal.call("run cup.yaml")
+    again = json.loads(terminal.call("run cup.yaml --json"))
+    assert again["outputs"]["clip"]["kind"] == "video"
+    assert {one["state"] for one in again["steps"]} == {"reused"}
     assert run_of(terminal) == name, "a run that makes nothing leaves no record"
+    assert [one["ok"] for one in json.loads(terminal.call("doctor --json"))] == [True] * 7
+    assert json.loads(terminal.call("models show z-image/turbo --json"))["params"][0]["name"] == "prompt"
     assert not (tmp_path / "state" / "prefect").exists()
 
 
@@ -69,13 +76,9 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
     said = terminal.call("run cup.yaml --dry-run --budget 1", fails=True)
     assert "cup: the run costs at least 1.79 CNY, and its budget is 1" in said
-    assert "z-image/turbo: 0.04 CNY. Nothing was sent." in terminal.call(
-        "run model z-image/turbo --set prompt=kite --dry-run"
-    )
-    assert "video/of/tomorrow: its price is not known" in terminal.call("run model video/of/tomorrow --dry-run")
-    assert "aspect is not a parameter; the nearest is aspect_ratio" in terminal.call(
-        "run model z-image/turbo --set prompt=kite --set aspect=16:9", fails=True
-    )
+    assert "most 0.04" in terminal.call("run z-image/turbo --prompt kite --dry-run")
+    typo = terminal.call("run z-image/turbo --prompt kite --aspect 16:9", fails=True)
+    assert "has no parameter aspect; did you mean aspect_ratio?" in typo
     (tmp_path / "rows.csv").write_text("prompt\na cup\na jug\n")
     assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
     terminal.call("run cup.yaml --only picture")

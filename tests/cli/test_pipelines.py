@@ -151,6 +151,16 @@ def test_a_plan_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatc
     assert "  shots.motion   kling-v2…to-video  .  6  .     10.50  10.50" in lines
 
 
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    script = tmp_path / "completion.bash"
+    script.write_text(app.generate_completion(shell="bash"))
+    for words, expected in {("pl",): "plan", ("plan", "--qu"): "--quote", ("models", "sh"): "show"}.items():
+        typed = shlex.join(["rh-prefect", *words])
+        command = f'. {script}; COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _rh_prefect; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
+        assert done.stdout.split() == [expected]
+
+
 def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
     capsys.readouterr()
