@@ -47,7 +47,7 @@ QUICK = {
         "works/test_lifecycle.py",
         "works/journal/test_budget.py",
     ],
-    "works/journal/budget": ["works/journal/test_budget.py"],
+    "works/journal/budget": ["works/journal/test_budget.py", "works/test_steps.py"],
     "works/journal/costs": ["works/journal/test_costs.py", "works/journal/test_budget.py"],
     "works/journal/scope": ["works/test_scope_checks.py", "works/test_run_cancellation.py"],
     "works/lifecycle": [

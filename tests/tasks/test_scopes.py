@@ -25,7 +25,7 @@ from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import last_attempt, open_scope
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
 from tests.support.servers.emulator_env import StartEmulator
@@ -164,16 +164,6 @@ async def test_equal_works_in_two_places_of_records_both_count_in_the_budget(
     with pytest.raises(BudgetExceeded):
         await in_places()
     assert len(rh.recorder.paid) == 2
-
-
-async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
-    works = WorksJournal(str(tmp_path))
-    place = works.notes_of("nightly")
-    assert await last_attempt(place) == 0
-    opened = await asyncio.gather(*(open_scope(works, "nightly") for _ in range(21)))
-    assert sorted(scope.attempt for scope in opened) == list(range(1, 22))
-    assert await last_attempt(place) == 21
-    assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
 
 
 @pytest.mark.prefect

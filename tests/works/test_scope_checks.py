@@ -18,11 +18,23 @@ from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.process_identity import current_owner
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
-from rh_prefect.works.journal.scope import FolderScope, Opened, OpenScopes, find_scope
+from rh_prefect.works.journal.scope import (
+    FolderScope,
+    Opened,
+    OpenScopes,
+    end_run,
+    find_scope,
+    last_attempt,
+    new_run,
+    open_scope,
+    read_run,
+)
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.run_ledger import Noted
+from tests.support.world.job_records import dead_owner
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.object_count import count_of
 
@@ -228,3 +240,33 @@ async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_
         await works.notes_of("run-1").create(f"attempt-{attempt}", opened)
     found = [await find_scope(works, name) for name in ("run-1", "nothing-yet")]
     assert [(one.pipeline, one.attempt) for one in found] == [("film 2", 2), ("", 1)]
+
+
+async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
+    works = WorksJournal(str(tmp_path))
+    place = works.notes_of("nightly")
+    assert await last_attempt(place) == 0
+    opened = await asyncio.gather(*(open_scope(works, "nightly") for _ in range(21)))
+    assert sorted(scope.attempt for scope in opened) == list(range(1, 22))
+    assert await last_attempt(place) == 21
+    assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
+
+
+async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:
+    works = WorksJournal(str(tmp_path))
+    running = new_run(works, "film")
+    assert await read_run(works, running.journal.scope) is None, "it has claimed no work"
+    stopped = works.notes_of("run-1")
+    await stopped.create("attempt-1", Opened(owner=dead_owner(), pipeline="film").model_dump(mode="json"))
+    states = list[tuple[str, str, int]]()
+    for journal in (running.journal, stopped):
+        await journal.create("abc-claim-1", Noted(attempt=1).model_dump(mode="json"))
+    await stopped.create("def-claim-1", Noted(attempt=1).model_dump(mode="json"))
+    for name in (running.journal.scope, "run-1"):
+        found = await read_run(works, name)
+        assert found is not None
+        states.append((found.pipeline, found.state, found.jobs))
+    assert states == [("film", "Running", 1), ("film", "Stopped", 2)]
+    await end_run(running, "Completed")
+    ended = await read_run(works, running.journal.scope)
+    assert ended is not None and ended.state == "Completed"
