@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial, update_wrapper
+from inspect import unwrap
 from pathlib import PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.flows import Flow, FlowStateHook
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
@@ -92,11 +93,11 @@ def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., An
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with errors():
-            return completed(function(*args, **kwargs))
+            return completed(function, function(*args, **kwargs))
 
     async def arun(*args: Any, **kwargs: Any) -> Any:
         with errors():
-            return completed(await function(*args, **kwargs))
+            return completed(function, await function(*args, **kwargs))
 
     made = cast("FunctionType", arun if is_async else run)
     # With the globals of the function, in which Prefect looks for the names in its annotations.
@@ -118,10 +119,14 @@ def _is_list(value: object) -> TypeGuard[Iterable[object]]:
     return isinstance(value, list | tuple | set)
 
 
-def _completed(result: Any) -> Any:
+def _completed(function: FunctionType, result: Any) -> Any:
     """Adds the message of the state to the result of a root flow run that has made something."""
     context = FlowRunContext.get()
-    run = context.flow_run if context is not None else None
+    if context is None or context.flow is None or TaskRunContext.get() is not None:
+        return result
+    if unwrap(context.flow.fn) is not unwrap(function):
+        return result  # another flow calls the function itself
+    run = context.flow_run
     status = known_run_progress(str(run.id)) if run is not None else None
     # Of states and futures, Prefect makes the state of the flow run itself.
     parts = [result, *(result.values() if isinstance(result, Mapping) else result if _is_list(result) else ())]
