@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from prefect.settings import PREFECT_UI_URL
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from rh_prefect.cli.live_view import LiveView
 from rh_prefect.cli.prefect_server import later_dashboard
 from rh_prefect.display_names import shortened
+from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.media.input_files import shown
@@ -33,6 +37,9 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
+_LINK_SECONDS = 7 * 86400
+"""How long a signed link is valid: the longest time that S3 allows."""
+
 _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
@@ -128,6 +135,20 @@ class Watch:
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
         if ui and (later := later_dashboard()):
             self._console.print(f"this address ends with the command; later: {later}", soft_wrap=True)
+
+    def say_output(self, name: str, value: Any) -> None:
+        """Prints an output; on a terminal, a file as a link with a short name."""
+        uri = getattr(value, "uri", None)
+        if uri is None or not self._console.is_terminal:
+            print(f"{name}: {uri or value}")
+            return
+        url = ""
+        with suppress(RunningHubError, OSError):
+            url = value.url(seconds=_LINK_SECONDS)
+        short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", uri)
+        # Another console: the results are printed even where the progress is not.
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
 
     def say_how_to_open(self, report: str) -> None:
         """Prints the command that opens what the run made; the report is below the run's name."""

@@ -311,28 +311,37 @@ def _run(
     again: _Again, run: Callable[[Watch], Coroutine[Any, Any, PipelineResult]], quiet: bool, as_json: bool
 ) -> None:
     from rh_prefect.cli.run_display import Watch
-    from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
     with Watch(command=shlex.join(["run", *again.run_words]), quiet=quiet, out=again.out, place=again.place) as watch:
         try:
-            result = asyncio.run(run(watch))
-        except PipelineIncomplete as error:
-            if as_json:
-                print_json(error.result.model_dump(mode="json"))
-            print(f"rh-prefect: {error}\nThe report: {error.result.report}", file=sys.stderr)
-            sys.exit(1)
+            result, error = asyncio.run(run(watch)), None
+        except PipelineIncomplete as incomplete:
+            result, error = incomplete.result, incomplete
+    if error is not None:
+        print(f"rh-prefect: {error}", file=sys.stderr)
     if as_json:
         print_json(result.model_dump(mode="json"))
-        return
+    else:
+        _say_result(result, watch, again, is_failed=error is not None)
+    if error is not None:
+        sys.exit(1)
+
+
+def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_failed: bool) -> None:
+    """Prints what a run has made, and the commands that open it and go on with it."""
+    from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
+
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
-    print(summary(result) if result.new or waiting else f"{NOTHING_NEW}: the results exist already. {summary(result)}")
+    if not is_failed:  # else the error says it
+        exists = "" if result.new or waiting else f"{NOTHING_NEW}: the results exist already. "
+        print(f"{exists}{summary(result)}")
     for name, value in result.outputs.items():
         for number, one in enumerate(value if isinstance(value, list) else [value]):
-            if one is None:
-                continue
-            shown = f"{name}[{number + 1}]" if isinstance(value, list) else name
-            print(f"{shown}: {getattr(one, 'uri', one)}")
+            if one is not None:
+                watch.say_output(f"{name}[{number + 1}]" if isinstance(value, list) else name, one)
     print(f"report: {result.report}")
+    if is_failed:
+        print(f"After a correction, pay only for what is missing: {again.run()}", file=sys.stderr)
     if waiting:
         more = f", and for the {len(waiting) - _CHOICES} others" if len(waiting) > _CHOICES else ""
         print(

@@ -71,6 +71,27 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert not (tmp_path / "state" / "prefect").exists()
 
 
+CUPS = """
+name: cups
+params: {cups: {type: table, columns: {id: string, of: string}}}
+steps:
+  each: {foreach: $(params.cups), id: $(item.id), steps: {p: {model: z-image/turbo, with: {prompt: $(item.of)}}}}
+outputs: {cups: $(each.p)}
+"""
+
+
+def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: Terminal, tmp_path: Path) -> None:
+    """It printed no output, and advised to resume a run in which nothing was left to wait for."""
+    (tmp_path / "cups.yaml").write_text(CUPS)
+    (tmp_path / "cups.csv").write_text("id,of\na,a cup\nb,a forbidden cup\n")
+    terminal.call("run cups.yaml --set cups=cups.csv", fails=True)
+    said = terminal.said
+    assert re.search(r"^cups\[1\]: /.*[0-9a-f]{64}\.png$", said, re.MULTILINE), said
+    assert "nothing is paid for twice" not in said
+    assert "After a correction, pay only for what is missing: rh-prefect run cups.yaml --set cups=cups.csv" in said
+    assert "\nopen it: rh-prefect open " in said
+
+
 def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
     assert "least 1.79, expected 1.79, most 1.79" in terminal.call("run cup.yaml --dry-run")
     assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
@@ -134,7 +155,7 @@ def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_mis
     assert re.search(rf"{run_of(terminal)} +{paid} job\(s\)  Stopped +cup", terminal.call("jobs list"))
     said = terminal.call("run cup.yaml")
     assert len(rh.recorder.paid) == 2
-    assert f"paid {'1.75' if paid == 1 else '0'}" in said
+    assert f"paid {'1.75' if paid == 1 else 'nothing'}" in said
     assert "Nothing new" in terminal.call("run cup.yaml")
 
 

@@ -477,7 +477,7 @@ def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> Non
     here.rh.faults.add(Fault("submit", prompt="Photo of mug", kind="fail", code="1504", times=1))
     said = here.call(f"{RUN} --new", fails=True)
     assert "new results are recorded in products.takes.yaml" in said
-    (again,) = re.findall(r"resume \(nothing is paid for twice\): (rh-prefect .+)", said)
+    (again,) = re.findall(r"pay only for what is missing: (rh-prefect .+)", said)
     new = {one.task_id for one in here.rh.recorder.paid[4:]}
     assert len(new) == 3, "a picture, its clip, and the picture that failed"
     here.call(again)
@@ -498,7 +498,7 @@ def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: H
     here.call("plan never.yaml --out p.json")
     here.rh.faults.add(Fault("submit", prompt="a cup", kind="fail", code="1504", times=1))
     said = here.call("run never.yaml --plan p.json", fails=True)
-    (again,) = re.findall(r"resume \(nothing is paid for twice\): (rh-prefect .+)", said)
+    (again,) = re.findall(r"pay only for what is missing: (rh-prefect .+)", said)
     plan = here.call("plan never.yaml")
     assert "least 0.04" in plan
     assert re.search(r"the round that began .* UTC is not complete and is continued", plan)

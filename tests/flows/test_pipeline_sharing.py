@@ -76,7 +76,7 @@ async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(waitin
     state = await second
     assert state.is_completed(), state.message
     assert len(waiting.recorder.paid) == 2
-    assert "1 reused, 1 absent; paid 0" in str(state.message)
+    assert "1 reused, 1 absent; paid nothing" in str(state.message)
 
 
 @in_flow_run

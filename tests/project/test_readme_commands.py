@@ -78,5 +78,5 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
     assert code == 0, log.read_text()[-4000:]
     said = log.read_text()
     assert "2 made; paid 1.79 CNY." in said
-    assert "Nothing new: the results exist already. Steps: 2 reused; paid 0." in said
+    assert "Nothing new: the results exist already. Steps: 2 reused; paid nothing." in said
     assert list((tmp_path / "out" / "films").glob("*.mp4"))

@@ -22,6 +22,8 @@ class Terminal:
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
+        self.said = ""
+        """What the last command printed, on stdout and on stderr."""
 
     def call(self, command: str, *, fails: bool = False) -> str:
         """Runs a command, with or without `rh-prefect` before it.
@@ -40,6 +42,7 @@ class Terminal:
         except SystemExit as end:
             code = end.code or 0
         said = self._capsys.readouterr()
+        self.said = said.out + said.err
         assert bool(code) is fails, said
         return said.err if fails else said.out
 
