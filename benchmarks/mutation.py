@@ -59,9 +59,9 @@ QUICK = {
         "works/test_work_runner.py",
     ],
     "works/run_cancellation": ["works/test_run_cancellation.py", "works/test_suspension.py"],
-    "works/steps": [
+    "works/lifecycle_steps": [
         "works/test_submission.py",
-        "works/test_steps.py",
+        "works/test_lifecycle_steps.py",
         "works/journal/test_budget.py",
         "works/test_completion.py",
         "works/test_scope_checks.py",
@@ -69,7 +69,11 @@ QUICK = {
         "works/test_work_records.py",
         "works/test_work_runner.py",
     ],
-    "works/charge": ["works/test_steps.py", "works/journal/test_budget.py", "works/test_work_runner.py"],
+    "works/work_spending": [
+        "works/test_lifecycle_steps.py",
+        "works/journal/test_budget.py",
+        "works/test_work_runner.py",
+    ],
     "works/outputs/collect": ["works/outputs/test_collect.py"],
     "works/outputs/stored_result": [
         "works/outputs/test_stored_result.py",
@@ -77,7 +81,7 @@ QUICK = {
     ],
     "works/accounts/limiter": ["works/accounts/test_limiter.py", "works/accounts/test_first_free.py"],
     "works/run_ledger": ["works/test_run_ledger.py", "works/test_work_runner.py"],
-    "works/work_runner": ["works/test_steps.py", "works/test_work_records.py", "works/test_work_runner.py"],
+    "works/work_runner": ["works/test_lifecycle_steps.py", "works/test_work_records.py", "works/test_work_runner.py"],
     "pipelines/rounds": ["pipelines/test_rounds.py"],
     "pipelines/plan/request_price": ["pipelines/test_request_price.py", "pipelines/test_prices.py"],
 }

@@ -23,7 +23,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.client.wire.task import RemoteOutput
 from rh_prefect.works.accounts.limiter import Limiter, first_free, pause_seconds
 from rh_prefect.works.accounts.poller import Poller
-from rh_prefect.works.steps import LIMITER_PAUSES
+from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES
 from tests.support.world.virtual_time import VirtualLoop, now
 
 LATENCY = 0.01

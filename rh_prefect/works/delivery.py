@@ -196,11 +196,11 @@ class Delivery:
         reused = files.flow_run != work.policy.run
         return stored_result.as_result(files, work.request, job=work.job, url=url, reused=reused)
 
-    async def _store(self, work: Work, done: Delivered) -> Result:
+    async def _store(self, work: Work, done: Delivered) -> ResultRecord:
         if done.submit is not None:
             stored = _stored(work, done.submit, done.record)
             await asyncio.to_thread(stored_result.write, work.store, stored)
-        return done.result
+        return done.record
 
     async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:
         """Records a result; returns the one that another process has recorded first."""

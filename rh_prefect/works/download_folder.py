@@ -9,17 +9,18 @@ import glob
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.names import safe
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.journal.record_types import ResultRecord
 
 
 def check_folder(folder: Path) -> None:
@@ -45,15 +46,7 @@ _TOLERATED = 2
 """Jobs with refused outputs after which others are paid for: one file, or a short disturbance, may be the cause."""
 
 
-class HasOutputs(Protocol):
-    """What a job has stored."""
-
-    @property
-    def outputs(self) -> Sequence[object]:
-        """Its files."""
-
-
-_T = TypeVar("_T", bound=HasOutputs)
+_T = TypeVar("_T", bound=ResultRecord)
 
 
 @dataclass(slots=True)

@@ -1,24 +1,15 @@
 """The lifecycle of a work: all decisions about payment, without I/O.
 
 A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the steps of
-`steps.Steps`, which do all I/O. So each rule about money is tested state by state, with steps that a test answers:
+`lifecycle_steps.Steps`, which do all I/O. So each rule about money is tested state by state, with steps that a test
+answers:
 
     result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    accepted
     wait -> end                                                                                           ended
     publish -> result
 
-| record       | written                                   | holds                                      |
-|--------------|-------------------------------------------|--------------------------------------------|
-| waiter       | before a run waits for the work           | the run, its process                       |
-| released     | when it ends without the result           | nothing: this waiter counts no more        |
-| intent n     | before POST n, exclusively                | run, owner, account, parameters            |
-| answer n     | after it                                  | a ticket, `refused` or `unknown`           |
-| resolution n | by a person, or the late owner            | `adopted` with a task id, or `forgotten`   |
-| end n        | when the task is terminal, exclusively    | the outputs' links, or the failure; cost   |
-| result       | after the files are published             | the files, the cost; the work is done      |
-
-In the scope of one flow run, no other run waits for its works, and its claims need no notes: these steps do nothing
-there. The rules, in the order in which they apply:
+`journal/record_types.py` has the records. In the scope of one flow run, no other run waits for its works, and its
+claims need no notes: these steps do nothing there. The rules, in the order in which they apply:
 
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
@@ -55,7 +46,7 @@ from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
 
 if TYPE_CHECKING:
-    from rh_prefect.works.steps import Steps
+    from rh_prefect.works.lifecycle_steps import Steps
 
 
 @dataclass(frozen=True, slots=True)

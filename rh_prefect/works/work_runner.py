@@ -41,6 +41,7 @@ from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS, Chain
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
+from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.stored_result import find_equal
@@ -48,7 +49,6 @@ from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import WorksLedger, spending_of
 from rh_prefect.works.shared_records import SharedRecords
-from rh_prefect.works.steps import Steps
 from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from rh_prefect.works import steps
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.lifecycle_steps import UNPOSTED
 
 
 def test_the_requested_keys_of_runs_are_limited() -> None:
@@ -20,9 +20,9 @@ def test_the_abandoned_submissions_are_limited() -> None:
     """The oldest tokens of abandoned submissions are dropped if there are many."""
     tokens = [f"a25-{number}" for number in range(40_000)]
     for token in tokens:
-        steps.UNPOSTED.add(token)
-    kept = [token for token in tokens if token in steps.UNPOSTED]
+        UNPOSTED.add(token)
+    kept = [token for token in tokens if token in UNPOSTED]
     assert 1000 < len(kept) < 20_000
     assert kept[-1] == tokens[-1]
     for token in kept:
-        steps.UNPOSTED.discard(token)
+        UNPOSTED.discard(token)

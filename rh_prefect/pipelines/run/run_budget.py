@@ -1,6 +1,6 @@
 """Decides which steps of a pipeline run may start within its budget.
 
-`lifecycle` limits what is submitted (`steps.Steps.reserve`). This module decides before that, from the
+`lifecycle` limits what is submitted (`lifecycle_steps.Steps.reserve`). This module decides before that, from the
 prices of the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run
 included.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from rh_prefect.errors import StoreError
@@ -10,12 +9,6 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.record_types import MediaRecord
 
 FOLDER = "inputs"
-_NAME = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.[a-z0-9]+")
-
-
-def is_copy(name: str) -> bool:
-    """Whether a file of a store is a content-named copy of an input, by its name there."""
-    return _NAME.fullmatch(name) is not None
 
 
 class Copies:

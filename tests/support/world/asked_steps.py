@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias, cast
 
 from rh_prefect.works.lifecycle import Policy, run_work
-from rh_prefect.works.steps import Steps
+from rh_prefect.works.lifecycle_steps import Steps
 
 Step: TypeAlias = tuple[Any, ...]
 """The name of a step, and its arguments."""

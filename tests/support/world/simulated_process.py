@@ -23,7 +23,6 @@ from pydantic import SecretStr
 from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
-from rh_prefect.works import steps
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import Silent
 from rh_prefect.works.journal.budget import Money, SpendTracker, entries_in
@@ -34,6 +33,7 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import Scope, is_empty
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle_steps import UNPOSTED
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.options import Options
 from rh_prefect.works.requests.request_preparation import JobRequest
@@ -232,12 +232,12 @@ class Process:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         # What one process remembers for itself must not be another's knowledge.
-        steps.UNPOSTED.clear()
-        steps.UNPOSTED.update(self._unposted)
+        UNPOSTED.clear()
+        UNPOSTED.update(self._unposted)
         yield
         self._loop.run_ready()
-        self._unposted = set(steps.UNPOSTED)
-        steps.UNPOSTED.clear()
+        self._unposted = set(UNPOSTED)
+        UNPOSTED.clear()
 
     async def _work(self, job: str, policy: Policy, *, may_be_new: bool) -> Outcome:
         request, take = work_of(job)

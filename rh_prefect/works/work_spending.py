@@ -1,4 +1,4 @@
-"""The price of one work on the account that pays, and its amount in the budget of its run."""
+"""What one work costs on the account that pays, and what it adds to the spending of its run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rh_prefect.works.work import Work
 _log = logging.getLogger("rh_prefect")
 
 
-class Charge:
+class WorkSpending:
     """What one work costs, and what it adds to the spending of its run."""
 
     def __init__(self, work: Work, *, payload: Callable[[], Mapping[str, Any]]) -> None:

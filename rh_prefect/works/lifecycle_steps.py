@@ -22,7 +22,6 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.works.accounts.limiter import pause_seconds
-from rh_prefect.works.charge import Charge
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.budget import Shortfall
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
@@ -33,6 +32,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.requests.request_preparation import replace_marks
 from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.works.work import Work
+from rh_prefect.works.work_spending import WorkSpending
 
 LIMITER_PAUSES = 2
 """So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
@@ -63,7 +63,7 @@ class Steps:
         self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
-        self._charge = Charge(work, payload=self._payload)
+        self._spending = WorkSpending(work, payload=self._payload)
         self._links: dict[str, str] = {}
         self._is_refused = False
         self._slot_refusals = 0
@@ -77,7 +77,7 @@ class Steps:
 
     def end(self) -> None:
         """Releases what an ended or interrupted work holds: its slot, and the amount that it has reserved."""
-        self._charge.release()
+        self._spending.release()
         self._lease.release()
 
     def uninterrupted(self, steps: Coroutine[Any, Any, T]) -> Any:
@@ -121,7 +121,7 @@ class Steps:
     async def _read_view(self) -> None:
         self._view = await self.read()
         own = tuple(filter(self.policy.is_own, self._view.submits))
-        self._charge.take(replace(self._view, submits=own))
+        self._spending.take(replace(self._view, submits=own))
         for submit in self._view.submits:
             self.records.note_settled(submit)
 
@@ -183,7 +183,7 @@ class Steps:
     async def prepare(self) -> None:
         """Makes sure that the outputs can be stored, that each input has a valid link, and that the price is known."""
         work, inputs = self.work, self.work.request.inputs
-        self._charge.expect()
+        self._spending.expect()
         await work.services.stores.check(work.store)
         if inputs and not self._links:
             work.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
@@ -195,7 +195,7 @@ class Steps:
                 self._links = {
                     mark: await account.uploads.address(one, mark, store=store) for mark, one in inputs.items()
                 }
-                return await self._charge.find_price()
+                return await self._spending.find_price()
             except ApiError as error:
                 await self._leave_account(error)
 
@@ -213,7 +213,7 @@ class Steps:
         """Reserves the price of submission n in the budget, if it fits."""
         while True:
             try:
-                return await self._charge.reserve(n, budget)
+                return await self._spending.reserve(n, budget)
             except ApiError as error:
                 await self._leave_account(error)
                 await self.prepare()
@@ -255,7 +255,7 @@ class Steps:
 
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
-        intent = self.work.intent(self._lease.account).model_copy(update=self._charge.claim(n))
+        intent = self.work.intent(self._lease.account).model_copy(update=self._spending.claim(n))
         # Before the write, since another process may read the intent before this one has the response.
         self._claimed_at = self._clock()
         try:
@@ -263,7 +263,7 @@ class Steps:
         except BaseException:
             # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)
-            self._charge.give_up(n)
+            self._spending.give_up(n)
             raise
         return intent if is_ours else None
 
@@ -322,7 +322,7 @@ class Steps:
         self._answered_at = self._clock()
         submit = await self._record(intent, n, answer)
         self.records.note_settled(submit)
-        before = self._charge.answered(submit)
+        before = self._spending.answered(submit)
         if submit.state == "ticket":
             self.work.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id, costs=before)
         return submit
@@ -396,7 +396,7 @@ class Steps:
         self.records.note_settled(submit)
         # Another run's task counts in that run's budget.
         if self.policy.is_own(submit):
-            self._charge.note(submit)
+            self._spending.note(submit)
         return end
 
     async def _can_query(self, submit: Submit) -> bool:

@@ -36,13 +36,13 @@ from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.run_ledger import spending_of
-from rh_prefect.works.steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
