@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rh_prefect.errors import StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, Plan
+from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.plan import finish
 from rh_prefect.pipelines.plan.planned_steps import Instance, Selection, Work
@@ -301,6 +304,18 @@ def read(text: str) -> Pipeline:
 async def test_parts_of_any_pipeline_say_what_a_whole_plan_says(file: Any, seed: int) -> None:
     rows = [{"t": t, "n": n} for t, n in (("a", 1), ("b", 2), ("c", 3))]
     await World(read(written(file)), {"rows": rows}, random.Random(seed)).play_twice()
+
+
+async def test_the_collector_of_cycles_is_paused_for_a_plan_only() -> None:
+    class Broken(Records):
+        async def find(self, queries: Sequence[WorkQuery]) -> list[KnownWork | None]:
+            assert not gc.isenabled()
+            raise StoreError("the store is away")
+
+    pipeline = Pipeline.from_text("steps: {a: {model: z-image/turbo, with: {prompt: x}}}")
+    with pytest.raises(StoreError):
+        await pipeline.plan(known=Broken())
+    assert gc.isenabled()
 
 
 async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:
