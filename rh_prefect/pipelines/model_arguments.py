@@ -6,7 +6,7 @@ What is wrong is the same for both, so that a plan reports only what the types d
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
@@ -71,8 +71,8 @@ class Bound:
                 if param.is_media or _is_known_file(one):
                     self.say(at, types.misfit(type_of(one), param, named(one, written)))
         elif isinstance(written, list) and param.multiple:
-            for n, one, type_ in items_in(self, at, written, value):
-                self.say((*at, n), types.misfit(type_, param, shown(one)))
+            for here, one, type_ in items_in(self.say, at, written, value):
+                self.say(here, types.misfit(type_, param, shown(one)))
         elif isinstance(written, list):
             self.say(at, f"{param.name} takes one value, and this is a list")
         elif isinstance(written, str) and written in ("no", "yes", "on", "off") and _is_switch(param):
@@ -160,15 +160,17 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
 # -- types ---------------------------------------------------------------------------------------------------------
 
 
-def items_in(bound: Bound, at: Path, written: list[Any], found: Type) -> Iterator[tuple[int, Any, Type]]:
-    """Yields the items of a written list that are not wrong by themselves: their places, texts and types."""
+def items_in(
+    say: Callable[[Path, str], object], at: Path, written: list[Any], found: Type
+) -> Iterator[tuple[Path, Any, Type]]:
+    """Yields the items of a written list that are not wrong by themselves: their paths, texts and types."""
     for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
         if isinstance(one, list):
-            bound.say((*at, n), "this is a list in a list; write its items in the outer list")
+            say((*at, n), "this is a list in a list; write its items in the outer list")
         elif one is None:
-            bound.say((*at, n), "an item of a list is empty; remove it")
+            say((*at, n), "an item of a list is empty; remove it")
         elif type_.kind != "any":
-            yield n, one, type_
+            yield (*at, n), one, type_
 
 
 def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:

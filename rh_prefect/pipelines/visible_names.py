@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
-from rh_prefect.pipelines.references import Names, Reference, in_quotes
+from rh_prefect.pipelines.references import Names, Reference, WrongReferenceError, in_quotes
 from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
@@ -48,43 +48,29 @@ class Scope:
         return Scope(outer=self, guards=frozenset(guards), own=self.own)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The result of resolving a reference."""
-
-    type: Type  # Its type; `guards` are the conditions under which it exists beyond those that hold at its place
-    problem: str = ""  # Why it names nothing
-
-
-def resolve(reference: Reference, scope: Scope) -> Found:
-    """Finds the type of a reference."""
+def resolve(reference: Reference, scope: Scope) -> Type:
+    """Finds the type of a reference; its `guards` are the conditions under which it exists beyond those that hold."""
     found = [_follow(option, reference, scope) for option in reference.options]
-    wrong = next((one for one in found if one.problem), None)
-    if wrong is not None:
-        return wrong
     if reference.fallback is not None:
         literal = of_literal(reference.fallback)
-        found.append(Found(replace(literal, kind="enum") if found[0].type.kind == "enum" else literal))
-    first = found[0].type
+        found.append(replace(literal, kind="enum") if found[0].kind == "enum" else literal)
+    first = found[0]
     for other in found[1:]:
-        if not _alike(first, other.type):
-            return Found(first, f"{reference.text} can be {first.words} or {other.type.words}; 'or' takes one kind")
-    missing = _missing([one.type for one in found], scope.holding, f"or:{reference.options}")
-    options = tuple(dict.fromkeys(option for one in found for option in one.type.options))
-    longest = [one.type.max for one in found]
-    best = max((one for one in longest if one is not None), default=None) if None not in longest else None
-    return Found(
-        Type(
-            first.kind if first.kind != "any" else found[-1].type.kind,
-            first.many,
-            options if all(one.type.options for one in found) else (),
-            first.fields,
-            best,
-            missing,
-            first.is_result and len(found) == 1,
-            first.extra,
-            tuple(inner for one in found for inner in one.type.possible) if first.kind == "mixed" else (),
-        )
+        if not _alike(first, other):
+            wrong = f"{reference.text} can be {first.words} or {other.words}; 'or' takes one kind"
+            raise WrongReferenceError(wrong, reference.text)
+    options = tuple(dict.fromkeys(option for one in found for option in one.options))
+    longest = [one.max for one in found if one.max is not None]
+    return Type(
+        first.kind if first.kind != "any" else found[-1].kind,
+        first.many,
+        options if all(one.options for one in found) else (),
+        first.fields,
+        max(longest) if len(longest) == len(found) else None,
+        _missing(found, scope.holding, f"or:{reference.options}"),
+        first.is_result and len(found) == 1,
+        first.extra,
+        tuple(inner for one in found for inner in one.possible) if first.kind == "mixed" else (),
     )
 
 
@@ -107,26 +93,25 @@ def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> fro
     return remaining[0] if len(remaining) == 1 else frozenset([any_exists]) - holding
 
 
-def _follow(names: Names, reference: Reference, scope: Scope) -> Found:
+def _follow(names: Names, reference: Reference, scope: Scope) -> Type:
     found = scope.find(names[0])
     if found is None:
         is_text = len(names) == 1 and names is not reference.options[0] and names is reference.options[-1]
         quoted = in_quotes(reference.text, names[0]) if is_text else ""
-        return Found(Type("any"), _unknown(names[0], scope, quoted))
+        raise WrongReferenceError(_unknown(names[0], scope, quoted), reference.text)
     guards = found.guards
     for depth, name in enumerate(names[1:], 1):
-        if found.kind == "any":
-            return Found(Type("any"))
-        fields = found.known_fields()
+        fields = {} if found.kind == "any" else found.known_fields()
         if name not in fields and found.is_open:
-            return Found(Type("any"))
+            return Type("any")
         if name not in fields:
-            return Found(Type("any"), _no_field(".".join(names[:depth]), name, found, list(fields)))
+            raise WrongReferenceError(_no_field(".".join(names[:depth]), name, found, list(fields)), reference.text)
         found = fields[name]
         guards |= found.guards
     if found.kind == "group":
-        return Found(Type("any"), f"{reference.text} is a group; name one of its steps, as in {_example(names, found)}")
-    return Found(found.guarded(guards))
+        wrong = f"{reference.text} is a group; name one of its steps, as in {_example(names, found)}"
+        raise WrongReferenceError(wrong, reference.text)
+    return found.guarded(guards)
 
 
 def _example(names: Names, group: Type) -> str:

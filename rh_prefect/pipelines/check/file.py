@@ -33,6 +33,7 @@ from rh_prefect.pipelines.file_model import (
     uses,
 )
 from rh_prefect.pipelines.file_validation import build
+from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.references import is_reference, references_in
 from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
@@ -247,7 +248,7 @@ class FileCheck(OtherCheck):
             self._say(at, f"foreach takes a list, and {step.foreach} is {found.words}")
             return Type("any")
         if isinstance(step.foreach, list):
-            list(self._items_in(at, step.foreach, found))
+            list(items_in(self._say, at, step.foreach, found))
         return found.one
 
     def _items(self, path: Path, step: FanOutStep, inner: Scope, outer: Scope) -> dict[str, Type]:
@@ -297,7 +298,7 @@ class FileCheck(OtherCheck):
                 self._say(at, f"matrix takes lists, and {name} is {found.words}")
                 found = None
             elif found is not None and isinstance(values, list):
-                list(self._items_in(at, values, found))
+                list(items_in(self._say, at, values, found))
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 

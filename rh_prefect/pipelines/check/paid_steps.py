@@ -19,7 +19,7 @@ from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, shown_value
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
-from rh_prefect.pipelines.references import is_reference, parse
+from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
 from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import Scope, resolve
 from rh_prefect.works.runninghub.graph_fields import GraphFields, is_link_text
@@ -168,7 +168,10 @@ class PaidCheck(ValueCheck):
 
     def _is_left_out(self, value: Any, scope: Scope) -> bool:
         """Returns whether a value is one optional parameter or cell: without it, an optional parameter is left out."""
-        guards = resolve(parse(value).references[0], scope).type.guards if is_reference(value) else ()
+        try:
+            guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
+        except WrongReferenceError:
+            return False
         return bool(guards) and all(one.startswith(DECLARED) for one in guards)
 
     def _check_names(self, path: Path, step: ModelStep, models: Sequence[Model]) -> list[Path]:

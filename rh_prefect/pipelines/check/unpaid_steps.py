@@ -14,6 +14,7 @@ from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
+from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import Scope
@@ -77,7 +78,7 @@ class OtherCheck(PaidCheck):
             return False
         if isinstance(value, list) and param.many:
             before = self._problem_count
-            for at, one, type_ in self._items_in(path, value, found):
+            for at, one, type_ in items_in(self._say, path, value, found):
                 if isinstance(one, dict):
                     self._say(
                         at, f"{param.name} takes {'files' if param.takes_files else 'plain values'}, not mappings"
@@ -121,7 +122,7 @@ class OtherCheck(PaidCheck):
         written = shown(value)
         if isinstance(value, list) and expected.many:
             before = self._problem_count
-            for at, one, type_ in self._items_in(path, value, found):
+            for at, one, type_ in items_in(self._say, path, value, found):
                 if param.kind == "files":
                     self._fit_files(at, path[-1], one, type_, expected.one)
             if self._problem_count > before or param.kind == "files":

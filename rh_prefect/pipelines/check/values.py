@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 from rh_prefect.media.names import folded
@@ -20,7 +21,7 @@ from rh_prefect.pipelines.document import Path, Problems
 from rh_prefect.pipelines.file_model import NAME, RESERVED, EditStep, ModelStep, PaidStep, UseStep, shown_value
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
-from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Found, Scope, resolve
+from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope, resolve
 
 RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
@@ -65,26 +66,27 @@ class ValueCheck:
             return True
         return False
 
-    def _is_of_wrong_name(self, reference: str) -> bool:
-        return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reference) for name in self._wrong_names)
-
     def _template(self, path: Path, text: str) -> Template | None:
         try:
             return parse(text)
         except WrongReferenceError as wrong:
-            if not self._is_of_wrong_name(text):
-                self._say(path, str(wrong), wrong.needle)
+            self._say_wrong(path, text, wrong)
             return None
 
     def _reference(self, path: Path, reference: Reference, scope: Scope, *, may_be_absent: bool = False) -> Type:
-        found: Found = resolve(reference, scope)
-        if found.problem:
-            if not self._is_of_wrong_name(reference.text):
-                self._say(path, found.problem, reference.text)
+        try:
+            found = resolve(reference, scope)
+        except WrongReferenceError as wrong:
+            self._say_wrong(path, reference.text, wrong)
             return Type("any")
-        if found.type.guards and not may_be_absent:
-            self._say(path, self._absent(reference, found.type), reference.text)
-        return found.type
+        if found.guards and not may_be_absent:
+            self._say(path, self._absent(reference, found), reference.text)
+        return found
+
+    def _say_wrong(self, path: Path, text: str, wrong: WrongReferenceError) -> None:
+        is_of_wrong_name = (re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in self._wrong_names)
+        if not any(is_of_wrong_name):
+            self._say(path, str(wrong), wrong.needle)
 
     def _absent(self, reference: Reference, found: Type) -> str:
         why = next(
@@ -129,21 +131,11 @@ class ValueCheck:
         for found in _OTHER_SPELLING.finditer(text):
             names = tuple(found["names"].split("."))
             own = Reference(f"$({found['names']})", (names,))
-            if len(names) > 1 or names[0] not in RESERVED:
-                is_name = scope.find(names[0]) is not None and not resolve(own, scope).problem
-                if is_name:
-                    self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
-
-    def _items_in(self, path: Path, value: list[Any], found: Type) -> Iterator[tuple[Path, Any, Type]]:
-        """Yields the items of a written list that are not wrong by themselves: their paths, texts and types."""
-        for n, (one, type_) in enumerate(zip(value, found.members, strict=True)):
-            at = (*path, n)
-            if isinstance(one, list):
-                self._say(at, "this is a list in a list; write its items in the outer list")
-            elif one is None:
-                self._say(at, "an item of a list is empty; remove it")
-            elif type_.kind != "any":
-                yield at, one, type_
+            if len(names) == 1 and names[0] in RESERVED:
+                continue
+            with suppress(WrongReferenceError):
+                resolve(own, scope)
+                self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
 
     def _whole(self, path: Path, value: int | str | None, scope: Scope) -> None:
         if isinstance(value, str):
@@ -218,9 +210,9 @@ class ValueCheck:
     def _silent_kind(self, text: Any, scope: Scope) -> str:
         try:
             only = parse(text).only if isinstance(text, str) else None
+            return "" if only is None else resolve(only, scope).kind
         except WrongReferenceError:
             return ""
-        return "" if only is None else resolve(only, scope).type.kind
 
     def _values_of(
         self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope, *, skip: Collection[Path] = ()
