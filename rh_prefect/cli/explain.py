@@ -83,7 +83,7 @@ def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
     examples = {name: _example(one) for name, one in missing.items()}
     lacking = [name for name, value in examples.items() if value is None]
     if lacking:
-        return f"depends on {' and '.join(lacking)}: pass --set {lacking[0]}=…"
+        return f"depends on {' and '.join(lacking)}: pass --{lacking[0]}"
     plan = asyncio.run(pipeline.plan({**arguments, **examples}, known=NoWorks()))
     if plan.problems:
         return f"not known: {plan.problems[0].message}"
@@ -106,7 +106,7 @@ def show(data: Mapping[str, Any]) -> None:
     params, outputs, steps = data["params"], data["outputs"], data["steps"]
     name = data["pipeline"]
     panels = {
-        f"Parameters of {name}, as --set NAME=VALUE": [
+        f"Parameters of {name}, as --NAME VALUE": [
             _entry(one, text["description"], required=text["required"]) for one, text in params.items()
         ],
         f"Steps of {name}": [

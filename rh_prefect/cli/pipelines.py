@@ -80,7 +80,6 @@ Deployment = Annotated[
     str,
     Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
 ]
-Graph = Annotated[bool, Parameter(help="Show a tree of the steps instead of the table.", negative="")]
 Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
 Quote = Annotated[
     bool,
@@ -141,7 +140,6 @@ def plan(
     out: Out = None,
     compare: Compare = None,
     deployment: Deployment = COMMAND_LINE,
-    graph: Graph = False,
     mermaid: Mermaid = False,
     markdown: Markdown = False,
     as_json: Json = False,
@@ -163,7 +161,7 @@ def plan(
     current = asyncio.run(make_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
     if quote and not current.problems:
         asyncio.run(_ask_for_prices(pipeline, current, storage, credentials))
-    price = current.price if current.problems else selected_price(current, selection)
+    price = selected_price(current, selection)
     check_retake(current, retake or (), selection)
     if compare is not None and not current.problems:
 
@@ -178,7 +176,7 @@ def plan(
         asyncio.run(_compare(pipeline, current, deployment, storage))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
-    _show(current, as_json=as_json, graph=graph, mermaid=mermaid, markdown=markdown)
+    _show(current, as_json=as_json, mermaid=mermaid, markdown=markdown)
     if current.problems:
         sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
@@ -207,7 +205,7 @@ def show_dry_run(
     """Prints the plan of a run with these options; exits with 1 where the run would be refused."""
     current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
     asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
-    price = current.price if current.problems else selected_price(current, again["selection"])
+    price = selected_price(current, again["selection"])
     _show(current, as_json=as_json)
     if current.problems:
         sys.exit(1)
@@ -217,6 +215,8 @@ def show_dry_run(
 
 def selected_price(plan: Plan, selection: Selection) -> Money:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
+    if plan.problems:
+        return plan.price
     plan.refuse_unknown(selection)
     price = plan.price_of(plan.instances, selection)
     if selection != Selection():
@@ -398,9 +398,7 @@ def _write_private(to: Path, text: str) -> None:
         ) from None
 
 
-def _show(
-    plan: Plan, *, as_json: bool = False, graph: bool = False, mermaid: bool = False, markdown: bool = False
-) -> None:
+def _show(plan: Plan, *, as_json: bool = False, mermaid: bool = False, markdown: bool = False) -> None:
     if as_json:
         print(plan.to_json())
     elif plan.problems:
@@ -410,7 +408,7 @@ def _show(
     elif markdown:
         print(plan.markdown(), end="")
     else:
-        print(plan.tree() if graph else plan.table(terminal_width()))
+        print(plan.table(terminal_width()))
 
 
 def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:

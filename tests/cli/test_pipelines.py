@@ -222,14 +222,14 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.C
     for words in (["run", "own.yaml", "--help"], ["plan", "--help", "own.yaml"], ["run", "--sample", "1", "own.yaml"]):
         assert call(*words, *([] if "--help" in words else ["--help"])) == 0
         said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert "Parameters of own, as --set NAME=VALUE" in said
+        assert "Parameters of own, as --NAME VALUE" in said
         assert "* idea [bold] What it shows. A text of 3 to 300 characters. [required]" in said
         assert "count A whole number from 1 to 12. Default: 6." in said
         assert "photo A path, URI or link of a file of type image, up to 5 MB. It may be left out." in said
         assert "with the columns sku (string), photo (image, optional). [required]" in said
         assert "Outputs of own" in said
         assert "voice minimax/speech-2.8-hd: 0.62 CNY per 1000 characters" in said
-        assert "one run depends on rows: pass --set rows=…" in said
+        assert "one run depends on rows: pass --rows" in said
     call("run", "--params", "own.yaml", "--help")
     assert "Parameters of own" not in capsys.readouterr().out
     Path("rows.jsonl").write_text('{"sku": "a"}')

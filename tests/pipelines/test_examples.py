@@ -29,7 +29,7 @@ async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> 
     plan = await pipeline.plan({key: some(key, param, tmp_path) for key, param in pipeline.file.params.items()})
     assert [problem.head for problem in plan.problems] == []
     assert plan.table()
-    assert plan.tree()
+    assert plan.markdown()
     assert plan.mermaid()
     jsonschema.Draft202012Validator(PLAN_SCHEMA).validate(json.loads(plan.to_json()))
     assert plan.price.least <= plan.price.expected <= plan.price.most

@@ -228,7 +228,7 @@ def test_a_graph_is_a_graph_below_the_folder(tmp_path: Path) -> None:
 
 async def test_control_characters_and_markup_are_text_in_all_views() -> None:
     plan = await plan_of([{"title": 'x\x1b[31m"] --> y; <script>'}])
-    for view in (plan.table(), plan.tree(), plan.mermaid()):
+    for view in (plan.table(), plan.table(60), plan.markdown(), plan.mermaid()):
         assert "\x1b" not in view
         assert "<script>" not in view
 

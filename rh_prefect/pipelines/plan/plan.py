@@ -228,12 +228,6 @@ class Plan:
 
         return svg(self)
 
-    def tree(self) -> str:
-        """The steps as a tree, with counts and prices."""
-        from rh_prefect.pipelines.plan.render import tree
-
-        return tree(self)
-
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
     """Returns the price of works, each request and take once, however many steps take its answer in how many shapes."""

@@ -1,4 +1,4 @@
-"""A plan as a table, a tree, a Mermaid graph and JSON."""
+"""A plan as a table, a Mermaid graph and JSON."""
 
 from __future__ import annotations
 
@@ -225,27 +225,6 @@ def _more(plan: Plan) -> Iterator[str]:
     yield from (f"note: {visible(note)}" for note in plan.notes)
     counts = plan.counts
     yield from (f"{state}  {counts[state]} steps: {STATES[state]}" for state in ("…", "?", "!", "r") if counts[state])
-
-
-def tree(plan: Plan) -> str:
-    """Formats a plan as a tree of groups and steps."""
-    lines, shown = [plan.pipeline], set[str]()
-    for path, items in plan.steps.items():
-        parts = path.split(".")
-        for depth in range(1, len(parts)):
-            group = ".".join(parts[:depth])
-            if group not in shown:
-                shown.add(group)
-                lines.append(f"{'  ' * depth}{parts[depth - 1]}/")
-        lines.append(f"{'  ' * len(parts)}{parts[-1]}  {_line(plan, items)}")
-    return "\n".join(lines)
-
-
-def _line(plan: Plan, items: Sequence[Instance]) -> str:
-    counts = Counter(one.state for one in items)
-    states = " ".join(f"{state}{counts[state]}" for state in STATES if counts[state])
-    price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
-    return f"{_models(items)}  {states}  {price}"
 
 
 def mermaid(plan: Plan) -> str:
