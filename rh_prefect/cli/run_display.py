@@ -24,7 +24,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_progress
 from rh_prefect.media.input_files import shown
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import LONGEST_LINK, MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -37,9 +37,6 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
-_LINK_SECONDS = 7 * 86400
-"""How long a signed link is valid: the longest time that S3 allows."""
-
 _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
@@ -144,7 +141,7 @@ class Watch:
             return
         url = ""
         with suppress(RunningHubError, OSError):
-            url = value.url(seconds=_LINK_SECONDS)
+            url = value.url(seconds=LONGEST_LINK)
         short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", uri)
         # Another console: the results are printed even where the progress is not.
         console = Console(highlight=False, soft_wrap=True)

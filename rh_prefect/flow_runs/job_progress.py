@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs import Costs
@@ -261,7 +261,7 @@ class RunObserver:
             watch(self._status)
             _show_progress(self._status)
             if event.state in _EVENTS:
-                _emit(event)
+                _emit(event, self._status.store)
             if event.state == "succeeded":
                 for file in event.files:
                     cost = None if event.cost is None else str(event.cost)
@@ -347,7 +347,7 @@ def _show_progress(status: RunProgress) -> None:
     task.add_done_callback(_showing.discard)
 
 
-def _emit(event: JobEvent) -> None:
+def _emit(event: JobEvent, store: MediaStore | None) -> None:
     emit(
         event=f"runninghub.job.{event.state}",
         resource={
@@ -363,5 +363,6 @@ def _emit(event: JobEvent) -> None:
             "currency": event.currency,
             "run_seconds": event.run_seconds,
             "output": event.output,
+            "link": link_to(event.output, store) if event.output else None,
         },
     )

@@ -20,8 +20,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import is_local, is_web_link, local_path
+from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.stored_edits import open_edits
@@ -33,9 +32,6 @@ MOST_ROWS = 200
 
 PER_SHEET = 12
 """Pictures on one contact sheet: with more, one could not see what is on them."""
-
-LINK_SECONDS = 7 * 86400
-"""How long a signed link is valid: the longest time that S3 allows."""
 
 _SHEET_BYTES, _SHEET_SIDE, _WIDE = 60_000, 1024, 6
 _LONGEST_REASON, _LONGEST_TEXT, _MOST_REASONS = 240, 300, 20
@@ -87,7 +83,7 @@ class Report:
 
     def _place(self, store: MediaStore, links: Links) -> str:
         file = f" All steps: {links.to(self.table, 'report.csv')}." if self.table else ""
-        days = "" if store.protocol == "file" else f" Links are valid for {LINK_SECONDS // 86400} days."
+        days = "" if store.protocol == "file" else f" Links are valid for {LONGEST_LINK // 86400} days."
         return f"Files: {links.to(store.url, store.url)}.{file}{days}"
 
     def _failures(self) -> Iterator[str]:
@@ -111,22 +107,9 @@ class Links:
         """Signs links to files of a storage."""
         self._store = store
 
-    def url(self, uri: str) -> str:
-        """Returns the link to a file: `file://` for a local one, else signed; empty if there is none."""
-        if is_web_link(uri):
-            return uri
-        if is_local(uri):
-            return Path(local_path(uri)).absolute().as_uri()
-        store, name = self._store, self._store.name_of(uri) if self._store is not None else None
-        try:
-            return (store is not None and name and store.link(name, seconds=LINK_SECONDS)) or ""
-        except RunningHubError as error:
-            _log.info("No link to %s is shown: %s", uri, error.message)
-            return ""
-
     def to(self, uri: str, name: str) -> str:
         """Returns a link in Markdown; the address as text if a browser cannot open it."""
-        url = self.url(uri)
+        url = link_to(uri, self._store)
         # The default dashboard shows a backslash in the text of a link.
         return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"
 

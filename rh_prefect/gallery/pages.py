@@ -20,16 +20,13 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import LONGEST_LINK, MediaStore
 
 FOLDER = "gallery"
 """The folder of the pages and their small pictures, in the storage of the files."""
 
 ON_A_PAGE = 1000
 """The most outputs of one page."""
-
-LINK_SECONDS = 7 * 86400
-"""How long a signed link is valid: the longest time that S3 allows."""
 
 _SIDE = 256
 _POSTER_BYTES = 20_000
@@ -53,7 +50,7 @@ def _page(store: MediaStore, entries: Sequence[Entry], names: Sequence[str], num
         shown = list(pool.map(partial(_shown, store), entries))
     about = f"{total} output{'' if total == 1 else 's'} of {store.url}."
     if store.protocol != "file":
-        about += f" The links to files are valid for {LINK_SECONDS // 86400} days."
+        about += f" The links to files are valid for {LONGEST_LINK // 86400} days."
     links = [{"name": str(n + 1), "href": "" if n == number else quote(one)} for n, one in enumerate(names)]
     data = {"about": about, "pages": links if len(names) > 1 else [], "entries": shown}
     return filled_in(data)
@@ -123,7 +120,7 @@ def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
 
 def _link(store: MediaStore, name: str) -> str:
     """Returns a link to a file: relative to the page in a folder, which may be moved as a whole; else a signed one."""
-    return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LINK_SECONDS) or ""
+    return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LONGEST_LINK) or ""
 
 
 def _poster(store: MediaStore, file: Media) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import uuid
@@ -31,6 +32,7 @@ from rh_prefect.media.urls import (
     identity_of,
     is_local,
     is_relative,
+    is_web_link,
     local_path,
     locate,
     protocol_of,
@@ -41,6 +43,10 @@ from rh_prefect.media.urls import (
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 
+LONGEST_LINK = 7 * 86400
+"""How many seconds a signed link can be valid on S3."""
+
+_log = logging.getLogger("rh_prefect")
 _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
 
 _OPEN: LruCache[str, _Opened] = LruCache(16)
@@ -334,6 +340,23 @@ class MediaStore:
         if opened is None or opened[0] != os.getpid():
             opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))
         return opened[1]
+
+
+def link_to(uri: str, store: MediaStore | None) -> str:
+    """Returns a link to a file that a browser opens, valid as long as can be; empty if there is none.
+
+    `store` signs the link to a file of it.
+    """
+    if is_web_link(uri):
+        return uri
+    if is_local(uri):
+        return Path(local_path(uri)).absolute().as_uri()
+    try:
+        name = store.name_of(uri) if store is not None else None
+        return (store is not None and name and store.link(name, seconds=LONGEST_LINK)) or ""
+    except StoreError as error:
+        _log.info("There is no link to %s: %s", uri, error.message)
+        return ""
 
 
 def _facts(local: Path, known: Media | None) -> Facts:

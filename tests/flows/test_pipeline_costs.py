@@ -170,3 +170,4 @@ async def test_a_run_has_a_tag_and_emits_events(rh: Emulator) -> None:
     (done,) = [one["payload"] for one in found if one["event"].endswith("done")]
     assert (done["flow_run"], done["new"]) == (str(flow_run.id), 2)
     assert Decimal(done["cost"].split()[0]) == rh.recorder.charged
+    assert Path(done["link"].removeprefix("file://")).read_bytes().startswith(b"step,")

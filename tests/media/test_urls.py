@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from rh_prefect.errors import ConfigError, StoreError
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import MediaStore, link_to
 from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
@@ -204,6 +204,11 @@ def test_a_public_place_signs_links(s3: S3Server) -> None:
     assert httpx.get(link.partition("?")[0]).status_code == 403
     assert "X-Amz-Signature" in link
     assert s3.options["secret"] not in link
+    lasting = link_to(store.uri("镜头 1.txt"), store)
+    assert "X-Amz-Expires=604800" in lasting, "the longest time that S3 allows"
+    assert httpx.get(lasting).content == b"hello"
+    assert link_to("s3://elsewhere/a.txt", store) == link_to("s3://elsewhere/a.txt", None) == ""
+    assert link_to("/out/镜头 1.txt", None) == "file:///out/%E9%95%9C%E5%A4%B4%201.txt"
 
 
 def test_a_public_folder_signs_nothing(tmp_path: Path) -> None:
@@ -224,7 +229,7 @@ def test_a_forked_process_goes_on_and_does_not_disturb_its_parent(s3: S3Server) 
     options = {**s3.options, "config_kwargs": {"read_timeout": 3600}}
     script = f"""
         import gc, os
-        from rh_prefect.media.store import MediaStore
+        from rh_prefect.media.store import MediaStore, link_to
         store = MediaStore({s3.url("fork")!r}, options={options!r})
         store.write_bytes("a.txt", b"1")
         child = os.fork()

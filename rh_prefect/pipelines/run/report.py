@@ -11,7 +11,7 @@ from typing import Any
 from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHubError, StoreError
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
+from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import files_in
@@ -81,7 +81,8 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     if end.name == OVER_BUDGET:
         run.tell("over_budget", reason=end.message)
     states = Counter(one.state for one in steps)
-    run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, steps=dict(states))
+    link = await asyncio.to_thread(link_to, uri, run.store) if uri else ""
+    run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, link=link, steps=dict(states))
     return end
 
 
