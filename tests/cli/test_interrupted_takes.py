@@ -131,11 +131,11 @@ def test_ctrl_c_while_a_submission_is_on_its_way_keeps_the_take_and_says_how_to_
     cup.call("run cup.yaml")
     with cup.held("run cup.yaml --new", POST, answer=True) as process:
         process.send_signal(signal.SIGINT)
-        said = next(line for line in process.stderr if "resume" in line)
+        said = next(line for line in process.stderr if "continue (" in line)
         cup.proxy.release()
         process.communicate(timeout=600)
     assert process.returncode == 130
-    (again,) = re.findall(r"resume \(nothing is paid for twice\): rh-prefect (.+)", said)
+    (again,) = re.findall(r"continue \(nothing is paid for twice\): rh-prefect (.+)", said)
     assert again == "run cup.yaml"
     assert cup.paid == 3
     cup.call(again)
