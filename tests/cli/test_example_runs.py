@@ -42,7 +42,7 @@ OUTPUTS = {
         "clips": Files(2, "video", (5, 5)),
         "sheet": Files(1, "image"),
     },
-    "captions": {"video": Files(1, "video", (6,))},
+    "captions": {"video": Files(1, "video", (6,), sound=True)},
     "dub": {"video": Files(1, "video", sound=True), "words": Files(1, "text")},
     "add-soundtrack": {"film": Files(1, "video", (6,), sound=True)},
     "film": {"film": Files(1, "video", (15,), sound=True), "subtitles": Files(3, "srt"), "sheet": Files(1, "image")},
