@@ -83,8 +83,9 @@ def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | No
                 "gallery, or look at its page in Prefect's dashboard."
             )
         return "report", report_name(run)
-    used = {source for one in found for source in one.sources}
-    films = [one for one in found if one.file and one.file.kind == "video" and one.file.sha256 not in used]
+    videos = [one for one in found if one.file and one.file.kind == "video"]
+    used = {source for one in videos for source in one.sources}
+    films = [one for one in videos if one.file and one.file.sha256 not in used]
     if what == "film" and not films:
         raise InputError(f"open: the run {run} has made no video. What to do: leave out --as, for its gallery.")
     if what != "gallery" and films and (what == "film" or len(films) == 1) and films[0].file:

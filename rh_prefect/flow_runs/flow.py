@@ -40,7 +40,7 @@ from rh_prefect.flow_runs.report import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.run.report import REPORTS, write_table
+from rh_prefect.pipelines.run.report import report_name, write_table
 from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.works.journal.costs import Costs, charge_of
@@ -336,7 +336,7 @@ async def _show_report(status: RunProgress, state: State[Any], name: str) -> Non
     try:
         store = status.store or await load_storage(None)
         if len(steps) > MOST_ROWS:
-            file = await write_table(store, f"{REPORTS}/{name}/report.csv", steps)
+            file = await write_table(store, report_name(name), steps)
     except RunningHubError as error:
         store = None
         _log.warning("The report of the run has no links: %s", error.message)

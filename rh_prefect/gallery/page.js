@@ -43,7 +43,10 @@ function player(entry) {
     const media = make(entry.kind, undefined, { src: entry.src, controls: true, preload: "metadata", onerror: missing });
     if (entry.poster) media.poster = entry.poster;
     figure.append(media);
-  } else figure.append(make("a", `${SIGNS[entry.kind] || SIGNS.other} download ${entry.name.split("/").pop()}`, { className: "file", href: entry.src, download: "" }));
+  } else {
+    if (entry.poster) figure.append(make("img", undefined, { src: entry.poster, alt: "" }));
+    figure.append(make("a", `${SIGNS[entry.kind] || SIGNS.other} download ${entry.name.split("/").pop()}`, { className: "file", href: entry.src, download: "" }));
+  }
   figure.append(make("figcaption", `take ${entry.take}${entry.seed !== null ? `, seed ${entry.seed}` : ""}`));
   return figure;
 }

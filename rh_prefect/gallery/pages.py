@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
+from rh_prefect.gallery.shape_picture import shape_picture
 from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
@@ -31,6 +32,7 @@ ON_A_PAGE = 1000
 _SIDE = 256
 _POSTER_BYTES = 20_000
 """The most bytes of one small picture, so that a full page has less than 40 MB."""
+_LARGEST_SHAPE = 64_000_000
 _AT_ONCE = 4
 _log = logging.getLogger("rh_prefect")
 
@@ -125,19 +127,25 @@ def _link(store: MediaStore, name: str) -> str:
 
 def _poster(store: MediaStore, file: Media) -> str:
     """Returns a small picture of a file as a data URL, and keeps it in the storage; empty if there is none."""
-    if file.kind not in ("image", "video") or file.defect is not None:
+    if file.kind not in ("image", "video", "3d") or file.defect is not None:
         return ""
     name = f"{FOLDER}/posters/{file.sha256}.jpg"
     try:
         if store.exists(name):
             picture = store.read_bytes(name)
         else:
-            picture = _small(store, file.uri)
+            picture = _shape(store, file) if file.kind == "3d" else _small(store, file.uri)
             store.write_bytes(name, picture)
-    except (RunningHubError, OSError) as error:
+    except (RunningHubError, OSError, ValueError) as error:
         _log.info("No small picture of %s is shown: %s", file.uri, error)
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+
+
+def _shape(store: MediaStore, file: Media) -> bytes:
+    if file.size > _LARGEST_SHAPE or not file.uri.endswith(".glb"):
+        raise ValueError("only GLB files of up to 64 MB are drawn")
+    return shape_picture(store.read_bytes(file.uri), side=_SIDE)
 
 
 def _small(store: MediaStore, name: str) -> bytes:

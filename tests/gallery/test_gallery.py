@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
@@ -141,6 +142,8 @@ steps:
   photo: {model: z-image/turbo, with: {prompt: a lighthouse}}
   clip: {model: kling-v2.6-pro-image-to-video, from: $(photo), with: {prompt: waves, duration: 5}}
   film: {edit: concat, with: {videos: [$(clip)], width: 64, height: 36}, save_as: films/$(run.id).mp4}
+  sheet: {edit: contact_sheet, with: {of: [$(film)]}}
+outputs: {film: $(film)}
 """
 
 
@@ -219,6 +222,19 @@ def test_a_missing_file_has_no_picture_and_keeps_its_place(tmp_path: Path) -> No
     first, second = data_of(store.read_bytes(page).decode())["entries"]
     assert (first["poster"], first["state"]) == ("", "whole")
     assert (second["poster"], second["state"]) == ("", "damaged")
+
+
+def test_a_3d_model_has_a_drawn_picture_and_a_broken_one_has_none(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path)
+    model = store.publish(samples.glb(tmp_path / "local.glb"), "a.glb").model_copy(update={"uri": "a.glb"})
+    store.write_bytes("cut.glb", store.read_bytes("a.glb")[:60])
+    broken = model.model_copy(update={"uri": "cut.glb", "sha256": "1" * 64})
+    (page,) = write_gallery(store, [Entry("m", "1", file=model), Entry("m", "2", file=broken)])
+    first, second = data_of(store.read_bytes(page).decode())["entries"]
+    with Image.open(store.uri(f"gallery/posters/{model.sha256}.jpg")) as drawn:
+        shades = drawn.convert("L").getextrema()
+    assert (drawn.size, shades[1] > 100 > shades[0]) == ((256, 256), True)  # type: ignore[operator]
+    assert (bool(first["poster"]), second["poster"]) == (True, "")
 
 
 def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, tmp_path: Path) -> None:
