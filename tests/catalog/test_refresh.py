@@ -24,6 +24,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.refresh import refresh, reset
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
+from tests.support.each_case import each_case
 from tests.support.processes import warm_process
 from tests.support.samples.registry_file import registry as written
 
@@ -244,26 +245,23 @@ def test_an_address_is_read_too(file: Path, tmp_path: Path) -> None:
             refresh(f"{url}/none.json")
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{", "not a list of models"),
-        ("[]", "not a list of models"),
-        ('{"version": "2026-11-01", "source": "x", "models": []}', "its format is unknown"),
-        ('[{"name": "a"}]', "has no usable model"),
-        ("", "not a list of models"),
-        (None, "cannot be read"),
-    ],
-)
-def test_a_file_that_cannot_be_used_leaves_all_as_it_was(
-    file: Path, tmp_path: Path, content: str | None, reason: str
-) -> None:
+def test_a_file_that_cannot_be_used_leaves_all_as_it_was(file: Path, tmp_path: Path) -> None:
     refresh(str(written(tmp_path / "first.json", change=changed)))
     before = file.read_bytes()
-    if content is not None:
-        (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(InputError, match=reason):
-        refresh(str(tmp_path / "bad.json"))
+    reasons = {
+        None: "cannot be read",
+        "{": "not a list of models",
+        "[]": "not a list of models",
+        '{"version": "2026-11-01", "source": "x", "models": []}': "its format is unknown",
+        '[{"name": "a"}]': "has no usable model",
+        "": "not a list of models",
+    }
+    with each_case() as case:
+        for content, reason in reasons.items():
+            if content is not None:
+                (tmp_path / "bad.json").write_text(content)
+            with case(content), pytest.raises(InputError, match=reason):
+                refresh(str(tmp_path / "bad.json"))
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["models.json"]
 
@@ -515,13 +513,13 @@ def test_an_impossible_price_in_the_packages_own_form_is_refused(file: Path, tmp
     assert done.flaws == ("z-image/cheap: a price is below 0.0001",)
 
 
-@pytest.mark.parametrize("endpoint", ["query", "run/workflow/1", "task/openapi/create", "media/upload/binary", "Query"])
-def test_a_call_of_the_api_does_not_become_a_model(file: Path, tmp_path: Path, endpoint: str) -> None:
-    facts = {**own(TURBO), "endpoint": endpoint, "name": "odd"}
+def test_a_call_of_the_api_does_not_become_a_model(file: Path, tmp_path: Path) -> None:
+    calls = ("query", "run/workflow/1", "task/openapi/create", "media/upload/binary", "Query")
+    facts = [{**own(TURBO), "endpoint": endpoint, "name": f"odd {endpoint}"} for endpoint in calls]
     for content in (
-        capabilities(entry(endpoint, PROMPT), entry(TURBO, PROMPT)),
-        {"version": TODAY, "source": "x", "models": [facts, own(TURBO)]},
+        capabilities(*(entry(endpoint, PROMPT) for endpoint in calls), entry(TURBO, PROMPT)),
+        {"version": TODAY, "source": "x", "models": [*facts, own(TURBO)]},
     ):
         done = refresh(saved(tmp_path / "c.json", content))
         assert done.changes.new == []
-        assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True]
+        assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True] * len(calls)

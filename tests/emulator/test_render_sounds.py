@@ -89,7 +89,7 @@ def test_a_cloned_voice_speaks_the_text(render: Render, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("description", "seconds"), [("calm piano, 12 seconds", 12), ("a 9s jingle", 9), ("半拍, 8秒", 8)]
+    ("description", "seconds"), [("calm piano, 4 seconds", 4), ("a 3s jingle", 3), ("半拍, 3秒", 3)]
 )
 def test_music_has_the_length_that_is_asked_for(render: Render, description: str, seconds: float) -> None:
     path = render("suno-single-v5", {"description": description})
@@ -100,6 +100,7 @@ def test_music_has_the_length_that_is_asked_for(render: Render, description: str
     assert min(thirds) > 0.03, "it plays to the end"
 
 
+@pytest.mark.long
 def test_music_is_20_to_30_seconds_long_where_nothing_is_said(render: Render) -> None:
     assert 20 <= seconds_of(render("suno-custom-v5", {"title": "x", "prompt": "wait 5 minutes", "tags": "pop"})) <= 30.1
 

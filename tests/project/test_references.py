@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("rh_prefect", "tests", "benchmarks", "flows", "blocks")
 NAME = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(.*?\))?`")
@@ -105,6 +107,7 @@ def is_stale(name: str, known: Known, paths: list[str], all_members: set[str]) -
     return last in known.package and last not in all_members
 
 
+@pytest.mark.long
 # All is read in the test: the trees of all files, made at the import, cost every process that collects tests 6 s.
 def test_names_in_docstrings_exist() -> None:
     known = Known()
