@@ -23,6 +23,7 @@ from rh_prefect.catalog import Param
 from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, faults
 from rh_prefect.emulator.routes import control
+from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.settings import Settings
 from tests.support import doc_tables, guarantees
@@ -180,6 +181,13 @@ def test_every_setting_is_named_with_its_default() -> None:
     assert rows.keys() == {f"RH_{name.upper()}" for name in Settings.model_fields}
     for name in ("base_url", "storage_url", "poll_seconds", "submit_timeout"):
         assert rows[f"RH_{name.upper()}"].strip("` ") == f"{Settings.model_fields[name].default}".removesuffix(".0")
+
+
+def test_every_edit_has_a_row_with_its_parameters() -> None:
+    text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8").partition("| Edit | Parameters")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text.partition("\n## ")[0], re.MULTILINE))
+    told = {name: set(re.findall(r"`(\w+)[*!]*`", params)) - {"first", "last"} for name, params in rows.items()}
+    assert told == {name: {one.name for one in edit.params} for name, edit in EDITS.items()}
 
 
 def test_every_route_of_the_emulators_own_is_named() -> None:
