@@ -68,7 +68,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
         if found is None:
             raise missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
         store = found.get_store()
-        # What earlier jobs have made is an input of later ones, in deployments, too.
+        # What earlier jobs have made is an input of later ones, even in deployments.
         allow_below(store.url)
         return store
     settings = get_settings()

@@ -237,7 +237,7 @@ def _literal(options: tuple[str, ...]) -> Any:
 
 
 def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked:
-    """Reads the values that are not to be checked, by Python names; None counts as not given here, too."""
+    """Reads the values that are not to be checked, by Python names; None counts here as not given."""
     if isinstance(unchecked, _Unchecked):
         for name in unchecked:
             values.pop(name, None)

@@ -24,7 +24,7 @@ class Tag:
     synonyms: tuple[str, ...] = ()  # what else people call it; spaces and hyphens do not matter
     named: tuple[str, ...] = ()  # words of which a model's name or endpoint has some, each between spaces
     families: tuple[str, ...] = ()  # lines of models that all do it
-    params: tuple[str, ...] = ()  # parameters of which a model has one; `name=option` asks for that option, too
+    params: tuple[str, ...] = ()  # parameters of which a model has one; `name=option` also asks for that option
     groups: tuple[str, ...] = ()  # where the documentation lists such models; longer paths count
     makes: tuple[str, ...] = ()  # the outputs of which a model makes one
     needs: tuple[str, ...] = ()  # the kinds of files that a model requires
@@ -75,7 +75,7 @@ def tags_of(model: Model) -> tuple[str, ...]:
 def inputs_of(model: Model) -> tuple[Input, ...]:
     """Returns the kinds of input that a model accepts, required or not.
 
-    Its parameters say so; its name, too, because not every list of parameters is complete, and some models take the
+    Its parameters say so, and its name, because not every list of parameters is complete, and some models take the
     link of a file as text.
     """
     text = spelled(model.name, model.endpoint)

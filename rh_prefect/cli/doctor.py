@@ -193,7 +193,7 @@ async def _records(storage: str | None) -> str:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
             f"the bucket deletes records and results of pipelines in {where} ({listed}), which are then paid for "
-            "again. What to do: end the rule, give it a prefix that leaves works/, scopes/, rounds/, edits/, names/ "
+            "again. What to do: remove the rule, give it a prefix that leaves works/, scopes/, rounds/, edits/, names/ "
             "and pipelines/ out, or set RH_RECORDS to another place."
         )
     return f"pipelines and named scopes keep them in {where}; no rule of the place deletes them"

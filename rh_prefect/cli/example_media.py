@@ -24,7 +24,7 @@ _HAIR_COLOURS = ((58, 44, 40), (112, 60, 34), (196, 150, 90))
 
 _TALK = (
     "The harbour was built in three summers. First came the wall, then the crane, and last the light. When fog comes "
-    "in, a pilot hears the depth. And the last ferry of the day waits for the train, also when the train is late. "
+    "in, a pilot hears the depth. And the last ferry of the day waits for the train, even when the train is late. "
 )
 
 

@@ -112,7 +112,7 @@ def _written(
 
 
 def _found(place: str | None, storage: str | None, run: str | None) -> tuple[MediaStore, Sequence[Entry], str]:
-    """Finds the outputs of a place, or of a run there; returns the run's name, too."""
+    """Finds the outputs of a place, or of a run there; also returns the run's name."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.gallery.entries import entries_of, saved_contents
     from rh_prefect.gallery.reports import files_of, last_run, of_run, with_failures

@@ -28,7 +28,9 @@ def init(
         raise InputError(f"There is no example {example}; {nearest(example, NAMES)}")
     target = to or Path(f"{example}.yaml")
     if target.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{target} is no name of a pipeline's file. Name it with .yaml, as in --to {example}.yaml.")
+        raise InputError(
+            f"{target} is not the name of a pipeline's file. What to do: end it with .yaml, as in --to {example}.yaml."
+        )
     written = write_example(example, target)
     params = written[1]
     print("\n".join(f"written: {file}" for file in written))

@@ -94,9 +94,9 @@ def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[Non
     is_here = database.exists() if is_flow_run else has_journals(database, of)
     if is_flow_run and not is_here and not is_configured():
         raise ConfigError(
-            f"The records of flow run {run} lie in the Prefect API that it ran on, and no PREFECT_API_URL is set; "
-            "no flow has run here without it either. What to do: set PREFECT_API_URL to the address of that API, as "
-            "in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
+            f"The records of flow run {run} are in the Prefect API that it ran on, but PREFECT_API_URL is not set, "
+            "and no flow has run on this machine without it. What to do: set PREFECT_API_URL to the address of that "
+            "API, as in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
         )
     is_needed = (run is None or is_flow_run) and is_here
     with prefect_api() if is_needed or is_configured() else contextlib.nullcontext():
@@ -238,7 +238,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
             break
-    # The leader has ended; the rest of its group is ended, too.
+    # The leader has ended; the rest of its group is also ended.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -435,7 +435,7 @@ def _decisions(
         raise InputError(f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}.")
     seen = set[str]()
     for number, words in enumerate((*choices, *texts)):
-        # The id of an item may have a sign of equality, too.
+        # The id of an item may also have a sign of equality.
         address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
         if not address:
             there = ", ".join(reviews) or "none"
@@ -448,7 +448,7 @@ def _decisions(
             replacement = text_in("choose --text", Path(chosen))
             if review.shows_files:
                 raise InputError(
-                    f"choose: {address} shows files, and a text replaces no file. No choice was recorded. What to do: "
+                    f"choose: {address} shows files, which a text cannot replace. No choice was recorded. What to do: "
                     f"choose a candidate by its number, as in {address}=1."
                 )
             decided[address] = {"of": review.request["of"], "text": replacement}
@@ -456,8 +456,8 @@ def _decisions(
             paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:
                 raise InputError(
-                    f"choose: {address} shows nothing that a paid step makes, so that there are no new candidates. "
-                    "No choice was recorded."
+                    f"choose: {address} has no new candidates, because no paid step makes those that it shows. No "
+                    "choice was recorded. What to do: choose one by its number."
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif chosen.isdecimal() and int(chosen) >= 1:

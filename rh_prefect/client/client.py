@@ -156,7 +156,7 @@ class Client:
         return responses.submitted(responses.read(status, content, ask), ask)
 
     async def query(self, task_id: str) -> TaskView:
-        """Returns a task's state, also if the task failed."""
+        """Returns a task's state, even if the task failed."""
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
         ask = RequestInfo(f"query of task {task_id}")

@@ -108,7 +108,7 @@ def _of_json(param: Param, value: object) -> Iterator[str]:
 
 def _flaw(param: Param, value: object) -> str:
     if param.is_numeric and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # the page shows numbers; clients send strings, too
+        value = str(value)  # the page shows numbers; clients also send strings
     if not _IS_TYPE[param.type](value):
         return f"must be {_WORDS[param.type]}"
     if isinstance(value, int | float) and not isinstance(value, bool):

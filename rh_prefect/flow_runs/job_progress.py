@@ -214,7 +214,7 @@ _EVENTS: Final[frozenset[JobEventState]] = frozenset(
     {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
 )
 _LEVELS: Final[dict[JobEventState, int]] = {
-    # A batch has hundreds of these, and the run's table shows them, too.
+    # A batch has hundreds of these, and the run's table also shows them.
     "queued": logging.DEBUG,
     "submitted": logging.DEBUG,
     "running": logging.DEBUG,

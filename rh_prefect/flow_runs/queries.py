@@ -229,7 +229,7 @@ async def has_records(journal: FlowRunJournal) -> bool:
 async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
     """Returns the jobs of a flow run that were or may have been submitted, and the works that a pipeline run claimed.
 
-    A journal has other records of jobs, too: of calls before they submit, of reused results, and, in a pipeline's run,
+    A journal also has other records of jobs: of calls before they submit, of reused results, and, in a pipeline's run,
     of the takes that it chose and of the tasks of other runs that it waits for.
     """
     return await journal.jobs_with("intent", "claim")

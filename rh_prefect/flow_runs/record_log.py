@@ -241,7 +241,7 @@ class RecordLog:
     async def missing(self) -> int | None:
         """Checks whether the last entry that this process has read or written is still the one in the store.
 
-        A person who deletes entries usually deletes the last one, too. Each entry has its own name of its writer,
+        A person who deletes entries usually also deletes the last one. Each entry has its own name of its writer,
         so that another entry in its place is noticed.
         """
         async with self._turn:
@@ -359,7 +359,7 @@ class RecordLog:
             for item in batch if len(batch) > 1 else ():
                 await self._append_or_fail([item])
         except JournalError as error:
-            # Records that have waited as long as this one are due, too.
+            # Records that have waited as long as this one are also due.
             late = [item for item in self._queue if item.since < began - self._patience]
             self._queue = [item for item in self._queue if item not in late]
             self._fail([*batch, *late], error)

@@ -128,7 +128,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
         if rule.attempts and attempts > rule.attempts:
             continue
         again = awaiting_retry()
-        again.message = "It crashed; what it has paid for is waited for."
+        again.message = "It crashed; the next attempt waits for what it has paid for."
         if await _set_state(flow_run, state, again):
             yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
 

@@ -163,7 +163,7 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
     except TaskNotFound as error:
         if not await _is_unknown(watched, submit):
             return False
-        _log.warning("%s: its end cannot be waited for: %s", task.job, error)
+        _log.warning("%s: cannot wait for its end: %s", task.job, error)
         return True  # the run itself will report it
 
 

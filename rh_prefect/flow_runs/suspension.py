@@ -271,7 +271,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     # Read again: the run of the context is from before a retry.
     flow_run = await LOOP.call(read_flow_run(flow_run_id, patience=PATIENCE))
     if is_retried_in_process(flow_run):
-        # Prefect 3.9 hands such a run to no worker, also when it is resumed: it would stay `Resuming`.
+        # Prefect 3.9 hands such a run to no worker, even when it is resumed: it would stay `Resuming`.
         raise _StaysError("it is being retried by the flow's own `retries`, and no worker would resume it.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Prefect has no key of a suspension that was recorded but did not happen.

@@ -102,7 +102,7 @@ class Pipeline(files.Pipeline):
         Outside of flows and without a configured Prefect API it is a run of this process, and no server is started.
 
         Args:
-            params: The parameters' values; those whose names are not Python names go here, too.
+            params: The parameters' values; those whose names are not Python names also go here.
             reviewed: A plan that was reviewed; the run pays for nothing else.
             **more: Parameters and options by name; see `RunOptions`.
 
@@ -246,7 +246,7 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
 async def _places(
     pipeline: files.Pipeline, options: RunOptions
 ) -> tuple[PoolContext, MediaStore, tuple[str | None, str | None]]:
-    """Opens the accounts and the storage of a run; returns the names of their blocks, too."""
+    """Opens the accounts and the storage of a run; also returns the names of their blocks."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     return await load_pool_context(credentials), await load_storage(storage), (credentials, storage)

@@ -132,7 +132,7 @@ def sniff(head: bytes, *, size: int) -> FileType:
     if head[:4] == b"\x1aE\xdf\xa3":
         return WEBM if b"webm" in head[:64] else MKV
     for magic, found in _MAGIC:
-        # Two letters are not enough: a BMP's reserved bytes are zero, too.
+        # Two letters are not enough: a BMP's reserved bytes are also zero.
         if head.startswith(magic) and (found is not BMP or head[6:10] == b"\0\0\0\0"):
             return found
     return _sniff_frames(head) or _sniff_text(head, size) or _sniff_stl(head, size) or UNKNOWN

@@ -39,7 +39,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 class InputAccess:
     """The rules for what may be read as an input: everything below the roots, which are folders and URL prefixes.
 
-    Besides, restricted inputs are behind https links to public addresses; `private_links` allows other links, too.
+    Besides, restricted inputs are behind https links to public addresses; `private_links` also allows other links.
     """
 
     roots: tuple[str, ...] = ()

@@ -156,7 +156,7 @@ class Media(BaseModel):
                 return str(fs.sign(path, expiration=seconds))
             except NotImplementedError:
                 raise StoreError(
-                    f"{self.uri} has no link: its storage signs none. What to do: save() or read() it."
+                    f"{self.uri} has no link: its storage cannot sign links. What to do: save() or read() it."
                 ) from None
 
     def _repr_html_(self) -> str:

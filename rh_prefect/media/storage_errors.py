@@ -123,7 +123,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
 
 @contextmanager
 def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to a `MediaError` about an input; storage options are masked, too."""
+    """Converts errors of a `with` block to a `MediaError` about an input; storage options are also masked."""
     try:
         yield
     except RunningHubError:

@@ -190,7 +190,7 @@ def _refuse_missing_slash(url: str) -> None:
     is_scheme = colon and _SCHEME.fullmatch(f"{name}://") is not None and not _SCHEME.match(url)
     if is_scheme and protocol_of(f"{name}://") in available_protocols():
         raise ConfigError(
-            f"{masked_url(url)!r} has no two slashes after {name}:, so that it would be a folder. What to do: write "
+            f"{masked_url(url)!r} would be a local folder, because no two slashes follow {name}:. What to do: write "
             f"{name}://… for the storage, or ./{name}:… for a folder of this name."
         )
 

@@ -130,7 +130,7 @@ def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:
 
 
 def _compared(operator: str, values: list[Any]) -> bool | None:
-    if operator == "ne":  # true of an absent value, too
+    if operator == "ne":  # also true of an absent value
         return _negated(_compared("equals", values))
     if any(value is ABSENT for value in values) or len(values) != 2:
         return False

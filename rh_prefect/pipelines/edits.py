@@ -23,7 +23,7 @@ class EditParam:
     kinds: tuple[str, ...]
     required: bool = False  # Whether it must be given
     many: bool = False  # Whether it takes a list
-    options: tuple[str, ...] = ()  # The values of an `enum`; beside other kinds: words that are allowed, too
+    options: tuple[str, ...] = ()  # The values of an `enum`; beside other kinds: words that are also allowed
     min: float | None = None  # The least number
     max: float | None = None  # The greatest number
     default: str | float | bool | None = None  # What applies when it is left out

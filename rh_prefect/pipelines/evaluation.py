@@ -62,7 +62,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
 
 
 def maker_of(reference: Reference, frame: Frame) -> Instance | None:
-    """Returns the step that a reference's value comes from, also where that is a known text; None if there is none."""
+    """Returns the step that a reference's value comes from, even where that is a known text; None if there is none."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)

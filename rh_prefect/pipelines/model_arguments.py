@@ -329,5 +329,5 @@ def _is_known_file(value: Any) -> bool:
 
 
 def _is_switch(param: Param) -> bool:
-    """Whether a parameter is a boolean, also if the API expects it as text."""
+    """Whether a parameter is a boolean, even if the API expects it as text."""
     return param.type == "bool" or {*param.options} == {"true", "false"}

@@ -90,7 +90,7 @@ class Pipeline:
 
     @classmethod
     def from_text(cls, text: str, *, name: str = "pipeline.yaml", loader: Any = None) -> Self:
-        """Reads a text; it cannot use sibling files.
+        """Parses a YAML text; files beside it are unavailable, as in `use: ./x.yaml`.
 
         Args:
             text: YAML or JSON.
@@ -176,7 +176,7 @@ class Pipeline:
         return cls(checked, takes=takes)
 
     def with_reuse(self, reuse: Literal["never", "always"]) -> Self:
-        """Returns the pipeline with another default of `reuse`, for the files that it uses, too.
+        """Returns the pipeline with another default of `reuse`, even for the files that it uses.
 
         Args:
             reuse: What steps do that have no `reuse` of their own.
@@ -219,11 +219,11 @@ class Pipeline:
         """Returns what a run would do and pay. Nothing is submitted.
 
         Args:
-            params: The parameters' values; those whose names are not Python names go here, too.
+            params: The parameters' values; those whose names are not Python names also go here.
             known: Answers what works exist; without it all are new.
             site: RunningHub's host; by default that of the settings.
             takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`). Those of the file
-                `<pipeline>.takes.yaml` count, too, where these say nothing else.
+                `<pipeline>.takes.yaml` also count, where these say nothing else.
             choices: What a person chose at reviews; the same.
             earlier: The JSON data of the plan to compare with.
             date: The value of `$(run.date)`; by default today, UTC.
@@ -288,7 +288,7 @@ class Pipeline:
         name = next((name for name in names if name in self.file.params), None)
         if name is not None:
             raise InputError(
-                f"{name} is an option of `plan` and a parameter of {self.name}; it is not known which one is meant. "
+                f"{name} is an option of `plan` and a parameter of {self.name}; it is unclear which one you mean. "
                 f'What to do: pass the parameters as a mapping: `plan({{"{name}": …}})`.'
             )
 

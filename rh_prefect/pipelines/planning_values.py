@@ -102,7 +102,7 @@ class Items:
 
     values: tuple[Any, ...]  # The values; none of them is absent
     owners: tuple[Frame | None, ...] = ()  # The items
-    sure: tuple[bool, ...] = ()  # Whether the value is there in the cheapest course of the run, too
+    sure: tuple[bool, ...] = ()  # Whether the value is also there in the cheapest course of the run
     count: Unknown | None = None  # How many there are, where the list itself is not known yet
 
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
@@ -165,7 +165,7 @@ class StepOutput:
     takes: tuple[Any, ...] = ()  # Every take's
     label: str = ""  # A short name of what made it
     cost: Any = ABSENT  # What it cost
-    # The step, also where the result is a known text; None for a used file
+    # The step, even where the result is a known text; None for a used file
     maker: Instance | None = field(default=None, compare=False)
 
 
@@ -177,7 +177,7 @@ class Frame:
     names: dict[str, Any] = field(default_factory=dict)  # Values by name
     id: str = ""  # The item's id, with those of the items around it: `anna/calm-5`
     number: int = 0  # Its number among its siblings, from 1
-    is_sure: bool = True  # Whether the item is there in the cheapest course of the run, too
+    is_sure: bool = True  # Whether the item is also there in the cheapest course of the run
     row: str = ""  # The row that it comes from, for messages
     is_pending: bool = False  # Whether it is not known yet that there is such an item
     # The steps that decide whether the item's steps are made: those that conditions refer to, and those without a

@@ -38,7 +38,7 @@ def _converts(file: Media, name: str) -> bool:
     if is_made_from(said, own):
         return True
     raise StoreError(
-        f"{name} was not saved: its ending says another format, and the result is {file.mime}. The result is "
+        f"{name} was not saved: the ending of the name does not fit the result, {file.mime}. The result is "
         f"{file.uri}. What to do: change the name in save_as, and run again at no cost."
     )
 

@@ -216,7 +216,7 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     match param.type:
         case "string":
             if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
-                what = "has options that are no texts" if type_.kind == "enum" else f"is {type_.one.words}"
+                what = "has options that are not texts" if type_.kind == "enum" else f"is {type_.one.words}"
                 return (
                     f"{param.name} takes a text, and {shown} {what}; write it inside of a text, as in 'number {shown}'"
                 )

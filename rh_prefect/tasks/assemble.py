@@ -181,7 +181,7 @@ class _Cut:
         spoken = probe(speech).seconds if speech is not None else None
         if spoken is not None and spoken > cut.seconds + _UNHEARD:
             _log.warning(
-                "the speech lasts %.1f s and the film %.1f s, so that its end is not heard. What to do: use more or "
+                "the speech lasts %.1f s and the film %.1f s, so its end is cut off. What to do: use more or "
                 "longer clips, or a shorter text.",
                 spoken,
                 cut.seconds,

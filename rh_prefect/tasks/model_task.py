@@ -118,7 +118,7 @@ def signature(model: Model) -> inspect.Signature:
 
 @cache
 def options() -> Mapping[str, inspect.Parameter]:
-    """The options of `generate`, which every model's task takes, too."""
+    """The options of `generate`, which every model's task also takes."""
     found = inspect.signature(generate.fn, eval_str=True).parameters
     return {name: param for name, param in found.items() if name != "request"}
 

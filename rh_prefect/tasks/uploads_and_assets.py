@@ -309,7 +309,7 @@ async def price_preview(
         InputError: A parameter or a file is not what the model takes; nothing was sent.
     """
     if not isinstance(request, ModelInput):
-        raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was asked.")
+        raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was sent.")
     # All but the files is checked before one of them is uploaded.
     catalog.validate(request.entry, await _with_files(request, _stand_in))
     store = await load_storage(storage)

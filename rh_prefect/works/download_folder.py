@@ -99,8 +99,7 @@ class StoreChecks:
             return
         if time.monotonic() - refused.at < _HOLD:
             raise StoreError(
-                "Not submitted, so that nothing was paid: the storage refused the outputs of other jobs. "
-                f"{refused.reason}",
+                f"Not submitted, and nothing was paid: the storage refused the outputs of other jobs. {refused.reason}",
                 is_permanent=refused.is_permanent,
             )
         refused.at, refused.trying = time.monotonic(), job

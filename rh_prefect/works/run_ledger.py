@@ -77,17 +77,16 @@ async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attemp
     noted = place.model_dump(mode="json")
     await run.create(_PLACE, noted)
     first_key, key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}", _key_of(pipeline, place)
-    # Before the first place: a flow that uses that one in this attempt, too, runs the pipeline in several places.
+    # Before the first place: a flow that also uses that one in this attempt runs the pipeline in several places.
     await run.create(_used_key(key, attempt), Record().model_dump(mode="json"))
     if not await run.create(first_key, noted):
         first = RecordsPlace.model_validate(await run.read(first_key))
         is_known = first.url == place.url or await run.read(key) is not None
         if not is_known and await run.read(_used_key(_key_of(pipeline, first), attempt)) is None:
             raise ConfigError(
-                f"An earlier attempt of this flow run has the records of {pipeline} in {first.url}, and this one would "
-                f"have them in {place.url}: what was paid for would be paid for again, and would not count in the "
-                "budget. Nothing was sent. What to do: give this attempt the same storage and the same RH_RECORDS, or "
-                "start a new run."
+                f"{pipeline}: this attempt would keep its records in {place.url}, but an earlier attempt of the flow "
+                f"run used {first.url}: the run would pay again for results that exist. Nothing was sent. What to do: "
+                "give this attempt the same storage and the same RH_RECORDS, or start a new run."
             )
     await run.create(key, noted)
 

@@ -462,9 +462,9 @@ def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(
-            f"{asked.step}: task {done.record.task_id} was paid for, and {file.uri} is damaged "
-            f"({file.defect}): RunningHub gave it so each time. It is kept, and is not used. What to do: run again "
-            "within a day, which downloads it again at no cost; or pay for a new result with --retake."
+            f"{asked.step}: task {done.record.task_id} was paid for, but each download of {file.uri} was damaged "
+            f"({file.defect}). The file is kept and is not used. What to do: run again within a day, which downloads "
+            "it again at no cost; or pay for a new result with --retake."
         )
     return WorkResult(split_job(done.result.job)[1], done.record, done.result.outputs, not done.result.reused)
 
@@ -473,7 +473,7 @@ def named_by_content(work: Work, end: End, part: Path, index: int, extension: st
     """Publishes an output under a name made of its content, so that parallel runs write equal files."""
     described = work.store.describe(part, "described")
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
-    # Also where a file is there already: it may be damaged.
+    # Even where a file is there already: it may be damaged.
     work.store.take(part, name, known=described)
     return described.model_copy(update={"uri": name})
 

@@ -348,7 +348,7 @@ def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: H
         ("chosen=1 chosen=again", "chosen is given twice"),
         ("--text chosen=missing.txt", "missing.txt cannot be read: No such file or directory."),
         ("--text chosen=photo.png", "photo.png cannot be read: it is not UTF-8 text."),
-        ("--text chosen=text.txt", "chosen shows files, and a text replaces no file"),
+        ("--text chosen=text.txt", "chosen shows files, which a text cannot replace"),
         ("chosen=1 --params missing.yaml", "missing.yaml cannot be read: No such file or directory."),
     ],
 )
@@ -386,7 +386,7 @@ def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
         "own.yaml", f"params: {{photo: image}}\nsteps:\n  {small}\n  own: {{review: $(small), ask: Is it good}}\n"
     )
     said = here.call("choose own.yaml own=again --set photo=photo.png", fails=True)
-    assert "own shows nothing that a paid step makes" in said
+    assert "own has no new candidates" in said
     assert not (here.folder / "own.takes.yaml").exists()
 
 
@@ -412,7 +412,7 @@ def test_a_text_for_a_review_of_pictures_is_refused(here: Here) -> None:
     here.write("better.txt", "a better cup")
     here.call("run edited.yaml")
     said = here.call("choose edited.yaml --text chosen=better.txt", fails=True)
-    assert "chosen shows files, and a text replaces no file" in said
+    assert "chosen shows files, which a text cannot replace" in said
     assert not (here.folder / "edited.takes.yaml").exists()
 
 

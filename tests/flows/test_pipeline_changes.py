@@ -149,7 +149,7 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     await asyncio.gather(running, return_exceptions=True)
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
     with pytest.raises(
-        ConfigError, match=r"has the records of mug in .*/out, and this one would have them in .*/other"
+        ConfigError, match=r"would keep its records in .*/other, but an earlier attempt of the flow run used .*/out"
     ):
         await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
     assert len(waiting.recorder.paid) == 1

@@ -325,7 +325,7 @@ async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
         state, result = await run(pictures(), rows=rows(*"abcdefgh"))
         assert state.is_failed()
         assert 3 <= len(rh.recorder.paid) < 8, "three refused outputs, and those of which a task ran then"
-        unpaid = sum("Not submitted, so that nothing was paid" in one.reason for one in result.steps)
+        unpaid = sum("Not submitted, and nothing was paid" in one.reason for one in result.steps)
         assert unpaid + len(rh.recorder.paid) == 16
         blocked.unlink()
         state, result = await run(pictures(), rows=rows(*"abcdefgh"))

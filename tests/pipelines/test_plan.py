@@ -647,8 +647,8 @@ async def test_an_edit_takes_a_number_in_each_of_its_forms(written: str, tmp_pat
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("20.5", "width takes a whole number, and 20.5 is none"),
-        ('"20.5"', "width takes a whole number, and 20.5 is none"),
+        ("20.5", "width takes a whole number, not 20.5"),
+        ('"20.5"', "width takes a whole number, not 20.5"),
         ('"9"', "width takes a number from 16 to 8192, not 9"),
     ],
 )

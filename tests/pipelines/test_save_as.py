@@ -171,7 +171,7 @@ async def test_a_converted_picture_is_replaced_by_the_next_result_and_kept_if_a_
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.webp", "film.mp3", "film.GIF"])
 async def test_a_name_that_says_another_format_is_refused(store: MediaStore, picture: Media, name: str) -> None:
-    with pytest.raises(StoreError, match=r"its ending says another format, and the result is image/png. .* at no cost"):
+    with pytest.raises(StoreError, match=r"the ending of the name does not fit the result, image/png. .* at no cost"):
         await names(store).save(picture, name)
     assert not store.exists(name)
 

@@ -60,7 +60,7 @@ class Filling:
     Attributes:
         at: The offset at which the blocks are inserted.
         blocks: The inserted blocks.
-        changes: Bytes of the file itself that must change, too, by offset.
+        changes: Bytes of the file itself that must also change, by offset.
     """
 
     at: int

@@ -68,7 +68,7 @@ def mux(video: Path, audio: Path, to: Path) -> float:
     """Combines a video stream and a sound track in one MP4 with its index at the front; returns its seconds.
 
     H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up with
-    silence to the length of the picture; the video's own sound is left out. `audio` may be a video, too.
+    silence to the length of the picture; the video's own sound is left out. `audio` may also be a video.
     """
     with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_file(part) as file:
         stream = picture_of(source, video)

@@ -149,7 +149,7 @@ class FileCheck(OtherCheck):
             self._say((*path, "min"), f"min is {param.min:g}, and max is {param.max:g}: no value is allowed")
         for name in ("max_mb", "max_seconds"):
             if (most := getattr(param, name)) is not None and most <= 0:
-                self._say((*path, name), f"{name} takes a number above 0, and {most:g} is none")
+                self._say((*path, name), f"{name} takes a number above 0, not {most:g}")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
 
@@ -252,7 +252,7 @@ class FileCheck(OtherCheck):
         return found.one
 
     def _items(self, path: Path, step: FanOutStep, inner: Scope, outer: Scope) -> dict[str, Type]:
-        """Adds the names of an item to a scope; returns those that the list of all items has, too."""
+        """Adds the names of an item to a scope; returns those that the list of all items also has."""
         fields = {"id": Type("string")}
         inner.names["number"] = Type("integer")
         if step.matrix is not None:

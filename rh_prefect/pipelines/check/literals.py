@@ -128,7 +128,7 @@ def _wrong_number(param: Param, value: Any) -> str:
     if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         return f"takes {kind}, and this one is not finite or has more than {LONGEST_NUMBER} digits"
     if param.kind == "integer" and value != int(value):
-        return f"takes {kind}, and {value} is none"
+        return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
         return f"takes {kind} from {param.min:g} on, and {value} is less"
     return (

@@ -137,7 +137,7 @@ class PaidCheck(ValueCheck):
             if "$(run.id" in text:
                 self._say(
                     at,
-                    "run.id differs in each run, so that this would be paid in each; use it in save_as only",
+                    "run.id differs in each run, so each run would pay again; use it in save_as only",
                     "$(run.id",
                 )
             elif "$(run.date" in text:

@@ -172,7 +172,7 @@ class OtherCheck(PaidCheck):
 
     def _used(self, path: Path, name: str) -> Checked | None:
         if self._depth >= DEEPEST_USE:
-            self._say(path, f"files are used by files {DEEPEST_USE} deep at most")
+            self._say(path, f"files may use each other at most {DEEPEST_USE} deep")
             return None
         if name.startswith("rh:"):
             known = sorted(one.stem for one in SHIPPED.glob("*.yaml"))

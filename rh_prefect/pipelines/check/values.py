@@ -198,7 +198,7 @@ class ValueCheck:
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
         if folded(parts[0]) in RESERVED_FOLDERS:
-            self._say(path, f"{parts[0]}/ is a folder of this package's own records; save_as takes another one")
+            self._say(path, f"{parts[0]}/ is a folder of this package's own records; choose another folder")
         elif (
             name.startswith(("/", "~"))
             or "\\" in name

@@ -97,7 +97,7 @@ class ConditionalSteps:
             self.failed.unsure.add(instance)
 
     def keep_open(self, draft: Draft, step: Step) -> None:
-        """Leaves a request open while undecided conditions can change its values, also where all results exist."""
+        """Leaves a request open while undecided conditions can change its values, even where all results exist."""
         undecided = self.undecided_in(step.taken, draft.frame, self.failed if step.require == "any" else ())
         if not undecided:
             return

@@ -434,9 +434,7 @@ class Expander:
         instance.save_as = _name(save_as, frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
-            self._refuse_name(
-                instance, f"{first}/ is a folder of this package's own records; save_as takes another one"
-            )
+            self._refuse_name(instance, f"{first}/ is a folder of this package's own records; choose another folder")
 
     def _refuse_name(self, instance: Instance, problem: str) -> None:
         instance.problems = (*instance.problems, problem)
@@ -493,7 +491,7 @@ class Expander:
             self._note(instance, "the choice is a text, but the candidates are files; choose one by its number")
             return None
         take = choice.get("take")
-        if type(take) is int and 1 <= take <= len(shown):  # a bool is an int, too
+        if type(take) is int and 1 <= take <= len(shown):  # a bool is also an int
             return shown[take - 1]
         self._note(instance, instance.no_candidate(take))
         return None

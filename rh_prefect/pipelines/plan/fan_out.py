@@ -236,7 +236,7 @@ def _list_of(step: FanOutStep, frame: Frame) -> Items:
 
 
 def _as_items(given: Any) -> Items:
-    """Returns the items of a list; those of a list that may turn out absent may turn out absent, too."""
+    """Returns the items of a list; if the list may turn out absent, so may they."""
     value, by = certain(given), given.by if isinstance(given, Maybe) else None
     value = value.value if isinstance(value, StepOutput) else value
     items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
@@ -329,7 +329,7 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
 def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
     """Marks which works of the items that `limit` can leave count for the lowest and the highest price.
 
-    A work that other steps have, too, can cost nothing more for an item, or be what makes it the dearest one.
+    A work that other steps also have can cost nothing more for an item, or be what makes it the dearest one.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]

@@ -105,7 +105,7 @@ class Plan:
 
         Args:
             instances: The steps.
-            selection: Counts the selected ones only. Of selected items, those that a `limit` may leave out count, too:
+            selection: Counts the selected ones only. Of selected items, those that a `limit` may leave out also count:
                 the others are perhaps not selected.
         """
         selected = [one for one in instances if selection is None or selection.has(one)]

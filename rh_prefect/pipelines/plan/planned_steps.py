@@ -229,7 +229,7 @@ class Work:
     known: KnownWork | None = None  # What the records say
     shape: str = ""  # How its answer is read; see `parsed_answers.shape_of`
     attempts: int = 1  # How many tasks it may pay for
-    is_sure: bool = False  # Whether it is made in the cheapest course of the run, too
+    is_sure: bool = False  # Whether it is also made in the cheapest course of the run
     is_needed: bool = True  # Whether anything needs it that is not there yet
     # Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`
     is_spare: bool = False
@@ -284,7 +284,7 @@ class Instance:
     waits_for: Sequence[Instance] = ()
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
-    is_sure: bool = True  # Whether it is there in the cheapest course of the run, too
+    is_sure: bool = True  # Whether it is also there in the cheapest course of the run
     is_needed: bool = True  # Whether anything needs it that is not there yet
     is_output: bool = False  # Whether it is an output of the file
     attempts: int = 1  # How many tasks one take may pay for

@@ -1,4 +1,4 @@
-"""Asks RunningHub for the prices of a plan's new requests, which checks their parameters, too; nothing is paid."""
+"""Asks RunningHub for the prices of a plan's new requests, and so checks their parameters; nothing is paid."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class ReviewedPlan:
             )
         if data.get("problems"):
             raise InputError(
-                f"The plan {file} has problems, so that it cannot be run. Nothing was paid. What to do: correct the "
+                f"The plan {file} has problems and cannot be run. Nothing was paid. What to do: correct the "
                 "pipeline, and plan again."
             )
         return cls(data, str(file))

@@ -212,7 +212,7 @@ class RunBudget:
     def _prices(self, instances: Iterable[Instance]) -> dict[str, Decimal]:
         """Returns the works that steps have not paid for yet, each once, with their highest prices.
 
-        A task of another run counts, too: if it fails, this run pays for the next one. A task that this run has paid
+        A task of another run also counts: if it fails, this run pays for the next one. A task that this run has paid
         for, as before a suspension, is in what it has spent.
         """
         works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)

@@ -265,7 +265,7 @@ class StepScheduler:
         for one, need in self.plan.out_of_reach(self.selection):
             error = InputError(
                 f"{one.address}: it needs {need.address}, which has no result and is not selected. Nothing was paid "
-                "for it. What to do: select that step, too, or run the whole pipeline."
+                "for it. What to do: also select that step, or run the whole pipeline."
             )
             self.outcome.errors.setdefault(one.address, error)
         if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):

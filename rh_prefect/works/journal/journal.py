@@ -39,7 +39,7 @@ LONGEST_SCOPE: Final = 200
 _SCOPE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SCOPE - 1}}}")
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 HEX_DIGITS: Final = "0123456789abcdef"
-"""The characters of a job's key. Keys of other records begin with a word that has other letters, too."""
+"""The characters of a job's key. Keys of other records begin with a word that also has other letters."""
 
 _FOLDERS_AT_A_TIME: Final = 64
 """Jobs that one thread reads."""
@@ -90,7 +90,7 @@ class Journal(ABC):
             record: A JSON object with a `token` that no other creation has.
 
         Returns:
-            True if this call created the record, also if an earlier transmission of it had already arrived (recognised
+            True if this call created the record, even if an earlier transmission of it had already arrived (recognised
             by the token); False if another record of this key exists.
         """
 

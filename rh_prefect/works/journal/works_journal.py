@@ -191,7 +191,7 @@ class WorksJournal(FolderJournal):
         Args:
             work: The work.
             flow_run: The flow run.
-            only: The waiters that have ended, by name; those of earlier processes of the run have ended, too, and
+            only: The waiters that have ended, by name; those of earlier processes of the run have also ended, and
                 another caller in the run may still wait. None where the whole run has ended.
         """
         for name, waiting in (await self._waiters(work)).items():

@@ -82,7 +82,7 @@ class Collector:
 
     async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
         """Returns the end with a link for each of `count` files: the record of a recovered job has no links."""
-        if not end.links:  # its stored result may be gone, too, and each task that succeeded has an output
+        if not end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
         if len(_file_links(end.links)) >= count:
             return end

@@ -84,7 +84,7 @@ class _Source:
 
 
 READS: Final = 16
-"""How many inputs are read at once: name resolution and the records of paid jobs need threads of the loop, too."""
+"""How many inputs are read at once: name resolution and the records of paid jobs also need threads of the loop."""
 
 
 class Inputs:
@@ -285,7 +285,7 @@ def open_local(
 ) -> Iterator[LocalFile]:
     """Provides a source as a local file for the duration of a `with` block.
 
-    With `copied`, a local file is copied, too, so that it does not change while it is used.
+    With `copied`, a local file is also copied, so that it does not change while it is used.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, seconds=seconds, clock=clock)
