@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,19 @@ def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: M
         for word in HOSTILE
     ]
     files = [picture(store, tmp_path, name) for name in names]
-    shown(page, store, [*entries, *(Entry("m", file.uri, file=file, label=HOSTILE[0]) for file in files)])
-    for number in range(len(HOSTILE) + len(files)):
+    failed = [replace(one, text="", request=f"failed {one.request}", reason=one.text) for one in entries]
+    model = store.publish(samples.glb(tmp_path / "local.glb"), "a <b>.glb").model_copy(update={"uri": "a <b>.glb"})
+    shape = Entry("m", "shape", file=model, label=HOSTILE[1])
+    pictures = [Entry("m", file.uri, file=file, label=HOSTILE[0]) for file in files]
+    shown(page, store, [*entries, *failed, shape, *pictures])
+    for number in range(2 * len(HOSTILE) + 1 + len(files)):
         page.ask(f"document.querySelectorAll('#cards .card')[{number}].click()")
-        if number < len(HOSTILE):
-            assert page.ask("document.querySelector('#stage pre').textContent") == HOSTILE[number]
+        if number < 2 * len(HOSTILE):
+            tag = "pre" if number < len(HOSTILE) else ".missing"
+            assert page.ask(f"document.querySelector('#stage {tag}').textContent") == HOSTILE[number % len(HOSTILE)]
         else:
+            if number == 2 * len(HOSTILE):
+                assert page.ask("document.querySelector('#stage .file').textContent") == "◈ download a <b>.glb"
             page.until("document.querySelector('#stage img').naturalWidth")
         page.ask("document.getElementById('close').click()")
     assert page.ask("document.title") == "rh_prefect gallery"

@@ -14,10 +14,9 @@ import av
 from PIL import Image, ImageDraw, ImageOps
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit.audio_samples import Sound, endless_silence, sound_with_picture
 from rh_prefect.media.edit.frames_and_thumbnails import Font, flat, font_for, missing_letter, open_image
-from rh_prefect.media.edit.output import BT709, VIDEO_RANGE, create_film
-from rh_prefect.media.edit.single_file_edits import overlaid
+from rh_prefect.media.edit.output import write_pictures
+from rh_prefect.media.edit.single_file_edits import overlaid, write_film
 from rh_prefect.media.edit.subtitle_writer import Cue
 from rh_prefect.media.edit.video_reader import Shape, check_time, even, fitted, shape_of
 
@@ -56,10 +55,7 @@ def captions(
         raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles with one.")
     look = _font_of("".join(cue.text for cue in cues), font)
     canvas = Shape.around([shape_of(video)])
-    pieces = sound_with_picture(video) if canvas.has_audio else endless_silence()
-    with Sound(pieces) as sound, create_film(to, canvas) as film:
-        film.write(_captioned(fitted(video, canvas), canvas, cues, place, (size, look)), sound)
-    return film.picture.seconds
+    return write_film(to, canvas, _captioned(fitted(video, canvas), canvas, cues, place, (size, look)), video)
 
 
 def title_clip(
@@ -83,13 +79,8 @@ def title_clip(
     ground.paste(letters, ((ground.width - letters.width) // 2, (ground.height - letters.height) // 2), letters)
     count, black = max(1, round(seconds * _TITLE_RATE)), Image.new("RGB", ground.size)
     steps = max(1, round(min(_FADE, seconds / 3) * _TITLE_RATE))
-    with create_film(to, canvas) as film:
-        for number in range(count):
-            share = min(1.0, (number + 1) / steps, (count - number) / steps)
-            shown = ground if share == 1 else Image.blend(black, ground, share)
-            frame = av.VideoFrame.from_image(shown)  # type: ignore[no-untyped-call]
-            film.picture.write(frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
-    return film.picture.seconds
+    shares = (min(1.0, (number + 1) / steps, (count - number) / steps) for number in range(count))
+    return write_pictures(to, canvas, (Image.blend(black, ground, share) for share in shares))
 
 
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:

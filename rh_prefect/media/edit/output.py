@@ -134,6 +134,15 @@ class Film:
                 self.track.reach(self.picture.seconds, sound)
 
 
+def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> float:
+    """Writes a silent video of pictures of the canvas's size, and returns its seconds."""
+    with create_film(to, canvas) as film:
+        for one in pictures:
+            frame = av.VideoFrame.from_image(one)  # type: ignore[no-untyped-call]
+            film.picture.write(frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
+    return film.picture.seconds
+
+
 @contextmanager
 def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
     """Opens an MP4 for writing; it appears under its name only when complete."""

@@ -19,7 +19,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import create_track, mix
-from rh_prefect.media.edit.output import BT709, VIDEO_RANGE, create_film, write_image
+from rh_prefect.media.edit.output import create_film, write_image, write_pictures
 from rh_prefect.media.edit.video_reader import (
     Fit,
     Shape,
@@ -53,7 +53,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
         write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
     canvas = Shape.around([shape_of(source)], width, height)
-    return _write_film(to, canvas, fitted(source, canvas, fit), source)
+    return write_film(to, canvas, fitted(source, canvas, fit), source)
 
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
@@ -70,7 +70,7 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
     opening = next(frames, None)
     if opening is None:
         raise _too_short(source, start)
-    return _write_film(to, canvas, chain([opening], frames), source, start=start)
+    return write_film(to, canvas, chain([opening], frames), source, start=start)
 
 
 def watermark(
@@ -95,7 +95,7 @@ def watermark(
     canvas = Shape.around([shape_of(source)])
     mark = _logo(logo, (canvas.width, canvas.height), size, opacity)
     place = _corner(corner, (canvas.width, canvas.height), mark.size)
-    return _write_film(to, canvas, overlaid(fitted(source, canvas), canvas, mark, place), source)
+    return write_film(to, canvas, overlaid(fitted(source, canvas), canvas, mark, place), source)
 
 
 def still_clip(
@@ -112,11 +112,7 @@ def still_clip(
     picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
     count = max(1, round(seconds * _STILL_RATE))
     shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
-    frames = map(av.VideoFrame.from_image, shown)
-    with create_film(to, canvas) as film:
-        for one in frames:
-            film.picture.write(one.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
-    return film.picture.seconds
+    return write_pictures(to, canvas, shown)
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
@@ -164,7 +160,7 @@ def _canvas_to_cut(video: Path) -> Shape:
     return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
 
-def _write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
+def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
     """Writes frames with the source's sound from `start` seconds on."""
     pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
     with Sound(pieces) as sound, create_film(to, canvas) as film:
