@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import batch_values, check_account, check_batch, check_store, printable
-from rh_prefect.cli.pipelines import words_of
+from rh_prefect.cli.output import Json, print_json
+from rh_prefect.cli.pipelines import show_plan, words_of
 from rh_prefect.cli.prefect_server import is_configured, prefect_api, refuse_blocks
 from rh_prefect.cli.run_pipeline import Credentials, DryRun, Out, Quiet, Storage, in_new_flow_run
 from rh_prefect.errors import BatchIncomplete
@@ -50,6 +51,7 @@ def batch(
     print_: Annotated[bool, Parameter(name="--print", negative=())] = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Run a model, or a short chain of models, on many rows, and report every row.
 
@@ -75,6 +77,7 @@ def batch(
         storage: Name of a MediaStorage block.
         dry_run: Show what the batch would make and cost.
         quiet: Print the place of the report only.
+        as_json: JSON, and nothing else on stdout.
         print_: Print the pipeline that the batch runs, as YAML.
     """
     check_batch(rows, [model, *(chain or ())], out=out, storage=storage)
@@ -98,8 +101,9 @@ def batch(
     if out is not None:
         os.environ["RH_STORAGE_URL"] = out
     if print_ or dry_run:
-        _show_batch(parameters, as_plan=dry_run)
+        _show_batch(parameters, as_plan=dry_run, as_json=as_json)
         return
+    quiet |= as_json
     is_flow = is_configured()
     if not is_flow:
         refuse_blocks("batch", credentials, storage)
@@ -116,7 +120,10 @@ def batch(
         else:
             given = {name: value for name, value in parameters.items() if value is not None}
             report = asyncio.run(Batch(**given).run_here(TerminalPages(watch)))
-    _say_report(report, watch, words, quiet=quiet)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _say_report(report, watch, words, quiet=quiet)
     if not report.is_complete:
         sys.exit(1)
 
@@ -134,7 +141,7 @@ def _run_as_flow(
     return report
 
 
-def _show_batch(parameters: dict[str, Any], *, as_plan: bool) -> None:
+def _show_batch(parameters: dict[str, Any], *, as_plan: bool, as_json: bool) -> None:
     """Prints the pipeline of a batch, or its plan; nothing is paid."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flows.batch.run import Batch
@@ -151,11 +158,10 @@ def _show_batch(parameters: dict[str, Any], *, as_plan: bool) -> None:
     found = asyncio.run(make())
     if found is None:
         print(batch.file.text, end="")
-    elif found.problems:
-        print("\n".join(map(str, found.problems)), file=sys.stderr)
+        return
+    show_plan(found, as_json=as_json)
+    if found.problems:
         sys.exit(1)
-    else:
-        print(found.table())
 
 
 def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:

@@ -176,7 +176,7 @@ def plan(
         asyncio.run(_compare(pipeline, current, deployment, storage))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
-    _show(current, as_json=as_json, mermaid=mermaid, markdown=markdown)
+    show_plan(current, as_json=as_json, mermaid=mermaid, markdown=markdown)
     if current.problems:
         sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
@@ -206,7 +206,7 @@ def show_dry_run(
     current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
     asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
     price = selected_price(current, again["selection"])
-    _show(current, as_json=as_json)
+    show_plan(current, as_json=as_json)
     if current.problems:
         sys.exit(1)
     # The run itself also counts what its flow run has spent.
@@ -398,7 +398,8 @@ def _write_private(to: Path, text: str) -> None:
         ) from None
 
 
-def _show(plan: Plan, *, as_json: bool = False, mermaid: bool = False, markdown: bool = False) -> None:
+def show_plan(plan: Plan, *, as_json: bool = False, mermaid: bool = False, markdown: bool = False) -> None:
+    """Prints a plan, or its problems."""
     if as_json:
         print(plan.to_json())
     elif plan.problems:

@@ -102,6 +102,8 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "has no parameter aspect; did you mean aspect_ratio?" in typo
     (tmp_path / "rows.csv").write_text("prompt\na cup\na jug\n")
     assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
+    planned = json.loads(terminal.call("batch rows.csv --model z-image/turbo --dry-run --json"))
+    assert planned["price"]["most"] == 0.08
     terminal.call("run cup.yaml --only picture")
     assert "least 1.75, expected 1.75, most 1.75" in terminal.call("run cup.yaml --dry-run")
     assert len(rh.recorder.submissions) == 1
