@@ -54,8 +54,9 @@ async def looked_at(client: Client, wire: WireServer, *answers: Body) -> TaskVie
 
 async def test_a_query_while_it_waits_and_runs(client: Client, wire: WireServer) -> None:
     assert (await looked_at(client, wire, {}, QUEUE)).status == "RUNNING"
-    waiting = {"queue_running": [], "queue_pending": [[4, PROMPT]]}
-    assert (await looked_at(client, wire, {}, waiting)).status == "QUEUED"
+    waiting = {"queue_running": [[1, "running"]], "queue_pending": [[5, "later"], [4, PROMPT], [2, "next"]]}
+    view = await looked_at(client, wire, {}, waiting)
+    assert (view.status, view.ahead) == ("QUEUED", 2)
     assert wire.paths[:2] == [f"/proxy/{KEY}/history/{PROMPT}", f"/proxy/{KEY}/queue"]
 
 

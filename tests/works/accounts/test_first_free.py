@@ -63,6 +63,19 @@ async def test_two_accounts_with_five_slots_equal_one_with_ten() -> None:
 
 
 @in_virtual_time
+async def test_a_job_that_has_to_wait_for_a_slot_says_so() -> None:
+    account, waits = Account("a", 1), list[int]()
+
+    async def one(number: int) -> None:
+        await first_free([account.slots], on_wait=lambda: waits.append(number))
+        await account.run(SECONDS)
+
+    await one(0)
+    await asyncio.gather(one(1), one(2))
+    assert waits == [2]
+
+
+@in_virtual_time
 async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
     accounts = [Account("a", 1), Account("b", 1)]
     lengths = [60.0, *[10.0] * 6]
