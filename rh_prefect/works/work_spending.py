@@ -67,7 +67,8 @@ class WorkSpending:
         return self._price
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n; see `SpendTracker.reserve`."""
+        """Reserves the price of submission n, in place of an earlier one that another run made."""
+        self._unreserve()
         prices = self._work.lease.account.prices
         self._price = await prices.of(self._work.request.endpoint, self._payload(), self._listed)
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)
@@ -77,6 +78,9 @@ class WorkSpending:
     def release(self) -> None:
         """Releases what was reserved or expected, and not claimed."""
         self._spending.drop(self._key)
+        self._unreserve()
+
+    def _unreserve(self) -> None:
         if self._reserved is not None:
             self._spending.unreserve(self._key, self._reserved)
         self._reserved = None

@@ -715,3 +715,15 @@ async def test_a_call_that_reads_the_work_leaves_what_another_one_has_reserved(t
     assert await Steps(first.work).reserve(1, budget) is None
     await Steps(second.work).read_submission(1)
     assert first.spending.reserved() == 1
+
+
+async def test_a_submission_that_another_run_made_leaves_no_price_reserved(tmp_path: Path) -> None:
+    """The call had reserved the price of number 1, and tries number 2 after the other run's task has failed."""
+    work, budget = ExecutedWork(tmp_path, policy=with_policy(budget=Decimal(5))), Decimal(5)
+    steps = Steps(work.work)
+    for n in (1, 2):
+        assert await steps.reserve(n, budget) is None
+        await steps.free_slot(full=False)
+        assert work.spending.reserved() == 1
+    steps.end()
+    assert work.spending.reserved() == 0
