@@ -286,7 +286,7 @@ class FolderJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        files = await self._call(self._files.read_folder, f"{self._folder}/{job_key}")
+        files = await self._call(self._read_folder, f"{self._folder}/{job_key}")
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
 
     async def keys(self) -> AsyncIterator[str]:
@@ -316,12 +316,15 @@ class FolderJournal(Journal):
         folders: dict[str, list[str]] = await self._call(self._files.find, self._folder)
         jobs = [name for name in folders if is_job_key(name)]
         waiting = deque(
-            partial(self._call, self._files.read_all, [path for job in part for path in folders[job]])
+            partial(self._call, self._files.read_some, [path for job in part for path in folders[job]])
             for part in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
         )
         async for contents in run_together(waiting, at_once=_AT_ONCE):
             for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
                 yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
+
+    def _read_folder(self, path: str) -> dict[str, bytes]:
+        return self._files.read_some(self._files.files(path))
 
     async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_LocalFiles` or `_StoreFiles`
         with _as_journal_error(self.url, self._options):
@@ -395,8 +398,7 @@ def _status_of(error: BaseException) -> int | None:
 class _LocalFiles:
     """A folder on a local disk.
 
-    `find` lists the files of a folder's sub-folders, by sub-folder; `read_all` reads files, by path, and `read_some`
-    omits missing files.
+    `find` lists the files of a folder's sub-folders, by sub-folder; `read_some` omits missing files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -435,14 +437,6 @@ class _LocalFiles:
         except FileNotFoundError:
             return None
 
-    def read_folder(self, path: str) -> dict[str, bytes]:
-        folder = self._root / path
-        try:
-            names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-        except FileNotFoundError:
-            return {}
-        return {f"{path}/{name}": (folder / name).read_bytes() for name in names}
-
     def folders(self, path: str) -> list[str]:
         try:
             return sorted(entry.name for entry in (self._root / path).iterdir() if entry.is_dir())
@@ -450,14 +444,14 @@ class _LocalFiles:
             return []
 
     def find(self, path: str) -> dict[str, list[str]]:
-        return {folder: self._files_in(f"{path}/{folder}") for folder in self.folders(path)}
+        return {folder: self.files(f"{path}/{folder}") for folder in self.folders(path)}
 
-    def _files_in(self, path: str) -> list[str]:
-        with os.scandir(self._root / path) as entries:
-            return [f"{path}/{entry.name}" for entry in entries if not entry.name.startswith(".")]
-
-    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
-        return {path: (self._root / path).read_bytes() for path in paths}
+    def files(self, path: str) -> list[str]:
+        try:
+            with os.scandir(self._root / path) as entries:
+                return [f"{path}/{entry.name}" for entry in entries if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
 
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
         return {path: data for path in paths if (data := self.read(path)) is not None}
@@ -507,13 +501,10 @@ class _StoreFiles:
         return None
 
     def read(self, path: str) -> bytes | None:
-        with contextlib.suppress(FileNotFoundError):
-            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
-        return None
+        return self.read_some([path]).get(path)
 
-    def read_folder(self, path: str) -> dict[str, bytes]:
-        names = self._names(path, kind="file")
-        return {f"{path}/{name}": bytes(self._fs.cat_file(f"{self._root}/{path}/{name}")) for name in names}
+    def files(self, path: str) -> list[str]:
+        return [f"{path}/{name}" for name in self._names(path, kind="file")]
 
     def folders(self, path: str) -> list[str]:
         return sorted(self._names(path, kind="directory"))
@@ -527,14 +518,10 @@ class _StoreFiles:
             by_folder.setdefault(folder, []).append(relative)
         return by_folder
 
-    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
-        # In one call: asynchronous file systems read many at once.
-        contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
-        return {str(file)[len(self._root) + 1 :]: bytes(data) for file, data in contents.items()}
-
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
         if not paths:
             return {}
+        # In one call: asynchronous file systems read many at once.
         contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="return")
         data = {str(file)[len(self._root) + 1 :]: value for file, value in contents.items()}
         for value in data.values():
