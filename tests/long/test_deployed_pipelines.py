@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 
-from rh_prefect.emulator import Emulator
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import environment
@@ -118,3 +120,37 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     assert again.state is not None
     assert (again.state.name, again.state.is_failed()) == (NOTHING_NEW, True)
     assert len(rh.recorder.paid) == 12
+
+
+async def test_a_killed_film_is_continued_by_the_next_run_and_a_further_run_makes_another_film(
+    place: Workplace, rh: Emulator
+) -> None:
+    """Run is pressed three times: the first run is killed, the second one completes its film, the third is new."""
+    asked: dict[str, Any] = {"prompt": "a harbour", "shots": 1}
+    works, before = place.folder / "out" / "works", len(rh.recorder.paid)
+
+    def done() -> int:
+        return len({file.parent for file in works.rglob("result*")})
+
+    results = done()
+    rh.faults.add(Fault("query", endpoint="kling-v2.6-pro/image-to-video", number=1, kind="hold"))
+    run = await place.start("film/test", **asked)
+    held = await asyncio.to_thread(rh.held.wait, 1, seconds=600)
+    assert held, place.said()
+
+    async def others_are_done() -> bool:
+        return done() == results + 4
+
+    await place.until(others_are_done)  # the script, the picture, the line and the music
+    place.signal(run, signal.SIGKILL)
+    rh.held.release()
+    killed = await end_of(place, run)
+    assert killed.state is not None
+    assert killed.state.name == "Crashed", killed.state.message
+    second, third = [await end_of(place, await place.start("film/test", **asked)) for _ in range(2)]
+    for one in (second, third):
+        assert one.state is not None
+        assert one.state.name == "Completed", one.state.message
+    paid = Counter(one.endpoint for one in rh.recorder.paid[before:])
+    assert set(paid.values()) == {2}, "two films of three runs"
+    assert sum(paid.values()) == 12
