@@ -90,6 +90,7 @@ def source_pages(shows: dict[str, str]) -> list[tuple[str, str]]:
         picture = shows.get(stem) if folder == "pipelines" else None
         made.append((name, pages.with_picture(text, stem, picture) if picture else text))
     made += [("cli.md", pages.commands()), ("schema.md", pages.schema_page()), ("models-browser.md", models.PAGE)]
+    made.append(("assumptions.md", pages.assumptions_page()))
     return [*made, *pages.api_pages()]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from cyclopts import App
 import rh_prefect
 from rh_prefect import client, errors, flows, settings, tasks
 from rh_prefect.cli import app
+from rh_prefect.emulator import assumptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +27,7 @@ BESIDE = {
 }
 """Pages of the repository's top, and their names on the site."""
 
+_LONGEST_VALUE = 60
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -81,6 +85,28 @@ def schema_page() -> str:
         "parameters of the models that the file uses. [Editor](pipelines.md#editor) says how an editor uses it. "
         "The meaning of each key is in the [language](pipelines.md#file).\n"
     )
+
+
+def assumptions_page() -> str:
+    """Every assumption of the emulator, with its value where that is short, and its evidence."""
+    head = ("name", "value", "what it answers", "evidence")
+    lines = [head, ("---",) * len(head), *_assumptions()]
+    rows = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return f"# The emulator's assumptions\n\nSee [assumptions](emulator.md#assumptions).\n\n{rows}\n"
+
+
+def _assumptions() -> Iterator[tuple[str, ...]]:
+    """Each field with the text below it, which says what the question is and what the answer rests on."""
+    (owner,) = ast.parse(inspect.getsource(assumptions.Assumptions)).body
+    statements = owner.body if isinstance(owner, ast.ClassDef) else []
+    for statement, words in pairwise(statements):
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        name = statement.target.id
+        said = words.value.value if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) else ""
+        value = repr(getattr(assumptions.DEFAULT, name))
+        question, _, evidence = " ".join(str(said).split()).partition(" Evidence: ")
+        yield f"`{name}`", f"`{value}`" if len(value) <= _LONGEST_VALUE else "see there", question, evidence
 
 
 def api_pages() -> Iterator[tuple[str, str]]:

@@ -6,22 +6,18 @@ made here.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from rh_prefect import errors
-from rh_prefect.emulator import assumptions
 from rh_prefect.flows.batch.report import STATES
 from tests.support import guarantees, pipeline_pages
 from tests.support.samples import public_client_payloads
 
 DOCS = Path(__file__).parents[2] / "docs"
-_LONGEST_VALUE = 60
 
 
 def tree() -> str:
@@ -56,33 +52,10 @@ def codes() -> str:
     return _table(head, rows)
 
 
-def open_points() -> str:
-    """Every assumption of the emulator, with its value where that is short, and its evidence."""
-    return _table(("name", "value", "what it answers", "evidence"), _assumptions())
-
-
-def _assumptions() -> Iterator[tuple[str, ...]]:
-    """Each field with the text below it, which says what the question is and what the answer rests on."""
-    (owner,) = ast.parse(inspect.getsource(assumptions.Assumptions)).body
-    statements = owner.body if isinstance(owner, ast.ClassDef) else []
-    for statement, words in pairwise(statements):
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            continue
-        name = statement.target.id
-        said = words.value.value if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) else ""
-        value = repr(getattr(assumptions.DEFAULT, name))
-        question, _, evidence = _one_line(str(said)).partition(" Evidence: ")
-        yield f"`{name}`", f"`{value}`" if len(value) <= _LONGEST_VALUE else "see there", question, evidence
-
-
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
     lines = [names, ["---"] * len(names), *(list(row) for row in rows)]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def promises_about_money() -> str:
@@ -120,7 +93,6 @@ def states() -> str:
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
-    "assumptions": ("emulator.md", open_points),
     "payloads": ("coverage.md", payloads),
     "states": ("operations.md", states),
     "money": ("guarantees.md", promises_about_money),
