@@ -47,7 +47,7 @@ QUICK = {
         "works/test_lifecycle.py",
         "works/journal/test_budget.py",
     ],
-    "works/journal/budget": ["works/journal/test_budget.py", "works/test_steps.py"],
+    "works/journal/budget": ["works/journal/test_budget.py", "works/test_lifecycle_steps.py"],
     "works/journal/costs": ["works/journal/test_costs.py", "works/journal/test_budget.py"],
     "works/journal/scope": ["works/test_scope_checks.py", "works/test_run_cancellation.py"],
     "works/lifecycle": [
@@ -58,7 +58,11 @@ QUICK = {
         "works/test_work_records.py",
         "works/test_work_runner.py",
     ],
-    "works/run_cancellation": ["works/test_run_cancellation.py", "works/test_suspension.py"],
+    "works/run_cancellation": [
+        "works/test_run_cancellation.py",
+        "works/test_suspension.py",
+        "works/test_work_runner.py",
+    ],
     "works/lifecycle_steps": [
         "works/test_submission.py",
         "works/test_lifecycle_steps.py",
