@@ -45,6 +45,8 @@ def lookup(reference: Reference, frame: Frame) -> Any:
     While it is not decided whether that one exists, its length covers those of the next options, up to a certain one;
     of lists, it is the longest one.
     """
+    if len(reference.options) == 1 and reference.fallback is None:  # as most are
+        return _result(follow(reference.options[0], frame))
     options: list[Any] = []
     by: list[Instance] = []
     is_open = False

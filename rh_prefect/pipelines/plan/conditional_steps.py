@@ -74,6 +74,8 @@ class ConditionalSteps:
 
         They are those of its conditions, those of its item, and those whose results are in `save_as`.
         """
+        if not (step.conditions or step.named_by):
+            return tuple(frame.waits_for)
         failed = self.failed if step.require == "any" else ()
         found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
         return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))

@@ -306,8 +306,8 @@ class Planner:
     def _share(self, key: str) -> bool:
         """Adds up what the steps that ask for a work say of it; returns whether a run does something else now."""
         users = self.planning.users.get(key, ())
-        works = {work: None for one in users for work in one.works if work.key == key}
-        return _share(list(works), users)
+        works = [work for one in users for work in one.works if work.key == key]
+        return _share(works if len(works) == 1 else list(dict.fromkeys(works)), users)
 
     def count(self) -> None:
         """Adds up what all steps say of their works."""

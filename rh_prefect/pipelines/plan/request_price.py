@@ -56,6 +56,8 @@ def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, le
     length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
     if length == 0 and level == 0:
         length = FRAME_SECONDS
+    if not any(isinstance(value, Unknown) for value in payload.values()):
+        return catalog.estimate(model, payload, seconds=length)
     choices = (_at(model, name, value, level) for name, value in payload.items())
     found = [catalog.estimate(model, dict(zip(payload, one)), seconds=length) for one in product(*choices)]
     prices = [price for price in found if price is not None]
