@@ -7,6 +7,7 @@ class of the error decides how to continue (`Retry`), so the table alone decides
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -118,6 +119,8 @@ def causes(errors: Iterable[BaseException]) -> list[str]:
         text, step = f"{type(error).__name__}: {error}", None
         if isinstance(error, RunningHubError):
             text, step = error.message, error.step
+            if step:  # the names of jobs differ where the cause is one
+                text = re.sub(r"^\S+/[0-9a-f]{40}: ", "", text)
         named = steps.setdefault(text, [])
         if step and step not in named:
             named.append(step)

@@ -112,7 +112,8 @@ def _readable_errors() -> Iterator[None]:
     except ExceptionGroup as group:
         if type(group) is not ExceptionGroup:
             raise
-        raise jobs_failed(group.exceptions, total=len(group.exceptions), what="tasks") from group
+        first, *others = group.exceptions
+        raise (jobs_failed(group.exceptions, total=len(others) + 1, what="tasks") if others else first) from group
 
 
 def _is_list(value: object) -> TypeGuard[Iterable[object]]:
@@ -331,7 +332,8 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 async def _show_report(status: RunProgress, state: State[Any], name: str) -> None:
     steps, head, file = status.steps(), status.summary if status.rows else "nothing was submitted", ""
     if not state.is_completed():
-        cause = re.sub(r"^Flow run encountered an exception:? (\w+: )?", "", state.message or "").strip().rstrip(".")
+        cause = re.sub(r"^Flow run encountered an exception:? (\w+: )?", "", state.message or "")
+        cause = re.sub(r"[0-9a-f-]{36}/[0-9a-f]{40}: ", "", cause).strip().rstrip(".")
         head = f"{cause}. {head[0].upper()}{head[1:]}" if cause else head
     try:
         store = status.store or await load_storage(None)

@@ -174,7 +174,7 @@ def _step(event: JobEvent) -> StepReport:
         state=state,
         cost=str(event.costs) if event.costs else "",
         files=(event.output,) if event.output else (),
-        reason="" if state in ("made", "reused") else event.message,
+        reason="" if state in ("made", "reused") else event.message.removeprefix(f"{event.job}: "),
         subject=event.prompt if event.label else "",
         seconds=event.run_seconds,
         tasks=(event.task_id,) if event.task_id else (),

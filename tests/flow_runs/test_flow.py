@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
 
 import rh_prefect
-from rh_prefect import generate, models
+from rh_prefect import generate, generate_many, models
 from rh_prefect.display_names import shortened
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with
@@ -159,3 +161,28 @@ async def test_a_run_says_what_was_made_and_its_cost(
     assert report.description == of_state.state.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
     for number, name in enumerate(("a lighthouse", "a harbour"), 1):
         assert f"[{number}. z-image/turbo ({name})](<file://" in str(report.data)
+
+
+@pytest.mark.prefect
+async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made(
+    rh: Emulator, prefect_server: object
+) -> None:
+    """The message was that of an ExceptionGroup, or the same cause once for each job with its long name."""
+
+    @rh_prefect.flow
+    async def kites(prompts: list[str]) -> None:
+        asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(generate_many(asked))
+
+    given = ["one forbidden", "two forbidden", "a fine one"]
+    state: State[Any] = await kites(given, return_state=True)
+    key = ArtifactFilterKey(any_=["kites-report"])
+    async with get_client() as client:
+        (report,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+    for text in (str(state.message), str(report.description)):
+        assert "2 of 3 jobs failed. submit to rhart-image/z-image/turbo: " in text
+        assert text.count("the content check refused it") == 1
+        assert not re.search("[0-9a-f]{40}: ", text)
+        assert "ExceptionGroup" not in text
+    assert str(report.description).endswith(f"1 of 3 jobs done, 2 failed, cost {rh.recorder.charged} CNY.")
