@@ -20,6 +20,11 @@ def shortened(text: str, width: int) -> str:
     return f"{words if len(cut) <= width // 2 else line[: width - 1]}…"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number of things, as in `1 item` or `3 items`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def cut_middle(text: str, width: int) -> str:
     """Returns a name cut in its middle, because both ends distinguish it from others."""
     end = (width - 1) // 2

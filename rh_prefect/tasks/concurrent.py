@@ -10,6 +10,7 @@ from typing import Any, Unpack, get_args
 
 from prefect.client.schemas.objects import State
 
+from rh_prefect.display_names import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
@@ -181,7 +182,7 @@ async def _compare(runner: WorkRunner, prices: Sequence[Money | None], budget: D
     unknown = len(prices) - len(known)
     if not unknown and spent + reserved + cost <= budget:
         return
-    jobs = f"{len(prices)} job{'s' if len(prices) > 1 else ''} to be made"
+    jobs = f"{counted(len(prices), 'job')} to be made"
     reason = f"cost {amount_text(cost)} {currency} together"
     advice = f"set a budget of at least {amount_text(spent + reserved + cost)}, or ask for fewer jobs"
     if unknown:

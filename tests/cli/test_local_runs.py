@@ -130,7 +130,7 @@ def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
         assert "expected >= 7.08" in terminal.call("plan quoted.yaml")
         said = terminal.call("plan quoted.yaml --quote --out quoted.json")
         assert "least 8.08, expected 8.08, most 8.08" in said
-        assert "RunningHub was asked for the prices of 3 requests" in said
+        assert "RunningHub has quoted 3 requests" in said
         assert not rh.recorder.submissions
         assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
         terminal.call("run quoted.yaml --only one --plan quoted.json")

@@ -12,6 +12,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.client.wire.platform import PricePreview
+from rh_prefect.display_names import counted
 from rh_prefect.errors import (
     AccountError,
     ApiError,
@@ -145,9 +146,9 @@ def _without_known(plan: Plan) -> list[str]:
 
 def _notes(answers: _Answers, left: int) -> Iterable[str]:
     if answers.quoted:
-        yield f"RunningHub was asked for the prices of {answers.quoted} requests, and accepts their parameters."
+        yield f"RunningHub has quoted {counted(answers.quoted, 'request')}, and accepts their parameters."
     yield from (f"RunningHub's price of {model} is {price}." for model, price in answers.dearer.items())
     yield from (f"RunningHub has no price of {model} before a run." for model in sorted(answers.unpriced))
-    yield from (f"{count} requests were not quoted: {reason}" for reason, count in answers.failed.items())
+    yield from (f"{counted(count, 'request')} not quoted: {reason}" for reason, count in answers.failed.items())
     if left:
-        yield f"RunningHub was not asked about {left} further requests; the most is {MOST}."
+        yield f"RunningHub was not asked about {counted(left, 'further request')}; the most is {MOST}."

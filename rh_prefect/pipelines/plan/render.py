@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from rh_prefect.display_names import cut_middle, shortened
+from rh_prefect.display_names import counted, cut_middle, shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Money, State
@@ -50,8 +50,8 @@ def _size(plan: Plan) -> str:
         top = one.path.partition(".")[0]
         if top in tops:
             tops[top].add(one.item.partition("/")[0])
-    items = [f"{len(ids)} items in {name}" for name, ids in tops.items()]
-    return ", ".join(items) or f"{len(plan.steps)} steps"
+    items = [f"{counted(len(ids), 'item')} in {name}" for name, ids in tops.items()]
+    return ", ".join(items) or counted(len(plan.steps), "step")
 
 
 def table(plan: Plan, width: int = 0) -> str:
