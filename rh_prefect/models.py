@@ -6,7 +6,6 @@ The stub beside this file is generated from the catalogue and says what each cla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from pathlib import Path
 from threading import RLock
 
@@ -15,7 +14,6 @@ from rh_prefect.catalog import Model, Price, get, models
 from rh_prefect.catalog.input_class_builder import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom import CustomInput, FileValue, custom
-from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media, MediaInput, as_media_input, without_mark
 from rh_prefect.media.probe import probe
 from rh_prefect.media.urls import is_local, local_path
@@ -96,9 +94,7 @@ def estimate(model: str, params: Mapping[str, object]) -> Price | None:
         InputError: A parameter is not what the model takes.
         UnknownModelError: The model does not exist.
     """
-    request = any_input(model, params)
-    assert isinstance(request, ModelInput)  # noqa: S101 - not a custom one
-    return request.estimate()
+    return any_input(model, params).estimate()
 
 
 def input_for(model: Model | str) -> type[ModelInput]:
@@ -112,27 +108,18 @@ def input_for(model: Model | str) -> type[ModelInput]:
     return input_class
 
 
-def any_input(
-    model: str, params: Mapping[str, object], *, is_custom: bool = False, price: Decimal | float | None = None
-) -> ModelInput | CustomInput:
-    """Creates the input of a model, or of an endpoint that is not in the catalogue.
+def any_input(model: str, params: Mapping[str, object]) -> ModelInput:
+    """Creates the input of a model.
 
     Args:
-        model: Any name of a model, or an endpoint.
+        model: Any name of a model.
         params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
-        is_custom: Whether `model` is called as an endpoint; see `custom`. A resumed run must not decide this again:
-            with another catalogue the same parameters would be another request.
-        price: What a call of an endpoint costs; see `custom`.
 
     Raises:
-        InputError: A parameter is not what the model takes, or a price is given for a model of the catalogue.
+        InputError: A parameter is not what the model takes.
         UnknownModelError: The model does not exist.
     """
-    if is_custom:
-        return CustomInput(endpoint=model, params=dict(params), price=price if price is None else Decimal(str(price)))
     known = input_for(model)
-    if price is not None:
-        raise InputError(f"{model}: the catalogue has a price for this model. What to do: omit `price`.")
     files = {name for param in known.entry.file_params for name in (param.name, param.key)}
     return known(**{name: without_mark(value) if name in files else value for name, value in params.items()})
 

@@ -80,23 +80,14 @@ def test_what_cannot_be_sent_is_refused_at_once(given: dict[str, Any], reason: s
     assert ENDPOINT in str(refused.value)
 
 
-def test_a_name_is_a_model_and_an_endpoint_is_called_on_demand() -> None:
+def test_a_name_is_a_model() -> None:
     known = models.any_input("z-image/turbo", {"prompt": "x"})
     assert isinstance(known, ModelInput)
     photo = models.any_input("kling-v2.6-pro/image-to-video", {"image_url": {"file": "a.png"}, "prompt": "x"})
     assert isinstance(photo, ModelInput)
     assert photo.params()["image_url"] == "a.png"
-    asked = models.any_input(ENDPOINT, {"image": {"file": "a.png"}}, is_custom=True, price=1)
-    assert isinstance(asked, CustomInput)
     with pytest.raises(UnknownModelError, match="nearest"):
         models.any_input(ENDPOINT, {"image": {"file": "a.png"}})
-
-
-def test_what_was_begun_as_a_custom_call_stays_one_when_the_catalogue_knows_it() -> None:
-    """Another kind of call would be another request of the same parameters, and be paid for again."""
-    asked = models.any_input("rhart-image/z-image/turbo", {"prompt": "x", "x": ""}, is_custom=True)
-    assert isinstance(asked, CustomInput)
-    assert asked.params == {"prompt": "x", "x": ""}
 
 
 @pytest.mark.parametrize("given", [{"styleImage": {"file": "a.png"}}, {"styleImage": [Path("a.png")]}])
@@ -158,11 +149,6 @@ def test_a_required_parameter_can_go_unchecked() -> None:
     assert asked.model_dump(mode="json")["unchecked"] == {"prompt": long}
     film = models.input_for(name)(prompt="x", unchecked={"image_url": Path("a.avif")})
     assert film.params() == {"prompt": "x", "image_url": "a.avif"}
-
-
-def test_a_price_is_for_unknown_endpoints_only() -> None:
-    with pytest.raises(InputError, match="z-image/turbo: the catalogue has a price for this model"):
-        models.any_input("z-image/turbo", {"prompt": "x"}, price=1)
 
 
 def test_a_custom_call_of_a_known_endpoint_warns() -> None:

@@ -108,7 +108,7 @@ class Watch:
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         """Sets the number of jobs, and their estimated cost if there is one."""
-        self._board.expect(jobs, estimate=estimate, is_exact=True)
+        self._board.expect(jobs, estimate=estimate)
 
     def _see_estimate(self) -> None:
         known = known_run_progress(self._flow_run_id)

@@ -356,23 +356,16 @@ async def in_new_flow_run(
     flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
 ) -> Any:
     """Runs a flow in a new flow run, after a check of the account's and the storage's blocks; returns its result."""
-    from rh_prefect.flow_runs.resume import create
+    from rh_prefect.flow_runs.prefect_internals import drain
+    from rh_prefect.flow_runs.resume import create, rerun
 
     await check_blocks(*blocks)
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
-    return await run_to_end(flow, flow_run_id)
-
-
-async def run_to_end(flow: Any, flow_run_id: str) -> Any:
-    """Runs a flow in a flow run that exists, and sends what its events and logs still hold; returns its result."""
-    from rh_prefect.flow_runs.prefect_internals import drain
-    from rh_prefect.flow_runs.resume import rerun
-
     try:
         return await rerun(flow, flow_run_id)
     finally:
-        await drain()
+        await drain()  # events and logs that are not sent yet
 
 
 def choose(

@@ -83,9 +83,9 @@ class RunProgress:
             else:
                 self._steps.pop(event.job, None)
 
-    def expect(self, jobs: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
+    def expect(self, jobs: int, *, estimate: Costs | None = None) -> None:
         """Sets the expected number of jobs and their expected cost; see `expect_jobs`."""
-        self.expected = jobs if is_exact else max(self.expected, jobs)
+        self.expected = jobs
         self.estimate = estimate or self.estimate
 
     @property
@@ -313,11 +313,11 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return _log
 
 
-def expect_jobs(number: int, *, estimate: Costs | None = None, is_exact: bool = False) -> None:
+def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
     """Sets the number of paid jobs expected in the current run, and their price by the catalogue."""
     scope = current_scope()
     if scope is not None:
-        _progress_in(scope).expect(number, estimate=estimate, is_exact=is_exact)
+        _progress_in(scope).expect(number, estimate=estimate)
 
 
 def mark_reported() -> None:

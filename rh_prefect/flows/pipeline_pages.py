@@ -66,7 +66,7 @@ class PrefectPages:
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         """Sets the number of jobs for the run's progress bar."""
-        expect_jobs(jobs, estimate=estimate, is_exact=True)
+        expect_jobs(jobs, estimate=estimate)
 
     @property
     def choosing(self) -> str:

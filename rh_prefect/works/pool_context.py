@@ -76,12 +76,6 @@ class PoolContext:
             for account in self.pool.accounts:
                 await scope.journal.notify_of_ends(account.poller)
 
-    async def check(self, request: Request, *, scope: Scope, store: MediaStore, label: str | None = None) -> JobRequest:
-        """Checks a job without paying: its parameters, files, and store; returns it with the catalogue's price."""
-        prepared = await self.prepare(request, scope, store, label)
-        await self.services.stores.check(store)
-        return prepared
-
     async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
         """Checks a request and identifies its files by content; nothing is paid."""
         inputs = self._inputs_of(scope, store)

@@ -44,7 +44,7 @@ def live_view(width: int) -> list[str]:
     """The lines of the view of a run with a queued, a running and an ended job, a local edit and a node's progress."""
     board, now = RunProgress(), [0.0]
     view = LiveView(board, clock=lambda: now[0])
-    board.expect(11, estimate=costs("17.65"), is_exact=True)
+    board.expect(11, estimate=costs("17.65"))
 
     def take(state: JobEventState, name: str, **more: Any) -> None:
         price = Costs() if more.get("is_edit") else costs("1.75")
