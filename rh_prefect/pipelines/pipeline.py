@@ -164,7 +164,8 @@ class Pipeline:
             near = ", ".join(dict.fromkeys([*get_close_matches(text, shipped_names(), n=2), *error.nearest]))
             raise InputError(
                 f"There is no pipeline {text}: neither a file, nor a shipped pipeline, nor a model has this name. "
-                f"The nearest names are {near}. What to do: correct it, or name a file that ends in .yaml."
+                f"The nearest names are {near}. What to do: correct it; name a file that ends in .yaml; or, if the "
+                "catalogue lacks it, add the model with `rh-prefect models refresh FILE`."
             ) from None
 
     @classmethod

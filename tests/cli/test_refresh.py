@@ -7,9 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
+from rh_prefect.catalog import Param
+from rh_prefect.emulator import Emulator
 from tests.support.processes import warm_process
 from tests.support.processes.warm_process import RH
 from tests.support.samples.registry_file import registry
+from tests.support.servers.emulator_env import environment
 
 
 def call(*arguments: str, state: Path) -> subprocess.CompletedProcess[str]:
@@ -47,14 +50,24 @@ def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_a_list_without_a_date_says_that_it_only_adds(tmp_path: Path) -> None:
-    listed = [
-        {"endpoint": "z-image/ultra", "output_type": "image", "params": [{"fieldKey": "prompt", "type": "STRING"}]}
-    ]
-    (tmp_path / "list.json").write_text(json.dumps(listed))
-    done = call("refresh", str(tmp_path / "list.json"), state=tmp_path)
+def test_an_endpoint_that_the_catalogue_lacks_is_added_and_run(rh: Emulator, tmp_path: Path) -> None:
+    env = {**os.environ, **environment(rh, tmp_path)}
+    run = [*RH, "run", "video/of/tomorrow", "--prompt", "a kite"]
+    assert "add the model with `rh-prefect models refresh FILE`" in warm_process.run(run, env=env).stderr
+    rh.add_model("video/of/tomorrow", output="video", params=[Param("prompt", "prompt", "string", required=True)])
+    listed = {
+        "endpoint": "video/of/tomorrow",
+        "output_type": "video",
+        "params": [{"fieldKey": "prompt", "type": "STRING", "required": True}],
+    }
+    (tmp_path / "list.json").write_text(json.dumps([listed]))
+    done = warm_process.run([*RH, "models", "refresh", str(tmp_path / "list.json")], env=env)
     assert "It has no date: only missing models and prices are added" in done.stdout
     assert "set its date with `--date YYYY-MM-DD`" in done.stdout
+    for expected in ("1 made", "Nothing new"):
+        done = warm_process.run([*run, "--budget", "1"], env=env)
+        assert expected in done.stdout, done.stdout + done.stderr
+    assert [one.payload for one in rh.recorder.paid] == [{"prompt": "a kite"}]
 
 
 def test_a_misspelt_parameter_is_refused_before_a_run_begins(tmp_path: Path) -> None:
