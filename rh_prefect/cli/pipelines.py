@@ -80,7 +80,7 @@ Deployment = Annotated[
     str,
     Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
 ]
-Mermaid = Annotated[bool, Parameter(help="Show a Mermaid graph.", negative="")]
+Svg = Annotated[bool, Parameter(help="Print a picture of the steps, as SVG.", negative="")]
 Quote = Annotated[
     bool,
     Parameter(
@@ -140,7 +140,7 @@ def plan(
     out: Out = None,
     compare: Compare = None,
     deployment: Deployment = COMMAND_LINE,
-    mermaid: Mermaid = False,
+    svg: Svg = False,
     markdown: Markdown = False,
     as_json: Json = False,
     quote: Quote = False,
@@ -176,7 +176,7 @@ def plan(
         asyncio.run(_compare(pipeline, current, deployment, storage))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
-    show_plan(current, as_json=as_json, mermaid=mermaid, markdown=markdown)
+    show_plan(current, as_json=as_json, svg=svg, markdown=markdown)
     if current.problems:
         sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
@@ -398,14 +398,14 @@ def _write_private(to: Path, text: str) -> None:
         ) from None
 
 
-def show_plan(plan: Plan, *, as_json: bool = False, mermaid: bool = False, markdown: bool = False) -> None:
+def show_plan(plan: Plan, *, as_json: bool = False, svg: bool = False, markdown: bool = False) -> None:
     """Prints a plan, or its problems."""
     if as_json:
         print(plan.to_json())
     elif plan.problems:
         print("\n".join(map(str, plan.problems)), file=sys.stderr)
-    elif mermaid:
-        print(plan.mermaid())
+    elif svg:
+        print(plan.svg())
     elif markdown:
         print(plan.markdown(), end="")
     else:

@@ -47,7 +47,6 @@ class PrefectPages:
         budget = f", budget {plan.budget.amount:g}" if plan.budget is not None else ""
         description = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
         await artifacts.markdown(f"```\n{plan.table()}\n```", what="plan", description=description)
-        # A picture: the default dashboard shows Mermaid as its source.
         picture = base64.b64encode(plan.svg().encode()).decode()
         graph = f"![graph](data:image/svg+xml;base64,{picture})"
         await artifacts.markdown(graph, what="graph", description="Steps and their prices")

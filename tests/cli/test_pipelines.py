@@ -161,13 +161,13 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
         assert done.stdout.split() == [expected]
 
 
-def test_json_graphs_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_pictures_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     call("init", "--example", "film")
     capsys.readouterr()
     assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
     assert json.loads(capsys.readouterr().out)["price"]["most"] == 20.176
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--mermaid") == 0
-    assert capsys.readouterr().out.startswith("graph TD\n")
+    assert call("plan", "film.yaml", "--set", "prompt=x", "--svg") == 0
+    assert capsys.readouterr().out.startswith("<svg ")
     assert call("schema", "film.yaml") == 0
     assert json.loads(capsys.readouterr().out)["title"] == "rh-prefect pipeline"
 

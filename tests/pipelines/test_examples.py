@@ -30,7 +30,7 @@ async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> 
     assert [problem.head for problem in plan.problems] == []
     assert plan.table()
     assert plan.markdown()
-    assert plan.mermaid()
+    assert plan.svg()
     jsonschema.Draft202012Validator(PLAN_SCHEMA).validate(json.loads(plan.to_json()))
     assert plan.price.least <= plan.price.expected <= plan.price.most
 
@@ -82,3 +82,10 @@ def test_every_yaml_block_is_planned() -> None:
 
 def test_every_shipped_pipeline_has_a_page() -> None:
     assert {file.stem for file in (ROOT / "docs" / "pipelines").glob("*.md")} == set(pipeline_pages.SHIPPED)
+
+
+@pytest.mark.parametrize("name", pipeline_pages.SHIPPED)
+def test_the_picture_of_a_shipped_pipeline_shows_its_steps(name: str) -> None:
+    """`python -m tests.support.doc_tables` draws it."""
+    file = ROOT / "docs" / "images" / "pipelines" / f"{name}.svg"
+    assert file.read_text(encoding="utf-8") == pipeline_pages.picture(name)

@@ -39,7 +39,7 @@ async def test_a_mutated_pipeline_is_planned_or_refused(seed: int, tmp_path: Pat
             pipeline = Pipeline.from_text(text)
             params = pipeline.file.params.items()
             plan = await pipeline.plan({name: some(name, param, tmp_path) for name, param in params})
-            assert [plan.table(), plan.table(60), plan.markdown(), plan.mermaid(), plan.to_json()]
+            assert [plan.table(), plan.table(60), plan.markdown(), plan.svg(), plan.to_json()]
         except InputError:
             continue
         except Exception as error:

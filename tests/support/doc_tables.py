@@ -119,6 +119,9 @@ def rewrite() -> None:
         text = path.read_text(encoding="utf-8")
         body = f"\n{make()}\n\n"
         path.write_text(part(name).sub(partial(_framed, body), text), encoding="utf-8")
+    for name in pipeline_pages.SHIPPED:
+        picture = DOCS / "pipelines" / pipeline_pages.PICTURES / f"{name}.svg"
+        picture.write_text(pipeline_pages.picture(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,15 @@ LARGER = {
 """The inputs that `tests/support/samples/example_prices.py` plans each pipeline with."""
 
 
+PICTURES = "../images/pipelines"
+"""The folder of the pictures, as the pages link it."""
+
+
+def picture(name: str) -> str:
+    """The steps of a shipped pipeline with its example inputs, as SVG."""
+    return _example(name)[1].svg() + "\n"
+
+
 def overview() -> str:
     """The table of the shipped pipelines, with their prices for larger inputs."""
     rows = [
@@ -64,7 +73,7 @@ def page(name: str) -> str:
             _parameters(name),
             "## Steps",
             "With the inputs of the example. Each box has the number of requests and their price.",
-            f"```mermaid\n{plan.mermaid()}\n```",
+            f"![The steps of {name}]({PICTURES}/{name}.svg)",
             "## Price",
             f"For the example, with the catalogue of {plan.catalogue.partition('+')[0]}:",
             f"```text\n{plan.table()}\n```",

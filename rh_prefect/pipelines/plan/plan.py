@@ -216,14 +216,8 @@ class Plan:
 
         return markdown(self)
 
-    def mermaid(self) -> str:
-        """The steps as a Mermaid graph, with counts and prices."""
-        from rh_prefect.pipelines.plan.render import mermaid
-
-        return mermaid(self)
-
     def svg(self) -> str:
-        """The steps as a picture, with counts and prices."""
+        """The steps as an SVG picture, with counts and prices."""
         from rh_prefect.pipelines.plan.render import svg
 
         return svg(self)

@@ -1,4 +1,4 @@
-"""A plan as a table, a Mermaid graph and JSON."""
+"""A plan as a table, a picture and JSON."""
 
 from __future__ import annotations
 
@@ -227,35 +227,22 @@ def _more(plan: Plan) -> Iterator[str]:
     yield from (f"{state}  {counts[state]} steps: {STATES[state]}" for state in ("…", "?", "!", "r") if counts[state])
 
 
-def mermaid(plan: Plan) -> str:
-    """Formats a plan as a Mermaid graph: one box for each step, with its number of items and its expected price."""
-    lines = ["graph TD"]
-    names = {path: f"n{number}" for number, path in enumerate(plan.steps)}
-    for path, items in plan.steps.items():
-        lines.append(f'  {names[path]}["{"<br/>".join(map(_escaped, _box(plan, path, items)))}"]')
-    edges = dict.fromkeys(
-        (names[need.path], names[path])
-        for path, items in plan.steps.items()
-        for one in items
-        for need in one.needs
-        if need.path in names and need.path != path
-    )
-    lines.extend(f"  {one} --> {other}" for one, other in edges)
-    return "\n".join(lines)
-
-
 _BOX_WIDTH, _LINE, _GAP = 230, 17, 40
 """Pixels of the picture of a graph: the width of a box, the height of a line, the space between boxes."""
 
 
 def svg(plan: Plan) -> str:
-    """Draws a plan as a picture: one box for each step, with its number of items and its expected price."""
-    needs = {path: {need.path for one in items for need in one.needs} - {path} for path, items in plan.steps.items()}
+    """Draws a plan as a picture: one box for each step, with its number of items and its expected price.
+
+    Steps without an item that runs are left out.
+    """
+    steps = {path: items for path, items in plan.steps.items() if any(one.state != "x" for one in items)} or plan.steps
+    needs = {path: {need.path for one in items for need in one.needs} - {path} for path, items in steps.items()}
     depth = dict[str, int]()
-    for path in plan.steps:
+    for path in steps:
         depth[path] = max((depth[need] + 1 for need in needs[path] if need in depth), default=0)
     rows = [[path for path in depth if depth[path] == level] for level in range(max(depth.values(), default=0) + 1)]
-    boxes = {path: _box(plan, path, items) for path, items in plan.steps.items()}
+    boxes = {path: _box(plan, path, items) for path, items in steps.items()}
     height = _LINE * max(map(len, boxes.values()), default=1) + 14
     width = max(map(len, rows)) * (_BOX_WIDTH + _GAP)
     at = {
@@ -266,7 +253,7 @@ def svg(plan: Plan) -> str:
     lines = [
         f'<path d="M{x} {y}V{y - _GAP // 4}L{at[need][0]} {at[need][1] + height}" fill="none" stroke="#788"/>'
         for path, (x, y) in at.items()
-        for need in needs[path] & at.keys()
+        for need in sorted(needs[path] & at.keys())
     ]
     for path, (x, y) in at.items():
         left = x - _BOX_WIDTH // 2
@@ -281,19 +268,11 @@ def svg(plan: Plan) -> str:
 
 
 def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
-    """Returns the lines of a box, without signs such as `>`, which would appear encoded in Prefect's older UI."""
+    """Returns the lines of a box."""
     counts = Counter(one.state for one in items)
     states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
     price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
-    return tuple(line for line in (path, _models(items), states, price.replace(">= ", "at least ")) if line)
-
-
-def _escaped(text: str) -> str:
-    """Escapes a text within a box of Mermaid: every special character becomes its number.
-
-    Parentheses have none within quotes.
-    """
-    return re.sub(r"[^\w .,/+=…:$()-]", lambda match: f"#{ord(match.group())};", visible(text))
+    return tuple(line for line in (path, _models(items), states, price) if line)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
