@@ -20,7 +20,7 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
 
 - `final`: the same request fails again.
-- `throttled`: not accepted because of a limit; wait and send it again.
+- `throttled`: not accepted for now; wait and send it again.
 - `unknown`: it may have been accepted; a submission must not be sent again.
 - `pending`: not an error; the task is queued or running.
 - `action_required`: pay, change the plan or save the workflow; then send it again.
