@@ -19,6 +19,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.result import Result
@@ -34,7 +35,8 @@ def pay(rh: Emulator, tmp_path: Path) -> Any:
     async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
         scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
         engine, store = await load_pool_context(None), MediaStore(tmp_path / "out")
-        return await LOOP.call(complete_job(WorkRunner(engine, scope, store, options=Options(**options)), asked))
+        works = WorksJournal(store.url) if options.get("reuse") == "always" else None
+        return await LOOP.call(complete_job(WorkRunner(engine, scope, store, works, Options(**options)), asked))
 
     return paid
 
