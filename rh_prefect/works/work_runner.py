@@ -125,8 +125,8 @@ class RunningWork:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its result, or has failed: the next caller reads the records again."""
-        return self._life is not None and self._life.done()
+        """Whether it has its result, has failed or is interrupted: the next caller reads the records again."""
+        return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
 
     @property
     def running_task(self) -> Submit | None:
@@ -283,7 +283,6 @@ class WorkRunner:
                     yield running
             except BaseException as error:
                 if running.callers == 1:
-                    self._forget(name, running)  # a call from now on is no caller that leaves
                     await running.leave()
                 if isinstance(error, JournalError | StoreError) and running.work.may_have_paid:
                     raise error.of_step(running.work.policy.title).with_note(
@@ -294,19 +293,15 @@ class WorkRunner:
             finally:
                 running.callers -= 1
                 if not running.callers:
-                    self._forget(name, running)
                     running.interrupt()  # a caller that leaves its task for a suspension waits for it no more
+                    if known.get(name) is running:  # a call since the interruption has another one
+                        del known[name]
 
     def _asking(self, work: Work) -> AbstractContextManager[None]:
         if self.chain is None:
             return nullcontext()
         task, calls = asyncio.current_task(), self.scope.calls
         return calls.asking(work.key, self.chain, job=work.job, may_repeat=self.options.same, task=task)
-
-    def _forget(self, name: WorkName, running: RunningWork) -> None:
-        """Lets the next caller read the records again."""
-        if self.shared.running.get(name) is running:
-            del self.shared.running[name]
 
     async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
         """Prepares a work as far as possible without paying; returns it with its name among those in progress."""
@@ -330,8 +325,7 @@ class WorkRunner:
         """Returns what is recorded of a call's work; nothing is paid."""
         work, request = await self.prepare(asked)
         records = self._records(work, step="")
-        view = await records.view()
-        is_done = view.result is not None or await records.read_result() is not None
+        view, is_done = await records.view(), await records.read_result() is not None
         if not is_done and self.options.reuse == "always" and not view.submits:
             is_done = await asyncio.to_thread(find_equal, self.store, request, take=asked.take) is not None
         return FoundWork(work, request, view, is_done)

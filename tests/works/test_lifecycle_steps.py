@@ -107,9 +107,9 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PooledRun(rh, tmp_path, members=("main",))
         scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
+        engine = pool_context([run.account("main")], settings=run.settings, find=run.find)
 
         async def job(**options: Any) -> Result:
-            engine = pool_context([run.account("main")], settings=run.settings, find=run.find)
             runner = WorkRunner(engine, scope, store, options=Options(same=True, **options), observer=run)
             return await complete_job(runner, models.ZImageTurbo(prompt="a"))
 
@@ -126,6 +126,7 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
             return [await stayer, await other]
 
         assert len(await LOOP.call(calls())) == 2
+        assert not engine.running, "no work is kept that no caller waits for"
         assert [one.accepted for one in rh.recorder.submissions] == [True, True], "refused for want of a slot"
 
 
@@ -619,6 +620,9 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
     assert task.task_id == TASK
     assert work.running.running_task is task
     await waits.wait()
+    assert not work.running.is_over
+    work.running.interrupt()
+    assert work.running.is_over, "a call from now on is no caller that leaves"
     await work.running.leave()
     assert work.did[-1] == "release the slot"
     later = ExecutedWork(tmp_path, place=place)
