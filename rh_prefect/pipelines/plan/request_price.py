@@ -32,7 +32,7 @@ def price_of(
     if model is None or model.price is None:
         return Money(is_open=True)
     if seconds is None and not any(isinstance(value, Unknown) for value in payload.values()):
-        found = [_estimate(model, payload, seconds, 0)] * 3
+        found = [catalog.estimate(model, payload)] * 3
     else:
         found = [_estimate(model, payload, seconds, level) for level in range(3)]
     prices = [one for one in found if one is not None]
@@ -56,8 +56,6 @@ def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, le
     length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
     if length == 0 and level == 0:
         length = FRAME_SECONDS
-    if not any(isinstance(value, Unknown) for value in payload.values()):
-        return catalog.estimate(model, payload, seconds=length)
     choices = (_at(model, name, value, level) for name, value in payload.items())
     found = [catalog.estimate(model, dict(zip(payload, one)), seconds=length) for one in product(*choices)]
     prices = [price for price in found if price is not None]
