@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -29,18 +29,35 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import WorkflowInput
+from rh_prefect.works.delivery import Delivered
+from rh_prefect.works.journal.job_records import JobRecords, JobView
+from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.process_identity import Owner, uptime
+from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import HasEnded, Waiting, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
+from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import read_all
+from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.work_runner import FoundWork, WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
-from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
+from tests.support.world.job_records import (
+    KEY,
+    SOMEWHERE_ELSE,
+    TASK,
+    dead_owner,
+    failed,
+    intent,
+    refused,
+    ticket,
+    unknown,
+)
 from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 
 
@@ -587,3 +604,91 @@ async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
     assert [Path(file.uri).is_relative_to(store.url) for file, store in zip(files, stores, strict=True)] == [True, True]
     assert stores[1].digest(stores[1].name_of(files[1].uri) or "") == files[1].sha256
     assert len(list(read_all(stores[1]))) == 1
+
+
+class RecordedJournal(FolderJournal):
+    """A run's journal, with the operations on its jobs in order."""
+
+    did: list[str]
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        self.did.append(key.partition("-")[2])
+        return await super().create(key, record)
+
+    async def job(self, job_key: str) -> dict[str, JSON]:
+        self.did.append("read")
+        return await super().job(job_key)
+
+
+async def test_a_job_of_a_run_is_read_unless_it_is_new_and_collected_without_a_payment(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    journal = RecordedJournal(str(given["folder"] / "runs"), scope="one")
+    run = PipelineRun(**given)
+
+    def runner(**options: Any) -> WorkRunner:
+        return WorkRunner(run.engine, FolderScope(journal), run.store, options=Options(**options))
+
+    async def made(by: WorkRunner, prompt: str = "a lighthouse") -> Result:
+        journal.did = []
+        return (await LOOP.call(by.complete(WorkCall(models.ZImageTurbo(prompt=prompt))))).result
+
+    async def collected(key: str) -> Delivered | None:
+        journal.did = []
+        (submit,) = (await JobRecords(journal, key).view()).submits
+        return await LOOP.call(runner().collect(submit.intent, key))
+
+    first = runner()
+    done = await made(first)
+    assert "read" not in journal.did[: journal.did.index("intent-1")]
+    for again in (first, runner()):
+        assert await made(again) == done
+        assert journal.did == ["read"]
+    Path(done.first_output.uri).unlink()
+    restored = await collected(done.key)
+    assert restored is not None and Path(restored.result.first_output.uri).exists()
+    rh.faults.add(Fault("submit", prompt="a storm", kind="fail", code="1504"))
+    with pytest.raises(JobFailed) as failed:
+        await made(runner(attempts=1), "a storm")
+    with pytest.raises(JobFailed):
+        await collected(str(failed.value.job).rpartition("/")[2])
+    assert len(rh.recorder.paid) == 2
+
+
+TICKET: Mapping[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
+
+
+@pytest.mark.parametrize(
+    ("records", "is_in_progress"),
+    [
+        ({}, False),
+        ({"intent-1": intent()}, True),
+        ({"intent-1": intent(), "answer-1": unknown()}, True),
+        ({"intent-1": intent(), "answer-1": refused("421")}, False),
+        (TICKET, True),
+        ({**TICKET, "end-1": failed("1504")}, False),
+        ({**TICKET, "end-1": End(status="SUCCESS", task_id=TASK)}, True),
+    ],
+)
+def test_a_work_is_in_progress_while_a_task_of_it_may_give_its_result(
+    records: Mapping[str, Record], *, is_in_progress: bool
+) -> None:
+    view = JobView.parse(KEY, {f"{KEY}-{name}": one.model_dump(mode="json") for name, one in records.items()})
+    found = [FoundWork(KEY, cast(JobRequest, None), view, is_done) for is_done in (False, True)]
+    assert [one.is_in_progress for one in found] == [is_in_progress, False]
+
+
+async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reuse(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    own = await run.runner()
+
+    async def looked(runner: WorkRunner, **asked: Any) -> tuple[bool, bool]:
+        found = await LOOP.call(runner.look_up(picture(**asked)))
+        return found.is_done, found.is_in_progress
+
+    assert await looked(own) == (False, False)
+    await run.one(picture())
+    reuse = replace(own, options=Options(reuse="always"))
+    assert [await looked(one) for one in (own, reuse)] == [(True, False)] * 2
+    assert [await looked(one, scope="another") for one in (own, reuse)] == [(False, False), (True, False)]
+    assert await looked(reuse, scope="another", take=2) == (False, False)
