@@ -73,6 +73,7 @@ async def test_the_first_call_ends_at_its_deadline_and_the_other_one_gets_the_re
     assert not stopped.recorder.cancelled
 
 
+@pytest.mark.prefect
 async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator, prefect_server: object) -> None:
     @flow
     async def posters() -> tuple[Any, Result]:
@@ -115,6 +116,7 @@ async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulato
     await calls[0]
 
 
+@pytest.mark.prefect
 async def test_a_second_call_with_other_options_is_told_that_it_is_the_second(
     stopped: Emulator, prefect_server: object
 ) -> None:
@@ -141,6 +143,7 @@ async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> 
     assert len(stopped.recorder.paid) == 2
 
 
+@pytest.mark.prefect
 async def test_a_later_call_gets_the_files_in_its_own_storage(
     stopped: Emulator, prefect_server: object, tmp_path: Path
 ) -> None:
