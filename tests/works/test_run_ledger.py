@@ -90,7 +90,7 @@ async def test_the_names_of_the_records_of_places_stay_the_same_in_later_version
 async def test_a_pipeline_in_another_place_than_in_an_earlier_attempt_is_refused(journal: FolderJournal) -> None:
     await note_place(journal, HERE, "film", attempt=1)
     await note_place(journal, HERE, "film", attempt=2)
-    with pytest.raises(ConfigError, match=r"records of film in /here, and this one would have them in /there"):
+    with pytest.raises(ConfigError, match=r"keep its records in /there, but an earlier attempt .* used /here"):
         await note_place(journal, THERE, "film", attempt=3)
     await note_place(journal, THERE, "poster", attempt=3)
     assert [one.url for one in await read_places(journal)] == ["/here", "/there"]
