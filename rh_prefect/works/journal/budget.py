@@ -178,7 +178,6 @@ class SpendTracker:
 
     def _note(self, key: str, n: int, entry: Entry | None) -> None:
         self._changed.add(key)
-        self._entries.setdefault(key, {})
         self.release(key, n)
         if entry is not None:
             self._put(key, n, entry)

@@ -183,19 +183,19 @@ async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Pa
         requests.append("price")
         return Money(Decimal("0.10"), "CNY")
 
-    ledger, price = SpendTracker(partial(entries_in, records)), Money(Decimal("0.30"), "CNY")
-    ledger.begin(1)
+    def tracker(attempt: int) -> SpendTracker:
+        return spend_tracker_of(str(tmp_path), partial(entries_in, records), attempt=attempt)
+
+    ledger, price = tracker(1), Money(Decimal("0.30"), "CNY")
     assert await ledger.reserve(mine, 1, price, budget=BUDGET) is None
     ledger.claim(unpriced, 1, None, ask)
     for key in (mine, unpriced):  # its own claims are in the journal too
         await write(records, {"intent-1": INTENT.model_copy(update={"estimate": None})}, key=key)
     await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
-    ledger.begin(1)
-    assert await ledger.reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
+    assert await tracker(1).reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
     ledger.release(new, 1)
     ledger.claim(unpriced, 1, None, ask)
-    ledger.begin(2)
-    short = await ledger.reserve(new, 1, price, budget=BUDGET)
+    short = await tracker(2).reserve(new, 1, price, budget=BUDGET)
     assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.40"))
     assert requests == ["price", "price"]
 
