@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.works.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
@@ -284,7 +285,7 @@ class SpendTracker:
                 self._note(key, n, entry)
 
 
-_ledgers: OrderedDict[str, SpendTracker] = OrderedDict()
+_ledgers: LruCache[str, SpendTracker] = LruCache(_CACHE_SIZE)
 # The locks are bound to the event loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_ledgers.clear)
 
@@ -300,10 +301,7 @@ def spend_tracker_of(
         attempt: The number of the attempt in this process, which reads the journal at its first job with a budget.
     """
     ledger = _ledgers.setdefault(name, SpendTracker(read))
-    _ledgers.move_to_end(name)
     ledger.begin(attempt)
-    while len(_ledgers) > _CACHE_SIZE:
-        _ledgers.popitem(last=False)
     return ledger
 
 
