@@ -61,11 +61,6 @@ class Costs:
     def __add__(self, other: Costs) -> Costs:
         return Costs.total((self, other))
 
-    def __sub__(self, part: Costs) -> Costs:
-        """The rest of these costs without a part of them."""
-        minus = Costs({unit: -amount for unit, amount in part.amounts.items()}, unknown=-part.unknown)
-        return Costs.total((self, minus))
-
     def __bool__(self) -> bool:
         """Whether anything was paid, or may have been."""
         return bool(self.unknown) or any(self.amounts.values())
