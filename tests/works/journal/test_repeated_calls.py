@@ -128,6 +128,16 @@ def test_a_call_that_fails_after_its_repeat_has_failed_is_not_restored() -> None
     ask(calls, job("b"))
 
 
+def test_a_repeat_that_fails_after_the_call_before_it_does_not_restore_that_call() -> None:
+    calls = Calls()
+    both = [calls.asking("work", job("a", number), job="run/work") for number in (1, 2)]
+    for call in both:
+        call.__enter__()
+    for call in both:
+        assert not call.__exit__(KeyError, KeyError(), None), "the error goes on"
+    ask(calls, job("b"))
+
+
 def test_a_call_that_fails_leaves_its_repeat_in_the_table() -> None:
     calls = Calls()
     with pytest.raises(KeyError), calls.asking("work", job("a"), job="run/work"):
