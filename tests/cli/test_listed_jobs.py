@@ -149,5 +149,5 @@ def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> No
     commands = [["jobs", what, str(uuid4())] for what in ("list", "collect", "cancel")]
     for done in run_each(commands, env=env, cwd=tmp_path):
         assert done.returncode == 1
-        assert "no PREFECT_API_URL is set" in done.stderr
+        assert "but PREFECT_API_URL is not set" in done.stderr
         assert "export PREFECT_API_URL=" in done.stderr

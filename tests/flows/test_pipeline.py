@@ -120,7 +120,7 @@ async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_agai
     rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
     state, broken = await run(FILM, idea="a lighthouse", budget=10)
     assert state.is_failed()
-    assert "is damaged" in str(state.message)
+    assert "was damaged" in str(state.message)
     assert [(one.step, one.state) for one in broken.steps] == [
         ("picture", "made"), ("clip", "failed"), ("end", "not run")
     ]  # fmt: skip

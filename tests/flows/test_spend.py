@@ -30,11 +30,13 @@ async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: E
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run] if run else []))
         (report,) = await client.read_artifacts(artifact_filter=of_run)
     assert report.key == "spend-report"
-    assert report.description == state.message
-    assert str(state.message)[7:] == ": 0.08 CNY for 2 task(s); 0.92 CNY left of the budget of 1.00."
+    # Tests of damaged records leave runs on this server that cannot be read; the state names them.
+    said = str(state.message).partition(" Incomplete: ")[0]
+    assert report.description == said
+    assert said[7:] == ": 0.08 CNY for 2 task(s); 0.92 CNY left of the budget of 1.00."
     text = str(report.data)
     assert "![by day](data:image/png;base64," in text
     assert "| z-image/turbo | 0.08 CNY |" in text
     assert f"/runs/flow-run/{made.state_details.flow_run_id}>) | 0.08 CNY |" in text
     state = await spend(month="2001-01", budget=1.0, return_state=True)
-    assert state.message == "2001-01: 0 for 0 task(s); 1.00 CNY left of the budget of 1.00."
+    assert str(state.message).startswith("2001-01: 0 for 0 task(s); 1.00 CNY left of the budget of 1.00.")

@@ -130,4 +130,4 @@ async def test_a_task_of_another_kind_is_not_taken_for_a_work(rh: Emulator, tmp_
     assert "made audio, and rhart-image" in said
     assert "Nothing was recorded" in said
     assert "does not report which model a task is of" in adopted.stdout
-    assert f'"task_id":"{task_id}"' in shown.stdout
+    assert f'"task_id": "{task_id}"' in shown.stdout
