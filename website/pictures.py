@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rh_prefect.cli.init import write_example
-from rh_prefect.cli.pipelines import read_arguments
+from rh_prefect.cli.options import Given
 from rh_prefect.cli.run_pipeline import choose
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.local_pipeline import run_here
@@ -67,13 +67,13 @@ def _run(file: Path, params: Path) -> PipelineResult:
     """Runs a pipeline to its end; at each review, the first candidate is chosen."""
     while True:
         pipeline = Pipeline.from_file(file)
-        end = asyncio.run(run_here(pipeline, read_arguments(pipeline, None, params)))
+        end = asyncio.run(run_here(pipeline, Given(params=params).arguments(pipeline)))
         if end.is_failed:
             raise RuntimeError(f"{file.name}: {end.message}")
         reviews = [one.step for one in end.result.steps if one.state == "waits for review" and one.model == "review"]
         if not reviews:
             return end.result
-        choose(file, *(f"{one}=1" for one in reviews), params=params)
+        choose(file, *(f"{one}=1" for one in reviews), given=Given(params=params))
 
 
 def _smaller(text: str) -> str:

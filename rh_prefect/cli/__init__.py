@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline."""
@@ -41,6 +41,7 @@ app = _RootApp(
     name="rh-prefect",
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
     version=lambda: _version(),
+    default_parameter=Parameter(negative="", validator=lambda type_, value: _check_texts(type_, value)),
 )
 _models = App(name="models", help="List RunningHub's models with limits and prices.")
 _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
@@ -206,6 +207,12 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for one in error.exceptions for leaf in _leaves(one)]
+
+
+def _check_texts(type_: object, value: object) -> None:
+    from rh_prefect.cli.argument_checks import check_texts
+
+    check_texts(type_, value)
 
 
 def _version() -> str:

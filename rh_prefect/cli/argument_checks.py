@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -44,12 +45,34 @@ def text_in(what: str, file: Path) -> str:
         ) from None
 
 
-def refuse_hidden(what: str, value: str) -> None:
-    """Raises an `InputError` for the note that `printable` prints instead of an address."""
-    if value.startswith(_HIDDEN):
+def check_texts(_type: object, value: object) -> None:
+    """Raises an `InputError` for a text or a path that none can be: cyclopts gives each argument of each command."""
+    if isinstance(value, str | Path):
+        _check_text(str(value))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            check_texts(_type, one)
+    elif is_dataclass(value):
+        check_texts(_type, [getattr(value, one.name) for one in fields(value)])
+
+
+def _check_text(text: str) -> None:
+    from rh_prefect.json_checks import is_text
+
+    if _ASSIGNMENT.fullmatch(text).group(2).startswith(_HIDDEN):  # type: ignore[union-attr]  # as above
         raise InputError(
-            f"{what}: {value} stands for an address whose signature or password is not printed. Nothing was sent. What "
+            f"{text} stands for an address whose signature or password is not printed. Nothing was sent. What "
             "to do: write the whole address in its place."
+        )
+    if "\0" in text:
+        raise InputError(
+            f"{text!r} contains a NUL byte, which is not allowed in paths and prompts. Nothing was sent. What to do: "
+            "remove it."
+        )
+    if not is_text(text):
+        raise InputError(
+            f"{text!a} is not UTF-8, the only encoding that Prefect and RunningHub accept. Nothing was sent. What to "
+            "do: encode the text, or the file name, in UTF-8."
         )
 
 
@@ -96,12 +119,10 @@ def check_store(storage: str | None) -> None:
         MediaStore(settings.storage_url, options=settings.storage_options).check()
 
 
-def check_batch(rows: str, models: Iterable[str], *, out: str | None = None, storage: str | None = None) -> None:
-    """Checks a call of the batch flow; raises `InputError` if there are no such rows, or there is no such model."""
+def check_batch(rows: str, models: Iterable[str]) -> None:
+    """Raises an `InputError` if there are no such rows, or there is no such model."""
     from rh_prefect import catalog
 
-    check_text("batch", rows)
-    check_place("batch", out, storage)
     for model in models:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
@@ -115,45 +136,6 @@ def is_flow_run_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def check_text(what: str, text: str) -> None:
-    """Raises an `InputError` for a text that no path, prompt or request can have."""
-    from rh_prefect.json_checks import is_text
-
-    refuse_hidden(what, text)
-    if "\0" in text:
-        raise InputError(
-            f"{what}: {text!r} contains a NUL byte, which is not allowed in paths and prompts. What to do: remove it."
-        )
-    if not is_text(text):
-        raise InputError(
-            f"{what}: {text!a} is not UTF-8, the only encoding that Prefect and RunningHub accept. What "
-            "to do: encode the text, or the file name, in UTF-8."
-        )
-
-
-def check_place(command: str, out: str | None, storage: str | None) -> None:
-    """Raises an `InputError` if a command names no place for its files that outlives it, or two of them."""
-    from rh_prefect.media.urls import protocol_of
-    from rh_prefect.settings import get_settings
-
-    if out is not None:
-        check_text(f"{command}: --out", out)
-        if storage:
-            raise InputError(
-                f"{command}: --out {out} and --storage {storage} are two places for the files. Nothing was sent. What "
-                "to do: leave one of them out."
-            )
-    elif storage:
-        return
-    option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if out is None else ("--out ", out)
-    if protocol_of(place) == "memory":
-        raise InputError(
-            f"{command}: {option}{place} is in this process's memory: paid results would be lost when the "
-            "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
-            "s3://bucket/prefix. Nothing was sent."
-        )
 
 
 async def check_blocks(credentials: str | None, storage: str | None) -> None:
@@ -185,6 +167,5 @@ def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
         name, sign, text = one.partition("=")
         if not sign or not name:
             raise InputError(f"batch: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
-        check_text(f"batch: --set {name}", text)
         found.setdefault(name, []).append({"file": text[1:]} if text.startswith("@") else text)
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli.argument_checks import batch_values, check_account, check_batch, check_store, printable
-from rh_prefect.cli.output import Json, print_json
-from rh_prefect.cli.pipelines import show_plan, words_of
-from rh_prefect.cli.prefect_server import is_configured, prefect_api, refuse_blocks
-from rh_prefect.cli.run_pipeline import Credentials, DryRun, Out, Quiet, Storage, in_new_flow_run
+from rh_prefect.cli.options import PLACE, DryRun, Json, Place, Quiet, words_of
+from rh_prefect.cli.output import print_json
+from rh_prefect.cli.pipelines import show_plan
+from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
+from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.pipelines.pipeline import site_of
 from rh_prefect.works.options import Reuse
@@ -27,40 +28,15 @@ if TYPE_CHECKING:
 _ROWS_PER_REASON = 3
 """How many rows of one reason are printed one by one."""
 
-_Many = Annotated[list[str] | None, Parameter(negative=())]
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Options:
+    """The options of the flow `batch`.
 
-def batch(
-    rows: str,
-    *,
-    model: str,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    chain: _Many = None,
-    label_column: str | None = None,
-    ignore_columns: _Many = None,
-    budget: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
-    strict: Annotated[bool, Parameter(negative=())] = False,
-    attempts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
-    reuse: Reuse = "never",
-    only: _Many = None,
-    items: _Many = None,
-    sample: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    print_: Annotated[bool, Parameter(name="--print", negative=())] = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Run a model, or a short chain of models, on many rows, and report every row.
-
-    Run the same batch again to continue it: only missing rows are paid for.
-
-    Args:
-        rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or a glob.
+    Attributes:
         model: The model, by any of its names.
-        set_: NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; 2.NAME=VALUE
+        set: NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; 2.NAME=VALUE
             is a parameter of the second model.
         chain: Additional models; each takes the output of the previous model.
         label_column: The column with the names of outputs.
@@ -72,34 +48,41 @@ def batch(
         only: Steps to make, as in `rows.clip`.
         items: Rows to make, by their labels or numbers.
         sample: Make only the first rows.
-        out: Where files go.
-        credentials: Name of the block of an account or of a pool.
-        storage: Name of a MediaStorage block.
-        dry_run: Show what the batch would make and cost.
-        quiet: Print the place of the report only.
-        as_json: JSON, and nothing else on stdout.
-        print_: Print the pipeline that the batch runs, as YAML.
     """
-    check_batch(rows, [model, *(chain or ())], out=out, storage=storage)
-    parameters: dict[str, Any] = {
-        "rows": rows,
-        "model": model,
-        "values": batch_values(set_ or ()),
-        "chain": chain,
-        "label_column": label_column,
-        "ignore_columns": ignore_columns,
-        "budget": budget,
-        "strict": strict,
-        "attempts": attempts,
-        "reuse": reuse,
-        "only": only,
-        "items": items,
-        "sample": sample,
-        "credentials": credentials,
-        "storage": storage,
-    }
-    if out is not None:
-        os.environ["RH_STORAGE_URL"] = out
+
+    model: str
+    set: list[str] | None = None
+    chain: list[str] | None = None
+    label_column: str | None = None
+    ignore_columns: list[str] | None = None
+    budget: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
+    strict: bool = False
+    attempts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
+    reuse: Reuse = "never"
+    only: list[str] | None = None
+    items: list[str] | None = None
+    sample: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+
+
+def batch(
+    rows: Annotated[str, Parameter(help="A table (.csv, .tsv, .jsonl, .parquet), a folder or a glob.")],
+    *,
+    options: _Options,
+    place: Place = PLACE,
+    print_: Annotated[bool, Parameter(name="--print", help="Print the pipeline that the batch runs, as YAML.")] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a model, or a short chain of models, on many rows, and report every row.
+
+    Run the same batch again to continue it: only missing rows are paid for.
+    """
+    credentials, storage = place.blocks("batch")
+    check_batch(rows, [options.model, *(options.chain or ())])
+    values = batch_values(options.set or ())
+    given = {name: value for name, value in asdict(options).items() if name != "set"}
+    parameters = {"rows": rows, "values": values, "credentials": credentials, "storage": storage, **given}
     if print_ or dry_run:
         _show_batch(parameters, as_plan=dry_run, as_json=as_json)
         return
@@ -113,10 +96,10 @@ def batch(
     from rh_prefect.flows.batch.run import Batch
 
     words = shlex.join(["batch", *(printable(word) for word in sys.argv[2:])])
-    there, place = "" if is_flow else printable(out or ""), words_of(out=out, storage=storage)
-    with Watch(command=words, quiet=quiet, out=there, place=place) as watch:
+    there, at = "" if is_flow else printable(place.out or ""), words_of(out=place.out, storage=storage)
+    with Watch(command=words, quiet=quiet, out=there, place=at) as watch:
         if is_flow:
-            report = _run_as_flow(parameters, (credentials, storage), watch, say=not quiet)
+            report = _run_as_flow(parameters, (credentials, storage), watch)
         else:
             given = {name: value for name, value in parameters.items() if value is not None}
             report = asyncio.run(Batch(**given).run_here(TerminalPages(watch)))
@@ -128,16 +111,13 @@ def batch(
         sys.exit(1)
 
 
-def _run_as_flow(
-    parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch, *, say: bool
-) -> BatchReport:
+def _run_as_flow(parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch) -> BatchReport:
     from rh_prefect import flows
 
-    with prefect_api(say=say):
-        try:
-            report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
-        except BatchIncomplete as error:
-            report = error.report
+    try:
+        report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
+    except BatchIncomplete as error:
+        report = error.report
     return report
 
 
@@ -160,8 +140,6 @@ def _show_batch(parameters: dict[str, Any], *, as_plan: bool, as_json: bool) -> 
         print(batch.file.text, end="")
         return
     show_plan(found, as_json=as_json)
-    if found.problems:
-        sys.exit(1)
 
 
 def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:

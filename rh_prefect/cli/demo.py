@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from rh_prefect.cli import prefect_server
-from rh_prefect.cli.argument_checks import check_text
 from rh_prefect.cli.init import write_example
+from rh_prefect.cli.options import Given, words_of
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ def demo(
     folder: Annotated[Path, Parameter(help="Folder for the film, the database and the logs.")] = Path("rh-demo"),
     prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
     shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
-    stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.", negative="")] = False,
+    stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.")] = False,
 ) -> None:
     """Make a film on this machine; run it again, and as a flow, for nothing. No key, no network, nothing to pay."""
-    check_text("demo: --folder", str(folder))
-    check_text("demo: --prompt", prompt)
     if not prompt.strip():
         raise InputError("demo: --prompt is missing. What to do: pass a sentence, or leave the option out.")
     from rh_prefect.emulator import Emulator
@@ -50,46 +49,46 @@ def demo(
             RH_BASE_URL=rh.url,
             RH_API_KEY=rh.key,
         )
-        file, values = folder / "film.yaml", [f"prompt={prompt}", f"shots={shots}"]
-        _plan_and_run_twice(file, values, rh.recorder)
+        file, given = folder / "film.yaml", Given(set=[f"prompt={prompt}", f"shots={shots}"])
+        _plan_and_run_twice(file, given, rh.recorder)
         print(
             "\nThe commands above ran on an emulator, which ends with this command. To pay for the same film at "
             f"RunningHub: cd {shlex.quote(str(folder))}, export RH_API_KEY=<your key>, and the same commands. To run "
             "them on an emulator: rh-prefect emulator, and the exports that it prints."
         )
         print("\nWith PREFECT_API_URL or --dashboard the same run is a flow run, which finds the same results:")
-        _run_as_flow(file, values, stay=stay)
+        _run_as_flow(file, given, stay=stay)
 
 
-def _run_as_flow(file: Path, values: list[str], *, stay: bool) -> None:
+def _run_as_flow(file: Path, given: Given, *, stay: bool) -> None:
     from rh_prefect.cli.run_pipeline import run
 
-    _show(f"rh-prefect run {file.name} {_words(values)} --dashboard")
+    _show(f"rh-prefect run {file.name} {_words(given)} --dashboard")
     with contextlib.nullcontext() if stay else prefect_server.prefect_api():
-        run(file, values=values, dashboard=True)
+        run(file, given=given, dashboard=True)
 
 
-def _plan_and_run_twice(file: Path, values: list[str], books: Recorder) -> None:
+def _plan_and_run_twice(file: Path, given: Given, books: Recorder) -> None:
     from rh_prefect.cli.pipelines import plan
     from rh_prefect.cli.run_pipeline import run
 
     if not file.exists():
         write_example("film", file)
-    words = _words(values)
+    words = _words(given)
     for command, do in (("plan", plan), ("run", run)):
         _show(f"rh-prefect {command} {file.name} {words}")
-        do(file, values=values)
+        do(file, given=given)
     submitted, charged = len(books.submissions), books.charged
     _show(f"rh-prefect run {file.name} {words}")
-    run(file, values=values)
+    run(file, given=given)
     print(
         f"\nThe emulator recorded: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
         f"{len(books.submissions) - submitted} tasks and {books.charged - charged:.2f} CNY by the second."
     )
 
 
-def _words(values: list[str]) -> str:
-    return " ".join(f"--set {shlex.quote(value)}" for value in values)
+def _words(given: Given) -> str:
+    return shlex.join(words_of(**asdict(given)))
 
 
 def _show(command: str) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 from fsspec.core import url_to_fs
 
-from rh_prefect.cli.output import Json, print_json
+from rh_prefect.cli.options import Json, Storage
+from rh_prefect.cli.output import print_json
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import protocol_of, read_options, shown_url
@@ -31,7 +32,7 @@ def doctor(
     credentials: Annotated[
         str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
     ] = None,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Check key, site, account, storage and Prefect, and print how to fix problems. Nothing is paid."""

@@ -42,9 +42,7 @@ def emulator(
         str | None,
         Parameter(help="The key's value; default: the key created at the first start, stored in RH_STATE_DIR."),
     ] = None,
-    deterministic: Annotated[
-        bool, Parameter(help="Return the same results for the same requests.", negative="")
-    ] = False,
+    deterministic: Annotated[bool, Parameter(help="Return the same results for the same requests.")] = False,
     random_seed: Annotated[int | None, Parameter(help="Seed of all results; default a random number.")] = None,
 ) -> None:
     """Serve a local RunningHub emulator."""

@@ -10,8 +10,9 @@ from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console
 from rich.text import Text
 
-from rh_prefect.cli.output import Json, print_json
-from rh_prefect.cli.pipelines import File, More, Params, Set, read_arguments, read_pipeline
+from rh_prefect.cli.options import GIVEN, File, Given, Json, More
+from rh_prefect.cli.output import print_json
+from rh_prefect.cli.pipelines import read_pipeline
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import GroupStep, Param, Step
@@ -23,10 +24,10 @@ from rh_prefect.pipelines.plan.render import prices
 _EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
 
 
-def explain(file: File, *, values: Set = None, params: Params = None, as_json: Json = False, **more: More) -> None:
+def explain(file: File, *, given: Given = GIVEN, as_json: Json = False, **more: More) -> None:
     """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price."""
     pipeline = read_pipeline(file, as_json=as_json)
-    data = explanation(pipeline, read_arguments(pipeline, values, params, more))
+    data = explanation(pipeline, given.arguments(pipeline, more))
     if as_json:
         print_json(data)
     else:

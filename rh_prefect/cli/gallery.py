@@ -31,7 +31,7 @@ def gallery(
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of a place.")] = None,
     serve: Annotated[
         bool,
-        Parameter(help="Serve the page on this machine until Ctrl-C, instead of printing where it is.", negative=""),
+        Parameter(help="Serve the page on this machine until Ctrl-C, instead of printing where it is."),
     ] = False,
     port: Annotated[int, Parameter(help="The port of --serve; 0 selects a free port.", validator=PORT)] = 0,
 ) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.output import Json, print_json
+from rh_prefect.cli.options import Json
+from rh_prefect.cli.output import print_json
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.settings import get_settings
@@ -127,7 +128,6 @@ def adopt_(
         bool,
         Parameter(
             help="Adopt all task ids saved on this machine (the spool) because the journal could not be written.",
-            negative="",
         ),
     ] = False,
 ) -> None:
@@ -171,9 +171,7 @@ def _next_run(scope: str) -> str:
 def mark_refused_(
     job: Job,
     *,
-    every: Annotated[
-        bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.", negative="")
-    ] = False,
+    every: Annotated[bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.")] = False,
 ) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again."""
     if every:
@@ -202,9 +200,7 @@ def mark_lost_(
     *,
     same_account: Annotated[
         bool,
-        Parameter(
-            help="The key of the account was renewed, or its name changed: it is the one that paid.", negative=""
-        ),
+        Parameter(help="The key of the account was renewed, or its name changed: it is the one that paid."),
     ] = False,
 ) -> None:
     """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one."""

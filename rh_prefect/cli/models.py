@@ -12,7 +12,8 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
 from rh_prefect.catalog.search import Found, Sort
 from rh_prefect.catalog.tags import Input, inputs_of, tags_of
-from rh_prefect.cli.output import Json, print_json
+from rh_prefect.cli.options import Json
+from rh_prefect.cli.output import print_json
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ MaxPrice = Annotated[
         validator=validators.Number(gte=0),
     ),
 ]
-Old = Annotated[
-    bool, Parameter(name="--all", help="Include deprecated models and models that are no longer listed.", negative="")
-]
+Old = Annotated[bool, Parameter(name="--all", help="Include deprecated models and models that are no longer listed.")]
 Limit = Annotated[
     int | None,
     Parameter(help=f"How many to show; default {_SHOWN}; with --json, all.", validator=validators.Number(gte=1)),
@@ -144,7 +143,7 @@ def refresh(
     file: Annotated[str | None, Parameter(help="Path or URL of a public list of models or prices.")] = None,
     *,
     date: Annotated[str | None, Parameter(help="Date of the file (YYYY-MM-DD); default: its `version` field.")] = None,
-    reset: Annotated[bool, Parameter(help="Restore the package's models.", negative=())] = False,
+    reset: Annotated[bool, Parameter(help="Restore the package's models.")] = False,
 ) -> None:
     """Update this user's models or prices from a public file, and show what changed."""
     from rh_prefect.catalog.refresh import refresh as refresh_catalogue

@@ -6,11 +6,7 @@ import json
 import os
 import shutil
 import sys
-from typing import Annotated, Any
-
-from cyclopts import Parameter
-
-Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.", negative="")]
+from typing import Any
 
 
 def print_json(data: Any) -> None:

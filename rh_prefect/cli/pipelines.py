@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from rh_prefect.cli.argument_checks import check_text, printable, text_in
-from rh_prefect.cli.output import Json, print_json, terminal_width
+from rh_prefect.cli.argument_checks import text_in
+from rh_prefect.cli.options import GIVEN, SELECTED, File, Given, Json, More, Selected
+from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
 from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -27,46 +28,13 @@ from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
-from rh_prefect.pipelines.site_graphs import SavedGraphs
+from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of
 from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
 
-File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
-More = Annotated[
-    list[str],
-    Parameter(
-        help='A parameter of the pipeline, as in --prompt "a lighthouse"; repeat it for a list. One with the name of '
-        "another option is given with --set.",
-        negative="",
-        consume_multiple=False,
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    Parameter(name="--set", help="A parameter: `name=value`; may be repeated.", negative="", consume_multiple=False),
-]
-Params = Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")]
-New = Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.", negative="")]
-Retake = Annotated[
-    list[str] | None,
-    Parameter(
-        help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'.",
-        negative="",
-        consume_multiple=False,
-    ),
-]
-Only = Annotated[
-    list[str] | None, Parameter(help="Make only this step; repeatable.", negative="", consume_multiple=False)
-]
-Item = Annotated[
-    list[str] | None, Parameter(help="Make only this item; repeatable.", negative="", consume_multiple=False)
-]
-Sample = Annotated[
-    int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
-]
 Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
 Compare = Annotated[
     str | None,
@@ -75,28 +43,23 @@ Compare = Annotated[
         "such as main, whose version of the file is planned with the same options; by default from the last run."
     ),
 ]
-Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment at a pull request.", negative="")]
+Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment at a pull request.")]
 Deployment = Annotated[
     str,
     Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
 ]
-Svg = Annotated[bool, Parameter(help="Print a picture of the steps, as SVG.", negative="")]
+Svg = Annotated[bool, Parameter(help="Print a picture of the steps, as SVG.")]
 Quote = Annotated[
     bool,
     Parameter(
         help="Ask RunningHub for the prices of new requests whose inputs exist, which also checks their parameters. "
         "Files are uploaded for it; nothing is paid.",
-        negative="",
     ),
 ]
-ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.", negative="")]
+ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.")]
 Allow = Annotated[
     list[str] | None,
-    Parameter(help="An additional folder from which rows may use files; may be repeated.", negative=""),
-]
-Storage = Annotated[
-    str | None,
-    Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
+    Parameter(help="An additional folder from which rows may use files; may be repeated."),
 ]
 Credentials = Annotated[
     str | None,
@@ -130,13 +93,8 @@ def _problems(file: Path) -> Sequence[Problem]:
 def plan(
     file: File,
     *,
-    values: Set = None,
-    params: Params = None,
-    new: New = False,
-    retake: Retake = None,
-    only: Only = None,
-    item: Item = None,
-    sample: Sample = 0,
+    given: Given = GIVEN,
+    selected: Selected = SELECTED,
     out: Out = None,
     compare: Compare = None,
     deployment: Deployment = COMMAND_LINE,
@@ -146,39 +104,39 @@ def plan(
     quote: Quote = False,
     exit_code: ExitCode = False,
     allow: Allow = None,
-    storage: Storage = None,
+    storage: Annotated[
+        str | None,
+        Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
+    ] = None,
     credentials: Credentials = None,
     **more: More,
 ) -> None:
     """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
-    selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    arguments, found = read_arguments(pipeline, values, params, more), read_choices(pipeline.takes)
-    first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if retake else Plan(pipeline.name)
-    takes, made_new = takes_of(found, retake, first)
-    again = {"takes": takes, "new": ["*"] if new else made_new, "selection": selection}
-    current = asyncio.run(make_plan(pipeline, arguments, allow or (), storage, credentials, deployment, again))
+    arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
+    first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if selected.retake else Plan(pipeline.name)
+    source = Source(storage, credentials, deployment, allow or ())
+    again = made_again(selected, found, first)
+    current = asyncio.run(source.plan(pipeline, arguments, **again))
     if quote and not current.problems:
         asyncio.run(_ask_for_prices(pipeline, current, storage, credentials))
-    price = selected_price(current, selection)
-    check_retake(current, retake or (), selection)
+    price = selected_price(current, selected.steps)
+    check_retake(current, selected.retake or (), selected.steps)
     if compare is not None and not current.problems:
 
         def of_other(other: Pipeline) -> Plan:
             known = {name: value for name, value in arguments.items() if name in other.file.params}
-            return asyncio.run(make_plan(other, known, allow or (), storage, credentials, deployment, again))
+            return asyncio.run(source.plan(other, known, **again))
 
         current.earlier, current.compared_with = earlier_plan(compare, file, of_other)
         if current.earlier["steps"]:
             changes.compare(current, current.earlier, pipeline.file.params)
     elif compare is None:
-        asyncio.run(_compare(pipeline, current, deployment, storage))
+        asyncio.run(source.compare(pipeline, current))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
     show_plan(current, as_json=as_json, svg=svg, markdown=markdown)
-    if current.problems:
-        sys.exit(1)
     if exit_code and (price.most > 0 or price.is_open):
         sys.exit(_SOMETHING_TO_PAY)
 
@@ -193,22 +151,13 @@ async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, c
 
 
 def show_dry_run(
-    pipeline: Pipeline,
-    arguments: dict[str, Any],
-    budget: float | None,
-    *,
-    storage: str | None,
-    credentials: str | None,
-    again: Mapping[str, Any],
-    as_json: bool = False,
+    source: Source, pipeline: Pipeline, arguments: dict[str, Any], budget: float | None, *, as_json: bool, **again: Any
 ) -> None:
     """Prints the plan of a run with these options; exits with 1 where the run would be refused."""
-    current = asyncio.run(make_plan(pipeline, arguments, (), storage, credentials, COMMAND_LINE, again))
-    asyncio.run(_compare(pipeline, current, COMMAND_LINE, storage))
+    current = asyncio.run(source.plan(pipeline, arguments, **again))
+    asyncio.run(source.compare(pipeline, current))
     price = selected_price(current, again["selection"])
     show_plan(current, as_json=as_json)
-    if current.problems:
-        sys.exit(1)
     # The run itself also counts what its flow run has spent.
     run_limit(current, price, budget=budget, counted=Decimal(0))
 
@@ -230,59 +179,54 @@ def selected_price(plan: Plan, selection: Selection) -> Money:
     return price
 
 
-async def _compare(pipeline: Pipeline, plan: Plan, deployment: str, storage: str | None) -> None:
-    """Compares a plan with the last run in the records."""
-    from rh_prefect.blocks.lookup import load_storage
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a plan reads and does not write: the results of earlier runs in the storage, and the graphs of the site."""
 
-    runs = open_last_runs(await load_storage(storage), get_settings())
-    last = await runs.read(plan.pipeline, deployment)
-    if last is not None:
-        since(plan, last, pipeline.file.params)
+    storage: str | None = None
+    credentials: str | None = None
+    deployment: str = COMMAND_LINE
+    allow: Sequence[str] = ()
 
+    async def known(self, pipeline: Pipeline) -> tuple[dict[str, Any], str]:
+        """Returns arguments of a plan: the works in the records, and graphs; and why these could not be read."""
+        from rh_prefect.blocks.lookup import load_pool_context, load_storage
+        from rh_prefect.pipelines.known_works import open_records
+        from rh_prefect.works.loop_thread import LOOP
 
-async def saved_graphs(
-    pipeline: Pipeline, credentials: str | None, store: MediaStore, deployment: str = COMMAND_LINE
-) -> tuple[SavedGraphs | None, str]:
-    """Reads the graphs of a pipeline's workflows and apps; where they cannot be read, returns None and why."""
-    from rh_prefect.blocks.lookup import load_pool_context
-    from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs, with_used_graphs
-    from rh_prefect.works.loop_thread import LOOP
+        store = await load_storage(self.storage)
+        known = open_records(store, get_settings(), deployment=self.deployment)
+        if next(ids_in(pipeline.checked), None) is None:
+            return {"known": known, "saved_graphs": {}}, ""
+        try:
+            shared = await load_pool_context(self.credentials)
+            found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, shared.pool))
+            last = await open_last_runs(store, get_settings()).read(pipeline.name, self.deployment)
+        except RunningHubError as error:
+            unread = f"The graphs of workflows and apps were not read: {error.message}"
+            return {"known": known, "saved_graphs": None}, unread
+        return {"known": known, "saved_graphs": with_used_graphs(found, last.plan) if last else found}, ""
 
-    if next(ids_in(pipeline.checked), None) is None:
-        return {}, ""
-    try:
-        shared = await load_pool_context(credentials)
-        found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, shared.pool))
-        last = await open_last_runs(store, get_settings()).read(pipeline.name, deployment)
-        return (with_used_graphs(found, last.plan) if last is not None else found), ""
-    except RunningHubError as error:
-        return None, f"The graphs of workflows and apps were not read: {error.message}"
+    async def plan(self, pipeline: Pipeline, arguments: dict[str, Any], **again: Any) -> Plan:
+        """Makes a plan, with notes on what was not read for it."""
+        known, unread = await self.known(pipeline)
+        plan = await pipeline.plan(arguments, allow=self.allow, **known, **again)
+        plan.notes = [*plan.notes, *([unread] if unread else [])]
+        plan.records = known["known"].url
+        named = pipeline.file.storage
+        if named is not None and self.storage is None:
+            note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
+            plan.notes = [*plan.notes, note]
+        return plan
 
+    async def compare(self, pipeline: Pipeline, plan: Plan) -> None:
+        """Compares a plan with the last run in the records."""
+        from rh_prefect.blocks.lookup import load_storage
 
-async def make_plan(
-    pipeline: Pipeline,
-    arguments: dict[str, Any],
-    allow: Sequence[str],
-    storage: str | None,
-    credentials: str | None,
-    deployment: str,
-    again: Mapping[str, Any],
-) -> Plan:
-    """Makes a plan from the results of earlier runs in the storage, without writing there."""
-    from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.pipelines.known_works import open_records
-
-    store = await load_storage(storage)
-    known = open_records(store, get_settings(), deployment=deployment)
-    graphs, unread = await saved_graphs(pipeline, credentials, store, deployment)
-    plan = await pipeline.plan(arguments, allow=allow, known=known, saved_graphs=graphs, **again)
-    plan.notes = [*plan.notes, *([unread] if unread else [])]
-    plan.records = known.url
-    named = pipeline.file.storage
-    if named is not None and storage is None:
-        note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
-        plan.notes = [*plan.notes, note]
-    return plan
+        runs = open_last_runs(await load_storage(self.storage), get_settings())
+        last = await runs.read(plan.pipeline, self.deployment)
+        if last is not None:
+            since(plan, last, pipeline.file.params)
 
 
 def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
@@ -292,53 +236,29 @@ def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
     except PipelineError as error:
         if as_json:
             print_json({"problems": [one.as_json() for one in error.found]})
-        else:
-            print("\n".join(map(str, error.found)), file=sys.stderr)
+            sys.exit(1)
+        end_with_problems(error.found)
+        raise
+
+
+def end_with_problems(problems: Sequence[Problem]) -> None:
+    """Prints problems and exits with 1, if there are some."""
+    if problems:
+        print("\n".join(map(str, problems)), file=sys.stderr)
         sys.exit(1)
 
 
-def read_arguments(
-    pipeline: Pipeline,
-    values: Sequence[str] | None,
-    params: Path | None,
-    more: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
-    """Reads the parameters of a command; `--set` and options such as `--prompt` override the file of `--params`."""
-    arguments: dict[str, Any] = {}
-    if params is not None:
-        data = read(text_in("--params", params), str(params)).data
-        if not isinstance(data, dict):
-            raise InputError(f"{params} is not a mapping of parameters to values.")
-        arguments |= data
-    for text in values or ():
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise InputError(f"--set takes name=value, but {text!r} has no =.")
-        check_text(f"--set {name}", value)
-        arguments[name] = value
-    for option, texts in (more or {}).items():
-        for one in texts:
-            check_text(f"--{option}", one)
-        name = option if option in pipeline.file.params else option.replace("-", "_")
-        arguments[name] = list(texts) if len(texts) > 1 else texts[0]
-    return arguments
-
-
-def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[dict[str, int], list[str]]:
-    """Returns the next takes of `--retake`, beside those of the takes file, and the new steps.
+def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
+    """Returns arguments of a plan: the takes of the takes file and of `--retake`, the new steps, and the selection.
 
     The next take of a step whose `reuse` has an age may be one of an earlier day; such steps are made as with `--new`.
-
-    Args:
-        found: The content of the takes file.
-        retake: What `--retake` gave.
-        plan: A plan of the pipeline, without records.
+    `plan` is one without records.
     """
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]
     # Of equal requests with separate results, the next take can be that of another item.
     chosen_by_plan = {one.path for one in paid if one.reuse != "always" or one.step.get("same") == "separate"}
-    for address in retake or ():
+    for address in selected.retake or ():
         if step_of(address) in chosen_by_plan:
             new.append(address)
             continue
@@ -347,7 +267,7 @@ def takes_of(found: Choices, retake: Sequence[str] | None, plan: Plan) -> tuple[
         for one in plan.instances:
             if one.path == address and (take := found.take_of(one.address, one.item_meaning)) != found.take_of(address):
                 takes[one.address] = take + 1
-    return takes, new
+    return {"takes": takes, "new": ["*"] if selected.new else new, "selection": selected.steps}
 
 
 def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
@@ -369,22 +289,6 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
             )
 
 
-def words_of(**options: Any) -> list[str]:
-    """Returns the words of a command line that repeat options, for printing; see `printable`.
-
-    A list is an option that was repeated, True a switch; options without a value are left out.
-    """
-    words: list[str] = []
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, list) else [value]:
-            if one is True:
-                words.append(option)
-            elif one is not None and one is not False:
-                words += [option, f"{one:.12g}" if isinstance(one, float) else printable(str(one))]
-    return words
-
-
 def _write_private(to: Path, text: str) -> None:
     """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
     try:
@@ -399,12 +303,14 @@ def _write_private(to: Path, text: str) -> None:
 
 
 def show_plan(plan: Plan, *, as_json: bool = False, svg: bool = False, markdown: bool = False) -> None:
-    """Prints a plan, or its problems."""
+    """Prints a plan, or its problems, with which it exits."""
     if as_json:
         print(plan.to_json())
-    elif plan.problems:
-        print("\n".join(map(str, plan.problems)), file=sys.stderr)
-    elif svg:
+        if plan.problems:
+            sys.exit(1)
+        return
+    end_with_problems(plan.problems)
+    if svg:
         print(plan.svg())
     elif markdown:
         print(plan.markdown(), end="")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,35 +15,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import (
-    check_account,
-    check_blocks,
-    check_place,
-    check_store,
-    printable,
-    text_in,
-)
-from rh_prefect.cli.output import Json, print_json
-from rh_prefect.cli.pipelines import (
+from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, printable, text_in
+from rh_prefect.cli.options import (
+    GIVEN,
+    PLACE,
+    SELECTED,
+    DryRun,
     File,
-    Item,
+    Given,
+    Json,
     More,
-    New,
-    Only,
-    Params,
-    Retake,
-    Sample,
-    Set,
-    check_retake,
-    read_arguments,
-    saved_graphs,
-    show_dry_run,
-    takes_of,
+    Place,
+    Quiet,
+    Selected,
     words_of,
 )
+from rh_prefect.cli.output import print_json
+from rh_prefect.cli.pipelines import Source, check_retake, end_with_problems, made_again, show_dry_run
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import NoWorks, Selection, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import NoWorks, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
@@ -57,7 +48,6 @@ if TYPE_CHECKING:
 _CHOICES = 30
 """The most reviews in one printed command."""
 
-_Many = Parameter(negative="", consume_multiple=False)
 Budget = Annotated[
     float | None,
     Parameter(
@@ -73,40 +63,22 @@ Reviewed = Annotated[
         help="A reviewed plan, written by `rh-prefect plan FILE --out p.json`: pay for nothing beyond it.",
     ),
 ]
-RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.", negative="")]
-DryRun = Annotated[
-    bool, Parameter(help="Show what the run would make and cost. Nothing is submitted or paid.", negative="")
-]
+RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.")]
 Dashboard = Annotated[
     bool,
-    Parameter(
-        help="Run it as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C.", negative=""
-    ),
-]
-Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.", negative="")]
-Out = Annotated[str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")]
-Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")]
-Credentials = Annotated[
-    str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
+    Parameter(help="Run it as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C."),
 ]
 
 
 def run(
     file: File,
     *,
-    values: Set = None,
-    params: Params = None,
+    given: Given = GIVEN,
     plan: Reviewed = None,
     budget: Budget = None,
-    new: New = False,
-    retake: Retake = None,
-    only: Only = None,
-    item: Item = None,
-    sample: Sample = 0,
+    selected: Selected = SELECTED,
     require_new: RequireNew = False,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
+    place: Place = PLACE,
     dashboard: Dashboard = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -122,59 +94,60 @@ def run(
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.open(file)
-    account, place = _blocks(pipeline, out, credentials, storage)
+    account, storage = place.blocks(pipeline.name, pipeline.file)
     if not is_flow:
-        refuse_blocks("run", account, place)
+        refuse_blocks("run", account, storage)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
-    arguments = read_arguments(pipeline, values, params, more)
+    arguments = given.arguments(pipeline, more)
     if reviewed is not None:
         arguments = _with_reviewed("run", arguments, reviewed)
     found = read_choices(pipeline.takes)
-    selection = Selection(frozenset(only or ()), frozenset(item or ()), sample)
-    selection = selection if reviewed is None else reviewed.selected(selection)
-    first = _checked_plan(pipeline, arguments)
+    selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
+    # Without the records: wrong parameters are found before a server is started.
+    first = asyncio.run(pipeline.plan(arguments, known=NoWorks()))
+    end_with_problems(first.problems)
     first.refuse_unknown(selection)
-    check_retake(first, retake or (), selection)
+    check_retake(first, selected.retake or (), selection)
     if not dry_run:
         check_account("run", account)
-        check_store(place)
-    takes, made_new = takes_of(found, retake, first)
-    if reviewed is not None and place is None and account is None:
-        _refuse_changes(pipeline, arguments, takes, reviewed)
-    every_new = ["*"] if new else made_new
+        check_store(storage)
+    again = {**made_again(selected, found, first), "selection": selection}
+    takes = again["takes"]
+    source = Source(storage, account)
+    if reviewed is not None and storage is None and account is None:
+        # Before a server is started; the run checks again.
+        known, _ = asyncio.run(source.known(pipeline))
+        reviewed.refuse_changes(asyncio.run(pipeline.plan(arguments, takes=takes, **known)), pipeline.file.params)
     if dry_run:
-        chosen = {"takes": takes, "new": every_new, "selection": selection}
-        show_dry_run(pipeline, arguments, budget, storage=place, credentials=account, again=chosen, as_json=as_json)
+        show_dry_run(source, pipeline, arguments, budget, as_json=as_json, **again)
         return
     options = {
         "budget": budget,
         "takes": takes or None,
         "choices": dict(found.choices) or None,
-        "new": every_new or None,
-        "only": only,
-        "items": item,
-        "sample": sample,
+        "new": again["new"] or None,
+        "only": selected.only,
+        "items": selected.item,
+        "sample": selected.sample,
         "require_new": require_new,
-        "credentials": credentials,
-        "storage": place or "",
+        "credentials": place.credentials,
+        "storage": storage or "",
     }
-    inputs = words_of(**more, set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
+    inputs = words_of(**more, **asdict(given), plan=plan, **asdict(place))
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
-    part = words_of(budget=budget, only=only, item=item, sample=sample or None, require_new=require_new)
-    at = words_of(out=out, storage=place or None)
-    again = _Again(file, pipeline.takes, takes, inputs, part, out="" if is_flow else printable(out or ""), place=at)
-    values_and_options = {**arguments, **options}
+    part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
+    words = words_of(budget=budget, **part, require_new=require_new)
+    at = words_of(out=place.out, storage=storage)
+    out = "" if is_flow else printable(place.out or "")
+    run_again = _Again(file, pipeline.takes, takes, inputs, words, out=out, place=at)
+    values = {**arguments, **options}
     quiet |= as_json
-    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), again:
+    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), run_again:
         if is_flow:
-            _run(
-                again,
-                partial(_in_flow_run, pipeline.flow(reviewed), values_and_options, (account, place)),
-                quiet,
-                as_json,
-            )
+            call = partial(in_new_flow_run, pipeline.flow(reviewed), values, (account, storage))
         else:
-            _run(again, partial(_without_server, pipeline, values_and_options, reviewed), quiet, as_json)
+            call = partial(_without_server, pipeline, values, reviewed)
+        _run(run_again, call, quiet, as_json)
 
 
 class _Again:
@@ -238,17 +211,6 @@ class _Again:
         return shlex.join(["rh-prefect", "choose", str(self._file), *(f"{one}=1" for one in reviews), *self._inputs])
 
 
-def _blocks(
-    pipeline: Pipeline, out: str | None, credentials: str | None, storage: str | None
-) -> tuple[str | None, str | None]:
-    """Returns the names of a command's account and storage blocks; None for those of the environment."""
-    place = storage if storage or out is not None else pipeline.file.storage
-    check_place(pipeline.name, out, place)
-    if out is not None:  # the location named here is used, and not the file's block
-        os.environ["RH_STORAGE_URL"] = out
-    return credentials or pipeline.file.credentials, place
-
-
 def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
     """Completes the command's parameters with those of the reviewed plan."""
     missing = [name for name in reviewed.hidden_params if name not in arguments]
@@ -258,41 +220,6 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
             f"password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
         )
     return {**reviewed.params, **arguments}
-
-
-def _checked_plan(pipeline: Pipeline, arguments: dict[str, Any]) -> Plan:
-    """Makes a plan without the records; exits on wrong parameters before a server is started."""
-    plan = asyncio.run(pipeline.plan(arguments, known=NoWorks()))
-    _end_with_problems(plan)
-    return plan
-
-
-def _end_with_problems(plan: Plan) -> None:
-    if plan.problems:
-        print("\n".join(map(str, plan.problems)), file=sys.stderr)
-        sys.exit(1)
-
-
-def _refuse_changes(
-    pipeline: Pipeline, arguments: dict[str, Any], takes: dict[str, int], reviewed: ReviewedPlan
-) -> None:
-    """Rejects differences from the reviewed plan before a server is started; the run checks again."""
-    from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.pipelines.known_works import open_records
-    from rh_prefect.settings import get_settings
-
-    store = asyncio.run(load_storage(None))
-    known = open_records(store, get_settings())
-    graphs, _ = asyncio.run(saved_graphs(pipeline, None, store))
-    plan = asyncio.run(pipeline.plan(arguments, takes=takes, known=known, saved_graphs=graphs))
-    reviewed.refuse_changes(plan, pipeline.file.params)
-
-
-async def _in_flow_run(
-    flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch
-) -> PipelineResult:
-    result: PipelineResult = await in_new_flow_run(flow, parameters, blocks, watch)
-    return result
 
 
 async def _without_server(
@@ -374,47 +301,36 @@ def choose(
         str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
     ],
     text: Annotated[
-        list[str] | None, _Many, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
+        list[str] | None, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
     ] = None,
-    values: Set = None,
-    params: Params = None,
-    plan: Annotated[
-        Path | None, Parameter(name="--plan", help="The reviewed plan of the run: use its parameters.")
-    ] = None,
-    out: Out = None,
-    credentials: Credentials = None,
-    storage: Storage = None,
+    given: Given = GIVEN,
+    plan: Annotated[Path | None, Parameter(help="The reviewed plan of the run: use its parameters.")] = None,
+    place: Place = PLACE,
     **more: More,
 ) -> None:
     """Record choices at a pipeline's reviews; the next run of the file continues with them."""
-    from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flows.pipeline import Pipeline
-    from rh_prefect.pipelines.known_works import open_records
-    from rh_prefect.settings import get_settings
 
     pipeline = Pipeline.open(file)
-    account, place = _blocks(pipeline, out, credentials, storage)
-    refuse_blocks("choose", account, place)
-    check_store(place)
-    store = asyncio.run(load_storage(place))
-    known = open_records(store, get_settings())
-    arguments = read_arguments(pipeline, values, params, more)
+    account, storage = place.blocks(pipeline.name, pipeline.file)
+    refuse_blocks("choose", account, storage)
+    check_store(storage)
+    arguments = given.arguments(pipeline, more)
     if plan is not None:
         arguments = _with_reviewed("choose", arguments, ReviewedPlan.read(plan))
-    graphs, unread = asyncio.run(saved_graphs(pipeline, account, store))
-    if graphs is None:
+    known, unread = asyncio.run(Source(storage, account).known(pipeline))
+    if unread:
         raise InputError(f"choose: {unread}")
-    current = asyncio.run(pipeline.plan(arguments, known=known, saved_graphs=graphs))
-    _end_with_problems(current)
+    current = asyncio.run(pipeline.plan(arguments, **known))
+    end_with_problems(current.problems)
     takes, decided = _decisions(file, current, choices, text or ())
-    chosen = asyncio.run(pipeline.plan(arguments, known=known, saved_graphs=graphs, choices=decided))
+    chosen = asyncio.run(pipeline.plan(arguments, **known, choices=decided))
     for one in chosen.instances:
         if one.address in decided and one.state == "r" and one.note:
             raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
     assert pipeline.takes is not None  # noqa: S101 - `open` sets it
     add_choices(pipeline.takes, takes, decided, items=current.items_by_number)
-    inputs = words_of(**more, set=values, params=params, plan=plan, out=out, credentials=credentials, storage=storage)
-    again = shlex.join(["rh-prefect", "run", str(file), *inputs])
+    again = shlex.join(["rh-prefect", "run", str(file), *words_of(**more, **asdict(given), plan=plan, **asdict(place))])
     print(f"The choices are saved in {pipeline.takes}. Next: `{again}`.")
 
 

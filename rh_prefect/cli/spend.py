@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.output import Json, print_json, terminal_width
+from rh_prefect.cli.options import Json, Storage
+from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import JournalError
@@ -29,14 +30,14 @@ By: TypeAlias = Literal["model", "day", "week", "month", "flow", "run", "account
 
 def spend(
     *,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")] = None,
+    storage: Storage = None,
     by: Annotated[By, Parameter(help="How to group the sums.")] = "model",
     since: Annotated[
         date | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
     ] = None,
     json_: Json = False,
-    csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.", negative="")] = False,
-    plot: Annotated[bool, Parameter(help="Draw the sums as bars.", negative="")] = False,
+    csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
+    plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
     out: Annotated[Path | None, Parameter(help="Write the bars to this .png or .html file.")] = None,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""

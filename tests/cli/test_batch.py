@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli.argument_checks import check_batch
+from rh_prefect.cli.options import PLACE, Place
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from tests.support.processes import warm_process
@@ -20,16 +21,14 @@ from tests.support.servers.prefect_server import PrefectServer
 
 
 @pytest.mark.parametrize("out", ["memory://films", "MEMORY://films", "memory://"])
-def test_outputs_that_would_be_gone_with_the_command_are_refused(
-    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_that_would_be_gone_with_the_command_are_refused(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"--out memory://.*lost when the command ends.*What to do"):
-        check_batch(str(tmp_path), ["z-image/turbo"], out=out.lower())
-    check_batch(str(tmp_path), ["z-image/turbo"], out="memory")
+        Place(out=out.lower()).blocks("batch")
     monkeypatch.setenv("RH_STORAGE_URL", out)
     with pytest.raises(InputError, match=r"RH_STORAGE_URL=.*lost when the command ends"):
-        check_batch(str(tmp_path), ["z-image/turbo"])
-    check_batch(str(tmp_path), ["z-image/turbo"], storage="films")
+        PLACE.blocks("batch")
+    Place(storage="films").blocks("batch")
+    Place(out="memory").blocks("batch")
 
 
 def test_a_name_with_brackets_that_is_there_is_no_missing_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from rh_prefect.cli.init import EXAMPLES, NAMES, write_example
-from rh_prefect.cli.pipelines import read_arguments
+from rh_prefect.cli.options import Given
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
@@ -87,7 +87,7 @@ def _example(name: str) -> tuple[tuple[str, ...], Plan]:
     with tempfile.TemporaryDirectory() as folder:
         written = write_example(name, Path(folder) / f"{name}.yaml")
         pipeline = Pipeline.from_file(written[0])
-        plan = pipeline.plan_now(read_arguments(pipeline, None, written[1]))
+        plan = pipeline.plan_now(Given(params=written[1]).arguments(pipeline))
         return tuple(file.relative_to(folder).as_posix() for file in written), plan
 
 

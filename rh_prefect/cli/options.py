@@ -1,0 +1,149 @@
+"""Options of several commands; the fields of a group are options of each command that takes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from rh_prefect.cli.argument_checks import printable, text_in
+from rh_prefect.errors import InputError
+from rh_prefect.settings import get_settings
+
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.file_model import PipelineFile
+    from rh_prefect.pipelines.pipeline import Pipeline
+    from rh_prefect.pipelines.plan.planned_steps import Selection
+
+Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.")]
+Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.")]
+DryRun = Annotated[bool, Parameter(help="Show what the run would make and cost. Nothing is submitted or paid.")]
+Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")]
+File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
+More = Annotated[
+    list[str],
+    Parameter(
+        help='A parameter of the pipeline, as in --prompt "a lighthouse"; repeat it for a list. One with the name of '
+        "another option is given with --set."
+    ),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """The parameters of a pipeline, without those that are options."""
+
+    set: Annotated[list[str] | None, Parameter(help="A parameter: `name=value`; may be repeated.")] = None
+    params: Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")] = None
+
+    def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+        """Reads the parameters; `--set` and options such as `--prompt` override the file of `--params`."""
+        from rh_prefect.pipelines.yaml_reader import read
+
+        arguments: dict[str, Any] = {}
+        if self.params is not None:
+            data = read(text_in("--params", self.params), str(self.params)).data
+            if not isinstance(data, dict):
+                raise InputError(f"{self.params} is not a mapping of parameters to values.")
+            arguments |= data
+        for text in self.set or ():
+            name, sign, value = text.partition("=")
+            if not sign:
+                raise InputError(f"--set takes name=value, but {text!r} has no =.")
+            arguments[name] = value
+        for option, texts in (more or {}).items():
+            name = option if option in pipeline.file.params else option.replace("-", "_")
+            arguments[name] = list(texts) if len(texts) > 1 else texts[0]
+        return arguments
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selected:
+    """The steps that a run makes, and those of them that it makes again."""
+
+    new: Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.")] = False
+    retake: Annotated[
+        list[str] | None,
+        Parameter(help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
+    ] = None
+    only: Annotated[list[str] | None, Parameter(help="Make only this step; repeatable.")] = None
+    item: Annotated[list[str] | None, Parameter(help="Make only this item; repeatable.")] = None
+    sample: Annotated[
+        int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
+    ] = 0
+
+    @property
+    def steps(self) -> Selection:
+        """The steps of `--only`, `--item` and `--sample`."""
+        from rh_prefect.pipelines.plan.planned_steps import Selection
+
+        return Selection(frozenset(self.only or ()), frozenset(self.item or ()), self.sample)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a run has its files, and the account that pays."""
+
+    out: Annotated[
+        str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")
+    ] = None
+    credentials: Annotated[
+        str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
+    ] = None
+    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None
+
+    def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:
+        """Returns the names of the account's and the storage's blocks, or those in the file; None for the environment.
+
+        `--out` changes the environment. Two places, and one that does not outlive the command, are an `InputError`.
+        """
+        storage = self.storage or (file.storage if file is not None and self.out is None else None)
+        self._check(command, storage)
+        if self.out is not None:
+            os.environ["RH_STORAGE_URL"] = self.out
+        return self.credentials or (file.credentials if file is not None else None), storage
+
+    def _check(self, command: str, storage: str | None) -> None:
+        from rh_prefect.media.urls import protocol_of
+
+        if self.out is not None and storage:
+            raise InputError(
+                f"{command}: --out {self.out} and --storage {storage} are two places for the files. Nothing was sent. "
+                "What to do: leave one of them out."
+            )
+        if storage:
+            return
+        option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if self.out is None else ("--out ", self.out)
+        if protocol_of(place) == "memory":
+            raise InputError(
+                f"{command}: {option}{place} is in this process's memory: paid results would be lost when the "
+                "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
+                "s3://bucket/prefix. Nothing was sent."
+            )
+
+
+GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
+"""The groups of a command without these options."""
+
+
+def words_of(**options: Any) -> list[str]:
+    """Returns the words of a command line that repeat options, for printing; see `printable`.
+
+    A list is an option that was repeated, True a switch; options without a value are left out.
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False:
+                words += [option, f"{one:.12g}" if isinstance(one, float) else printable(str(one))]
+    return words
