@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
-from rh_prefect.errors import OutputsPending, TaskNotFound
+from rh_prefect.errors import JournalError, OutputsPending, TaskNotFound
 from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, Poller
-from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, await_end
+from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, await_end, cancel_and_record
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
@@ -34,6 +36,12 @@ class NotifyingMemoryJournal(MemoryJournal):
 
     notifies = True
     reads = 0
+    is_away = False
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        if self.is_away:
+            raise JournalError("the journal is away")
+        return await super().create(key, record)
 
     async def notify_of_ends(self, listener: EndListener) -> None:
         listener.set_receiving(is_on=True)
@@ -177,3 +185,36 @@ def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -
         assert job.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
 
     check()
+
+
+@in_virtual_time
+async def test_a_waiting_task_says_how_many_are_before_it() -> None:
+    """ComfyUI's own queue tells it."""
+    job, heard = WaitingJob(RunningHub(TaskView(task_id=TASK, status="QUEUED", ahead=3))), list[tuple[str, str]]()
+    observer = SimpleNamespace(notify=lambda event: heard.append((event.state, event.message)))
+    job.work = replace(job.work, observer=observer)
+    waiting = await job.begin()
+    await asyncio.sleep(20)
+    job.rh.view = RUNNING
+    await asyncio.sleep(20)
+    assert heard == [("queued", "3 before it in the queue"), ("running", f"task {TASK} runs")]
+    waiting.cancel()
+
+
+@in_virtual_time
+async def test_a_cancellation_that_is_only_accepted_is_no_recorded_end() -> None:
+    """The task may still succeed, and a later run asks for it."""
+    job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="QUEUED")))
+    await write(job.journal, {"intent-1": job.submit.intent, "answer-1": ticket()})
+    end = await cancel_and_record(job.work, job.submit)
+    assert (end.status, await job.ends()) == ("CANCELLED", [])
+
+
+@in_virtual_time
+async def test_an_end_that_cannot_be_recorded_is_the_end_for_this_run() -> None:
+    """Its files are downloaded first, since their links expire; a later run queries the task again."""
+    job = WaitingJob(RunningHub(SUCCESS))
+    waiting = await job.begin()
+    job.journal.is_away = True
+    assert (await waiting).status == "SUCCESS"
+    assert await job.ends() == []
