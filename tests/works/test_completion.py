@@ -196,9 +196,12 @@ async def test_a_waiting_task_says_how_many_are_before_it() -> None:
     waiting = await job.begin()
     await asyncio.sleep(20)
     job.rh.view = RUNNING
-    await asyncio.sleep(20)
+    await asyncio.sleep(30)
+    job.rh.view = SUCCESS
+    end = await waiting
     assert heard == [("queued", "3 before it in the queue"), ("running", f"task {TASK} runs")]
-    waiting.cancel()
+    assert end.queued_seconds is not None and 20 <= end.queued_seconds <= 20 + LONGEST_GAP
+    assert end.run_seconds is not None and 30 <= end.queued_seconds + end.run_seconds - 20 <= 30 + LONGEST_GAP
 
 
 @in_virtual_time
