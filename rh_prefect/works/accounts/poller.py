@@ -123,8 +123,8 @@ class _Task:
     denials: Streak = field(default_factory=Streak)
     empty: Streak = field(default_factory=Streak)
     due: float = 0.0
-    polled_at: float = 0.0
-    ran_at: float = 0.0
+    polled_at: float = field(init=False)
+    ran_at: float = field(init=False)
     is_polling: bool = False
     is_notified: bool = False
     poll_due: float | None = None
