@@ -316,6 +316,13 @@ async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
         Decimal("0.90"),
     )
     assert str(ledger.spent_on("b")) == "0.30 CNY, 7 coins"
+    assert (ledger.all_spent, ledger.amount_of("b"), ledger.amount_of("a")) == (
+        Decimal("0.30"),
+        Decimal("0.30"),
+        Decimal(0),
+    )
+    assert ledger.open_costs() == (1, Costs.of(Decimal("0.90"), "USD"))
+    assert await ledger.costs() == {"b": ledger.spent_on("b")}
     assert await ledger.reserve("c", 1, dollars, budget=BUDGET) is not None
 
 
