@@ -98,7 +98,7 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
             return
         case ast.Assign([ast.Name("model_config" | "__all__" | "_CACHE_SIZE")]) | ast.Call(
-            ast.Name("LruSet" | "SingleFlight")
+            ast.Name("LruCache" | "LruSet" | "SingleFlight")
         ):
             return
         case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
