@@ -15,6 +15,7 @@ from inspect import unwrap
 from pathlib import PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
+from uuid import UUID
 
 from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
@@ -29,6 +30,7 @@ from pydantic import BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
@@ -109,11 +111,18 @@ def _readable_errors() -> Iterator[None]:
     """Replaces the group of errors of a `TaskGroup` by one whose text says what has failed."""
     try:
         yield
-    except ExceptionGroup as group:
-        if type(group) is not ExceptionGroup:
+    except BaseException as error:
+        if (context := FlowRunContext.get()) is not None and context.flow_run is not None:
+            _failed_here.add(context.flow_run.id)
+        if not isinstance(error, ExceptionGroup) or type(error) is not ExceptionGroup:
             raise
-        first, *others = group.exceptions
-        raise (jobs_failed(group.exceptions, total=len(others) + 1, what="tasks") if others else first) from group
+        first, *others = error.exceptions
+        raise (jobs_failed(error.exceptions, total=len(others) + 1, what="tasks") if others else first) from error
+
+
+_failed_here: LruSet[UUID] = LruSet(1000)
+"""Flow runs of which an attempt has failed in this process. If a later one returned a state, Prefect would raise the
+error of the first one to the caller."""
 
 
 def _is_list(value: object) -> TypeGuard[Iterable[object]]:
@@ -131,9 +140,18 @@ def _completed(function: FunctionType, result: Any) -> Any:
     status = known_run_progress(str(run.id)) if run is not None else None
     # Of states and futures, Prefect makes the state of the flow run itself.
     parts = [result, *(result.values() if isinstance(result, Mapping) else result if _is_list(result) else ())]
+    if run is not None and run.id in _failed_here:
+        return _plain(result)
     if status is None or not status.rows or any(isinstance(one, State | PrefectFuture) for one in parts):
         return result
     return Completed(message=f"{status.summary}.", data=result)
+
+
+def _plain(result: Any) -> Any:
+    """Returns what a state holds, or raises the error that it holds."""
+    if isinstance(result, State) and isinstance(result.data, BaseException):
+        raise result.data
+    return result.data if isinstance(result, State) and result.is_completed() else result
 
 
 _SUBJECTS = (

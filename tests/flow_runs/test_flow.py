@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flows import FlowStateHook
+from prefect.states import Completed
 
 import rh_prefect
 from rh_prefect import generate, generate_many, models
@@ -186,3 +187,22 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
         assert not re.search("[0-9a-f]{40}: ", text)
         assert "ExceptionGroup" not in text
     assert str(report.description).endswith(f"1 of 3 jobs done, 2 failed, cost {rh.recorder.charged} CNY.")
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_a_retried_flow_returns_the_result_of_its_last_attempt(rh: Emulator) -> None:
+    attempts: list[str] = []
+
+    @rh_prefect.flow(retries=1)
+    async def kite(form: str) -> Any:
+        made = await generate(models.ZImageTurbo(prompt=f"a kite, {form}"))
+        attempts.append(form)
+        if len(attempts) % 2:
+            raise ValueError("once")
+        return Completed(message="done", data=made) if form == "state" else made
+
+    for form in ("result", "state"):
+        assert (await kite(form)).task_id == rh.recorder.paid[-1].task_id
+    assert attempts == ["result", "result", "state", "state"]
+    assert len(rh.recorder.paid) == 2
