@@ -692,3 +692,15 @@ async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reu
     assert [await looked(one) for one in (own, reuse)] == [(True, False)] * 2
     assert [await looked(one, scope="another") for one in (own, reuse)] == [(False, False), (True, False)]
     assert await looked(reuse, scope="another", take=2) == (False, False)
+
+
+async def test_works_that_wait_get_slots_in_the_order_of_their_steps(given: dict[str, Any]) -> None:
+    with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
+        run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
+        making = asyncio.ensure_future(run.make(*(picture(f"{n}", position=(n,)) for n in (5, 4, 3, 2, 1))))
+        while sum(event.state == "queued" for event in run.heard) < 4:  # noqa: ASYNC110 - told in another thread
+            await asyncio.sleep(0.02)
+        rh.clock.factor = 1000
+        await making
+        _, *later = [str(one.payload["prompt"]) for one in rh.recorder.paid]
+        assert later == sorted(later)
