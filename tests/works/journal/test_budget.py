@@ -323,7 +323,8 @@ async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
     )
     assert ledger.open_costs() == (1, Costs.of(Decimal("0.90"), "USD"))
     assert await ledger.costs() == {"b": ledger.spent_on("b")}
-    assert await ledger.reserve("c", 1, dollars, budget=BUDGET) is not None
+    short = await ledger.reserve("c", 1, dollars, budget=BUDGET)
+    assert short == Shortfall(dollars, spent=Decimal(0), reserved=Decimal("0.90"))
 
 
 CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st.booleans())

@@ -19,6 +19,7 @@ from rh_prefect.works.journal.record_types import (
     MediaRecord,
     Record,
     Resolution,
+    ResultRecord,
     account_words,
 )
 from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
@@ -73,7 +74,7 @@ def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> No
         "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
         "graph": "", "webhook": False, "flow_run": "",
     }  # fmt: skip
-    assert SUCCESS.attempt == 1
+    assert (SUCCESS.attempt, ResultRecord(task_id="1").n) == (1, 1)
     assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").stored) == ""
     assert (Format().format, FORMAT_KEY) == (FORMAT, "format-1")
 
