@@ -92,7 +92,7 @@ QUICK = {
         "works/test_work_runner.py",
     ],
     "works/shared_records": ["works/test_run_ledger.py", "works/test_work_records.py", "works/test_work_runner.py"],
-    "works/manual_repair": ["works/test_manual_repair.py", "works/test_submission.py"],
+    "works/manual_repair": ["works/test_manual_repair.py", "works/test_submission.py", "works/test_scope_checks.py"],
     "works/outputs/collect": ["works/outputs/test_collect.py"],
     "works/outputs/stored_result": [
         "works/outputs/test_stored_result.py",

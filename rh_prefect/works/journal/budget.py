@@ -261,7 +261,7 @@ class SpendTracker:
         """Requests the unknown prices of calls without a budget, each once."""
         while self._asks:
             asks = set(self._asks.values())
-            prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks)), strict=True))
+            prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks))))
             # During the requests a call may have ended, or have claimed its submission under another number.
             for (key, n), ask in tuple(self._asks.items()):
                 if ask in prices:
