@@ -325,6 +325,17 @@ class InputReader:
             ) from None
 
 
+def is_default(param: Param, value: Any) -> bool:
+    """Whether a parameter has this value even when it is not given."""
+    default = param.default
+    if value in (None, "") or value == default:
+        return True
+    if param.kind in ("table", "files", *FILE_TYPES):
+        is_place = isinstance(value, str) and isinstance(default, str) and is_local(value) and is_local(default)
+        return is_place and local_path(value) == local_path(default)
+    return default is not None and bool(read_value(param, value) == read_value(param, default))
+
+
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 

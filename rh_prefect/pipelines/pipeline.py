@@ -22,7 +22,7 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems, nearest
 from rh_prefect.pipelines.file_model import PipelineFile
-from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots
+from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Planning
@@ -256,7 +256,10 @@ class Pipeline:
             plan = self._head(arguments, reader)
             plan.selection, plan.problems = selection or Selection(), list(problems)
             return plan
-        given = {name: values[name] for name, value in arguments.items() if value not in (None, "")}
+        # Prefect and forms pass defaults as well; a command line does not, and its round is the same.
+        given = {
+            name: values[name] for name, value in arguments.items() if not is_default(self.file.params[name], value)
+        }
         planning = Planning(
             self.checked,
             site=site or site_of(get_settings().base_url),

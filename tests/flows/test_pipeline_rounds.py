@@ -71,25 +71,29 @@ async def test_a_selected_part_and_a_budget_that_was_too_small_leave_the_round_o
 
 
 async def test_candidates_that_each_round_makes_can_be_reviewed(rh: Emulator) -> None:
+    """A flow run has all parameters, and `choose` those that a person wrote: both mean the same candidates."""
     text = """
 name: reviewed
+params: {prompt: string, size: {enum: ["1:1", "16:9"], default: "1:1"}}
 steps:
-  picture: {model: z-image/turbo, takes: 2, reuse: never, with: {prompt: a mug}}
-  chosen: {review: $(picture)}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: waves, duration: 5, sound: false}}
+  a: {model: z-image/turbo, takes: 2, reuse: never, with: {prompt: "$(params.prompt) $(params.size)"}}
+  r: {review: $(a)}
+  b: {model: kling-v2.6-pro-image-to-video, from: $(r), reuse: never, with: {prompt: waves, duration: 5, sound: false}}
 """
-    state, _ = await run(text)
+    written, all_of_them = {"prompt": "cat"}, {"prompt": "cat", "size": "1:1"}
+    state, _ = await run(text, **all_of_them)
     assert state.name == WAITING
-    plan = await planned(text)
+    plan = await planned(text, **written)
     review = next(one for one in plan.instances if one.model == "review")
-    choices = {"chosen": {"of": review.request["of"], "take": 2}}
-    state, _ = await run(text, choices=choices)
+    choices = {"r": {"of": review.request["of"], "take": 2}}
+    state, _ = await run(text, choices=choices, **all_of_them)
     assert state.is_completed() and state.name != WAITING, state.message
     assert len(rh.recorder.paid) == 3
     # The round is complete: the next run shows others.
-    state, _ = await run(text, choices=choices)
-    assert state.name == WAITING
-    assert len(rh.recorder.paid) == 5
+    for params in (written, all_of_them):
+        state, _ = await run(text, choices=choices, **params)
+        assert state.name == WAITING
+        assert len(rh.recorder.paid) == 5
 
 
 @in_flow_run

@@ -537,6 +537,45 @@ steps:
     assert len(set(keys)) == 3
 
 
+@pytest.mark.parametrize(
+    ("param", "default", "alike", "other"),
+    [
+        ("{type: integer, default: 5}", 5, ["5", 5.0, ""], 6),
+        ("{type: number, default: 0.5}", 0.5, ["0.50", None], 5),
+        ("{type: boolean, default: false}", False, ["false"], True),
+        ("{enum: ['1:1', '16:9'], default: '1:1'}", "1:1", [" 1:1"], "16:9"),
+        ("{type: list, default: [a, b]}", ["a", "b"], ["a, b", '["a", "b"]'], ["b", "a"]),
+        ("{type: table, columns: {t: string}, default: [{t: x}]}", [{"t": "x"}], [], [{"t": "y"}]),
+        ("{type: image, default: a.png}", "a.png", ["./a.png"], "c.png"),
+    ],
+    ids=lambda one: one.split()[1] if isinstance(one, str) and "{" in one else "",
+)
+async def test_a_default_that_is_written_out_is_no_other_round(
+    rh: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    param: str,
+    default: Any,
+    alike: list[Any],
+    other: Any,
+) -> None:
+    """Prefect and forms pass all parameters, a command line only those that a person gives."""
+    for name, size in PHOTOS:
+        samples.png(tmp_path / name, size=size)
+    monkeypatch.chdir(tmp_path)
+    text = f"params: {{one: {param}}}\nsteps:\n  mug: {{model: z-image/turbo, with: {{prompt: a mug}}, reuse: never}}\n"
+    process = Runs(rh, tmp_path).process("plan")
+
+    async def scope(**given: Any) -> str | None:
+        plan = await process.plan(text, **given)
+        assert not plan.problems, plan.problems
+        return plan.instances[0].works[0].scope
+
+    unsaid = await scope()
+    assert [await scope(one=value) for value in (default, *alike)] == [unsaid] * (1 + len(alike))
+    assert await scope(one=other) != unsaid
+
+
 PHOTOS: Sequence[tuple[str, tuple[int, int]]] = (("a.png", (320, 320)), ("b.png", (320, 320)), ("c.png", (330, 320)))
 
 
