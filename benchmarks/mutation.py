@@ -52,7 +52,11 @@ QUICK = {
     "works/journal/costs": ["works/journal/test_costs.py", "works/journal/test_budget.py"],
     "works/journal/scope": ["works/test_scope_checks.py", "works/test_run_cancellation.py"],
     "works/journal/journal": ["works/journal/test_journal.py", "works/journal/test_works_journal.py"],
-    "works/journal/works_journal": ["works/journal/test_works_journal.py", "works/test_work_runner.py"],
+    "works/journal/works_journal": [
+        "works/journal/test_works_journal.py",
+        "works/test_work_records.py",
+        "works/test_work_runner.py",
+    ],
     "works/journal/spool": ["works/journal/test_spool.py", "works/test_submission.py"],
     "works/journal/process_identity": ["works/journal/test_process_identity.py", "works/journal/test_works_journal.py"],
     "works/journal/signs_of_life": ["works/journal/test_works_journal.py", "works/test_work_runner.py"],
