@@ -98,6 +98,9 @@ def generate_many(
             f"generate_many has {len(all_requests)} requests and {len(labels)} labels. Nothing was sent. "
             "What to do: give one label for each request."
         )
+    Options(**options)  # what is wrong is refused here, and not by each of the jobs
+    for label in labels or ():
+        Options(label=label)
     if not (options.get("same") or scope or options.get("reuse") == "always"):
         _refuse_equal(all_requests)
     first, shared = options.pop("take", 1), {**options, "scope": scope}
