@@ -212,9 +212,9 @@ async def test_a_file_that_was_changed_under_its_name_is_another_job(rh: Emulato
     assert changed.results[1] == first.results[1]
     assert changed.results[0].sha256 != first.results[0].sha256
     photo.write_bytes(before)
-    assert [file.sha256 for file in (await run(str(folder), model=ENLARGER)).results] == [
-        file.sha256 for file in first.results
-    ]
+    restored = await run(str(folder), model=ENLARGER)
+    assert [file.sha256 for file in restored.results] == [file.sha256 for file in first.results]
+    assert str(restored) == "2 of 2 rows done; paid nothing"
     assert len(rh.recorder.paid) == 3
 
 

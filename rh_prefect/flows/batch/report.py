@@ -167,7 +167,7 @@ class BatchReport(BaseModel):
     def __str__(self) -> str:
         """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = [f"{number} {state}" for state, number in self.counts.items() if state != "done"]
-        return f"{', '.join([f'{self.done} of {self.total} rows done', *others])}; {self.costs}"
+        return f"{', '.join([f'{self.done} of {self.total} rows done', *others])}; {self.costs or 'paid nothing'}"
 
 
 def _row(number: int, steps: Sequence[StepReport], names: Sequence[str], result: Any) -> RowResult:
