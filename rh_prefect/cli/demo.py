@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,13 +53,26 @@ def demo(
         )
         file, given = folder / "film.yaml", Given(set=[f"prompt={prompt}", f"shots={shots}"])
         _plan_and_run_twice(file, given, rh.recorder)
-        print(
-            "\nThe commands above ran on an emulator, which ends with this command. To pay for the same film at "
-            f"RunningHub: cd {shlex.quote(str(folder))}, export RH_API_KEY=<your key>, and the same commands. To run "
-            "them on an emulator: rh-prefect emulator, and the exports that it prints."
-        )
+        if stay:
+            print(_next_steps(folder))
         print("\nWith PREFECT_API_URL or --dashboard the same run is a flow run, which finds the same results:")
         _run_as_flow(file, given, stay=stay)
+    if not stay:
+        print(_next_steps(folder))
+
+
+def _next_steps(folder: Path) -> str:
+    """Returns the commands that find the demo's results, to be copied into another terminal."""
+    programs = Path(sys.executable).parent
+    lines = [] if shutil.which("rh-prefect") else [f"export PATH={shlex.quote(str(programs))}:$PATH"]
+    lines += [f"cd {shlex.quote(str(folder))}", f"export RH_STORAGE_URL={shlex.quote(str(folder / 'out'))}"]
+    lines += ["rh-prefect open       # the film", "rh-prefect gallery    # a page with everything that was made"]
+    listed = "".join(f"\n  {line}" for line in lines)
+    return (
+        f"\nThe results are kept. To see them:\n{listed}\n\nThe commands above ran on an emulator, which ends with "
+        "this command. To pay for the same film at RunningHub, also export RH_API_KEY=<your key>, and repeat the "
+        "commands. To repeat them for nothing: rh-prefect emulator in another terminal, and the exports that it prints."
+    )
 
 
 def _run_as_flow(file: Path, given: Given, *, stay: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,11 @@ def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
     assert recorded is not None, done.stdout
     assert int(recorded[1]) == 10  # the script, the music, and four of each shot
     assert "an emulator, which ends with this command" in done.stdout
+    steps = re.findall(r"\n  ((?:export|cd|rh-prefect gallery).*)", done.stdout)
+    assert len(steps) >= 3
+    env = {name: value for name, value in os.environ.items() if name != "RH_STORAGE_URL"}
+    copied = subprocess.run("\n".join(steps), shell=True, env=env, capture_output=True, text=True, check=False)
+    assert (tmp_path / "demo" / "out" / "gallery" / "index.html").as_uri() in copied.stdout, copied.stderr
     assert re.search(r"\nflow run [0-9a-f-]{36}", done.stdout), "the last run is one of a flow"
     assert done.stdout.count("Nothing new") == 2
     first, second, third = sorted((tmp_path / "demo" / "out" / "films").glob("*.mp4"))
