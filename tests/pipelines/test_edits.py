@@ -16,6 +16,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
+from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import NoWorks
 from rh_prefect.pipelines.plan.identity import recipe_id
@@ -134,19 +135,29 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
     [
         ("text: a, file: $(params.words)", "captions takes either text or file"),
         ("place: top", "captions takes either text or file"),
+        ("text: $(params.none)", "text is empty: captions needs a text to draw"),
         ("text: [a, b], at: [1]", "at takes one time for each of text: text has 2, and at has 1"),
     ],
 )
 async def test_captions_take_a_text_or_a_file(given: str, problem: str, clips: list[Path], tmp_path: Path) -> None:
     (tmp_path / "w.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
     text = f"""
-params: {{clip: {{type: video}}, words: {{type: file}}}}
+params: {{clip: {{type: video}}, words: {{type: file}}, none: {{type: string, default: " "}}}}
 steps:
   film: {{edit: captions, with: {{video: $(params.clip), {given}}}}}
 """
     values = {"clip": str(clips[0]), "words": str(tmp_path / "w.srt")}
     plan = await Pipeline.from_text(text).plan(values, known=NoWorks())
     assert [problem in str(one) for one in plan.problems] == [True]
+
+
+async def test_the_error_of_an_edit_names_the_file_that_the_user_has(tmp_path: Path) -> None:
+    words, store = tmp_path / "words.srt", MediaStore(tmp_path / "store")
+    words.write_text("no times")
+    given = dict.fromkeys(("video", "file"), identify(str(words), {}))
+    with pytest.raises(MediaError) as caught:
+        await EditResults(store.url, store).make("captions", given)
+    assert str(caught.value).startswith(f"The file {words} has no subtitles.")
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -2,7 +2,7 @@
 
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document
-from rh_prefect.pipelines.check.literals import edit_value, read_value, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, no_caption, read_value, wrong_value
 from rh_prefect.pipelines.check.paid_steps import wrong_fields
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Checked",
     "check_document",
     "edit_value",
+    "no_caption",
     "read_text",
     "read_value",
     "wrong_fields",

@@ -162,6 +162,13 @@ def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
     return (text_of(value) if param.kinds == ("string",) and is_number else value), ""
 
 
+def no_caption(edit: str, text: Any) -> str:
+    """Returns a clause if `captions` would have nothing to draw; else an empty text."""
+    texts = text if isinstance(text, list) else [text]
+    is_empty = edit == "captions" and all(isinstance(one, str) and not one.strip() for one in texts)
+    return "text is empty: captions needs a text to draw" if is_empty else ""
+
+
 def _edit_number(param: EditParam, value: Any) -> tuple[Any, str]:
     if isinstance(value, str) and value in param.options:
         return value, ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.literals import edit_value, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, no_caption, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS, Edit
@@ -46,6 +46,8 @@ class OtherCheck(PaidCheck):
             elif found is not None:
                 is_fit = self._fit_edit(at, value, found, param)
                 first = found if is_fit and param is edit.params[0] else first
+        if wrong := no_caption(edit.name, step.with_.get("text")):
+            self._say((*path, "with", "text"), wrong)
         missing = [param.name for param in edit.params if param.required and param.name not in step.with_]
         missing += ["at"] if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys() else []
         self._check_missing(path, edit, not_replaced(missing, unknown))

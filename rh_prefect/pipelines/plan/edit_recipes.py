@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rh_prefect.pipelines.check import edit_value
+from rh_prefect.pipelines.check import edit_value, no_caption
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
@@ -66,6 +66,8 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
         draft.problems.append((("with", "at"), wrong))
     if edit.name == "captions" and ("text" in values) == ("file" in values):
         draft.problems.append((("with",), "captions takes either text or file, an SRT or WebVTT"))
+    elif wrong := no_caption(edit.name, values.get("text")):
+        draft.problems.append((("with", "text"), wrong))
     draft.params = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
