@@ -377,6 +377,23 @@ steps:
     ]
 
 
+@pytest.mark.parametrize(
+    ("reuse", "all_runs", "is_noted"),
+    [("", True, False), ("reuse: 7d", True, True), ("reuse: never", True, True), ("reuse: never", False, False)],
+)
+async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
+    reuse: str, all_runs: bool, is_noted: bool, tmp_path: Path
+) -> None:
+    """Even if only a used file has such a step."""
+    step = f"steps:\n  mug: {{model: z-image/turbo, with: {{prompt: a mug}}, {reuse}}}\n"
+    (tmp_path / "used.yaml").write_text(step)
+    budget = f"budget: {{amount: 1, all_runs: {str(all_runs).lower()}}}\n"
+    (tmp_path / "user.yaml").write_text(f"{budget}steps:\n  shop: {{use: ./used.yaml}}\n")
+    for pipeline in (Pipeline.from_text(budget + step), Pipeline.from_file(tmp_path / "user.yaml")):
+        notes = [one for one in (await pipeline.plan()).notes if "each round of mug is paid for again" in one]
+        assert bool(notes) == is_noted
+
+
 async def test_subtitles_without_the_film_s_length_are_noted() -> None:
     text = """
 params: {clips: {type: files, of: video}}

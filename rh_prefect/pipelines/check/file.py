@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from keyword import iskeyword
 from pathlib import Path as FilePath
@@ -57,6 +57,15 @@ def check_document(
     return checked
 
 
+def _made_again(checked: Checked) -> Iterator[str]:
+    """The paid steps, also of used files, whose results later rounds do not use."""
+    for path, step in checked.file.walk():
+        if step.is_paid and (step.get("reuse") or checked.file.reuse or "always") != "always":
+            yield str(path[-1])
+        elif path in checked.uses:
+            yield from _made_again(checked.uses[path])
+
+
 def _is_uuid(text: str) -> bool:
     try:
         UUID(text)
@@ -78,6 +87,12 @@ class FileCheck(OtherCheck):
         for name, value in self._file.outputs.items():
             found = self._value(("outputs", name), value, scope, may_be_absent=True)
             self._checked.outputs[name] = found or Type("any")
+        budget = self._file.budget
+        if budget is not None and budget.all_runs and (again := next(_made_again(self._checked), None)):
+            self._checked.notes.append(
+                f"budget: all_runs does not limit what all rounds cost together: each round of {again} is paid for "
+                "again, and the costs of closed rounds do not count."
+            )
 
     def _check_blocks(self) -> None:
         for name in ("credentials", "storage"):
