@@ -17,7 +17,7 @@ import httpx
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from rh_prefect.errors import MediaError
+from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access_policy import current_access, open_client
@@ -101,6 +101,17 @@ def shown(source: Source) -> str:
     if is_local(text):
         return text
     return text.partition("?")[0].partition("#")[0] if is_web_link(text) else unsigned(text) or text
+
+
+@contextmanager
+def naming(copies: Mapping[Path, Source]) -> Iterator[None]:
+    """Names the files that were given in errors about their copies."""
+    try:
+        yield
+    except RunningHubError as error:
+        for copy in sorted(copies, key=lambda one: len(str(one)), reverse=True):  # clip-12 before clip-1
+            error.message = error.message.replace(str(copy), shown(copies[copy]))
+        raise
 
 
 def is_link(source: Source) -> bool:

@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from rh_prefect.errors import RunningHubError
-from rh_prefect.media.input_files import fetch, shown
+from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
@@ -140,23 +139,19 @@ class EditResults:
         inputs, outputs = scratch / "inputs", scratch / "outputs"
         inputs.mkdir()
         outputs.mkdir()
-        numbers, given = count(1), dict[str, str]()
+        numbers, given = count(1), dict[Path, Media]()
 
         def local(value: Any) -> Any:
             if isinstance(value, Media):
                 path = inputs / f"{next(numbers)}-{value.name}"
-                given[str(path)] = shown(value)
+                given[path] = value
                 fetch(value, path, options=self._store.options_for(value))
                 return path
             return list(map(local, value)) if isinstance(value, list | tuple) else value
 
         values = {name: local(value) for name, value in params.items()}
-        try:
+        with naming(given):
             return self._rendering(edit, values, outputs)
-        except RunningHubError as error:
-            for copy, name in given.items():
-                error.message = error.message.replace(copy, name)
-            raise
 
     async def _find(self, recipe: str, first: EditResult) -> EditOutput | None:
         """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""

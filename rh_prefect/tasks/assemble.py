@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results, run_observer
 from rh_prefect.flow_runs.lineage import emit_asset, note_made
 from rh_prefect.media import edit
-from rh_prefect.media.input_files import fetch
+from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
@@ -144,6 +144,7 @@ class _Cut:
         self.parts: dict[str, Any] = {}
         self._film = scratch / "film.mp4"
         self._scratch = scratch
+        self._given: dict[Path, Media | str] = {}
         self._store = store
 
     def make(
@@ -156,8 +157,10 @@ class _Cut:
         """Makes the film and its contact sheet; returns a hash of everything that they are made of."""
         videos = [self._local(clip, f"clip-{number}") for number, clip in enumerate(clips)]
         spoken, played = self._optional(speech, "speech"), self._optional(music, "music")
-        self._join(videos, spoken, played)
-        edit.contact_sheet(videos, self.sheet, columns=min(len(videos), SHEET_COLUMNS), captions=list(captions) or None)
+        with naming(self._given):
+            self._join(videos, spoken, played)
+            columns = min(len(videos), SHEET_COLUMNS)
+            edit.contact_sheet(videos, self.sheet, columns=columns, captions=list(captions) or None)
         files = [*videos, spoken, played]
         parts = [file and _digest(file) for file in files]
         marks = [part and media_mark(part) for part in parts]
@@ -196,6 +199,7 @@ class _Cut:
     def _local(self, file: MediaLike, name: str) -> Path:
         source = as_media_input(file)
         path = self._scratch / name
+        self._given[path] = source
         fetch(source, path, options=self._store.options_for(source))
         return path
 

@@ -9,6 +9,7 @@ import pytest
 
 from rh_prefect import assemble, flow
 from rh_prefect.emulator import Emulator
+from rh_prefect.errors import MediaError
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.tasks.assemble import Film
 from tests.support.samples import clip_samples
@@ -73,6 +74,14 @@ async def test_clips_keep_their_own_sound_without_speech_and_music(
     assert film.film.has_audio is is_heard
     if is_heard:
         assert clip_samples.loudness(Path(film.film.uri), start=1.1, seconds=0.8) > -40, "the second clip's tone"
+
+
+async def test_an_error_names_the_file_that_was_given(rh: Emulator, tmp_path: Path) -> None:
+    clip, broken = str(samples.mp4(tmp_path / "clip.mp4", seconds=1)), tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    with pytest.raises(MediaError) as caught:
+        await assemble.fn([clip, str(broken)])
+    assert f"The file {broken} cannot be used" in str(caught.value)
 
 
 async def test_speech_that_is_cut_is_told(rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
