@@ -63,12 +63,13 @@ def open_(
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
 ) -> None:
     """Open what a run made: its film, a page of all results, or its report."""
-    store, found, run = _found(out, storage, run)
+    store, found, run = _found("open", out, storage, run)
     shown, name = _choice(store, found, run, what)
     address = store.link(name) or store.uri(name)
     print(f"{shown}: {address}")
     if not webbrowser.open(address):
-        raise InputError("open: this machine has no browser. What to do: open the address above on another machine.")
+        where = "with another program" if address.startswith("file:") else "on a machine that has one"
+        raise InputError(f"open: no browser was found. What to do: open the address above {where}.")
 
 
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
@@ -107,15 +108,17 @@ def _written(
     """Writes the pages; returns their storage, their names and what they show."""
     from rh_prefect.gallery.pages import write_gallery
 
-    store, found, name = _found(place, storage, run)
+    store, found, name = _found("gallery", place, storage, run)
     return store, write_gallery(store, found, name=_page_name(name) if run else "index"), found
 
 
-def _found(place: str | None, storage: str | None, run: str | None) -> tuple[MediaStore, Sequence[Entry], str]:
-    """Finds the outputs of a place, or of a run there; also returns the run's name."""
+def _found(
+    command: str, place: str | None, storage: str | None, run: str | None
+) -> tuple[MediaStore, Sequence[Entry], str]:
+    """Finds the outputs of a place, or of a run there; also returns the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.gallery.entries import entries_of, saved_contents
-    from rh_prefect.gallery.reports import files_of, last_run, of_run, with_failures
+    from rh_prefect.gallery.reports import files_of, last_run, of_run, report_of, with_failures
     from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.works_journal import records_url
 
@@ -124,12 +127,13 @@ def _found(place: str | None, storage: str | None, run: str | None) -> tuple[Med
     records = store if where == store.url else MediaStore(where, options=store.options_for(where))
     found, run = with_failures(store, entries_of(store, records)), run or ""
     if run:
-        run = last_run(store, found) if run == _LAST else run
+        run = last_run(store, found) if run == _LAST else report_of(store, run)
         found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []
     if not found:
         what = f"of the run {run} " if run else ""
+        places = "--out or --storage" if command == "open" else "its folder or --storage"
         raise InputError(
-            f"gallery: {store.url} has no results {what}yet. Nothing was written. What to do: name another place, or "
-            "run a flow or a pipeline first."
+            f"{command}: {store.url} has no results {what}yet. Nothing was written. What to do: name another place "
+            f"with {places}, or run a flow or a pipeline first."
         )
     return store, found, run

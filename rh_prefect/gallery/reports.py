@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.store import MediaStore
@@ -14,6 +15,11 @@ from rh_prefect.pipelines.run.report import REPORTS, report_name
 
 _LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
 """The id of a run without a flow run begins with its time, UTC."""
+
+_FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
+"""The report of a flow run is below its day and the last part of its id."""
+
+_FLOW_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 
 
 def with_failures(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
@@ -51,6 +57,12 @@ def runs_of(store: MediaStore) -> list[str]:
     return [name[1] for name in names if len(name) == 3 and name[2] == "report.csv"]
 
 
+def report_of(store: MediaStore, run: str) -> str:
+    """Returns the name that the report of a run has, which may be given as the id of a flow run."""
+    found = _FLOW_RUN_ID.fullmatch(run)
+    return next((one for one in runs_of(store) if found and one.endswith(f"-{found[1]}")), run)
+
+
 def files_of(store: MediaStore, run: str) -> set[str]:
     """Returns the names of the files that a run has made or used again, by its report; empty if it has none."""
     if not store.exists(report_name(run)):
@@ -63,9 +75,13 @@ def files_of(store: MediaStore, run: str) -> set[str]:
 def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
     """Returns the newest run: the one of the newest output, or a later one that made nothing new."""
     times = {one.run: one.at for one in reversed(entries) if one.run}
-    for run in runs_of(store):
+    runs = runs_of(store)
+    for run in runs:
         if time := time_of(run):
             times[run] = max(times.get(run, ""), time)
+    days = {run: found[1] for run in runs if (found := _FLOW_RUN.fullmatch(run))}
+    for run in (one for one, day in days.items() if day == max(days.values())):
+        times[run] = store.modified(report_name(run)).astimezone(UTC).isoformat()
     # Names of runs without a flow run are in the order of their begins.
     newest_local = max(filter(time_of, times), default="")
     candidates = [newest_local, *(run for run in times if not time_of(run))]
@@ -75,11 +91,12 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
 def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents: Mapping[str, str]) -> list[Entry]:
     """Returns what a run has made, and the results of other runs that it has given, under the names it gave them."""
     names = {contents[name]: name for name in files if name in contents}
+    flow_run = _FLOW_RUN.fullmatch(run)
     found = []
     for one in entries:
         name = names.get(one.file.sha256, "") if one.file is not None else ""
         is_file = one.file is not None and one.file.uri in files
-        if name or is_file or run in (one.run, one.run_name, one.flow):
+        if name or is_file or run in (one.run, one.run_name, one.flow) or (flow_run and one.run.endswith(flow_run[2])):
             found.append(replace(one, saved_as=name or one.saved_as))
     return found
 

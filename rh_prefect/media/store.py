@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -241,6 +242,12 @@ class MediaStore:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def modified(self, name: str) -> datetime:
+        """When a file was last written."""
+        with self._at(name, "look at") as (fs, path):
+            found: datetime = fs.modified(path)
+            return found
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file, which is read."""

@@ -27,6 +27,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
+from rh_prefect.table_files import csv_text
 from rh_prefect.tasks import assemble, generate
 from rh_prefect.works.outputs.stored_result import StoredResult
 from tests.support.samples import media as samples
@@ -201,6 +202,27 @@ async def test_what_assemble_makes_in_a_flow_is_shown_with_the_run_of_its_clips(
     assert (entry.file.uri, entry.sources, entry.run) == (
         store_name(film.film.uri), (made.first_output.sha256,), clip.run,
     )  # fmt: skip
+
+
+def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id(
+    rh: Emulator, tmp_path: Path, opened: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flow_run = "2026-01-02-e0439d07775e", "6975f345-88c8-42b4-b052-e0439d07775e"
+    store, picture = storage(), make(PICTURE)
+    columns = ["step", "model", "state", "cost", "files", "reason", "subject", "tasks", "jobs"]
+    row = {"step": "sign", "state": "reused", "files": picture.first_output.uri}
+    store.write_bytes(f"runs/{run}/report.csv", csv_text(columns, [row]).encode())
+    for wanted in ("last", flow_run, run):
+        opened.unlink(missing_ok=True)
+        open_(wanted, what="report")
+        assert opened.read_text() == (tmp_path / "out" / "runs" / run / "report.csv").as_uri()
+    open_(flow_run)
+    assert opened.read_text() == (tmp_path / "out" / "gallery" / f"{run}.html").as_uri()
+    with pytest.raises(InputError, match=r"open: .* with --out or --storage"):
+        open_(flow_run, out=str(tmp_path / "elsewhere"))
+    monkeypatch.setattr("webbrowser._tryorder", [])
+    with pytest.raises(InputError, match=r"open: no browser was found.* with another program"):
+        open_(flow_run)
 
 
 def test_many_outputs_have_several_pages(tmp_path: Path) -> None:
