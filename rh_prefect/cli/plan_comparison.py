@@ -23,6 +23,7 @@ def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tu
     with TemporaryDirectory() as folder:
         try:
             archive = _git(file, "archive", "--format=tar", "--", other)
+            commit = _git(file, "rev-parse", "--short", f"{other}^{{commit}}").decode().strip()
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
             raise InputError(
@@ -30,7 +31,7 @@ def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tu
                 f"{said}. What to do: name a plan of `plan --json`, or a revision such as main; `git fetch` it first."
             ) from None
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
+            files.extractall(folder, filter=_inside)  # noqa: S202, it stays in the folder
         old = Path(folder) / file.name
         if not old.exists():
             return {"steps": [], "price": {"least": 0, "expected": 0, "most": 0}}, f"{other}, which lacks {file.name}"
@@ -38,7 +39,14 @@ def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tu
     if done.problems:
         listed = "\n".join(str(one).replace(f"{folder}/", f"{other}:") for one in done.problems)
         raise InputError(f"plan --compare {other}: its version of {file.name} has problems:\n{listed}")
-    return done.as_json(), f"{other} ({_git(file, 'rev-parse', '--short', f'{other}^{{commit}}').decode().strip()})"
+    return done.as_json(), f"{other} ({commit})"
+
+
+def _inside(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    try:
+        return tarfile.data_filter(member, folder)
+    except tarfile.FilterError:  # a link that leaves the folder
+        return None
 
 
 def _git(file: Path, *words: str) -> bytes:

@@ -104,6 +104,13 @@ def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert call("plan", "film.yaml", "--set", "prompt=y", "--compare", "p.json") == 0
     assert "~ script  prompt:" in capsys.readouterr().out
+    plan = json.loads(Path("p.json").read_text())
+    damaged = {"price: least": {**plan, "price": {"least": "x"}}, "steps[0]": {**plan, "steps": ["script"]}}
+    texts = {name: json.dumps(one) for name, one in damaged.items()} | {"is not a plan": "[" * 100_000}
+    for name, text in texts.items():
+        Path("p.json").write_text(text)
+        assert call("plan", "film.yaml", "--set", "prompt=y", "--compare", "p.json") == 1
+        assert name.partition(":")[0] in capsys.readouterr().err
 
 
 def git(*words: str) -> None:
@@ -118,6 +125,7 @@ def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")
     call("init", "--example", "film", "--to", "pipelines/film.yaml")
+    Path("pipelines/elsewhere").symlink_to("/etc/hosts")
     git("add", ".")
     git("commit", "-m", "A film")
     git("remote", "add", "origin", str(Path.cwd()))
@@ -135,6 +143,8 @@ def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "HEAD") == 0
     assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in capsys.readouterr().out
     assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "mian") == 1
+    assert "neither a file with a plan nor a git revision" in capsys.readouterr().err
+    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "HEAD^{tree}") == 1
     assert "neither a file with a plan nor a git revision" in capsys.readouterr().err
     file.rename("pipelines/other.yaml")
     assert call("plan", "pipelines/other.yaml", "--set", "prompt=x", "--compare", "main") == 0

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -54,11 +55,13 @@ class ReviewedPlan:
             data = json.loads(Path(file).read_bytes())
         except OSError as error:
             raise InputError(f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid.") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
-        if not isinstance(data, dict) or data.get("version") != 1 or not isinstance(data.get("steps"), list):
+        flaw = next(_schema().iter_errors(data), None)
+        if flaw is not None:
+            where = f": its {flaw.json_path.removeprefix('$.')} does not have the form of one" if flaw.path else ""
             raise InputError(
-                f"{file} is not a plan. Nothing was paid. What to do: write one with `rh-prefect plan … --out`."
+                f"{file} is not a plan{where}. Nothing was paid. What to do: write one with `rh-prefect plan … --out`."
             )
         if data.get("problems"):
             raise InputError(
@@ -178,6 +181,13 @@ class ReviewedPlan:
     def _paid(self) -> frozenset[str]:
         """The works that the plan pays for, as far as their inputs were known."""
         return frozenset(work for step in self.data["steps"] if step["price"]["most"] for work in _works_of(step))
+
+
+@cache
+def _schema() -> Any:
+    from jsonschema import Draft202012Validator  # most commands read no plan
+
+    return Draft202012Validator(json.loads(files(__package__).joinpath("schema.json").read_bytes()))
 
 
 def _works_of(step: Mapping[str, Any]) -> list[str]:
