@@ -46,9 +46,9 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
     settings = get_settings()
     if settings.api_key is None:
         raise ConfigError(
-            "No RunningHub API key is set. What to do: set RH_API_KEY in the environment of the process "
-            "that runs the flow (the worker); or save a block once, "
-            '`RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
+            "No RunningHub API key is set. What to do: set RH_API_KEY, in the environment of the process that runs the "
+            "flow (the worker), to a key from the site's API console, or to that of `rh-prefect emulator`; or save a "
+            'block once, `RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
         )
     try:
         return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)

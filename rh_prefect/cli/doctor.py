@@ -13,6 +13,7 @@ from fsspec.core import url_to_fs
 
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json
+from rh_prefect.cli.prefect_server import WITHOUT_SERVER
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import protocol_of, read_options, shown_url
@@ -120,7 +121,8 @@ async def _prefect() -> str:
     failure = await connection.client.api_healthcheck()
     if failure is not None:
         raise ConfigError(
-            f"the Prefect API at {url} does not answer ({failure}). What to do: start it, or correct the address."
+            f"the Prefect API at {url} does not answer ({failure}). What to do: start it (`prefect server start`), or "
+            f"correct the address; {WITHOUT_SERVER}."
         )
     version: object = await connection.client.api_version()
     if not isinstance(version, str):

@@ -157,7 +157,7 @@ def prefect_failed(error: Exception) -> str:
     answer = getattr(error, "response", None)
     if answer is None:
         what = str(error) or type(error).__name__
-        advice = "start it (`prefect server start`), or set PREFECT_API_URL to the address of a running server"
+        advice = f"start it (`prefect server start`), or set PREFECT_API_URL to a running server; {WITHOUT_SERVER}"
         return f"The Prefect API at {where} does not respond: {what}. What to do: {advice}."
     if answer.status_code in (401, 403):
         advice = "set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for your own server"
@@ -168,6 +168,10 @@ def prefect_failed(error: Exception) -> str:
     message = " ".join(answer.text.split())[:200]
     return f"The Prefect API at {where} returned HTTP {answer.status_code}: {message}. What to do: {advice}."
 
+
+WITHOUT_SERVER = (
+    "to work without a server, `prefect config unset PREFECT_API_URL`, and `unset PREFECT_API_URL` in this shell"
+)
 
 PREFECT_STARTS_IN = 180.0
 """Seconds: the first start on a fresh folder makes the database, which takes a slow machine its time."""

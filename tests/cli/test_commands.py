@@ -163,6 +163,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
         assert done.stderr.count("\n") == 1, done.stderr
         assert re.search("[Tt]he Prefect API at http://127.0.0.1:9/api(: no answer| does not respond)", done.stderr)
         assert "What to do" in done.stderr
+        assert "respond" not in done.stderr or "`prefect config unset PREFECT_API_URL`" in done.stderr
 
 
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
@@ -288,7 +289,9 @@ def test_doctor_says_once_that_there_is_no_such_account(
     monkeypatch.delenv("RH_API_KEY")
     with pytest.raises(SystemExit):
         doctor()
-    assert capsys.readouterr().out.count("No RunningHub API key is set") == 1
+    said = capsys.readouterr().out
+    assert said.count("No RunningHub API key is set") == 1
+    assert "a key from the site's API console, or to that of `rh-prefect emulator`" in said
 
 
 @pytest.mark.prefect
