@@ -15,7 +15,7 @@ from rh_prefect.catalog import InputWarning
 from rh_prefect.catalog.model import is_api_path
 from rh_prefect.catalog.registry import is_known
 from rh_prefect.errors import InputError
-from rh_prefect.json_checks import flaw_of, snapshot
+from rh_prefect.json_snapshot import flaw_of, snapshot
 from rh_prefect.media.media import Media, MediaInput, as_media_input
 
 _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.json_checks import flaw_of, snapshot
+from rh_prefect.json_snapshot import flaw_of, snapshot
 from rh_prefect.media.media import Media, as_media_input
 
 InstanceType = Literal["default", "plus", "ultra"]

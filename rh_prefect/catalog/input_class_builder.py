@@ -30,7 +30,7 @@ from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import get, models
 from rh_prefect.catalog.validation import check, complaint
 from rh_prefect.errors import InputError
-from rh_prefect.json_checks import snapshot
+from rh_prefect.json_snapshot import snapshot
 
 T = TypeVar("T", bound="InputBase")
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path, text_of
 from rh_prefect.errors import InputError
-from rh_prefect.json_checks import flaw_of
+from rh_prefect.json_snapshot import flaw_of
 
 Raw = dict[str, Any]
 Form = Literal["registry", "capabilities", "prices", "catalogue"]

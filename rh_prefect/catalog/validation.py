@@ -20,7 +20,7 @@ from rh_prefect.catalog.descriptions import standing
 from rh_prefect.catalog.frozen_forms import as_given, converted
 from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.json_checks import flaw_of
+from rh_prefect.json_snapshot import flaw_of
 
 MIB = 1024 * 1024
 _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}

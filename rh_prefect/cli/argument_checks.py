@@ -57,7 +57,7 @@ def check_texts(_type: object, value: object) -> None:
 
 
 def _check_text(text: str) -> None:
-    from rh_prefect.json_checks import is_text
+    from rh_prefect.json_snapshot import is_text
 
     if _ASSIGNMENT.fullmatch(text).group(2).startswith(_HIDDEN):  # type: ignore[union-attr]  # as above
         raise InputError(

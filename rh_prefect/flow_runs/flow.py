@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.caches_and_locks import LruSet
+from rh_prefect.bounded_caches import LruSet
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run

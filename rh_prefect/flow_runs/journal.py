@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from rh_prefect.caches_and_locks import LruCache
+from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records

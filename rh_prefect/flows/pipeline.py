@@ -27,7 +27,7 @@ from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline_engine import PrefectEngine
 from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
-from rh_prefect.json_checks import flaw_of
+from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
-from rh_prefect.gallery.shape_picture import shape_picture
+from rh_prefect.gallery.glb_picture import glb_picture
 from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
@@ -145,7 +145,7 @@ def _poster(store: MediaStore, file: Media) -> str:
 def _shape(store: MediaStore, file: Media) -> bytes:
     if file.size > _LARGEST_SHAPE or not file.uri.endswith(".glb"):
         raise ValueError("only GLB files of up to 64 MB are drawn")
-    return shape_picture(store.read_bytes(file.uri), side=_SIDE)
+    return glb_picture(store.read_bytes(file.uri), side=_SIDE)
 
 
 def _small(store: MediaStore, name: str) -> bytes:

@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError, MediaError, StoreError
-from rh_prefect.json_checks import is_text
+from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_types import Kind
 from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded

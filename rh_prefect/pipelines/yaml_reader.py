@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from rh_prefect.json_checks import is_text
+from rh_prefect.json_snapshot import is_text
 from rh_prefect.pipelines.document import Document, Node, PipelineError, Place, Problem, problem_at
 
 MOST_BYTES = 1024 * 1024

@@ -28,7 +28,7 @@ from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.plain_task import PlainTask
+from rh_prefect.tasks.task_or_call import PlainTask
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.loop_thread import LOOP

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.suspension import (
     wait_for,
 )
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
-from rh_prefect.tasks.plain_task import refuse_unknown
+from rh_prefect.tasks.task_or_call import refuse_unknown
 from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.costs import CURRENCY, amount_text
 from rh_prefect.works.journal.repeated_calls import delivered_at_end

@@ -17,7 +17,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.custom import CustomInput
 from rh_prefect.display_names import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (

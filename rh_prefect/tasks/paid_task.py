@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, overload
 
 from prefect.tasks import Task
 
-from rh_prefect.tasks.plain_task import PlainTask
+from rh_prefect.tasks.task_or_call import PlainTask
 
 if TYPE_CHECKING:
     from typing import Self

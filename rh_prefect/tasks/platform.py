@@ -30,7 +30,7 @@ from rh_prefect.client import (
 )
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.plain_task import PlainTask
+from rh_prefect.tasks.task_or_call import PlainTask
 from rh_prefect.works.loop_thread import LOOP
 
 P = ParamSpec("P")

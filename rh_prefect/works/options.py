@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from rh_prefect.custom import CustomInput
 from rh_prefect.errors import InputError
-from rh_prefect.json_checks import is_text
+from rh_prefect.json_snapshot import is_text
 from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 

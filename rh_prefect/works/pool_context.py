@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rh_prefect.caches_and_locks import LruCache
+from rh_prefect.bounded_caches import LruCache
 from rh_prefect.client.connections import chance
 from rh_prefect.custom import CustomInput
 from rh_prefect.media.store import MediaStore

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.errors import RunningHubError
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.journal.budget import Money, Shortfall

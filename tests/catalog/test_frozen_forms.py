@@ -292,7 +292,7 @@ def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeyp
 PLACES = """
 import json, sys
 from rh_prefect import catalog
-from rh_prefect.pipelines.batch_stages import file_param, place, stages_of
+from rh_prefect.pipelines.batch_models import file_param, place, stages_of
 from rh_prefect.pipelines.pipeline import Pipeline
 
 TURBO, KLING, QWEN = "z-image/turbo", "kling-v2.6-pro-image-to-video", "qwen-image-2.0/text-to-image"

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.json_checks import flaw_of
+from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value

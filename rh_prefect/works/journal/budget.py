@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
-from rh_prefect.caches_and_locks import LruCache
+from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.works.journal.costs import COINS, CURRENCY, Costs, amount_text, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of

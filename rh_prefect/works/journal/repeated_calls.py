@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeAlias
 
-from rh_prefect.caches_and_locks import LruCache
+from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import EqualRequest
 from rh_prefect.works.loop_thread import LOOP
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.journal import Journal

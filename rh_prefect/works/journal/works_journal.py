@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
-from rh_prefect.caches_and_locks import LruSet
+from rh_prefect.bounded_caches import LruSet
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from pydantic import SecretStr
 
-from rh_prefect.caches_and_locks import SingleFlight
+from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import ConnectFailed, JournalError, ResponseLost, RunningHubError
 from rh_prefect.works.accounts.poller import is_settled

@@ -22,7 +22,7 @@ _NUMBERS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 Floats = NDArray[np.float64]
 
 
-def shape_picture(glb: bytes, *, side: int) -> bytes:
+def glb_picture(glb: bytes, *, side: int) -> bytes:
     """Returns a JPEG of the triangles of a GLB file; `ValueError` where it has none that can be read."""
     try:
         return _drawn(np.concatenate(list(_triangles(*_parts(glb)))), side)
