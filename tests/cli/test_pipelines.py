@@ -158,7 +158,8 @@ def test_a_plan_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatc
     assert call("plan", "film.yaml", "--set", "prompt=x") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
-    assert "  shots.motion   kling-v2…to-video  .  6  .     10.50  10.50" in lines
+    assert "  step           model or edit   =  +  >  x  expected   most" in lines
+    assert "  shots.motion   kling-v…-video  .  .  6  .     10.50  10.50" in lines
 
 
 def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:

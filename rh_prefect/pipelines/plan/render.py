@@ -18,7 +18,9 @@ from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Mon
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
 
-_ALWAYS = ("=", "+", ">", "x")
+_ALWAYS, _NARROW = ("=", "+", ">", "x"), ("=", "+")
+"""States that have a column even if no step is in them: without a width, and in a terminal."""
+
 _MOST_REASONS = 20
 _LEAST_MODEL, _LEAST_STEP = 10, 12
 """How many characters of a model's and of a step's name remain in a narrow terminal."""
@@ -57,7 +59,7 @@ def _size(plan: Plan) -> str:
 def table(plan: Plan, width: int = 0) -> str:
     """Formats a plan as a table of at most `width` columns; 0 for any number."""
     counts = plan.counts
-    states: list[State] = [state for state in STATES if counts[state] or (state in _ALWAYS and not width)]
+    states: list[State] = [state for state in STATES if counts[state] or state in (_NARROW if width else _ALWAYS)]
     rows = [("step", "model or edit", *states, "expected", "most")]
     for path, items in plan.steps.items():
         rows.append((path, _models(items), *_counted(items, states), *_priced(plan, items)))
