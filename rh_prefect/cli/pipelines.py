@@ -18,7 +18,7 @@ from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence
+from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
 from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
@@ -71,20 +71,22 @@ def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.
     """Check pipelines without data and without a network: for CI and pre-commit."""
     if not files:
         raise InputError("Pass at least one file: `rh-prefect check film.yaml`.")
-    found = [problem for file in files for problem in _problems(file)]
+    notes: list[str] = []
+    found = [problem for file in files for problem in _problems(file, notes)]
     if as_json:
         print_json([problem.as_json() for problem in found])
     else:
         print(
             "\n".join(map(str, found)) or f"{len(files)} {'file' if len(files) == 1 else 'files'} checked: no problems"
         )
+        print("".join(f"note: {visible(one)}\n" for one in notes), end="")
     if found:
         sys.exit(1)
 
 
-def _problems(file: Path) -> Sequence[Problem]:
+def _problems(file: Path, notes: list[str]) -> Sequence[Problem]:
     try:
-        Pipeline.open(file)
+        notes += Pipeline.open(file).checked.notes
     except PipelineError as error:
         return error.found
     return ()

@@ -46,6 +46,13 @@ def test_from_an_example_to_its_price(capsys: pytest.CaptureFixture[str]) -> Non
     assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in said
 
 
+def test_check_says_what_is_worth_knowing_of_a_right_file(capsys: pytest.CaptureFixture[str]) -> None:
+    step = "mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
+    Path("mug.yaml").write_text(f"budget: {{amount: 1, all_runs: true}}\nsteps:\n  {step}\n")
+    assert call("check", "mug.yaml") == 0
+    assert "note: mug.yaml:1: all_runs does not limit what all rounds cost together" in capsys.readouterr().out
+
+
 def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("init", "--example", "film") == 0
     assert call("init", "--example", "film") == 1

@@ -89,9 +89,10 @@ class FileCheck(OtherCheck):
             self._checked.outputs[name] = found or Type("any")
         budget = self._file.budget
         if budget is not None and budget.all_runs and (again := next(_made_again(self._checked), None)):
+            place = self._document.place(("budget",))
             self._checked.notes.append(
-                f"budget: all_runs does not limit what all rounds cost together: each round of {again} is paid for "
-                "again, and the costs of closed rounds do not count."
+                f"{self._document.name}:{place.line}: all_runs does not limit what all rounds "
+                f"cost together: each round of {again} is paid for again, and the costs of closed rounds do not count."
             )
 
     def _check_blocks(self) -> None:
