@@ -44,7 +44,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
             raise await _no_account(name)
         return found
     settings = get_settings()
-    if settings.api_key is None:
+    if not settings.api_key:
         raise ConfigError(
             "No RunningHub API key is set. What to do: set RH_API_KEY, in the environment of the process that runs the "
             "flow (the worker), to a key from the site's API console, or to that of `rh-prefect emulator`; or save a "

@@ -286,7 +286,7 @@ def test_doctor_says_once_that_there_is_no_such_account(
     with pytest.raises(SystemExit):
         doctor(credentials="doctor-nobody")
     assert capsys.readouterr().out.count("There is no block 'doctor-nobody'") == 1
-    monkeypatch.delenv("RH_API_KEY")
+    monkeypatch.setenv("RH_API_KEY", "")
     with pytest.raises(SystemExit):
         doctor()
     said = capsys.readouterr().out
