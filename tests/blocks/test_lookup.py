@@ -58,7 +58,7 @@ async def test_a_storage_url_that_cannot_be_used_says_so_without_its_password(
 
 async def test_no_key_says_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RH_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match=r"RH_API_KEY in the environment of .*the worker.*RunningHubCredentials"):
+    with pytest.raises(ConfigError, match=r"RH_API_KEY, in the environment of .*the worker.*RunningHubCredentials"):
         await load_credentials()
 
 
