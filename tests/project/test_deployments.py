@@ -205,7 +205,8 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
             f"{(await client.read_flow(found.flow_id)).name}/{found.name}": found
             for found in await client.read_deployments()
         }
-    assert len(there) == len(DEPLOYMENTS)
+    # Other tests deploy to the same server.
+    assert {name.partition("/")[2] for name in there} >= {one["name"] for one in DEPLOYMENTS}
     nightly = there["nightly-film/nightly-film"]
     assert [(one.active, _cron(one.schedule)) for one in nightly.schedules] == [(True, "0 3 * * *")]
     assert nightly.global_concurrency_limit is not None

@@ -29,7 +29,7 @@ from rh_prefect.works.outputs.stored_result import FOLDER, StoredResult
 from tests.support.world.job_records import is_hopeless
 
 RECORDS_OF_NO_JOB = ("media", "cancel", "format")
-NO_FILES = (f"{FOLDER}/", "batches/", "inputs/", "runs/", "scopes/", "works/", "rh-prefect-check-")
+NO_FILES = (f"{FOLDER}/", "batches/", "edits/", "inputs/", "runs/", "scopes/", "works/", "rh-prefect-check-")
 """How the names of those files in a store begin that are no task's output.
 
 The last is what tries a place; it stays where the place fails before it can be deleted.
@@ -190,13 +190,14 @@ def _is_unknown(evidence: Evidence, task: Paid) -> bool:
 
 
 def _wrong_files(evidence: Evidence) -> Iterator[str]:
-    """No file is at its final name that is not, byte for byte, what RunningHub served."""
+    """No file is at its final name that is not, byte for byte, what RunningHub served, or what an edit recorded."""
     served = {(task.task_id, output) for task in evidence.paid for output in task.outputs}
     hashes = {sha256 for _, sha256 in served}
+    edits = b"".join(data for name, data in evidence.words.items() if "/edits/" in name).decode()
     for name, sha256 in evidence.files.items():
         if name.endswith(PART):
             yield f"{name} was left behind half-written"
-        elif not name.startswith(NO_FILES) and sha256 not in hashes:
+        elif not name.startswith(NO_FILES) and sha256 not in hashes and sha256 not in edits:
             yield f"{name} is not what RunningHub served for any task"
     for result in evidence.results:
         for output in result.outputs:
