@@ -21,6 +21,7 @@ from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectSignal
 from prefect.flows import Flow, FlowStateHook
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
@@ -112,7 +113,9 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if (context := FlowRunContext.get()) is not None and context.flow_run is not None:
+        context = FlowRunContext.get()
+        # A suspension is a signal, and no failure.
+        if not isinstance(error, PrefectSignal) and context is not None and context.flow_run is not None:
             _failed_here.add(context.flow_run.id)
         if not isinstance(error, ExceptionGroup) or type(error) is not ExceptionGroup:
             raise

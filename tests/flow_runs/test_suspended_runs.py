@@ -79,6 +79,10 @@ async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: Susp
     fetched = await rerun(pictures, run)
     assert sorted(fetched) == sorted(without_webhooks.paid)
     assert (await states_of(run)).count("Resuming") == 1
+    async with get_client() as client:
+        ended = (await client.read_flow_run(run)).state
+    assert ended is not None
+    assert "2 of 2 jobs done, cost " in (ended.message or ""), "a suspension is no failure"
 
 
 async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(with_webhooks: SuspendedRuns) -> None:
