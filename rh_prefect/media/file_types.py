@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -231,7 +233,8 @@ def _end(file: BinaryIO, size: int, found: FileType) -> int:
     if found is OGG:
         return _last_end(file, size, 0, _page)
     if found is FLV:  # the length after each tag, in four bytes, may be missing at the end
-        return _last_end(file, size, int.from_bytes(file.read(9)[5:]) + 4, _tag) - 4
+        head = file.read(1024)
+        return max(_last_end(file, size, int.from_bytes(head[5:9]) + 4, _tag), _announced_by_flv(head)) - 4
     if found in _RIFF_TYPES:
         length = int.from_bytes(file.read(8)[4:], "little")
         # A stream's writer could not go back to fill in the length.
@@ -275,6 +278,13 @@ def _page(head: bytes) -> int | None:
 
 def _tag(head: bytes) -> int | None:
     return 11 + int.from_bytes(head[1:4]) + 4 if head[0] & 0x1F in _FLV_TAGS else None
+
+
+def _announced_by_flv(head: bytes) -> int:
+    """The size of the file that an FLV's first tag announces: a cut between two tags leaves no half tag; 0 if unknown."""
+    found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
+    size: float = struct.unpack(">d", found[1])[0] if found else 0
+    return int(size) if math.isfinite(size) else 0
 
 
 def _end_of_segment(head: bytes) -> int:

@@ -82,6 +82,20 @@ def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path) 
         probe(cut)
 
 
+def test_a_flv_that_was_cut_between_two_of_its_tags_is_refused(tmp_path: Path) -> None:
+    whole = SAMPLES["flv"][0](tmp_path / "whole").read_bytes()
+    ends, at = [], 13
+    while at < len(whole):
+        at += 11 + int.from_bytes(whole[at + 1 : at + 4]) + 4
+        ends.append(at)
+    assert ends.pop() == len(whole)
+    for end in ends:
+        cut = tmp_path / "cut.bin"
+        cut.write_bytes(whole[:end])
+        with pytest.raises(MediaError, match="its end is missing"):
+            probe(cut)
+
+
 def without_xing(song: bytes) -> bytes:
     return song.replace(b"Xing", b"    ").replace(b"Info", b"    ")
 
