@@ -281,7 +281,7 @@ def _tag(head: bytes) -> int | None:
 
 
 def _announced_by_flv(head: bytes) -> int:
-    """The size of the file that an FLV's first tag announces: a cut between two tags leaves no half tag; 0 if unknown."""
+    """The size that an FLV's first tag announces, since a cut between two tags leaves no half tag; 0 if unknown."""
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0
