@@ -36,10 +36,8 @@ tests: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # By file, as in `test`. Not in more processes: their many servers on SQLite then answer 503 on a small machine.
-# The programs of tests/identity share nothing but a process's servers, and mostly wait.
 test-long: $(INSTALLED) $(DATABASE)
-	$(BIN)/pytest -m long --ignore tests/identity -n 2 --dist loadfile
-	$(BIN)/pytest -m long tests/identity -n 3 --dist worksteal
+	$(BIN)/pytest -m long -n 2 --dist loadfile
 
 # The README's commands in a folder of their own: about ten minutes on a busy machine.
 test-readme: $(INSTALLED) $(DATABASE)

@@ -1,9 +1,4 @@
-"""Mutants of a module: copies of it with one small fault each, which some test must find.
-
-No mutants are made of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of
-caches and the numbers of requests at once, since no test should depend on them; none of `assert_never`, which is never
-reached; and no None of a returned False, which is the same to every caller.
-"""
+"""Mutants of a module: copies of it with one small fault each, which some test must find."""
 
 from __future__ import annotations
 
@@ -16,6 +11,12 @@ from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "rh_prefect"
+
+EXCLUDED = """\
+none of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of caches and the
+numbers of requests at once, since no test should depend on them; none of assert_never, which is never reached; and no
+None of a returned False, which is the same to every caller"""
+"""The rules by which some faults are not tried."""
 
 Change: TypeAlias = tuple[ast.expr | ast.stmt, str]
 """A node, and what is written in its place."""
@@ -53,6 +54,10 @@ class Mutant:
     def path(self) -> str:
         return f"{PACKAGE}/{self.module}.py"
 
+    @property
+    def line(self) -> int:
+        return (ROOT / self.path).read_bytes().count(b"\n", 0, self.start) + 1
+
     def source(self, root: Path) -> bytes:
         """The whole module with the fault."""
         old = (root / self.path).read_bytes()
@@ -62,8 +67,7 @@ class Mutant:
         old = (ROOT / self.path).read_bytes()
         first, last = old.rfind(b"\n", 0, self.start) + 1, old.find(b"\n", self.end)
         changed = (old[first : self.start] + self.new.encode() + old[self.end : last]).decode()
-        line_number = old.count(b"\n", 0, self.start) + 1
-        shown = [f"{self.path}:{line_number}"]
+        shown = [f"{self.path}:{self.line}"]
         shown += [f"  -{line}" for line in old[first:last].decode().splitlines()]
         return "\n".join(shown + [f"  +{line}" for line in changed.splitlines()])
 
