@@ -21,9 +21,9 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
 from tests.support.samples import contexts
 from tests.support.samples.contexts import no_progress
+from tests.support.world.executed_work import REQUEST
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.simulated_process import SCOPE, work_of
 from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
@@ -75,7 +75,7 @@ class WaitingJob:
 
     def __init__(self, rh: RunningHub, *, webhook: bool = False) -> None:
         self.rh = rh
-        self.journal = NotifyingMemoryJournal(MemoryPlace(), SCOPE)
+        self.journal = NotifyingMemoryJournal(MemoryPlace(), "run")
         self.scope = FolderScope(self.journal)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
         self.poller = Poller(rh.query, clock=now)
@@ -85,7 +85,7 @@ class WaitingJob:
             query_error=lambda _, error: error,
         )
         shared = contexts.services(cancels=CancelWatch(clock=now), clock=now)
-        self.work = contexts.work_of(work_of(KEY)[0], scope=self.scope, key=KEY, lease=lease, services=shared)
+        self.work = contexts.work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
 
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})

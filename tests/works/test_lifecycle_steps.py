@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +34,6 @@ from rh_prefect.works.journal.budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
@@ -46,13 +44,10 @@ from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
-from tests.support.servers.minimal_api import MinimalApi
 from tests.support.world.complete_job import complete_job
 from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import MemoryPlace
-from tests.support.world.simulated_process import Process, machines
-from tests.support.world.virtual_time import VirtualLoop
 
 
 @pytest.fixture
@@ -140,30 +135,6 @@ async def test_a_cancelled_run_pays_nothing_and_releases_its_budget(run: PooledR
     assert isinstance(result, Result)
 
 
-def pauses_after(codes: Sequence[str], folder: Path) -> list[float]:
-    """Refuses a job's submissions with codes, one after the other; returns how long the job pauses after each."""
-    loop, place, hub = VirtualLoop(), MemoryPlace(), MinimalApi()
-    on_another_host = machines(folder)[1]
-    process = Process("one", on_another_host, 1, loop=loop, place=place, hub=hub, submits=lambda *_: None)
-
-    process.call("job1", Policy(job="job1", endpoint="m"))
-    submitted = list[float]()
-    refusals = iter([*codes, "1501"])  # the last one is final
-    while not process.is_over:
-        for one in list(process.operations):
-            if one.name.startswith("submit"):
-                submitted.append(loop.time())
-                error = hub.refuse("job1", len(submitted), next(refusals))
-                process.release(one, partial(one.refuse, error))
-            else:
-                process.release(one, one.deliver)
-        if not process.operations:
-            loop.run_until_complete(asyncio.sleep(0.1))
-    process.crash()
-    loop.close()
-    return [until - since for since, until in pairwise(submitted)]
-
-
 CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
 WITH_INPUT = replace(REQUEST, inputs={"sha256:1": cast(Input, None)})
 
@@ -187,11 +158,20 @@ SLOT, RATE = "421", "1003"
         ([SLOT, RATE, SLOT, RATE, SLOT], [False, True, False, True, True]),
     ],
 )
-def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
+async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
     tmp_path: Path, codes: list[str], are_paused: list[bool]
 ) -> None:
     assert LIMITER_PAUSES == 2
-    assert [pause > 1 for pause in pauses_after(codes, tmp_path)] == are_paused
+    work, submitted = ExecutedWork(tmp_path), list[float]()
+    work.main.answers = [api_error(code, doing="submit", submitting=True) for code in (*codes, "1501")]
+
+    async def note() -> None:
+        submitted.append(work.seconds)
+
+    work.main.during = note
+    with pytest.raises(ModerationError):
+        await work.finish()
+    assert [until - since > 1 for since, until in pairwise(submitted)] == are_paused
 
 
 class Watched(PooledRun):

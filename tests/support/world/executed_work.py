@@ -17,6 +17,7 @@ from rh_prefect.works.journal.budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.options import Options
 from rh_prefect.works.requests.input_identification import Input
@@ -27,7 +28,6 @@ from rh_prefect.works.work_runner import RunningWork
 from tests.support.samples.contexts import no_progress
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
-from tests.support.world.simulated_process import ImmediateSpool
 
 REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base="x", estimate=Decimal(1))
 OPTIONS = Options()
@@ -134,6 +134,13 @@ class Account:
         self.did.append(f"{what} {self.name}")
         if self.refusal is not None:
             raise self.refusal
+
+
+class ImmediateSpool(Spool):
+    """One that writes at once: in virtual time nothing waits for a thread."""
+
+    async def save(self, entry: Spooled) -> None:
+        self.put(entry)
 
 
 class ExecutedWork:

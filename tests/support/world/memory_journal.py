@@ -31,11 +31,6 @@ class MemoryPlace:
         """All records as they lie there, by key."""
         return self._scopes.get(scope, {}).copy()
 
-    def claims(self, scope: str) -> set[tuple[str, int]]:
-        """The submits that were begun, by job and number."""
-        split = [key.rsplit("-", 2) for key in self.texts(scope)]
-        return {(parts[0], int(parts[2])) for parts in split if parts[1:2] == ["intent"]}
-
     def keys(self, scope: str) -> list[str]:
         names = [key.partition("-")[0] for key in self.texts(scope)]
         return [name for name in dict.fromkeys(names) if name not in ("media", "cancel", "attempt")]

@@ -20,13 +20,9 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.when_idle: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if timeout != 0 and self.when_idle is not None:
-            self.when_idle()
-            return ready
         if not ready and timeout is None:
             raise RuntimeError("everything waits, and nothing will ever happen")
         if not ready and timeout is not None:
@@ -44,14 +40,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.now
-
-    def run_ready(self) -> None:
-        """Runs all that can go on without time passing; to be called from outside of it."""
-        self._virtual.when_idle = self.stop
-        try:
-            self.run_forever()
-        finally:
-            self._virtual.when_idle = None
 
 
 def now() -> float:
