@@ -20,7 +20,7 @@ help:
 	@echo "make test-readme  the README's commands, in their order, in an empty folder"
 	@echo "make docs         the documentation as a website, in build/site (ARGS=--no-pictures is quick)"
 	@echo "make bench        start-up, memory, long journals and speed, measured; two hours (SCENES='short overhead' for some of speed)"
-	@echo "make mutants      random faults in the modules that decide about money, which the tests must find; hours (ARGS='--quick --count 40')"
+	@echo "make mutants      random faults in the package that pays, which the tests must find; an hour (ARGS='--count 25')"
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
 	@echo "make constraints  write constraints.txt again from what is installed"
 	@echo "make clean        remove .venv, caches and builds; films stay"

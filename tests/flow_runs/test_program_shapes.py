@@ -1,7 +1,6 @@
 """Shapes of programs in one process: each is broken off when all is paid, and its flow run is run again.
 
-Equal requests give unlike results here, so that an exchanged result shows. `tests/identity` has the shapes that are
-killed.
+Equal requests give unlike results here, so that an exchanged result shows.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -21,6 +20,8 @@ from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import hydrated_context, serialize_context
+from prefect.futures import as_completed
+from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.task_worker import TaskWorker
 
 from rh_prefect import flow, generate, generate_many, models
@@ -117,6 +118,21 @@ async def persisted_child(take: int) -> Result:
 @task(persist_result=True)
 async def persisted_step(take: int) -> Result:
     return await generate(LIGHTHOUSE, take=take)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # its futures are of another class
+async def pooled_child() -> list[Result]:
+    futures: list[Any] = [step.submit(take) for take in (1, 2)]
+    return [future.result() for future in futures]
+
+
+async def in_a_process_pool() -> Named:
+    return numbered(await pooled_child())
+
+
+async def in_the_order_of_their_ends() -> Named:
+    places = {generate.submit(LIGHTHOUSE, take=take): take for take in (1, 2, 3)}
+    return {str(places[future]): future.result() for future in as_completed(list(places))}
 
 
 async def in_a_task_group() -> Named:
@@ -224,6 +240,8 @@ PAID = {
     "a retried child flow": Paid(in_a_retried_child, 2),
     "child flows that Prefect does not run again": Paid(in_persisted_children, 2),
     "tasks that Prefect does not run again": Paid(in_persisted_tasks, 2),
+    "as_completed": Paid(in_the_order_of_their_ends, 3),
+    "tasks in a process pool": Paid(in_a_process_pool, 2),
 }
 
 
@@ -234,6 +252,8 @@ SECOND_STAGE = (
     "generate_many in which one fails, and again",
     "a retried child flow",
     "tasks that Prefect does not run again",
+    "as_completed",
+    "tasks in a process pool",
     "in two child flows",
     "a loop without take",
     "gather",

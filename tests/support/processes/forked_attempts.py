@@ -1,4 +1,4 @@
-"""Runs attempts of a program in processes forked from one that has everything imported.
+"""Runs a pipeline in processes forked from one that has everything imported.
 
 Importing takes seconds and an attempt less, so hundreds of attempts are affordable. `python -m
 tests.support.processes.forked_attempts` reads one order a line and prints the process id of the attempt. It has no
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import importlib
-import inspect
 import json
 import os
 import signal
@@ -23,13 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow
-
-from rh_prefect import flows, resume, tasks  # noqa: F401 - imports all that an attempt needs before the fork
+from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.flow_runs.resume import create
-from rh_prefect.works.loop_thread import LOOP
-from tests.support.processes.program_report import say
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 600.0
@@ -58,49 +52,20 @@ def _make_own(order: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(order["env"])
-    # Processes that this one starts, as those of a process pool, find the program too.
-    folder = str(Path(order["program"]).parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path.cwd())])
-    sys.path.insert(0, folder)
-    sys.dont_write_bytecode = True  # an edit within one second would be served from the cache
-    _attempt(order)
+    asyncio.run(_run(order))
 
 
-def _attempt(order: dict[str, Any]) -> None:
-    form = getattr(importlib.import_module("program"), f"{order['form']}_form")
-    try:
-        run = order.get("run", "")
-        if isinstance(form, Flow) and not run:
-            run = str(LOOP.call_sync(create(form, order["parameters"])))
-            say("run", id=run)
-        if order["only_create"]:
-            return
-        made = resume(form, run) if isinstance(form, Flow) else form(**order["parameters"])
-        asyncio.run(_awaited(made)) if inspect.isawaitable(made) else asyncio.run(drain())
-        say("done")
-    except (Exception, BaseExceptionGroup) as error:
-        say("failed", errors=[_described(one) for one in _leaves(error)])
-        raise SystemExit(1) from None
-
-
-async def _awaited(made: Any) -> None:
-    try:
-        await made
-    finally:
-        await drain()
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _leaves(one)
-    else:
-        yield error
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    return {"kinds": kinds, "message": str(error)}
+async def _run(order: dict[str, Any]) -> None:
+    """Runs a pipeline and reports what became of its steps."""
+    flow: Any = pipeline_flow(Pipeline.from_file(order["file"]))
+    state = await flow(**order["params"], return_state=True)
+    data = await state.aresult(raise_on_failure=False)
+    result = data.result if isinstance(data, PipelineIncomplete) else data
+    steps = {one.step: one.state for one in result.steps} if hasattr(result, "steps") else {}
+    costs = {unit: str(amount) for unit, amount in result.costs.amounts.items()} if steps else {}
+    report = {"name": state.name, "message": str(state.message), "steps": steps, "costs": costs}
+    Path(order["report"]).write_text(json.dumps(report))
+    await drain()
 
 
 @dataclass(frozen=True)
@@ -160,7 +125,7 @@ class Attempts:
     def start(self, order: Mapping[str, Any], *, report: Path, log: Path) -> Attempt:
         """Forks a process that follows an order; see `tests.support.processes.forked_attempts`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({**order, "log": str(log)}) + "\n")
+        self._process.stdin.write(json.dumps({**order, "report": str(report), "log": str(log)}) + "\n")
         self._process.stdin.flush()
         attempt = Attempt(int(self._answer()["pid"]), report, log)
         self._started.append(attempt)

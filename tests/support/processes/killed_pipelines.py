@@ -39,7 +39,6 @@ from tests.support.servers.s3 import S3Server
 from tests.support.world.invariants import paid_tasks
 
 Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[Attempts]]
-PROGRAM = Path(__file__).parents[2] / "long" / "pipeline_program" / "program.py"
 PATIENCE = 500.0
 
 
@@ -69,17 +68,12 @@ class Run:
 
     attempt: Attempt
 
-    @property
-    def result(self) -> dict[str, Any]:
-        """What it has reported at its end."""
-        said = [json.loads(line) for line in self.attempt.report.read_text().splitlines()]
-        return next(one for one in said if one["event"] == "result")
-
     def finish(self) -> dict[str, Any]:
-        """Waits for its end."""
+        """Waits for its end, and returns what it has reported."""
         self.attempt.wait(seconds=PATIENCE)
         assert self.attempt.report.exists(), self.attempt.errors()
-        return self.result
+        result: dict[str, Any] = json.loads(self.attempt.report.read_text())
+        return result
 
 
 @dataclass
@@ -126,14 +120,8 @@ class KilledRuns:
         """Starts a new flow run on the next Prefect server."""
         self.count += 1
         report, log = (self.folder / f"{self.count}.{ending}" for ending in ("report", "log"))
-        own = {"PROGRAM_ATTEMPT": "1", "PROGRAM_REPORT": str(report), "RH_STATE_DIR": str(self.state)}
-        order = {
-            "env": {**self.env, **own, **env},
-            "program": str(PROGRAM),
-            "form": "plain",
-            "parameters": {"file": str(self.file), "params": dict(self.params)},
-            "only_create": False,
-        }
+        env = {**self.env, "RH_STATE_DIR": str(self.state), **env}
+        order = {"env": env, "file": str(self.file), "params": dict(self.params)}
         starts = self.processes[self.count % len(self.processes)]
         return Run(starts.start(order, report=report, log=log))
 
