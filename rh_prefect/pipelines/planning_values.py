@@ -204,7 +204,9 @@ class Frame:
 
     def wait_for(self, steps: Iterable[Instance]) -> None:
         """Makes it undecided whether it is there, until some steps decide it."""
+        steps = list(steps)
         self.by = tuple(dict.fromkeys([*(self.by or ()), *steps]))
+        self.waits_for = tuple(dict.fromkeys([*self.waits_for, *steps]))
 
     def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[Instance, ...]:
         """Returns the steps that decide whether it, those around it, and a step in it are there."""

@@ -131,6 +131,21 @@ async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> N
     assert '~ each[bowl].picture  prompt: "bowl, calm" -> "bowl, wild"' in plan.table()
 
 
+async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_differs() -> None:
+    text = "params: {p: any, of: {type: table, columns: {n: any}}}\nsteps: {a: {model: z-image/turbo, with: WITH}}"
+    pipeline = Pipeline.from_text(text.replace("WITH", "{prompt: x, unchecked: {seen: $(params.p)}}"))
+
+    async def lines(was: Any, now: Any, rows: Any = (), *, to: Any = ()) -> list[str]:
+        earlier = json.loads((await pipeline.plan(p=was, of=list(rows))).to_json())
+        table = (await pipeline.plan(p=now, of=list(to or rows), earlier=earlier)).table()
+        return [line for line in table.splitlines() if " -> " in line]
+
+    shown = r'["a\nb", "\u001b"] -> true'
+    assert await lines(["a\nb", "\x1b"], True) == [f"changed: param p: {shown}", f"~ a  seen: {shown}"]
+    assert await lines(1, True) == ["changed: param p: 1 -> true", "~ a  seen: 1 -> true"]
+    assert await lines(5, 5.0, [{"n": 5}], to=[{"n": "5"}]) == []
+
+
 async def test_a_retake_is_another_work_and_going_back_is_free() -> None:
     records, pipeline = Records(), Pipeline.from_text(SHOTS)
     await run(pipeline, records, rows=ROWS)
@@ -436,8 +451,8 @@ steps:
     steps = plan.as_json()["steps"]
     moved = ReviewedPlan({"steps": [{**step, "endpoint": "acme/x", "work": "0" * 40} for step in steps]})
     assert [moved.refusal(one, one.works[0]) for one in (first, second)] == [
-        "endpoint of z-image/turbo: acme/x -> rhart-image/z-image/turbo",
-        "endpoint of kling-v2.6-pro-image-to-video: acme/x -> kling-v2.6-pro/image-to-video",
+        'endpoint: "acme/x" -> "rhart-image/z-image/turbo"',
+        'endpoint: "acme/x" -> "kling-v2.6-pro/image-to-video"',
     ]
     cheap = ReviewedPlan({"steps": [{**step, "price": {"most": 0.01, "open": False}} for step in steps]})
     assert [cheap.refusal(one, one.works[0]).partition(" -> ")[0] for one in (first, second)] == [
@@ -464,6 +479,14 @@ async def test_of_two_takes_a_reviewed_plan_pays_only_for_the_one_that_is_not_in
     refusals = [ReviewedPlan(plan.as_json()).refusal(one, work) for work in one.works]
     assert [work.state for work in one.works] == ["+", "…"]
     assert [bool(refusal) for refusal in refusals] == [False, True]
+
+
+def test_a_plan_with_a_price_that_is_no_number_is_not_read(tmp_path: Path) -> None:
+    text = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n").plan_now().to_json()
+    for number in ("NaN", "Infinity"):
+        (tmp_path / "p.json").write_text(text.replace('"most": 0.04', f'"most": {number}'))
+        with pytest.raises(InputError, match="is not a plan"):
+            ReviewedPlan.read(tmp_path / "p.json")
 
 
 CHAPTERS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.plan.planned_steps import Round, Selection
 from tests.support.samples.pipeline_assets import photo
 from tests.support.world.planned_works import Records, run
 
@@ -347,3 +348,20 @@ async def test_a_step_behind_a_false_expect_is_planned_as_one_that_cannot_be_mad
     [unmet, second] = plan.instances
     assert (unmet.state, second.state, second.blocked_by) == ("x", "x", "a")
     assert second.note == "it needs a, whose expect condition is false"
+
+
+@pytest.mark.parametrize("when", ["{exists: $(ask)}", "{equals: [$(ask), a text]}"])
+async def test_the_step_of_a_condition_is_made_in_each_round_even_where_what_follows_exists(when: str) -> None:
+    ask = "{model: rhart-text-g-3-flash-preview/text-to-text, reuse: never, with: {prompt: x}}"
+    text = f"steps:\n  ask: {ask}\n  clip: {{when: {when}, {PICTURE % 'a'}}}\n"
+    pipeline, rounds = Pipeline.from_text(text), Rounds()
+    assert await run(pipeline, rounds) == 2
+    rounds.number = 2
+    assert await run(pipeline, rounds) == 1
+
+
+class Rounds(Records):
+    number = 1
+
+    async def round(self, pipeline: str) -> Round:
+        return Round(f"{pipeline}-{self.number}", datetime.now(UTC))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.plan.identity import equal_numbers
 from rh_prefect.pipelines.plan.planned_steps import Instance
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param])
         step = before.get(one.address)
         if step is None or one.state not in ("+", ">", "r"):
             continue
-        one.why = _reasons(step, one)
+        one.why = step_changes(step, one)
         if one.state == "+" and one.why:
             one.state = "~"
             for work in one.works:
@@ -36,38 +37,39 @@ def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param])
     plan.added = [address for address, one in there.items() if address not in before and one.state in ("+", ">", "r")]
 
 
-def _reasons(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
-    if step.get("model") != one.model:
-        found = [{"param": "model", "was": step.get("model"), "is": one.model}]
-    else:
-        found = step_differences(step, one)
-    take = one.works[0].take if one.works else None
-    if not found and take is not None and step.get("take", take) != take:
-        found = [{"param": "take", "was": step["take"], "is": take}]
+def step_changes(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
+    """Returns what differs in a step from an earlier plan: its model, or its parameters and nodes, or its take."""
+    model = {"model": one.model, "endpoint": one.endpoint}
+    found = _differences({name: step.get(name, model[name]) for name in model}, model)[:1]
+    if not found:
+        before, now = step.get("request", {}), dict(one.request)
+        was, nodes = step.get("nodes", {}), one.nodes
+        found = [why for why in _differences(before, now) if why["param"] != "graph"]
+        if was and nodes and before.get("graph") != now.get("graph"):
+            # A field that is set now, and was not before, is among the parameters already.
+            found += _differences(
+                {f"graph node {name}": node for name, node in was.items()},
+                {f"graph node {name}": node for name, node in nodes.items()},
+            )
+    if not found and one.works:
+        found = _differences({"take": step.get("take", one.works[0].take)}, {"take": one.works[0].take})
     return [{**why, "from": one.row} for why in found] if one.row else found
 
 
-def step_differences(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
-    """Returns the parameters of a step, and the nodes of its graph, that differ from an earlier plan."""
-    found = [why for why in differences(step.get("request", {}), one.request) if why["param"] != "graph"]
-    was, now = step.get("nodes", {}), one.nodes
-    if not was or not now:
-        return found
-    changed = [node for node in dict.fromkeys([*was, *now]) if was.get(node) != now.get(node)]
-    # A field that is set now, and was not before, is among the parameters already.
-    is_graph = step.get("request", {}).get("graph") != one.request.get("graph")
-    nodes = [{"param": f"graph node {node}", "was": was.get(node), "is": now.get(node)} for node in changed]
-    return [*found, *nodes] if is_graph else found
-
-
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the parameters that differ between two requests; values that are not known yet are not compared."""
-    names: Sequence[str] = [*now, *(name for name in was if name not in now)]
     return [
         {"param": name, "was": was.get(name), "is": now.get(name)}
-        for name in names
-        if was.get(name) != now.get(name) and not _is_pending(now.get(name)) and not _is_pending(was.get(name))
+        for name in dict.fromkeys([*now, *was])
+        if _exact(was.get(name)) != _exact(now.get(name))
+        and not _is_pending(now.get(name))
+        and not _is_pending(was.get(name))
     ]
+
+
+def _exact(value: Any) -> str:
+    """Converts a value to a text for comparisons: 5 and 5.0 are equal, and 1 and `true` are not."""
+    return json.dumps(equal_numbers(value), sort_keys=True, default=str)
 
 
 def _is_pending(value: Any) -> bool:
@@ -89,7 +91,7 @@ def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Pa
     for name in dict.fromkeys([*params, *was, *plan.params]):
         default = params[name].default if name in params else None
         before, now = (_value_or_default(values.get(name), default) for values in (was, plan.params))
-        if _comparable(before) != _comparable(now):
+        if _as_texts(before) != _as_texts(now):
             yield {"what": f"param {name}", "was": before, "is": now}
     files, present = (
         {one["uri"]: one["sha256"] for one in inputs} for inputs in (earlier.get("inputs", ()), plan.inputs)
@@ -105,31 +107,35 @@ def _value_or_default(value: Any, default: Any) -> Any:
     return default if value is None or value == "" else value
 
 
-def _comparable(value: Any) -> str:
-    """Converts a parameter to a text for comparisons, since a command line has only texts."""
-    if isinstance(value, str | int | float):
-        return text_of(value)
-    return json.dumps(value, sort_keys=True, default=str)
+def _as_texts(value: Any) -> Any:
+    """Returns a parameter with its values as texts for comparisons, since a command line has only texts."""
+    if isinstance(value, Mapping):
+        return {name: _as_texts(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_as_texts, value))
+    return text_of(value) if isinstance(value, str | int | float) else value
 
 
 def _digits(sha256: str | None) -> str | None:
     return sha256 and sha256[:12]
 
 
-def shown_change(change: Mapping[str, Any]) -> str:
+def shown_change(what: str, was: Any, now: Any) -> str:
     """Formats a change as one line: `clip: duration: 5 -> 10`."""
-    what, was, now = visible(change["what"]), change.get("was"), change.get("is")
+    what = visible(what)
     if what == "file" or (what.startswith("input ") and was and now):
         return f"{what}: its content changed"
-    return f"{what}: {shown_value(was)} -> {shown_value(now)}"
+    return f"{what}: {_shown(was)} -> {_shown(now)}"
 
 
-def shown_value(value: Any) -> str:
-    """Formats a value of a request with at most about 60 characters."""
+def _shown(value: Any) -> str:
+    """Formats a value of a request as JSON with at most about 60 characters."""
     if value is None:
         return "none"
-    text = visible(f'"{value}"' if isinstance(value, str) else str(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…{text[-1] if text[-1] == chr(34) else ''}"
+    text = visible(json.dumps(value, ensure_ascii=False, default=str))
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]}…{text[-1] if isinstance(value, str | list | dict) else ''}"
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:

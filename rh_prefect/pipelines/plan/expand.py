@@ -245,7 +245,7 @@ class Expander:
             return True
         model = step.get("model") or step.get("edit") or step.action
         instance = Instance(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
-        instance.deciders, instance.numbers = frame.deciders(at), frame.numbers
+        instance.numbers = frame.numbers
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -305,7 +305,6 @@ class Expander:
         for draft in drafts:
             draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
             draft.instance.item_meaning = draft.frame.meaning
-            draft.instance.deciders = draft.frame.deciders(draft.instance.at)
             draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
             self.conditions.keep_open(draft, step)
             self.conditions.mark_unsure(draft.instance)
@@ -446,7 +445,6 @@ class Expander:
         candidates = [one for text in step.sources for one in self._candidates(text, frame)]
         shown = [one.value for one in candidates]
         instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
-        instance.deciders = frame.deciders(at)
         instance.candidates = candidates
         question = certain(evaluate(step.ask, frame))
         instance.ask = question if isinstance(question, str) else step.ask

@@ -57,7 +57,7 @@ def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
 
 def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
     """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits."""
-    text = json.dumps([edit, _equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps([edit, equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
@@ -73,13 +73,13 @@ def _without_places(value: Any) -> Any:
     return [_without_places(one) for one in value] if isinstance(value, list) else value
 
 
-def _equal_numbers(value: Any) -> Any:
+def equal_numbers(value: Any) -> Any:
     """A value in which 20 and 20.0 are the same."""
     match value:
         case Mapping():
-            return {name: _equal_numbers(one) for name, one in value.items()}
+            return {name: equal_numbers(one) for name, one in value.items()}
         case list() | tuple():
-            return [_equal_numbers(one) for one in value]
+            return [equal_numbers(one) for one in value]
         case float() if value.is_integer():
             return int(value)
     return value

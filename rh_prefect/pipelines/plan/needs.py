@@ -74,7 +74,7 @@ class Needs:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):
             counts = self._makers if kind == _MAKES else self._deciders
-            steps = _edges(one) if kind == _MAKES else one.deciders if kind == _EXISTS else ()
+            steps = _edges(one) if kind == _MAKES else one.waits_for if kind == _EXISTS else ()
             for need in steps:
                 counts[need.address] += sign
                 found[need.address] = None

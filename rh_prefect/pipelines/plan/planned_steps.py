@@ -276,8 +276,6 @@ class Instance:
     endpoint: str = ""  # Where the catalogue has its model
     at_most: int | None = None  # The most items of a list that `parse` reads
     is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
-    # The steps that decide whether it is made, where that is not decided
-    deciders: Sequence[Instance] = ()
     seconds: float | None = None  # How long the result is, where that is known or estimated
     needs: Sequence[Instance] = ()  # The steps that it takes something from
     # The steps that its conditions refer to, and those of its groups

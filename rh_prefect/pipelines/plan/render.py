@@ -203,12 +203,12 @@ def _markdown(text: str) -> str:
 
 
 def _reasons(plan: Plan) -> Iterator[str]:
-    yield from (f"changed: {shown_change(one)}" for one in plan.changes)
+    yield from (f"changed: {shown_change(one['what'], one['was'], one['is'])}" for one in plan.changes)
     changed = [one for one in plan.instances if one.why]
     for one in changed[:_MOST_REASONS]:
         for why in one.why:
             source = f"   {visible(why['from'])}" if why.get("from") else ""
-            yield f"~ {visible(one.address)}  {shown_change({'what': why['param'], **why})}{source}"
+            yield f"~ {visible(one.address)}  {shown_change(why['param'], why['was'], why['is'])}{source}"
     if len(changed) > _MOST_REASONS:
         yield f"~ and {len(changed) - _MOST_REASONS} further steps"
     there, other = [one.address for one in plan.instances], "other plan" if plan.earlier else "last run"

@@ -20,11 +20,14 @@ from typing import Any, Self
 from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
-from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_differences
+from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
 
 _MOST_NAMED = 10
+_SAME = ("model", "endpoint")
+"""What a step has even while its inputs do not exist."""
+
 _DIGITS = Decimal("0.00001")
 """As exact as a plan's JSON gives prices."""
 
@@ -52,7 +55,7 @@ class ReviewedPlan:
             InputError: It cannot be read, or it is not a plan that a run can follow.
         """
         try:
-            data = json.loads(Path(file).read_bytes())
+            data = json.loads(Path(file).read_bytes(), parse_constant=_no_number)
         except OSError as error:
             raise InputError(f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid.") from None
         except (ValueError, RecursionError):
@@ -130,7 +133,7 @@ class ReviewedPlan:
         # A different catalogue matters only if it changes the request or the price of a step.
         if not steps and {one["what"] for one in changed} <= {"catalogue"}:
             return
-        lines = [*map(shown_change, changed), *steps[:_MOST_NAMED]]
+        lines = [shown_change(one["what"], one["was"], one["is"]) for one in changed] + steps[:_MOST_NAMED]
         lines += [f"and {len(steps) - _MOST_NAMED} further steps"] if len(steps) > _MOST_NAMED else []
         listed = "".join(f"\n  {line}" for line in lines)
         raise PlanChanged(
@@ -140,15 +143,15 @@ class ReviewedPlan:
 
     def _step_changes(self, plan: Plan) -> Iterator[str]:
         for one in plan.instances:
-            if not one.is_paid:
-                continue
-            refusals = (self.refusal(one, work) for work in one.works if work.is_paid)
-            refusal = next((text for text in refusals if text), "")
-            if refusal:
+            refusals = (self.refusal(one, work) for work in one.works if one.is_paid and work.is_paid)
+            if refusal := next(filter(None, refusals), ""):
                 yield f"{visible(one.address)}: {refusal}"
 
     def refusal(self, instance: Instance, work: Work) -> str:
         """Returns why a step's work is not paid for under this plan; empty if it is.
+
+        The plan allows the works that it names. Of a step whose inputs did not exist yet, it allows what has the same
+        address, model and takes. Neither may cost more than the plan says.
 
         Args:
             instance: The step, as it is planned now.
@@ -162,16 +165,17 @@ class ReviewedPlan:
             return "" if step is None else _why_dearer(step, instance)
         if step is None or step["state"] == "x":
             return "this step is not in the plan"
-        if step["model"] != instance.model:
-            return f"model: {visible(step['model'])} -> {visible(instance.model)}"
-        if step.get("endpoint", instance.endpoint) != instance.endpoint:
-            return f"endpoint of {visible(instance.model)}: {visible(step['endpoint'])} -> {instance.endpoint}"
-        known = _works_of(step)
-        if known and work.is_settled and not instance.is_unread and work.key not in known:
-            return _why_other(step, instance, work)
-        if not step.get("take", 1) <= work.take < step.get("take", 1) + step.get("takes", 1):
-            return f"take: {step.get('take', 1)} -> {work.take}"
-        return _why_dearer(step, instance)
+        changes = step_changes(step, instance)
+        is_other = bool(_works_of(step)) and work.is_settled and not instance.is_unread
+        if (is_other and work.key not in _works_of(step)) or any(one["param"] in _SAME for one in changes):
+            listed = "; ".join(shown_change(one["param"], one["was"], one["is"]) for one in changes)
+            return listed or _other_work(step, work)
+        first = step.get("take", 1)
+        return (
+            _why_dearer(step, instance)
+            if first <= work.take < first + step.get("takes", 1)
+            else _other_work(step, work)
+        )
 
     @cached_property
     def _steps(self) -> Mapping[str, Mapping[str, Any]]:
@@ -195,15 +199,17 @@ def _works_of(step: Mapping[str, Any]) -> list[str]:
     return list(step.get("works") or ([step["work"]] if "work" in step else []))
 
 
-def _why_other(step: Mapping[str, Any], instance: Instance, work: Work) -> str:
-    found = step_differences(step, instance)
-    if found:
-        return "; ".join(shown_change({"what": one["param"], **one}) for one in found)
+def _other_work(step: Mapping[str, Any], work: Work) -> str:
+    """Says why the plan has another work for a step whose request did not change."""
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:
         return "its result was made since the plan, and has reuse: never, so that this run would make another one"
     return "its request is another one: the plan was made for another site, or by another version"
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
