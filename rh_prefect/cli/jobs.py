@@ -105,8 +105,7 @@ async def _find(scope: str, key: str) -> tuple[Journal, str]:
     journal = _journal(scope)
     if len(key) != _KEY_SHOWN:
         return journal, key
-    every = [one async for one in journal.keys()]  # noqa: SIM118 - not a dictionary's
-    found = [one for one in every if one.startswith(key)]
+    found = sorted({name.partition("-")[0] async for name in journal.names() if name.startswith(key)})
     if len(found) > 1:
         listed = ", ".join(found)
         raise InputError(f"{scope}/{key}: several jobs have these first digits: {listed}. What to do: give all of one.")

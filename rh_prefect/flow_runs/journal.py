@@ -121,11 +121,6 @@ class FlowRunJournal(Journal):
         """Reads all records of one job; see `Journal.job`."""
         return self._job(await self._log().read(), job_key)
 
-    async def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs; see `Journal.keys`."""
-        for name in (await self._log().read()).jobs():
-            yield name
-
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
         for name in (await self._log().read()).names():

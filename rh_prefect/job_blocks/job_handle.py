@@ -197,11 +197,6 @@ class PassingJournal(Journal):
             for key in records:
                 yield key
 
-    async def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs."""
-        for key in by_job(self._records):
-            yield key
-
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
         """Reads all jobs."""
         for key, records in by_job(self._records).items():

@@ -23,13 +23,10 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float = 0.0) -> End:
-    """Waits until a task has ended, and records its end.
+    """Waits until a task has ended, and records its end; the lease is at the account that paid.
 
-    Args:
-        work: The work; its lease is at the account that paid.
-        submit: The submission that made the task.
-        first_view: The task's state in the answer to the submission.
-        age: Seconds since RunningHub accepted the task; 0 if unknown.
+    The answer to the submission has the first view. The age is the seconds since RunningHub accepted the task, 0 if
+    unknown.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
     began = clock()

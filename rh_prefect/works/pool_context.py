@@ -37,13 +37,7 @@ WorkName: TypeAlias = tuple[str, int, str, str, str]
 
 
 class PoolContext:
-    """The accounts that pay for works, with what all of these works share in this process. See `pool_context`.
-
-    Attributes:
-        pool: The accounts.
-        services: The objects that their works share.
-        running: The works that callers wait for.
-    """
+    """The accounts that pay for works, with what all of these works share in this process. See `pool_context`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
         """Starts without jobs."""

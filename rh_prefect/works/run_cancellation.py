@@ -56,13 +56,7 @@ class CancelWatch:
         self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_CACHE_SIZE, make=asyncio.Lock)
 
     async def check(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
-        """Whether an attempt of a run has a `cancel` record.
-
-        Args:
-            journal: The run's journal.
-            attempt: The flow-run attempt: a run that is started again after a cancellation may submit again.
-            max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
-        """
+        """Whether an attempt of a run has a `cancel` record, by a reading of at most `max_age` seconds."""
         key = (journal.scope, attempt)
         if journal.is_absent(cancel_key(attempt), max_age=max_age):
             return False
@@ -172,14 +166,6 @@ async def cancel_scope(
     First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
     submitted. Then the records are read, and each task is cancelled as soon as its submission is. Submissions in flight
     are read again, until they are answered or `PATIENCE` is over.
-
-    Args:
-        scope: The run.
-        client_for: Returns a client for the account of an intent.
-        by: Who cancels, for the record.
-        has_ended: Returns whether another run has ended, so that it waits for no task.
-        clock: Monotonic seconds.
-        sleep: Waits for submits in flight.
     """
     await _forbid(scope, by=by)
     cancellation = _Cancellation(scope, client_for)
@@ -218,12 +204,7 @@ async def _again(in_flight: Mapping[str, _Task]) -> AsyncIterator[_Task]:
 
 
 class _Cancellation:
-    """The cancellation of one run's tasks, some at a time.
-
-    Attributes:
-        report: What came of them.
-        in_flight: The submissions that are not answered yet, by job.
-    """
+    """The cancellation of one run's tasks, some at a time; `in_flight` has the submissions without an answer."""
 
     def __init__(self, scope: Scope, client_for: Callable[[Intent], Awaitable[Cancels]]) -> None:
         self._scope = scope

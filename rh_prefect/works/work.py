@@ -170,11 +170,7 @@ class Work:
         return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
-        """Whether the run was cancelled.
-
-        Args:
-            max_age: Maximum age in seconds of a "not cancelled"; 0 always reads the journal.
-        """
+        """Whether the run was cancelled, by a reading of at most this age in seconds."""
         try:
             return await self.services.cancels.check(self.scope.journal, self.scope.attempt, max_age=max_age)
         except JournalError as error:

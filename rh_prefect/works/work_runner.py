@@ -149,11 +149,7 @@ class RunningWork:
         return True
 
     def complete(self, deadline: float | None = None) -> Coroutine[Any, Any, Delivered]:
-        """Waits for the result.
-
-        Args:
-            deadline: For how many seconds the caller waits for the end of each task; None for no limit.
-        """
+        """Waits for the result; for so many seconds at most for the end of each task."""
         return self._until(lambda: False, deadline)
 
     async def _until(self, is_reached: Callable[[], bool], deadline: float | None = None) -> Any:

@@ -294,17 +294,13 @@ class Listed(MemoryJournal):
         self._has_cancelled = has_cancelled
         self.waited_in_vain = False
 
-    async def keys(self) -> AsyncIterator[str]:
+    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         number = 0
-        async for key in super().keys():
+        async for job in super().jobs():
             number += 1
-            yield key
+            yield job
             if number == len(MANY) // 2:
                 await self._wait()
-
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        async for key in self.keys():
-            yield key, await self.job(key)
 
     async def _wait(self) -> None:
         try:
@@ -365,11 +361,6 @@ async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: 
 
     class Counted(FolderJournal):
         listings = 0
-
-        async def keys(self) -> AsyncIterator[str]:
-            self.listings += 1
-            async for key in super().keys():
-                yield key
 
         async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
             self.listings += 1

@@ -60,9 +60,9 @@ def journal(tmp_path: Path) -> Counting:
 class Counting(FolderJournal):
     reads = 0
 
-    async def keys(self) -> AsyncIterator[str]:
+    async def names(self) -> AsyncIterator[str]:
         self.reads += 1
-        async for key in super().keys():
+        async for key in super().names():
             yield key
 
 
@@ -94,11 +94,11 @@ class Failing(FolderJournal):
 
     failures = 2
 
-    async def keys(self) -> AsyncIterator[str]:
+    async def names(self) -> AsyncIterator[str]:
         if self.failures:
             self.failures -= 1
             raise ConfigError("There is no Prefect API")
-        async for key in super().keys():
+        async for key in super().names():
             yield key
 
 
@@ -249,7 +249,7 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
     opened = await asyncio.gather(*(open_scope(works, "nightly") for _ in range(21)))
     assert sorted(scope.attempt for scope in opened) == list(range(1, 22))
     assert await last_attempt(place) == 21
-    assert [key async for key in place.keys()] == []  # noqa: SIM118, no dict
+    assert [name async for name in place.names()] == []
 
 
 async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:

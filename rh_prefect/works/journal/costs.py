@@ -17,12 +17,7 @@ CURRENCY = "CNY"
 
 
 def amount_text(amount: Decimal, unit: str | None = None) -> str:
-    """Writes an amount of money with two decimals, or more if it has more; coins unchanged.
-
-    Args:
-        amount: The amount.
-        unit: Its unit; None for money.
-    """
+    """Writes an amount of money with two decimals, or more if it has more; coins unchanged."""
     text = f"{amount.normalize():f}"
     if unit == COINS:
         return text
@@ -39,12 +34,7 @@ class Costs:
 
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
-        """The cost of one task.
-
-        Args:
-            amount: None where it is not known.
-            unit: Its unit; None for the catalogue's currency.
-        """
+        """The cost of one task; the unit is the catalogue's currency by default."""
         return cls(unknown=1) if amount is None else cls(amounts={unit or CURRENCY: amount})
 
     @classmethod

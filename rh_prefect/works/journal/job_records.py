@@ -132,12 +132,9 @@ class JobRecords:
     """One work's records in the scope of one run: the only place that makes and reads their keys.
 
     No other run can wait for the work there, so the steps for waiters, claims and waits do nothing.
-
-    Attributes:
-        is_shared: Whether other runs share the work.
     """
 
-    is_shared = False
+    is_shared = False  # Whether other runs share the work
 
     def __init__(self, journal: Journal, key: str) -> None:
         """Refers to the records of a job; reads nothing."""

@@ -70,28 +70,17 @@ class Journal(ABC):
 
     Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
     others that begin with a word. Every method raises `JournalError` when the place cannot be used.
-
-    Attributes:
-        scope: What the journal covers: a flow-run id, or a folder's name.
-        is_cached: Whether it keeps the records that it has read, and creates records in the order of the calls.
-        notifies: Whether it notifies listeners of ends that other processes have recorded in it.
     """
 
-    scope: str
-    is_cached = False
-    notifies = False
+    scope: str  # What the journal covers: a flow-run id, or a folder's name
+    is_cached = False  # Whether it keeps the records that it has read, and creates records in the order of the calls
+    notifies = False  # Whether it notifies listeners of ends that other processes have recorded in it
 
     @abstractmethod
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively.
+        """Creates a record exclusively; False if another one of this key exists.
 
-        Args:
-            key: Its key.
-            record: A JSON object with a `token` that no other creation has.
-
-        Returns:
-            True if this call created the record, even if an earlier transmission of it had already arrived (recognised
-            by the token); False if another record of this key exists.
+        The record has a `token` that no other creation has, by which an earlier transmission of it is recognised.
         """
 
     @abstractmethod
@@ -112,10 +101,6 @@ class Journal(ABC):
 
         It yields the first jobs before the last are read. Records that are created meanwhile may be missing.
         """
-
-    @abstractmethod
-    def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs in the scope, each once."""
 
     @abstractmethod
     def names(self) -> AsyncIterator[str]:
@@ -145,11 +130,7 @@ class NotExclusive(JournalError):
 
 
 def check_key(key: str) -> str:
-    """Rejects a key that is not valid in every journal.
-
-    Raises:
-        ValueError: The key has other characters than lower-case letters, digits and dashes.
-    """
+    """Rejects a key that is not valid in every journal."""
     if not _KEY.fullmatch(key):
         raise ValueError(
             f"{key!r} is not a journal key, which has only lower-case letters and digits, in parts joined by dashes"
@@ -163,11 +144,7 @@ def is_scope_name(name: object) -> bool:
 
 
 def check_scope(name: str) -> str:
-    """Rejects a name of a scope that is not valid in every journal.
-
-    Raises:
-        InputError: It is not a text of up to 200 letters, digits, dashes, dots and underscores.
-    """
+    """Rejects a name of a scope that is not valid in every journal."""
     if not is_scope_name(name):
         raise InputError(
             f"{str(name)[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
@@ -192,12 +169,7 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
 
 
 async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
-    """Runs calls with limited concurrency, and yields each result when it is available.
-
-    Args:
-        waiting: The calls; the caller may add more until the last result is yielded.
-        at_once: How many run at a time.
-    """
+    """Runs calls, some at a time, and yields each result when it is available; the caller may add more meanwhile."""
     running: set[asyncio.Task[T]] = set()
     try:
         while waiting or running:
@@ -233,14 +205,7 @@ class FolderJournal(Journal):
     ) -> None:
         """Opens the journal; accesses no storage before the first call.
 
-        Args:
-            url: A folder or any fsspec URL; scopes are its sub-folders.
-            scope: This scope's name: up to 200 letters, digits, dashes, dots and underscores.
-            options: fsspec's storage options.
-            first: Records that are created before any other one, so that a scope without one leaves no file.
-
-        Raises:
-            InputError: The scope has other characters.
+        `first` has records that are created before any other one, so that a scope without one leaves no file.
         """
         self.scope = self._folder = check_scope(scope)
         self.url = shown_url(url)
@@ -254,12 +219,7 @@ class FolderJournal(Journal):
         return f"FolderJournal({self.url!r}, scope={self._folder!r}{place})"
 
     async def check(self) -> None:
-        """Checks whether records can be created exclusively.
-
-        Raises:
-            NotExclusive: Two processes could create the same record there.
-            JournalError: The place cannot be used.
-        """
+        """Checks that records can be created exclusively, and raises `NotExclusive` otherwise."""
         await self._call(self._files.check)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
@@ -288,12 +248,6 @@ class FolderJournal(Journal):
         """Reads all records of one job; see `Journal.job`."""
         files = await self._call(self._read_folder, f"{self._folder}/{job_key}")
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
-
-    async def keys(self) -> AsyncIterator[str]:
-        """Lists the keys of all jobs; see `Journal.keys`."""
-        for name in await self._call(self._files.folders, self._folder):
-            if is_job_key(name):
-                yield name
 
     async def sign(self, key: str, text: str) -> None:
         """Writes a file that is no record: it may be replaced, and only the time counts at which the storage got it."""

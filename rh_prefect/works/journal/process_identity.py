@@ -12,21 +12,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Owner(BaseModel):
-    """An identified process, distinguishable from a later one with the same pid.
-
-    Attributes:
-        host: Its host's name.
-        boot: The host's boot id; a pid identifies nothing after a reboot or in another container.
-        pid: Its process id.
-        started: When the kernel started it, in clock ticks since boot.
-    """
+    """An identified process, distinguishable from a later one with the same pid."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     host: str
-    boot: str
+    boot: str  # The host's boot id; a pid identifies nothing after a reboot or in another container
     pid: int
-    started: str
+    started: str  # When the kernel started it, in clock ticks since boot
 
 
 def current_owner() -> Owner:

@@ -35,26 +35,15 @@ from rh_prefect.media.media import Media
 from rh_prefect.works.journal.process_identity import Owner
 
 
-def _token() -> str:
-    return uuid.uuid4().hex
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 class Record(BaseModel):
-    """The fields that every record has.
-
-    Attributes:
-        token: Identifies this creation, so that one whose response was lost is recognised.
-        at: When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared.
-    """
+    """The fields that every record has."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    token: str = Field(default_factory=_token)
-    at: str = Field(default_factory=_now)
+    # Identifies this creation, so that one whose response was lost is recognised
+    token: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    # When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared
+    at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
 class Intent(Record):
@@ -91,12 +80,7 @@ class Intent(Record):
 
 
 def account_words(account: str, block: str | None) -> str:
-    """Returns what follows "account" in a message: the account's name, or its key, and where the key is from.
-
-    Args:
-        account: The name, or the fingerprint of the key of an account without a name.
-        block: Name of its credentials block; None for RH_API_KEY.
-    """
+    """Returns what follows "account" in a message: the account's name, or its key, and where the key is from."""
     source = "RH_API_KEY" if block is None else f"block {block!r}"
     return f"of {source} (key fingerprint {account})" if is_fingerprint(account) else f"{account} ({source})"
 

@@ -80,14 +80,10 @@ def undo_unless_delivered(undo: Callable[[], object]) -> None:
 
 
 class Calls:
-    """The calls of one attempt of a run, by their works; used on the package's loop thread.
-
-    Attributes:
-        number: Different for each attempt in this process.
-    """
+    """The calls of one attempt of a run, by their works; used on the package's loop thread."""
 
     def __init__(self) -> None:
-        self.number = next(_NUMBERS)
+        self.number = next(_NUMBERS)  # different for each attempt in this process
         self._calls: dict[str, list[_Call]] = {}
 
     @contextmanager

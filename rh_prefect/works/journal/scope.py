@@ -47,8 +47,7 @@ class Scope:
 class FolderScope(Scope):
     """A scope outside flows: a name, and its notes in a folder beside the records of its works.
 
-    Attributes:
-        pipeline: The pipeline of a run; empty for a named scope.
+    The pipeline is that of a run, and empty for a named scope.
     """
 
     def __init__(
@@ -241,7 +240,7 @@ async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
 
 async def is_empty(journal: Journal) -> bool:
     """Whether a scope has no job."""
-    async for _ in journal.keys():
+    async for _ in journal.names():
         return False
     return True
 

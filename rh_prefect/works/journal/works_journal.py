@@ -81,13 +81,7 @@ class Chosen(Record):
 
 
 class WorksJournal(FolderJournal):
-    """A journal of works, which no run owns.
-
-    Attributes:
-        scope: Its name in messages and commands; each records' place has its own.
-        url: The place, as it may be shown.
-        rounds: The records of rounds beside it; see `rounds`.
-    """
+    """A journal of works, which no run owns; `rounds` has the records of rounds beside it."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         """Stores the location; reads nothing before the first call."""
@@ -171,10 +165,7 @@ class WorksJournal(FolderJournal):
     async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
         """Records that a flow run waits for a work, so that other runs do not cancel its task.
 
-        Args:
-            work: The work.
-            flow_run: The flow run.
-            suspended: For how many seconds it waits without a process; None where this process waits.
+        A suspended run waits without a process, for so many seconds.
         """
         owner = current_owner() if suspended is None else None
         waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
@@ -188,11 +179,8 @@ class WorksJournal(FolderJournal):
     async def release_waiters(self, work: str, flow_run: str, *, only: Collection[str] | None = None) -> None:
         """Records that a flow run no longer waits for a work.
 
-        Args:
-            work: The work.
-            flow_run: The flow run.
-            only: The waiters that have ended, by name; those of earlier processes of the run have also ended, and
-                another caller in the run may still wait. None where the whole run has ended.
+        `only` names the waiters that have ended, beside those of earlier processes of the run; another caller in the
+        run may still wait. Without it the whole run has ended.
         """
         for name, waiting in (await self._waiters(work)).items():
             is_over = only is None or name in only or waiting.owner is None or is_surely_dead(waiting.owner)

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol
+from typing import Any
 
 from rh_prefect.client import App, AppNode
 from rh_prefect.errors import InputError
@@ -24,26 +24,6 @@ _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 _NUMBERS = ("INT", "FLOAT")
 """The types of an app's fields that take a number."""
-
-
-class Fields(Protocol):
-    """The fields that can be set, of a graph or of an app."""
-
-    def check(self, node_id: str, field: str, value: object) -> object:
-        """Checks one value and returns it."""
-        ...
-
-    def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether the field takes the name of a file at RunningHub."""
-        ...
-
-    def seeds(self) -> Iterator[tuple[str, str]]:
-        """Node id and name of each seed field that can be set."""
-        ...
-
-    def node_names(self) -> dict[str, str]:
-        """Node id -> class of the node, if it is known."""
-        ...
 
 
 class GraphFields:

@@ -19,7 +19,7 @@ from rh_prefect.workflows import AppInput, GraphInput, NodesInput, NodeValues, Q
 from rh_prefect.works.journal.identity import base_hash, file_mark
 from rh_prefect.works.requests.input_identification import Input, Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest, as_request
-from rh_prefect.works.runninghub.graph_fields import AppFields, Fields, GraphFields, is_link_text
+from rh_prefect.works.runninghub.graph_fields import AppFields, GraphFields, is_link_text
 
 V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
@@ -99,7 +99,7 @@ async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inp
 
 
 async def _node_list(
-    graph_input: NodeValues, fields: Fields, inputs: Inputs, files: dict[str, Input]
+    graph_input: NodeValues, fields: GraphFields | AppFields, inputs: Inputs, files: dict[str, Input]
 ) -> list[dict[str, object]]:
     """Returns the checked `nodeInfoList` of a request; files are replaced by their marks."""
     values: dict[tuple[str, str], object] = {}

@@ -36,19 +36,12 @@ GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInp
 
 
 class RunningHub:
-    """What works need of one account; errors are those of `rh_prefect.client.Client`.
+    """What works need of one account; errors are those of `rh_prefect.client.Client`."""
 
-    Attributes:
-        client: The client, for requests that are no part of a work.
-        site: The service's host.
-        account_id: Identifies the account without its key.
-        is_bare: Whether it is a machine without the account's services: no webhooks, no prices and costs, no count of
-            tasks, and files only with the key.
-        file_seconds: Seconds for which an uploaded file can be used.
-    """
-
+    # Whether it is a machine without the account's services: no webhooks, no prices and costs, no count of tasks, and
+    # files only with the key
     is_bare = False
-    file_seconds = LINK_SECONDS
+    file_seconds = LINK_SECONDS  # for which an uploaded file can be used
 
     def __init__(self, client: Client) -> None:
         """Sends no request."""

@@ -301,7 +301,7 @@ async def gather(
 
 
 async def _records(journal: Journal) -> dict[str, dict[str, Any]]:
-    keys = [*RECORDS_OF_NO_JOB, *[key async for key in journal.keys()]]  # noqa: SIM118, no dict
+    keys = [*RECORDS_OF_NO_JOB, *{name.partition("-")[0] async for name in journal.names()}]
     found = await asyncio.gather(*(journal.job(key) for key in keys))
     return dict(zip(keys, found, strict=True))
 

@@ -52,10 +52,6 @@ class MemoryJournal(Journal):
     async def job(self, job_key: str) -> dict[str, JSON]:
         return self.place.job(self.scope, job_key)
 
-    async def keys(self) -> AsyncIterator[str]:
-        for key in self.place.keys(self.scope):
-            yield key
-
     async def names(self) -> AsyncIterator[str]:
         for key in self.place.keys(self.scope):
             for name in self.place.job(self.scope, key):

@@ -36,7 +36,7 @@ def record(**facts: Any) -> dict[str, Any]:
 
 
 async def listed(journal: Journal) -> list[str]:
-    return [key async for key in journal.keys()]  # noqa: SIM118  # no mapping
+    return list({name.partition("-")[0]: None async for name in journal.names()})
 
 
 class JournalContract:
