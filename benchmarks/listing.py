@@ -129,7 +129,7 @@ def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool)
         for what, record in records.items():
             path = f"{works.url.removeprefix('slow:/')}/works/{key}/{what}-1.json"
             files.pipe_file(path, record.model_dump_json().encode() if record else b"")
-        name = settled_name(key, works.scope.removeprefix("works-"), 1, entry_of(submit))
+        name = settled_name(key, 1, entry_of(submit))
         names = [f"{key}-claim-1", *([name] if name and is_noted and not is_running else [])]
         notes |= {one: Noted(attempt=1).model_dump_json() for one in names}
     return notes

@@ -28,7 +28,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
-from rh_prefect.works.run_ledger import read_places
+from rh_prefect.works.run_ledger import read_place
 
 _log = logging.getLogger("rh_prefect")
 
@@ -37,17 +37,17 @@ class FlowScope(Scope):
     """The scope of a flow run."""
 
     async def works(self) -> Sequence[WorksJournal]:
-        """Opens the records of the works that it shares with other runs, in each of their places."""
+        """Opens the records of the works that it shares with other runs."""
         return await works_of(self.journal)
 
 
 async def works_of(run: Journal) -> list[WorksJournal]:
-    """Opens the records of the works that a flow run shares with other runs, in each of their places."""
-    found = []
-    for place in await read_places(run):
-        store = await load_storage(place.storage)
-        found.append(WorksJournal(place.url, options=store.options_for(place.url)))
-    return found
+    """Opens the records of the works that a flow run shares with other runs."""
+    place = await read_place(run)
+    if place is None:
+        return []
+    store = await load_storage(place.storage)
+    return [WorksJournal(place.url, options=store.options_for(place.url))]
 
 
 def run_folder(flow_run: FlowRun) -> str:

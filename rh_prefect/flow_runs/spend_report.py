@@ -29,7 +29,7 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.stored_result import StoredResult
-from rh_prefect.works.run_ledger import RecordsPlace, read_places
+from rh_prefect.works.run_ledger import RecordsPlace, read_place
 
 _AT_ONCE = 16
 """How many journals are read together."""
@@ -172,14 +172,15 @@ class _Reader:
     async def _read(self, journal: Journal) -> None:
         try:
             self.recorded.extend(await _recorded(journal))
-            places = await read_places(journal) if isinstance(journal, FlowRunJournal) else []
+            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
         except RunningHubError as error:
             name = _works_in(journal.url) if isinstance(journal, WorksJournal) else journal.scope
             self.unread[name] = error.message
             if isinstance(journal, FlowRunJournal) and not isinstance(error, UnreadableRecord):
                 self._api_error = error.message
         else:
-            self._places |= {place.url: place for place in places if shown_url(place.url) != shown_url(self._works)}
+            if place is not None and shown_url(place.url) != shown_url(self._works):
+                self._places[place.url] = place
 
 
 def _works_in(url: str) -> str:

@@ -226,7 +226,7 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
     await LOOP.call(accounts.open(scope, store))
     works = await LOOP.call(open_works(store, get_settings()))
     place = RecordsPlace(url=works.url, storage=blocks[1])
-    await LOOP.call(note_place(scope.journal, place, pipeline.name, attempt=scope.attempt))
+    await LOOP.call(note_place(scope.journal, place))
     return Surroundings(
         accounts=accounts,
         credentials=blocks[0],

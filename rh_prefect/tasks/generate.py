@@ -272,7 +272,7 @@ async def _default_works(here: Scope) -> WorksJournal:
     name = (repr(here.journal), here.calls.number, works.url)
 
     async def note() -> bool:
-        await note_place(here.journal, RecordsPlace(url=works.url), "generate", attempt=here.attempt)
+        await note_place(here.journal, RecordsPlace(url=works.url))
         return True
 
     await _noted.get(name, note)

@@ -215,7 +215,7 @@ class Delivery:
     def _notify(self, work: Work, done: Delivered) -> None:
         """Notifies the observer of the result, which this run or another one has paid for."""
         result, record = done.result, done.record
-        costs = work.spending.spent_on(work.records.charge_key) or Costs.of(record.cost, record.currency)
+        costs = work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
         message = summary_of(result)
         if result.reused:
             made = message.removeprefix("done: ")

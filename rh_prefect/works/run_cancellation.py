@@ -21,8 +21,7 @@ from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key, forbi
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.outputs.result import end_of
-from rh_prefect.works.run_ledger import WorksLedger
-from rh_prefect.works.shared_records import SharedRecords
+from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
 
 REMEMBER = 2.0
 """Maximum age in seconds of a "not cancelled" that is used without a new read."""
@@ -193,9 +192,8 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
         if view.last is not None and view.last.intent.attempt <= scope.attempt:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
     for works in await scope.works():
-        ledger = WorksLedger(scope, works)
-        for work, n in await ledger.unsettled():
-            yield SharedRecords(works, work, ledger, name="", has_ended=has_ended), n, None
+        for work, n in await WorksLedger(scope, works).unsettled():
+            yield SharedRecords(works, work, scope, has_ended=has_ended), n, None
 
 
 async def _again(in_flight: Mapping[str, _Task]) -> AsyncIterator[_Task]:

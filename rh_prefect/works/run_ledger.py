@@ -4,7 +4,7 @@
 |----------------------------------|----------------------------------------------------------------------------|
 | `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
 | `<work>-wait<a>-<n>`             | before attempt a waits for the task of another run                         |
-| `<work>-settled-<place>-<…>-<n>` | when the run sees that nothing can change any more what submission n costs |
+| `<work>-settled-<…>-<n>`         | when the run sees that nothing can change any more what submission n costs |
 
 A claim counts only where the intent is this run's: one without an intent cost nothing.
 
@@ -15,15 +15,16 @@ a crash before the note loses nothing.
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.budget import (
     Entries,
     Entry,
@@ -34,22 +35,25 @@ from rh_prefect.works.journal.budget import (
     spend_tracker_of,
 )
 from rh_prefect.works.journal.costs import COINS, Costs
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal
+from rh_prefect.works.journal.signs_of_life import signs_of_life
+from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal
+from rh_prefect.works.loop_thread import LOOP
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
-_OF_A_PIPELINE = "-place-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 _WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
-_SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)((?:-[a-z0-9]+)*)-([0-9]+)")
+_SETTLED = re.compile(r"([0-9a-f]+)-settled((?:-[a-z0-9]+)*)-([0-9]+)")
 _AMOUNT = re.compile(r"([a-z]+)([0-9]+(?:p[0-9]+)?)?")
 _UNKNOWN = "unknown"
 _LONGEST_NOTE = 200
 """Characters of the name of a note, which a folder's journal uses as the name of a file."""
+
+_log = logging.getLogger("rh_prefect")
 
 Claim = tuple[str, int]
 """A work and the number of a submission."""
@@ -69,78 +73,50 @@ class RecordsPlace(Record):
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
-async def note_place(run: Journal, place: RecordsPlace, pipeline: str, *, attempt: int) -> None:
-    """Records the location of the works of a pipeline in a flow run's journal.
-
-    Several pipelines of one flow run may have several places, and each keeps its own in later attempts.
-    """
-    noted = place.model_dump(mode="json")
-    await run.create(_PLACE, noted)
-    first_key, key = f"{_hash_of(pipeline)}{_OF_A_PIPELINE}", _key_of(pipeline, place)
-    # Before the first place: a flow that also uses that one in this attempt runs the pipeline in several places.
-    await run.create(_used_key(key, attempt), Record().model_dump(mode="json"))
-    if not await run.create(first_key, noted):
-        first = RecordsPlace.model_validate(await run.read(first_key))
-        is_known = first.url == place.url or await run.read(key) is not None
-        if not is_known and await run.read(_used_key(_key_of(pipeline, first), attempt)) is None:
-            raise ConfigError(
-                f"{pipeline}: this attempt would keep its records in {place.url}, but an earlier attempt of the flow "
-                f"run used {first.url}: the run would pay again for results that exist. Nothing was sent. What to do: "
-                "give this attempt the same storage and the same RH_RECORDS, or start a new run."
-            )
-    await run.create(key, noted)
+async def note_place(run: Journal, place: RecordsPlace) -> None:
+    """Records where a flow run has the works that it shares with other runs: one place for all of its attempts."""
+    if await run.create(_PLACE, place.model_dump(mode="json")):
+        return
+    first = await read_place(run)
+    if first is not None and first.url != place.url:
+        raise ConfigError(
+            f"This call would keep its records in {place.url}, but an earlier one of the flow run used {first.url}: "
+            "the run would pay again for results that exist. Nothing was sent. What to do: give all attempts and all "
+            "pipelines of a flow run the same RH_RECORDS or, without it, the same storage; or start a new run."
+        )
 
 
-def _key_of(pipeline: str, place: RecordsPlace) -> str:
-    """The key of a place; a flow may run a pipeline of one name in several places."""
-    return f"{_hash_of(f'{pipeline} {place.url}')}{_OF_A_PIPELINE}"
-
-
-def _used_key(key: str, attempt: int) -> str:
-    return f"{key.removesuffix(_OF_A_PIPELINE)}-used-{attempt}"
-
-
-def _hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-
-async def has_works(run: Journal) -> bool:
-    """Checks whether a flow run has run a pipeline."""
-    return await run.read(_PLACE) is not None
-
-
-async def read_places(run: Journal) -> list[RecordsPlace]:
-    """Reads the locations of a flow run's works; it has several if its pipelines have several storages."""
-    first = await run.read(_PLACE)
-    if first is None:
-        return []
-    found = [first]
-    async for _, records in run.jobs():
-        found += [record for key, record in records.items() if key.endswith(_OF_A_PIPELINE)]
-    places: dict[str, RecordsPlace] = {}
-    for record in found:
-        place = RecordsPlace.model_validate(record)
-        places.setdefault(place.url, place)  # two blocks of one location would list each work twice
-    return list(places.values())
+async def read_place(run: Journal) -> RecordsPlace | None:
+    """Reads where a flow run has the works that it shares with other runs; None where it has none."""
+    found = await run.read(_PLACE)
+    return None if found is None else RecordsPlace.model_validate(found)
 
 
 @dataclass(slots=True)
 class Notes:
-    """The notes of a flow run about the works in one place."""
+    """The notes of a flow run about works."""
 
     claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
     waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for
     # What a submission adds to its budget, where nothing can change that any more
     settled: dict[Claim, Entry | None] = field(default_factory=dict)
 
-    def add(self, name: str, place: str) -> None:
-        """Adds a note by its name; ignores other records, and what was settled in another place."""
+    @classmethod
+    async def of(cls, run: Journal) -> Notes:
+        """Reads the names of the notes."""
+        notes = cls()
+        async for name in run.names():
+            notes.add(name)
+        return notes
+
+    def add(self, name: str) -> None:
+        """Adds a note by its name; ignores other records."""
         if note := _CLAIM.fullmatch(name):
             self.claims.add((note[1], int(note[2])))
         elif note := _WAIT.fullmatch(name):
             self.waits.add((note[1], int(note[2])))
-        elif (note := _SETTLED.fullmatch(name)) and note[2] == place:
-            self.settled[note[1], int(note[4])] = _entry_in(note[3].split("-")[1:])
+        elif note := _SETTLED.fullmatch(name):
+            self.settled[note[1], int(note[3])] = _entry_in(note[2].split("-")[1:])
 
     @property
     def open_claims(self) -> set[Claim]:
@@ -185,15 +161,93 @@ def _amount_in(word: str) -> tuple[str, Decimal | None]:
     return unit, Decimal(found[2].replace("p", ".")) if found[2] else None
 
 
-def settled_name(work: str, place: str, n: int, entry: Entry | None) -> str | None:
+def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
     """Returns the name of a note; None where a name cannot hold the amount, whose record is read then."""
     words = _words_of(entry)
-    name = "-".join([work, "settled", place, *words, str(n)])
+    name = "-".join([work, "settled", *words, str(n)])
     if len(name) > _LONGEST_NOTE or not all(map(_AMOUNT.fullmatch, words)):
         return None
     noted = _entry_in(words)
     is_whole = noted == entry and (noted is None or entry is None or noted.costs == entry.costs)
     return name if is_whole else None
+
+
+class SharedRecords(JobRecords):
+    """One work's records that all runs share, and the notes of one run about it."""
+
+    is_shared = True
+
+    def __init__(self, works: WorksJournal, work: str, run: Scope, *, name: str = "", has_ended: HasEnded) -> None:
+        """Refers to the records of a work; reads nothing."""
+        super().__init__(works, work)
+        self._works = works
+        self._run = run
+        self._flow_run = run.journal.scope
+        self._step = name
+        self._has_ended = has_ended
+        self._waiters: list[str] = []
+        self._noted: set[int] = set()
+        self._settled: set[int] = set()
+
+    def note_settled(self, submit: Submit) -> None:
+        """Notes in the run's journal what a submission has cost, if nothing can change that; waits for nothing."""
+        is_of_run = submit.intent.flow_run == self._flow_run or submit.n in self._noted
+        if is_of_run and submit.n not in self._settled and is_settled(submit):
+            self._settled.add(submit.n)
+            LOOP.critical(self._note_settled(submit))
+
+    async def _note_settled(self, submit: Submit) -> None:
+        entry = entry_of(submit) if submit.intent.flow_run == self._flow_run else None
+        name = settled_name(self.key, submit.n, entry)
+        try:
+            if name is not None:
+                await self._note(name)
+        except RunningHubError as error:
+            _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
+
+    async def note_waiter(self) -> None:
+        """Records that the run waits for the work, so that other runs do not cancel its task."""
+        self._waiters.append(await self._works.add_waiter(self.key, self._flow_run))
+
+    async def wait_suspended(self, seconds: float) -> None:
+        """Records that the run waits for the work while it is suspended and has no process, for so long at most."""
+        await self._works.add_waiter(self.key, self._flow_run, suspended=seconds)
+
+    def signs_of_life(self) -> AbstractContextManager[None]:
+        """Writes regularly that the run is alive, while a caller of the run waits for the work."""
+        return signs_of_life(self._works, self._flow_run)
+
+    async def release_waiter(self) -> None:
+        """Records that the run no longer waits for the work, so that another one can cancel its task."""
+        await self._works.release_waiters(self.key, self._flow_run)
+
+    async def release_own_waiter(self) -> None:
+        """Records that this caller no longer waits for the work; another one in the run may."""
+        if self._waiters:
+            await self._works.release_waiters(self.key, self._flow_run, only=self._waiters)
+
+    async def has_other_waiters(self) -> bool:
+        """Checks whether another run waits for the work."""
+        return await self._works.has_other_waiter(self.key, self._flow_run, has_ended=self._has_ended)
+
+    async def note_claim(self, n: int) -> None:
+        """Notes that the run is about to claim submission n."""
+        self._noted.add(n)
+        await self._note(f"{self.key}-claim-{n}", self._step)
+
+    async def note_wait(self, n: int) -> None:
+        """Notes that this attempt waits for the task of submission n, which another run has made."""
+        self._noted.add(n)
+        await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
+
+    async def has_waited(self, n: int) -> bool:
+        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        attempts = range(self._run.first_attempt, self._run.attempt + 1)
+        notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
+        return any(note is not None for note in notes)
+
+    async def _note(self, key: str, name: str = "") -> None:
+        await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
 
 
 class WorksLedger:
@@ -203,79 +257,34 @@ class WorksLedger:
         """Stores the arguments; reads nothing."""
         self._run = run
         self._works = works
-        self._place = works.scope.removeprefix(f"{FOLDER}-")
-        self.scope = run.journal.scope
-
-    def __repr__(self) -> str:
-        return f"WorksLedger({self._run.journal!r}, {self._works!r})"
-
-    @property
-    def flow_run(self) -> str:
-        """The flow run's name, as written in intents."""
-        return self._run.journal.scope
-
-    @property
-    def attempt(self) -> int:
-        """The attempt of the flow run."""
-        return self._run.attempt
-
-    async def note_claim(self, work: str, n: int, name: str) -> None:
-        """Notes that this run is about to claim a submission of a work."""
-        await self._note(f"{work}-claim-{n}", name)
-
-    async def note_wait(self, work: str, n: int) -> None:
-        """Notes that this attempt waits for the task of another run."""
-        await self._note(f"{work}-wait{self._run.attempt}-{n}")
-
-    async def note_settled(self, work: str, submit: Submit) -> None:
-        """Notes what a submission has cost this run, if nothing can change that any more."""
-        entry = entry_of(submit) if submit.intent.flow_run == self.flow_run else None
-        name = settled_name(work, self._place, submit.n, entry) if is_settled(submit) else None
-        if name is not None:
-            await self._note(name)
-
-    async def has_waited(self, work: str, n: int) -> bool:
-        """Checks whether this attempt, or one whose payments count with it, has waited for a task."""
-        attempts = range(self._run.first_attempt, self._run.attempt + 1)
-        notes = [await self._run.journal.read(f"{work}-wait{attempt}-{n}") for attempt in attempts]
-        return any(note is not None for note in notes)
 
     async def claims(self) -> list[Claim]:
         """Lists the submissions that this run has claimed, or was about to claim."""
-        return sorted((await self._notes()).claims)
+        return sorted((await Notes.of(self._run.journal)).claims)
 
     async def unsettled(self) -> list[Claim]:
         """Lists the submissions that it has claimed or waited for, and whose tasks may run."""
-        notes = await self._notes()
+        notes = await Notes.of(self._run.journal)
         return sorted((notes.claims | notes.waits) - notes.settled.keys())
-
-    async def _notes(self) -> Notes:
-        notes = Notes()
-        async for name in self._run.journal.names():
-            notes.add(name, self._place)
-        return notes
 
     async def jobs(self) -> list[JobView]:
         """Reads the submissions that this run has made, by work."""
-        return await self._read((await self._notes()).claims)
+        return await self._read((await Notes.of(self._run.journal)).claims)
 
     async def open_jobs(self) -> list[JobView]:
         """Reads the submissions that this run has made and of which no note says that they are settled."""
-        return await self._read((await self._notes()).open_claims)
+        return await self._read((await Notes.of(self._run.journal)).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what the submissions of this run add to its budget.
-
-        Each work by its full name, since the run may have the same work in several places.
-        """
-        notes = await self._notes()
+        """Lists what the submissions of this run add to its budget, by work."""
+        notes = await Notes.of(self._run.journal)
         found: dict[str, Entries] = {}
         for work, n in notes.claims & notes.settled.keys():
             found.setdefault(work, {})[n] = notes.settled[work, n]
         for view in await self._read(notes.open_claims):
             found.setdefault(view.key, {}).update(entries_of(view))
-        for work, entries in found.items():
-            yield f"{self._works.scope}/{work}", entries
+        for one in found.items():
+            yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
         """Reads submissions in the records of works, by work; those of other runs are left out."""
@@ -285,12 +294,9 @@ class WorksLedger:
             found.setdefault(work, {}).update(records)
         return [JobView.parse(work, records) for work, records in found.items()]
 
-    async def _note(self, key: str, name: str = "") -> None:
-        await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
-
     async def _own(self, work: str, n: int) -> tuple[str, dict[str, JSON]]:
         records = await self._works.numbered(work, n)
-        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.flow_run
+        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self._run.journal.scope
         return work, records if is_own else {}
 
 

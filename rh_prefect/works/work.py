@@ -157,12 +157,12 @@ class Work:
     @property
     def costs(self) -> Costs | None:
         """What the work has cost this run; None if no task has ended."""
-        return self.spending.spent_on(self.records.charge_key)
+        return self.spending.spent_on(self.key)
 
     @property
     def may_have_paid(self) -> bool:
         """Whether a task of a shared work was paid for, or may have been."""
-        return self.records.is_shared and bool(self.spending.newest_submit(self.records.charge_key))
+        return self.records.is_shared and bool(self.spending.newest_submit(self.key))
 
     @property
     def run_attempt(self) -> RunAttempt:

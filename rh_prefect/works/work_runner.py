@@ -47,8 +47,7 @@ from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs.stored_result import find_equal
 from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
-from rh_prefect.works.run_ledger import WorksLedger, spending_of
-from rh_prefect.works.shared_records import SharedRecords
+from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")
@@ -334,9 +333,9 @@ class WorkRunner:
 
     async def costs(self) -> dict[str, Costs]:
         """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers."""
-        claimed = {work for work, _ in await self._ledger().claims()}
+        claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
         costs = await spending_of(self.scope).costs()
-        return {work: costs[name] for work in claimed if (name := f"{self._records_scope()}/{work}") in costs}
+        return {work: costs[work] for work in claimed & costs.keys()}
 
     def open_costs(self) -> tuple[int, Costs]:
         """Returns the number of a flow run's submissions without a known end, and what they may cost."""
@@ -344,7 +343,7 @@ class WorkRunner:
 
     def spent_on(self, work: str) -> Costs:
         """Returns a flow run's payments for a work in this process."""
-        return spending_of(self.scope).spent_on(f"{self._records_scope()}/{work}") or Costs()
+        return spending_of(self.scope).spent_on(work) or Costs()
 
     def _work(self, base: str, asked: WorkCall) -> str:
         own = "" if self.works is not None else self.scope.journal.scope
@@ -359,18 +358,13 @@ class WorkRunner:
         # In the scope of one run an edited graph of the site makes no other work.
         return (request if self.works is None else request.with_graph()).base
 
-    def _ledger(self) -> WorksLedger:
-        if self.works is None:
-            raise ValueError("only works that runs share have a ledger")
-        return WorksLedger(self.scope, self.works)
-
     def _records_scope(self) -> str:
         return self.scope.journal.scope if self.works is None else self.works.scope
 
     def _records(self, work: str, *, step: str) -> JobRecords:
         if self.works is None:
             return JobRecords(self.scope.journal, work)
-        return SharedRecords(self.works, work, self._ledger(), name=step, has_ended=self.has_ended)
+        return SharedRecords(self.works, work, self.scope, name=step, has_ended=self.has_ended)
 
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         shared, scope, options = self.shared, self.scope, replace(self.options, take=asked.take)

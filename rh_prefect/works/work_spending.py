@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -28,7 +27,7 @@ class WorkSpending:
         self._work = work
         self._payload = payload
         self._spending = work.spending
-        self._key = work.records.charge_key
+        self._key = work.key
         self._has_budget = work.policy.budget is not None
         request = work.request
         self._listed = None if request.estimate is None else Money(request.estimate, request.currency)
@@ -111,4 +110,4 @@ class WorkSpending:
 
     def take(self, view: JobView) -> None:
         """Counts the submissions that were read, in place of what was known of the work."""
-        self._spending.take(replace(view, key=self._key))
+        self._spending.take(view)

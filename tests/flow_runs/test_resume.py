@@ -191,7 +191,7 @@ async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_s
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     if is_pipeline:
-        await LOOP.call(note_place(FlowRunJournal(flow_run_id), RecordsPlace(url="/works"), "film", attempt=1))
+        await LOOP.call(note_place(FlowRunJournal(flow_run_id), RecordsPlace(url="/works")))
     for call in (rerun, resume):
         with pytest.raises(InputError, match="parameters do not fit") as error:
             await call(flows.film, flow_run_id)

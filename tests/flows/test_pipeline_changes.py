@@ -149,7 +149,7 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     await asyncio.gather(running, return_exceptions=True)
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
     with pytest.raises(
-        ConfigError, match=r"would keep its records in .*/other, but an earlier attempt of the flow run used .*/out"
+        ConfigError, match=r"would keep its records in .*/other, but an earlier one of the flow run used .*/out"
     ):
         await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
     assert len(waiting.recorder.paid) == 1
@@ -159,71 +159,19 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
 
 
 @in_flow_run
-async def test_pipelines_of_one_flow_keep_their_own_places(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts: list[int] = []
-
+async def test_a_cancellation_finds_the_works_of_a_flow_that_runs_pipelines(waiting: Emulator) -> None:
     @flow
-    async def both() -> None:
-        attempts.append(len(attempts))
-        for place in ("out", "other", "third"):
-            if place == "third" and len(attempts) == 1:
-                raise RuntimeError("the first attempt ends here")
-            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
-            name = "mug" if place != "third" else "cup"
-            await Pipeline.from_text(ONE.replace("mug", name)).run(budget=1)
+    async def outer() -> None:
+        await Pipeline.from_text(ONE).run(budget=1)
 
-    flow_run = await create(both, {})
-    with pytest.raises(RuntimeError):
-        await rerun(both, flow_run)
-    await rerun(both, flow_run)
-    assert len(rh.recorder.paid) == 3, "a mug in each of two places, and the cup of the second attempt"
-
-
-@in_flow_run
-async def test_a_second_place_that_the_first_attempt_did_not_reach_is_no_other_place(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts: list[int] = []
-
-    @flow
-    async def both() -> None:
-        attempts.append(len(attempts))
-        for place in ("out", "other"):
-            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
-            await Pipeline.from_text(ONE).run(budget=1)
-            if len(attempts) == 1:
-                raise RuntimeError("the first attempt ends here")
-
-    flow_run = await create(both, {})
-    with pytest.raises(RuntimeError):
-        await rerun(both, flow_run)
-    await rerun(both, flow_run)
-    assert len(rh.recorder.paid) == 2
-
-
-@in_flow_run
-async def test_a_cancellation_finds_the_works_of_all_places(
-    waiting: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @flow
-    async def both() -> None:
-        for place in ("out", "other"):
-            monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / place))
-            await Pipeline.from_text(ONE).run(budget=1)
-
-    flow_run = await create(both, {})
-    running = asyncio.ensure_future(rerun(both, flow_run))
+    flow_run = await create(outer, {})
+    running = asyncio.ensure_future(rerun(outer, flow_run))
     await paid(waiting, 1)
-    while len(waiting.recorder.paid) < 2:
-        waiting.clock.advance(20)
-        await asyncio.sleep(0.1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     async with get_client() as client:
         await client.set_flow_run_state(flow_run, Cancelled(), force=True)
     found = await LOOP.call(reconcile_runs(flow_run_id=flow_run))
-    second = waiting.recorder.paid[1].task_id
-    assert [one.task_id for one in found.findings if one.done == "cancelled"] == [second]
-    assert waiting.recorder.cancelled == [second]
+    task = waiting.recorder.paid[0].task_id
+    assert [one.task_id for one in found.findings if one.done == "cancelled"] == [task]
+    assert waiting.recorder.cancelled == [task]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,23 +16,23 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.journal.budget import Entry, SpendTracker, entries_of, entry_of
+from rh_prefect.works.journal.budget import Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.costs import Costs, ended_costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import WorksJournal, run_name
+from rh_prefect.works.journal.works_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
     RecordsPlace,
+    SharedRecords,
     WorksLedger,
-    has_works,
     is_settled,
     note_place,
-    read_places,
+    read_place,
     settled_name,
 )
 from rh_prefect.works.work_runner import WorkCall, WorkResult
@@ -64,79 +63,51 @@ async def ledger_of(run: PipelineRun) -> WorksLedger:
     return WorksLedger(run.scope, await run.works())
 
 
+async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
+    return SharedRecords(await run.works(), work, run.scope, has_ended=no_evidence)
+
+
 async def cancel(run: PipelineRun) -> CancelReport:
     return await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
 
 
-async def test_a_run_without_pipelines_has_no_places(journal: FolderJournal) -> None:
-    assert not await has_works(journal)
-    assert await read_places(journal) == []
-
-
-async def test_the_places_of_a_run_are_listed_once_each(journal: FolderJournal) -> None:
-    for pipeline, place in (("film", HERE), ("film", HERE), ("poster", HERE), ("poster", THERE)):
-        await note_place(journal, place, pipeline, attempt=1)
-    assert await has_works(journal)
-    assert sorted((one.url, one.storage) for one in await read_places(journal)) == [("/here", "disk"), ("/there", None)]
-
-
-async def test_the_names_of_the_records_of_places_stay_the_same_in_later_versions(journal: FolderJournal) -> None:
-    await note_place(journal, HERE, "film", attempt=1)
-    first, own = (hashlib.sha256(text.encode()).hexdigest()[:40] for text in ("film", "film /here"))
-    found = {key async for _, records in journal.jobs() for key in records}
-    assert found == {f"{first}-place-1", f"{own}-place-1", f"{own}-used-1"}
-
-
-async def test_a_pipeline_in_another_place_than_in_an_earlier_attempt_is_refused(journal: FolderJournal) -> None:
-    await note_place(journal, HERE, "film", attempt=1)
-    await note_place(journal, HERE, "film", attempt=2)
-    with pytest.raises(ConfigError, match=r"keep its records in /there, but an earlier attempt .* used /here"):
-        await note_place(journal, THERE, "film", attempt=3)
-    await note_place(journal, THERE, "poster", attempt=3)
-    assert [one.url for one in await read_places(journal)] == ["/here", "/there"]
-
-
-async def test_a_flow_may_run_a_pipeline_in_two_places_and_do_it_again_in_later_attempts(
-    journal: FolderJournal,
-) -> None:
-    await note_place(journal, HERE, "film", attempt=1)
-    await note_place(journal, THERE, "film", attempt=1)
-    for place in (THERE, HERE):
-        await note_place(journal, place, "film", attempt=2)
-    third = RecordsPlace(url="/third")
-    with pytest.raises(ConfigError):
-        await note_place(journal, third, "film", attempt=3)
-    # Beside the first place, which this attempt uses too, another one is one more.
-    await note_place(journal, HERE, "film", attempt=3)
-    await note_place(journal, third, "film", attempt=3)
+async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
+    assert await read_place(journal) is None
+    for _attempt in (1, 2):
+        await note_place(journal, HERE)
+    with pytest.raises(ConfigError, match=r"keep its records in /there, but an earlier one of the flow run used /here"):
+        await note_place(journal, THERE)
+    assert await read_place(journal) == HERE
 
 
 async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     works = await run.works()
 
-    def ledger(attempt: int, first: int | None = None) -> WorksLedger:
+    def notes(attempt: int, first: int | None = None, *, work: str = "ab") -> SharedRecords:
         scope = FolderScope(run.scope.journal, attempt=attempt)
         scope.first_attempt = first or attempt
-        return WorksLedger(scope, works)
+        return SharedRecords(works, work, scope, has_ended=no_evidence)
 
-    await ledger(2).note_wait("ab", 3)
-    assert await ledger(2).has_waited("ab", 3)
-    assert await ledger(3, first=2).has_waited("ab", 3)
-    assert await ledger(2, first=1).has_waited("ab", 3)
-    assert not await ledger(3).has_waited("ab", 3)
-    assert not await ledger(1).has_waited("ab", 3)
-    assert not await ledger(2).has_waited("ab", 2)
-    assert not await ledger(2).has_waited("cd", 3)
+    await notes(2).note_wait(3)
+    assert await notes(2).has_waited(3)
+    assert await notes(3, first=2).has_waited(3)
+    assert await notes(2, first=1).has_waited(3)
+    assert not await notes(3).has_waited(3)
+    assert not await notes(1).has_waited(3)
+    assert not await notes(2).has_waited(2)
+    assert not await notes(2, work="cd").has_waited(3)
 
 
 async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
-    ledger = await ledger_of(PipelineRun(**given))
+    run = PipelineRun(**given)
     for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
-        await ledger.note_claim(work, n, "clip")
-    await ledger.note_wait("ef", 1)
-    assert await ledger.claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
-    assert [view.key for view in await ledger.jobs() if view.submits] == [], "a claim without an intent cost nothing"
+        await (await notes_of(run, work)).note_claim(n)
+    await (await notes_of(run, "ef")).note_wait(1)
+    assert await (await ledger_of(run)).claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
+    assert [view.key for view in await (await ledger_of(run)).jobs() if view.submits] == [], (
+        "a claim without an intent cost nothing"
+    )
 
 
 async def _paid(rh: Emulator, count: int) -> None:
@@ -189,13 +160,12 @@ async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dic
     first = asyncio.ensure_future(run.one(picture()))
     await _ticketed(run)
     # A claim that came too late: the intent is the first run's.
-    ledger = await ledger_of(other)
-    (claim,) = await (await ledger_of(run)).claims()
-    await ledger.note_claim(*claim, "late")
+    ((work, n),) = await (await ledger_of(run)).claims()
+    await (await notes_of(other, work)).note_claim(n)
     report = await cancel(other)
     assert rh.recorder.cancelled == []
     assert (report.cancelled, report.failed) == ([], {})
-    assert [view.key for view in await ledger.jobs() if view.submits] == []
+    assert [view.key for view in await (await ledger_of(other)).jobs() if view.submits] == []
     rh.clock.polls = 1
     assert (await first).is_new
 
@@ -209,7 +179,6 @@ async def test_a_task_that_cannot_be_cancelled_is_named_with_the_reason(rh: Emul
     rh.faults.add(Fault("cancel", every=1, kind="code", code="802"))
     report = await cancel(run)
     ((work, reason),) = report.failed.items()
-    assert (await ledger_of(run)).flow_run == "one"
     assert work.rpartition("/")[2] == (await (await ledger_of(run)).claims())[0][0]
     assert "802" in reason
     assert report.cancelled == []
@@ -243,28 +212,31 @@ async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any
 WORKS = 40
 
 
-async def seed(works: WorksJournal, ledger: WorksLedger, *, open_ones: int) -> None:
+async def seed(run: PipelineRun, *, open_ones: int) -> None:
     """Records works that a run has claimed and paid for; the last ones still run."""
+    works = await run.works()
     for number in range(1, WORKS + 1):
         work = f"{number:040x}"
         end = End(status="SUCCESS", task_id=str(number), cost=Decimal("0.04"), currency="CNY")
-        paid = Submit(1, intent(flow_run=ledger.flow_run, estimate="0.04"), answer=ticket(str(number)), end=end)
+        paid = Submit(1, intent(flow_run="one", estimate="0.04"), answer=ticket(str(number)), end=end)
         records: dict[str, Record | None] = {"intent": paid.intent, "answer": paid.answer, "end": paid.end}
         if number > WORKS - open_ones:
             records["end"] = None
         for what, record in records.items():
             if record is not None:
                 await works.create(f"{work}-{what}-1", record.model_dump(mode="json"))
-        await ledger.note_claim(work, 1, "clip")
+        notes = await notes_of(run, work)
+        await notes.note_claim(1)
         if records["end"] is not None:
-            await ledger.note_settled(work, paid)
+            notes.note_settled(paid)
+    await LOOP.settle(60)
 
 
 async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
     operations: list[str] = []
     run = PipelineRun(**given, operation=operations.append)
     ledger = await ledger_of(run)
-    await seed(await run.works(), ledger, open_ones=3)
+    await seed(run, open_ones=3)
 
     def read() -> int:
         works = {what.removeprefix("read ").partition("-")[0] for what in operations if what.startswith("read ")}
@@ -283,27 +255,12 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
 async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     ledger = await ledger_of(run)
-    await seed(await run.works(), ledger, open_ones=0)
+    await seed(run, open_ones=0)
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
     tracker = SpendTracker(ledger.entries)
     await tracker.complete()
     assert tracker.spent() == Decimal("0.04") * WORKS
-
-
-async def test_works_of_one_name_in_two_places_count_once_each(given: dict[str, Any], tmp_path: Path) -> None:
-    run = PipelineRun(**given)
-    there = WorksJournal(str(tmp_path / "there"))
-    here, other = await ledger_of(run), WorksLedger(run.scope, there)
-    submits = [
-        Submit(1, intent(flow_run="one"), ticket(), end=End(status="SUCCESS", task_id=TASK, cost=cost, currency="CNY"))
-        for cost in (Decimal("0.04"), Decimal("0.09"))
-    ]
-    for ledger, submit in zip((here, other), submits):
-        await ledger.note_claim("ab", 1, "clip")
-        await ledger.note_settled("ab", submit)
-    found = [[entry async for _, entries in ledger.entries() for entry in entries.values()] for ledger in (here, other)]
-    assert found == [[entry_of(submit)] for submit in submits]
 
 
 async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
@@ -326,8 +283,7 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     words = ("refused once", "fails once", "of another run")
     made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall(ink, "ink"))
     assert [type(one) for one in made] == [WorkResult] * 4
-    place = (await run.works()).scope
-    recorded = {f"{place}/{view.key}": entries_of(view) for view in await (await ledger_of(run)).jobs() if view.submits}
+    recorded = {view.key: entries_of(view) for view in await (await ledger_of(run)).jobs() if view.submits}
     noted = await _noted(run)
     assert noted == recorded
     assert sorted(map(len, noted.values())) == [1, 2, 2]
@@ -374,9 +330,9 @@ def test_a_note_holds_an_amount_exactly_or_is_not_written(
     costs: list[tuple[str, Decimal]], currency: str, amount: Decimal | None
 ) -> None:
     entry = Entry(amount, is_spent=True, currency=currency, costs=Costs(dict(costs)))
-    notes, name = Notes(), settled_name("ab", "0f", 7, entry)
+    notes, name = Notes(), settled_name("ab", 7, entry)
     if name is not None:
-        notes.add(check_key(name), "0f")
+        notes.add(check_key(name))
         assert notes.settled == {("ab", 7): entry}
         noted = notes.settled["ab", 7]
         assert noted is not None

@@ -32,8 +32,7 @@ from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import PoolContext
-from rh_prefect.works.run_ledger import WorksLedger, spending_of
-from rh_prefect.works.shared_records import SharedRecords
+from rh_prefect.works.run_ledger import SharedRecords, WorksLedger, spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
@@ -465,13 +464,13 @@ async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pa
 
 async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tmp_path: Path) -> None:
     run = PipelineRun(**given)
-    works, ledger = await run.works(), WorksLedger(run.scope, await run.works())
+    works = await run.works()
 
     async def waits(work: str) -> bool:
         bury(tmp_path)
         return await works.has_other_waiter(work, "another")
 
-    suspended, ended = (SharedRecords(works, work, ledger, name="", has_ended=no_evidence) for work in ("ab", "cd"))
+    suspended, ended = (SharedRecords(works, work, run.scope, has_ended=no_evidence) for work in ("ab", "cd"))
     await suspended.wait_suspended(3600)
     await ended.note_waiter()
     assert await waits("ab")

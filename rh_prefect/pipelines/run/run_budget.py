@@ -199,7 +199,7 @@ class RunBudget:
             return None
         own, is_whole = self._own(item), budget.whole_items and item not in self._items
         now = self._unpaid(item) if is_whole else self._prices([*self._running[item], instance])
-        spent = sum((self.spending.amount_of(f"{self.place}/{key}") for key in own), Decimal(0))
+        spent = sum((self.spending.amount_of(key) for key in own), Decimal(0))
         price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
             return None
@@ -223,15 +223,13 @@ class RunBudget:
             for work in works
             if work.state in PAYING
             or (
-                work.state == "…"
-                and not self.spending.amount_of(f"{self.place}/{work.key}")
-                and (not is_shared or self.is_own(work.key))
+                work.state == "…" and not self.spending.amount_of(work.key) and (not is_shared or self.is_own(work.key))
             )
         }
 
     def is_own(self, work: str) -> bool:
         """Whether this run has submitted a work, so that its spending counts it."""
-        return bool(self.spending.newest_submit(f"{self.place}/{work}"))
+        return bool(self.spending.newest_submit(work))
 
 
 @dataclass(slots=True)

@@ -150,11 +150,6 @@ class JobRecords:
         """Reads the job; it has no submissions if nothing is recorded."""
         return JobView.parse(self.key, await self.journal.job(self.key))
 
-    @property
-    def charge_key(self) -> str:
-        """The job's name among all that its run pays for."""
-        return self.key
-
     async def submission(self, n: int) -> Submit | None:
         """Reads one submission; None where the job has none of this number."""
         return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)

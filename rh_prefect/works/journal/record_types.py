@@ -90,7 +90,7 @@ def is_fingerprint(account: str) -> bool:
     return re.fullmatch("[0-9a-f]{12}", account) is not None
 
 
-FORMAT = 6
+FORMAT = 7
 """The format of the records. Raise it when the meaning of a record changes."""
 
 FORMAT_KEY = "format-1"

@@ -40,7 +40,7 @@ class Scope:
         self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> Sequence[WorksJournal]:
-        """Opens the records of the works that it shares with other runs, in each of their places."""
+        """Opens the records of the works that it shares with other runs; none where it shares none."""
         return []
 
 
