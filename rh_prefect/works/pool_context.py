@@ -23,9 +23,8 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
-from rh_prefect.works.requests.input_identification import Inputs
+from rh_prefect.works.requests.input_identification import Copies, Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request, replace_marks
-from rh_prefect.works.requests.stored_input_copies import Copies
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Callback, Services, callback_of
 

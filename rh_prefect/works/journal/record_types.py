@@ -13,8 +13,8 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 | `result`       | after the files are published       | the files, the texts, the cost; the job is done       |
 
 Beside the jobs a scope holds `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without gaps: a
-`MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave it; a
-presigned link's address without its signature is a second one.
+`MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave it,
+without a signature.
 
 It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
 flows holds `attempt-<n>` for each process that has opened it.

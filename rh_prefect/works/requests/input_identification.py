@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from rh_prefect.bounded_caches import NamedLocks
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (
@@ -31,12 +31,15 @@ from rh_prefect.media.input_files import (
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.storage_errors import as_media_error
+from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.works.download_folder import local_errors
 from rh_prefect.works.journal.identity import media_mark, uri_hash
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import MediaRecord
-from rh_prefect.works.requests.stored_input_copies import Copies
+
+FOLDER: Final = "inputs"
+"""The folder of copies of inputs in a store."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -54,23 +57,38 @@ class Input:
         return media_mark(self.record.sha256)
 
 
-@dataclass(slots=True)
-class Checks:
-    """The requirements of a parameter for a file."""
+Check: TypeAlias = Callable[[MediaRecord], None]
+"""Raises an error if a content is not accepted."""
 
-    # Raises an error if the size is not accepted; called before the file is read, if the size is known
-    size: CheckSize = lambda _: None
-    # Raises an error if the content is not accepted; called before the content is recorded
-    content: Callable[[MediaRecord], None] = lambda _: None
-    size_error: MediaError | None = None  # The error that `size` has raised
 
-    def check_size(self, size: int) -> None:
-        """Calls `size` and stores its error."""
+class Copies:
+    """Content-named copies of inputs in a store, which are written once and never overwritten. All methods block."""
+
+    def __init__(self, store: MediaStore) -> None:
+        """Takes the store; the first copy is the first access to it."""
+        self._store = store
+
+    def name(self, record: MediaRecord) -> str:
+        """Returns the file name of the copy of a content."""
+        return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
+
+    def uri(self, name: str) -> str:
+        """Returns the URI of a copy."""
+        return self._store.uri(name)
+
+    def has(self, record: MediaRecord) -> bool:
+        """Checks whether a complete copy of a content exists."""
         try:
-            self.size(size)
-        except MediaError as error:
-            self.size_error = error
-            raise
+            return self._store.size(self.name(record)) == record.size
+        except StoreError:
+            return False  # the write reports it
+
+    def put(self, local: Path, record: MediaRecord) -> str:
+        """Writes the copy of a content from a file that does not change, unless it exists; returns its name."""
+        if not self.has(record):
+            with local.open("rb") as reader:
+                self._store.write_stream(self.name(record), reader, mime=record.mime)
+        return self.name(record)
 
 
 @dataclass(slots=True)
@@ -80,7 +98,11 @@ class _Source:
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     current: MediaRecord | None = None  # The content that was last read
     stamp: Stamp | None = None  # The stamp that proves that the content is unchanged
-    is_final: bool = False  # Whether the content counts for the whole run: a link without a strong ETag is read once
+
+    @property
+    def only(self) -> MediaRecord | None:
+        """The recorded content; None unless there is exactly one."""
+        return self.records[0] if len({record.sha256 for record in self.records}) == 1 else None
 
 
 READS: Final = 16
@@ -117,76 +139,57 @@ class Inputs:
         self._reading = asyncio.Semaphore(READS)
 
     async def identify(
-        self,
-        source: Media | str,
-        *,
-        check: Callable[[MediaRecord], None] = lambda _: None,
-        check_size: CheckSize = lambda _: None,
+        self, source: Media | str, *, check: Check = lambda _: None, check_size: CheckSize = lambda _: None
     ) -> Input:
-        """Identifies a file by its content."""
+        """Identifies a file by its content.
+
+        Before a content is recorded it is checked, and before it is read its size, if that is known.
+        """
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
             check(of_media.record)
             return of_media
         # Reading continues if this caller is cancelled: other callers may wait for the same file.
-        reading = asyncio.ensure_future(self._identify(source, Checks(check_size, check)))
+        reading = asyncio.ensure_future(self._identify(source, check, check_size))
         reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
 
-    async def _identify(self, source: str, checks: Checks) -> Input:
+    async def _identify(self, source: str, check: Check, check_size: CheckSize) -> Input:
         name = await asyncio.to_thread(_name_of, source)
         async with self._locks.of(name):
-            file = await self._current_input(source, name, checks)
-        checks.content(file.record)
-        return file
+            record = await self._current(source, self._sources.setdefault(name, _Source()), name, check, check_size)
+        check(record)
+        stored = self._copies.uri(record.stored) if self._copies and record.stored else ""
+        return Input(stored or source, record)
 
-    async def _current_input(self, source: str, name: str, checks: Checks) -> Input:
-        state = self._sources.setdefault(name, _Source())
-        if state.is_final and state.current is not None:
-            return self._input(source, state.current)
-        if state.stamp is None or (await self._stamp_of(source)) != state.stamp:
-            await self._add_records(name, state.records)
-            try:
-                await self._refresh(source, name, state, checks)
-            except _UnreadableError as error:
-                record = await self._only_record(source, state)
-                if record is None:
-                    raise error.cause from None
-                _log.warning("%s The recorded content is used.", error.cause.message)
-                return self._input(source, record)
-        if state.current is None:
-            raise AssertionError("an identified source has a content")
-        return self._input(source, state.current)
-
-    async def _refresh(self, source: str, name: str, state: _Source, checks: Checks) -> None:
-        """Sets the current content: a recorded one that counts or has the current stamp, else the one that is read."""
-        first = await self._copied(state.records)
-        if first is not None:
-            state.current, state.is_final = first, True
-            return
-        if any(record.stamp for record in state.records):
+    async def _current(
+        self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
+    ) -> MediaRecord:
+        """Returns the content that counts: a recorded one with the present stamp, else the one that is read."""
+        if state.current is not None and state.stamp is None and is_link(source):
+            return state.current
+        stamp = None if state.stamp is None else await self._stamp_of(source)
+        if state.current is not None and stamp is not None and stamp == state.stamp:
+            return state.current
+        await self._add_records(name, state.records)
+        if stamp is None and any(record.stamp for record in state.records):
             stamp = await self._stamp_of(source)
-            same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
-            if same is not None:
-                state.current, state.stamp = same, stamp
-                return
-        records = {record.sha256: record for record in state.records}
-        async with self._reading:
-            record, file = await asyncio.to_thread(self._read, source, records, checks)
-        self._warn_of_change(state, record)
-        state.current = await self._record(name, state.records, record)
-        state.stamp, state.is_final = (file.stamp if file.proof else None), is_link(source) and not file.proof
-        unsigned = unsigned_uri(source)
-        if unsigned is not None:
-            await self._record(f"unsigned {unsigned}", await self._add_records(f"unsigned {unsigned}", []), record)
-
-    async def _copied(self, records: Sequence[MediaRecord]) -> MediaRecord | None:
-        """Returns the first recorded content of a link whose copy is in the store."""
-        copies = self._copies
-        for record in records:
-            if copies is not None and record.stored and await asyncio.to_thread(copies.has, record):
-                return record
-        return None
+        same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
+        if same is None and stamp is None and is_link(source):
+            same = state.only
+        if same is None:
+            try:
+                async with self._reading:
+                    read, stamp = await asyncio.to_thread(self._read, source, state.records, check, check_size)
+            except MediaError as error:
+                if state.only is None:
+                    raise
+                _log.warning("%s The recorded content is used.", error.message)
+                return state.only
+            self._warn_of_change(state, read)
+            same = await self._record(name, state.records, read)
+        state.current, state.stamp = same, stamp
+        return same
 
     async def _stamp_of(self, source: str) -> Stamp | None:
         """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
@@ -196,27 +199,22 @@ class Inputs:
         except MediaError:
             return None
 
-    def _read(self, source: str, records: Mapping[str, MediaRecord], checks: Checks) -> tuple[MediaRecord, LocalFile]:
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(
-                    open_local(
-                        source,
-                        self._folder,
-                        options=self._options_for(source),
-                        check_size=checks.check_size,
-                        seconds=self._seconds,
-                        clock=self._clock,
-                    )
-                )
-            except MediaError as error:
-                if error is checks.size_error:
-                    raise
-                raise _UnreadableError(error) from None
-            record = records.get(file.sha256) or _described(source, file)
-            checks.content(record)
-            stored = self._copies.put(file.path, record) if self._copies and is_link(source) and not file.proof else ""
-            return _new_record(record, stamp=file.proof, stored=stored), file
+    def _read(
+        self, source: str, records: Sequence[MediaRecord], check: Check, check_size: CheckSize
+    ) -> tuple[MediaRecord, Stamp | None]:
+        with open_local(
+            source,
+            self._folder,
+            options=self._options_for(source),
+            check_size=check_size,
+            seconds=self._seconds,
+            clock=self._clock,
+        ) as file:
+            record = next((one for one in records if one.sha256 == file.sha256), None) or _described(source, file)
+            check(record)
+            if self._copies and is_link(source) and not file.proof:
+                record = record.model_copy(update={"stored": self._copies.put(file.path, record)})
+        return record, file.stamp if file.proof else None
 
     def _warn_of_change(self, state: _Source, record: MediaRecord) -> None:
         earlier = [state.current] if state.current else state.records
@@ -224,34 +222,23 @@ class Inputs:
             since = "earlier in this run" if state.current else "in an earlier attempt of this run"
             _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
-    def _input(self, source: str, record: MediaRecord) -> Input:
-        return Input(self._copies.uri(record.stored) if self._copies and record.stored else source, record)
-
-    async def _only_record(self, source: str, state: _Source) -> MediaRecord | None:
-        """The record of a file that cannot be read any more; None unless exactly one content is recorded."""
-        unsigned = unsigned_uri(source)
-        records = state.records or (await self._add_records(f"unsigned {unsigned}", []) if unsigned is not None else [])
-        return records[0] if len({record.sha256 for record in records}) == 1 else None
-
     async def _record(self, name: str, records: list[MediaRecord], record: MediaRecord) -> MediaRecord:
-        """Records a content of a source, unless it is recorded; returns the valid record."""
+        """Records a content of a source, unless it is recorded."""
         known = len(records)
-        while True:
-            # If several processes read a link at once, the first record counts for all of them.
-            same = next((one for one in records[known:] if record.stored and one.stored), None)
-            same = same or next((one for one in records if one.sha256 == record.sha256), None)
-            if same is not None:
-                return same.model_copy(update={"stored": same.stored or record.stored})
+        while record.sha256 not in {one.sha256 for one in records}:
             if await self._journal.create(_key(name, len(records) + 1), record.model_dump(mode="json")):
                 records.append(record)
                 return record
             await self._add_records(name, records)
+            # If several processes read a link at once, the first record counts for all of them.
+            if record.stored and records[known].stored:
+                return records[known]
+        return next(one for one in records if one.sha256 == record.sha256)
 
-    async def _add_records(self, name: str, records: list[MediaRecord]) -> list[MediaRecord]:
+    async def _add_records(self, name: str, records: list[MediaRecord]) -> None:
         """Adds the records of a source that the list does not have yet."""
         while (record := await self._journal.read(_key(name, len(records) + 1))) is not None:
             records.append(MediaRecord.model_validate(record))
-        return records
 
 
 class LocalFile(NamedTuple):
@@ -262,14 +249,6 @@ class LocalFile(NamedTuple):
     size: int  # Bytes
     proof: str = ""  # The text of the stamp if an equal stamp proves equal content; else empty
     stamp: Stamp | None = None  # The stamp at the time of reading
-
-
-class _UnreadableError(Exception):
-    """A file could not be read; an earlier attempt may have recorded its content."""
-
-    def __init__(self, cause: MediaError) -> None:
-        super().__init__()
-        self.cause = cause
 
 
 @contextmanager
@@ -320,12 +299,7 @@ def check_unchanged(file: Input, sha256: str) -> None:
 
 def _name_of(source: str) -> str:
     with as_media_error(shown(source)):
-        return identity_uri(source)
-
-
-def _new_record(record: MediaRecord, *, stamp: str, stored: str) -> MediaRecord:
-    fields = record.model_dump(exclude={"token", "at"})
-    return MediaRecord(**{**fields, "stamp": stamp, "stored": stored})
+        return unsigned_uri(source) or identity_uri(source)
 
 
 def _key(name: str, number: int) -> str:
@@ -348,6 +322,7 @@ def _described(source: str, file: LocalFile) -> MediaRecord:
         mime=facts.mime,
         extension=facts.extension,
         seconds=facts.seconds,
+        stamp=file.proof,
     )
 
 
