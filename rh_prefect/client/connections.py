@@ -18,13 +18,12 @@ from pydantic import SecretStr
 
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
-from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, ResponseLost
 from rh_prefect.redaction import HiddenAddressTransport, mask
 
 _log = logging.getLogger("httpx")
 
-DirectTransport: TypeAlias = type[CallTransport] | type[FileTransport] | type[httpx.AsyncHTTPTransport]
+DirectTransport: TypeAlias = type[CallTransport] | type[httpx.AsyncHTTPTransport]
 """Makes the transport for direct connections."""
 
 RESEND: Final = "rh_resend"
@@ -298,7 +297,7 @@ def open_connections(
         submits=client(submit_timeout, keepalive=0, resends=False),
         calls=client(30.0, keepalive=16, direct=CallTransport),
         uploads=client(120.0, keepalive=4),
-        files=client(60.0, keepalive=8, auth=False, redirects=True, direct=FileTransport),
+        files=client(60.0, keepalive=8, auth=False, redirects=True),
     )
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, unquote_to_bytes
 
+import httpcore
 import httpx
 
 from rh_prefect.client.connections import FOREIGN, RESEND, Delivery
 from rh_prefect.client.responses import RequestInfo, no_answer
-from rh_prefect.client.threaded_file_download import ThreadedStream
 from rh_prefect.client.tolerant_json import loads
 from rh_prefect.client.wire.platform import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
@@ -121,7 +121,7 @@ class Partial:
         with _writable(self._to), overwrite(resume_note(self._to)) as file:
             file.write(json.dumps(note).encode())
 
-    def add(self, chunk: bytes | memoryview) -> None:
+    def add(self, chunk: bytes) -> None:
         """Appends bytes."""
         with self._busy, _writable(self._to):
             self._file = self._file or self._to.open("ab", buffering=0)
@@ -190,7 +190,10 @@ async def _fetch(
         async with client.stream("GET", hidden.shown, headers=partial.headers(), extensions=extensions) as response:
             if not await _prepare(response, partial, ask):
                 return False
-            await _pour(response, partial, progress)
+            if response.status_code != 416:  # whose body is not a part of the file
+                await _pour(response, partial, progress)
+            if progress is not None:
+                progress(partial.size, partial.total)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise LinkExpired(f"{ask.doing}: the URL is not valid. Query the task again.") from error
     except FOREIGN as error:
@@ -200,45 +203,9 @@ async def _fetch(
 
 
 async def _pour(response: httpx.Response, partial: Partial, progress: Progress | None) -> None:
-    if response.status_code != 416:  # whose body is not a part of the file
-        pieces = response.aiter_bytes()
-        if length := _long(response):
-            first = await anext(pieces, b"")
-            await asyncio.to_thread(partial.add, first)
-            # The first piece holds everything that httpx has read; the connection holds the rest.
-            await _pour_rest(response, length - len(first), partial, progress)
-        else:
-            await _pour_pieces(pieces, partial, progress)
-    if progress is not None:
-        progress(partial.size, partial.total)
-
-
-def _long(response: httpx.Response) -> int:
-    """Returns the length of a body that is long enough for a separate thread; else 0."""
-    length = response.headers.get("content-length", "")
-    is_threaded = isinstance(response.extensions.get("network_stream"), ThreadedStream)
-    is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
-    return int(length) if is_threaded and is_plain and length.isdecimal() and int(length) > CHUNK else 0
-
-
-async def _pour_rest(response: httpx.Response, length: int, partial: Partial, progress: Progress | None) -> None:
-    loop, reported_size = asyncio.get_running_loop(), partial.size
-
-    def take(piece: memoryview) -> None:
-        nonlocal reported_size
-        partial.add(piece)
-        if progress is not None and partial.size - reported_size >= CHUNK:
-            reported_size = partial.size
-            loop.call_soon_threadsafe(progress, reported_size, partial.total)
-
-    stream: ThreadedStream = response.extensions["network_stream"]
-    await stream.pour(length, take, timeout=response.request.extensions.get("timeout", {}).get("read"))
-
-
-async def _pour_pieces(pieces: AsyncIterator[bytes], partial: Partial, progress: Progress | None) -> None:
     waiting = bytearray()
     try:
-        async for piece in pieces:
+        async for piece in _pieces(response):
             waiting += piece
             if len(waiting) >= CHUNK:
                 chunk, waiting = bytes(waiting), bytearray()
@@ -248,6 +215,37 @@ async def _pour_pieces(pieces: AsyncIterator[bytes], partial: Partial, progress:
     finally:  # bytes received before an interruption are kept
         if waiting:
             await asyncio.to_thread(partial.add, bytes(waiting))
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yields the body; what follows the first piece of a long one comes from the connection, at half of httpx's CPU."""
+    rest = _plain_length(response)
+    pieces = response.aiter_bytes()  # without a name for it, its end would close the connection
+    async for piece in pieces:
+        yield piece
+        rest -= len(piece)  # the first piece holds everything that httpx has read so far
+        if rest > CHUNK:
+            break
+    else:
+        return
+    stream, timeout = response.extensions["network_stream"], response.request.extensions["timeout"]["read"]
+    while rest:
+        try:
+            piece = await stream.read(min(rest, CHUNK), timeout)
+        except httpcore.TimeoutException as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except httpcore.NetworkError as error:
+            raise httpx.ReadError(str(error)) from error
+        if not piece:
+            raise httpx.RemoteProtocolError(f"{rest} bytes of the body are missing")
+        yield piece
+        rest -= len(piece)
+
+
+def _plain_length(response: httpx.Response) -> int:
+    """Returns the length of a body that is sent as it is; 0 if it is not known."""
+    is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
+    return (_length(response) or 0) if is_plain and "network_stream" in response.extensions else 0
 
 
 def _broken(error: TransportError, partial: Partial) -> TransportError:

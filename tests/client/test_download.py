@@ -7,7 +7,6 @@ import gc
 import gzip
 import logging
 import os
-import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
-from rh_prefect.client.threaded_file_download import FileTransport
 from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
 from tests.support.servers.file_host import BODY, TAG, serve
 from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, raw, reply
@@ -31,10 +29,6 @@ async def fetched(client: Client, url: str, to: Path) -> bytes:
     content = to.read_bytes()
     assert got == Download(size=len(content))
     return content
-
-
-def file_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "rh_prefect-file"]
 
 
 @pytest.fixture
@@ -352,51 +346,6 @@ async def test_a_cancelled_download_can_be_resumed(client: Client, files: WireSe
     assert "range" in files.asked[1].headers
 
 
-async def test_a_long_body_is_read_by_a_thread_of_its_own(client: Client, files: WireServer, tmp_path: Path) -> None:
-    readers: list[list[str]] = []
-    go_on = asyncio.Event()
-
-    def look(done: int, total: int | None) -> None:
-        readers.append(file_threads())
-        go_on.set()
-
-    async def pausing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[: 2 * CHUNK])
-        await go_on.wait()
-        writer.write(BODY[2 * CHUNK :])
-        return True
-
-    files.plays(serve(BODY[:1000]), pausing)
-    await client.download(f"{files.url}/short.mp4", tmp_path / "short.part", progress=look)
-    assert readers == [[]]
-    go_on.clear()
-    await client.download(f"{files.url}/long.mp4", tmp_path / "long.part", progress=look)
-    assert readers[1]
-    assert (tmp_path / "long.part").read_bytes() == BODY
-
-
-async def test_a_cancelled_long_body_leaves_no_thread(client: Client, files: WireServer, tmp_path: Path) -> None:
-    seen = asyncio.Event()
-
-    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[: 2 * CHUNK])
-        await reader.read()
-        return False
-
-    files.plays(half)
-    run = asyncio.create_task(
-        client.download(f"{files.url}/a.mp4", tmp_path / "a.part", progress=lambda *_: seen.set())
-    )
-    await seen.wait()
-    run.cancel()
-    # Its connection is cut: the wait for the next piece alone would last a minute.
-    async with asyncio.timeout(300):
-        with pytest.raises(asyncio.CancelledError):
-            await run
-        while file_threads():  # noqa: ASYNC110 - a thread sets no event at its very end
-            await asyncio.sleep(0.01)
-
-
 async def test_a_silent_host_is_given_up(tmp_path: Path, files: WireServer) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY[:CHUNK])
@@ -405,7 +354,7 @@ async def test_a_silent_host_is_given_up(tmp_path: Path, files: WireServer) -> N
 
     files.plays(silent)
     to = tmp_path / "a.part"
-    async with httpx.AsyncClient(transport=EnvironmentTransport(httpx.Limits(), direct=FileTransport)) as short:
+    async with httpx.AsyncClient(transport=EnvironmentTransport(httpx.Limits())) as short:
         short.timeout = httpx.Timeout(0.2)
         with pytest.raises(ResponseLost, match="no answer in time"):
             await download(short, f"{files.url}/a.mp4", to)

@@ -13,7 +13,6 @@ import trustme
 
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
-from rh_prefect.client.threaded_file_download import FileTransport
 from tests.support.servers.file_host import BODY, serve
 from tests.support.servers.scripted_server import WireServer, reply
 
@@ -44,7 +43,7 @@ async def test_a_cancelled_download_keeps_no_encrypted_bytes(
     for number in range(5):
         seen, part = asyncio.Event(), tmp_path / f"{number}.part"
         url = f"{host.url}/{number}.mp4"
-        async with httpx.AsyncClient(transport=FileTransport(verify=trusting, limits=LIMITS)) as client:
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=trusting, limits=LIMITS)) as client:
             run = asyncio.create_task(download(client, url, part, progress=lambda *_, seen=seen: seen.set()))
             await seen.wait()
             run.cancel()
@@ -70,7 +69,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(host: WireServer
     host.always = reply({"code": 0})
     transports: tuple[httpx.AsyncBaseTransport, ...] = (
         CallTransport(verify=ssl.create_default_context(), limits=LIMITS),
-        FileTransport(verify=ssl.create_default_context(), limits=LIMITS),
+        httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=LIMITS),
     )
     for transport in transports:
         async with httpx.AsyncClient(transport=transport) as client:
