@@ -17,9 +17,9 @@ from fsspec.core import url_to_fs
 from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_access_policy import InputAccess, current_access
-from rh_prefect.media.input_files import shown
+from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
-from rh_prefect.media.probe import facts_or_type
+from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.pipelines.check import Checked, read_value, wrong_value
@@ -362,9 +362,10 @@ def _parent(place: str) -> str:
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
-    """Reads a file, and returns its content's hash and its facts."""
+    """Reads a file, and returns its content's hash and its facts; `MediaError` if it is damaged."""
     with open_local(source, get_settings().state_dir / "inputs", options=options) as held:
-        facts = facts_or_type(held.path)
+        with naming({held.path: source}):
+            facts = probe(held.path)
         return Media(
             uri=shown(source),
             kind=facts.kind,

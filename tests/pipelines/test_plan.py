@@ -618,6 +618,14 @@ async def test_the_defaults_of_a_used_file_are_read_relative_to_that_file(tmp_pa
     assert {Path(one["uri"]).name for one in plan.inputs} == {"rows.csv", "photo.png"}
 
 
+async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) -> None:
+    pipeline = using(tmp_path, "{}", "{}")
+    picture = tmp_path / "photo.png"
+    picture.write_bytes(picture.read_bytes()[:-20])
+    (problem,) = {one.message for one in (await pipeline.plan()).problems}
+    assert "photo.png is a damaged png file: its end is missing. Create or download it" in problem
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "value", "said"),
     [
