@@ -18,14 +18,11 @@ from rh_prefect import artifacts
 from rh_prefect.display_names import shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media import edit
-from rh_prefect.media.input_files import fetch
+from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.run.result import StepReport
-from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.settings import get_settings
-from rh_prefect.works.loop_thread import LOOP
 
 MOST_ROWS = 200
 """How many steps and how many outputs a report shows; the table file has all."""
@@ -184,23 +181,21 @@ async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, mo
 
 async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> str:
     """Returns a contact sheet as an image in Markdown; empty if it cannot be made."""
-    params = {
-        "of": [file for _, file in pictures],
-        "captions": [visible(name) for name, _ in pictures],
-        "columns": 3 if len(pictures) <= _WIDE else 4,
-    }
     try:
-        output = await LOOP.call(open_edits(store, get_settings()).make("contact_sheet", params))
-        jpeg = await asyncio.to_thread(_thumbnail, output.file, store) if output.file is not None else b""
+        jpeg = await asyncio.to_thread(_drawn, pictures, store)
     except RunningHubError as error:
         _log.warning("The report has no picture of the results: %s", error.message)
         return ""
     # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
-    return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})" if jpeg else ""
+    return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
 
 
-def _thumbnail(file: Media, store: MediaStore) -> bytes:
+def _drawn(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> bytes:
     with TemporaryDirectory(prefix="rh-sheet-") as folder:
-        local = Path(folder) / "sheet.jpg"
-        fetch(file, local, options=store.options_for(file))
-        return edit.thumbnail(local, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)
+        copies = {Path(folder) / f"{number}-{file.name}": file for number, (_, file) in enumerate(pictures)}
+        with naming(copies):
+            for copy, file in copies.items():
+                fetch(file, copy, options=store.options_for(file))
+            sheet, columns = Path(folder) / "sheet.jpg", 3 if len(pictures) <= _WIDE else 4
+            edit.contact_sheet([*copies], sheet, columns=columns, captions=[visible(name) for name, _ in pictures])
+        return edit.thumbnail(sheet, max_bytes=_SHEET_BYTES, side=_SHEET_SIDE)

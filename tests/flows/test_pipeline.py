@@ -239,6 +239,7 @@ outputs: {clip: $(clip), chosen: $(chosen)}
     shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
     assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "report", "progress")}
     assert "![contact sheet](data:image/jpeg;base64," in shown["pipeline--pick-report"]
+    assert not (tmp_path / "out" / "edits").exists(), "the sheet is no edit of the user"
     copied = json.loads(shown["pipeline--pick-report"].partition("```json\n")[2].partition("```")[0])
     known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
     plan = await pipeline.plan(known=known)
