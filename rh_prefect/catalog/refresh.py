@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +15,7 @@ from rh_prefect.catalog.model import decode_price, param_name
 from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
-from rh_prefect.redaction import MASK, mask
+from rh_prefect.redaction import mask
 
 _DATES = ("seen", "price_seen")
 _COUNTS = ("imageNum", "n", "maxImages")
@@ -272,16 +270,6 @@ def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
     return {**price, "rows": rows}
 
 
-_SILENCE = 30.0
-"""Seconds without a byte after which a download is given up."""
-
-_LONGEST = 120.0
-"""Seconds that a download may take in all."""
-
-_LARGEST = 16 * 2**20
-"""Bytes that a list may have, packed and unpacked; RunningHub's have about one million."""
-
-
 @dataclass(frozen=True, slots=True)
 class Refreshed:
     """The result of a refresh; a file that is an addition only adds missing models and prices."""
@@ -294,21 +282,27 @@ class Refreshed:
     flaws: tuple[str, ...]
 
 
-def refresh(source: str, *, date: str | None = None) -> Refreshed:
-    """Merges a public file into this user's catalogue; processes that start later use the result."""
-    listed = _read(source)
+def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
+    """Merges a public file, named in messages and records by `source`, into this user's catalogue.
+
+    Processes that start later use the result.
+    """
+    try:
+        listed = read_list(json.loads(data))
+    except (ValueError, RecursionError, InputError) as error:
+        raise InputError(f"{source} is not a list of models: {mask(str(error))}. Nothing was changed.") from None
     date = _day(date) if date is not None else listed.date
     before = registry.in_use(lambda _: None)
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
         details = "".join(f"\n  {mask(flaw)}" for flaw in listed.flaws[:5])
-        raise InputError(f"{_shown(source)} has no usable model. Nothing was changed.{details}")
+        raise InputError(f"{source} has no usable model. Nothing was changed.{details}")
     found = changes(before, content)
     after = {
         **content,
         "version": _version(str(before["version"]), date),
-        "source": f"{before['source']}; {_shown(source)}",
+        "source": f"{before['source']}; {source}",
     }
     if content["models"] != before["models"]:
         write_atomic(registry.user_file(), dumps(after).encode())
@@ -322,86 +316,6 @@ def reset() -> bool:
     there = target.exists()
     target.unlink(missing_ok=True)
     return there
-
-
-def _read(source: str) -> PublicList:
-    shown = _shown(source)
-    try:
-        return read_list(json.loads(_bytes_of(source)))
-    except (OSError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{shown} cannot be read: {_without_secrets(reason, source)}. Nothing was changed.") from None
-    except (ValueError, RecursionError, InputError) as error:
-        reason = _without_secrets(str(error), source)
-        raise InputError(f"{shown} is not a list of models: {reason}. Nothing was changed.") from None
-
-
-def _bytes_of(source: str) -> bytes:
-    if source.startswith(("http://", "https://")):
-        return _download(source)
-    if "::" in source:  # fsspec would copy a whole file to the disk first, of any size
-        raise OSError("a chain of file systems is not accepted")
-    import fsspec  # takes a fifth of a second, and only this command needs it
-
-    with fsspec.open(source, "rb") as file:
-        return _bounded(iter(lambda: file.read(2**20), b""))
-
-
-def _bounded(parts: Iterable[bytes]) -> bytes:
-    content = bytearray()
-    for part in parts:
-        content += part
-        if len(content) > _LARGEST:
-            raise OSError(f"it has more than {_LARGEST // 2**20} MiB")
-    return bytes(content)
-
-
-def _download(url: str) -> bytes:
-    import httpx
-
-    try:
-        # `identity` asks for plain bytes; httpx would unpack a whole part of an answer at once, however large it gets.
-        with httpx.stream(
-            "GET", url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=_SILENCE
-        ) as answer:
-            if answer.is_error:
-                raise OSError(f"HTTP status {answer.status_code}")
-            return _unpacked(_bounded(_in_time(answer.iter_raw())), answer.headers.get("Content-Encoding", "identity"))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _in_time(parts: Iterable[bytes]) -> Iterator[bytes]:
-    began = time.monotonic()
-    for part in parts:
-        yield part
-        if time.monotonic() - began > _LONGEST:
-            raise OSError(f"it took more than {_LONGEST} s")
-
-
-def _unpacked(content: bytes, encoding: str) -> bytes:
-    if encoding.strip().lower() in ("identity", ""):
-        return content
-    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise OSError(f"its encoding {encoding[:20]!r} is not supported")
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out whether it is gzip or deflate
-    try:
-        return _bounded([stream.decompress(content, _LARGEST + 1)])
-    except zlib.error as error:
-        raise OSError(f"it cannot be unpacked ({error})") from error
-
-
-def _shown(source: str) -> str:
-    """Returns the path or URL without what may be secret in a URL: user, password and query."""
-    return mask(re.split(r"[?#]", source, maxsplit=1)[0] if "://" in source else source)
-
-
-def _without_secrets(text: str, source: str) -> str:
-    """Returns a message without the secrets of a URL that it may quote in whole or in part."""
-    _, _, secret = source.partition("?") if "://" in source else ("", "", "")
-    for one in filter(None, (source, secret, *re.findall(r"=([^&#]{4,})", secret))):
-        text = text.replace(one, _shown(source) if one == source else MASK)
-    return mask(text)
 
 
 def _day(text: str) -> str:

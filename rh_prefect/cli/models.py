@@ -131,6 +131,9 @@ def _default(param: catalog.Param) -> str:
     return "" if param.required else " (optional)"
 
 
+_LARGEST_LIST = 16 * 2**20
+"""Bytes that a list may have; RunningHub's have about one million."""
+
 _FORMS = {
     "registry": "the registry of RunningHub's ComfyUI nodes",
     "capabilities": "the capabilities of RunningHub's tools",
@@ -149,6 +152,7 @@ def refresh(
     from rh_prefect.catalog.refresh import refresh as refresh_catalogue
     from rh_prefect.catalog.refresh import reset as reset_catalogue
     from rh_prefect.catalog.registry import user_file
+    from rh_prefect.media.input_files import open_input, shown
 
     if (file is None) is not reset:
         raise InputError("models refresh: pass either a file or URL, or `--reset`.")
@@ -156,7 +160,11 @@ def refresh(
         there = reset_catalogue()
         print("the package's own models are used again" if there else "the package's own models are in use already")
         return
-    done = refresh_catalogue(file, date=date)
+    with open_input(file) as reader:
+        data = reader.read(_LARGEST_LIST + 1)
+    if len(data) > _LARGEST_LIST:
+        raise InputError(f"{shown(file)} has more than {_LARGEST_LIST // 2**20} MiB. Nothing was changed.")
+    done = refresh_catalogue(data, shown(file), date=date)
     print("\n".join(_report(done)))
     print(done.changes)
     if user_file().exists():

@@ -16,7 +16,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.frozen_forms import as_given, keep_model
 from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
-from rh_prefect.catalog.refresh import merge, refresh
+from rh_prefect.catalog.refresh import merge
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.model_arguments import feed
 from rh_prefect.works.journal.identity import base_hash
@@ -25,6 +25,7 @@ from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
 from tests.support.samples.input_classes import input_class
 from tests.support.samples.media import png
+from tests.support.samples.registry_file import refresh
 
 KLING = "kling-v2.6-pro-image-to-video"
 SITE = "www.runninghub.cn"

@@ -38,15 +38,18 @@ def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("no JSON")
+    (tmp_path / "large.json").write_bytes(b" " * (16 * 2**20 + 1))
     for arguments, said in (
         (["refresh"], "or `--reset`"),
         (["refresh", str(tmp_path / "bad.json")], "not a list of models"),
         (["refresh", str(tmp_path / "none.json")], "cannot be read"),
+        (["refresh", str(tmp_path / "large.json")], "has more than 16 MiB"),
+        (["refresh", "http://user:secret@127.0.0.1:9/list.json?sig=secret"], "127.0.0.1:9/list.json cannot be read"),
     ):
         done = call(*arguments, state=tmp_path / "state")
         assert (done.returncode, done.stdout) == (1, "")
         assert said in done.stderr
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr and "secret" not in done.stderr
     assert not (tmp_path / "state").exists()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rh_prefect.catalog import refresh as catalogue_refresh
 from rh_prefect.catalog.registry import SLIM_FILE
 
 
@@ -26,3 +27,8 @@ def registry(
     content = {"version": version, "source": "a test", "models": list(models.values())}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def refresh(path: str, *, date: str | None = None) -> catalogue_refresh.Refreshed:
+    """Merges a local list into this user's models, as `rh-prefect models refresh` does."""
+    return catalogue_refresh.refresh(Path(path).read_bytes(), path, date=date)
