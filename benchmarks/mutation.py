@@ -57,7 +57,11 @@ TESTS = (
     "tests/tasks/test_shared_jobs.py",
 )
 
-NEED_NO_SERVER = ("-m", "not prefect and not s3 and not long")
+QUICK = (
+    "-m",
+    "not prefect and not s3 and not long",
+    "--deselect=tests/works/test_work_runner.py::test_a_run_killed_before_any_operation_is_continued_by_a_new_one",
+)
 
 WARM = ("hypothesis", "prefect.main", "prefect.client.orchestration", "httpx", "fsspec", "s3fs", "av", "PIL.Image")
 """What every run of tests imports: this process does it once."""
@@ -221,7 +225,7 @@ class Bench:
             tempfile.tempdir = None
             sys.path[:] = [str(self.root), *(one for one in sys.path if Path(one or ".").resolve() != ROOT)]
             sys.dont_write_bytecode = isinstance(plugin, Selection)
-            options = ["-x", "-q", "-p", "no:cacheprovider", *IMPORTED, *NEED_NO_SERVER]
+            options = ["-x", "-q", "-p", "no:cacheprovider", *IMPORTED, *QUICK]
             verdict = int(pytest.main([*options, *tests], plugins=[plugin]))
             if isinstance(plugin, Recorder):
                 self._measured.write_bytes(pickle.dumps(plugin.measured()))
