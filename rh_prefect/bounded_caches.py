@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, MutableMapping, MutableSet
+from collections.abc import Callable, Coroutine, Hashable, Iterator, MutableMapping, MutableSet
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -111,11 +111,6 @@ class LruSet(MutableSet[K]):
     def discard(self, value: K) -> None:
         """Removes an element, if it is there."""
         self._elements.pop(value, None)
-
-    def update(self, values: Iterable[K]) -> None:
-        """Adds elements."""
-        for value in values:
-            self.add(value)
 
 
 class SingleFlight(Generic[K, V]):

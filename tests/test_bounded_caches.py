@@ -42,7 +42,8 @@ def test_a_missing_key_is_an_error_where_no_value_is_made() -> None:
 
 def test_a_set_drops_what_was_added_least_recently() -> None:
     some: LruSet[str] = LruSet(2)
-    some.update("ab")
+    for value in "ab":
+        some.add(value)
     some.add("a")
     some.add("c")
     assert set(some) == {"a", "c"}

@@ -11,7 +11,6 @@ from rh_prefect.errors import (
     CODES,
     HTTP_401,
     AccountError,
-    Busy,
     ConnectFailed,
     InputError,
     JobCancelled,
@@ -486,14 +485,6 @@ def test_collecting_takes_the_task_that_was_paid_for_after_one_that_failed(attem
     assert life.ends(("read_submission", 2), second) == second
     life = Life(policy).answers((("read_submission", 1), first))
     life.raises(JobFailed, ("read_submission", 2), None)
-
-
-def test_busy_is_transient_and_unknown_is_not() -> None:
-    from rh_prefect.errors import ResponseLost, Transient
-
-    assert issubclass(Busy, Transient)
-    assert issubclass(ConnectFailed, Transient)
-    assert not issubclass(ResponseLost, Transient)
 
 
 def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> None:

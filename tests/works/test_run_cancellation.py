@@ -218,8 +218,12 @@ async def test_an_unknown_submission_is_reported(journal: FolderJournal, time: T
     assert "it is unknown" in failed[f"run/{KEY}"]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ConfigError("there is no such block"), "there is no such block"), (RuntimeError("odd"), "RuntimeError: odd")],
+)
 async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
-    journal: FolderJournal, time: Time
+    journal: FolderJournal, time: Time, error: Exception, reason: str
 ) -> None:
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(credentials="gone"), "answer-1": ticket("2")}, key="b1")
@@ -227,12 +231,12 @@ async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
 
     async def client_for(paid: Intent) -> RunningHub:
         if paid.credentials:
-            raise ConfigError("there is no such block")
+            raise error
         return rh
 
     report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
     assert report.cancelled == [TASK]
-    assert report.failed == {"run/b1": "there is no such block"}
+    assert report.failed == {"run/b1": reason}
     assert (await read_job(journal, "b1")).state == "ticket"
 
 
@@ -387,20 +391,6 @@ async def test_submissions_in_flight_are_checked_again_after_a_slow_listing(jour
     cancelled, _, failed = await cancel(journal, Slow(RUNNING), time)
     assert (cancelled, list(failed)) == ({TASK}, ["run/a1"])
     assert time.now == 2 * PATIENCE
-
-
-async def test_an_error_of_another_kind_does_not_stop_the_rest(journal: FolderJournal, time: Time) -> None:
-    await write(journal, SUBMITTED)
-    await write(journal, {"intent-1": intent(credentials="odd"), "answer-1": ticket("2")}, key="b1")
-    rh = RunningHub(RUNNING)
-
-    async def client_for(paid: Intent) -> RunningHub:
-        if paid.credentials:
-            raise RuntimeError("odd")
-        return rh
-
-    report = await cancel_scope(FolderScope(journal), client_for, by="a test", clock=time.clock, sleep=time.sleep)
-    assert (report.cancelled, report.failed) == ([TASK], {"run/b1": "RuntimeError: odd"})
 
 
 async def test_a_job_that_cannot_be_read_again_is_reported_and_the_others_are_cancelled(

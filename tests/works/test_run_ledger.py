@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import ConfigError, JobFailed, SubmissionUnknown
+from rh_prefect.errors import ConfigError, SubmissionUnknown
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.journal.budget import Entry, SpendTracker, entries_of
-from rh_prefect.works.journal.costs import Costs, ended_costs
+from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
@@ -36,7 +36,6 @@ from rh_prefect.works.run_ledger import (
     settled_name,
 )
 from rh_prefect.works.work_runner import WorkCall, WorkResult
-from tests.support.servers.caller import Caller
 from tests.support.world.job_records import TASK, intent, ticket, unknown
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
@@ -110,10 +109,6 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
     )
 
 
-async def _paid(rh: Emulator, count: int) -> None:
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) >= count)
-
-
 async def _ticketed(run: PipelineRun, count: int = 1) -> None:
     while sum(event.state == "submitted" for event in run.heard) < count:  # noqa: ASYNC110 - told in another thread
         await asyncio.sleep(0.02)
@@ -141,20 +136,6 @@ async def test_a_cancelled_run_reports_each_of_its_tasks(rh: Emulator, given: di
     assert again.failed == report.failed
 
 
-async def test_a_task_that_has_ended_meanwhile_is_finished_and_not_cancelled(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    run = PipelineRun(**given)
-    first = asyncio.ensure_future(run.one(picture()))
-    await _ticketed(run)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    rh.clock.polls = 1
-    Caller(rh).query(rh.recorder.paid[0].task_id)
-    report = await cancel(run)
-    assert (report.cancelled, report.finished, report.failed) == ([], [rh.recorder.paid[0].task_id], {})
-
-
 async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
     run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
     first = asyncio.ensure_future(run.one(picture()))
@@ -168,45 +149,6 @@ async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dic
     assert [view.key for view in await (await ledger_of(other)).jobs() if view.submits] == []
     rh.clock.polls = 1
     assert (await first).is_new
-
-
-async def test_a_task_that_cannot_be_cancelled_is_named_with_the_reason(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
-    first = asyncio.ensure_future(run.one(picture()))
-    await _ticketed(run)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    rh.faults.add(Fault("cancel", every=1, kind="code", code="802"))
-    report = await cancel(run)
-    ((work, reason),) = report.failed.items()
-    assert work.rpartition("/")[2] == (await (await ledger_of(run)).claims())[0][0]
-    assert "802" in reason
-    assert report.cancelled == []
-
-
-async def test_the_costs_of_a_run_are_those_of_its_own_submissions(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.clock.polls = 1
-    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
-    await run.one(picture("shared"))
-    await other.one(picture("shared"))
-    await other.one(picture("its own"))
-    costs = [
-        ended_costs(view).amounts
-        for ledger in (await ledger_of(run), await ledger_of(other))
-        for view in await ledger.jobs()
-        if view.submits
-    ]
-    assert costs == [{"CNY": Decimal("0.04")}] * 2
-
-
-async def test_a_failed_task_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.clock.polls = 1
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-    run = PipelineRun(**given)
-    with pytest.raises(JobFailed):
-        await run.one(picture())
-    report = await cancel(run)
-    assert (report.cancelled, report.finished, report.failed) == ([], [], {})
 
 
 WORKS = 40

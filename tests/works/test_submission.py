@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,12 +162,6 @@ async def test_a_submit_is_claimed_posted_and_recorded(open_steps: OpenSteps, rh
     assert list(spool.entries()) == []
 
 
-async def test_one_of_two_claims_succeeds(open_steps: OpenSteps) -> None:
-    first, second = open_steps(), open_steps()
-    assert await first.claim(1) is not None
-    assert await second.claim(1) is None
-
-
 async def test_marks_are_replaced_by_the_links_of_the_inputs(open_steps: OpenSteps, rh: RunningHub) -> None:
     one, two = MARKS
     steps = open_steps({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
@@ -244,6 +237,14 @@ async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
     assert await state(open_steps) == "ticket"
     assert list(spool.entries()) == []
     assert len(rh.submitted) == 1
+
+
+async def test_a_refusal_that_cannot_be_recorded_is_no_paid_task(
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
+) -> None:
+    rh.answer, journal.before = api_error("1501", doing="x", submitting=True), ("answer-1",)
+    with pytest.raises(JournalError, match=r"^the place is away"):
+        await submitted(open_steps())
 
 
 async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
@@ -455,14 +456,3 @@ async def test_a_refusal_is_not_spooled(open_steps: OpenSteps, rh: RunningHub, s
     await submitted(open_steps())
     assert not spool.folder.exists()
     assert isinstance((await open_steps().read()).submits[0].answer, Answer)
-
-
-async def test_the_ticket_is_spooled_off_the_loops_thread(
-    journal: FlakyJournal, rh: RunningHub, tmp_path: Path, open_steps: OpenSteps
-) -> None:
-    """The loop continues while the ticket is flushed to the disk."""
-    threads: list[int] = []
-    spool = Spool(tmp_path / "flushed", flush=lambda _: threads.append(threading.get_ident()))
-    assert (await submitted(open_steps(used=spool))).state == "ticket"
-    assert threads
-    assert threading.get_ident() not in threads

@@ -24,7 +24,6 @@ from rh_prefect.errors import (
     NotPlanned,
     OutputsExpired,
     OutputsPending,
-    RequestRejected,
     SubmissionUnknown,
 )
 from rh_prefect.media.store import MediaStore
@@ -179,22 +178,6 @@ async def test_a_failed_task_is_paid_again_within_attempts_and_by_a_later_run(
     assert (done.record.n, done.is_new) == (4, True)
 
 
-async def test_a_person_who_runs_the_same_flow_run_again_gets_new_attempts(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-    with pytest.raises(JobFailed):
-        await PipelineRun(**given).one(picture())
-    assert (await PipelineRun(**given, attempt=2).one(picture())).record.n == 2
-
-
-async def test_a_refusal_is_no_attempt(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
-    assert (await PipelineRun(**given).one(picture())).record.n == 2
-    assert len(rh.recorder.paid) == 1
-    rh.faults.add(Fault("submit", prompt="forbidden", kind="code", code="301"))
-    with pytest.raises(RequestRejected):
-        await PipelineRun(**given).one(picture("forbidden"))
-
-
 async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
     rh: Emulator, given: dict[str, Any]
 ) -> None:
@@ -249,19 +232,6 @@ async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given:
     assert len(rh.recorder.paid) == 7
 
 
-async def test_the_ledger_lists_what_the_run_has_paid(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-    run = PipelineRun(**given)
-    await run.make(picture("one", attempts=2))
-    await PipelineRun(**given, name="other").one(picture("of another run"))
-    await run.one(picture("of another run"))
-    ledger = WorksLedger(run.scope, await run.works())
-    assert [[(one.n, one.end is not None) for one in view.submits] for view in await ledger.jobs()] == [
-        [(1, True), (2, True)]
-    ]
-    assert [n for _, n in await ledger.claims()] == [1, 2]
-
-
 async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_account(given: dict[str, Any]) -> None:
     with Emulator(clock="real", factor=0, long_side=96) as rh:
         given = {**given, "url": rh.url, "key": rh.key}
@@ -277,26 +247,6 @@ async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_
         rh.clock.advance(1000)
         assert (await running).record == (await without_key.one(picture())).record
         assert len(rh.recorder.paid) == 1
-
-
-async def test_a_cancelled_run_leaves_what_another_run_waits_for(given: dict[str, Any]) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
-        running = [asyncio.create_task(run.make(picture("mine"), picture("shared")))]
-        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-        running.append(asyncio.create_task(other.make(picture("shared"))))
-        works = await other.works()
-        shared = next(one.task_id for one in rh.recorder.paid if one.payload["prompt"] == "shared")
-        await _until_another_waits(works)
-
-        report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
-        assert report.continued == [shared]
-        assert len(report.cancelled) == 1
-        assert not report.failed
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def cancelled(run: PipelineRun) -> list[str]:
@@ -520,15 +470,6 @@ async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given:
     assert len(rh.recorder.paid) == 1
 
 
-async def _until_another_waits(works: WorksJournal) -> None:
-    for _ in range(200):
-        for work in [key async for key, _ in works.jobs()]:
-            if await works.has_other_waiter(work, "one"):
-                return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the other run never waited")
-
-
 @pytest.mark.parametrize("machine", ["here", "there"])
 async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     rh: Emulator, given: dict[str, Any], machine: str
@@ -557,19 +498,6 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     # Only between the claim and the recorded answer, and only where this machine's spool does not know the ticket.
     assert settled == (1 if machine == "there" else 0)
     assert sum(one.charged for one in rh.recorder.paid) > Decimal(0)
-
-
-async def test_a_run_is_told_how_each_work_ended_and_what_it_cost(rh: Emulator, given: dict[str, Any]) -> None:
-    first = PipelineRun(**given)
-    await first.one(picture())
-    end = first.heard[-1]
-    assert (end.state, end.label) == ("succeeded", "picture of a lighthouse")
-    assert end.costs.amounts["CNY"] == rh.recorder.charged
-    assert end.output is not None and end.output.endswith(".png")
-    assert end.run_seconds is not None
-    second = PipelineRun(**given, name="two")
-    await second.one(picture())
-    assert [(one.state, str(one.costs)) for one in second.heard] == [("reused", "0")]
 
 
 async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_get_a_new_one(

@@ -15,7 +15,6 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import (
-    HTTP_401,
     AccountError,
     BudgetExceeded,
     ConfigError,
@@ -404,33 +403,6 @@ class TestPaidOn:
         rh.keys.add("two", limit=3, account="two", secret=secret)
         results(await again().all(pictures(6)))
         assert sum(run.paid.values()) == 6
-
-
-@pytest.mark.parametrize(
-    ("code", "trouble"),
-    [
-        ("412", "account"),
-        (HTTP_401, "account"),
-        ("802", "account"),
-        ("414", "account"),
-        ("416", "account"),
-        ("812", "account"),
-        ("436", "account"),
-        ("380", "model"),
-        ("433", "job"),
-        ("435", "job"),
-        ("810", "model"),
-        ("901", "model"),
-        ("1014", "model"),
-        ("40310", "model"),
-        ("1501", None),
-        ("1007", None),
-        ("803", None),
-        ("not-sent", None),
-    ],
-)
-def test_the_scope_of_a_refusal(code: str, trouble: str | None) -> None:
-    assert api_error(code, doing="submit").account_scope == trouble
 
 
 def test_a_refusal_without_a_code_is_recognized_by_its_text() -> None:

@@ -190,13 +190,6 @@ def test_the_lookup_names_a_damaged_stored_result(store: MediaStore, caplog: pyt
     ]
 
 
-def test_all_stored_results_are_read(store: MediaStore, tmp_path: Path) -> None:
-    published(store, tmp_path, "1.png")
-    for base, task in (("c" * 40, "1"), (BASE, "2"), (BASE, "3")):
-        stored_result.write(store, result(store, base=base, task_id=task))
-    assert sorted(one.task_id for one in stored_result.read_all(store)) == ["1", "2", "3"]
-
-
 def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> None:
     media = published(store, tmp_path, "1.png")
     made = result(store, outputs=(media,), texts=("one", "two")).result(store)

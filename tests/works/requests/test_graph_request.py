@@ -71,19 +71,6 @@ def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
     assert [one.model_dump_json() for one in made] == before
 
 
-async def test_three_prompts_in_a_loop_over_one_graph_are_paid_as_three(rh: Emulator, pay: Any) -> None:
-    """The graph is copied when the input is made."""
-    graph: dict[str, Any] = copy.deepcopy(TEXT_TO_IMAGE)
-    asked = []
-    for prompt in ("a pier", "a harbour", "a lighthouse"):
-        graph["6"]["inputs"]["text"] = prompt
-        asked.append(WorkflowInput(id=rh.workflows.id_of("text-to-image"), workflow=graph))
-    for one in asked:
-        await pay(one)
-    sent = "".join(str(one.payload["workflow"]) for one in rh.recorder.paid)
-    assert [sent.count(prompt) for prompt in ("a pier", "a harbour", "a lighthouse")] == [1, 1, 1]
-
-
 async def test_a_text_that_is_a_local_file_is_refused_and_its_path_is_not(
     rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,6 @@ from rh_prefect.works.loop_thread import LOOP, WORKERS
 from rh_prefect.works.requests.input_identification import READS, Copies, Inputs, check_unchanged, open_local
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
-from tests.support.servers.s3 import S3Server
 
 PICTURE = samples.picture("PNG")
 
@@ -111,12 +110,6 @@ async def test_the_duration_of_a_video_is_recorded(inputs: Inputs, tmp_path: Pat
     file = await inputs.identify(str(samples.mp4(tmp_path / "clip.mp4", seconds=2)))
     assert file.record.kind == "video"
     assert file.record.seconds == pytest.approx(2, abs=0.2)
-
-
-async def test_equal_contents_at_two_paths_have_one_mark(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.png"
-    copy.write_bytes(photo.read_bytes())
-    assert (await inputs.identify(str(photo))).mark == (await inputs.identify(str(copy))).mark
 
 
 async def test_all_spellings_of_a_path_have_one_record(
@@ -298,25 +291,6 @@ async def test_a_recently_changed_file_is_hashed_each_time(journal: FolderJourna
     assert '"stamp": ""' in record.read_text()
 
 
-@pytest.mark.parametrize("place", ["memory", pytest.param("s3", marks=pytest.mark.s3)])
-async def test_an_object_that_is_overwritten_under_its_name_is_another_file(
-    request: pytest.FixtureRequest, journal: FolderJournal, tmp_path: Path, place: str
-) -> None:
-    """An object that is overwritten under its name within a run is another file for later jobs."""
-    if place == "s3":
-        server: S3Server = request.getfixturevalue("s3")
-        store = MediaStore(server.url(), options=server.options)
-    else:
-        store = MediaStore(f"memory://{uuid.uuid4().hex}")
-    inputs = Inputs(journal, tmp_path / "scratch", options_for=store.options_for)
-    marks = []
-    for text in ("one", "two", "one"):
-        store.write_bytes("photo.png", samples.png(tmp_path / "new.png", text=text).read_bytes())
-        marks.append((await inputs.identify(store.uri("photo.png"))).mark)
-        assert marks[-1] == mark_of(tmp_path / "new.png")
-    assert marks[0] == marks[2] != marks[1]
-
-
 async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
     inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
 ) -> None:
@@ -340,16 +314,6 @@ async def test_a_link_without_a_strong_etag_is_read_once_in_a_run(
         await inputs.identify(link)
         await later_run.identify(link)
     assert links.reads == ["/photo.png"]
-
-
-async def test_links_that_differ_in_a_parameter_are_two_files(inputs: Inputs, links: LinkHost, tmp_path: Path) -> None:
-    """Each link is read; equal contents of several links are one file."""
-    other = samples.png(tmp_path / "other.png", text="another").read_bytes()
-    for name in ("token", "sig", "q-page", "x-oss-process"):
-        one = await inputs.identify(links.put(f"photo?{name}=1", PICTURE))
-        two = await inputs.identify(links.put(f"photo?{name}=2", other))
-        three = await inputs.identify(links.put(f"photo?{name}=3", PICTURE))
-        assert one.mark == three.mark != two.mark
 
 
 async def test_no_query_and_no_user_is_recorded(inputs: Inputs, journal: FolderJournal, links: LinkHost) -> None:
