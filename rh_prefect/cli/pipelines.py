@@ -19,6 +19,7 @@ from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
+from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
@@ -117,7 +118,8 @@ def plan(
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
-    first = asyncio.run(pipeline.plan(arguments, allow=allow or ())) if selected.retake else Plan(pipeline.name)
+    inputs = Inputs(allow or ())
+    first = asyncio.run(pipeline.plan(arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
     source = Source(storage, credentials, deployment, allow or ())
     again = made_again(selected, found, first)
     current = asyncio.run(source.plan(pipeline, arguments, **again))
@@ -212,7 +214,7 @@ class Source:
     async def plan(self, pipeline: Pipeline, arguments: dict[str, Any], **again: Any) -> Plan:
         """Makes a plan, with notes on what was not read for it."""
         known, unread = await self.known(pipeline)
-        plan = await pipeline.plan(arguments, allow=self.allow, **known, **again)
+        plan = await pipeline.plan(arguments, inputs=Inputs(self.allow), **known, **again)
         plan.notes = [*plan.notes, *([unread] if unread else [])]
         plan.records = known["known"].url
         named = pipeline.file.storage

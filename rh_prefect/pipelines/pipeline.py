@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from rh_prefect.catalog import registry
 from rh_prefect.errors import InputError, UnknownModelError
@@ -22,20 +20,15 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
 from rh_prefect.pipelines.document import Problems, nearest
 from rh_prefect.pipelines.file_model import PipelineFile
-from rh_prefect.pipelines.input_reader import InputReader, Inputs, input_roots, is_default
+from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
-from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.identity import pipeline_id
+from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks, NoWorks, Selection
 from rh_prefect.pipelines.plan.planner import uncollected
-from rh_prefect.pipelines.plan.take_choice import EqualRequests
-from rh_prefect.pipelines.planning_values import Span, Unknown
-from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.pipelines.yaml_reader import read
-from rh_prefect.settings import get_settings
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 """The endings of names that are always those of files."""
@@ -194,102 +187,50 @@ class Pipeline:
         """The pipeline's name, or its file's."""
         return self.file.name or Path(self.checked.document.name).stem
 
-    async def plan(
-        self,
-        params: Mapping[str, Any] | None = None,
-        /,
-        *,
-        known: KnownWorks | None = None,
-        site: str | None = None,
-        takes: Mapping[str, int] | None = None,
-        choices: Mapping[str, Mapping[str, Any]] | None = None,
-        earlier: Mapping[str, Any] | None = None,
-        date: str | None = None,
-        allow: Sequence[str] = (),
-        options: Mapping[str, object] | None = None,
-        run_id: str | None = None,
-        failed: Collection[str] = (),
-        new: Collection[str] = (),
-        selection: Selection | None = None,
-        decided: Choices | None = None,
-        saved_graphs: SavedGraphs | None = None,
-        inputs: Inputs | None = None,
-        equal: EqualRequests | None = None,
-        **more: Any,
-    ) -> Plan:
+    async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
         """Returns what a run would do and pay. Nothing is submitted.
 
         Args:
             params: The parameters' values; those whose names are not Python names also go here.
-            known: Answers what works exist; without it all are new.
-            site: RunningHub's host; by default that of the settings.
-            takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`). Those of the file
-                `<pipeline>.takes.yaml` also count, where these say nothing else.
-            choices: What a person chose at reviews; the same.
-            earlier: The JSON data of the plan to compare with.
-            date: The value of `$(run.date)`; by default today, UTC.
-            allow: Folders and prefixes below which rows may name files, beside that of their table.
-            options: fsspec's storage options for files in other places.
-            run_id: The value of `$(run.id)`, of a flow run that plans.
-            failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
-            new: Steps whose next take is made, by step or address; `*` for all paid steps.
-            selection: The part that is made; only its steps get a next take.
-            decided: All takes and choices, from `decided`, of a run that plans again; the takes file is not read.
-            saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
-                are not found.
-            inputs: The inputs of a run that plans again; they are not read again. `allow` and `options` are theirs.
-            equal: The takes of equal requests, of a run that plans again.
-            **more: Parameters by name.
+            **more: Parameters by name, and options; see `PlanOptions`.
 
         Returns:
             The plan; `problems` says what is wrong with it.
         """
         if params is None:
-            self._refuse_options_as_params(name for name, value in locals().items() if value)
-        problems = Problems()
-        reader = InputReader(self.checked, problems, inputs or Inputs(allow, options))
-        arguments = {**(params or {}), **more}
+            self._refuse_options_as_params(more)
+        options = PlanOptions(**{name: more.pop(name) for name in OPTIONS if name in more})
+        arguments, problems = {**(params or {}), **more}, Problems()
+        reader = InputReader(self.checked, problems, options.inputs)
         roots = input_roots(self.file.params, arguments)
         with allowed_below(*roots):
             values = await reader.bind(arguments)
         if problems:
             plan = self._head(arguments, reader)
-            plan.selection, plan.problems = selection or Selection(), list(problems)
+            plan.selection, plan.problems = options.selection, list(problems)
             return plan
         # Prefect and forms pass defaults as well; a command line does not, and its round is the same.
-        given = {
-            name: values[name] for name, value in arguments.items() if not is_default(self.file.params[name], value)
-        }
+        declared = self.file.params
+        given = {name: values[name] for name, value in arguments.items() if not is_default(declared[name], value)}
         planning = Planning(
             self.checked,
-            site=site or site_of(get_settings().base_url),
-            known=known or NoWorks(),
-            choices=replace(decided or self.decided(takes or {}, choices or {}), new=new),
-            run={
-                "date": date or datetime.now(UTC).date().isoformat(),
-                "id": run_id or Unknown("string", "run.id", Span(8, 8, 8)),
-            },
-            saved=saved_graphs,
-            selection=selection or Selection(),
+            options,
+            choices=replace(options.decided or self.decided(options.takes, options.choices), new=options.new),
             bind_used=reader.bind_used,
             pipeline=pipeline_id(self.name, given),
-            failed=failed,
-            equal=equal or EqualRequests(),
         )
         with allowed_below(*roots), uncollected():
             plan = await finished(planning, values, self._head(arguments, reader))
-            if plan.problems and known is not None:
-                planning = replace(planning, known=NoWorks(), failed=failed)
+            if plan.problems and options.known is not None:
+                planning = replace(planning, options=replace(options, known=None))
                 plan.keep_problems_of(await finished(planning, values, self._head(arguments, reader)))
         plan.inputs = reader.inputs
         plan.problems = sorted([*problems, *plan.problems])
-        if earlier is not None:
-            compare(plan, earlier, self.file.params)
         return plan
 
-    def _refuse_options_as_params(self, names: Iterable[str]) -> None:
+    def _refuse_options_as_params(self, given: Iterable[str]) -> None:
         """Refuses options that can as well be meant as parameters of the file."""
-        name = next((name for name in names if name in self.file.params), None)
+        name = next((name for name in given if name in OPTIONS and name in self.file.params), None)
         if name is not None:
             raise InputError(
                 f"{name} is an option of `plan` and a parameter of {self.name}; it is unclear which one you mean. "
@@ -300,8 +241,8 @@ class Pipeline:
         """Returns the decisions for this file: those given, and those in the takes file next to it.
 
         Args:
-            takes: See `plan`.
-            choices: See `plan`.
+            takes: See `PlanOptions`.
+            choices: See `PlanOptions`.
         """
         found = read_choices(self.takes)
         all_choices = {**found.choices, **choices}
@@ -340,11 +281,6 @@ def shipped_names() -> tuple[str, ...]:
 def _with_reuse(checked: Checked, reuse: str) -> Checked:
     uses = {path: _with_reuse(used, reuse) for path, used in checked.uses.items()}
     return replace(checked, file=checked.file.model_copy(update={"reuse": reuse}), uses=uses)
-
-
-def site_of(base_url: str) -> str:
-    """Returns RunningHub's host, as used in a request's identity."""
-    return urlsplit(base_url).hostname or base_url
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:

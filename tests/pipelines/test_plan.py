@@ -84,7 +84,8 @@ async def test_a_line_below_the_table_explains_its_signs_and_no_others() -> None
     assert said == "signs: = existing, + new, > waiting for a result, x absent"
     await run(pipeline, records, rows=ROWS)
     earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
-    plan = await pipeline.plan(known=records, rows=[{**ROWS[0], "mood": "wild"}, *ROWS[1:]], earlier=earlier)
+    plan = await pipeline.plan(known=records, rows=[{**ROWS[0], "mood": "wild"}, *ROWS[1:]])
+    compare(plan, earlier, pipeline.file.params)
     assert signs_of(plan) == "signs: = existing, + new, ~ changed, > waiting for a result, x absent"
     assert set(SIGNS) == set(STATES)
 
@@ -122,7 +123,8 @@ async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> N
     records, pipeline = Records(), Pipeline.from_text(SHOTS)
     await run(pipeline, records, rows=ROWS)
     earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
-    plan = await pipeline.plan(known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}], earlier=earlier)
+    plan = await pipeline.plan(known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}])
+    compare(plan, earlier, pipeline.file.params)
     changed = [one for one in plan.instances if one.state == "~"]
     assert [(one.address, one.why) for one in changed] == [
         ("each[bowl].picture", [{"param": "prompt", "was": "bowl, calm", "is": "bowl, wild", "from": "row 2"}])
@@ -137,8 +139,9 @@ async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_d
 
     async def lines(was: Any, now: Any, rows: Any = (), *, to: Any = ()) -> list[str]:
         earlier = json.loads((await pipeline.plan(p=was, of=list(rows))).to_json())
-        table = (await pipeline.plan(p=now, of=list(to or rows), earlier=earlier)).table()
-        return [line for line in table.splitlines() if " -> " in line]
+        plan = await pipeline.plan(p=now, of=list(to or rows))
+        compare(plan, earlier, pipeline.file.params)
+        return [line for line in plan.table().splitlines() if " -> " in line]
 
     shown = r'["a\nb", "\u001b"] -> true'
     assert await lines(["a\nb", "\x1b"], True) == [f"changed: param p: {shown}", f"~ a  seen: {shown}"]
@@ -464,7 +467,8 @@ async def test_a_plan_says_that_the_catalogue_changed_and_a_reviewed_one_holds_w
     pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n")
     plan = await pipeline.plan()
     reviewed = {**plan.as_json(), "catalogue": "2020-01-01"}
-    again = await pipeline.plan(earlier=reviewed)
+    again = await pipeline.plan()
+    compare(again, reviewed, pipeline.file.params)
     assert [(change["what"], change["was"]) for change in again.changes] == [("catalogue", "2020-01-01")]
     ReviewedPlan(reviewed).refuse_changes(again, pipeline.file.params)
     dearer = {**reviewed, "steps": [{**reviewed["steps"][0], "price": {"most": 0.01, "open": False}}]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded, wrong_part
@@ -31,13 +31,14 @@ from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missin
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
+from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
     Candidate,
     Instance,
     KnownWork,
     KnownWorks,
-    Selection,
+    NoWorks,
     State,
     Work,
 )
@@ -45,7 +46,7 @@ from rh_prefect.pipelines.plan.results import placeholder, undecided_result, val
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
-from rh_prefect.pipelines.plan.take_choice import EqualRequests, TakeChooser, query_of
+from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,
@@ -60,7 +61,6 @@ from rh_prefect.pipelines.planning_values import (
     undecided_in,
 )
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
 from rh_prefect.works.journal.identity import work_id
@@ -77,16 +77,11 @@ class Planning:
     """What all parts of a plan share."""
 
     checked: Checked  # The file
-    site: str  # RunningHub's host
-    known: KnownWorks  # Answers what is known of works
+    options: PlanOptions  # How it is planned
     choices: Choices  # What a person has decided
-    run: Mapping[str, Any]  # The values of `$(run.…)`
-    selection: Selection  # The part that is made, which limits `Choices.new`
     bind_used: BindUsed  # Gives the parameters of a used file their values
     pipeline: str  # Identifies the pipeline with its parameters; see `pipeline_id`
-    equal: EqualRequests = field(default_factory=EqualRequests)  # The takes of equal requests
-    saved: SavedGraphs | None = None  # The graphs of workflows and apps; None where they were not read
-    failed: InitVar[Collection[str]] = ()  # The addresses of steps that the run cannot make
+    known: KnownWorks = field(init=False)  # Answers what is known of works
     works: dict[tuple[str, str], Work] = field(init=False, default_factory=dict)  # The works, by key and shape
     # The steps that ask for a work, by its key
     users: dict[str, list[Instance]] = field(init=False, default_factory=lambda: defaultdict(list))
@@ -94,9 +89,9 @@ class Planning:
     size: Size = field(init=False, default_factory=Size)  # How much was counted
     _strict: dict[int, set[Path]] = field(init=False, default_factory=dict)
 
-    def __post_init__(self, failed: Collection[str]) -> None:
-        """Knows the steps that have failed."""
-        self.missing = Missing(set(failed))
+    def __post_init__(self) -> None:
+        """Knows the works and the failed steps of its options."""
+        self.known, self.missing = self.options.known or NoWorks(), Missing(set(self.options.failed))
 
     def strict_steps(self, checked: Checked) -> set[Path]:
         """Returns the paths of the steps of a file after whose failure the run starts no more steps."""
@@ -118,10 +113,10 @@ class Expander:
         self.takes = TakeChooser(
             planning.known,
             planning.choices,
-            planning.selection,
+            planning.options.selection,
             pipeline=planning.pipeline,
             scope=planning.checked.file.scope or "",
-            equal=planning.equal,
+            equal=planning.options.equal,
             notes=self.notes,
         )
         self.conditions = ConditionalSteps(planning.missing, self.item_problems)
@@ -228,7 +223,7 @@ class Expander:
     ) -> Draft:
         if isinstance(step, EditStep):
             return draft_edit(step, at, path, frame, failed)
-        return draft_paid(step, at, path, frame, self._checked, failed, self._planning.saved)
+        return draft_paid(step, at, path, frame, self._checked, failed, self._planning.options.saved_graphs)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         found = True if step.when is None else truth(step.when, frame)
@@ -383,7 +378,7 @@ class Expander:
         if not draft.endpoint:
             base = recipe_id(draft.instance.model, draft.params)
         else:
-            base = request_base(site=self._planning.site, endpoint=draft.endpoint, params=draft.params)
+            base = request_base(site=self._planning.options.site, endpoint=draft.endpoint, params=draft.params)
         return base if draft.is_settled else UNSETTLED + base
 
     def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
@@ -526,7 +521,7 @@ class Expander:
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self.item_problems.add(self._checked, (*at, "with", name), clause, address)
-        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._planning.run}
+        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful

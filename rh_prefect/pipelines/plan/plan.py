@@ -248,7 +248,7 @@ async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) ->
 def finish(planner: Planner, plan: Plan) -> Plan:
     """Completes a plan from its parts, and reports equal requests and equal file names."""
     checked, problems, instances = planner.planning.checked, Problems(), planner.instances
-    notes, selection = planner.notes, planner.planning.selection
+    notes, selection = planner.notes, planner.planning.options.selection
     planner.report(problems)
     planner.count()
     mark_chosen(planner.chosen, instances)
@@ -257,7 +257,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
         for problem, advice in planner.clashes.problems_of(one):
             problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}; {advice}")
     _refuse_same_addresses(instances, checked, problems)
-    _note_repeated(planner.planning.equal.repeated, notes)
+    _note_repeated(planner.planning.options.equal.repeated, notes)
     _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
     _note_unknown_addresses(instances, notes, planner.planning.choices)
     _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)

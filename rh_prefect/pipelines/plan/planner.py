@@ -138,7 +138,7 @@ class Planner:
         """Plans nothing yet."""
         self.planning = planning  # What all parts share
         planning.known = Together(planning.known)
-        self._top = Frame(names={"params": dict(params), "run": planning.run})
+        self._top = Frame(names={"params": dict(params), "run": planning.options.run})
         self._parts: dict[str, list[Part]] = {}
         self._groups: dict[str, Group] = {}
         self._needs = Needs()

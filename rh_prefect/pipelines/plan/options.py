@@ -1,0 +1,70 @@
+"""`PlanOptions`: how a plan is made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from rh_prefect.pipelines.input_reader import Inputs
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
+from rh_prefect.pipelines.plan.take_choice import EqualRequests
+from rh_prefect.pipelines.planning_values import Span, Unknown
+from rh_prefect.pipelines.site_graphs import SavedGraphs
+from rh_prefect.pipelines.takes_file import Choices
+from rh_prefect.settings import get_settings
+
+
+def site_of(base_url: str) -> str:
+    """Returns RunningHub's host, as used in a request's identity."""
+    return urlsplit(base_url).hostname or base_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The options of a plan, beside the parameters of its file.
+
+    Attributes:
+        known: Answers what works exist; without it all are new.
+        site: RunningHub's host; by default that of the settings.
+        takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`). Those of the file
+            `<pipeline>.takes.yaml` also count, where these say nothing else.
+        choices: What a person chose at reviews; the same.
+        new: Steps whose next take is made, by step or address; `*` for all paid steps.
+        selection: The part that is made; only its steps get a next take.
+        date: The value of `$(run.date)`; by default today, UTC.
+        inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for the files of rows.
+        saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
+            are not found.
+        run_id: The value of `$(run.id)`, of a flow run that plans.
+        failed: Addresses of steps that this run cannot make; a step with `require: any` continues without them.
+        decided: All takes and choices, from `decided`, of a run that plans again; the takes file is not read.
+        equal: The takes of equal requests, of a run that plans again.
+    """
+
+    known: KnownWorks | None = None
+    site: str = field(default_factory=lambda: site_of(get_settings().base_url))
+    takes: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    new: Collection[str] = ()
+    selection: Selection = field(default_factory=Selection)
+    date: str | None = None
+    inputs: Inputs = field(default_factory=Inputs)
+    saved_graphs: SavedGraphs | None = None
+    run_id: str = ""
+    failed: Collection[str] = ()
+    decided: Choices | None = None
+    equal: EqualRequests = field(default_factory=EqualRequests)
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The values of `$(run.…)`."""
+        date = self.date or datetime.now(UTC).date().isoformat()
+        return {"date": date, "id": self.run_id or Unknown("string", "run.id", Span(8, 8, 8))}
+
+
+OPTIONS = frozenset(one.name for one in fields(PlanOptions))
+"""The names of all options."""
