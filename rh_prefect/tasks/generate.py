@@ -6,7 +6,7 @@ import logging
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
@@ -67,7 +67,7 @@ async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> boo
 
 
 def paid_task(
-    *, run_name: str | Callable[..., str], name: str | None = None
+    *, name: str, run_name: Callable[..., str], tags: Sequence[str] = ()
 ) -> Callable[[Callable[P, Coroutine[Any, Any, Result]]], PaidTask[P]]:
     """Creates a task from a function with one paid call; retries do not pay twice."""
 
@@ -75,6 +75,7 @@ def paid_task(
         return PaidTask(
             body,
             name=name,
+            tags=tags,
             task_run_name=run_name,
             # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
             cache_policy=NO_CACHE,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from types import GenericAlias
-from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, get_origin
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
 from rh_prefect.catalog.input_class_builder import item_type
 from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
-from rh_prefect.tasks.generate import generate, run_job, titled
+from rh_prefect.tasks.generate import generate, paid_task, run_job, titled
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 File: TypeAlias = Media | Result | str | PathLike[str]
@@ -29,45 +29,8 @@ File: TypeAlias = Media | Result | str | PathLike[str]
 HOME = "rh_prefect.tasks.endpoints"
 """Where every model's task can be imported from."""
 
-RETURNS = "The outputs, already in the storage, with what they cost."
-
-
-OPTION_DOCS: Final[Mapping[str, str]] = {
-    "unchecked": "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks.",
-    "take": "Which of several results of the request: a run pays once for each number.",
-    "same": "Whether this call may ask for what another call of the run has asked for, and share its result. By "
-    "default such a call is refused before it pays.",
-    "label": "A name for the output, for people: a part of the names of its task run and its file.",
-    "reuse": "`always` takes the result of an identical request of any run from the storage, at no cost.",
-    "on_unknown": "What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits "
-    "it again and may pay twice.",
-    "attempts": "Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.",
-    "deadline": "Seconds to wait for the task; by default without a limit. After the deadline the task continues to "
-    "run, and the next run waits for it.",
-    "budget": "Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it "
-    "is not started.",
-    "credentials": "Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and "
-    "RH_BASE_URL.",
-    "storage": "Name of a `MediaStorage` block; by default RH_STORAGE_URL.",
-    "scope": "Your own idempotency key, such as an order's number: in one scope a request is paid for once, in "
-    "whichever process or flow run it is made. By default the scope is the flow run.",
-}
-"""The options of `generate`, in the words of its docstring, which `python -OO` drops."""
-
-
-def endpoint(fn: Callable[P, Coroutine[Any, Any, Result]], *, model: str) -> PaidTask[P]:
-    """Creates a model's task from a function, with the retries of `generate`."""
-    return PaidTask(
-        fn,
-        name=model,
-        tags=[f"model:{model}"],
-        task_run_name=_namer(model),
-        cache_policy=generate.cache_policy,
-        retries=generate.retries,
-        retry_delay_seconds=generate.retry_delay_seconds,
-        retry_jitter_factor=generate.retry_jitter_factor,
-        retry_condition_fn=generate.retry_condition_fn,
-    )
+_UNCHECKED = "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks."
+_RETURNS = "The outputs, already in the storage, with what they cost."
 
 
 def build(model: Model) -> PaidTask[...]:
@@ -79,9 +42,9 @@ def build(model: Model) -> PaidTask[...]:
         return await _run(name, arguments)
 
     run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
-    run.__doc__ = docstring(model, options=option_docs(), returns=RETURNS)
+    run.__doc__ = docstring(model, options=option_docs(), returns=_RETURNS)
     run.__signature__ = signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
-    return endpoint(run, model=name)
+    return paid_task(name=name, run_name=_namer(name), tags=[f"model:{name}"])(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +87,9 @@ def options() -> Mapping[str, inspect.Parameter]:
 
 
 def option_docs() -> Mapping[str, str]:
-    """Returns the descriptions of the options of `generate`; see `OPTION_DOCS`."""
-    return {name: OPTION_DOCS.get(name, "") for name in ("unchecked", *options())}
+    """Returns the descriptions of the options of `generate`, from its docstring; none with `python -OO`."""
+    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", generate.fn.__doc__ or "", re.MULTILINE)
+    return {"unchecked": _UNCHECKED, **{name: " ".join(text.split()) for name, text in found if name in options()}}
 
 
 def _default(param: Param) -> object:

@@ -8,8 +8,11 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Literal
 
-from rh_prefect import flow, generate, generate_many, models, tasks
+from pydantic import SecretStr
+
+from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.errors import RunningHubError
+from rh_prefect.workflows import GraphInput, WorkflowInput
 from rh_prefect.works.outputs.result import Result
 
 MODULE = "tests.long.secret_flows"
@@ -24,6 +27,10 @@ def password(name: str = "ACCESS_PASSWORD") -> str:
     return os.environ[name]
 
 
+def behind_password(locked: str, text: str, word: str) -> WorkflowInput:
+    return WorkflowInput(id=locked, nodes={"6.text": text}, access_password=SecretStr(word))
+
+
 @flow(persist_result=True, result_serializer="json")
 async def everything(photo: str, locked: str, graph: dict[str, Any], restyle: dict[str, Any]) -> dict[str, str]:
     """One job for each way in which a secret travels, and for each way in which that goes wrong."""
@@ -35,12 +42,12 @@ async def everything(photo: str, locked: str, graph: dict[str, Any], restyle: di
         "failing": generate(picture("this one fails")),
         "lost": generate(picture("this one's answer is lost")),
         "rejected": generate(picture("with a wrong key"), credentials="wrong"),
-        "workflow": tasks.run_workflow(locked, {"6.text": "behind a password"}, access_password=password()),
-        "locked": tasks.run_workflow(locked, {"6.text": "locked"}, access_password=password("WRONG_PASSWORD")),
-        "graph": tasks.run_graph(graph, {"6.text": "on a machine"}),
-        "restyled": tasks.run_graph(restyle, {"10.image": Path(photo)}),
-        "broken": tasks.run_graph(broken),
-        "lost-graph": tasks.run_graph(graph, machine="proxy-plus"),
+        "workflow": generate(behind_password(locked, "behind a password", password())),
+        "locked": generate(behind_password(locked, "locked", password("WRONG_PASSWORD"))),
+        "graph": generate(GraphInput(graph=graph, nodes={"6.text": "on a machine"})),
+        "restyled": generate(GraphInput(graph=restyle, nodes={"10.image": Path(photo)})),
+        "broken": generate(GraphInput(graph=broken)),
+        "lost-graph": generate(GraphInput(graph=graph, machine="proxy-plus")),
     }
     done = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
     return {name: _told(one) for name, one in done.items()}
@@ -59,9 +66,8 @@ async def crashing(how: Literal["key", "password", "graph"], locked: str, graph:
     if how == "key":
         return await generate.with_options(persist_result=True)(picture("crash"), credentials="wrong")
     if how == "password":
-        nodes = {"6.text": "crash"}
-        return await tasks.run_workflow(locked, nodes, access_password=password("WRONG_PASSWORD"))
-    return await tasks.run_graph(graph, machine="proxy-plus")
+        return await generate(behind_password(locked, "crash", password("WRONG_PASSWORD")))
+    return await generate(GraphInput(graph=graph, machine="proxy-plus"))
 
 
 @flow
@@ -70,8 +76,8 @@ async def endless(locked: str, graph: dict[str, Any]) -> None:
     await asyncio.gather(
         generate(picture("without end")),
         generate(picture("without end, from the pool"), credentials="night"),
-        tasks.run_workflow(locked, {"6.text": "without end"}, access_password=password()),
-        tasks.run_graph(graph, {"6.text": "without end"}),
+        generate(behind_password(locked, "without end", password())),
+        generate(GraphInput(graph=graph, nodes={"6.text": "without end"})),
     )
 
 

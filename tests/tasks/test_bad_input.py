@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, MediaError, RunningHubError, StoreError
-from rh_prefect.tasks import generate, generate_many, quick_create, run_workflow
+from rh_prefect.tasks import generate, generate_many
+from rh_prefect.workflows import QuickCreateInput, WorkflowInput
+from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
 
-async def run(asked: models.ModelInput, **options: Any) -> Result:
+async def run(asked: Request, **options: Any) -> Result:
     result: Result = await generate.fn(asked, scope="test", **options)
     return result
 
@@ -126,10 +128,9 @@ async def test_something_else_in_a_list_of_inputs_is_refused_before_the_others_a
     assert nothing_was_paid(rh, out)
 
 
-async def test_a_module_of_quick_create_that_is_none(rh: Emulator, out: Path) -> None:
+def test_a_module_of_quick_create_that_is_none() -> None:
     with pytest.raises(InputError, match=r"QuickCreateInput: id: .* code: .* nodes: .* Nothing was sent"):
-        await quick_create.fn("x", "", [], scope="test")
-    assert nothing_was_paid(rh, out)
+        QuickCreateInput(id="x", code="", nodes=())
 
 
 async def test_no_key(rh: Emulator, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +216,8 @@ BAD: dict[str, tuple[Callable[[Emulator], Awaitable[object]], str]] = {
 }
 
 
-def workflow(rh: Emulator, **given: Any) -> Coroutine[Any, Any, Result]:
-    return run_workflow.fn(rh.workflows.id_of("text-to-image"), scope="test", **given)
+async def workflow(rh: Emulator, **given: Any) -> Result:
+    return await run(WorkflowInput(id=rh.workflows.id_of("text-to-image"), **given))
 
 
 @pytest.mark.filterwarnings("ignore::rh_prefect.catalog.InputWarning")

@@ -27,19 +27,21 @@ from rh_prefect.errors import (
 )
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
-from rh_prefect.tasks import generate, generate_many, run_workflow
+from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
+from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.journal.job_records import JobRecords, split_job
 from rh_prefect.works.journal.record_types import Resolution
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
+from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import files_in
 from tests.support.samples import media as samples
 
 
-async def run(asked: models.ModelInput, *, scope: str | None = "test", **options: Any) -> Result:
+async def run(asked: Request, *, scope: str | None = "test", **options: Any) -> Result:
     result: Result = await generate.fn(asked, scope=scope, **options)
     return result
 
@@ -273,7 +275,7 @@ async def test_a_task_that_was_found_by_itself_is_what_the_next_call_gets(rh: Em
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
-        await run_workflow.fn(rh.workflows.id_of("text-to-image"), scope="test")
+        await run(WorkflowInput(id=rh.workflows.id_of("text-to-image")))
     assert rh.recorder.charged > 0  # its seconds are billed
 
 

@@ -14,13 +14,14 @@ from uuid import uuid4
 import pytest
 from prefect.futures import PrefectConcurrentFuture
 
-from rh_prefect import flow, tasks
+from rh_prefect import flow, generate, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_progress
+from rh_prefect.workflows import GraphInput
 from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
@@ -39,8 +40,9 @@ def graph(of: Graph = TEXT_TO_IMAGE, **values: object) -> Graph:
 
 
 async def run(given: Mapping[str, Any], nodes: dict[str, object] | None = None, **options: Any) -> Result:
-    options = {"scope": "test", **options}
-    result: Result = await tasks.run_graph.fn(given, nodes, **options)
+    names = GraphInput.model_fields.keys() & options.keys()
+    request = GraphInput(graph=given, nodes=nodes or {}, **{name: options.pop(name) for name in names})
+    result: Result = await generate.fn(request, **{"scope": "test", **options})
     return result
 
 
@@ -54,7 +56,7 @@ def prompts(rh: Emulator) -> list[str]:
 async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
     @flow
     async def draw() -> Result:
-        return await tasks.run_graph(graph(), {"6.text": "a pier"}, seed=7, label="pier")
+        return await generate(GraphInput(graph=graph(), nodes={"6.text": "a pier"}, seed=7), label="pier")
 
     result = await draw()
     assert result.first_output.kind == "image"

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import tasks
+from rh_prefect import generate
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
+from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.outputs.result import Result
 from tests.support.servers.emulator_env import StartEmulator
@@ -38,9 +39,9 @@ def rh(start_rh: StartEmulator) -> Emulator:
 
 def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
     """A run by v1, since it brings its own graph."""
-    ident = rh.workflows.id_of("text-to-image")
-    options = {"workflow": TEXT_TO_IMAGE, **options}
-    return asyncio.ensure_future(tasks.run_workflow.fn(ident, {"6.text": "a pier"}, scope="test", **options))
+    ident, graph = rh.workflows.id_of("text-to-image"), options.pop("workflow", TEXT_TO_IMAGE)
+    request = WorkflowInput(id=ident, nodes={"6.text": "a pier"}, workflow=graph)
+    return asyncio.ensure_future(generate.fn(request, scope="test", **options))
 
 
 async def until(holds: Callable[[], object]) -> None:

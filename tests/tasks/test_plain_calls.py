@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from rh_prefect import generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, InputError, JobsFailed, RunningHubError, StoreError, TransportError
-from rh_prefect.tasks import account_status, run_workflow
+from rh_prefect.tasks import account_status
 from rh_prefect.tasks.endpoints import z_image_turbo
 from rh_prefect.tasks.generate import can_help
 from rh_prefect.tasks.task_or_call import PlainTask
@@ -42,8 +42,6 @@ async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
         await z_image_turbo(promt="a lamp")  # type: ignore[call-arg]
     with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* mean `label`"):
         await generate_many([LAMP], lable="a")  # type: ignore[call-arg]
-    with pytest.raises(InputError, match=r"run_workflow has no option `lable`\. Nothing was sent.* mean `label`"):
-        await run_workflow("1", {}, label="a", lable="a")  # type: ignore[call-arg]
 
 
 async def test_many_jobs_have_labels_and_their_error_has_all_results(rh: Emulator) -> None:

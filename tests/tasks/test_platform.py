@@ -9,23 +9,28 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import flow, tasks
+from rh_prefect import flow, generate, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
+from rh_prefect.workflows import AppInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
 from tests.support.samples import media as samples
 
 
-async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **options: Any) -> Result:
-    ident = rh.workflows.id_of(name)
-    result: Result = await tasks.run_workflow.fn(ident, nodes, scope="test", **options)
+async def run(request: Request, **options: Any) -> Result:
+    result: Result = await generate.fn(request, scope="test", **options)
     return result
+
+
+async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **given: Any) -> Result:
+    return await run(WorkflowInput(id=rh.workflows.id_of(name), nodes=nodes, **given))
 
 
 async def test_a_workflow_runs_with_its_nodes_set_and_all_its_outputs_come_home(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    result = await workflow("restyle", {"10.image": photo, "6.text": "in ink"}, rh, seed=5, label="ink")
+    result = await workflow("restyle", {"10.image": photo, "6.text": "in ink"}, rh, seed=5)
     assert [media.kind for media in result.outputs] == ["image", "image"]
     sent = {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in _nodes(rh)}
     assert sent["6.text"] == "in ink"
@@ -65,8 +70,8 @@ async def test_a_path_that_leads_nowhere_is_refused_before_anything_is_sent(rh: 
 async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path: Path) -> None:
     locked = rh.workflows.add(TEXT_TO_IMAGE, password="canary-password")
     app = rh.apps.add(TEXT_TO_IMAGE, password="canary-password")
-    await tasks.run_workflow.fn(locked, {"6.text": "a pier"}, access_password="canary-password", scope="test")
-    await tasks.run_app.fn(app, {"6.text": "a pier"}, access_password="canary-password", scope="test")
+    for kind, ident in ((WorkflowInput, locked), (AppInput, app)):
+        await run(kind(id=ident, nodes={"6.text": "a pier"}, access_password="canary-password"))
     assert [one.endpoint for one in rh.recorder.paid] == ["/task/openapi/create", "/task/openapi/ai-app/run"]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert written
@@ -101,9 +106,9 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
     example = await tasks.app_call_example.fn(ident)
     assert {f"{node.node_id}.{node.field_name}" for node in example.nodes} >= {"10.image", "3.sampler_name"}
     with pytest.raises(InputError, match="allowed values"):
-        await tasks.run_app.fn(ident, {"3.sampler_name": "nonsense"}, scope="test")
+        await run(AppInput(id=ident, nodes={"3.sampler_name": "nonsense"}))
     photo = samples.png(tmp_path / "photo.png")
-    result = await tasks.run_app.fn(ident, {"10.image": photo, "3.sampler_name": "euler"}, scope="test")
+    result = await run(AppInput(id=ident, nodes={"10.image": photo, "3.sampler_name": "euler"}))
     assert result.first_output.kind == "image"
     assert len(rh.recorder.paid) == 1
 
@@ -111,15 +116,15 @@ async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: P
 async def test_an_app_s_numbers_are_checked_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
     ident, photo = rh.apps.id_of("Portrait restyle"), samples.png(tmp_path / "photo.png")
     with pytest.raises(InputError, match=r"3\.denoise cannot be 1\.5; it must be at most 1"):
-        await tasks.run_app.fn(ident, {"10.image": photo, "3.denoise": 1.5}, scope="test")
+        await run(AppInput(id=ident, nodes={"10.image": photo, "3.denoise": 1.5}))
     with pytest.raises(InputError, match=r"3\.seed cannot be .*; it must be at most"):
-        await tasks.run_app.fn(ident, {"10.image": photo}, seed=2**70, scope="test")
+        await run(AppInput(id=ident, nodes={"10.image": photo}, seed=2**70))
     assert not rh.recorder.submissions
 
 
 async def test_quick_create_runs(rh: Emulator) -> None:
     nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
-    result = await tasks.quick_create.fn(rh.apps.id_of("Quick picture"), "002", nodes, scope="test")
+    result = await run(QuickCreateInput(id=rh.apps.id_of("Quick picture"), code="002", nodes=nodes))
     assert result.first_output.kind == "image"
 
 
@@ -133,7 +138,7 @@ async def test_quick_create_runs(rh: Emulator) -> None:
 )
 async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(said)}") as caught:
-        await tasks.run_workflow.fn("2030000000000000001", scope="test", **given)
+        WorkflowInput(id="2030000000000000001", **given)
     assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))
     assert not rh.recorder.requests
 
@@ -155,9 +160,9 @@ async def test_workflows_apps_and_quick_create_are_tasks_of_a_flow(rh: Emulator,
     @flow
     async def three() -> list[Result]:
         return [
-            await tasks.run_workflow(rh.workflows.id_of("text-to-image"), {"6.text": "a pier"}),
-            await tasks.run_app(app, {"10.image": photo}),
-            await tasks.quick_create(module, "002", nodes),
+            await generate(WorkflowInput(id=rh.workflows.id_of("text-to-image"), nodes={"6.text": "a pier"})),
+            await generate(AppInput(id=app, nodes={"10.image": photo})),
+            await generate(QuickCreateInput(id=module, code="002", nodes=nodes)),
         ]
 
     found = await three()
