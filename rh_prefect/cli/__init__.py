@@ -57,7 +57,10 @@ for _name, _help in {
     "plan": "Show what a run of a pipeline would do and cost.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
-app.command("rh_prefect.cli.explain:explain", help="Show a pipeline's parameters, steps, models, outputs and price.")
+app.command(
+    "rh_prefect.cli.explain:explain",
+    help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped ones.",
+)
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
 app.command("rh_prefect.cli.run_pipeline:choose", name="choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")

@@ -11,21 +11,28 @@ from rich.console import Console
 from rich.text import Text
 
 from rh_prefect.cli.options import GIVEN, File, Given, Json, More
-from rh_prefect.cli.output import print_json
+from rh_prefect.cli.output import print_json, print_rows
 from rh_prefect.cli.pipelines import read_pipeline
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import GroupStep, Param, Step
 from rh_prefect.pipelines.parameter_descriptions import call_price, description_of, output_words
-from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.pipeline import Pipeline, shipped_names
 from rh_prefect.pipelines.plan.planned_steps import NoWorks
 from rh_prefect.pipelines.plan.render import prices
 
 _EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
 
 
-def explain(file: File, *, given: Given = GIVEN, as_json: Json = False, **more: More) -> None:
-    """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price."""
+def explain(file: File | None = None, *, given: Given = GIVEN, as_json: Json = False, **more: More) -> None:
+    """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price.
+
+    Without a file, list the shipped pipelines.
+    """
+    if file is None:
+        listed = {name: Pipeline.shipped(name).file.description for name in shipped_names()}
+        print_json(listed) if as_json else print_rows(listed.items())
+        return
     pipeline = read_pipeline(file, as_json=as_json)
     data = explanation(pipeline, given.arguments(pipeline, more))
     if as_json:

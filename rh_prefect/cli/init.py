@@ -12,20 +12,20 @@ from cyclopts import Parameter
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.document import nearest
+from rh_prefect.pipelines.pipeline import shipped_names
 
 EXAMPLES = SHIPPED / "examples"
-NAMES = tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
 _SCORE = "`score` is a building block for other pipelines, as in `use: rh:score`."
 
 
 def init(
     *,
-    example: Annotated[str, Parameter(help=f"Which shipped pipeline: {', '.join(NAMES)}. {_SCORE}")] = "film",
+    example: Annotated[str, Parameter(help=f"Which shipped pipeline: {', '.join(shipped_names())}. {_SCORE}")] = "film",
     to: Annotated[Path | None, Parameter(help="The pipeline's file; default EXAMPLE.yaml.")] = None,
 ) -> None:
     """Write a shipped pipeline with example inputs, ready to plan and to run."""
-    if example not in NAMES:
-        raise InputError(f"There is no example {example}; {nearest(example, NAMES)}")
+    if example not in shipped_names():
+        raise InputError(f"There is no example {example}; {nearest(example, shipped_names())}")
     target = to or Path(f"{example}.yaml")
     if target.suffix not in (".yaml", ".yml"):
         raise InputError(

@@ -7,16 +7,16 @@ import json
 import mimetypes
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from cyclopts import Parameter
 
 from rh_prefect.cli.options import Json
-from rh_prefect.cli.output import print_json
+from rh_prefect.cli.output import print_json, print_rows
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.settings import get_settings
@@ -25,18 +25,20 @@ from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs import ended_costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
-from rh_prefect.works.journal.scope import RUN, read_run
+from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
 from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_ledger import WorksLedger
 
 if TYPE_CHECKING:
     from rh_prefect.client import TaskView
     from rh_prefect.works.journal.job_records import Submit
     from rh_prefect.works.journal.journal import Journal
-    from rh_prefect.works.journal.record_types import Intent, Record, ResultRecord
+    from rh_prefect.works.journal.record_types import Intent, Record
     from rh_prefect.works.journal.scope import Scope
-    from rh_prefect.works.journal.works_journal import WorksJournal
-    from rh_prefect.works.run_cancellation import CancelReport
 
+P = ParamSpec("P")
 
 _RUNS = 30
 """How many of the latest runs are looked at."""
@@ -58,34 +60,48 @@ Job = Annotated[
 ]
 
 
-def list_(run: Run | None = None, *, as_json: Json = False) -> None:
+def _with_records(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Makes a command of a coroutine, with a Prefect API if the records of its first argument need one."""
+
+    @wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        of = str(args[0]).partition("/")[0] if args and args[0] is not None else None
+        with api_of_earlier_runs(of):
+            asyncio.run(command(*args, **options))
+
+    return run
+
+
+@_with_records
+async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
     """List the jobs of a run, or the latest runs that have jobs."""
-    with api_of_earlier_runs(run):
-        if run is None:
-            found: Any = asyncio.run(_runs())
-            lines: Iterable[str] = _runs_as_text(**found)
-        else:
-            jobs = asyncio.run(_jobs_in(run))
-            found = [_as_json(*one) for one in jobs]
-            lines = [_line(*one) for one in jobs] or [f"no job is recorded in {run}"]
-        if as_json:
-            print_json(found)
-        else:
-            print("\n".join(lines))
-
-
-def show_(job: Job, *, as_json: Json = False) -> None:
-    """Show all that is recorded of one job."""
-    scope, key = split_job(job)
-    with api_of_earlier_runs(scope):
-        view, result = asyncio.run(_recorded(scope, key))
-    if as_json:
-        submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
-        print_json({"job": f"{scope}/{view.key}", "submits": submits, "result": result and _data(result)})
+    if run is None:
+        runs = await _runs()
+        print_json(runs) if as_json else _print_runs(**runs)
         return
-    for submit in view.submits:
-        print(f"submit {submit.n}: {submit.state}")
-        for name, record in _records(submit).items():
+    jobs = await _jobs_in(run)
+    if as_json:
+        print_json([_as_json(*one) for one in jobs])
+    elif jobs:
+        print_rows(_row(*one) for one in jobs)
+    else:
+        print(f"no job is recorded in {run}")
+
+
+@_with_records
+async def show_(job: Job, *, as_json: Json = False) -> None:
+    """Show all that is recorded of one job."""
+    journal, key = await _find(job)
+    view = await read_job(journal, key)
+    # The records that runs share list no results with the submissions.
+    result = view.result or await JobRecords(journal, key).read_result()
+    submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
+    if as_json:
+        print_json({"job": f"{journal.scope}/{key}", "submits": submits, "result": result and _data(result)})
+        return
+    for number, state, *records in (list(one.items()) for one in submits):
+        print(f"submit {number[1]}: {state[1]}")
+        for name, record in records:
             print(f"  {name}: {json.dumps(record, ensure_ascii=False)}")
     if result is not None:
         print(f"result: {json.dumps(_data(result), ensure_ascii=False)}")
@@ -100,26 +116,22 @@ def _data(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json", exclude={"token"}, exclude_none=True)
 
 
-async def _find(scope: str, key: str) -> tuple[Journal, str]:
+async def _find(job: str) -> tuple[Journal, str]:
     """Returns the journal of a job, and its whole key, of which a list shows the first digits."""
+    scope, key = split_job(job)
     journal = _journal(scope)
     if len(key) != _KEY_SHOWN:
         return journal, key
     found = sorted({name.partition("-")[0] async for name in journal.names() if name.startswith(key)})
     if len(found) > 1:
-        listed = ", ".join(found)
-        raise InputError(f"{scope}/{key}: several jobs have these first digits: {listed}. What to do: give all of one.")
+        raise InputError(
+            f"{job}: several jobs have these first digits: {', '.join(found)}. What to do: give all of one."
+        )
     return journal, found[0] if found else key
 
 
-async def _recorded(scope: str, key: str) -> tuple[JobView, ResultRecord | None]:
-    """Reads a job and its result; the records that runs share list no results with the submissions."""
-    journal, key = await _find(scope, key)
-    view = await read_job(journal, key)
-    return view, view.result or await JobRecords(journal, key).read_result()
-
-
-def adopt_(
+@_with_records
+async def adopt_(
     job: Job | None = None,
     task_id: Annotated[str | None, Parameter(help="RunningHub's task id, from its call log.")] = None,
     *,
@@ -132,56 +144,64 @@ def adopt_(
 ) -> None:
     """Record which task an unknown submission created; the next run waits for that task, without paying."""
     if spool:
-        with api_of_earlier_runs():
-            asyncio.run(_replay_spool())
+        await _replay_spool()
         return
     if job is None or task_id is None:
         raise InputError(
             "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
         )
-    scope, key = split_job(job)
-    with api_of_earlier_runs(scope):
-        asyncio.run(_adopt(scope, key, task_id))
-        what_next = _continuation(scope)
-    print(f"{job}: task {task_id} is recorded for this job. What to do: {what_next}")
+    journal, key = await _find(job)
+    intent = (await read_job(journal, key)).submits[-1].intent
+    try:
+        task = await _task(intent, task_id)
+    except TaskNotFound as error:
+        raise InputError(
+            f"{job}: the account that submitted it has no task {task_id}. What to do: copy the id "
+            "from RunningHub's call log again; nothing was recorded."
+        ) from error
+    except RunningHubError as error:
+        print(f"task {task_id} could not be verified; it is recorded as given: {error}")
+    else:
+        _check_kind(job, intent, task)
+    await manual_repair.adopt(journal, key, task_id)
+    print(
+        f"RunningHub does not report which model a task is of. In the call log task {task_id} must be one of "
+        f"{intent.endpoint} that was submitted at {intent.at}; another task's result would be used for this job."
+    )
+    print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
 
 
-def _is_of_works(scope: str) -> bool:
-    """Returns whether a scope is the place of shared works, which `jobs collect` and `jobs cancel` do not take."""
-    from rh_prefect.works.journal.works_journal import WorksJournal
-
-    return isinstance(_journal(scope), WorksJournal)
-
-
-def _continuation(scope: str) -> str:
+def _continuation(journal: Journal) -> str:
     """Returns how to go on with a job whose task exists."""
-    if _is_of_works(scope):
+    if isinstance(journal, WorksJournal):  # which `jobs collect` and `jobs cancel` do not take
         return "run the pipeline, or make the call, again, which waits for it"
     return (
-        f"run the flow run again to wait for it, or: rh-prefect jobs collect {scope}, or, if you no longer need it: "
-        f"rh-prefect jobs cancel {scope}"
+        f"run the flow run again to wait for it, or: rh-prefect jobs collect {journal.scope}, or, if you no longer "
+        f"need it: rh-prefect jobs cancel {journal.scope}"
     )
 
 
-def _next_run(scope: str) -> str:
-    return "The next run of the pipeline, or the next call," if _is_of_works(scope) else f"The next run of {scope}"
+def _print_payable(job: str, journal: Journal, what: str) -> None:
+    is_shared = isinstance(journal, WorksJournal)
+    run = "The next run of the pipeline, or the next call," if is_shared else f"The next run of {journal.scope}"
+    print(f"{job}: recorded as {what}. {run} submits it again and pays for it.")
 
 
-def mark_refused_(
+@_with_records
+async def mark_refused_(
     job: Job,
     *,
     every: Annotated[bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.")] = False,
 ) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again."""
     if every:
-        with api_of_earlier_runs(job):
-            _print_marked(job, *asyncio.run(_mark_all_refused(job)))
+        _print_marked(job, *await _mark_all_refused(job))
         return
-    scope, key = split_job(job)
-    with api_of_earlier_runs(scope):
-        asyncio.run(_mark_refused(scope, key))
-        run = _next_run(scope)
-    print(f"{job}: recorded as not accepted. {run} submits it again and pays for it.")
+    journal, key = await _find(job)
+    # The ticket may be in the spool of this machine.
+    await manual_repair.replay_spool(_spool(), journal)
+    await manual_repair.mark_refused(journal, key)
+    _print_payable(job, journal, "not accepted")
 
 
 def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
@@ -194,7 +214,8 @@ def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def mark_lost_(
+@_with_records
+async def mark_lost_(
     job: Job,
     *,
     same_account: Annotated[
@@ -203,14 +224,18 @@ def mark_lost_(
     ] = False,
 ) -> None:
     """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one."""
-    scope, key = split_job(job)
-    with api_of_earlier_runs(scope):
-        asyncio.run(_mark_lost(scope, key, same_account=same_account))
-        run = _next_run(scope)
-    print(f"{job}: recorded as lost. {run} submits it again and pays for it.")
+    journal, key = await _find(job)
+    view = await read_job(journal, key)
+    if view.last is not None and manual_repair.may_be_lost(view.last):
+        await _check_lost(job, view.last, journal, same_account=same_account)
+        if view.state == "ended":
+            await _check_files_lost(job, view, journal)
+    await manual_repair.mark_lost(journal, key)
+    _print_payable(job, journal, "lost")
 
 
-def recover_(
+@_with_records
+async def recover_(
     run: Annotated[str, Parameter(help="The flow run's id.")],
     *,
     storage: Annotated[
@@ -219,8 +244,10 @@ def recover_(
     ] = None,
 ) -> None:
     """Record again what a run has paid for, after Prefect's database was restored from an older backup."""
-    with api_of_earlier_runs(run):
-        recovered = asyncio.run(_recover(run, storage))
+    from rh_prefect.blocks.lookup import load_storage
+
+    scope, store = await _scope(run), await load_storage(storage)
+    recovered = await manual_repair.recover(scope.journal, store)
     print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
     print(
         "A task that was submitted and not collected before the restore has no stored result: look for such "
@@ -229,28 +256,45 @@ def recover_(
     )
 
 
-def collect_(run: Run) -> None:
+@_with_records
+async def collect_(run: Run) -> None:
     """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything."""
-    with api_of_earlier_runs(run):
-        asyncio.run(_collect(run))
+    from rh_prefect.flow_runs.recorded_job_collection import collect_result
+
+    failed = False
+    async for scope, view in _collectable(run):
+        if not view.tickets:
+            continue
+        try:
+            result = await LOOP.call(collect_result(view, scope))
+        except RunningHubError as error:
+            # A failure must not stop the other downloads, whose links expire.
+            failed = True
+            print(f"NOT collected: {scope.journal.scope}/{view.key} ({_what(view)}): {error.message}")
+        else:
+            if result is not None and result.damaged:
+                failed = True
+                print(f"DAMAGED: {result.job} ({_what(view)}): {summary_of(result)}")
+            elif result is not None:
+                print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.record}")
+    if failed:
+        raise SystemExit(1)
 
 
-def cancel_(run: Run) -> None:
+@_with_records
+async def cancel_(run: Run) -> None:
     """Cancel at RunningHub what a run has submitted."""
-    with api_of_earlier_runs(run):
-        report = asyncio.run(_cancel(run))
-    for task_id in report.cancelled:
-        print(f"cancelled: task {task_id}")
-    for task_id in report.finished:
-        print(f"already ended: task {task_id}")
-    for task_id in report.continued:
-        print(f"continues: task {task_id}, because another run waits for it")
-    for job, why in report.failed.items():
-        print(f"NOT cancelled: {job}: {why}")
-    if not (report.cancelled or report.finished or report.continued or report.failed):
-        print(
-            f"nothing to cancel: {run} has no running task at RunningHub; a process that runs it submits no more jobs"
-        )
+    from rh_prefect.flow_runs.cancellation import cancel_run
+
+    report = await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
+    lines = [
+        *(f"cancelled: task {task_id}" for task_id in report.cancelled),
+        *(f"already ended: task {task_id}" for task_id in report.finished),
+        *(f"continues: task {task_id}, because another run waits for it" for task_id in report.continued),
+        *(f"NOT cancelled: {job}: {why}" for job, why in report.failed.items()),
+    ]
+    nothing = f"nothing to cancel: {run} has no running task at RunningHub; a process that runs it submits no more jobs"
+    print("\n".join(lines) or nothing)
     if report.failed:
         raise SystemExit(1)
 
@@ -270,7 +314,7 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
             }
             async for flow_run, flow, jobs in latest_runs()
         ]
-    works = _works()
+    works = default_works(get_settings())
     names = await asyncio.to_thread(works.scopes)
     newest = sorted((name for name in names if name.startswith(RUN)), reverse=True)[:_RUNS]
     recorded = await asyncio.gather(*(read_run(works, name) for name in newest))
@@ -281,42 +325,39 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _runs_as_text(
-    runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], scopes: list[dict[str, Any]]
-) -> Iterator[str]:
+def _print_runs(runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> None:
+    place = default_works(get_settings()).url
     if runs:
-        yield f"runs of pipelines with paid jobs, newest first, in {_works().url}:"
-    for one in runs:
-        yield f"  {one['name']}  {one['jobs']:4} job(s)  {one['state']:12} {one['pipeline']}"
+        print(f"runs of pipelines with paid jobs, newest first, in {place}:")
+        print_rows((_run_row(one, one["name"], one["pipeline"]) for one in runs), indent="  ")
     if flow_runs:
-        yield "flow runs with paid jobs, newest first:"
+        print("flow runs with paid jobs, newest first:")
+        print_rows((_run_row(one, one["id"], one["flow"], one["name"]) for one in flow_runs), indent="  ")
+        print('resume a flow: Retry in the dashboard, or in Python rh_prefect.resume(your_flow, "ID")')
     elif is_configured():
-        yield "none of the latest flow runs has a paid job"
+        print("none of the latest flow runs has a paid job")
     elif not runs:
-        yield f"no run is recorded in {_works().url}"
-    width = max((len(one["flow"]) for one in flow_runs), default=0)
-    for one in flow_runs:
-        yield f"  {one['id']}  {one['jobs']:4} job(s)  {one['state'] or '?':12} {one['flow']:{width}}  {one['name']}"
-    if flow_runs:
-        yield 'resume a flow: Retry in the dashboard, or in Python rh_prefect.resume(your_flow, "ID")'
+        print(f"no run is recorded in {place}")
     if runs or flow_runs:
-        yield "continue a pipeline: run its file again, with the same parameters"
+        print("continue a pipeline: run its file again, with the same parameters")
     if scopes:
-        yield f"scopes outside of flows, in {_works().url}:"
-    yield from (f"  {one['name']}" for one in scopes)
-    yield from unread_flow_runs()
+        print(f"scopes outside of flows, in {place}:")
+    lines = [*(f"  {one['name']}" for one in scopes), *unread_flow_runs()]
+    print("".join(f"{line}\n" for line in lines), end="")
+
+
+def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...]:
+    return name, f"{run['jobs']:4} job(s)", run["state"] or "?", *more
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     """Returns a run's jobs, including works of pipelines: each with its scope, and the error if it is unreadable."""
-    from rh_prefect.works.run_ledger import WorksLedger
-
     own = await _scope(run)
     every = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [
         (scope.journal.scope, view, "")
-        async for scope, view in _jobs(run)
+        async for scope, view in _jobs(own)
         if view.last is not None or not every or scope.journal.scope != own.journal.scope
     ]
 
@@ -353,59 +394,33 @@ def _state(submit: Submit) -> str:
     return submit.end.status.lower() if submit.end and submit.state == "ended" else submit.state
 
 
-async def _jobs(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
+async def _jobs(scope: Scope) -> AsyncIterator[tuple[Scope, JobView]]:
     """Yields a run's own jobs."""
-    scope = await _scope(run)
     async for view in jobs_of(scope.journal):
         yield scope, view
 
 
 async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     """Yields the jobs whose results are to be downloaded: a flow run leaves those of works that it shares."""
-    from rh_prefect.works.journal.scope import FolderScope
-    from rh_prefect.works.run_ledger import WorksLedger
-
-    async for found in _jobs(run):
-        yield found
     scope = await _scope(run)
+    async for found in _jobs(scope):
+        yield found
     if isinstance(scope, FolderScope):
         for works in await scope.works():
             for view in await WorksLedger(scope, works).jobs():
                 yield scope, view
 
 
-def _line(run: str, view: JobView, problem: str) -> str:
+def _row(run: str, view: JobView, problem: str) -> tuple[object, ...]:
     last, name = view.last, f"{run}/{view.key[:_KEY_SHOWN]}"
     if last is None:
-        return f"{name}  {problem or 'empty'}"
-    state = _state(last)
-    return f"{name}  {state:10} {last.task_id or '-':20} {_what(view)}  {ended_costs(view) or ''}".rstrip()
+        return name, problem or "empty", "", "", ""
+    return name, _state(last), last.task_id or "-", _what(view), ended_costs(view) or ""
 
 
 def _what(view: JobView) -> str:
     intent = view.submits[-1].intent
     return f"{intent.label}: {intent.model}" if intent.label else intent.model
-
-
-async def _adopt(scope: str, key: str, task_id: str) -> None:
-    journal, key = await _find(scope, key)
-    intent = (await read_job(journal, key)).submits[-1].intent
-    try:
-        task = await _task(intent, task_id)
-    except TaskNotFound as error:
-        raise InputError(
-            f"{scope}/{key}: the account that submitted it has no task {task_id}. What to do: copy the id "
-            "from RunningHub's call log again; nothing was recorded."
-        ) from error
-    except RunningHubError as error:
-        print(f"task {task_id} could not be verified; it is recorded as given: {error}")
-    else:
-        _check_kind(f"{scope}/{key}", intent, task)
-    await manual_repair.adopt(journal, key, task_id)
-    print(
-        f"RunningHub does not report which model a task is of. In the call log task {task_id} must be one of "
-        f"{intent.endpoint} that was submitted at {intent.at}; another task's result would be used for this job."
-    )
 
 
 def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
@@ -423,13 +438,6 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
             f"{intent.endpoint} in RunningHub's call log, near {intent.at}; if there is none, "
             f"`rh-prefect jobs mark-refused {job}`."
         )
-
-
-async def _mark_refused(scope: str, key: str) -> None:
-    journal, key = await _find(scope, key)
-    # The ticket may be in the spool of this machine.
-    await manual_repair.replay_spool(_spool(), journal)
-    await manual_repair.mark_refused(journal, key)
 
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
@@ -452,28 +460,17 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
     return marked, left
 
 
-async def _mark_lost(scope: str, key: str, *, same_account: bool) -> None:
-    journal, key = await _find(scope, key)
-    view = await read_job(journal, key)
-    if view.last is not None and manual_repair.may_be_lost(view.last):
-        await _check_lost(f"{scope}/{key}", view.last, same_account=same_account)
-        if view.state == "ended":
-            await _check_files_lost(view, scope)
-    await manual_repair.mark_lost(journal, key)
-
-
-async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
+async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
     """Raises an error unless the account that paid for a task does not have it, or has its end."""
     from rh_prefect.blocks.lookup import RECORDED
-    from rh_prefect.works.loop_thread import LOOP
 
-    task_id, scope = submit.task_id or "", split_job(job)[0]
+    task_id = submit.task_id or ""
     with suppress(TaskNotFound):
         status = (await _task(submit.intent, task_id)).status
         if submit.state == "ended":
             return
         raise InputError(
-            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(scope)}."
+            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(journal)}."
         )
     asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:
@@ -485,14 +482,12 @@ async def _check_lost(job: str, submit: Submit, *, same_account: bool) -> None:
         )
 
 
-async def _check_files_lost(view: JobView, scope: str) -> None:
+async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
     """Raises an error unless the files of a job's result can be downloaded no more; what can be, is downloaded."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
-    from rh_prefect.works.journal.works_journal import WorksJournal
-    from rh_prefect.works.loop_thread import LOOP
 
-    job, submit = f"{scope}/{view.key}", view.submits[-1]
-    if isinstance(_journal(scope), WorksJournal):
+    submit = view.submits[-1]
+    if isinstance(journal, WorksJournal):
         raise InputError(
             f"{job}: task {submit.task_id} has succeeded. Nothing was recorded. What to do: for a new result, run the "
             "pipeline again with --retake of this step, or make the call with another take, which pays for it."
@@ -500,12 +495,12 @@ async def _check_files_lost(view: JobView, scope: str) -> None:
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
     try:
-        await LOOP.call(collect_result(view, await _scope(scope)))
+        await LOOP.call(collect_result(view, await _scope(journal.scope)))
     except OutputsExpired:
         return
     raise InputError(
         f"{job}: task {submit.task_id} has succeeded, and its files are in the storage, so they are not lost. Nothing "
-        f"was recorded. What to do: {_continuation(scope)}, which pays nothing."
+        f"was recorded. What to do: {_continuation(journal)}, which pays nothing."
     )
 
 
@@ -513,50 +508,11 @@ async def _task(intent: Intent, task_id: str) -> TaskView:
     """Returns a task as the account that submitted it sees it."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.works.accounts.poller import query_repeatedly
-    from rh_prefect.works.loop_thread import LOOP
 
     async def look() -> TaskView:
         return await query_repeatedly((await RECORDED.provider_of(intent)).query, task_id)
 
     return await LOOP.call(look())
-
-
-async def _recover(run: str, storage: str | None) -> list[str]:
-    from rh_prefect.blocks.lookup import load_storage
-
-    scope, store = await _scope(run), await load_storage(storage)
-    return await manual_repair.recover(scope.journal, store)
-
-
-async def _collect(run: str) -> None:
-    from rh_prefect.flow_runs.recorded_job_collection import collect_result
-    from rh_prefect.works.loop_thread import LOOP
-
-    failed = False
-    async for scope, view in _collectable(run):
-        if not view.tickets:
-            continue
-        try:
-            result = await LOOP.call(collect_result(view, scope))
-        except RunningHubError as error:
-            # A failure must not stop the other downloads, whose links expire.
-            failed = True
-            print(f"NOT collected: {scope.journal.scope}/{view.key} ({_what(view)}): {error.message}")
-        else:
-            if result is not None and result.damaged:
-                failed = True
-                print(f"DAMAGED: {result.job} ({_what(view)}): {summary_of(result)}")
-            elif result is not None:
-                print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.record}")
-    if failed:
-        raise SystemExit(1)
-
-
-async def _cancel(run: str) -> CancelReport:
-    from rh_prefect.flow_runs.cancellation import cancel_run
-    from rh_prefect.works.loop_thread import LOOP
-
-    return await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
 
 
 async def _replay_spool() -> None:
@@ -567,12 +523,6 @@ async def _replay_spool() -> None:
     for scope in scopes:
         for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
             print(f"{scope}: task {task_id} is in its journal now")
-
-
-def _works() -> WorksJournal:
-    from rh_prefect.works.journal.works_journal import default_works
-
-    return default_works(get_settings())
 
 
 def _spool() -> Spool:

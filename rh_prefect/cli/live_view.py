@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -33,9 +34,6 @@ _BAR_WIDTH = 20
 _LINES_AROUND = 6
 """Lines of the terminal that the rows leave free."""
 
-_ENDED_FOR_RATE = 3
-"""How many jobs must have ended before the time that is left is estimated from them."""
-
 
 @dataclass(slots=True)
 class _Row:
@@ -52,6 +50,8 @@ class LiveView:
         self._clock = clock
         self._began = clock()
         self._rows: dict[str, _Row] = {}
+        self._submitted: dict[str, float] = {}  # When a job's task was submitted, by job
+        self._took: dict[str, list[float]] = {}  # How many seconds the tasks of a model took, by model
         self._edits = 0
 
     @property
@@ -61,18 +61,28 @@ class LiveView:
 
     @property
     def remaining(self) -> float | None:
-        """The estimated remaining seconds, at the run's rate so far; None if there is no rate yet."""
-        board = self._board
-        if board.ended < _ENDED_FOR_RATE or board.ended >= board.total:
+        """The remaining seconds: what tasks of these models took, with as many at once as now; None if unknown."""
+        board, now = self._board, self._clock()
+        took = [seconds for some in self._took.values() for seconds in some]
+        if not took or board.ended >= board.total:
             return None
-        return self.seconds / board.ended * (board.total - board.ended)
+        running = [
+            max(0.0, fmean(self._took.get(self._rows[job].event.model, took)) - (now - since))
+            for job, since in self._submitted.items()
+        ]
+        later = (board.total - board.ended - len(running)) * fmean(took)
+        return max([*running, (sum(running) + later) / max(1, len(running))])
 
     def take(self, event: JobEvent) -> None:
         """Takes a change of a job or an edit."""
         if event.state in ENDED:
             self._rows.pop(event.job, None)
             self._edits += event.is_edit and event.state == "succeeded"
+            if (since := self._submitted.pop(event.job, None)) is not None:
+                self._took.setdefault(event.model, []).append(self._clock() - since)
             return
+        if event.task_id and not event.is_edit:
+            self._submitted.setdefault(event.job, self._clock())
         row = self._rows.get(event.job)
         since = row.since if row is not None and row.event.state == event.state else self._clock()
         self._rows[event.job] = _Row(event, since)

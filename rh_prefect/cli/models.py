@@ -13,7 +13,7 @@ from rh_prefect.catalog.model import Output
 from rh_prefect.catalog.search import Found, Sort
 from rh_prefect.catalog.tags import Input, inputs_of, tags_of
 from rh_prefect.cli.options import Json
-from rh_prefect.cli.output import print_json
+from rh_prefect.cli.output import print_json, print_rows, print_wrapped
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,10 +77,12 @@ def show(
         ]
         print_json({**_record(entry), "summary": catalog.summary(entry), "params": params})
         return
-    print(f"{entry.name}\n{catalog.summary(entry)}\n\nmodels.{entry.class_name}(")
+    print(entry.name)
+    print_wrapped(catalog.summary(entry), more="")
+    print(f"\nmodels.{entry.class_name}(")
     for param in entry.params:
         note = catalog.describe(param)
-        print(f"    {param.name}: {_type(param)}{_default(param)}" + (f"  # {note}" if note else ""))
+        print_wrapped(f"{param.name}: {_type(param)}{_default(param)}" + (f"  # {note}" if note else ""), indent="    ")
     print(")")
 
 
@@ -100,10 +102,7 @@ def _record(model: catalog.Model) -> dict[str, Any]:
 
 
 def _show_table(found: Found, limit: int) -> None:
-    rows = [(model.name, model.output, f"models.{model.class_name}", _about(model)) for model in found[:limit]]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
+    print_rows((model.name, model.output, f"models.{model.class_name}", _about(model)) for model in found[:limit])
     if len(found) > limit:
         print(f"… and {len(found) - limit} more; add search words, or use --limit {len(found)}")
 

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -17,3 +19,25 @@ def print_json(data: Any) -> None:
 def terminal_width() -> int:
     """Returns how many columns a line may have; 0 for any number, as in a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 0
+
+
+def print_wrapped(text: str, *, indent: str = "", more: str = "    ") -> None:
+    """Prints a text in lines that fit the terminal; all but the first are indented by `more`."""
+    # Names and options with dashes are copied as a whole.
+    wrapper = textwrap.TextWrapper(terminal_width() or sys.maxsize, break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent, wrapper.subsequent_indent = indent, indent + more
+    print(wrapper.fill(text))
+
+
+def print_rows(rows: Iterable[Sequence[object]], *, indent: str = "") -> None:
+    """Prints rows in columns; where these do not fit the terminal, the cells of each row follow below its first one."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    is_narrow = 0 < terminal_width() < len(indent) + sum(widths) + 2 * (len(widths) - 1)
+    for first, *others in cells:
+        if is_narrow:
+            print(indent + first)
+            print_wrapped("  ".join(filter(None, others)), indent=f"{indent}    ", more="")
+        else:
+            padded = (f"{cell:{width}}" for cell, width in zip([first, *others], widths, strict=True))
+            print((indent + "  ".join(padded)).rstrip())

@@ -63,6 +63,18 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             self._check(kwargs)
             return super().submit(*args, return_state=return_state, wait_for=wait_for, **kwargs)
 
+        def map(
+            self, *args: Any, return_state: bool = False, wait_for: Any = None, deferred: bool = False, **kwargs: Any
+        ) -> Any:
+            """Starts several task runs; see `prefect.Task`."""
+            self._check(kwargs)
+            return super().map(*args, return_state=return_state, wait_for=wait_for, deferred=deferred, **kwargs)
+
+        def delay(self, *args: Any, **kwargs: Any) -> Any:
+            """Starts a task run in a task worker; see `prefect.Task`."""
+            self._check(kwargs)
+            return super().delay(*args, **kwargs)
+
     def _check(self, given: Mapping[str, Any]) -> None:
         # Prefect's own error is the whole signature and all arguments.
         known = inspect.signature(self.fn).parameters

@@ -11,10 +11,10 @@ from pathlib import Path
 import av
 import pytest
 
-from rh_prefect.cli.init import NAMES
 from rh_prefect.emulator import Emulator
 from rh_prefect.media.edit import audio_level
 from rh_prefect.media.probe import file_type
+from rh_prefect.pipelines.pipeline import shipped_names
 from tests.support.processes.typed_commands import Terminal, printed
 from tests.support.samples.small_frames import smaller
 
@@ -75,7 +75,9 @@ def outputs_of(said: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in NAMES])
+@pytest.mark.parametrize(
+    "name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in shipped_names()]
+)
 def test_it_runs_to_its_end_and_a_second_run_submits_nothing(
     name: str, rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,14 +54,17 @@ def live_view(width: int) -> list[str]:
             board.take(event)
 
     for n in range(3):
-        take("succeeded", f"shots[{n}].picture", costs=costs("0.04"))
+        take("submitted", f"shots[{n}].picture", task_id="0")
+    now[0] = 45.0
+    for n in range(3):
+        take("succeeded", f"shots[{n}].picture", task_id="0", costs=costs("0.04"))
     take("queued", "shots[5].clip", message="waits for a free slot of the account")
     take("submitted", "shots[a product with a long name-77].clip", task_id="1")
     take("running", "shots[4].clip", task_id="2")
     take("running", "shots[4].clip", task_id="2", message="node 12, 40 %", is_step=True)
     take("running", "sheet", is_edit=True)
     take("succeeded", "cut", is_edit=True)
-    now[0] = 135.0
+    now[0] = 135.0  # six more jobs of 45 s, and the two that run must end soon: two at a time
     console = Console(width=width, height=24, record=True, file=io.StringIO())
     console.print(view)
     return [line.rstrip() for line in console.export_text().splitlines()]
@@ -71,11 +74,11 @@ def test_the_live_view_has_a_row_for_each_running_step_and_the_whole_run() -> No
     lines = live_view(120)
     assert lines.pop(4).startswith("━━━━━")
     assert lines == [
-        "shots[a product with a long name-77].clip  kling-v2.6-pro  queued            2:15  ~1.75 CNY",
-        "shots[4].clip                              kling-v2.6-pro  node 12, 40 %     2:15  ~1.75 CNY",
-        "sheet                                      kling-v2.6-pro  made here         2:15",
-        "shots[5].clip                              kling-v2.6-pro  waits for a slot  2:15  ~1.75 CNY",
-        "3 of 11 jobs done · 1 edit made · 2:15 · about 6:00 left",
+        "shots[a product with a long name-77].clip  kling-v2.6-pro  queued            1:30  ~1.75 CNY",
+        "shots[4].clip                              kling-v2.6-pro  node 12, 40 %     1:30  ~1.75 CNY",
+        "sheet                                      kling-v2.6-pro  made here         1:30",
+        "shots[5].clip                              kling-v2.6-pro  waits for a slot  1:30  ~1.75 CNY",
+        "3 of 11 jobs done · 1 edit made · 2:15 · about 2:15 left",
         "paid 0.12 CNY · estimate 17.65 CNY",
     ]
 
@@ -87,7 +90,7 @@ def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
     assert "ng name-77].clip" in lines[0]
     assert lines[1].split()[0] == "shots[4].clip"
     assert lines[-2:] == [
-        "3 of 11 jobs done · 1 edit made · 2:15 · about 6:00 left",
+        "3 of 11 jobs done · 1 edit made · 2:15 · about 2:15 left",
         "paid 0.12 CNY · estimate 17.65 CNY",
     ]
 

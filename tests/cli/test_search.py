@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from rh_prefect import catalog
+from rh_prefect.pipelines.pipeline import shipped_names
+from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.record_types import End
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import Done, run_each
+from tests.support.processes.typed_commands import Terminal
+from tests.support.world.job_records import KEY, intent, ticket, write
 
 COMMANDS: dict[str, Sequence[str]] = {
     "table": ["music"],
@@ -41,6 +48,35 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 def names(one: Done) -> list[str]:
     assert one.returncode == 0, one.stderr
     return [record["name"] for record in json.loads(one.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("models search lip sync", "kling-lip-sync/identify-face"),
+        ("models show seedance-2.0-fast/image-to-video", "seedance-2.0-fast/image-to-video"),
+        ("explain", "3d-catalogue"),
+        ("jobs list night", f"night/{KEY[:12]}"),
+    ],
+)
+def test_lines_fit_a_narrow_terminal(
+    command: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"COLUMNS": "60", "RH_STATE_DIR": str(tmp_path), "RH_STORAGE_URL": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    journal = default_works(get_settings()).notes_of("night")
+    asyncio.run(
+        write(journal, {"intent-1": intent(), "answer-1": ticket("1"), "end-1": End(status="SUCCESS", task_id="1")})
+    )
+    lines = Terminal(capsys).call(command).splitlines()
+    assert lines[0] == first
+    assert max(map(len, lines)) <= 60
+
+
+def test_the_shipped_pipelines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(Terminal(capsys).call("explain --json"))
+    assert list(listed) == list(shipped_names())
+    assert listed["image-to-video"] == "A video from a picture."
 
 
 def test_the_table_shows_names_outputs_classes_and_prices_with_their_unit(done: dict[str, Done]) -> None:

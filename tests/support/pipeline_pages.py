@@ -6,15 +6,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from rh_prefect.cli.init import EXAMPLES, NAMES, write_example
+from rh_prefect.cli.init import EXAMPLES, write_example
 from rh_prefect.cli.options import Given
 from rh_prefect.pipelines.file_model import Param
-from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.pipeline import Pipeline, shipped_names
 from rh_prefect.pipelines.plan.plan import Plan
 from tests.support.samples.example_prices import GIVEN
 
 SHIPPED = tuple(
-    name for name in NAMES if name not in ("score", "image-to-video", "upscale", "add-soundtrack", "captions")
+    name for name in shipped_names() if name not in ("score", "image-to-video", "upscale", "add-soundtrack", "captions")
 )
 """Those that have a page."""
 
