@@ -114,7 +114,7 @@ def test_trigger_says_all_the_options_that_it_takes(block: type[RunningHubJob]) 
     assert [name for name in JobOptions.__annotations__ if f"`{name}`" not in said.partition(").")[0]] == []
 
 
-@pytest.mark.parametrize("page", ["blocks.md", "models.md", "workflows-and-apps.md"])
+@pytest.mark.parametrize("page", ["blocks.md", "models.md"])
 def test_the_docs_name_every_option(page: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
     _, said = re.split(OPTIONS, text, maxsplit=1)
