@@ -73,17 +73,17 @@ class Selected:
         Parameter(help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
     ] = None
     only: Annotated[list[str] | None, Parameter(help="Make only this step; repeatable.")] = None
-    item: Annotated[list[str] | None, Parameter(help="Make only this item; repeatable.")] = None
+    items: Annotated[list[str] | None, Parameter(help="Make only this item; repeatable.")] = None
     sample: Annotated[
         int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
     ] = 0
 
     @property
     def steps(self) -> Selection:
-        """The steps of `--only`, `--item` and `--sample`."""
+        """The steps of `--only`, `--items` and `--sample`."""
         from rh_prefect.pipelines.plan.planned_steps import Selection
 
-        return Selection(frozenset(self.only or ()), frozenset(self.item or ()), self.sample)
+        return Selection(frozenset(self.only or ()), frozenset(self.items or ()), self.sample)
 
 
 @Parameter(name="*")

@@ -18,6 +18,7 @@ from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.pipelines.check import notes_of
 from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.last_run import open_last_runs, since
@@ -87,7 +88,7 @@ def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.
 
 def _problems(file: Path, notes: list[str]) -> Sequence[Problem]:
     try:
-        notes += Pipeline.open(file).checked.notes
+        notes += notes_of(Pipeline.open(file).checked)
     except PipelineError as error:
         return error.found
     return ()
@@ -288,7 +289,7 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
         other = next((one for one in steps if not selection.has(one)), None)
         if other is not None:
             raise InputError(
-                f"--retake: {other.address} is not selected by --only, --item or --sample. Nothing was sent. What to "
+                f"--retake: {other.address} is not selected by --only, --items or --sample. Nothing was sent. What to "
                 "do: retake steps of selected items only, as in --retake 'each[A-17].picture', or select more."
             )
 

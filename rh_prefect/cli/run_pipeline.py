@@ -127,7 +127,7 @@ def run(
         "choices": dict(found.choices) or None,
         "new": again["new"] or None,
         "only": selected.only,
-        "items": selected.item,
+        "items": selected.items,
         "sample": selected.sample,
         "require_new": require_new,
         "credentials": place.credentials,

@@ -98,16 +98,16 @@ def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Her
 
 
 def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Here) -> None:
-    here.call(f"{PLAN} --only each.picture --item a --out p.json")
+    here.call(f"{PLAN} --only each.picture --items a --out p.json")
     plan = json.loads((here.folder / "p.json").read_text())
     assert plan["selection"] == {"only": ["each.picture"], "items": ["a"], "sample": 0}
     assert plan["price"]["most"] == 0.04
     said = here.call("run products.yaml --plan p.json --only each.clip", fails=True)
-    assert "p.json selects --only each.picture --item a" in said
+    assert "p.json selects --only each.picture --items a" in said
     assert not here.rh.recorder.paid
     here.call("run products.yaml --plan p.json")
     assert [one.payload["prompt"] for one in here.rh.recorder.paid] == ["Photo of cup"]
-    here.call("run products.yaml --plan p.json --only each.picture --item a")
+    here.call("run products.yaml --plan p.json --only each.picture --items a")
     assert len(here.rh.recorder.paid) == 1
 
 
@@ -176,7 +176,7 @@ def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
 @pytest.mark.parametrize(
     ("part", "takes"),
     [
-        ("--item a", {"each[a].picture": 2}),
+        ("--items a", {"each[a].picture": 2}),
         pytest.param("--sample 1", {"each[a].picture": 2}, marks=pytest.mark.long),
         pytest.param("--only each.clip", {"each[a].clip": 2, "each[b].clip": 2}, marks=pytest.mark.long),
     ],
@@ -193,10 +193,10 @@ def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, take
     assert len(here.rh.recorder.paid) == 5 + 2
 
 
-@pytest.mark.parametrize("options", ["--retake each.clip --item a", "--retake each[a].clip --only each.picture"])
+@pytest.mark.parametrize("options", ["--retake each.clip --items a", "--retake each[a].clip --only each.picture"])
 def test_a_retake_of_what_is_not_selected_is_refused(here: Here, options: str) -> None:
     said = here.call(f"{RUN} {options}", fails=True)
-    assert re.search(r"--retake: (each\[b\]\.clip|each\[a\]\.clip) is not selected by --only, --item or --sample", said)
+    assert re.search(r"--retake: (each\[b\]\.clip|each\[a\]\.clip) is not selected by --only, --items or", said)
     assert not here.rh.recorder.paid
 
 
@@ -208,7 +208,7 @@ def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
     assert len(here.rh.recorder.paid) == 4 + 1 + 2
 
 
-@pytest.mark.parametrize("part", ["--only each.picture", "--item b", "--sample 1 --new"])
+@pytest.mark.parametrize("part", ["--only each.picture", "--items b", "--sample 1 --new"])
 def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> None:
     said = here.call(f"{PLAN} {part}")
     (expected,) = re.findall(r"note: The selected steps cost least \S+, expected (\S+), most \S+ CNY\.", said)
@@ -229,7 +229,7 @@ def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
         ("--only picture", "step picture does not exist; did you mean each.picture?"),
         ("--only each[c].picture", "step each[c].picture does not exist; did you mean each["),
         ("--only each.clip --only each", "step each does not exist"),
-        ("--item c", "item c does not exist; there are a, b"),
+        ("--items c", "item c does not exist; there are a, b"),
     ],
 )
 def test_a_selection_of_what_does_not_exist_is_refused(here: Here, options: str, said: str) -> None:
@@ -257,7 +257,7 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     here.write("listed.yaml", LISTED)
     run = "run listed.yaml"
     assert "shots[dawn].pictures does not exist" in here.call(f"{run} --only shots[dawn].pictures", fails=True)
-    here.call(f"{run} --item dawn")
+    here.call(f"{run} --items dawn")
     assert [paid.endpoint for paid in here.rh.recorder.paid] == ["rhart-text-g-3-flash-preview/text-to-text"]
     steps = json.loads(here.call("plan listed.yaml --json"))["steps"]
     first, second = (step["address"] for step in steps if step["address"].startswith("shots["))
@@ -265,7 +265,7 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     here.call(f"{run} --only '{second}' --retake '{second}'")
     assert len(here.rh.recorder.paid) == 3
     assert "step shots[dawn].picture does not exist" in here.call(f"{run} --only shots[dawn].picture", fails=True)
-    assert "item dawn does not exist; there are " in here.call(f"{run} --item dawn", fails=True)
+    assert "item dawn does not exist; there are " in here.call(f"{run} --items dawn", fails=True)
     wrong = first.replace("].picture", "].clip")
     assert f"there is no paid step {wrong}" in here.call(f"{run} --retake '{wrong}'", fails=True)
     assert len(here.rh.recorder.paid) == 3
@@ -287,7 +287,7 @@ outputs: {photos: $(each.small)}
 
 def test_a_partial_run_prints_saved_names_and_only_what_exists(here: Here) -> None:
     here.write("products.yaml", SAVED)
-    here.call(f"{RUN} --item a")
+    here.call(f"{RUN} --items a")
     said = here.call(f"{RUN} --only each.picture")
     assert re.findall(r"photos.*: (.*)", said) == [str(here.folder / "out" / "small" / "a.png")]
 

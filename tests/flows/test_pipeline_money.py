@@ -382,7 +382,7 @@ async def test_a_run_in_python_makes_the_part_that_its_reviewed_plan_selects(rh:
     pipeline = FlowPipeline.from_text(pictures())
     plan = await pipeline.plan(rows=rows("a mug", "a cup"), selection=Selection(items=frozenset({"2"})))
     reviewed = ReviewedPlan(plan.as_json())
-    with pytest.raises(PlanChanged, match=r"the plan selects --item 2; .* Nothing was paid"):
+    with pytest.raises(PlanChanged, match=r"the plan selects --items 2; .* Nothing was paid"):
         await pipeline.run(rows=rows("a mug", "a cup"), reviewed=reviewed, sample=1)
     await pipeline.run(rows=rows("a mug", "a cup"), reviewed=reviewed)
     assert {str(one.payload["prompt"])[:5] for one in rh.recorder.paid} == {"a cup"}

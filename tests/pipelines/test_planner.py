@@ -102,7 +102,7 @@ class Past(Records):
 
 
 def varied(plan: Plan, chance: random.Random) -> dict[str, Any]:
-    """Options of a run, as `--only`, `--item`, `--sample`, `--retake` and `choose` give them, for parts of a plan."""
+    """Options of a run, as `--only`, `--items`, `--sample`, `--retake` and `choose` give them, for parts of a plan."""
     addresses = [one.address for one in plan.instances] or [""]
     some_steps = chance.sample([*addresses, *plan.paths], min(2, len(addresses)))
     items = [one.top_item for one in plan.instances if one.item] or ["1"]

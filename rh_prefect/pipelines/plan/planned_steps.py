@@ -144,7 +144,7 @@ class Selection:
     @property
     def words(self) -> str:
         """The selection as options of a command."""
-        options = [("--only", one) for one in sorted(self.steps)] + [("--item", one) for one in sorted(self.items)]
+        options = [("--only", one) for one in sorted(self.steps)] + [("--items", one) for one in sorted(self.items)]
         options += [("--sample", str(self.sample))] if self.sample else []
         return shlex.join(word for option in options for word in option)
 
