@@ -34,7 +34,7 @@ from rh_prefect.pipelines.run.reviews import candidates
 from rh_prefect.pipelines.run.surroundings import NoPages, What
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
 _REVIEWS_SHOWN = 30
@@ -97,9 +97,9 @@ class Watch:
     ) -> None:
         if self._is_live:
             self._live.stop()
-        job_progress.listeners.remove(self._take)
         if kind is not None:
             self._say_how_to_go_on()
+        job_progress.listeners.remove(self._take)
 
     @property
     def _is_live(self) -> bool:
@@ -178,15 +178,24 @@ class Watch:
         self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
     def _say_how_to_go_on(self) -> None:
-        running = [event for event in self._board.rows.values() if event.state not in ENDED and event.task_id]
-        for event in running:
-            print(f"still running at RunningHub: task {event.task_id}  {event.name}", file=sys.stderr)
+        named = self._say_running(set())
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if has_submitted or LOOP.is_submitting:
             print(f"continue (nothing is paid for twice): rh-prefect {self._command}", file=sys.stderr)
-        if self._flow_run_id and running:
+        if LOOP.is_submitting:  # for whose answers the end of the process waits in any case
+            LOOP.call_sync(LOOP.settle(JOIN_SECONDS))
+            named |= self._say_running(named)
+        if self._flow_run_id and named:
             cancel = f"{self._records}rh-prefect jobs cancel {self._flow_run_id}"
             print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
+
+    def _say_running(self, named: set[str]) -> set[str]:
+        """Prints the tasks that run, but for those that were named; returns them."""
+        running = {event.task_id: event.name for event in self._board.rows.values() if event.state not in ENDED}
+        new = {task: name for task, name in running.items() if task and task not in named}
+        for task, name in new.items():
+            print(f"still running at RunningHub: task {task}  {name}", file=sys.stderr)
+        return {task for task in new if task}
 
 
 class TerminalPages(NoPages):

@@ -127,14 +127,18 @@ def test_a_repeated_new_run_is_a_further_take_and_the_killed_one_remains(cup: Fo
     assert cup.paid == 6, "the clip of the second picture"
 
 
-def test_ctrl_c_while_a_submission_is_on_its_way_keeps_the_take_and_says_how_to_continue(cup: Folder) -> None:
+def test_ctrl_c_while_a_submission_is_on_its_way_keeps_the_take_names_its_task_and_says_how_to_continue(
+    cup: Folder,
+) -> None:
     cup.call("run cup.yaml")
     with cup.held("run cup.yaml --new", POST, answer=True) as process:
         process.send_signal(signal.SIGINT)
         said = next(line for line in process.stderr if "continue (" in line)
         cup.proxy.release()
-        process.communicate(timeout=600)
+        rest = process.communicate(timeout=600)[1]
     assert process.returncode == 130
+    assert f"task {cup.rh.recorder.paid[-1].task_id}  picture" in rest
+    assert re.search(r"cancel running tasks: +.*rh-prefect jobs cancel run-", rest)
     (again,) = re.findall(r"continue \(nothing is paid for twice\): rh-prefect (.+)", said)
     assert again == "run cup.yaml"
     assert cup.paid == 3
