@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -58,9 +59,19 @@ def runs_of(store: MediaStore) -> list[str]:
 
 
 def report_of(store: MediaStore, run: str) -> str:
-    """Returns the name that the report of a run has, which may be given as the id of a flow run."""
-    found = _FLOW_RUN_ID.fullmatch(run)
-    return next((one for one in runs_of(store) if found and one.endswith(f"-{found[1]}")), run)
+    """Returns the name that the report of a run has, which may be given as the id or the name of a flow run."""
+    runs = runs_of(store)
+    if run in runs:
+        return run
+    found = _FLOW_RUN_ID.fullmatch(run) or _FLOW_RUN_ID.fullmatch(_named(store, run))
+    return next((one for one in runs if found and one.endswith(f"-{found[1]}")), run)
+
+
+def _named(store: MediaStore, name: str) -> str:
+    """Returns the id of the flow run with a name, by the notes of the flow runs that began; empty if there is none."""
+    names = (one for one in store.list(REPORTS) if one.endswith(".json") and one.count("/") == 1)
+    notes = (json.loads(store.read_bytes(one)) for one in names)
+    return next((note.get("flow_run", "") for note in notes if note.get("flow_run_name") == name), "")
 
 
 def files_of(store: MediaStore, run: str) -> set[str]:

@@ -204,7 +204,7 @@ async def test_what_assemble_makes_in_a_flow_is_shown_with_the_run_of_its_clips(
     )  # fmt: skip
 
 
-def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id(
+def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id_and_its_name(
     rh: Emulator, tmp_path: Path, opened: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, flow_run = "2026-01-02-e0439d07775e", "6975f345-88c8-42b4-b052-e0439d07775e"
@@ -212,11 +212,12 @@ def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id
     columns = ["step", "model", "state", "cost", "files", "reason", "subject", "tasks", "jobs"]
     row = {"step": "sign", "state": "reused", "files": picture.first_output.uri}
     store.write_bytes(f"runs/{run}/report.csv", csv_text(columns, [row]).encode())
-    for wanted in ("last", flow_run, run):
+    store.write_bytes(f"runs/{flow_run}.json", json.dumps({"flow_run": flow_run, "flow_run_name": "owl"}).encode())
+    for wanted in ("last", flow_run, run, "owl"):
         opened.unlink(missing_ok=True)
         open_(wanted, what="report")
         assert opened.read_text() == (tmp_path / "out" / "runs" / run / "report.csv").as_uri()
-    open_(flow_run)
+    open_("owl")
     assert opened.read_text() == (tmp_path / "out" / "gallery" / f"{run}.html").as_uri()
     with pytest.raises(InputError, match=r"open: .* with --out or --storage"):
         open_(flow_run, out=str(tmp_path / "elsewhere"))
