@@ -410,6 +410,8 @@ async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
     for pipeline in (Pipeline.from_text(budget + step), Pipeline.from_file(tmp_path / "user.yaml")):
         notes = [one for one in (await pipeline.plan()).notes if "each round of mug is paid for again" in one]
         assert bool(notes) == is_noted
+        notes = [one for one in (await pipeline.with_reuse("never").plan()).notes if "is paid for again" in one]
+        assert bool(notes) == all_runs, "also with the run's option"
 
 
 async def test_subtitles_without_the_film_s_length_are_noted() -> None:

@@ -1,7 +1,7 @@
 """Checks a file without any data: names, types of all connections, parameters of models and edits, rules of steps."""
 
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.file import check_document
+from rh_prefect.pipelines.check.file import check_document, notes_of
 from rh_prefect.pipelines.check.literals import edit_value, no_caption, read_value, wrong_value
 from rh_prefect.pipelines.check.paid_steps import wrong_fields
 
@@ -11,6 +11,7 @@ __all__ = [
     "check_document",
     "edit_value",
     "no_caption",
+    "notes_of",
     "read_text",
     "read_value",
     "wrong_fields",

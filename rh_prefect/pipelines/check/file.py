@@ -57,6 +57,18 @@ def check_document(
     return checked
 
 
+def notes_of(checked: Checked) -> list[str]:
+    """Returns what is worth knowing of a file, also with another default of `reuse`; see `Pipeline.with_reuse`."""
+    budget, notes = checked.file.budget, list(checked.notes)
+    if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
+        notes.append(
+            f"{checked.document.name}:{checked.document.place(('budget',)).line}: all_runs does not limit what all "
+            f"rounds cost together: each round of {again} is paid for again, and the costs of closed rounds do not "
+            "count."
+        )
+    return notes
+
+
 def _made_again(checked: Checked) -> Iterator[str]:
     """The paid steps, also of used files, whose results later rounds do not use."""
     for path, step in checked.file.walk():
@@ -87,13 +99,6 @@ class FileCheck(OtherCheck):
         for name, value in self._file.outputs.items():
             found = self._value(("outputs", name), value, scope, may_be_absent=True)
             self._checked.outputs[name] = found or Type("any")
-        budget = self._file.budget
-        if budget is not None and budget.all_runs and (again := next(_made_again(self._checked), None)):
-            place = self._document.place(("budget",))
-            self._checked.notes.append(
-                f"{self._document.name}:{place.line}: all_runs does not limit what all rounds "
-                f"cost together: each round of {again} is paid for again, and the costs of closed rounds do not count."
-            )
 
     def _check_blocks(self) -> None:
         for name in ("credentials", "storage"):

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check import Checked, notes_of
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget, GroupStep
 from rh_prefect.pipelines.plan.expand import Planning
@@ -264,7 +264,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     plan.instances, plan.works, plan.planner, plan.selection = instances, planner.works, planner, selection
     _note_budget(plan, notes)
     _refuse_item_budget(plan, selection, checked, problems)
-    plan.notes = [*checked.notes, *notes]
+    plan.notes = [*notes_of(checked), *notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = planner.outputs, planner.new_takes
     plan.paths, plan.open_fan_outs = list(_paths(checked)), planner.open_fan_outs
