@@ -65,19 +65,6 @@ def test_the_account_needs_its_key_in_the_body(rh: Caller, body: dict[str, str])
     assert (answer["code"], answer["msg"]) == (1601, "param apiKey is required")
 
 
-@pytest.mark.parametrize("name", ["apikey", "apiKey"])
-def test_the_accounts_key_has_two_spellings(rh: Caller, name: str) -> None:
-    assert rh.http.post("/uc/openapi/accountStatus", json={name: rh.key}).json()["data"]["apiType"] == "SHARED"
-    assert rh.post("/uc/openapi/accountStatus", {name: "wrong"}).json()["code"] == 802
-
-
-def test_a_free_account_may_do_nothing(rh: Caller) -> None:
-    free = Caller(rh.rh, rh.rh.keys.add("free", tier="FREE").secret)
-    assert free.submit()["errorCode"] == "801"
-    assert free.queue()["code"] == 801
-    assert free.http.post("/uc/openapi/accountStatus", json={"apikey": free.key}).json()["code"] == 801
-
-
 def test_a_misspelt_path_outside_v2_reads_like_a_bad_token(rh: Caller) -> None:
     assert httpx.post(f"{rh.rh.url}/task/openapi/cancle", json={"apiKey": rh.key}).json() == GATEWAY
 

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.support.processes import warm_process
 from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -79,13 +78,6 @@ def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
     assert [(request.path, request.status) for request in rh.rh.recorder.requests] == [(f"/openapi/v2/{IMAGE}", 0)]
     assert rh.query(rh.rh.recorder.paid[0].task_id)["status"] == "SUCCESS"
     assert len(rh.rh.recorder.paid) == 1
-
-
-def test_a_taken_port_is_a_sentence(rh: Caller) -> None:
-    done = warm_process.run(["-m", "rh_prefect.emulator", "--port", rh.rh.url.rpartition(":")[2]])
-    assert done.returncode == 1
-    assert done.stderr.startswith("Cannot listen on")
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture

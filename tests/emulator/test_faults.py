@@ -93,11 +93,6 @@ def test_a_held_answer_is_booked_and_then_let_go(rh: Caller) -> None:
     assert answers[0]["taskId"] == rh.rh.recorder.paid[0].task_id
 
 
-def test_a_held_answer_waits_no_longer_than_it_should(rh: Caller) -> None:
-    rh.rh.faults.add(Fault("submit", 1, "hold", seconds=0.05))
-    assert rh.submit()["errorCode"] == ""
-
-
 def test_a_slow_answer(rh: Caller) -> None:
     rh.rh.faults.add(Fault("query", 1, "slow", seconds=0.2))
     task_id = rh.submit()["taskId"]
@@ -142,19 +137,6 @@ def test_every_kth_and_at_most_so_often(rh: Caller) -> None:
     assert codes(rh, 7) == ["", "1003", "", "1003", "", "", ""]
     assert rh.rh.faults.seen("submit") == 7
     assert [fired for _, fired in rh.rh.faults.fired()] == [2]
-
-
-def test_all_until_cleared(rh: Caller) -> None:
-    rh.rh.faults.add(Fault("submit", kind="code", code="1003"))
-    assert codes(rh, 2) == ["1003", "1003"]
-    rh.rh.faults.clear()
-    assert codes(rh, 1) == [""]
-
-
-def test_counting_starts_when_a_fault_is_added(rh: Caller) -> None:
-    codes(rh, 3)
-    rh.rh.faults.add(Fault("submit", 2, "code", code="1003"))
-    assert codes(rh, 3) == ["", "1003", ""]
 
 
 def test_by_prompt_and_by_endpoint(rh: Caller) -> None:

@@ -144,8 +144,3 @@ def test_padded_results_are_still_what_they_were(emulate: Emulate, tmp_path: Pat
     clip.write_bytes(get(rh.result(CLIP, body)).content)
     assert (picture.stat().st_size, clip.stat().st_size) == (2_000_000, 2_000_000)
     assert (probe(picture).kind, probe(clip).kind, probe(clip).seconds) == ("image", "video", 1.0)
-
-
-def test_faults_of_one_model_only(emulate: Emulate) -> None:
-    rh = emulate(faults=[Fault("download", endpoint="kling-*", kind="expired")])
-    assert get(rh.result()).status_code == 200

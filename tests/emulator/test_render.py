@@ -141,16 +141,6 @@ class TestCache:
         assert ask("https://a/1", one) == ask("https://b/2", same)
         assert ask("https://a/1", one) != ask("https://a/1", other)
 
-    def test_other_words_give_another_file(self, tmp_path: Path) -> None:
-        renderer = Renderer(tmp_path / "out", long_side=64)
-        one, other = (renderer.render(self.model, {"prompt": text}, {}, seed_text="x") for text in ("a", "b"))
-        assert one != other
-
-    def test_a_request_without_words_or_files_is_told_apart_by_its_seed(self, tmp_path: Path) -> None:
-        renderer, model = Renderer(tmp_path / "out", long_side=64), catalog.get("marble-1.0/image-to-world")
-        one, other = (renderer.render(model, {}, {}, seed_text=text) for text in ("a", "b"))
-        assert one != other
-
     def test_a_broken_file_is_an_error_each_time_and_never_kept(self, tmp_path: Path) -> None:
         renderer, model = Renderer(tmp_path / "out", long_side=64), catalog.get("rh-video-upscaler")
         broken = tmp_path / "broken.mp4"

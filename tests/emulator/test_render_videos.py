@@ -96,18 +96,6 @@ def test_it_moves_over_the_very_picture(render: Render, photo: Path, night: Path
     assert max(steps) < 15, "it never jumps"
 
 
-def test_another_request_moves_another_way(render: Render, photo: Path) -> None:
-    paths = [video(render("hailuo-2.3/i2v-pro", {"prompt": text}, imageUrl=photo)) for text in "abcdefgh"]
-    ends = {frames(path)[-1].tobytes() for path in paths}
-    assert len(ends) > 2
-
-
-@pytest.mark.parametrize(("shape", "size"), [("9:16", (72, 128)), ("1:1", (128, 128)), ("auto", (128, 72))])
-def test_shape(render: Render, photo: Path, shape: str, size: tuple[int, int]) -> None:
-    path = video(render("sora-2/image-to-video-official-stable", {"prompt": "x", "aspectRatio": shape}, imageUrl=photo))
-    assert facts(path).size == size
-
-
 def test_start_and_end_frames_fade(render: Render, photo: Path, night: Path) -> None:
     outputs = render("kling-video-o1/start-to-end", {"duration": "5"}, firstImageUrl=photo, lastImageUrl=night)
     shown = frames(video(outputs))
@@ -115,13 +103,6 @@ def test_start_and_end_frames_fade(render: Render, photo: Path, night: Path) -> 
     assert distance(shown[-1], night) < 12
     middle = [distance(shown[30], night), distance(shown[30], photo)]
     assert min(middle) > 15
-
-
-def test_words_alone_give_a_scene_that_moves(render: Render) -> None:
-    shown = frames(video(render("ltx-2.3/text-to-video", {"prompt": "a calm sea", "duration": "5"})))
-    assert shown[0].shape == (72, 128, 3)
-    assert distance(shown[0], np.asarray(paint("a calm sea", (128, 72)), np.float32)) < 25
-    assert np.abs(shown[0] - shown[-1]).mean() > 1
 
 
 @pytest.mark.parametrize("asked", [True, "true", False, "false"])
@@ -142,20 +123,6 @@ def pitch(path: Path) -> float:
     return float(np.abs(np.fft.rfft(samples_heard)).argmax() * 44100 / samples_heard.size)
 
 
-def test_an_avatar_speaks_as_long_as_its_sound(render: Render, photo: Path, tmp_path: Path) -> None:
-    voice = samples.mp3(tmp_path / "voice.mp3", seconds=2, hz=660)
-    path = video(render("kling-v2-ai-avatar-pro/image-audio-to-video", {}, imageUrl=photo, audioUrl=voice))
-    assert facts(path).seconds == pytest.approx(2, abs=0.15)
-    assert pitch(path) == pytest.approx(660, abs=5)
-
-
-def test_the_last_frame_comes_with_it(render: Render) -> None:
-    outputs = render("seedance-2.0/text-to-video", {"prompt": "x", "duration": "4", "returnLastFrame": True})
-    assert [output.extension for output in outputs] == ["mp4", "png"]
-    assert outputs[1].path is not None
-    assert distance(frames(video(outputs))[-1], outputs[1].path) < 2
-
-
 class TestFootage:
     @pytest.fixture
     def clip(self, tmp_path: Path) -> Path:
@@ -170,27 +137,12 @@ class TestFootage:
             assert np.abs(ours - theirs)[27:].mean() < 8
             assert np.abs(ours - theirs)[:16, :40].mean() > 20
 
-    def test_the_original_sound_can_be_dropped(self, render: Render, clip: Path, photo: Path) -> None:
-        asked = {"prompt": "dance", "keepOriginalSound": "no"}
-        path = video(render("kling-v2.6-pro-motion-control", asked, videoUrl=clip, imageUrl=photo))
-        assert not facts(path).has_sound
-
-    def test_a_reference_picture_is_seen(self, render: Render, clip: Path, night: Path) -> None:
-        path = video(render("kling-v2.6-pro-motion-control", {"prompt": "x"}, videoUrl=clip, imageUrl=night))
-        assert np.abs(frames(path)[0] - frames(clip)[0])[:12, -12:].mean() > 20
-
     def test_an_extension_is_longer_and_begins_with_the_video(self, render: Render, clip: Path) -> None:
         path = video(render("skyreels-v3/single-shot-video-extension", {"prompt": "on", "duration": 5}, videoUrl=clip))
         assert facts(path).seconds == pytest.approx(7, abs=0.1)
         shown, before = frames(path), frames(clip)
         assert np.abs(shown[10] - before[10])[27:].mean() < 8
         assert np.abs(shown[-1] - before[-1])[27:].mean() < 30
-
-    def test_lip_sync_uses_the_sound_that_was_sent(self, render: Render, clip: Path, tmp_path: Path) -> None:
-        voice = samples.wav(tmp_path / "voice.wav", seconds=1, hz=900)
-        path = video(render("kling-lip-sync/lip-sync-video", {}, videoUrl=clip, audioUrl=voice))
-        assert facts(path).seconds == pytest.approx(2, abs=0.1)
-        assert pitch(path) == pytest.approx(900, abs=5)
 
 
 class TestEnhancers:
@@ -207,11 +159,6 @@ class TestEnhancers:
         assert len(shown) == len(before)
         assert max(distance(one, other) for one, other in zip(shown, before)) < 4
 
-    def test_a_video_that_is_large_already_gets_larger(self, render: Render, tmp_path: Path) -> None:
-        clip = samples.mp4(tmp_path / "large.mp4", seconds=0.2, size=(640, 360))
-        path = video(render("rh-video-upscaler", {"targetResolution": "720p"}, videoUrl=clip))
-        assert facts(path).size == (800, 450)
-
     def test_the_fps_increaser_adds_frames_between(self, render: Render, clip: Path) -> None:
         path = video(render("rh-video-fps-increaser", {}, videoUrl=clip))
         assert facts(path).fps == 24
@@ -221,8 +168,3 @@ class TestEnhancers:
         assert len(shown) == 2 * len(before)
         between = (before[3] + before[4]) / 2
         assert np.abs(shown[7] - between).mean() < np.abs(shown[7] - before[3]).mean()
-
-    def test_both_at_once(self, render: Render, clip: Path) -> None:
-        asked = {"targetResolution": "1080p", "targetFps": "60"}
-        about = facts(video(render("topazlabs-video-upscale", asked, videoUrl=clip)))
-        assert (about.size, about.fps) == ((256, 144), Fraction(60))

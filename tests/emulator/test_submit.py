@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.emulator import DEFAULT, Fault
+from rh_prefect.emulator import DEFAULT
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import CLIP, FASTER, IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.support.servers.caller import CLIP, IMAGE, IMAGE_PRICE, WORDS, Caller
 
 QUEUE_FULL = "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试"
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
@@ -110,12 +110,6 @@ def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None
     assert rh.submit()["errorCode"] == ""
 
 
-def test_a_full_queue_has_one_text_whatever_its_cause(emulate: Emulate) -> None:
-    rh = emulate(faults=[Fault("submit", kind="code", code="421")])
-    assert rh.submit()["errorMessage"] == QUEUE_FULL
-    assert rh.create()["msg"] == "TASK_QUEUE_MAXED"
-
-
 def test_an_upload_link_lives_for_a_day(rh: Caller, tmp_path: Path) -> None:
     body = {**CLIP_BODY, "imageUrl": rh.link(samples.png(tmp_path / "a.png"))}
     rh.rh.clock.advance(86_000)
@@ -177,12 +171,6 @@ def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
     assert rh.rh.recorder.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
     balance = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"]
     assert Decimal(balance) == 10_000 - rh.rh.recorder.charged
-
-
-def test_a_price_by_the_inputs_length(rh: Caller, tmp_path: Path) -> None:
-    video = rh.link(samples.mp4(tmp_path / "a.mp4", seconds=2, audio=False))
-    rh.submit(FASTER, {"videoUrl": video})
-    assert rh.rh.recorder.paid[0].charged == Decimal("0.14")
 
 
 def test_the_price_preview_makes_no_task(rh: Caller) -> None:

@@ -31,18 +31,6 @@ def test_outputs_say_the_state_by_their_code(emulate: Emulate) -> None:
     assert isinstance(done["data"][0]["taskCostTime"], str)
 
 
-def test_unknown_tasks(rh: Caller) -> None:
-    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
-    task_id = rh.started()
-    for asked in (status, lambda who, which: who.outputs(which)):
-        assert asked(rh, "0")["msg"] == "taskId must be positive"
-        assert asked(rh, "")["code"] == 301
-        assert asked(rh, "2031112223334445057")["code"] == 807
-        assert asked(other, task_id)["msg"] == "APIKEY_TASK_NOT_FOUND"
-        assert asked(rh, int(task_id))["code"] == 0
-    assert rh.http.post("/task/openapi/outputs", json={"taskId": task_id}).json()["code"] == 301
-
-
 def test_models_answer_v1_too(rh: Caller) -> None:
     task_id = rh.submit()["taskId"]
     assert rh.outputs(task_id)["data"][0]["thirdPartyConsumeMoney"] == IMAGE_PRICE

@@ -12,7 +12,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import InputError
 from tests.emulator.conftest import Emulate
-from tests.support.servers.caller import WORDS, Caller, Json, node
+from tests.support.servers.caller import WORDS, Caller, Json
 from tests.support.servers.receiver import Receiver
 
 
@@ -64,13 +64,6 @@ def test_v2_and_models_send_the_task_object(rh: Caller, receiver: Receiver, form
     assert told["taskUsageList"][0]["taskId"] == int(task_id)
 
 
-def test_a_failed_run_is_told_too(rh: Caller, receiver: Receiver) -> None:
-    rh.started(webhookUrl=receiver.url, nodeInfoList=[node("3", "steps", 0)])
-    assert delivered(rh)
-    told = json.loads(receiver.got[0]["eventData"])
-    assert (told["code"], told["data"]["failedReason"]["node_name"]) == (805, "KSampler")
-
-
 def test_nothing_is_told_before_the_end_or_after_a_cancel(emulate: Emulate, receiver: Receiver) -> None:
     rh = emulate(clock="polls", polls=3)
     first, second = rh.started(webhookUrl=receiver.url), rh.started(webhookUrl=receiver.url)
@@ -81,14 +74,6 @@ def test_nothing_is_told_before_the_end_or_after_a_cancel(emulate: Emulate, rece
     assert delivered(rh)
     assert [body["taskId"] for body in receiver.got] == [first]
     assert detail(rh, second)["code"] == 1
-
-
-def test_a_task_ends_and_is_told_without_a_query(emulate: Emulate, receiver: Receiver) -> None:
-    rh = emulate(clock="real", factor=0)
-    task_id = rh.started(webhookUrl=receiver.url)
-    rh.rh.clock.advance(600)
-    assert delivered(rh)
-    assert receiver.got[0]["taskId"] == task_id
 
 
 def test_the_detail(rh: Caller, receiver: Receiver) -> None:

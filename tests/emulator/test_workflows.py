@@ -52,11 +52,6 @@ def test_the_basic_start_by_v1(rh: Caller) -> None:
     assert entry.payload == {"workflowId": rh.rh.workflows.id_of("text-to-image")}
 
 
-def test_a_queued_start_has_no_progress_yet(emulate: Emulate) -> None:
-    data = emulate(clock="polls").create()["data"]
-    assert (data["taskStatus"], data["netWssUrl"]) == ("QUEUED", None)
-
-
 @pytest.mark.parametrize(
     ("name", "kind", "extension", "nodes"),
     [
@@ -205,12 +200,6 @@ def picture(rh: Caller, **body: Any) -> bytes:
     return httpx.get(rh.outputs(rh.started(addMetadata=False, **body))["data"][0]["fileUrl"]).content
 
 
-def test_seeds_are_drawn_anew_unless_they_are_set(rh: Caller) -> None:
-    seed = {"nodeInfoList": [node("3", "seed", "42")]}
-    assert picture(rh) != picture(rh)
-    assert picture(rh, **seed) == picture(rh, **seed)
-
-
 def test_a_graph_that_comes_along_replaces_the_saved_one(rh: Caller) -> None:
     workflow = rh.rh.workflows.find(rh.rh.workflows.id_of("text-to-image"))
     assert workflow is not None
@@ -234,11 +223,6 @@ def test_metadata_is_in_the_picture_unless_it_is_not_wanted(rh: Caller) -> None:
 
     assert stamped()
     assert not stamped(addMetadata=False)
-
-
-def test_pictures_with_metadata_are_whole(rh: Caller, tmp_path: Path) -> None:
-    url = rh.outputs(rh.started(nodeInfoList=[node("6", "text", "日本 ü")]))["data"][0]["fileUrl"]
-    assert probe(download(url, tmp_path / "a.png")).kind == "image"
 
 
 def test_uploaded_media_by_name_and_by_link(rh: Caller, tmp_path: Path) -> None:
