@@ -72,18 +72,6 @@ def test_waiters_that_never_end_are_found_out() -> None:
         Explorer((A, B, CANCELLING), NONE, waiters_end=False).explore()
 
 
-def test_silent_waiters_that_never_end_are_found_out() -> None:
-    with pytest.raises(Violation, match="goes on for runs that are silent"):
-        Explorer((A, B, CANCELLING), NONE, time_passes=True, silent_ends=False).explore()
-
-
-def test_a_run_whose_machine_slept_may_lose_its_task_and_pays_for_its_own() -> None:
-    explorer = Explorer((A, B, CANCELLING), Faults(lost=0, refused=0, failed=0, late=0, slept=1), time_passes=True)
-    assert explorer.explore() > 400
-    assert ("dead", "result-2", "cancelled: True") in explorer.outcomes
-    assert ("dead", "result-1", "cancelled: False") in explorer.outcomes
-
-
 def test_a_cancelled_run_leaves_a_task_that_another_run_wants() -> None:
     explorer = Explorer((A, B, CANCELLING), NONE)
     explorer.explore()

@@ -65,7 +65,6 @@ class Faults:
     invalid: int = 0
     late: int = 1
     cancelled: int = 0
-    slept: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,6 @@ class World:
         cancelled: Flow runs that a person has cancelled.
         asked: What processes that cancel a task have read: whether another run waits for it.
         cancelling: Processes that have cancelled a task.
-        silent: Processes that have given no sign of life for long: killed ones, and those of a machine that slept.
         left: How often faults can still happen.
     """
 
@@ -97,7 +95,6 @@ class World:
     cancelled: frozenset[str] = frozenset()
     asked: tuple[tuple[str, bool], ...] = ()
     cancelling: frozenset[str] = frozenset()
-    silent: frozenset[str] = frozenset()
     left: Faults = field(default_factory=Faults)
 
     def read(self, name: str) -> Token | None:
@@ -247,8 +244,6 @@ class Explorer:
         exclusive: Whether an intent is created exclusively.
         dead_are_unpaid: Whether the open intent of a dead process is taken for unpaid.
         waiters_end: Whether a run that has ended, or was killed, waits for nothing any more.
-        time_passes: Whether killed processes become silent, and those that sleep.
-        silent_ends: Whether a run that is silent waits for nothing any more.
     """
 
     def __init__(
@@ -259,16 +254,12 @@ class Explorer:
         exclusive: bool = True,
         dead_are_unpaid: bool = False,
         waiters_end: bool = True,
-        time_passes: bool = False,
-        silent_ends: bool = True,
     ) -> None:
         self.actors = actors
         self.faults = faults
         self.exclusive = exclusive
         self.dead_are_unpaid = dead_are_unpaid
         self.waiters_end = waiters_end
-        self.time_passes = time_passes
-        self.silent_ends = silent_ends
         self.states = 0
         self.outcomes: set[tuple[str, ...]] = set()
         self._replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = {}
@@ -301,7 +292,6 @@ class Explorer:
     def _following(self, world: World, processes: tuple[Process, ...]) -> Iterator[tuple[World, tuple[Process, ...]]]:
         yield from ((after, processes) for after in _settled_by_person(world))
         yield from ((after, processes) for after in self._cancelled_by_person(world))
-        yield from ((after, processes) for after in self._silent_by_now(world, processes))
         for index, (actor, process) in enumerate(zip(self.actors, processes)):
             if process.outcome or not self._has_begun(actor, world, processes):
                 continue
@@ -324,16 +314,6 @@ class Explorer:
             if world.left.cancelled:
                 yield replace(world.using("cancelled"), cancelled=world.cancelled | {flow_run})
 
-    def _silent_by_now(self, world: World, processes: tuple[Process, ...]) -> Iterator[World]:
-        for actor, process in zip(self.actors, processes):
-            if not self.time_passes or actor.pid in world.silent or not world.waits(actor):
-                continue
-            silent = replace(world, silent=world.silent | {actor.pid})
-            if actor.pid in world.dead:
-                yield silent
-            elif world.left.slept and not process.outcome:
-                yield silent.using("slept")
-
     def _waits(self, actor: Actor, world: World, processes: tuple[Process, ...]) -> bool:
         """Whether another run waits for the work; a violation where that only seems so."""
         others = [one for one in self.actors if one.flow_run != actor.flow_run and world.read(f"waiter-{one.pid}")]
@@ -341,10 +321,6 @@ class Explorer:
         counted = [
             one for one in others if world.waits(one) and (one.machine != actor.machine or one.pid not in world.dead)
         ]
-        if self.silent_ends:
-            counted = [one for one in counted if one.pid not in world.silent]
-        elif counted and all(one.pid in world.silent and one.pid in world.dead for one in counted):
-            raise Violation(f"the task of {actor.flow_run} goes on for runs that are silent: {world}")
         if not self.waiters_end:
             alive = {one.pid for one, process in zip(self.actors, processes) if not process.outcome}
             counted = others

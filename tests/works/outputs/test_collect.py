@@ -450,75 +450,57 @@ class ChangingHost(FileHost):
         return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
-@pytest.mark.parametrize("order", [("red", "kept", "blue"), ("blue", "red", "kept"), ("kept", "blue", "red")])
-async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
-    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
-) -> None:
-    """Taken by its place in the list, one file would be published twice and another one lost."""
-    first, second = numbered("red", "kept", "blue", sign=1), numbered(*order, sign=2)
-    result = await collect(ChangingHost(second, second[::-1]), journal, tmp_path, links=first)
-    found = [Path(media.uri).read_bytes() for media in result.outputs]
-    assert found == [samples.picture("PNG", text=name) for name in ("red", "kept", "blue")]
-
-
 def queried(*names: str, sign: int) -> tuple[Link, ...]:
     return tuple(Link(url=f"https://files/view?file=/{name}.png&sign={sign}", type="png") for name in names)
 
 
-@pytest.mark.parametrize("order", [("red", "blue"), ("blue", "red")])
-async def test_a_new_link_of_a_file_that_its_query_names_is_that_of_the_same_file(
-    journal: FolderJournal, tmp_path: Path, order: tuple[str, ...]
-) -> None:
-    """Links with one address and other parameters are links to other files."""
-    host = ChangingHost(queried(*order, sign=2))
-    result = await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
-    found = [Path(media.uri).read_bytes() for media in result.outputs]
-    assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
+def tokens(*names: str, sign: int) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
 
 
-async def test_the_new_link_of_another_file_is_not_that_of_a_missing_one(
-    journal: FolderJournal, tmp_path: Path
+THREE = numbered("red", "kept", "blue", sign=1)
+NODES = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
+
+
+@pytest.mark.parametrize(
+    ("first", "listed", "found"),
+    [
+        (THREE, numbered("red", "kept", "blue", sign=2), ["red", "kept", "blue"]),
+        (THREE, numbered("blue", "red", "kept", sign=2), ["red", "kept", "blue"]),
+        (THREE, numbered("kept", "blue", "red", sign=2), ["red", "kept", "blue"]),
+        (queried("red", "blue", sign=1), queried("red", "blue", sign=2), ["red", "blue"]),
+        (queried("red", "blue", sign=1), queried("blue", "red", sign=2), ["red", "blue"]),
+        ((*queried("red", sign=1), Link(url="")), queried("blue", "red", sign=2), ["red", "blue"]),
+        (tokens("a", "b", sign=1), tokens("c", "d", sign=2), ["c", "d"]),
+        (NODES, numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7"), ["d", "c"]),
+    ],
+    ids=["in order", "turned", "moved", "by query", "by query, turned", "invalid at first", "tokens", "by node"],
+)
+async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
+    journal: FolderJournal, tmp_path: Path, first: tuple[Link, ...], listed: tuple[Link, ...], found: list[str]
 ) -> None:
-    host = ChangingHost(queried("red", sign=2))
+    """Taken by its place in the list, one file would be published twice and another one lost."""
+    result = await collect(ChangingHost(listed), journal, tmp_path, links=first)
+    contents = [Path(media.uri).read_bytes() for media in result.outputs]
+    assert contents == [samples.picture("PNG", text=name) for name in found]
+
+
+@pytest.mark.parametrize(
+    ("first", "listed", "saved"),
+    [
+        (queried("red", "blue", sign=1), queried("red", sign=2), ["red"]),
+        (numbered("kept", "a", "b", sign=1), numbered("c", "kept", "d", sign=2), ["kept"]),
+    ],
+    ids=["of another file", "of one of two files"],
+)
+async def test_a_new_link_that_may_be_another_file_s_is_not_taken(
+    journal: FolderJournal, tmp_path: Path, first: tuple[Link, ...], listed: tuple[Link, ...], saved: list[str]
+) -> None:
     with pytest.raises(OutputsExpired):
-        await collect(host, journal, tmp_path, links=queried("red", "blue", sign=1))
-    (saved,) = [name for name in store_in(tmp_path).list() if name.endswith(".png")]
-    assert store_in(tmp_path).read_bytes(saved) == samples.picture("PNG", text="red")
-
-
-async def test_a_link_that_was_invalid_is_found_at_the_address_of_another_file(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    host = ChangingHost(queried("blue", "red", sign=2))
-    result = await collect(host, journal, tmp_path, links=(*queried("red", sign=1), Link(url="")))
-    found = [Path(media.uri).read_bytes() for media in result.outputs]
-    assert found == [samples.picture("PNG", text=name) for name in ("red", "blue")]
-
-
-async def test_new_links_that_only_their_tokens_tell_apart_are_taken_by_their_order(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    def links(*names: str, sign: int) -> tuple[Link, ...]:
-        return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
-
-    result = await collect(ChangingHost(links("c", "d", sign=2)), journal, tmp_path, links=links("a", "b", sign=1))
-    found = [Path(media.uri).read_bytes() for media in result.outputs]
-    assert found == [samples.picture("PNG", text=name) for name in "cd"]
-
-
-async def test_a_new_link_with_another_address_is_found_by_its_node(journal: FolderJournal, tmp_path: Path) -> None:
-    first = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
-    second = numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7")
-    result = await collect(ChangingHost(second), journal, tmp_path, links=first)
-    found = [Path(media.uri).read_bytes() for media in result.outputs]
-    assert found == [samples.picture("PNG", text=name) for name in ("d", "c")]
-
-
-async def test_a_new_link_that_could_be_of_two_files_is_not_taken(journal: FolderJournal, tmp_path: Path) -> None:
-    first, second = numbered("kept", "a", "b", sign=1), numbered("c", "kept", "d", sign=2)
-    with pytest.raises(OutputsExpired):
-        await collect(host := ChangingHost(second), journal, tmp_path, links=first)
-    assert not any("/c" in url or "/d" in url for url in host.urls)
+        await collect(ChangingHost(listed), journal, tmp_path, links=first)
+    store = store_in(tmp_path)
+    contents = [store.read_bytes(name) for name in store.list() if name.endswith(".png")]
+    assert contents == [samples.picture("PNG", text=name) for name in saved]
 
 
 class LateHost(ChangingHost):
