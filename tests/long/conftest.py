@@ -23,7 +23,7 @@ def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
 def prefects(
     prefect_server: PrefectServer, prefect_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prefects]:
-    """Two Prefect servers, each behind a proxy and with a process that forks runs of pipelines."""
+    """Two Prefect servers, each behind a proxy and with processes that run pipelines on it."""
     folder = tmp_path_factory.mktemp("prefects")
     with (
         PrefectServer(folder / "other", template=prefect_template) as other,

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
+from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -31,15 +32,39 @@ from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.film_run import wait_until
-from tests.support.processes.forked_attempts import Attempt, Attempts, attempts
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 from tests.support.world.invariants import paid_tasks
 
-Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[Attempts]]
+Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[FlowProcesses]]
 PATIENCE = 500.0
+
+FILM = """
+name: killed
+steps:
+  words:
+    model: rhart-text-g-3-flash-preview/text-to-text
+    with: {prompt: Describe a harbour}
+    parse: {text: {max: 9000}}
+  each:
+    foreach: [mug, cup, mug]
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
+      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).jpg}
+  views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
+  sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
+outputs: {clips: $(each.clip), sheet: $(sheet)}
+"""
+
+
+PAYMENTS = 7
+"""A text, two pictures and two clips, and two takes: the first and the third item are one work each."""
+
+killed = pipeline_flow(Pipeline.from_text(FILM))
 
 
 @dataclass(frozen=True)
@@ -63,27 +88,12 @@ class Point:
 
 
 @dataclass
-class Run:
-    """One flow run in its process."""
-
-    attempt: Attempt
-
-    def finish(self) -> dict[str, Any]:
-        """Waits for its end, and returns what it has reported."""
-        self.attempt.wait(seconds=PATIENCE)
-        assert self.attempt.report.exists(), self.attempt.errors()
-        result: dict[str, Any] = json.loads(self.attempt.report.read_text())
-        return result
-
-
-@dataclass
 class KilledRuns:
     """The runs of one pipeline in one store.
 
     Attributes:
         rh: RunningHub.
         folder: Where the machines lie.
-        file: The pipeline.
         url: The store.
         options: Its options, without a proxy.
         proxies: In front of each server.
@@ -93,11 +103,10 @@ class KilledRuns:
 
     rh: Emulator
     folder: Path
-    file: Path
     url: str
     options: Mapping[str, Any]
     proxies: Mapping[str, Proxy]
-    processes: Sequence[Attempts]
+    processes: Sequence[FlowProcesses]
     env: Mapping[str, str]
     keeps_machine: bool = True
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -116,24 +125,22 @@ class KilledRuns:
     def state(self) -> Path:
         return self.folder / f"state-{1 if self.keeps_machine else self.count}"
 
-    def start(self, **env: str) -> Run:
+    def start(self) -> FlowProcess:
         """Starts a new flow run on the next Prefect server."""
         self.count += 1
-        report, log = (self.folder / f"{self.count}.{ending}" for ending in ("report", "log"))
-        env = {**self.env, "RH_STATE_DIR": str(self.state), **env}
-        order = {"env": env, "file": str(self.file), "params": dict(self.params)}
-        starts = self.processes[self.count % len(self.processes)]
-        return Run(starts.start(order, report=report, log=log))
+        processes = self.processes[self.count % len(self.processes)]
+        env = {**self.env, "RH_STATE_DIR": str(self.state)}
+        return processes.run(f"{__name__}:killed", parameters=dict(self.params), env=env)
 
     def finish(self) -> dict[str, Any]:
         """Runs until all is made; what a run names as unknown is settled before the next one."""
-        result = self.start().finish()
-        if "is not known whether RunningHub accepted it" in result["message"]:
+        ended = end_of(self.start())
+        if "is not known whether RunningHub accepted it" in str(ended):
             # Its claim had left the dead process, and reached the store after the look at the records.
-            unknown = asyncio.run(self._settle())
-            assert unknown, f"{result['message']}\n{self.log}"
-            result = self.start().finish()
-        assert result["name"] in ("Completed", "Nothing new"), f"{result['message']}\n{self.log}"
+            assert asyncio.run(self._settle()), f"{ended}\n{self.log}"
+            ended = end_of(self.start())
+        assert ended["event"] == "done", f"{ended}\n{self.log}"
+        result: dict[str, Any] = ended["result"]
         return result
 
     def kill_at(self, point: Point) -> None:
@@ -144,10 +151,10 @@ class KilledRuns:
             if name.startswith(point.where)
         ]
         run = self.start()
-        wait_until(lambda: any(hold.held for hold in holds) or not run.attempt.is_running, seconds=PATIENCE)
-        assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.attempt.errors()}"
-        run.attempt.kill()
-        run.attempt.wait()
+        wait_until(lambda: any(hold.held for hold in holds) or not run.is_running, seconds=PATIENCE)
+        assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.errors()}"
+        run.kill()
+        run.kill()
         for proxy in self.proxies.values():
             proxy.drop()
         # What had left the dead process may still be under way to its server.
@@ -180,7 +187,7 @@ class KilledRuns:
             self.store,
             rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE),
         )
-        plan = await Pipeline.from_file(self.file).plan(known=known, site="127.0.0.1")
+        plan = await Pipeline.from_text(FILM).plan(known=known, site="127.0.0.1")
         assert not plan.problems, plan.problems
         return list(plan.instances)
 
@@ -227,6 +234,14 @@ def _files(work: Any) -> Sequence[Any]:
     return work.known.outputs if work.known is not None else ()
 
 
+def end_of(run: FlowProcess) -> Said:
+    """Waits for the end of a run, and returns what it has reported last: its result, or its errors."""
+    run.ended(seconds=PATIENCE)
+    ended = run.heard("done") + run.heard("failed")
+    assert ended, run.errors()
+    return ended[0]
+
+
 def is_of(paid: Submission, submit: Submit) -> bool:
     """Whether a task in the call log may be that of a submission."""
     asked = {key: str(value) for key, value in submit.intent.payload.items() if "sha256:" not in str(value)}
@@ -244,24 +259,18 @@ def request_of(paid: Submission) -> tuple[str, str]:
 
 @contextmanager
 def pipeline_processes(servers: Sequence[PrefectServer], folder: Path) -> Iterator[Prefects]:
-    """Starts a proxy and a process that forks for each Prefect server."""
+    """Starts a proxy for each Prefect server, and has processes that run flows on it."""
     with ExitStack() as stack:
         proxies = [stack.enter_context(Proxy(server.url)) for server in servers]
         processes = [
-            stack.enter_context(
-                attempts(
-                    {**server.env, "PREFECT_API_URL": f"{proxy.url}/api", "PREFECT_LOGGING_LEVEL": "WARNING"},
-                    log=folder / f"fork-{number}.log",
-                )
-            )
-            for number, (server, proxy) in enumerate(zip(servers, proxies, strict=True))
+            stack.enter_context(flow_processes({**server.env, "PREFECT_API_URL": f"{proxy.url}/api"}, folder))
+            for server, proxy in zip(servers, proxies, strict=True)
         ]
         yield proxies, processes
 
 
 @contextmanager
 def killed_runs(
-    text: str,
     *,
     rh: Emulator,
     s3: S3Server,
@@ -269,9 +278,8 @@ def killed_runs(
     folder: Path,
     **more: Any,
 ) -> Iterator[KilledRuns]:
-    """Sets up runs of a pipeline on a new prefix of the S3 server; no run is started."""
-    file, url = folder / "killed.yaml", s3.url("killed")
-    file.write_text(text)
+    """Sets up runs of the pipeline on a new prefix of the S3 server; no run is started."""
+    url = s3.url("killed")
     with Proxy(s3.endpoint) as to_s3, Proxy(rh.url) as to_rh:
         options = {**s3.options, "endpoint_url": to_s3.url}
         env = {
@@ -281,27 +289,4 @@ def killed_runs(
             "RH_STORAGE_OPTIONS": json.dumps(options),
         }
         proxies = {"s3": to_s3, "rh": to_rh, **{f"prefect{n}": one for n, one in enumerate(prefects[0])}}
-        yield KilledRuns(rh, folder, file, url, s3.options, proxies, prefects[1], env, **more)
-
-
-FILM = """
-name: killed
-steps:
-  words:
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: Describe a harbour}
-    parse: {text: {max: 9000}}
-  each:
-    foreach: [mug, cup, mug]
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: A $(item)}, same: true}
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5}, same: true}
-      end: {edit: frame, with: {video: $(clip), at: last}, save_as: ends/$(number).jpg}
-  views: {model: z-image/turbo, takes: 2, with: {prompt: "A harbour: $(words)"}}
-  sheet: {edit: contact_sheet, with: {of: $(views.takes)}, save_as: sheet.jpg}
-outputs: {clips: $(each.clip), sheet: $(sheet)}
-"""
-
-
-PAYMENTS = 7
-"""A text, two pictures and two clips, and two takes: the first and the third item are one work each."""
+        yield KilledRuns(rh, folder, url, s3.options, proxies, prefects[1], env, **more)
