@@ -59,9 +59,12 @@ TESTS = (
 
 QUICK = (
     "-m",
-    "not prefect and not s3 and not long",
+    "not long",
     "--deselect=tests/works/test_work_runner.py::test_a_run_killed_before_any_operation_is_continued_by_a_new_one",
 )
+
+SERVERS = {"prefect_server", "s3"}
+"""The fixtures of servers that take seconds to start; what tests their users run is in quicker tests too."""
 
 WARM = ("hypothesis", "prefect.main", "prefect.client.orchestration", "httpx", "fsspec", "s3fs", "av", "PIL.Image")
 """What every run of tests imports: this process does it once."""
@@ -112,6 +115,9 @@ class Recorder:
         self._test = ""
         threading.settrace(self._note)
         sys.settrace(self._note)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if SERVERS.isdisjoint(getattr(item, "fixturenames", ()))]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._test = nodeid

@@ -118,6 +118,14 @@ async def test_a_success_without_files_is_not_an_end() -> None:
 
 
 @in_virtual_time
+async def test_a_success_without_files_at_a_cancellation_is_not_an_end() -> None:
+    job = WaitingJob(RunningHub(EMPTY))
+    with pytest.raises(OutputsPending):
+        await cancel_and_record(job.work, job.submit)
+    assert await job.ends() == []
+
+
+@in_virtual_time
 async def test_an_invalid_link_is_named() -> None:
     """Neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):

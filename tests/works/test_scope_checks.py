@@ -58,7 +58,10 @@ def journal(tmp_path: Path) -> Counting:
 
 
 class Counting(FolderJournal):
-    reads = 0
+    reads = checks = 0
+
+    async def check_cache(self) -> None:
+        self.checks += 1
 
     async def names(self) -> AsyncIterator[str]:
         self.reads += 1
@@ -71,7 +74,7 @@ async def test_an_empty_scope_is_read_once(journal: Counting, store: MediaStore)
     assert await scopes.open(scope, store)
     await journal.create("a1-intent-1", {"token": "x"})
     assert await scopes.open(scope, store)
-    assert journal.reads == 1
+    assert (journal.reads, journal.checks) == (1, 1), "what this process has cached of it may have been deleted"
     assert await OpenScopes().open(scope, store) is False
 
 
@@ -197,6 +200,7 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
     view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
     assert (view.state, view.tickets) == ("ended", 1)
     assert view.last is not None and view.last.intent.take == 2 and view.last.task_id == "2030"
+    assert view.last.answer is not None and view.last.answer.task_id == "2030"
     assert not await OpenScopes().open(scope_of(restored), store)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -31,10 +30,10 @@ from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
-from rh_prefect.works.journal.process_identity import Owner, uptime
+from rh_prefect.works.journal.process_identity import uptime
 from rh_prefect.works.journal.record_types import End, Record
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import HasEnded, Waiting, WorksJournal, no_evidence
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
@@ -48,9 +47,7 @@ from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.world.job_records import (
     KEY,
-    SOMEWHERE_ELSE,
     TASK,
-    dead_owner,
     failed,
     intent,
     refused,
@@ -255,88 +252,17 @@ async def cancelled(run: PipelineRun) -> list[str]:
     return report.cancelled
 
 
-async def _waits_alive(other: PipelineRun, work: str) -> HasEnded:
-    await (await other.works()).add_waiter(work, other.name)
-    return no_evidence
-
-
-async def _crashed(other: PipelineRun, work: str) -> HasEnded:
-    await _record_waiter(other, work, dead_owner())
-    return no_evidence
-
-
-async def _suspended(other: PipelineRun, work: str) -> HasEnded:
-    await (await other.works()).add_waiter(work, other.name, suspended=3600)
-    _let_pass(other, work, minutes=30)
-    return no_evidence
-
-
-async def _suspended_for_too_long(other: PipelineRun, work: str) -> HasEnded:
-    await (await other.works()).add_waiter(work, other.name, suspended=3600)
-    _let_pass(other, work, minutes=90)
-    return no_evidence
-
-
-async def _waits_for_review(other: PipelineRun, work: str) -> HasEnded:
-    """Its flow run has ended, and a later one makes what follows the review."""
-    await _record_waiter(other, work, SOMEWHERE_ELSE)
-    return _ended
-
-
-async def _speaks_elsewhere(other: PipelineRun, work: str) -> HasEnded:
-    await _record_waiter(other, work, SOMEWHERE_ELSE)
-    _let_pass(other, work, minutes=100)
-    await (await other.works()).sign_of_life(other.name)
-    return no_evidence
-
-
-async def _is_silent_elsewhere(other: PipelineRun, work: str) -> HasEnded:
-    await _record_waiter(other, work, SOMEWHERE_ELSE)
-    _let_pass(other, work, minutes=100)
-    return no_evidence
-
-
-async def _is_silent_and_goes_on_in_prefect(other: PipelineRun, work: str) -> HasEnded:
-    await _is_silent_elsewhere(other, work)
-    return _goes_on
-
-
-async def _ended(_: str) -> bool:
-    return True
-
-
-async def _goes_on(_: str) -> bool:
-    return False
-
-
-async def _record_waiter(other: PipelineRun, work: str, owner: Owner) -> None:
-    waiting = Waiting(flow_run=other.name, owner=owner).model_dump(mode="json")
-    await (await other.works()).create(f"{work}-waiter-{other.name}-1", waiting)
-
-
-def _let_pass(other: PipelineRun, work: str, *, minutes: float) -> None:
-    file = Path(other.store_url) / "works" / work / f"waiter-{other.name}-1.json"
-    when = file.stat().st_mtime - 60 * minutes
-    os.utime(file, (when, when))
-
-
 @pytest.mark.parametrize(
-    ("other_run", "is_cancelled"),
-    [
-        (None, True),
-        (_waits_alive, False),
-        (_crashed, True),
-        (_suspended, False),
-        (_suspended_for_too_long, True),
-        (_waits_for_review, True),
-        (_speaks_elsewhere, False),
-        (_is_silent_elsewhere, True),
-        (_is_silent_and_goes_on_in_prefect, False),
-    ],
+    ("waits", "has_ended", "is_cancelled"), [(False, False, True), (True, False, False), (True, True, True)]
 )
 async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts_waits_for_it(
-    given: dict[str, Any], other_run: Callable[..., Awaitable[HasEnded]] | None, is_cancelled: bool
+    given: dict[str, Any], *, waits: bool, has_ended: bool, is_cancelled: bool
 ) -> None:
+    """Which run counts is in test_works_journal."""
+
+    async def ended(_: str) -> bool:
+        return has_ended
+
     with Emulator(clock="real", factor=0, long_side=96) as rh:
         given = {**given, "url": rh.url, "key": rh.key}
         run, other = PipelineRun(**given), PipelineRun(**given, name="two")
@@ -344,8 +270,9 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
         await _until_told(run, "submitted")
         works, client_for = await run.works(), run.engine.pool.provider_of
         ((work, _),) = await WorksLedger(run.scope, works).claims()
-        has_ended = no_evidence if other_run is None else await other_run(other, work)
-        report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=has_ended))
+        if waits:
+            await (await other.works()).add_waiter(work, other.name)
+        report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=ended))
         task = rh.recorder.paid[0].task_id
         assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
         running.cancel()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from rh_prefect.errors import ResponseLost
 from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
+from rh_prefect.works.accounts.pool import Lease, Pool
 from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 SECONDS = 10.0
@@ -31,6 +34,13 @@ class Account:
         if self.is_silent:
             raise ResponseLost("no answer")
         return self.limit, self.others + self.slots.held
+
+    @property
+    def limiter(self) -> Limiter:
+        return self.slots
+
+    def at(self, endpoint: str) -> Account:
+        return self
 
     async def run(self, seconds: float) -> None:
         """A job that has a slot of this account."""
@@ -151,6 +161,16 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     await asyncio.gather(*running)
     # No job waits for its preferred account while another one is idle.
     assert order == ["second on a", "first on b", "fourth on a", "third on b"]
+
+
+@in_virtual_time
+async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() -> None:
+    """The accounts are counted first: nothing is known yet of the tasks of others."""
+    accounts = [Account("busy", 2, others=2), Account("free", 2)]
+    pool = cast(Pool, SimpleNamespace(is_single=False, accounts=accounts))
+    lease = Lease(pool, {}, model="m", endpoint="e", job="j")
+    await lease.select_account()
+    assert lease.account is cast(Any, accounts[1])
 
 
 @in_virtual_time

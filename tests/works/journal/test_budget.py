@@ -290,8 +290,10 @@ async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
         Decimal("0.30"),
         Decimal(0),
     )
+    ledger.note("unpriced", Submit(1, intent(), ticket(), end=end()))
+    assert ledger.amount_of("unpriced") == 0
     assert ledger.open_costs() == (1, Costs.of(Decimal("0.90"), "USD"))
-    assert await ledger.costs() == {"b": ledger.spent_on("b")}
+    assert await ledger.costs() == {name: ledger.spent_on(name) for name in ("b", "unpriced")}
     short = await ledger.reserve("c", 1, dollars, budget=BUDGET)
     assert short == Shortfall(dollars, spent=Decimal(0), reserved=Decimal("0.90"))
 

@@ -13,6 +13,7 @@ from rh_prefect.works.journal.identity import (
     uri_hash,
     work_id,
 )
+from rh_prefect.works.journal.job_records import result_key
 
 ASKED: dict[str, Any] = {
     "site": "www.runninghub.cn",
@@ -55,6 +56,7 @@ def test_the_hashes_and_ids_are_stable() -> None:
     assert in_chinese == "424291621b251827ba8041f532ab71157fd1358c"
     assert uri_hash("file:///a.png") == "b3f8ee1c31152d29ed735c78"
     assert graph_base("b" * 40, "g") == "41a8e6dd2e8a64cf606f0e56c1fd9c5c9f36b28b"
+    assert result_key("b1", "aa") == "b1-result-961b6dd3ede3cb8e"
     assert work_id("b" * 40, 2) == "0b985fe83bd8d85fa9044c21121de90b5def7b81"
     assert work_id("b" * 40, 2, "order-17") == "14cb3af4b91c0040f412c503c77ea6de5c295e05"
 

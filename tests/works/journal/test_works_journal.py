@@ -28,6 +28,7 @@ from rh_prefect.works.journal.works_journal import (
     WorksJournal,
     choose_new_take,
     no_evidence,
+    open_default_works,
     open_works,
     records_url,
 )
@@ -252,10 +253,15 @@ async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJour
     assert await choose_new_take(works, runs[1], base) == 4
 
 
-async def test_a_place_without_exclusive_creation_is_refused_before_payment(tmp_path: Path) -> None:
+async def test_a_place_without_exclusive_creation_is_refused_before_payment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = MediaStore(f"{TwoWriters.protocol}://{tmp_path}/store")
     with pytest.raises(NotExclusive, match=r"two runs could create the same record .* set RH_RECORDS"):
         await open_works(store, get_settings())
+    monkeypatch.setenv("RH_STORAGE_URL", store.url)
+    with pytest.raises(NotExclusive):
+        await open_default_works()
     works = await open_works(store, Settings(records=str(tmp_path / "records")))
     assert works.url == str(tmp_path / "records")
 
