@@ -71,7 +71,8 @@ def _next_steps(folder: Path) -> str:
     return (
         f"\nThe results are kept. To see them:\n{listed}\n\nThe commands above ran on an emulator, which ends with "
         "this command. To pay for the same film at RunningHub, also export RH_API_KEY=<your key>, and repeat the "
-        "commands. To repeat them for nothing: rh-prefect emulator in another terminal, and the exports that it prints."
+        "commands. To repeat them at no cost, run `rh-prefect emulator` in another terminal, and export the variables "
+        "that it prints."
     )
 
 

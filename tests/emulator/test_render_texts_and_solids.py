@@ -57,6 +57,7 @@ def test_json_where_it_is_asked_for() -> None:
 def test_the_items_of_a_list_have_the_fields_that_are_asked_for(asked: str) -> None:
     shots = json.loads(write(asked))
     assert [list(shot) for shot in shots] == [["picture", "line"]] * 6
+    assert all(len(shot["line"]) < 40 for shot in shots)  # a line is spoken before its shot ends
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,13 @@ def write(prompt: str, *, variant: str = "") -> str:
     first = number(prompt + variant, below=len(_VIEWS))
     named_in = re.sub(r"^(An?|The) ", lambda article: article[0].lower(), subject)
     items = [_VIEWS[(first + index) % len(_VIEWS)].format(subject=named_in) for index in range(max(1, count))]
-    items[0] += f" Take {variant}." if variant else ""
+    spoken = [item.rpartition(", ")[2].capitalize() for item in items]
+    items[0] += f" Take {number(variant, below=10**6)}." if variant else ""
     if "json" in prompt.lower():
         named = _FIELDS.search(prompt)
         fields = re.split(r",\s*(?:and\s+)?|\s+and\s+", named[1]) if named is not None else []
-        found_items = [dict.fromkeys(fields, item) for item in items] if fields else items
+        rows = [{field: line if field == "line" else item for field in fields} for item, line in zip(items, spoken)]
+        found_items = rows if fields else items
         asked = found_items[0] if _ONE_OBJECT.search(prompt) and found is None else found_items
         return json.dumps(asked, ensure_ascii=False, indent=2)
     return "\n".join(f"{index}. {item}" for index, item in enumerate(items, 1))
