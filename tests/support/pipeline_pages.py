@@ -11,6 +11,7 @@ from rh_prefect.cli.options import Given
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.pipeline import Pipeline, shipped_names
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.render import prices
 from tests.support.samples.example_prices import GIVEN
 
 SHIPPED = tuple(
@@ -56,7 +57,7 @@ def overview() -> str:
 
 
 def page(name: str) -> str:
-    """Files, parameters, steps and price of a shipped pipeline with its example inputs.
+    """Files, parameters, steps and prices of a shipped pipeline with its example inputs.
 
     Args:
         name: The pipeline.
@@ -66,18 +67,18 @@ def page(name: str) -> str:
     of, price = LARGER[name], GIVEN[name][1]
     return "\n\n".join(
         [
-            "## Files of the example",
-            "\n".join(f"- `{file}`" for file in files),
+            "## Example",
+            f"`init` writes {', '.join(f'`{file}`' for file in files)}.",
             *(_shown(name, file) for file in inputs),
             "## Parameters",
             _parameters(name),
-            "## Steps",
-            "With the inputs of the example. Each box has the number of requests and their price.",
+            "## Steps and prices",
             f"![The steps of {name}]({PICTURES}/{name}.svg)",
-            "## Price",
-            f"For the example, with the catalogue of {plan.catalogue.partition('+')[0]}:",
-            f"```text\n{plan.table()}\n```",
-            f"For {of}: {price} CNY (least / expected / most).",
+            "A box shows a step, its model or edit, the number of its requests, and their expected price in CNY.",
+            (
+                f"| A run of | Least / expected / most, in CNY by the catalogue of {plan.catalogue.partition('+')[0]} |"
+                f"\n| --- | --- |\n| the example | {' / '.join(prices(plan.price))} |\n| {of} | {price} |"
+            ),
         ]
     )
 
@@ -115,14 +116,24 @@ def _type(param: Param) -> str:
             return "table: " + ", ".join(f"`{key}`{' (optional)' if one.optional else ''}" for key, one in columns)
         case "files":
             return f"files: {param.of}"
-    limits = [("at least", param.min, ""), ("at most", param.max, "")]
-    limits += [("at most", param.max_mb, " MB"), ("at most", param.max_seconds, " s")]
     of = " characters" if param.kind == "string" else ""
-    said = [f"{word} {limit:g}{unit or of}" for word, limit, unit in limits if limit is not None]
+    most = [(param.max_mb, " MB"), (param.max_seconds, " s")]
+    said = [f"at most {_number(limit)}{unit}" for limit, unit in most if limit is not None]
+    if param.min is not None and param.max is not None:
+        said.append(f"{_number(param.min)} to {_number(param.max)}{of}")
+    elif param.min is not None or param.max is not None:
+        word, limit = ("at least", param.min) if param.min is not None else ("at most", param.max)
+        said.append(f"{word} {_number(limit or 0)}{of}")
     return ", ".join([str(param.kind), *said])
+
+
+def _number(limit: float) -> str:
+    return f"{limit:,.0f}" if limit == int(limit) else f"{limit:g}"
 
 
 def _default(param: Param) -> str:
     if param.kind == "table" and param.default is not None:
         return f"{len(param.default)} rows"
+    if isinstance(param.default, bool):
+        return f"`{str(param.default).lower()}`"
     return f"`{param.default}`" if param.default is not None else "empty" if param.optional else "required"

@@ -229,7 +229,7 @@ def _more(plan: Plan) -> Iterator[str]:
     yield from (f"{state}  {counts[state]} steps: {STATES[state]}" for state in ("…", "?", "!", "r") if counts[state])
 
 
-_BOX_WIDTH, _LINE, _GAP = 230, 17, 40
+_BOX_WIDTH, _LINE, _GAP = 280, 17, 40
 """Pixels of the picture of a graph: the width of a box, the height of a line, the space between boxes."""
 
 
@@ -262,7 +262,7 @@ def svg(plan: Plan) -> str:
         lines.append(f'<rect x="{left}" y="{y}" width="{_BOX_WIDTH}" height="{height}" rx="6" fill="#eef3fb"/>')
         for n, line in enumerate(boxes[path]):
             weight = "normal" if n else "bold"
-            words, down = escape(shortened(visible(line), 34)), y + 20 + n * _LINE
+            words, down = escape(shortened(visible(line), 44)), y + 20 + n * _LINE
             lines.append(f'<text x="{left + 10}" y="{down}" font-weight="{weight}">{words}</text>')
     size = f'width="{width}" height="{len(rows) * (height + _GAP)}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
