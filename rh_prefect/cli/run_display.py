@@ -142,7 +142,7 @@ class Watch:
         url = ""
         with suppress(RunningHubError, OSError):
             url = value.url(seconds=LONGEST_LINK)
-        short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", uri)
+        short = _with_short_names(uri)
         # Another console: the results are printed even where the progress is not.
         console = Console(highlight=False, soft_wrap=True)
         console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
@@ -162,7 +162,8 @@ class Watch:
             self._show_of_many(event)
         elif event.state in _SHOWN and not is_row:
             mark = _MARKS.get(event.state, "·")
-            self.say(f"{self._view.seconds:6.1f} s {mark} {event.line}")
+            line = _with_short_names(event.line) if self._is_live else event.line
+            self.say(f"{self._view.seconds:6.1f} s {mark} {line}")
 
     def _show_of_many(self, event: JobEvent) -> None:
         # Each job that was on its way to an account that has moved it reports the same.
@@ -233,6 +234,11 @@ class TerminalPages(NoPages):
         self._watch.candidates_in = "The candidates are listed above"
         if len(reviews) > _REVIEWS_SHOWN:
             self._watch.candidates_in += f", those of the first {_REVIEWS_SHOWN} reviews; the report has all files"
+
+
+def _with_short_names(line: str) -> str:
+    """Shortens the names of files that are hashes of their content."""
+    return re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", line)
 
 
 def _shown(candidate: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import RunningHubError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _SIDE = 512
 _PICTURE_BYTES = 60_000
 _SHOWN = 12
 """How many results are shown; a notebook keeps their pictures."""
+
+_NAME_WIDTH = 40
 
 _PLAYED_BYTES = 5_000_000
 """The most bytes of a video or sound that a notebook keeps, which saves what it shows."""
@@ -72,5 +75,5 @@ def _facts(media: Media) -> str:
     shape = f"{media.width} × {media.height}" if media.width else ""
     length = f"{media.seconds:.1f} s" if media.seconds is not None else ""
     defect = f"damaged: {media.defect}" if media.defect else ""
-    facts = [media.name, shape, length, f"{media.size / 1e6:.2f} MB", defect]
+    facts = [cut_middle(media.name, _NAME_WIDTH), shape, length, f"{media.size / 1e6:.2f} MB", defect]
     return ", ".join(filter(None, facts))

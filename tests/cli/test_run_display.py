@@ -110,12 +110,13 @@ def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
             for listener in job_progress.listeners:
                 listener(JobEvent("submitted", "run/a", "a-model", label="shot", message="submitted", task_id="7"))
                 listener(JobEvent("running", "cut", "concat", label="cut", is_edit=True))
-                listener(JobEvent("succeeded", "cut", "concat", label="cut", message="made", is_edit=True))
+                message = f"made {'0' * 64}.mp4"
+                listener(JobEvent("succeeded", "cut", "concat", label="cut", message=message, is_edit=True))
         said[way] = capsys.readouterr().out
-    assert re.findall(r"s (.+)", said["pipe"]) == ["· shot: submitted", "✓ cut: made"]
+    assert re.findall(r"s (.+)", said["pipe"]) == ["· shot: submitted", f"✓ cut: made {'0' * 64}.mp4"]
     assert "submitted" not in said["terminal"]
     assert re.search(r"shot +queued +0 s", said["terminal"])
-    assert "✓ cut: made" in said["terminal"]
+    assert "✓ cut: made 00000000….mp4" in said["terminal"]
     assert not re.search(r"\x1b\[[0-9;]*3\dm", said["terminal"]), "a colour"
     assert said["quiet"] == ""
 

@@ -107,6 +107,7 @@ async def test_the_report_has_each_step_and_results_are_in_the_order_of_the_rows
     assert isinstance(third, Media)
     assert (Path(first.uri).is_file(), second, first.uri) == (True, None, table[0]["files"])
     assert str(report) == "2 of 3 rows done, 1 failed; 0.08 CNY"
+    assert "<p>row 1: a lighthouse</p>" in report._repr_html_()
 
 
 async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(rh: Emulator, tmp_path: Path) -> None:

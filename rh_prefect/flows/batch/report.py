@@ -121,7 +121,7 @@ class BatchReport(BaseModel):
 
     def _repr_html_(self) -> str:
         """Shows the results of the rows in a notebook."""
-        rows = ((f"row {row.row}: {row.label or row.subject}", row.result or row.reason) for row in self.rows)
+        rows = ((_title(row), row.result or row.reason) for row in self.rows)
         return listing(f"{self.batch}: {self}", rows)
 
     @property
@@ -168,6 +168,11 @@ class BatchReport(BaseModel):
         """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = [f"{number} {state}" for state, number in self.counts.items() if state != "done"]
         return f"{', '.join([f'{self.done} of {self.total} rows done', *others])}; {self.costs or 'paid nothing'}"
+
+
+def _title(row: RowResult) -> str:
+    name = row.subject if row.label in ("", str(row.row)) else row.label
+    return f"row {row.row}: {name}" if name else f"row {row.row}"
 
 
 def _row(number: int, steps: Sequence[StepReport], names: Sequence[str], result: Any) -> RowResult:
