@@ -24,7 +24,7 @@ from website.pages import ROOT
 PICTURE = ROOT / "docs" / "images" / "plan-run-nothing-new.svg"
 COMMANDS = ("plan", "run", "run")
 _WIDTH = 84
-_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code, ", "")
+SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code, ", "")
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     console = Console(record=True, width=_WIDTH, file=StringIO())
     console.print(Text(text.rstrip()))
     PICTURE.parent.mkdir(exist_ok=True)
-    svg = console.export_svg(title="", code_format=_FORMAT, unique_id="terminal")
+    svg = console.export_svg(title="", code_format=SVG_FORMAT, unique_id="terminal")
     PICTURE.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8")
 
 
