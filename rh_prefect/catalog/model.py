@@ -127,25 +127,14 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The price of one unit of a model's work.
-
-    Attributes:
-        unit: What is counted.
-        per: The wire key of the parameter that says how many units a call takes: a duration, a number of images, a
-            text. None where it is one, or where the input's own length counts.
-        per_when: `per` counts only where these parameters have these values; else it is one unit.
-        fixed: The price of a unit, where it is always the same.
-        by: The wire keys of the parameters that the price of a unit depends on.
-        rows: Their values, in the order of `by` and as text, and the price of a unit.
-        currency: Of all amounts.
-    """
+    """The price of one unit of a model's work."""
 
     unit: Unit
-    per: str | None = None
-    per_when: tuple[tuple[str, str], ...] = ()
-    fixed: Decimal | None = None
-    by: tuple[str, ...] = ()
-    rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()
+    per: str | None = None  # The wire key of the duration, number or text that counts; None: one unit, or the input's
+    per_when: tuple[tuple[str, str], ...] = ()  # `per` counts only where these parameters have these values
+    fixed: Decimal | None = None  # The price of a unit, where it is always the same
+    by: tuple[str, ...] = ()  # The wire keys of the parameters that the price of a unit depends on
+    rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()  # Their values as text, and the price of a unit
     currency: str = "CNY"
 
     @property
@@ -227,49 +216,27 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter of a model.
+    """One parameter of a model."""
 
-    Attributes:
-        key: Its name in the request, verbatim; one has a leading space, another is misspelt.
-        name: Its name in Python, snake_case.
-        type: What it holds; for `image`, `video` and `audio` the request holds a URL.
-        required: Whether the request must have it; a default, if any, is filled in.
-        default: The value if it is omitted; a tuple if it holds several.
-        options: The allowed values of an `enum`.
-        min: The least allowed number.
-        max: The greatest allowed number.
-        step: The step of the vendor's slider; a hint, not a limit.
-        max_length: The most characters.
-        multiple: Whether the request holds a list.
-        max_items: The most items of that list.
-        accept: The allowed extensions of a file, lower-case; none named means any.
-        max_size_mb: The most MiB of a file.
-        shape: What a `json` parameter holds: a list of objects, or one object.
-        pattern: A regular expression that a string must match, put into words by `note`.
-        note: What the vendor says about it, in one clause.
-        is_numeric: Whether an `enum` is sent as a number: 5 for the option "5".
-        frozen: The form in which it was first shipped, where that differs from its form now.
-    """
-
-    key: str
-    name: str
-    type: ParamType
+    key: str  # Its name in the request, verbatim; one has a leading space, another is misspelt
+    name: str  # Its name in Python, snake_case
+    type: ParamType  # For `image`, `video` and `audio`, the request holds a URL
     required: bool = False
-    default: Scalar | tuple[Scalar, ...] | None = None
-    options: tuple[str, ...] = ()
+    default: Scalar | tuple[Scalar, ...] | None = None  # A tuple if it holds several; filled in where it is required
+    options: tuple[str, ...] = ()  # The allowed values of an `enum`
     min: float | None = None
     max: float | None = None
-    step: float | None = None
-    max_length: int | None = None
-    multiple: bool = False
+    step: float | None = None  # The step of the vendor's slider; a hint, not a limit
+    max_length: int | None = None  # Characters
+    multiple: bool = False  # Whether the request holds a list
     max_items: int | None = None
-    accept: tuple[str, ...] = ()
-    max_size_mb: int | None = None
-    shape: Shape = ""
-    pattern: str = ""
-    note: str = ""
-    is_numeric: bool = False
-    frozen: Form | None = None
+    accept: tuple[str, ...] = ()  # The extensions of a file, lower-case; none named means any
+    max_size_mb: int | None = None  # MiB of a file
+    shape: Shape = ""  # What a `json` parameter holds: a list of objects, or one object
+    pattern: str = ""  # A regular expression that a string must match, put into words by `note`
+    note: str = ""  # What the vendor says about it, in one clause
+    is_numeric: bool = False  # Whether an `enum` is sent as a number: 5 for the option "5"
+    frozen: Form | None = None  # The form in which it was first shipped, where that differs from its form now
 
     @property
     def form(self) -> Form:
@@ -291,21 +258,15 @@ class Param:
 class Rule:
     """A rule of a model about several parameters together; it names them by wire key.
 
-    Attributes:
-        kind: `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they
-            are required where the condition holds; `only`: they are refused where it does not; `used`: they have no
-            effect where it does not; `most`: their lists together hold at most `limit` items; `never`: the values in
-            `when` exclude each other.
-        params: Whom it is about.
-        when: Condition: these parameters have these values, given or by default.
-        given: Condition: one of these parameters is given.
-        limit: See `most`.
+    `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they are
+    required where the condition holds; `only`: they are refused where it does not; `used`: they have no effect where it
+    does not; `most`: their lists together hold at most `limit` items; `never`: the values in `when` exclude each other.
     """
 
     kind: RuleKind
     params: tuple[str, ...] = ()
-    when: tuple[tuple[str, Scalar], ...] = ()
-    given: tuple[str, ...] = ()
+    when: tuple[tuple[str, Scalar], ...] = ()  # Condition: these parameters have these values, given or by default
+    given: tuple[str, ...] = ()  # Condition: one of these parameters is given
     limit: int = 0
 
 
@@ -319,55 +280,29 @@ class _ParamIndex:
 
 @dataclass(frozen=True, slots=True)
 class Model(_ParamIndex):
-    """One model of RunningHub.
+    """One model of RunningHub."""
 
-    Attributes:
-        name: Its name in the documentation.
-        endpoint: Where a request goes, after `/openapi/v2/`.
-        output: What it makes.
-        family: The line of models that it belongs to.
-        groups: Its places in the tree of the documentation.
-        in_docs: Whether the documentation lists it.
-        status: Whether RunningHub's newest lists offer it (`current`), advise against it (`deprecated`) or lack it
-            (`gone`); a model that is gone may still answer.
-        aliases: Other spellings of the endpoint in RunningHub's lists.
-        replaced_by: The endpoint of its successor.
-        seen: The date of the newest list that has it, as in `2026-09-13`.
-        on_cn: Whether the open model pages of runninghub.cn listed it when the catalogue was made. A model that they
-            lack may need a key of runninghub.ai.
-        incomplete: Whether it is known to take more parameters than are listed here.
-        provenance: Where its facts are from.
-        params: Its parameters, in the documentation's order.
-        removed: Parameters that it had in earlier lists. A call that gives one is sent as before, with a notice.
-        added: The Python names of parameters that lists have added since the catalogue first had the model.
-        fed: Where files went that a call gave without a parameter's name, if that differs from now; see `feeds`.
-        rules: What holds for several parameters together.
-        price: What it costs; None if unknown, which never means free.
-        price_seen: The date of the list that the price is from.
-        price_note: Why the price is missing, or what else is billed.
-    """
-
-    name: str
-    endpoint: str
+    name: str  # In the documentation
+    endpoint: str  # Where a request goes, after `/openapi/v2/`
     output: Output
-    family: str
-    groups: tuple[str, ...] = ()
-    in_docs: bool = False
-    status: Status = "current"
-    aliases: tuple[str, ...] = ()
-    replaced_by: str = ""
-    seen: str = ""
-    on_cn: bool = True
-    incomplete: bool = False
-    provenance: str = "official-registry"
-    params: tuple[Param, ...] = ()
-    removed: tuple[Param, ...] = ()
-    added: tuple[str, ...] = ()
-    fed: tuple[tuple[tuple[str, bool], ...], ...] = ()
+    family: str  # The line of models that it belongs to
+    groups: tuple[str, ...] = ()  # Its places in the tree of the documentation
+    in_docs: bool = False  # Whether the documentation lists it
+    status: Status = "current"  # By RunningHub's newest lists; a model that is gone from them may still answer
+    aliases: tuple[str, ...] = ()  # Other spellings of the endpoint in RunningHub's lists
+    replaced_by: str = ""  # The endpoint of its successor
+    seen: str = ""  # The date of the newest list that has it, as in `2026-09-13`
+    on_cn: bool = True  # False: the open model pages of runninghub.cn lacked it, so that it may need a key of .ai
+    incomplete: bool = False  # Whether it is known to take more parameters than are listed here
+    provenance: str = "official-registry"  # Where its facts are from
+    params: tuple[Param, ...] = ()  # In the documentation's order
+    removed: tuple[Param, ...] = ()  # Of earlier lists. A call that gives one is sent as before, with a notice
+    added: tuple[str, ...] = ()  # Python names of parameters that lists have added since the catalogue first had it
+    fed: tuple[tuple[tuple[str, bool], ...], ...] = ()  # Where unnamed files went, if that differs; see `feeds`
     rules: tuple[Rule, ...] = ()
-    price: PriceTable | None = None
-    price_seen: str = ""
-    price_note: str = ""
+    price: PriceTable | None = None  # None if unknown, which never means free
+    price_seen: str = ""  # The date of the list that the price is from
+    price_note: str = ""  # Why the price is missing, or what else is billed
 
     @property
     def class_name(self) -> str:
