@@ -23,7 +23,7 @@ function card(entry) {
   if (entry.reason) poster.append(make("em", "✗ failed"));
   else if (entry.kind !== "image") poster.append(make("em", `${SIGNS[entry.kind] || ""} ${length}`.trim()));
   const words = make("div", undefined, { className: "words" });
-  const name = entry.savedAs.split("/").pop();
+  const name = entry.saved_as.split("/").pop();
   words.append(make("strong", name || entry.label || entry.model), make("span", entry.prompt || entry.model));
   const take = entry.take > 1 ? `take ${entry.take}` : "";
   words.append(make("span", [take, entry.cost, entry.prompt && entry.model].filter(Boolean).join(" · ")));
@@ -63,10 +63,10 @@ function facts(entry) {
   add("made", entry.at);
   add("task ran", entry.seconds === null ? "" : `${entry.seconds} s`);
   add("label", entry.label);
-  add("run", entry.runName ? `${entry.runName} (${entry.run})` : entry.run);
+  add("run", entry.run_name ? `${entry.run_name} (${entry.run})` : entry.run);
   add("task", entry.task);
   add("size", entry.size);
-  add("saved as", entry.savedAs);
+  add("saved as", entry.saved_as);
   add("file", entry.name);
   return list;
 }
@@ -90,7 +90,7 @@ function draw() {
   history.replaceState(null, "", entry.task ? `#${entry.task}` : location.pathname + location.search);
   by("beside").hidden = beside.length < 2;
   by("save").hidden = !entry.src;
-  if (entry.src) Object.assign(by("save"), { href: entry.src, download: (entry.savedAs || entry.name).split("/").pop() });
+  if (entry.src) Object.assign(by("save"), { href: entry.src, download: (entry.saved_as || entry.name).split("/").pop() });
 }
 
 function open(entry) {
@@ -132,10 +132,10 @@ function options(name, pairs) {
   filters.elements[name].append(...unique.map(([value, text]) => make("option", text, { value })));
 }
 
-for (const one of all) one.found = [one.prompt, one.label, one.model, one.savedAs, one.text, one.reason, JSON.stringify(one.params)].join(" ").toLowerCase();
+for (const one of all) one.found = [one.prompt, one.label, one.model, one.saved_as, one.text, one.reason, JSON.stringify(one.params)].join(" ").toLowerCase();
 by("place").textContent = data.about;
 for (const page of data.pages) by("pages").append(page.href ? make("a", page.name, { href: page.href }) : make("b", page.name));
-options("run", all.map((one) => [one.run, one.runName || one.run]));
+options("run", all.map((one) => [one.run, one.run_name || one.run]));
 options("model", all.map((one) => [one.model, one.model]));
 options("kind", all.map((one) => [one.kind, one.kind]));
 options("state", all.map((one) => [one.state, one.state]));

@@ -76,34 +76,22 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
+_AS_IT_IS = (
+    *("model", "request", "task", "prompt", "params", "sources", "take", "label", "run", "cost", "seed", "seconds"),
+    *("saved_as", "text", "reason"),
+)
+"""What the page has of an entry under the same name."""
+
+
 def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
     file = entry.file
-    shown: dict[str, Any] = {
-        "model": entry.model,
-        "request": entry.request,
-        "task": entry.task,
-        "prompt": entry.prompt,
-        "params": dict(entry.params),
-        "sources": list(entry.sources),
-        "take": entry.take,
-        "label": entry.label,
-        "run": entry.run,
-        "runName": entry.run_name or entry.flow,
-        "cost": entry.cost,
-        "seed": entry.seed,
+    shown = {name: getattr(entry, name) for name in _AS_IT_IS} | {
+        "run_name": entry.run_name or entry.flow,
         "at": entry.at[:19].replace("T", " "),
-        "seconds": entry.seconds,
-        "savedAs": entry.saved_as,
-        "text": entry.text,
-        "reason": entry.reason,
         "kind": "text",
         "state": "failed" if entry.reason else "whole",
-        "name": "",
-        "src": "",
-        "sha": "",
+        **dict.fromkeys(("name", "src", "sha", "size", "poster"), ""),
         "length": None,
-        "size": "",
-        "poster": "",
     }
     if file is not None:
         shape = f"{file.width} × {file.height}, " if file.width else ""

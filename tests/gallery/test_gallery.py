@@ -166,7 +166,7 @@ async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they
     assert opened.read_text() == page.as_uri()
     entries = data_of(page.read_text())["entries"]
     assert {one["model"] for one in entries} >= {"z-image/turbo", "concat"}
-    assert store_name(film.uri) in [one["savedAs"] for one in entries]
+    assert store_name(film.uri) in [one["saved_as"] for one in entries]
     assert len(rh.recorder.paid) == 2
 
 
