@@ -153,19 +153,11 @@ def get(name: str) -> Model:
 
 def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
     """Returns the names of the models that are most similar to a wrong name of any kind, the nearest first."""
-    from difflib import SequenceMatcher  # only a wrong name needs it
+    from difflib import get_close_matches  # only a wrong name needs it
 
-    matcher = SequenceMatcher(autojunk=False)
-    matcher.set_seq2(_plain(name))
-
-    def likeness(model: Model) -> float:
-        ratios = []
-        for known in (model.name, model.endpoint):
-            matcher.set_seq1(_plain(known))
-            ratios.append(matcher.ratio())
-        return max(ratios)
-
-    return tuple(model.name for model in sorted(models(), key=likeness, reverse=True)[:limit])
+    by_spelling = {_plain(known): model.name for model in models() for known in (model.endpoint, model.name)}
+    spellings = get_close_matches(_plain(name), by_spelling, n=2 * limit, cutoff=0)
+    return tuple(dict.fromkeys(by_spelling[one] for one in spellings))[:limit]
 
 
 def _plain(name: str) -> str:
