@@ -17,9 +17,6 @@ from rh_prefect.errors import InputError
 
 Sort = Literal["relevance", "price", "date", "name"]
 
-UNLISTED = ("rhart-video/minimax-h3-rh-enhanced/i2va", "rhart-video/minimax-h3-rh-enhanced/t2va")
-"""Endpoints that RunningHub has and whose parameters no public source shows."""
-
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST = 4
 """The most words that are looked up together; no phrase of the vocabulary has more."""
@@ -86,7 +83,7 @@ def find(
     ]
     matches = asked.matches(cards)
     if not matches:
-        return Found((), [_no_match(asked), *_about_unlisted(asked)])
+        return Found((), [_no_match(asked)])
     hits = max(match.hits for match in matches)
     best = [match for match in matches if match.hits == hits]
     shown = best if sort == "relevance" else [match for match in best if not match.is_near] or best
@@ -100,7 +97,7 @@ def find(
         notes.append(f"Of the models that match, none has a known price of {most} or less.")
     if most is not None and (unknown := sum(match.card.model.price is None for match in shown)):
         notes.append(f"Not shown, because no price is known: {_count(unknown)}.")
-    return Found([match.card.model for match in ranked], [*notes, *_about_unlisted(asked)])
+    return Found([match.card.model for match in ranked], notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,13 +302,6 @@ def _about_near(query: _Query, ranked: list[_Match]) -> Iterator[str]:
         near = ", ".join(name for name in tag.near if name in shown)
         which = "None of these" if any(tag.name in card.tags for card in _cards()) else "No model"
         yield f'{which} is known to do "{term.phrase}"' + (f"; the nearest do: {near}." if near else ".")
-
-
-def _about_unlisted(query: _Query) -> Iterator[str]:
-    found = [one for one in UNLISTED if query.words and {*query.words} <= {*spelled(one).split()}]
-    if found:
-        names = ", ".join(found)
-        yield f"Not in the catalogue, because the parameters are not known: {names}; call with models.custom."
 
 
 def _no_match(query: _Query) -> str:

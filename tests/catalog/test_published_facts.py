@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog, models
-from rh_prefect.catalog.search import UNLISTED
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 
@@ -26,13 +25,6 @@ def test_an_option_that_the_page_shows_as_a_number_is_sent_as_one(name: str, giv
     assert isinstance(read.sent["imageNum"], int)
     assert read.given["imageNum"] == "3"
     assert models.input_for(model)(prompt="x", image_num=given).params()["image_num"] == "3"
-
-
-def test_options_that_may_be_indexes_say_so() -> None:
-    notes = [
-        catalog.get(f"rhart-video/wan-2.2/{name}").param("duration").note for name in ("image-to-video", "start-to-end")
-    ]
-    assert ["unsure" in note for note in notes] == [True, True]
 
 
 @pytest.mark.parametrize("wrong", ["banana", 4, 16, 5.5])
@@ -96,15 +88,6 @@ def test_a_local_path_is_not_sent_as_a_text(name: str, param: str) -> None:
         assert "3f2a-asset-id" in catalog.validate(model, {**base, param: "3f2a-asset-id"}).values()
 
 
-def test_the_presets_of_higgsfield_are_needed() -> None:
-    with pytest.raises(InputError, match="motions is missing"):
-        models.input_for("higgsfield/dop/image-to-video")(prompt="x", image_url="asset://1")
-
-
-def test_an_older_spelling_of_the_upscaler_is_found() -> None:
-    assert catalog.get("rh/video-upscaler").name == "rh-video-upscaler"
-
-
 @pytest.mark.parametrize(
     "endpoint",
     [
@@ -118,10 +101,3 @@ def test_models_that_the_lists_lack_are_there(endpoint: str) -> None:
     assert catalog.get(endpoint + suffix).params
 
 
-def test_endpoints_without_known_parameters_are_named_by_the_search() -> None:
-    for words in ("minimax h3 rh enhanced", "minimax-h3-rh-enhanced t2va"):
-        (note,) = [note for note in catalog.find(words).notes if "models.custom" in note]
-        assert UNLISTED[1] in note
-    assert not [note for note in catalog.find("lip sync").notes if "models.custom" in note]
-    for endpoint in UNLISTED:
-        assert models.custom(endpoint, prompt="x").endpoint == endpoint
