@@ -230,64 +230,15 @@ def test_a_text_does_not_become_a_file_and_a_file_no_text() -> None:
     ]
 
 
-def test_a_removed_parameter_is_sent_as_before_and_said_to_be_outdated() -> None:
-    later = {**MODEL, "params": [{"key": "prompt", "type": "string"}]}
-    model = decode_model(keep_model(MODEL, later, flaws=[]))
-    with pytest.warns(catalog.InputWarning, match="does not have duration any more"):
-        assert catalog.validate(model, {"prompt": "x", "duration": 10}) == {"prompt": "x", "duration": "10"}
-    assert [param.name for param in model.params] == ["prompt"]
-
-
-HASHES = """
-import asyncio, json, sys
-from pathlib import Path
-from rh_prefect import models
-from rh_prefect.works.requests.input_identification import Inputs
-from rh_prefect.works.requests.request_preparation import prepare_request
-from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.works.journal.identity import work_id
-from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-
-SITE, folder, found = "www.runninghub.cn", Path(sys.argv[2]), {}
-for model, params in json.loads(sys.argv[1]):
-    inputs = Inputs(MemoryJournal(MemoryPlace(), "s"), folder, options_for=lambda _: {})
-    request = asyncio.run(prepare_request(models.any_input(model, params), site=SITE, inputs=inputs))
-    file = {name: "$(params.photo)" if value == str(folder / "a.png") else value for name, value in params.items()}
-    head = {"photo": {"type": "image", "default": str(folder / "a.png")}}
-    plan = Pipeline.from_dict({"params": head, "steps": {"a": {"model": model, "with": file}}}).plan_now(site=SITE)
-    (one,) = plan.instances
-    assert not plan.problems, plan.problems
-    assert one.works[0].key == work_id(request.base, 1), (model, one.request, request.request)
-    found[model] = [request.base, request.payload]
-print(json.dumps(found))
-"""
-
-
-def test_a_users_refresh_changes_neither_plans_nor_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
-    png(tmp_path / "a.png", size=(400, 400))
-    calls = [
-        ["z-image/turbo", {"prompt": "a kite", "aspect_ratio": "16:9"}],
-        [KLING, {"image_url": str(tmp_path / "a.png"), "prompt": "x", "duration": 5}],
-        ["seedance-2.0/text-to-video", {"prompt": "x", "duration": -1}],
-    ]
-    package = hashes_in_a_new_process(calls, tmp_path)
-    today = "2026-11-01"
+def test_a_call_is_sent_in_the_form_of_the_newest_list() -> None:
+    content = {"version": "2026-09-21", "source": "a test", "models": [MODEL]}
+    call = {"prompt": "x", "image_url": "asset://1", "duration": "5"}
     image = {"key": "imageURL", "type": "IMAGE", "multiple": True}
-    kling = {"endpoint": "kling-v2.6-pro/image-to-video", "output_type": "video"}
-    kling["params"] = [image, {"key": "duration", "type": "INT"}]  # type: ignore[assignment]
-    turbo = {
-        "endpoint": "rhart-image/z-image/turbo",
-        "output_type": "image",
-        "params": [{"key": "prompt", "type": "STRING"}],
-    }
-    listed = tmp_path / "list.json"
-    listed.write_text(json.dumps({"version": today, "endpoints": [kling, turbo]}))
-    refresh(str(listed))
-    mine = hashes_in_a_new_process(calls, tmp_path)
-    assert {model: base for model, (base, _) in mine.items()} == {model: base for model, (base, _) in package.items()}
-    sent = mine[KLING][1]
-    assert sent == {"imageURL": [package[KLING][1]["imageUrl"]], "duration": 5, "prompt": "x"}
+    entry = {"endpoint": "acme/film", "output_type": "video", "params": [image, {"key": "duration", "type": "INT"}]}
+    model = found(refreshed(content, [entry], 1))
+    with pytest.warns(catalog.InputWarning, match="does not have prompt any more"):
+        sent = catalog.read_parameters(model, call).sent
+    assert sent == {"imageURL": ["asset://1"], "duration": 5, "prompt": "x"}
 
 
 PLACES = """
@@ -354,12 +305,6 @@ def test_a_file_goes_where_the_first_list_that_decided_it_put_it() -> None:
         assert param is not None and param.name == "first_url", day
     second, _ = feed(found(content), "image", {"first_url"})
     assert second is not None and second.name == "last_url"
-
-
-def hashes_in_a_new_process(calls: list[Any], folder: Path) -> dict[str, Any]:
-    done = warm_process.run(["-c", HASHES, json.dumps(calls), folder])
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def test_a_newer_package_keeps_the_forms_and_the_models_of_the_users_file(

@@ -99,5 +99,3 @@ def test_a_local_path_is_not_sent_as_a_text(name: str, param: str) -> None:
 def test_models_that_the_lists_lack_are_there(endpoint: str) -> None:
     suffix = {"multimodal": "-video", "text": "-to-video", "image": "-to-video"}.get(endpoint.rpartition("/")[2], "")
     assert catalog.get(endpoint + suffix).params
-
-

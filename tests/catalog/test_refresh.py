@@ -258,10 +258,6 @@ def test_versions_are_compared_where_they_can_be(one: str, other: str, older: bo
     assert is_older(one, other) is older
 
 
-def test_the_packages_own_version_can_be_compared() -> None:
-    assert is_older("2020-01-01", OWN["version"])
-
-
 def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
     """As for a worker on another machine, which is given this user's file."""
     done = refresh(str(SLIM_FILE))

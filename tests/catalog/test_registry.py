@@ -63,10 +63,6 @@ def test_an_old_model_warns_and_still_works() -> None:
         catalog.validate(catalog.get("f-2-dev/edit"), {"image_url": "https://example.com/a.png", "prompt": "x"})
 
 
-def test_models_that_the_pages_of_cn_lack_are_marked() -> None:
-    assert [catalog.get(name).on_cn for name in ("z-image/turbo", "rhart-image-n-pro/edit")] == [True, False]
-
-
 def test_a_parameter_is_found_by_name_and_by_key() -> None:
     model = catalog.get("f-2-dev/edit")
     assert model.param("custom_hight") is model.param("customHight")

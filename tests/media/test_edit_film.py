@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from rh_prefect.media.edit import concat, mix, mux
+from rh_prefect.media.edit import mux
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
@@ -45,10 +45,16 @@ def test_h264_is_copied_bit_by_bit_in_time(tmp_path: Path, container: str) -> No
     assert clip_samples.index_first(tmp_path / "film.mp4")
 
 
-def test_h264_whose_packets_have_no_times_is_encoded_anew(tmp_path: Path) -> None:
-    picture = clip_samples.solid(tmp_path / "picture", [RED] * 12 + [GREEN] * 12, container="avi")
+@pytest.mark.parametrize(
+    ("container", "pixels"),
+    [("avi", "yuv420p"), ("mp4", "yuv444p")],
+    ids=["no times of packets", "a form that few players show"],
+)
+def test_h264_that_cannot_be_copied_is_encoded_anew(tmp_path: Path, container: str, pixels: str) -> None:
+    picture = clip_samples.solid(tmp_path / "a", [RED] * 12 + [GREEN] * 12, container=container, pixels=pixels)
     assert mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4") == pytest.approx(2, abs=0.1)
     film = clip_samples.play(tmp_path / "film.mp4")
+    assert (film.codecs, film.pixels, film.size) == (("h264", "aac"), "yuv420p", (64, 48))
     assert np.allclose(film.times, np.arange(len(film.frames)) / 12, atol=0.002)
     assert [near(film.frames[number].getpixel((30, 30)), RED) for number in (5, 20)] == [True, False]
 
@@ -58,14 +64,6 @@ def test_other_codecs_are_encoded_anew(tmp_path: Path) -> None:
     mux(picture, samples.mp3(tmp_path / "track.mp3", seconds=1), tmp_path / "film.mp4")
     film = clip_samples.play(tmp_path / "film.mp4")
     assert (film.codecs, film.pixels, film.size, len(film.frames)) == (("h264", "aac"), "yuv420p", (64, 48), 12)
-
-
-def test_h264_that_few_players_show_is_encoded_anew(tmp_path: Path) -> None:
-    picture = clip_samples.solid(tmp_path / "picture.mp4", [RED] * 6, pixels="yuv444p")
-    mux(picture, samples.wav(tmp_path / "track.wav"), tmp_path / "film.mp4")
-    film = clip_samples.play(tmp_path / "film.mp4")
-    assert film.pixels == "yuv420p"
-    assert near(film.frames[3].getpixel((30, 30)), RED)
 
 
 def test_a_sound_is_heard_when_it_should_be(picture: Path, tmp_path: Path) -> None:
@@ -82,15 +80,3 @@ def test_the_sound_of_a_video_can_be_given_and_replaces_the_other(tmp_path: Path
     sound = clip_samples.heard(tmp_path / "film.mp4")
     assert len(clip_samples.play(tmp_path / "film.mp4").codecs) == 2
     assert clip_samples.strength(sound, 3000, 0.2, 0.6) > -15 > clip_samples.strength(sound, 440, 0.2, 0.6)
-
-
-def test_a_film_is_three_calls(tmp_path: Path) -> None:
-    clips = [samples.mp4(tmp_path / f"{number}.mp4", seconds=1, fps=12 + number) for number in range(3)]
-    joined = concat(clips, tmp_path / "picture.mp4")
-    line, music = samples.wav(tmp_path / "line.wav", seconds=0.6), samples.mp3(tmp_path / "music.mp3", hz=3000)
-    mix([(joined.starts[1], line)], music, tmp_path / "track.wav", seconds=joined.seconds)
-    assert mux(tmp_path / "picture.mp4", tmp_path / "track.wav", tmp_path / "film.mp4") == joined.seconds
-    film = clip_samples.play(tmp_path / "film.mp4")
-    assert np.allclose((film.seconds, *film.lengths), joined.seconds, atol=0.03)
-    sound = clip_samples.heard(tmp_path / "film.mp4")
-    assert clip_samples.strength(sound, 440, 1.1, 0.4) > -20 > -50 > clip_samples.strength(sound, 440, 0.4, 0.4)

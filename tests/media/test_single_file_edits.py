@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -142,17 +141,6 @@ def test_a_logo_is_laid_over_a_picture_as_far_as_it_is_opaque(tmp_path: Path) ->
         assert near(none.getpixel((180, 90)), RED)
 
 
-@pytest.mark.parametrize(
-    ("at", "colour"), [("first", RED), (0, RED), (0.99, RED), (1, GREEN), (2.99, BLUE), ("last", BLUE)]
-)
-def test_a_frame_is_the_one_that_is_shown_then(
-    three: Path, tmp_path: Path, at: float | Literal["first", "last"], colour: clip_samples.Colour
-) -> None:
-    frame(three, tmp_path / "frame.png", at=at)
-    with Image.open(tmp_path / "frame.png") as made:
-        assert near(made.getpixel((9, 9)), colour)
-
-
 def test_there_is_no_frame_after_the_end(three: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="has no frame at 3 s"):
         frame(three, tmp_path / "frame.png", at=3)
@@ -183,11 +171,6 @@ def test_a_sound_is_brought_to_a_loudness(tmp_path: Path) -> None:
     clip = clip_samples.sound(tmp_path / "quiet.wav", clip_samples.tone(1000, 3, amplitude=0.05))
     extract_audio(clip, tmp_path / "loud.wav", loudness=-20)
     assert audio_level(tmp_path / "loud.wav").lufs == pytest.approx(-20, abs=0.5)
-
-
-def test_a_silent_video_has_no_sound_to_save(three: Path, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="has no sound"):
-        extract_audio(three, tmp_path / "sound.wav")
 
 
 def test_clips_are_joined_at_a_given_size(tmp_path: Path) -> None:
