@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.media.input_files import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
-from rh_prefect.media.storage_errors import guarded
+from rh_prefect.media.storage_errors import guarded, pieces_of
 from rh_prefect.media.urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
 from rh_prefect.works.requests.input_identification import open_local
@@ -98,7 +98,8 @@ def open_table(
             yield from _parquet(address, options or {}, most_bytes)
             return
         with open_input(address, options=options) as reader:
-            yield from _whole_text(readers[form](_limited(reader, most_bytes, name)), name)
+            limited = guarded(_limited(reader, most_bytes, name), nullcontext)
+            yield from _whole_text(readers[form](limited), name)
 
     is_table = form != "jsonl"
     identity = unsigned_uri(address) or identity_uri(address)
@@ -111,18 +112,13 @@ def trouble(error: Exception) -> str:
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
 
-def _limited(reader: BinaryIO, most: int | None, name: str) -> BinaryIO:
-    """Returns a reader that raises an error when another reader exceeds a number of bytes."""
+def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
+    """Reads a file, and raises an error when it exceeds a number of bytes."""
     size = 0
-
-    def read(length: int) -> bytes:
-        nonlocal size
-        data = reader.read(length)
-        size += len(data)
+    for piece in pieces_of(reader.read):
+        size += len(piece)
         _check_size(size, most, name)
-        return data
-
-    return reader if most is None else guarded(read, nullcontext)
+        yield piece
 
 
 def _check_size(size: int, most: int | None, name: str) -> None:

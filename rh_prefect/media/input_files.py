@@ -22,7 +22,7 @@ from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access_policy import current_access, open_client
 from rh_prefect.media.media import Media
-from rh_prefect.media.storage_errors import as_media_error, from_pieces, guarded, in_time
+from rh_prefect.media.storage_errors import as_media_error, guarded, in_time, pieces_of
 from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, read_options, shown_url, unsigned
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
 from rh_prefect.redaction import hide_signature
@@ -214,10 +214,10 @@ class _Reading:
         name = shown(self.source)
         with ExitStack() as stack:
             with self._guard():
-                read, at_first = _open(stack, _text(self.source), self.options, known)
+                pieces, at_first = _open(stack, _text(self.source), self.options, known)
                 if at_first.size:
                     self.check_size(at_first.size)
-                reader = guarded(in_time(read, self.seconds, name), self._guard)
+                reader = guarded(in_time(pieces, self.seconds, name), self._guard)
                 if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise a buffered reader
                     raise MediaError(f"The file {name} is empty. Use a file with content.")
             yield reader, at_first
@@ -243,7 +243,7 @@ def _text(source: Source) -> str:
 
 def _open(
     stack: ExitStack, text: str, options: Mapping[str, object], known: FileState | None
-) -> tuple[Callable[[int], bytes], FileState]:
+) -> tuple[Iterator[bytes], FileState]:
     _check(text)
     if is_local(text):
         return _open_local(stack, text)
@@ -253,7 +253,7 @@ def _open(
     # The file system of an archive closes the archive as soon as nothing refers to it.
     stack.callback(lambda _: None, fs)
     at_first = known or _state_of_object(fs, path)
-    return stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read, at_first
+    return pieces_of(stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read), at_first
 
 
 def _filesystem(text: str, options: Mapping[str, object]) -> tuple[AbstractFileSystem, str]:
@@ -267,13 +267,13 @@ def _check(text: str) -> None:
     current_access().check(text)
 
 
-def _open_local(stack: ExitStack, text: str) -> tuple[Callable[[int], bytes], FileState]:
+def _open_local(stack: ExitStack, text: str) -> tuple[Iterator[bytes], FileState]:
     path = Path(local_path(text))
     _regular(path.stat(), text)
     # Not blocking: opening a pipe that has replaced the file would wait until it is written to.
     file = stack.enter_context(FileIO(path, "rb", opener=_at_once))
     found = _regular(os.fstat(file.fileno()), text)
-    return file.read, FileState(of_stat(found), found.st_size)
+    return pieces_of(file.read), FileState(of_stat(found), found.st_size)
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -311,12 +311,12 @@ def _state_of_link(url: str) -> FileState:
         return FileState(of_headers(response.headers), _length(response)) if response.is_success else FileState()
 
 
-def _open_link(stack: ExitStack, url: str) -> tuple[Callable[[int], bytes], FileState]:
+def _open_link(stack: ExitStack, url: str) -> tuple[Iterator[bytes], FileState]:
     response = _get(stack, url, {})
     if not response.is_success:
         raise MediaError(f"The file {shown(url)} cannot be read: {_refused(response.status_code)}")
     at_first = FileState(of_headers(response.headers), _length(response))
-    return from_pieces(response.iter_bytes()), at_first
+    return response.iter_bytes(), at_first
 
 
 def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Response:

@@ -20,7 +20,7 @@ from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_types import Kind
-from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded
+from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded, pieces_of
 from rh_prefect.media.urls import (
     is_local,
     is_web_link,
@@ -100,7 +100,7 @@ class Media(BaseModel):
             with error_guard():
                 fs, path = _file_system(self.uri, options)
                 reader = stack.enter_context(fs.open(path, "rb"))
-            yield guarded(reader.read, error_guard)
+            yield guarded(pieces_of(reader.read), error_guard)
 
     def read(self, *, options: Mapping[str, object] | None = None) -> bytes:
         """Returns the content of the file; `options` and errors as of `open`."""

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import BinaryIO, NamedTuple, cast
 
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
@@ -204,64 +205,49 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
 ErrorGuard = Callable[[], AbstractContextManager[None]]
 """Makes a context that converts third-party errors to this package's."""
 
-BUFFER = 2**20
+_PIECE = 2**20
 
 
-class GuardedReader(io.RawIOBase):
-    """A reader that converts the errors of each read of another reader.
+class _Pieces(io.RawIOBase):
+    """A reader of pieces of any length that converts the errors of each of its reads.
 
     An error that the code of a `with` block raises itself is not converted; a conversion around the block would do so.
     """
 
-    def __init__(self, read: Callable[[int], bytes], error_guard: ErrorGuard) -> None:
+    def __init__(self, pieces: Iterator[bytes], error_guard: ErrorGuard) -> None:
         super().__init__()
-        self._read = read
-        self._error_guard = error_guard
+        self._pieces, self._error_guard = pieces, error_guard
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Returns True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the base takes any buffer
-        """Fills the buffer, or a part of it; 0 at the end."""
-        with self._error_guard():
-            chunk = self._read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+        if not self._rest:
+            with self._error_guard():
+                self._rest = memoryview(next(self._pieces, b""))
+        length = min(len(buffer), len(self._rest))
+        buffer[:length], self._rest = self._rest[:length], self._rest[length:]
+        return length
 
 
-def guarded(read: Callable[[int], bytes], error_guard: ErrorGuard) -> BinaryIO:
-    """A buffered `GuardedReader`."""
-    return cast(BinaryIO, io.BufferedReader(GuardedReader(read, error_guard), BUFFER))
+def guarded(pieces: Iterator[bytes], error_guard: ErrorGuard) -> BinaryIO:
+    """A buffered reader of pieces, which are not empty, that converts the errors of each of its reads."""
+    return cast(BinaryIO, io.BufferedReader(_Pieces(pieces, error_guard), _PIECE))
 
 
-def in_time(read: Callable[[int], bytes], seconds: float, name: str) -> Callable[[int], bytes]:
-    """Returns a `read` that raises an error if a stream is too slow or never ends."""
+def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Reads to the end, piece by piece."""
+    return iter(partial(read, _PIECE), b"")
+
+
+def in_time(pieces: Iterator[bytes], seconds: float, name: str) -> Iterator[bytes]:
+    """Raises an error if a stream is too slow or never ends."""
     deadline = time.monotonic() + seconds
-
-    def limited(length: int) -> bytes:
+    for piece in pieces:
         if time.monotonic() > deadline:
             raise MediaError(
                 f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check "
                 "its host and the network, or copy the file to the storage and use the copy."
             )
-        return read(length)
-
-    return limited
-
-
-def from_pieces(pieces: Iterator[bytes]) -> Callable[[int], bytes]:
-    """Returns a `read` function for a stream of pieces of any length."""
-    rest = memoryview(b"")
-
-    def read(length: int) -> bytes:
-        nonlocal rest
-        while not rest:
-            piece = next(pieces, None)
-            if piece is None:
-                return b""
-            rest = memoryview(piece)
-        taken, rest = rest[:length], rest[length:]
-        return bytes(taken)
-
-    return read
+        yield piece

@@ -27,7 +27,7 @@ from rh_prefect.media.input_access_policy import is_deployed
 from rh_prefect.media.media import Media
 from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
-from rh_prefect.media.storage_errors import as_store_error, guarded
+from rh_prefect.media.storage_errors import as_store_error, guarded, pieces_of
 from rh_prefect.media.urls import (
     WITHOUT_THREADS,
     identity_of,
@@ -220,7 +220,7 @@ class MediaStore:
         with ExitStack() as stack:
             with self._at(name, "read") as (fs, path):
                 reader = stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE))
-            yield guarded(reader.read, error_guard)
+            yield guarded(pieces_of(reader.read), error_guard)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
