@@ -25,35 +25,37 @@ _HASH = 10
 
 def check_template(template: str) -> str:
     """Raises a `ConfigError` for a template under which two files could get the same name, or with an unknown field."""
+    if flaw := _flaw_of(template):
+        raise ConfigError(
+            f"The naming template {template!r} {flaw} Fields are {', '.join(FIELDS)}; "
+            f"the default is {DEFAULT_TEMPLATE!r}."
+        )
+    return template
+
+
+def _flaw_of(template: str) -> str:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ConfigError(f"The naming template {template!r} cannot be read: {error}. {_hint()}") from None
+        return f"cannot be read: {error}."
     used = {field for _, field, _, _ in parts if field is not None}
-    unknown = sorted(used - set(FIELDS))
-    if unknown:
-        raise ConfigError(f"The naming template {template!r} has the unknown field {unknown[0]!r}. {_hint()}")
+    if unknown := sorted(used - set(FIELDS)):
+        return f"has the unknown field {unknown[0]!r}."
     for _, field, form, conversion in parts:
         if conversion or not _INDEX_FORM.fullmatch(form or "") or (form and field != "index"):
-            raise ConfigError(
-                f"The naming template {template!r} formats the field {field!r}, which could give two "
-                f"files the same name. Only {{index:01d}} to {{index:09d}} are allowed. {_hint()}"
+            return (
+                f"formats the field {field!r}, which could give two files the same name. "
+                "Only {index:01d} to {index:09d} are allowed."
             )
     if any(not after[0] and "index" in (before[1], after[1]) for before, after in pairwise(parts)):
-        raise ConfigError(
-            f"The naming template {template!r} could give two files the same name: put a character "
-            f"between {{index}} and the adjacent field. {_hint()}"
-        )
+        return "could give two files the same name: put a character between {index} and the adjacent field."
     if "index" not in used or not ("task" in used or {"run", "key"} <= used):
-        raise ConfigError(
-            f"The naming template {template!r} could give two files the same name: "
-            f"it needs {{index}}, and {{task}} or both {{run}} and {{key}}. {_hint()}"
-        )
+        return "could give two files the same name: it needs {index}, and {task} or both {run} and {key}."
     try:
         check_name(fill(template, dict.fromkeys(FIELDS, "x") | {"index": 1}))
     except InputError as error:
-        raise ConfigError(f"The naming template {template!r} gives no usable names: {error} {_hint()}") from None
-    return template
+        return f"gives no usable names: {error}"
+    return ""
 
 
 def fill(template: str, fields: dict[str, str | int]) -> str:
@@ -104,7 +106,3 @@ def wrong_part(text: str) -> str:
 def folded(name: str) -> str:
     """Returns the form in which a store that ignores case or Unicode forms, as on macOS or Windows, compares names."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-
-
-def _hint() -> str:
-    return f"Fields are {', '.join(FIELDS)}; the default is {DEFAULT_TEMPLATE!r}."
