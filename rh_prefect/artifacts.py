@@ -46,29 +46,18 @@ _OF_PIPELINE = "rh_prefect_pipeline"
 
 
 def mark_pipeline(function: Callable[..., Any]) -> None:
-    """Marks a function as that of a pipeline's flow, so that a worker's hook recognises the flow as a pipeline's.
-
-    Args:
-        function: The function; options of its flow may change.
-    """
+    """Marks a function as that of a pipeline's flow, so that a worker's hook recognises the flow as a pipeline's."""
     setattr(function, _OF_PIPELINE, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Writer of the artifacts that the dashboard shows for one flow run.
+    """Writer of the artifacts that the dashboard shows for one flow run."""
 
-    Attributes:
-        flow: The name of its flow.
-        flow_run_id: The flow run.
-        is_pipeline: Whether the flow is that of a pipeline, whose keys differ from those of a flow with the same name.
-        replaces_before: Artifacts that were created before this time are of earlier attempts, and are replaced by those
-            with the same keys; None in the first attempt.
-    """
-
-    flow: str
+    flow: str  # The name of its flow
     flow_run_id: UUID
-    is_pipeline: bool = False
+    is_pipeline: bool = False  # The keys of a pipeline's flow differ from those of a flow with the same name
+    # Older artifacts are of earlier attempts, and are replaced by those with the same keys; None in the first attempt
     replaces_before: datetime | None = field(default=None, compare=False)
 
     @classmethod
@@ -120,13 +109,7 @@ def size_of(text: str) -> int:
 
 
 def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
-    """Returns the first parts of a list that fit, and a line with the number of omitted parts.
-
-    Args:
-        parts: Lines or blocks.
-        room: Bytes for all of them, two for the space between each two included.
-        what: What they are, and perhaps where the others are, as in `files; the report has all`.
-    """
+    """Returns the first parts that fit into `room` bytes, and a line with the number of those omitted (`what`)."""
     sizes = accumulate(size_of(part) + 2 for part in parts)
     first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
     rest = len(parts) - len(first)

@@ -368,26 +368,16 @@ class OutputsExpired(JobError):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One row of RunningHub's error reference.
+    """One row of RunningHub's error reference."""
 
-    Attributes:
-        error: The class that is raised.
-        meaning: What the code says, in one clause.
-        advice: What a person does about it.
-        new_task: Whether a task retry may pay for a new task, because the same request may succeed next time.
-        no_slot: Whether the account has no free slot. Other throttled codes concern the rate or the service.
-        account_scope: What this account refuses, if another account may accept the request; by default that of the
-            class: every job of the account for `KeyRejected` and `AccountError`.
-        task_status: The task's status, if v1 states it by this code.
-    """
-
-    error: type[ApiError]
-    meaning: str
-    advice: str
-    new_task: bool = False
-    no_slot: bool = False
+    error: type[ApiError]  # The class that is raised
+    meaning: str  # What the code says, in one clause
+    advice: str  # What a person does about it
+    new_task: bool = False  # A task retry may pay for a new task, because the same request may succeed next time
+    no_slot: bool = False  # The account has no free slot. Other throttled codes concern the rate or the service
+    # What this account refuses, if another account may accept the request; by default that of the class
     account_scope: RefusalScope | None = None
-    task_status: Literal["QUEUED", "RUNNING", "FAILED"] | None = None
+    task_status: Literal["QUEUED", "RUNNING", "FAILED"] | None = None  # The task's status, if v1 states it by this code
 
     @property
     def retry(self) -> Retry:
@@ -536,12 +526,7 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
 def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = False, **facts: Any) -> ApiError:
     """Builds the exception for an answer of RunningHub.
 
-    Args:
-        code: RunningHub's code.
-        reason: RunningHub's message.
-        doing: What was being done, as in "submit to kling-v2.6-pro/image-to-video"; opens the message.
-        submitting: See `explain`.
-        facts: More attributes, such as `task_id`.
+    `doing` opens the message, as in "submit to kling-v2.6-pro/image-to-video"; `facts` are more attributes.
     """
     row = explain(code, reason, submitting=submitting)
     scope = row.account_scope or row.error.account_scope

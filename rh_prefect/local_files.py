@@ -27,11 +27,7 @@ class NoHardLinks(OSError):
 
 
 def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
-    """Makes a folder and its missing parents, all with this mode; an existing folder keeps its mode.
-
-    Returns:
-        The folders that change once this one holds a file: itself, and the parents of each new folder.
-    """
+    """Makes a folder and its missing parents; returns the folders that change: itself, and the parents of new ones."""
     changed = [folder]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
@@ -72,18 +68,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def lock_file(path: Path, operation: int = fcntl.LOCK_EX) -> int:
-    """Creates and locks a lock file; the lock ends when its descriptor is closed, or with its process.
-
-    Args:
-        path: The file. Its holder may remove it.
-        operation: Of `fcntl.flock`.
-
-    Returns:
-        The number of the open file.
-
-    Raises:
-        BlockingIOError: Another process holds it, with `LOCK_NB`.
-    """
+    """Creates and locks a file, which its holder may remove; the lock ends when the returned descriptor is closed."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
@@ -110,18 +95,8 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Yields a new name in the target's folder; the file written there gets the target's name after the block.
 
-    After a failure the target is as it was before.
-
-    Args:
-        target: The final path; its folder must exist.
-        exclusive: Whether the target must be new.
-        durable: Whether the file, once it has its final name, survives a power failure.
-        flush: Flushes the folder.
-
-    Raises:
-        FileExistsError: The target is not new.
-        NoHardLinks: It must be new, and the file system cannot promise that.
-        OSError: The file cannot be written.
+    After a failure the target is as it was before. An `exclusive` one must be new, else `FileExistsError`; a file
+    system that cannot promise this raises `NoHardLinks`. A `durable` one survives a power failure.
     """
     part = target.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
     try:

@@ -97,12 +97,9 @@ async def ask_repeatedly(
 ) -> _T:
     """Sends a request of a paid job, and repeats it while that may help; it must be one that can be repeated.
 
-    Prefect's own client repeats some requests, for up to a minute, but none that was answered with 500.
-
-    Args:
-        request: Sends it.
-        what: What cannot be done without an answer, for the warning, as in "the block 'media' cannot be read".
-        patience: Seconds after which the last error is raised.
+    Prefect's own client repeats some requests, for up to a minute, but none that was answered with 500. The warning
+    says `what` cannot be done without an answer, as in "the block 'media' cannot be read"; after `patience` seconds the
+    last error is raised.
     """
     last = time.monotonic() + patience
     number = 0

@@ -58,25 +58,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows of a table, a folder or a list.
+    """Rows of a table, a folder or a list."""
 
-    Attributes:
-        name: Where they are from, for people.
-        identity: The same for the same source with any content; of a list, its content.
-        base: The folder that relative paths start from; None for the working folder.
-        rows: Reads them.
-        root: The folder or prefix that it lies in, below which its files may be read; empty for a list.
-        is_folder: Whether its files are those of a folder, of which some may be of another kind.
-        is_table: Whether its rows have columns in common, so that each row names all of them.
-    """
-
-    name: str
-    identity: str
-    base: str | None
+    name: str  # Where they are from, for people
+    identity: str  # The same for the same source with any content; of a list, its content
+    base: str | None  # The folder that relative paths start from; None for the working folder
     rows: Callable[[], Iterator[Row]]
-    root: str = ""
-    is_folder: bool = False
-    is_table: bool = False
+    root: str = ""  # The folder or prefix that it lies in, below which its files may be read; empty for a list
+    is_folder: bool = False  # Of the files of a folder, some may be of another kind
+    is_table: bool = False  # Its rows have columns in common, so that each row names all of them
 
 
 def form_of(place: str) -> Form | None:

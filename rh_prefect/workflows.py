@@ -222,12 +222,7 @@ def _problems(error: ValidationError) -> str:
 
 
 def unread_graph(what: str, error: RunningHubError) -> str:
-    """Builds the message for a graph that cannot be read, with advice.
-
-    Args:
-        what: The workflow or the app.
-        error: Why.
-    """
+    """Builds the message for a graph of a workflow or an app that cannot be read, with advice."""
     reason = error.message.partition(f"{what}: ")[2] or error.message
     remedy = "" if "What to do:" in reason else " What to do: run again."
     return f"the graph of {what} cannot be read: {reason}{remedy}"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.errors import ConfigError, ConnectFailed, InputError, KeyRejected, RunningHubError
+from rh_prefect.settings import get_settings
 
 _HIDDEN = "<the whole address of "
 _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
@@ -76,32 +77,22 @@ def _check_text(text: str) -> None:
         )
 
 
-def check_account(command: str, credentials: str | None) -> None:
+def check_account(credentials: str | None) -> None:
     """Checks the environment's API key with one free request, unless a block is given instead."""
     if credentials is None:
-        asyncio.run(_check_account(command))
+        asyncio.run(_check_account())
 
 
-async def _check_account(command: str) -> None:
-    from rh_prefect.client import Client
-    from rh_prefect.errors import ConnectFailed, KeyRejected, RunningHubError
-    from rh_prefect.settings import get_settings
+async def _check_account() -> None:
+    from rh_prefect.blocks.lookup import load_credentials
 
-    settings = get_settings()
-    if settings.api_key is None or not settings.api_key.get_secret_value():
-        raise ConfigError(
-            f"{command}: no RunningHub API key is set. What to do: set RH_API_KEY, and RH_BASE_URL to the "
-            "site that the key belongs to; or pass the name of a block with --credentials. Without a "
-            "key: `rh-prefect emulator`."
-        )
     try:
-        async with asyncio.timeout(_PATIENCE), Client(settings.api_key, base_url=settings.base_url) as client:
+        async with asyncio.timeout(_PATIENCE), (await load_credentials()).get_client() as client:
             await client.queue_status()
     except ConnectFailed as error:
         raise ConfigError(
-            f"{command}: {settings.base_url} cannot be reached: {error.what or error}. What to do: "
-            "correct RH_BASE_URL, or start the server at that address; start the emulator with "
-            "`rh-prefect emulator`. Nothing was sent."
+            f"{get_settings().base_url} cannot be reached: {error.what or error}. What to do: correct RH_BASE_URL, or "
+            "start the server at that address, such as `rh-prefect emulator`. Nothing was sent."
         ) from error
     except (ConfigError, KeyRejected):
         raise
@@ -112,7 +103,6 @@ async def _check_account(command: str) -> None:
 def check_store(storage: str | None) -> None:
     """Writes, reads and deletes a small file at RH_STORAGE_URL, unless a block is given instead."""
     from rh_prefect.media.store import MediaStore
-    from rh_prefect.settings import get_settings
 
     if storage is None:
         settings = get_settings()

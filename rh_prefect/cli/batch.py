@@ -90,7 +90,7 @@ def batch(
     is_flow = is_configured()
     if not is_flow:
         refuse_blocks("batch", credentials, storage)
-    check_account("batch", credentials)
+    check_account(credentials)
     check_store(storage)
     from rh_prefect.cli.run_display import TerminalPages, Watch
     from rh_prefect.flows.batch.run import Batch

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cyclopts import Parameter
 from fsspec.core import url_to_fs
 
-from rh_prefect.cli.options import Json, Storage
+from rh_prefect.cli.options import Credentials, Json, Storage
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.prefect_server import WITHOUT_SERVER
 from rh_prefect.errors import ConfigError, RunningHubError
@@ -30,9 +29,7 @@ Check: TypeAlias = tuple[str, Callable[[], Awaitable[str]]]
 
 def doctor(
     *,
-    credentials: Annotated[
-        str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
-    ] = None,
+    credentials: Credentials = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:

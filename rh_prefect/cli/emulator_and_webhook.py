@@ -46,6 +46,7 @@ def emulator(
     random_seed: Annotated[int | None, Parameter(help="Seed of all results; default a random number.")] = None,
 ) -> None:
     """Serve a local RunningHub emulator."""
+    options = dict(locals())
     from rh_prefect.emulator import Emulator, serve
 
     def announce(running: Emulator) -> None:
@@ -53,20 +54,7 @@ def emulator(
         print(f"--random-seed {running.random_seed} reproduces the results of this run\n", flush=True)
         print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
 
-    serve(
-        announce,
-        key=key or _kept_key(),
-        host=host,
-        port=port,
-        files_port=files_port,
-        clock=clock,
-        factor=factor,
-        limit=limit,
-        long_side=long_side,
-        fps=fps,
-        deterministic=deterministic,
-        random_seed=random_seed,
-    )
+    serve(announce, **{**options, "key": key or _kept_key()})
 
 
 def serve_(

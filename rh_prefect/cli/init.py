@@ -39,11 +39,7 @@ def init(
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Writes a shipped pipeline, its parameters beside it, and its inputs into a folder of its name; replaces no file.
-
-    Raises:
-        InputError: One of the files exists, and nothing was written; or one cannot be written.
-    """
+    """Writes a shipped pipeline, its parameters beside it, and its inputs in a folder of its name; replaces no file."""
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():

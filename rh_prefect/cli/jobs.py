@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from cyclopts import Parameter
 
-from rh_prefect.cli.options import Json
+from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, print_rows
 from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
@@ -238,10 +238,7 @@ async def mark_lost_(
 async def recover_(
     run: Annotated[str, Parameter(help="The flow run's id.")],
     *,
-    storage: Annotated[
-        str | None,
-        Parameter(help="Name of the MediaStorage block that the run's outputs went to; by default RH_STORAGE_URL."),
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Record again what a run has paid for, after Prefect's database was restored from an older backup."""
     from rh_prefect.blocks.lookup import load_storage

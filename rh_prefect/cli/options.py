@@ -23,6 +23,9 @@ Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on 
 Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.")]
 DryRun = Annotated[bool, Parameter(help="Show what the run would make and cost. Nothing is submitted or paid.")]
 Storage = Annotated[str | None, Parameter(help="Name of a MediaStorage block; by default RH_STORAGE_URL.")]
+Credentials = Annotated[
+    str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
+]
 File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
 More = Annotated[
     list[str],
@@ -94,9 +97,7 @@ class Place:
     out: Annotated[
         str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")
     ] = None
-    credentials: Annotated[
-        str | None, Parameter(help="Name of the block of an account or of a pool, instead of RH_API_KEY.")
-    ] = None
+    credentials: Credentials = None
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None
 
     def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:

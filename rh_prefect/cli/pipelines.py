@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import text_in
-from rh_prefect.cli.options import GIVEN, SELECTED, File, Given, Json, More, Selected
+from rh_prefect.cli.options import GIVEN, SELECTED, Credentials, File, Given, Json, More, Selected, Storage
 from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
@@ -63,10 +63,6 @@ Allow = Annotated[
     list[str] | None,
     Parameter(help="An additional folder from which rows may use files; may be repeated."),
 ]
-Credentials = Annotated[
-    str | None,
-    Parameter(help="Name of the account's block that reads the graphs of workflows and apps; by default RH_API_KEY."),
-]
 
 
 def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.")], as_json: Json = False) -> None:
@@ -108,10 +104,7 @@ def plan(
     quote: Quote = False,
     exit_code: ExitCode = False,
     allow: Allow = None,
-    storage: Annotated[
-        str | None,
-        Parameter(help="Name of the MediaStorage block with the results of earlier runs; by default RH_STORAGE_URL."),
-    ] = None,
+    storage: Storage = None,
     credentials: Credentials = None,
     **more: More,
 ) -> None:

@@ -86,9 +86,6 @@ def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[Non
 
     `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all that have records, or
     records of the kind `of`.
-
-    Raises:
-        ConfigError: The records of a flow run are asked for, and there is no Prefect API that has them.
     """
     is_flow_run, database = run is not None and is_flow_run_id(run), _home() / "prefect.db"
     is_here = database.exists() if is_flow_run else has_journals(database, of)

@@ -109,7 +109,7 @@ def run(
     first.refuse_unknown(selection)
     check_retake(first, selected.retake or (), selection)
     if not dry_run:
-        check_account("run", account)
+        check_account(account)
         check_store(storage)
     again = {**made_again(selected, found, first), "selection": selection}
     takes = again["takes"]

@@ -11,15 +11,16 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
-from rh_prefect.job_blocks.job_handle import RunningHubJobRun
+from rh_prefect.job_blocks.job_handle import RunningHubJobRun, start
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
 from rh_prefect.works.journal.repeated_calls import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.options import JobOptions, Options
 from rh_prefect.works.outputs.result import Result
 
 if TYPE_CHECKING:
     from rh_prefect.models import ModelInput
-    from rh_prefect.works.options import JobOptions, Request
+    from rh_prefect.works.options import Request
 
     class Overrides(JobOptions, total=False):
         """The values for one run; `params` and `nodes` are merged into the saved ones, other values replace them."""
@@ -100,16 +101,12 @@ class RunningHubJob(JobBlock[Result], ABC):
         """Builds the request from the saved values, overridden by the arguments of `trigger`."""
 
     async def _start(self, overrides: Mapping[str, Any]) -> RunningHubJobRun:
-        # Slow to import, and not needed to look up a block type, as Prefect's server does at its start.
-        from rh_prefect.job_blocks.job_handle import start
-        from rh_prefect.works.options import JobOptions, Options
-
         values = dict(overrides)
         scope = values.pop("scope", None)
         saved = {"label": self.label, "credentials": self.credentials, "storage": self.storage}
         job_options = {name: values.pop(name) for name in JobOptions.__annotations__ if name in values}
         options = Options(**{**saved, **job_options})
-        return RunningHubJobRun(await start(self._request(values), options, scope=scope))
+        return await start(self._request(values), options, scope=scope)
 
 
 class RunningHubGraphJob(RunningHubJob, ABC):

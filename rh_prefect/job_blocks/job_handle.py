@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from prefect.blocks.abstract import JobRun
 
@@ -19,8 +18,7 @@ from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works.accounts.account import Account
-from rh_prefect.works.accounts.pool import Pool
-from rh_prefect.works.events import JobEvent, Observer
+from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import Journal, by_job
@@ -33,7 +31,6 @@ from rh_prefect.works.options import Options, Request
 from rh_prefect.works.outputs import stored_result
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.outputs.stored_result import StoredResult
-from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_cancellation import cancel_submission
 from rh_prefect.works.work import Work
 from rh_prefect.works.work_runner import WorkRunner
@@ -60,74 +57,7 @@ def _over(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """One paid job; `work` waits for it and downloads its outputs. Every method runs on the loop thread."""
-
-    task_id: str
-    job: str
-    records: JobRecords
-    attempt: int
-    pool: Pool
-    observer: Observer
-    work: Callable[[], asyncio.Task[Result]]
-
-    async def wait(self) -> Result:
-        """Waits for the result, or raises the work's error; cancelling the wait does not cancel the job."""
-        work = self.work()
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The work itself is cancelled by nothing but `cancel`.
-            if work.cancelled():
-                raise self._cancelled() from None
-            raise
-
-    async def cancel(self) -> None:
-        """Cancels the task, records its end and stops waiting for it; see `RunningHubJobRun.cancel`."""
-        work = self.work()
-        while (submit := await self._newest()) is not None:
-            if submit.state == "ticket":
-                provider = await self.pool.provider_of(submit.intent)
-                status = await cancel_submission(provider, submit, records=self.records, attempt=self.attempt)
-                # RunningHub may continue to report it as running, and waiting for it would never end.
-                if status == "CANCELLED" and work.cancel():
-                    self._tell(submit)
-                return
-            if submit.state == "open":
-                await asyncio.sleep(_PAUSE)
-            elif (submit.end is not None and submit.end.status == "SUCCESS") or not work.cancel():
-                return
-            else:  # the job was about to pay for another task, and may have begun to
-                await asyncio.wait([work])
-
-    async def _newest(self) -> Submit | None:
-        """The job's newest submission; None where the result is an earlier job's."""
-        view = await self.records.view()
-        return view.last if any(one.task_id == self.task_id for one in view.submits) else None
-
-    def _tell(self, submit: Submit) -> None:
-        error = self._cancelled()
-        event = JobEvent(
-            state="cancelled",
-            job=self.job,
-            model=submit.intent.model,
-            label=submit.intent.label,
-            task_id=self.task_id,
-            message=error.message,
-            prompt=beginning_of_prompt(submit.intent.payload),
-        )
-        self.observer.notify(event)
-
-    def _cancelled(self) -> JobCancelled:
-        return JobCancelled(
-            f"{self.job}: task {self.task_id} was cancelled. What to do: run it again to pay for a new one.",
-            job=self.job,
-            task_id=self.task_id,
-        )
-
-
-async def start(request: Request, options: Options, *, scope: str | None) -> Handle:
+async def start(request: Request, options: Options, *, scope: str | None) -> RunningHubJobRun:
     """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
     runner, asked = await prepare_call(request, options, scope=scope)
     submitted: asyncio.Future[tuple[Work, str]] = asyncio.get_running_loop().create_future()
@@ -153,15 +83,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Han
         raise
     undo_unless_delivered(made.cancel)
     work, task_id = submitted.result()
-    return Handle(
-        task_id=task_id,
-        job=work.job,
-        records=work.records,
-        attempt=runner.scope.attempt,
-        pool=runner.pool,
-        observer=runner.observer,
-        work=lambda: made,
-    )
+    return RunningHubJobRun(task_id, work.job, work.records, runner, lambda: made)
 
 
 _SCOPE: Final = "attached"
@@ -203,7 +125,7 @@ class PassingJournal(Journal):
             yield key, records
 
 
-async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Handle:
+async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> RunningHubJobRun:
     """Finds a task; runs on the loop thread. See `RunningHubJobRun.attach`."""
     if not is_task_id(task_id):
         raise InputError(
@@ -215,44 +137,24 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     known = await asyncio.to_thread(_result_of, store, task_id)
     # What is in the storage already needs no account; any of them will do for the record.
     paid_on = shared.pool.accounts[0] if known is not None else await shared.pool.find_owner(task_id)
-    scope, observer = _attached_scope(), run_observer()
+    scope = _attached_scope()
+    runner = WorkRunner(shared, scope, store, observer=run_observer())
     intent = _intent(task_id, paid_on, scope, store, storage=storage, label=label)
-
-    @cache
-    def work() -> asyncio.Task[Result]:
-        return background(_fetch(intent, task_id, shared, scope, store, observer, known))
-
+    records = JobRecords(scope.journal, task_id)
     if known is None:
-        ticket = Answer(outcome="ticket", task_id=task_id)
-        records = JobRecords(scope.journal, task_id)
         await records.intent(1, intent)
-        await records.answer(1, ticket)
-    return Handle(
-        task_id=task_id,
-        job=known.job if known is not None else f"{_SCOPE}/{task_id}",
-        records=JobRecords(scope.journal, task_id),
-        attempt=scope.attempt,
-        pool=shared.pool,
-        observer=observer,
-        work=work,
-    )
+        await records.answer(1, Answer(outcome="ticket", task_id=task_id))
 
+    async def fetch() -> Result:
+        if known is not None:
+            return known.result(store)
+        done = await runner.collect(intent, task_id)
+        if done is None:
+            raise TaskNotFound(f"{_SCOPE}/{task_id}: no task is recorded")
+        return done.result
 
-async def _fetch(
-    intent: Intent,
-    key: str,
-    shared: PoolContext,
-    scope: FolderScope,
-    store: MediaStore,
-    observer: Observer,
-    known: StoredResult | None,
-) -> Result:
-    if known is not None:
-        return known.result(store)
-    done = await WorkRunner(shared, scope, store, observer=observer).collect(intent, key)
-    if done is None:
-        raise TaskNotFound(f"{_SCOPE}/{key}: no task is recorded")
-    return done.result
+    job = known.job if known is not None else f"{_SCOPE}/{task_id}"
+    return RunningHubJobRun(task_id, job, records, runner, cache(lambda: background(fetch())))
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
@@ -305,17 +207,24 @@ class RunningHubJobRun(JobRun[Result]):
     front is a coroutine. To go on in another process, keep the `task_id` and `attach` to it there.
     """
 
-    def __init__(self, handle: Handle) -> None:
-        """Use a block's `trigger`, or `attach`."""
-        self._handle = handle
+    task_id: str
+    """RunningHub's task id."""
+    job: str
+    """The job's full name, `<scope>/<key>`, as in `rh-prefect jobs`; `attached/<task id>` after `attach`."""
+
+    def __init__(
+        self, task_id: str, job: str, records: JobRecords, runner: WorkRunner, work: Callable[[], asyncio.Task[Result]]
+    ) -> None:
+        """Use a block's `trigger`, or `attach`; `work` returns the task that waits and downloads."""
+        self.task_id, self.job, self._records, self._runner, self._work = task_id, job, records, runner, work
 
     def __repr__(self) -> str:
         return f"RunningHubJobRun(task_id={self.task_id!r}, job={self.job!r})"
 
-    @classmethod
+    @staticmethod
     def attach(
-        cls, task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
-    ) -> Self:
+        task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
+    ) -> RunningHubJobRun:
         """Makes a run from a task's id alone, also for a task that was started elsewhere; it pays for nothing.
 
         Its outputs are fetched into the storage only when they are asked for. What the storage has of the task already
@@ -331,28 +240,14 @@ class RunningHubJobRun(JobRun[Result]):
             InputError: This is not a task id.
             TaskNotFound: RunningHub does not know the task, or no longer.
         """
-        return LOOP.call_sync(cls._attached(task_id, credentials=credentials, storage=storage, label=label))
+        return LOOP.call_sync(attach(task_id, credentials=credentials, storage=storage, label=label))
 
-    @classmethod
+    @staticmethod
     async def attach_async(
-        cls, task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
-    ) -> Self:
+        task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
+    ) -> RunningHubJobRun:
         """The coroutine of `attach`."""
-        return await LOOP.call(cls._attached(task_id, credentials=credentials, storage=storage, label=label))
-
-    @classmethod
-    async def _attached(cls, task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> Self:
-        return cls(await attach(task_id, credentials=credentials, storage=storage, label=label))
-
-    @property
-    def task_id(self) -> str:
-        """RunningHub's task id."""
-        return self._handle.task_id
-
-    @property
-    def job(self) -> str:
-        """The job's full name, `<scope>/<key>`, as in `rh-prefect jobs`; `attached/<task id>` after `attach`."""
-        return self._handle.job
+        return await LOOP.call(attach(task_id, credentials=credentials, storage=storage, label=label))
 
     def wait_for_completion(self) -> None:  # type: ignore[override]  # Prefect's is a coroutine; ours blocks
         """Waits until the task has ended and its outputs are in the storage.
@@ -362,11 +257,11 @@ class RunningHubJobRun(JobRun[Result]):
             JobCancelled: It was cancelled.
             RunningHubError: Everything else; see `rh_prefect.errors`.
         """
-        LOOP.call_sync(self._handle.wait())
+        LOOP.call_sync(self._result())
 
     async def wait_for_completion_async(self) -> None:
         """The coroutine of `wait_for_completion`; cancelling the wait does not cancel the job."""
-        await LOOP.call(self._handle.wait())
+        await LOOP.call(self._result())
 
     def fetch_result(self) -> Result:  # type: ignore[override]  # as above
         """Waits as `wait_for_completion` does, and gives the outputs.
@@ -377,11 +272,11 @@ class RunningHubJobRun(JobRun[Result]):
         Raises:
             RunningHubError: As `wait_for_completion`.
         """
-        return LOOP.call_sync(self._handle.wait())
+        return LOOP.call_sync(self._result())
 
     async def fetch_result_async(self) -> Result:
         """The coroutine of `fetch_result`."""
-        return await LOOP.call(self._handle.wait())
+        return await LOOP.call(self._result())
 
     def cancel(self) -> None:
         """Cancels the task at RunningHub; waiting for it then raises `JobCancelled`.
@@ -391,8 +286,60 @@ class RunningHubJobRun(JobRun[Result]):
         Raises:
             RunningHubError: It could not be cancelled; it may continue and cost money.
         """
-        LOOP.call_sync(self._handle.cancel())
+        LOOP.call_sync(self._cancel())
 
     async def cancel_async(self) -> None:
         """The coroutine of `cancel`."""
-        await LOOP.call(self._handle.cancel())
+        await LOOP.call(self._cancel())
+
+    async def _result(self) -> Result:
+        """Waits for the result, or raises the work's error; cancelling the wait does not cancel the job."""
+        work = self._work()
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The work itself is cancelled by nothing but `cancel`.
+            if work.cancelled():
+                raise self._cancelled() from None
+            raise
+
+    async def _cancel(self) -> None:
+        work, runner = self._work(), self._runner
+        while (submit := await self._newest()) is not None:
+            if submit.state == "ticket":
+                provider = await runner.pool.provider_of(submit.intent)
+                status = await cancel_submission(provider, submit, records=self._records, attempt=runner.scope.attempt)
+                # RunningHub may continue to report it as running, and waiting for it would never end.
+                if status == "CANCELLED" and work.cancel():
+                    self._notify(submit)
+                return
+            if submit.state == "open":
+                await asyncio.sleep(_PAUSE)
+            elif (submit.end is not None and submit.end.status == "SUCCESS") or not work.cancel():
+                return
+            else:  # the job was about to pay for another task, and may have begun to
+                await asyncio.wait([work])
+
+    async def _newest(self) -> Submit | None:
+        """Returns the job's newest submission; None where the result is an earlier job's."""
+        view = await self._records.view()
+        return view.last if any(one.task_id == self.task_id for one in view.submits) else None
+
+    def _notify(self, submit: Submit) -> None:
+        event = JobEvent(
+            state="cancelled",
+            job=self.job,
+            model=submit.intent.model,
+            label=submit.intent.label,
+            task_id=self.task_id,
+            message=self._cancelled().message,
+            prompt=beginning_of_prompt(submit.intent.payload),
+        )
+        self._runner.observer.notify(event)
+
+    def _cancelled(self) -> JobCancelled:
+        return JobCancelled(
+            f"{self.job}: task {self.task_id} was cancelled. What to do: run it again to pay for a new one.",
+            job=self.job,
+            task_id=self.task_id,
+        )

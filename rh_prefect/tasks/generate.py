@@ -303,13 +303,8 @@ os.register_at_fork(after_in_child=_forget)
 async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_task: bool = True) -> Scope:
     """Returns the scope of a call: its flow run, else the named scope, its outermost task run, or the process.
 
-    Args:
-        name: The named scope.
-        is_found_again: Whether a later process finds the work in any case.
-        is_in_task: Whether the call has a task run, which is then the innermost one.
-
-    Raises:
-        ConfigError: It is in no flow as far as can be seen, names no scope, and a flow is running in this process.
+    With `is_found_again` a later process finds the work in any case; with `is_in_task` the innermost task run is the
+    call's own.
     """
     inside = current_scope()
     if inside is not None:

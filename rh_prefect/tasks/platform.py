@@ -129,7 +129,7 @@ async def list_resources(
     size: int = 50,
     credentials: str | None = None,
 ) -> Page[Resource]:
-    """Searches the public models that loader nodes can name, a page at a time; costs nothing.
+    """Searches the public models that loader nodes can name, at most 50 on a page; costs nothing.
 
     Args:
         kind: UNET, CHECKPOINT, LORA or GGUF.
@@ -137,14 +137,11 @@ async def list_resources(
         base_models: Only those made for one of these.
         tags: Only those with one of these tags, by their ids.
         page: From 1.
-        size: 50 at most.
+        size: Of a page.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
         The page; `node_model_name` is what a loader node takes.
-
-    Raises:
-        InputError: There is no such kind or page; nothing was sent.
     """
     one_of("kind", kind, get_args(ResourceKind))
     return await ask(
@@ -176,34 +173,14 @@ async def list_apps(
     size: int = 50,
     credentials: str | None = None,
 ) -> Page[AppListing]:
-    """Lists public AI apps, a page at a time; costs nothing.
-
-    Args:
-        sort: RECOMMEND, HOTTEST or NEWEST.
-        days: How far back HOTTEST looks; the other orders do without.
-        page: From 1.
-        size: 50 at most.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-
-    Returns:
-        The page; `has_next` says whether there is another.
-
-    Raises:
-        InputError: There is no such order or page; nothing was sent.
-    """
+    """Lists public AI apps, at most 50 on a page, which begin at 1; costs nothing. HOTTEST looks back `days`."""
     one_of("sort", sort, get_args(AppSort))
     return await ask(lambda client: client.apps.list(sort=sort, days=days, page=page, size=size), credentials)
 
 
 @repeatable("styles of quick create {webapp_id}")
 async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str | None = None) -> tuple[Style, ...]:
-    """Lists the styles that a module of quick create offers; costs nothing.
-
-    Args:
-        webapp_id: The module's id.
-        kind: Its `type`; 2 in every published sample.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Lists the styles that a module of quick create offers; `kind` is its `type`, 2 in every published sample."""
     return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)
 
 
@@ -238,13 +215,9 @@ def storable(view: TaskView) -> TaskView:
 
 @repeatable("webhook of task {task_id}")
 async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
-    """Returns RunningHub's record of a task's webhook; costs nothing.
+    """Returns RunningHub's record of a task's webhook; `RequestRejected` if there is none yet.
 
-    Returns:
-        The event; its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
-
-    Raises:
-        RequestRejected: The task has no webhook, or none yet.
+    Its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
     """
     event = await ask(lambda client: client.webhooks.detail(task_id), credentials, of_task=task_id)
     view = event.view and storable(event.view)
@@ -253,16 +226,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 
 @once("resend of webhook event {event_id}")
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
-    """Requests a new delivery of a webhook; receivers must handle duplicates anyway.
-
-    Args:
-        event_id: The event's id, as `webhook_detail` tells it; not the task's.
-        url: Where to, if not where it went before.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-
-    Raises:
-        InputError: This is not an address; nothing was sent.
-    """
+    """Requests a new delivery of an event of `webhook_detail`, to `url` or where it went before."""
     if url is not None and not url.startswith(("http://", "https://")):
         raise InputError("url must be the http(s) address of a receiver, or be omitted. Nothing was sent.")
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)

@@ -85,19 +85,9 @@ async def upload_file_legacy(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Upload:
-    """Uploads a file up to 30 MB by the deprecated v1 endpoint; `upload_file` has no such limit.
+    """Uploads a file up to 30 MB by the deprecated v1 endpoint: a `file_name` for loader nodes, and no `url`.
 
-    Args:
-        source: As of `upload_file`.
-        file_type: The type, which older documentation of the API requires.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-        storage: As of `upload_file`.
-
-    Returns:
-        The upload: its `file_name` is what loader nodes take; it has no `url`.
-
-    Raises:
-        MediaError: The file is too large, missing, empty or broken; nothing was sent.
+    `upload_file` has no such limit. Older documentation of the API requires the type.
     """
     one_of("file_type", file_type, get_args(LegacyType))
     store = await load_storage(storage)
@@ -111,16 +101,7 @@ async def upload_file_legacy(
 
 @repeatable("upload of LoRA {name}")
 async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: str | None = None) -> str:
-    """Uploads a LoRA for a RHLoraLoader node; one that RunningHub has already is not sent again.
-
-    Args:
-        path: The file on this machine.
-        name: Its name at RunningHub.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-
-    Returns:
-        What the node's `file_name` takes.
-    """
+    """Uploads a LoRA for a RHLoraLoader node, and returns what its `file_name` takes; it is sent once."""
     words("name", name)
     return await ask(lambda client: client.upload_lora(Path(path), name=name), credentials)
 
@@ -209,16 +190,7 @@ async def list_assets(
     size: int = 20,
     credentials: str | None = None,
 ) -> Page[Asset]:
-    """Lists assets, a page at a time; costs nothing.
-
-    Args:
-        group_id: Only those of this group.
-        status: Only those of this status, in RunningHub's word.
-        name: Only those of this name.
-        page: From 1.
-        size: 100 at most.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Lists assets, at most 100 on a page; `group_id`, `status` in RunningHub's word, and `name` select."""
     return await ask(
         lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
         credentials,
@@ -255,14 +227,7 @@ async def query_asset_group(group_id: str, *, credentials: str | None = None) ->
 async def list_asset_groups(
     *, name: str = "", page: int = 1, size: int = 20, credentials: str | None = None
 ) -> Page[AssetGroup]:
-    """Lists groups of assets, a page at a time; costs nothing.
-
-    Args:
-        name: Only those of this name.
-        page: From 1.
-        size: 100 at most.
-        credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
-    """
+    """Lists groups of assets, those of a name or all, at most 100 on a page; costs nothing."""
     return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
 
 

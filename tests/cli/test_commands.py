@@ -178,8 +178,8 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
         (
             {"RH_API_KEY": ""},
             {
-                "run: no RunningHub API key is set": film,
-                "batch: no RunningHub API key is set": ["batch", ".", "--model", "rh-video-upscaler"],
+                "No RunningHub API key": film,
+                "API key is set": ["batch", ".", "--model", "rh-video-upscaler"],
             },
         ),
         ({"RH_API_KEY": "0" * 32}, {"the key is missing or unknown": film}),
