@@ -27,10 +27,6 @@ def test_the_key_is_the_same_at_each_start(tmp_path: Path) -> None:
     assert key_of(state=tmp_path / "other") != first
 
 
-def test_the_clock_can_stand_still(tmp_path: Path) -> None:
+def test_a_key_can_be_given_and_the_clock_can_stand_still(tmp_path: Path) -> None:
     assert key_of("--factor", "0", "--key", "a" * 32, state=tmp_path) == "a" * 32
-
-
-def test_a_key_can_be_given(tmp_path: Path) -> None:
-    assert key_of("--key", "a" * 32, state=tmp_path) == "a" * 32
     assert not (tmp_path / "emulator-key").exists()

@@ -15,26 +15,15 @@ from uuid import uuid4
 import pytest
 
 from rh_prefect import generate
-from rh_prefect.cli import app, main
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End, Record
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
+from tests.support.processes.typed_commands import Terminal
 from tests.support.servers.emulator_env import environment
 from tests.support.world.job_records import intent, ticket, write
-
-
-def call(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
-    code = 0
-    capsys.readouterr()
-    try:
-        main(lambda: app(command.split()))
-    except SystemExit as end:
-        code = int(end.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 @pytest.fixture
@@ -56,14 +45,13 @@ def test_what_a_failed_task_cost_is_in_each_sum(
     charging.faults.add(Fault("submit", number=1, kind="fail", code="1006"))
     file = tmp_path / "pier.yaml"
     file.write_text("attempts: 2\nsteps: {picture: {model: z-image/turbo, with: {prompt: pier}}}\n")
-    code, out, err = call(capsys, f"run {file}")
-    assert (code, charging.recorder.charged) == (0, Decimal("0.08")), err
+    call = Terminal(capsys).call
+    out = call(f"run {file}")
+    assert charging.recorder.charged == Decimal("0.08")
     assert re.search(r"; paid 0\.08 CNY", out), out
     (run,) = set(re.findall(r"flow run ([0-9a-f-]{36})", out))
-    _, out, _ = call(capsys, f"jobs list {run}")
-    assert out.count("0.04 CNY") == 2, "the failed task has a row"
-    _, out, _ = call(capsys, f"jobs list {run} --json")
-    assert [job["costs"] for job in json.loads(out)] == [{"CNY": "0.04"}] * 2
+    assert call(f"jobs list {run}").count("0.04 CNY") == 2, "the failed task has a row"
+    assert [job["costs"] for job in json.loads(call(f"jobs list {run} --json"))] == [{"CNY": "0.04"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -92,9 +80,8 @@ def test_the_cost_of_a_job_is_listed_in_each_unit(
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     journal = default_works(get_settings()).notes_of("night")
     asyncio.run(write(journal, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
-    _, out, err = call(capsys, "jobs list night --json")
-    (job,) = json.loads(out)
-    assert (job["costs"], job["unknown"]) == (costs, 0), err
+    (job,) = json.loads(Terminal(capsys).call("jobs list night --json"))
+    assert (job["costs"], job["unknown"]) == (costs, 0)
 
 
 @pytest.mark.prefect
@@ -104,25 +91,18 @@ def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
 ) -> None:
     file = tmp_path / "pier.yaml"
     file.write_text("name: pier\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a pier}}\n")
-    code, _, err = call(capsys, f"run {file}")
-    assert code == 0, err
-    _, out, _ = call(capsys, "jobs list --json")
-    run = next(one["id"] for one in json.loads(out)["flow_runs"] if one["flow"] == "pier")
-    _, out, _ = call(capsys, f"jobs list {run} --json")
-    (job,) = json.loads(out)
-    assert (job["state"], job["label"], job["model"], list(job["costs"])) == (
-        "success",
-        "picture",
-        "z-image/turbo",
-        ["CNY"],
-    )
-    assert (job["task_id"], Decimal(job["costs"]["CNY"])) == (rh.recorder.paid[0].task_id, rh.recorder.charged)
-    _, out, _ = call(capsys, f"jobs list {run}")
+    call = Terminal(capsys).call
+    call(f"run {file}")
+    run = next(one["id"] for one in json.loads(call("jobs list --json"))["flow_runs"] if one["flow"] == "pier")
+    (job,) = json.loads(call(f"jobs list {run} --json"))
+    assert (job["state"], job["label"], job["model"]) == ("success", "picture", "z-image/turbo")
+    assert (job["task_id"], job["costs"]) == (rh.recorder.paid[0].task_id, {"CNY": str(rh.recorder.charged)})
+    out = call(f"jobs list {run}")
     assert job["task_id"] in out
     assert "picture: z-image/turbo" in out
     for record in (tmp_path / "out").rglob("end-1.json"):
         record.write_text("no record")
-    code, out, _ = call(capsys, f"jobs list {run}")
+    out = call(f"jobs list {run}")
     assert "is not a JSON object" in out
     assert "empty" not in out
 
@@ -135,12 +115,12 @@ def test_a_run_of_a_pipeline_counts_what_it_pays_for(
     """The journal of the run also holds the takes that it chose and the tasks of other runs that it waits for."""
     file = tmp_path / "harbour.yaml"
     file.write_text("name: harbour\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a harbour}}\n")
+    call = Terminal(capsys).call
     for _ in range(2):
-        code, _, err = call(capsys, f"run {file} --new")
-        assert code == 0, err
+        call(f"run {file} --new")
     assert len(rh.recorder.paid) == 2
-    _, out, _ = call(capsys, "jobs list --json")
-    assert [one["jobs"] for one in json.loads(out)["flow_runs"] if one["flow"] == "harbour"] == [1, 1]
+    listed = json.loads(call("jobs list --json"))["flow_runs"]
+    assert [one["jobs"] for one in listed if one["flow"] == "harbour"] == [1, 1]
 
 
 def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert len(jobs[0].split()[0].rpartition("/")[2]) == 12
     shown = json.loads(terminal.call(f"jobs show {jobs[0].split()[0]} --json"))
     assert shown["submits"][0]["end"]["status"] == "SUCCESS"
+    assert shown["result"]["outputs"][0]["sha256"]
     assert shown["job"].startswith(jobs[0].split()[0])
     assert "submit 1: ended" in terminal.call(f"jobs show {jobs[0].split()[0]}")
     assert "1.79 CNY" in terminal.call("spend --by pipeline")

@@ -9,115 +9,109 @@ import re
 import shlex
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rh_prefect.cli import app, main
+from rh_prefect.cli import app
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.works_journal import WorksJournal
+from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.documented_pipelines import BLOCK
 
 ROOT = Path(__file__).parents[2]
 
 
-def call(*words: str) -> int:
-    try:
-        main(lambda: app(list(words)))
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+Call = Callable[..., str]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command in an empty folder; see `Terminal.call`."""
     monkeypatch.chdir(tmp_path)
+    return Terminal(capsys).call
 
 
-def test_from_an_example_to_its_price(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("init", "--example", "film") == 0
-    assert call("check", "film.yaml") == 0
-    assert call("plan", "film.yaml", "--set", "prompt=a lighthouse") == 0
-    said = capsys.readouterr().out
-    assert "1 file checked: no problems" in said
-    assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in said
+@pytest.fixture
+def film(call: Call) -> None:
+    call("init --example film")
 
 
-def test_check_says_what_is_worth_knowing_of_a_right_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_example_to_its_price(call: Call, film: None) -> None:
+    assert "1 file checked: no problems" in call("check film.yaml")
+    planned = call("plan film.yaml --set 'prompt=a lighthouse'")
+    assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in planned
+
+
+def test_check_says_what_is_worth_knowing_of_a_right_file(call: Call) -> None:
     step = "mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
     Path("mug.yaml").write_text(f"budget: {{amount: 1, all_runs: true}}\nsteps:\n  {step}\n")
-    assert call("check", "mug.yaml") == 0
-    assert "note: mug.yaml:1: all_runs does not limit what all rounds cost together" in capsys.readouterr().out
+    assert "note: mug.yaml:1: all_runs does not limit what all rounds cost together" in call("check mug.yaml")
 
 
-def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("init", "--example", "film") == 0
-    assert call("init", "--example", "film") == 1
-    assert "film.yaml exists, and nothing was written" in capsys.readouterr().err
-    assert call("init", "--example", "flim") == 1
-    assert "did you mean film?" in capsys.readouterr().err
+def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(call: Call, film: None) -> None:
+    assert "film.yaml exists, and nothing was written" in call("init --example film", fails=True)
+    assert "did you mean film?" in call("init --example flim", fails=True)
 
 
 @pytest.mark.parametrize("to", [".", "folder", "film", "file/film.yaml"])
-def test_init_says_that_a_name_is_of_no_use(to: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_says_that_a_name_is_of_no_use(call: Call, to: str) -> None:
     """It ended with a traceback; without an extension, the inputs' folder had the name of the pipeline's file."""
     Path("folder").mkdir()
     Path("file").touch()
-    assert call("init", "--example", "dub", "--to", to) == 1
-    assert "--to" in capsys.readouterr().err
+    assert "--to" in call(f"init --example dub --to {to}", fails=True)
     assert not Path("film").exists()
 
 
 @pytest.mark.parametrize("name", ["film", "score"])  # tests/test_docs.py plans those that have a page with theirs
-def test_an_example_is_planned_with_its_own_inputs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("init", "--example", name, "--to", f"below/{name}.yaml") == 0
-    assert call("plan", f"below/{name}.yaml", "--params", f"below/{name}.params.yaml") == 0
-    assert "least " in capsys.readouterr().out
+def test_an_example_is_planned_with_its_own_inputs(call: Call, name: str) -> None:
+    call(f"init --example {name} --to below/{name}.yaml")
+    assert "least " in call(f"plan below/{name}.yaml --params below/{name}.params.yaml")
 
 
-def test_all_problems_of_all_files_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_of_all_files_are_shown(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.yaml").write_text("steps: {a: {modle: x}}\n")
     Path("b.yaml").write_text("steps: {b: {edit: rezise}}\n")
-    assert call("check", "a.yaml", "b.yaml") == 1
-    said = capsys.readouterr().out
-    assert "a.yaml:1:13: modle is not a key of a step; did you mean model?" in said
-    assert "b.yaml:1:19: there is no edit rezise; did you mean resize?" in said
-    assert call("check", "a.yaml", "--json") == 1
-    assert json.loads(capsys.readouterr().out)[0]["line"] == 1
+    terminal = Terminal(capsys)
+    terminal.call("check a.yaml b.yaml", fails=True)
+    assert "a.yaml:1:13: modle is not a key of a step; did you mean model?" in terminal.said
+    assert "b.yaml:1:19: there is no edit rezise; did you mean resize?" in terminal.said
+    terminal.call("check a.yaml --json", fails=True)
+    assert json.loads(terminal.said)[0]["line"] == 1
 
 
-def test_a_wrong_value_is_a_problem_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    call("init", "--example", "film")
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--set", "shots=40") == 1
-    assert "film.yaml:5:3: shots takes a whole number up to 12, and 40 is more" in capsys.readouterr().err
-    assert call("plan", "film.yaml", "--set", "promt=x") == 1
-    assert "film has no parameter promt; did you mean prompt?" in capsys.readouterr().err
+def test_a_wrong_value_is_a_problem_of_the_plan(call: Call, film: None) -> None:
+    said = call("plan film.yaml --set prompt=x --set shots=40", fails=True)
+    assert "film.yaml:5:3: shots takes a whole number up to 12, and 40 is more" in said
+    said = call("plan film.yaml --set promt=x", fails=True)
+    assert "film has no parameter promt; did you mean prompt?" in said
 
 
+@pytest.mark.usefixtures("call")
 def test_a_step_without_a_known_price_is_something_to_pay() -> None:
     assume = "assume: {kind: image}"
     Path("own.yaml").write_text(f"steps: {{picture: {{graph: graph.json, with: {{2.text: a mug}}, {assume}}}}}\n")
     Path("graph.json").write_text('{"2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}}}')
-    assert call("plan", "own.yaml", "--exit-code") == 2
+    with pytest.raises(SystemExit) as end:
+        app(["plan", "own.yaml", "--exit-code"])
+    assert end.value.code == 2
 
 
-def test_a_plan_is_written_for_its_owner_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    call("init", "--example", "film")
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--out", "p.json", "--exit-code") == 2
+def test_a_plan_is_written_for_its_owner_and_compared(call: Call, film: None) -> None:
+    call("plan film.yaml --set prompt=x --out p.json --exit-code", fails=True)
     assert stat.S_IMODE(Path("p.json").stat().st_mode) == 0o600
-    capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "prompt=y", "--compare", "p.json") == 0
-    assert "~ script  prompt:" in capsys.readouterr().out
+    compare = "plan film.yaml --set prompt=y --compare p.json"
+    assert "~ script  prompt:" in call(compare)
     plan = json.loads(Path("p.json").read_text())
     damaged = {"price: least": {**plan, "price": {"least": "x"}}, "steps[0]": {**plan, "steps": ["script"]}}
     texts = {name: json.dumps(one) for name, one in damaged.items()} | {"is not a plan": "[" * 100_000}
     for name, text in texts.items():
         Path("p.json").write_text(text)
-        assert call("plan", "film.yaml", "--set", "prompt=y", "--compare", "p.json") == 1
-        assert name.partition(":")[0] in capsys.readouterr().err
+        assert name.partition(":")[0] in call(compare, fails=True)
 
 
 def git(*words: str) -> None:
@@ -126,12 +120,12 @@ def git(*words: str) -> None:
 
 
 def test_the_recipes_for_pull_requests_show_the_difference_in_price(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = [one for one in BLOCK.findall((ROOT / "docs/recipes.md").read_text()) if "--markdown" in one]
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")
-    call("init", "--example", "film", "--to", "pipelines/film.yaml")
+    call("init --example film --to pipelines/film.yaml")
     Path("pipelines/elsewhere").symlink_to("/etc/hosts")
     git("add", ".")
     git("commit", "-m", "A film")
@@ -142,28 +136,20 @@ def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     monkeypatch.setenv("GITHUB_BASE_REF", "main")
     for recipe in recipes:
         for command in re.findall(r"rh-prefect (.*)", recipe):
-            capsys.readouterr()
-            assert call(*shlex.split(os.path.expandvars(command.partition(" >")[0]))) == 0
-        said = capsys.readouterr().out
+            said = call(os.path.expandvars(command.partition(" >")[0]))
         assert "| difference | +0.04 | +0.12 | +0.12 |" in said, "the last command of each recipe is the plan"
         assert "| `shots.picture` | z-image/turbo | 3 waiting for a result | 0.24 | 0.12 |" in said
-    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "HEAD") == 0
-    assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in capsys.readouterr().out
-    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "mian") == 1
-    assert "neither a file with a plan nor a git revision" in capsys.readouterr().err
-    assert call("plan", "pipelines/film.yaml", "--set", "prompt=x", "--compare", "HEAD^{tree}") == 1
-    assert "neither a file with a plan nor a git revision" in capsys.readouterr().err
+    plan = "plan pipelines/film.yaml --set prompt=x --compare"
+    assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in call(f"{plan} HEAD")
+    for unknown in ("mian", "HEAD^{tree}"):
+        assert "neither a file with a plan nor a git revision" in call(f"{plan} {unknown}", fails=True)
     file.rename("pipelines/other.yaml")
-    assert call("plan", "pipelines/other.yaml", "--set", "prompt=x", "--compare", "main") == 0
-    assert "compared with main, which lacks other.yaml" in capsys.readouterr().out
+    assert "compared with main, which lacks other.yaml" in call(f"{plan.replace('film', 'other')} main")
 
 
-def test_a_plan_fits_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    call("init", "--example", "film")
+def test_a_plan_fits_the_terminal(call: Call, film: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "prompt=x") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = call("plan film.yaml --set prompt=x").splitlines()
     assert max(map(len, lines)) <= 60
     assert "  step           model or edit   =  +  >  x  expected   most" in lines
     assert "  shots.motion   kling-v…-video  .  .  6  .     10.50  10.50" in lines
@@ -179,22 +165,15 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
         assert done.stdout.split() == [expected]
 
 
-def test_json_pictures_and_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    call("init", "--example", "film")
-    capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["price"]["most"] == 20.176
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--svg") == 0
-    assert capsys.readouterr().out.startswith("<svg ")
-    assert call("schema", "film.yaml") == 0
-    assert json.loads(capsys.readouterr().out)["title"] == "rh-prefect pipeline"
+def test_json_pictures_and_the_schema(call: Call, film: None) -> None:
+    assert json.loads(call("plan film.yaml --set prompt=x --json"))["price"]["most"] == 20.176
+    assert call("plan film.yaml --set prompt=x --svg").startswith("<svg ")
+    assert json.loads(call("schema film.yaml"))["title"] == "rh-prefect pipeline"
 
 
-def test_parameters_from_a_file_stand_behind_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    call("init", "--example", "film")
+def test_parameters_from_a_file_stand_behind_those_of_the_command(call: Call, film: None) -> None:
     Path("p.yaml").write_text("prompt: from a file\nshots: 2\n")
-    assert call("plan", "film.yaml", "--params", "p.yaml", "--set", "shots=3") == 0
-    assert "film: 3 items in shots" in capsys.readouterr().out
+    assert "film: 3 items in shots" in call("plan film.yaml --params p.yaml --set shots=3")
 
 
 async def script_is_there(store: str) -> None:
@@ -206,26 +185,22 @@ async def script_is_there(store: str) -> None:
 
 
 def test_results_of_earlier_runs_are_found(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, film: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call("init", "--example", "film")
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "store"))
     asyncio.run(script_is_there(str(tmp_path / "store")))
-    capsys.readouterr()
-    assert call("plan", "film.yaml", "--set", "prompt=x", "--json") == 0
-    steps = json.loads(capsys.readouterr().out)["steps"]
+    steps = json.loads(call("plan film.yaml --set prompt=x --json"))["steps"]
     assert [(step["path"], step["state"]) for step in steps[:2]] == [("script", "="), ("shots.picture", "+")]
     assert len([step for step in steps if step["path"] == "shots.picture"]) == 1
 
 
-def test_a_storage_block_that_is_not_looked_into_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_storage_block_that_is_not_looked_into_is_noted(call: Call) -> None:
     Path("a.yaml").write_text("storage: media\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
-    assert call("plan", "a.yaml") == 0
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(call("plan a.yaml").split())
     assert "Results in the storage block media are not looked up; to look them up, pass --storage media." in said
 
 
-def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_shows_the_parameters_of_its_file(call: Call) -> None:
     Path("own.yaml").write_text(
         "name: own\nparams:\n"
         "  idea: {type: string, min: 3, max: 300, description: '[bold] What it shows'}\n"
@@ -235,9 +210,8 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.C
         "steps: {voice: {model: minimax/speech-2.8-hd, with: {text: $(params.idea)}}}\n"
         "outputs: {voice: $(voice)}\n"
     )
-    for words in (["run", "own.yaml", "--help"], ["plan", "--help", "own.yaml"], ["run", "--sample", "1", "own.yaml"]):
-        assert call(*words, *([] if "--help" in words else ["--help"])) == 0
-        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for command in ("run own.yaml --help", "plan --help own.yaml", "run --sample 1 own.yaml --help"):
+        said = " ".join(call(command).replace("│", " ").split())
         assert "Parameters of own, as --NAME VALUE" in said
         assert "* idea [bold] What it shows. A text of 3 to 300 characters. [required]" in said
         assert "count A whole number from 1 to 12. Default: 6." in said
@@ -246,11 +220,9 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(capsys: pytest.C
         assert "Outputs of own" in said
         assert "voice minimax/speech-2.8-hd: 0.62 CNY per 1000 characters" in said
         assert "one run depends on rows: pass --rows" in said
-    call("run", "--params", "own.yaml", "--help")
-    assert "Parameters of own" not in capsys.readouterr().out
+    assert "Parameters of own" not in call("run --params own.yaml --help")
     Path("rows.jsonl").write_text('{"sku": "a"}')
-    assert call("explain", "own.yaml", "--set", "rows=rows.jsonl", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(call("explain own.yaml --set rows=rows.jsonl --json"))
     assert told["params"]["count"] == {
         "type": "integer",
         "min": 1,

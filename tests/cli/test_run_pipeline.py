@@ -111,12 +111,6 @@ def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Her
     assert len(here.rh.recorder.paid) == 1
 
 
-def test_a_run_can_make_a_part_of_a_reviewed_plan(here: Here) -> None:
-    here.plan()
-    here.call("run products.yaml --plan p.json --only each.picture")
-    assert len(here.rh.recorder.paid) == 2
-
-
 def test_what_is_no_plan_is_refused(here: Here) -> None:
     here.write("p.json", "{}")
     assert "The plan q.json cannot be read" in here.call("run products.yaml --plan q.json", fails=True)
@@ -215,12 +209,6 @@ def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> N
     here.call(f"{RUN} {part}")
     assert here.rh.recorder.charged == Decimal(expected)
     assert "did you mean each.clip?" in here.call(f"{PLAN} --only each.clips", fails=True)
-
-
-def test_a_plan_refuses_a_retake_of_no_step(here: Here) -> None:
-    assert "there is no paid step each.clips; did you mean each.clip? Nothing was sent." in here.call(
-        f"{PLAN} --retake each.clips", fails=True
-    )
 
 
 @pytest.mark.parametrize(
@@ -388,32 +376,6 @@ def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
     said = here.call("choose own.yaml own=again --set photo=photo.png", fails=True)
     assert "own has no new candidates" in said
     assert not (here.folder / "own.takes.yaml").exists()
-
-
-LINE = """
-steps:
-  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a line}}
-  checked: {review: $(line), ask: Is it right}
-"""
-
-
-def test_new_candidates_of_a_text_are_made_by_its_step(here: Here) -> None:
-    here.write("line.yaml", LINE)
-    assert "Waiting for review" in here.call("run line.yaml")
-    here.call("choose line.yaml checked=again")
-    assert yaml.safe_load((here.folder / "line.takes.yaml").read_text())["takes"] == {"line": 2}
-    paid = len(here.rh.recorder.paid)
-    assert "Waiting for review" in here.call("run line.yaml")
-    assert len(here.rh.recorder.paid) == paid + 1
-
-
-def test_a_text_for_a_review_of_pictures_is_refused(here: Here) -> None:
-    here.write("edited.yaml", EDITED)
-    here.write("better.txt", "a better cup")
-    here.call("run edited.yaml")
-    said = here.call("choose edited.yaml --text chosen=better.txt", fails=True)
-    assert "chosen shows files, which a text cannot replace" in said
-    assert not (here.folder / "edited.takes.yaml").exists()
 
 
 def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:

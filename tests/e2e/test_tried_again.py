@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect import catalog, models
-from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError, StoreError
 from rh_prefect.flow_runs.queries import read_flow_run, run_folder
@@ -16,7 +14,6 @@ from rh_prefect.flow_runs.resume import rerun
 from rh_prefect.works.outputs.result import Result
 from tests.e2e import flows, runs
 from tests.support.processes.film_run import FilmRun
-from tests.support.servers.emulator_env import environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -103,23 +100,3 @@ async def test_a_moderated_prompt_is_submitted_once_whatever_retries_are_asked_f
     with pytest.raises(ModerationError, match="1501"):
         await rerun(flows.patient, run)
     assert [one.code for one in rh.recorder.submissions] == ["1501"]
-
-
-@pytest.mark.long
-async def test_a_full_queue_just_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Emulator(clock="polls", polls=2, limit=1, long_side=96, fps=6) as rh:
-        for name, value in environment(rh, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        async with Client(rh.key, base_url=rh.url) as somebody:
-            model = models.ZImageTurbo.entry
-            foreign = await somebody.submit(model.endpoint, catalog.validate(model, {"prompt": "somebody else's"}))
-            run = asyncio.create_task(flows.many([*TAKES[:2], "a harbour", "a gull"]))
-            refused = await asyncio.to_thread(
-                rh.recorder.wait, lambda recorder: len(recorder.submissions) > len(recorder.paid)
-            )
-            await somebody.cancel(foreign.task_id)
-        results = await run
-        assert refused
-        assert {one.code for one in rh.recorder.submissions if not one.accepted} == {"421"}
-        assert {result.task_id for result in results} == {one.task_id for one in rh.recorder.paid[1:]}
-        assert len(rh.recorder.paid) == 5

@@ -110,12 +110,3 @@ async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monk
     monkeypatch.setenv("RH_API_KEY", rh.key)
     await rerun(flows.one, run)
     assert len(rh.recorder.paid) == 1
-
-
-@pytest.mark.long
-async def test_one_lost_reply_does_not_keep_the_others_from_home(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", prompt="a harbour", number=1, kind="cut"))
-    run = await runs.begin(flows.many, prompts=["a lighthouse", "a harbour", "a gull"])
-    await runs.fails(flows.many, run, words="jobs adopt")
-    await runs.fails(flows.many, run, words="jobs adopt")
-    assert len(rh.recorder.paid) == 3

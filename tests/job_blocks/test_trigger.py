@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError, SubmissionUnknown
+from rh_prefect.errors import InputError, JobCancelled, ModerationError
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
@@ -129,23 +129,6 @@ def test_a_refused_submit_is_raised_by_trigger(rh: Emulator) -> None:
     assert not rh.recorder.paid
 
 
-def test_a_lost_answer_is_raised_by_trigger_and_never_sent_again(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="jobs adopt works-"):
-            turbo().trigger(scope="test")
-    assert len(rh.recorder.paid) == 1
-
-
-def test_a_task_that_fails_names_its_node(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", node="6", exception="ValueError"))
-    run = workflow(rh).trigger(scope="test")
-    with pytest.raises(JobFailed, match=r"6.*ValueError"):
-        run.wait_for_completion()
-    with pytest.raises(JobFailed, match="ValueError"):
-        run.fetch_result()
-
-
 async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emulator) -> None:
     run = await turbo().trigger_async(scope="test")
     waiting = asyncio.create_task(run.wait_for_completion_async())
@@ -213,8 +196,3 @@ async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afte
     slow_rh.held.release()
     await asyncio.sleep(0.3)
     assert not slow_rh.recorder.submissions
-
-
-def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
-    with pytest.warns(UserWarning, match="Pass a scope"):
-        turbo().trigger().wait_for_completion()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import pickle
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import ParameterBindError
 
 from rh_prefect import catalog, models
-from rh_prefect.catalog import Model, Param
+from rh_prefect.catalog import Model
 from rh_prefect.catalog.model import RUN_OPTIONS, decode_model
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.media import Media
+from rh_prefect.errors import InputError
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
 from rh_prefect.works.options import JobOptions
@@ -28,7 +26,6 @@ from rh_prefect.works.outputs.result import Result
 from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model
-from tests.support.samples.minimal_calls import small_emulator
 
 ROOT = Path(__file__).parents[2]
 KLING = endpoints.kling_v2_6_pro_image_to_video
@@ -174,49 +171,6 @@ async def test_more_parameters_are_sent_unchecked_where_the_published_list_is_in
     assert not rh.recorder.requests
     await task.fn(**given, unchecked={"camera": "up"}, scope="s")
     assert rh.recorder.paid[0].payload["camera"] == "up"
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """One emulator for all that must never reach it."""
-    with small_emulator(tmp_path_factory.mktemp("idle")) as emulator:
-        yield emulator
-
-
-def file(param: Param, size: int) -> Media:
-    """A file that is nowhere: what is wrong with it must be found before anybody looks for it."""
-    extension = param.accept[0] if param.accept else {"image": "png", "video": "mp4", "audio": "mp3"}[param.type]
-    kind: Any = param.type
-    return Media(uri=f"/nowhere/{size}.{extension}", kind=kind, mime="", size=size, sha256=f"{size:064x}")
-
-
-def too_large(model: Model, param: Param) -> dict[str, Any]:
-    """A valid input, but for a file that is larger than the model takes."""
-    assert param.max_size_mb is not None
-    given: dict[str, Any] = catalog.example(model)
-    needed = {rule.given[0] for rule in model.rules if rule.kind == "only" and rule.given and param.key in rule.params}
-    given |= {other.name: file(other, 9) for other in model.media_params if other.name in given or other.key in needed}
-    rivals = {model.param(key).name for rule in model.rules if rule.kind == "one" for key in rule.params}
-    if param.name in rivals:
-        given = {name: value for name, value in given.items() if name not in rivals}
-    return {**given, param.name: file(param, param.max_size_mb * 1024 * 1024 + 1)}
-
-
-@for_each_model
-async def test_wrong_input_is_refused_before_anything_is_sent(model: Model, idle: Emulator) -> None:
-    task, given = getattr(endpoints, model.snake_name), catalog.example(model)
-    for param in (param for param in model.params if param.type == "enum"):
-        with pytest.raises(InputError, match=f"{param.name} must be one of"):
-            await task.fn(**{**given, param.name: "no such choice"}, scope="s")
-    for param in (param for param in model.params if param.required and param.default is None):
-        with pytest.raises(InputError, match=f"{param.name} is missing"):
-            await task.fn(**{name: value for name, value in given.items() if name != param.name}, scope="s")
-    for param in (param for param in model.media_params if param.max_size_mb is not None):
-        with pytest.raises(MediaError, match=f"{param.name} takes at most {param.max_size_mb} MB"):
-            await task.fn(**too_large(model, param), scope="s")
-    posted = [row for row in idle.recorder.requests if row.method != "GET"]
-    assert not posted
-    assert not idle.recorder.submissions
 
 
 @pytest.mark.prefect

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from rh_prefect import MediaStorage, flow, models
-from rh_prefect.cli.jobs import show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import (
@@ -30,8 +29,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.journal.job_records import JobRecords, split_job
-from rh_prefect.works.journal.record_types import Resolution
+from rh_prefect.works.journal.job_records import split_job
 from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
@@ -145,13 +143,6 @@ async def test_the_files_of_a_shared_result_that_are_gone_are_another_take(rh: E
     assert "mark-lost" not in caught.value.message
 
 
-async def test_reuse_makes_equal_calls_of_a_run_one_job(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    results = await asyncio.gather(*(run(asked, reuse="always") for _ in range(4)))
-    assert len({result.task_id for result in results}) == 1
-    assert len(rh.recorder.paid) == 1
-
-
 async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_for_again(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,34 +164,6 @@ async def test_a_label_names_the_file_and_makes_no_other_work(rh: Emulator) -> N
     assert one.key == two.key and one.first_output == two.first_output
     assert Path(one.first_output.uri).name.startswith("dawn-")
     assert len(rh.recorder.paid) == 1
-
-
-@pytest.mark.parametrize("options", [{}, {"reuse": "always"}], ids=["scope", "reuse"])
-async def test_concurrent_calls_of_one_job_each_get_its_files_in_their_own_storage(
-    rh: Emulator, prefect_server: object, tmp_path: Path, options: dict[str, Any]
-) -> None:
-    """As one after the other: the job is paid for once, and each call finds its files where it wants them."""
-    folders = [tmp_path / name for name in ("first", "second")]
-    for folder in folders:
-        await MediaStorage(url=str(folder)).asave(folder.name, overwrite=True)
-    asked = models.ZImageTurbo(prompt="a poster")
-    results = await asyncio.gather(*(run(asked, storage=folder.name, **options) for folder in folders))
-    assert len(rh.recorder.paid) == 1
-    for folder, result in zip(folders, results, strict=True):
-        assert Path(result.first_output.uri).is_relative_to(folder)
-        assert Path(result.record).is_relative_to(folder)
-
-
-async def test_concurrent_calls_of_one_job_get_the_files_of_the_task_after_one_that_failed(
-    rh: Emulator, prefect_server: object, tmp_path: Path
-) -> None:
-    for name in ("first", "second"):
-        await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
-    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
-    asked = models.ZImageTurbo(prompt="a poster")
-    results = await asyncio.gather(*(run(asked, storage=name) for name in ("first", "second")))
-    assert len({result.task_id for result in results}) == 1
-    assert len(rh.recorder.paid) == 2
 
 
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
@@ -229,13 +192,6 @@ async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_pat
     assert rh.key not in Path(result.record).read_text()
 
 
-async def test_the_records_of_a_job_show_its_result(rh: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
-    await asyncio.to_thread(show_, result.job)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("result: ")]
-    assert json.loads(line.removeprefix("result: "))["outputs"][0]["sha256"] == result.first_output.sha256
-
-
 @pytest.mark.parametrize("kind", ["cut", "502"])
 async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: Kind) -> None:
     rh.faults.add(Fault("submit", number=1, kind=kind))
@@ -251,27 +207,6 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     assert len(rh.recorder.paid) == 2
 
 
-async def test_what_to_do_about_an_unknown_submit_is_said_once(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="502"))
-    with pytest.raises(SubmissionUnknown, match=r"accepted it \(no readable response \(HTTP 502") as caught:
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert caught.value.message.count("call log") == 1
-
-
-async def test_a_task_that_was_found_by_itself_is_what_the_next_call_gets(rh: Emulator) -> None:
-    """A loop that tries again would pay beside the task that a webhook, or its late owner, has recorded meanwhile."""
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    with pytest.raises(SubmissionUnknown) as unknown:
-        await run(asked)
-    scope, key = split_job(unknown.value.job)
-    records = JobRecords(journal_of(scope), key)
-    found = Resolution(outcome="adopted", task_id=rh.recorder.paid[0].task_id, by="a webhook")
-    await LOOP.call(records.resolve(1, found))
-    assert (await run(asked)).task_id == found.task_id
-    assert len(rh.recorder.paid) == 1
-
-
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
@@ -279,29 +214,11 @@ async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     assert rh.recorder.charged > 0  # its seconds are billed
 
 
-async def test_a_failed_model_task_costs_nothing(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail"))
-    with pytest.raises(JobFailed, match="Generation failed, please try again"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"), attempts=1)
-    assert rh.recorder.charged == 0
-
-
 async def test_a_call_makes_another_task_at_once_where_that_may_help(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     result = await run(models.ZImageTurbo(prompt="a lighthouse"))
     assert [task.task_id for task in rh.recorder.paid][-1] == result.task_id
     assert len(rh.recorder.submissions) == 2
-
-
-async def test_a_full_queue_waits_and_pays_once_each(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
-    results = await asyncio.gather(*(run(models.ZImageTurbo(prompt=f"picture {n}")) for n in range(3)))
-    assert len(results) == len(rh.recorder.paid) == 3
-
-
-async def test_without_a_scope_a_warning_says_what_a_crash_would_cost(rh: Emulator) -> None:
-    with pytest.warns(UserWarning, match="Pass a scope"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"), scope=None)
 
 
 async def test_with_a_scope_there_is_no_warning(rh: Emulator) -> None:
@@ -368,15 +285,6 @@ async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect
         error = await state.aresult(raise_on_failure=False)
         assert "".join(traceback.format_exception(error)).count("\n") < 80
     assert not rh.recorder.paid
-
-
-@pytest.mark.prefect
-async def test_many_waits_for_all_and_names_those_that_failed(rh: Emulator, prefect_server: object) -> None:
-    asked = [models.ZImageTurbo(prompt=text) for text in ("one", "a forbidden thing", "three")]
-    with pytest.raises(ExceptionGroup, match="1 of 3") as caught:
-        await generate_many(asked, scope="many")
-    assert len(caught.value.exceptions) == 1
-    assert len(rh.recorder.paid) == 2
 
 
 async def test_many_that_is_cancelled_between_two_waves_leaves_no_job_running(

@@ -12,7 +12,7 @@ import pytest
 from rh_prefect import flow, generate, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import InputError, JobFailed, MediaError, SubmissionUnknown
+from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.workflows import AppInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.options import Request
 from rh_prefect.works.outputs.result import Result
@@ -61,12 +61,6 @@ async def test_a_node_that_cannot_be_set_is_refused_before_anything_is_sent(rh: 
     assert not rh.recorder.submissions
 
 
-async def test_a_path_that_leads_nowhere_is_refused_before_anything_is_sent(rh: Emulator) -> None:
-    with pytest.raises(MediaError, match=r"photo\.png"):
-        await workflow("restyle", {"10.image": Path("no-such-folder/photo.png")}, rh)
-    assert not rh.recorder.submissions
-
-
 async def test_a_password_goes_by_v1_and_is_in_no_record(rh: Emulator, tmp_path: Path) -> None:
     locked = rh.workflows.add(TEXT_TO_IMAGE, password="canary-password")
     app = rh.apps.add(TEXT_TO_IMAGE, password="canary-password")
@@ -92,13 +86,6 @@ async def test_a_graph_that_is_broken_fails_at_once_with_its_nodes_named_and_is_
     with pytest.raises(JobFailed, match="node"):
         await workflow("text-to-image", {}, rh)
     assert len(rh.recorder.submissions) == 1
-
-
-async def test_a_workflow_s_lost_reply_is_unknown_too(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    with pytest.raises(SubmissionUnknown):
-        await workflow("text-to-image", {}, rh, workflow=TEXT_TO_IMAGE)
-    assert len(rh.recorder.paid) == 1
 
 
 async def test_an_app_runs_and_its_options_are_checked(rh: Emulator, tmp_path: Path) -> None:
