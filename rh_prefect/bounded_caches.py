@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Iterator, MutableMapping, MutableSet
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Iterator, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -88,29 +87,12 @@ class LruCache(MutableMapping[K, V]):
                 self._entries.popitem(last=False)
 
 
-class LruSet(MutableSet[K]):
+class LruSet(LruCache[K, None]):
     """A set that drops the element that was added least recently when it is full; safe on several threads."""
 
-    def __init__(self, most: int) -> None:
-        """Starts empty."""
-        self._elements: LruCache[K, None] = LruCache(most)
-
-    def __contains__(self, element: object) -> bool:
-        return element in self._elements
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._elements)
-
-    def __len__(self) -> int:
-        return len(self._elements)
-
-    def add(self, value: K) -> None:
+    def add(self, element: K) -> None:
         """Adds an element."""
-        self._elements[value] = None
-
-    def discard(self, value: K) -> None:
-        """Removes an element, if it is there."""
-        self._elements.pop(value, None)
+        self[element] = None
 
 
 class SingleFlight(Generic[K, V]):
@@ -159,43 +141,32 @@ class SingleFlight(Generic[K, V]):
 class SharedTasks(Generic[K, V]):
     """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
 
-    def __init__(self, *, drop: Callable[[V], object] = lambda _: None) -> None:
-        """Starts without a task; `drop` receives each result that no caller has received."""
-        self._running: dict[K, _SharedTask[V]] = {}
-        self._drop = drop
+    def __init__(self) -> None:
+        """Starts without a task."""
+        self._running: dict[K, asyncio.Task[V]] = {}
+        self._waiting: Counter[asyncio.Task[V]] = Counter()
 
     async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """Waits for the task of a key, and starts one if none is running."""
-        shared = self._running.get(key)
-        if shared is None or shared.task.cancelling():
-            shared = self._running[key] = _SharedTask(asyncio.ensure_future(begin()))
-            shared.task.add_done_callback(lambda task: self._forget(key, task))
-        shared.waiting += 1
+        task = self._running.get(key)
+        if task is None or task.done() or task.cancelling():
+            task = self._running[key] = asyncio.ensure_future(begin())
+            task.add_done_callback(lambda done: self._forget(key, done))
+        self._waiting[task] += 1
         try:
-            result = await asyncio.shield(shared.task)
-            shared.is_received = True
-            return result
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if shared.waiting == 1 and not shared.task.cancel() and not shared.has_failed and not shared.is_received:
-                self._drop(shared.task.result())
+            if self._waiting[task] == 1:
+                task.cancel()
             raise
         finally:
-            shared.waiting -= 1
+            self._waiting[task] -= 1
+            if not self._waiting[task]:
+                del self._waiting[task]
 
     def _forget(self, key: K, task: asyncio.Task[V]) -> None:
-        if key in self._running and self._running[key].task is task:
+        if self._running.get(key) is task:
             del self._running[key]
-
-
-@dataclass(slots=True)
-class _SharedTask(Generic[V]):
-    task: asyncio.Task[V]
-    waiting: int = 0
-    is_received: bool = False
-
-    @property
-    def has_failed(self) -> bool:
-        return self.task.cancelled() or self.task.exception() is not None
 
 
 class NamedLocks:

@@ -36,11 +36,14 @@ def gallery(
     port: Annotated[int, Parameter(help="The port of --serve; 0 selects a free port.", validator=PORT)] = 0,
 ) -> None:
     """Write a page with every picture, video, sound and text of a storage, with prompts and costs."""
+    from rh_prefect.gallery.pages import write_gallery
+
     if place is not None and storage is not None:
         raise InputError(
             f"gallery: {place} and --storage {storage} are two places. Nothing was written. What to do: name one."
         )
-    store, pages, found = _written(place, storage, run)
+    store, found, name = _found("gallery", place, storage, run)
+    pages = write_gallery(store, found, name=_page_name(name) if run else "index")
     if serve:
         from rh_prefect.gallery.server import app_of
         from rh_prefect.gallery.server import serve as serve_pages
@@ -49,7 +52,7 @@ def gallery(
             app_of(store, pages, found), lambda url: print(f"gallery: {url} (Ctrl-C ends it)", flush=True), port=port
         )
         return
-    print(f"gallery: {_address(store, pages)} ({len(found)} outputs)")
+    print(f"gallery: {store.link(pages[0]) or store.uri(pages[0])} ({len(found)} outputs)")
 
 
 def open_(
@@ -96,20 +99,6 @@ def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | No
 
 def _page_name(run: str) -> str:
     return re.sub(r"[^\w.-]+", "-", run)[:80]  # the name of a flow or a run may hold what a file's name cannot
-
-
-def _address(store: MediaStore, pages: Sequence[str]) -> str:
-    return store.link(pages[0]) or store.uri(pages[0])
-
-
-def _written(
-    place: str | None, storage: str | None, run: str | None
-) -> tuple[MediaStore, Sequence[str], Sequence[Entry]]:
-    """Writes the pages; returns their storage, their names and what they show."""
-    from rh_prefect.gallery.pages import write_gallery
-
-    store, found, name = _found("gallery", place, storage, run)
-    return store, write_gallery(store, found, name=_page_name(name) if run else "index"), found
 
 
 def _found(

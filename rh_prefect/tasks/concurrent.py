@@ -223,14 +223,10 @@ async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: Suspen
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
     async with group_member(group):
-        return await run_or_leave(request, **options)
-
-
-async def run_or_leave(request: Request, **options: Any) -> Result | PendingTask:
-    """Runs one job as a task run; in a suspend group, stops waiting once all jobs are submitted."""
-    done: Any = await generate(request, **options)
-    outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
-    return outcome
+        # In a group it stops waiting once all jobs are submitted, and returns the state of its task run.
+        done: Any = await generate(request, **options)
+        outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
+        return outcome
 
 
 async def _finish(one: Result | PendingTask | BaseException) -> Result:
