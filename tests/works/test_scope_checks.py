@@ -168,6 +168,8 @@ async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counti
     await journal.create("a1-intent-1", {"token": "x"})
     with pytest.raises(JournalError, match=r"no record of their format.*jobs recover night"):
         await OpenScopes().open(scope_of(journal), store)
+    assert await recover(journal, store) == []
+    assert not await OpenScopes().open(scope_of(journal), store), "its jobs are found again"
 
 
 async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_path: Path, store: MediaStore) -> None:

@@ -29,7 +29,7 @@ class Scope:
     journal: Journal  # Holds the scope's records
     run: str  # A short name of the run, for file names
     flow: str  # The flow's name, for file names
-    attempt: int = 1  # Which attempt of the run this is, from 1
+    attempt: int  # Which attempt of the run this is, from 1
     # The first attempt whose payments count together with this one's: this one itself, which a person started, or an
     # earlier one where Prefect retries the flow by itself
     first_attempt: int = 0
