@@ -14,9 +14,12 @@ PACKAGE = "rh_prefect"
 
 EXCLUDED = """\
 none of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of caches and the
-numbers of requests at once, since no test should depend on them; none of assert_never, which is never reached; and no
-None of a returned False, which is the same to every caller"""
+numbers of requests at once, since no test should depend on them; none of assert_never, which is never reached; no None
+of a returned False, which is the same to every caller; and of a large number its double and half, as one more changes
+nothing that a user meets"""
 """The rules by which some faults are not tried."""
+
+LARGE = 10
 
 Change: TypeAlias = tuple[ast.expr | ast.stmt, str]
 """A node, and what is written in its place."""
@@ -180,7 +183,8 @@ def _changes_of_value(node: ast.expr) -> Iterator[Change]:
         case ast.Constant(bool() as value):
             yield node, str(not value)
         case ast.Constant(int() | float() as value):
-            yield from ((node, repr(value + by)) for by in (1, -1))
+            other = (value * 2, type(value)(value / 2)) if abs(value) >= LARGE else (value + 1, value - 1)
+            yield from ((node, repr(one)) for one in other)
 
 
 def _negated(test: ast.expr) -> Change:

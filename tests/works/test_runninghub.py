@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Account, account_of
+from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.runninghub.provider import RunningHub
 
@@ -63,3 +64,14 @@ async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_p
     assert day.limiter is night.limiter
     assert day.at("/proxy").limiter is night.at("/proxy").limiter
     assert (await LOOP.call(both()))[0] == day
+
+
+def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
+    async def opened() -> Account:
+        return account_of(SecretStr("0" * 32), base_url="http://127.0.0.1:9", settings=Settings(state_dir=tmp_path))
+
+    LOOP.call_sync(opened())
+    assert _accounts
+    if not (child := os.fork()):
+        os._exit(len(_accounts))
+    assert os.waitpid(child, 0)[1] == 0
