@@ -309,22 +309,3 @@ def test_a_secret_in_a_file_would_be_found(form: int, hidden: Secrets, tmp_path:
     for number, secret in enumerate(hidden.all()):
         wanted = f"a secret stands in {tmp_path}/{number}.bin"
         assert wanted in broken(Evidence(words=words_in(tmp_path)), secrets=[secret])
-
-
-def test_a_secret_in_a_row_would_be_found_also_across_pages_and_before_it_is_in_the_main_file(
-    hidden: Secrets, tmp_path: Path
-) -> None:
-    path = tmp_path / "prefect.db"
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("pragma journal_mode = wal")
-        database.execute("create table log (message text)")
-        database.commit()
-        # Some of these keys stand across the edge of a page.
-        database.executemany(
-            "insert into log values (?)", [("x" * (4000 + shift) + hidden.main,) for shift in range(96)]
-        )
-        database.commit()
-        assert broken(Evidence(words=words_in(tmp_path)), secrets=[hidden.main]) != []
-        text = {f"{path} as text": words_in(tmp_path)[f"{path} as text"]}
-    assert text[f"{path} as text"].count(hidden.main.encode()) == 96
-    assert broken(Evidence(words=text), secrets=[hidden.main]) == [f"a secret stands in {path} as text"]

@@ -74,15 +74,6 @@ def test_a_missing_or_invalid_stored_result_is_none(store: MediaStore) -> None:
     assert list(stored_result.read_all(store)) == []
 
 
-def test_the_log_names_each_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
-    stored_result.write(store, result(store, task_id="1"))
-    store.write_bytes("results/broken/2.json", b"{")
-    assert [one.task_id for one in stored_result.read_all(store)] == ["1"]
-    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
-        f"The stored result {store.uri('results/broken/2.json')}"
-    ]
-
-
 def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
     for day in (2, 3, 1):
         ended = f"2026-01-0{day}T10:00:00.000+00:00"
@@ -180,14 +171,16 @@ def test_an_object_is_not_read_to_find_it(s3: S3Server, tmp_path: Path) -> None:
     assert stored_result.find(store, BASE) is None
 
 
-def test_the_lookup_names_a_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_each_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
     """A request whose result is not found is paid for again."""
+    stored_result.write(store, result(store, base="c" * 40, task_id="1"))
     name = f"results/{BASE}/{TASK}.json"
     store.write_bytes(name, b"{")
     assert stored_result.find(store, BASE) is None
+    assert [one.task_id for one in stored_result.read_all(store)] == ["1"]
     assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
         f"The stored result {store.uri(name)}"
-    ]
+    ] * 2
 
 
 def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> None:
