@@ -75,9 +75,6 @@ AS_OFTEN: Final[dict[str, tuple[Often, ...]]] = {
 }
 """Where it is not all three."""
 
-ALL_THE_SAME: Final[frozenset[Kind]] = frozenset({"slow", "hold", "fail", "node-errors", "at-once"})
-"""The request itself goes well, so there is no before and after."""
-
 REFUSALS: Final[dict[Route, tuple[str, ...]]] = {
     "submit": ("421", "1003", "1005", "1501", "416", "802"),
     "query": ("1003", "1004", "1005", "802"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 
 def search(examples: int) -> settings:
@@ -15,8 +15,3 @@ def search(examples: int) -> settings:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-
-
-def first_finding(examples: int) -> settings:
-    """The same, for a world in which something must go wrong: the first find is enough."""
-    return settings(search(examples), phases=[Phase.generate], report_multiple_bugs=False)

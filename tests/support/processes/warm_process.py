@@ -33,7 +33,6 @@ RH = ("-m", "rh_prefect.cli")
 
 _PATIENCE = 600.0
 _END_WITH_PARENT = 1
-_ROOT = Path(__file__).parents[3]
 
 
 class WarmProcess:

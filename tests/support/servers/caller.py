@@ -12,7 +12,6 @@ from rh_prefect.emulator import Emulator
 IMAGE = "rhart-image-v1/text-to-image"
 IMAGE_PRICE = "0.07"
 CLIP = "kling-v2.6-pro/image-to-video"
-FASTER = "rhart-video/video-fps-increaser"
 WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}
 
 Json = dict[str, Any]
