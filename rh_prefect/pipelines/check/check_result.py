@@ -69,11 +69,6 @@ class ItemProblems:
         """How many kinds of problems there are."""
         return len(self._found)
 
-    def take(self, other: ItemProblems) -> None:
-        """Adds those that were collected elsewhere."""
-        for key, (checked, addresses) in other._found.items():
-            self._found.setdefault(key, (checked, []))[1].extend(addresses)
-
     def flush(self) -> None:
         """Adds the collected problems to the report, equal ones once."""
         for (_, at, clause), (checked, addresses) in self._found.items():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import not_numbers, truth
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import lookup
@@ -17,6 +16,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import (
     Frame,
+    Group,
     Items,
     Maybe,
     Unknown,
@@ -57,12 +57,30 @@ class Missing(AbstractSet[str]):
         self.unsure.discard(instance)
 
 
+@dataclass(slots=True, repr=False)
+class Said:
+    """What a part of a plan says beside its steps."""
+
+    notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
+    # What is wrong: the file, the place in it, a clause, and the item's address
+    problems: list[tuple[Checked, Path, str, str]] = field(default_factory=list)
+    new_takes: dict[str, int] = field(default_factory=dict)  # The first take of each step that is made again
+    # The fan-outs whose items are not all known yet, each with whether it is an outermost one
+    open_fan_outs: dict[str, bool] = field(default_factory=dict)
+    # The fan-outs of whose items `limit` can leave several selections, each with its path; the inner ones first
+    chosen: list[tuple[str, Group]] = field(default_factory=list)
+
+
+About: TypeAlias = Callable[[Sequence[int]], Said]
+"""Returns what is said of the part of a plan that an item belongs to; see `Frame.numbers`."""
+
+
 class ConditionalSteps:
     """The conditions of a part of a plan, and the steps without a result."""
 
-    def __init__(self, missing: Missing, item_problems: ItemProblems) -> None:
+    def __init__(self, missing: Missing, about: About) -> None:
         """Stores the arguments."""
-        self.failed, self._item_problems = missing, item_problems
+        self.failed, self._about = missing, about
 
     @property
     def lost(self) -> dict[str, Instance]:
@@ -121,7 +139,8 @@ class ConditionalSteps:
             if condition is None or truth(condition, frame) is not None:
                 continue
             for path, clause in not_numbers(condition, frame):
-                self._item_problems.add(checked, (*at, key, *path), clause, frame.row_around)
+                numbers = frame.numbers if frame.outer is None else frame.numbers or frame.outer.numbers
+                self._about(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
                 found.append(clause)
         return found
 

@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.document import Path, Problems
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
 from rh_prefect.pipelines.file_model import (
     EditStep,
@@ -27,7 +26,7 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, condition_steps, is_open
+from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, Said, condition_steps, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
@@ -101,28 +100,24 @@ class Planning:
 
 
 class Expander:
-    """Expands one part of a plan, once: a step outside of fan-outs, or an item of an outermost one."""
+    """Expands parts of a plan, once: a step outside of fan-outs, or some items of an outermost one."""
 
-    def __init__(self, planning: Planning) -> None:
-        """Starts with nothing expanded."""
-        self._planning = planning
-        self.problems, self.item_problems = Problems(), ItemProblems(Problems())
+    def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
+        """Starts with nothing expanded; `are_items` says that it expands items of an outermost fan-out."""
+        self._planning, self._are_items = planning, are_items
         self.instances: list[Instance] = []  # Its steps
-        self.notes: dict[str, None] = {}  # What is worth knowing
-        self.invalid: dict[str, list[Instance]] = {}  # The steps that invalid items do not make, by what is wrong
+        self.said: dict[int, Said] = defaultdict(Said)  # What else it says, by the number of the item; 0 for none
         self.takes = TakeChooser(
             planning.known,
             planning.choices,
-            planning.options.selection,
+            self.about,
+            selection=planning.options.selection,
+            equal=planning.options.equal,
             pipeline=planning.pipeline,
             scope=planning.checked.file.scope or "",
-            equal=planning.options.equal,
-            notes=self.notes,
         )
-        self.conditions = ConditionalSteps(planning.missing, self.item_problems)
-        self.fan_outs = FanOuts(
-            self.conditions, planning.size, problems=self.problems, item_problems=self.item_problems
-        )
+        self.conditions = ConditionalSteps(planning.missing, self.about)
+        self.fan_outs = FanOuts(self.conditions, planning.size, self.about)
         self._checked = planning.checked
         self._used_at: Path = ()
         self._stops_run = False
@@ -139,10 +134,21 @@ class Expander:
         self._count_inner(step.steps, (*at, "steps"), group.frames, name)
         return group
 
-    async def item(self, step: FanOutStep, at: Path, group: Group, frame: Frame, path: str) -> None:
-        """Expands one item of an outermost fan-out."""
-        await self._steps(step.steps, (*at, "steps"), [frame], path)
-        _close(step, group, frame)
+    async def items(self, step: FanOutStep, at: Path, group: Group, frames: list[Frame], path: str) -> None:
+        """Expands items of an outermost fan-out."""
+        await self._steps(step.steps, (*at, "steps"), frames, path)
+        for frame in frames:
+            _close(step, group, frame)
+
+    def about(self, numbers: Sequence[int]) -> Said:
+        """Returns what is said of the part that an item belongs to; see `Frame.numbers`."""
+        return self.said[numbers[0] if self._are_items and numbers else 0]
+
+    def _note(self, instance: Instance, note: str) -> None:
+        self.about(instance.numbers).notes[note] = None
+
+    def _wrong(self, one: Instance | Frame, at: Path, clause: str, address: str) -> None:
+        self.about(one.numbers).problems.append((self._checked, at, clause, address))
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
@@ -194,7 +200,7 @@ class Expander:
 
     def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
         """Counts the items of the fan-outs in the items of another one, as far as their lists are known before it."""
-        counts = FanOuts(self.conditions, Size(), problems=self.problems, item_problems=self.item_problems)
+        counts = FanOuts(self.conditions, Size(), self.about)
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
                 for frame in frames:
@@ -258,9 +264,8 @@ class Expander:
         if not is_run:
             instance.is_pending = True
             return
-        instance.note = f"{causes[0]}; this item fails before anything is paid for it"
         instance.problems = (*instance.problems, *causes)
-        self.notes[f"{instance.address}: {instance.note}."] = None
+        self._explain(instance, f"{causes[0]}; this item fails before anything is paid for it")
         self.conditions.lost[instance.address] = instance
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
@@ -315,10 +320,8 @@ class Expander:
             instance.problems = (*instance.problems, *draft.frame.problems_around)
             instance.is_pending = is_open(step, draft.frame, instance.waits_for)
             instance.is_sure &= instance.at not in draft.frame.undecided
-            if instance.forbidden:
-                self.notes[f"{instance.path}: {instance.forbidden}"] = None
-            if instance.unread_graph:
-                self.notes[f"{instance.path}: {instance.unread_graph}"] = None
+            for note in filter(None, (instance.forbidden, instance.unread_graph)):
+                self._note(instance, f"{instance.path}: {note}")
             instance.request, instance.kind = draft.params, draft.kind
             instance.seconds = draft.seconds.expected if draft.seconds is not None else None
             self._add(instance)
@@ -340,7 +343,6 @@ class Expander:
         instance.settle("x")
         instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
         self.conditions.lost[instance.address] = instance
-        self.invalid.setdefault(wrong[0], []).append(instance)
         self._add(instance)
         return self._missing_output(instance)
 
@@ -349,9 +351,9 @@ class Expander:
         for where, clause in draft.problems:
             instance.problems = (*instance.problems, clause)
             node_path = self._nearest(instance, where)
-            self.item_problems.add(self._checked, node_path, clause, instance.address if instance.item else "")
+            self._wrong(instance, node_path, clause, instance.address if instance.item else "")
         for note in draft.notes:
-            self.notes[f"{instance.path}: {note}"] = None
+            self._note(instance, f"{instance.path}: {note}")
 
     def _nearest(self, instance: Instance, where: Path) -> Path:
         """Returns the path of a value, or of `from` if the value came from there."""
@@ -364,7 +366,8 @@ class Expander:
     async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
             draft.base = self._base(draft)
-        places = [(draft, take) for draft in drafts for take in await self.takes.choose(draft)]
+        chosen = zip(drafts, await self.takes.choose(drafts), strict=True)
+        places = [(draft, take) for draft, takes in chosen for take in takes]
         queries = [query_of(draft, take) for draft, take in places]
         complete = [query for query in queries if query is not None]
         answers = iter(await self._planning.known.find(complete)) if complete else iter(())
@@ -412,7 +415,7 @@ class Expander:
         if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
             instance.settle("!")
             instance.problems = (*instance.problems, lack)
-            self._note(instance, lack)
+            self._explain(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
         first = works[0].known
@@ -432,7 +435,7 @@ class Expander:
 
     def _refuse_name(self, instance: Instance, problem: str) -> None:
         instance.problems = (*instance.problems, problem)
-        self.item_problems.add(self._checked, (*instance.at, "save_as"), problem, instance.address)
+        self._wrong(instance, (*instance.at, "save_as"), problem, instance.address)
 
     # -- reviews and other files -------------------------------------------------------------------------------------
 
@@ -476,22 +479,23 @@ class Expander:
         if choice is None:
             return None
         if choice.get("of") != instance.request["of"]:
-            self._note(instance, "the choice was made for different candidates and must be made again")
+            self._explain(instance, "the choice was made for different candidates and must be made again")
             return None
         if isinstance(choice.get("text"), str):
             if not instance.shows_files:
                 return choice["text"]
-            self._note(instance, "the choice is a text, but the candidates are files; choose one by its number")
+            self._explain(instance, "the choice is a text, but the candidates are files; choose one by its number")
             return None
         take = choice.get("take")
         if type(take) is int and 1 <= take <= len(shown):  # a bool is also an int
             return shown[take - 1]
-        self._note(instance, instance.no_candidate(take))
+        self._explain(instance, instance.no_candidate(take))
         return None
 
-    def _note(self, instance: Instance, note: str) -> None:
+    def _explain(self, instance: Instance, note: str) -> None:
+        """Says why a step is in its state."""
         instance.note = note
-        self.notes[f"{instance.address}: {note}."] = None
+        self._note(instance, f"{instance.address}: {note}.")
 
     async def _use(self, step: UseStep, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
@@ -520,7 +524,7 @@ class Expander:
         params, wrong = await self._planning.bind_used(used, arguments)
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
-            self.item_problems.add(self._checked, (*at, "with", name), clause, address)
+            self._wrong(frame, (*at, "with", name), clause, address)
         waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
         # What is made of an argument that is not decided may exist.
@@ -541,11 +545,11 @@ class Expander:
             inner = [one for group in groups for one in group.frames]
             if inner:
                 await self._steps(steps, (*at, "steps"), inner, path)
-        for group in groups:
+        for group, outer in zip(groups, frames, strict=True):
             for frame in group.frames:
                 _close(step, group, frame)
             if group.chosen is not None:
-                self.fan_outs.chosen.append((path, group))
+                self.about(outer.numbers).chosen.append((path, group))
         return groups
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:

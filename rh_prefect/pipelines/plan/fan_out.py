@@ -10,12 +10,11 @@ from math import prod
 from typing import Any
 
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.document import Path, Problems, visible
+from rh_prefect.pipelines.document import Path, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, condition_steps, is_open, is_unmade
+from rh_prefect.pipelines.plan.conditional_steps import About, ConditionalSteps, condition_steps, is_open, is_unmade
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
@@ -53,16 +52,9 @@ class _Taken:
 class FanOuts:
     """The fan-outs of one plan."""
 
-    def __init__(
-        self, conditions: ConditionalSteps, size: Size, *, problems: Problems, item_problems: ItemProblems
-    ) -> None:
+    def __init__(self, conditions: ConditionalSteps, size: Size, about: About) -> None:
         """Starts without any."""
-        self._conditions, self._problems, self._item_problems = conditions, problems, item_problems
-        # Those whose items are not all known yet, each with whether it is an outermost one
-        self.open: dict[str, bool] = {}
-        # Those of whose items `limit` can leave several selections, each with its path; the inner ones first
-        self.chosen: list[tuple[str, Group]] = []
-        self._size = size
+        self._conditions, self._size, self._about = conditions, size, about
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer."""
@@ -101,7 +93,7 @@ class FanOuts:
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
         if items.may_change:
-            self.open[path] = not frame.id
+            self._about(frame.numbers).open_fan_outs[path] = not frame.id
         self._check_ids(step, at, items.frames, path, frame, checked)
         for one in items.frames:
             if one.is_numbered or frame.meaning:
@@ -184,7 +176,7 @@ class FanOuts:
         limit, wrong = count_of("limit", step.limit, frame)
         if wrong and not any(maker.address in self._conditions.lost for maker in makers(evaluate(step.limit, frame))):
             address = Instance(path, frame.id, step, at).address if frame.id else ""
-            self._item_problems.add(checked, (*at, "limit"), wrong, address)
+            self._about(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
         return limit
 
     def _check_ids(
@@ -208,7 +200,7 @@ class FanOuts:
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
-        self._problems.add(checked.document, (*at, "id"), message)
+        self._about(outer.numbers).problems.append((checked, (*at, "id"), message, ""))
 
 
 def _deciders(frame: Frame) -> set[str]:

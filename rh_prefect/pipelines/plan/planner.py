@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -21,9 +21,10 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
+from rh_prefect.pipelines.plan.conditional_steps import Said
 from rh_prefect.pipelines.plan.expand import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.needs import Needs
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Money, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
 from rh_prefect.pipelines.plan.saved_names import NameClashes
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
@@ -77,58 +78,8 @@ class Part:
     frame: Frame | None = None  # Of an item: its names
     names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
     is_sure: bool = True  # Of an item: whether it is there in the cheapest course of the run, by its fan-out alone
-    instances: Sequence[Instance] = ()  # Its steps
-    more: Expander | None = None  # What else it says; None if nothing
-
-    def take(self, expander: Expander) -> None:
-        """Keeps what was expanded."""
-        self.instances = expander.instances
-        said: list[Sized] = [expander.notes, expander.invalid, expander.problems, expander.item_problems]
-        said += [expander.takes.new, expander.fan_outs.open, expander.fan_outs.chosen]
-        if any(map(len, said)):
-            self.more = expander
-
-
-class Together:
-    """Looks up the works of items that are planned at the same time together; see `KnownWorks`."""
-
-    def __init__(self, known: KnownWorks) -> None:
-        """Stores the source."""
-        self._known = known
-        self._waiting: list[tuple[Sequence[WorkQuery], asyncio.Future[Sequence[KnownWork | None]]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.new_take, self.round = known.new_take, known.round
-        self.takes_of, self.keep_takes = known.takes_of, known.keep_takes
-
-    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works when all tasks that are ready to run have said which they need."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._begin)
-        future: asyncio.Future[Sequence[KnownWork | None]] = loop.create_future()
-        self._waiting.append((queries, future))
-        return await future
-
-    def _begin(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        task = asyncio.ensure_future(self._find(waiting))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _find(
-        self, waiting: Sequence[tuple[Sequence[WorkQuery], asyncio.Future[Sequence[KnownWork | None]]]]
-    ) -> None:
-        try:
-            found = iter(await self._known.find([query for queries, _ in waiting for query in queries]))
-        except BaseException as error:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for queries, future in waiting:
-            answers = [next(found) for _ in queries]
-            if not future.done():
-                future.set_result(answers)
+    instances: list[Instance] = field(default_factory=list)  # Its steps
+    said: Said | None = None  # What else it says; None if nothing
 
 
 class Planner:
@@ -137,7 +88,6 @@ class Planner:
     def __init__(self, planning: Planning, params: Mapping[str, Any]) -> None:
         """Plans nothing yet."""
         self.planning = planning  # What all parts share
-        planning.known = Together(planning.known)
         self._top = Frame(names={"params": dict(params), "run": planning.options.run})
         self._parts: dict[str, list[Part]] = {}
         self._groups: dict[str, Group] = {}
@@ -246,22 +196,26 @@ class Planner:
             self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
             await self._expand(name, self._parts[name][1:])
             if group.chosen is not None:
-                expander.fan_outs.chosen.append((name, group))
-        part.take(expander)
+                expander.about(()).chosen.append((name, group))
+        part.instances, part.said = expander.instances, expander.said.get(0)
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
-        for start in range(0, len(parts), AT_ONCE):
-            await asyncio.gather(*(self._expand_item(name, part) for part in parts[start : start + AT_ONCE]))
-            await asyncio.sleep(0)
-
-    async def _expand_item(self, name: str, part: Part) -> None:
-        frame, step, expander = part.frame, self._steps[name], Expander(self.planning)
-        assert frame is not None  # noqa: S101 - of an item
+        """Expands items of an outermost fan-out, many at a time."""
+        step = self._steps[name]
         assert isinstance(step, FanOutStep)  # noqa: S101 - it has items
-        frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
-        await expander.item(step, ("steps", name), self._groups[name], frame, name)
-        part.more = None
-        part.take(expander)
+        for start in range(0, len(parts), AT_ONCE):
+            some = {part.frame.number: part for part in parts[start : start + AT_ONCE] if part.frame is not None}
+            frames = [part.frame for part in some.values() if part.frame is not None]
+            for frame, part in zip(frames, some.values(), strict=True):
+                frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
+                part.instances, part.said = [], None
+            expander = Expander(self.planning, are_items=True)
+            await expander.items(step, ("steps", name), self._groups[name], frames, name)
+            for one in expander.instances:
+                some[one.numbers[0]].instances.append(one)
+            for number, said in expander.said.items():
+                some[number].said = said
+            await asyncio.sleep(0)
 
     def _part_of(self, one: Instance) -> PartKey:
         name = one.path.partition(".")[0]
@@ -368,8 +322,8 @@ class Planner:
         """What is worth knowing."""
         found = {note: None for part in self._said() for note in part.notes}
         invalid: dict[str, list[Instance]] = defaultdict(list)
-        for clause, steps in (one for part in self._said() for one in part.invalid.items()):
-            invalid[clause] += steps
+        for one in (one for steps in self.parts.values() for one in steps if one.is_invalid_item):
+            invalid[one.note].append(one)
         for clause, steps in invalid.items():
             more = f" (and {len(steps) - 1} further steps)" if len(steps) > 1 else ""
             first = steps[0].row or steps[0].address
@@ -379,32 +333,30 @@ class Planner:
     @property
     def new_takes(self) -> dict[str, int]:
         """The take that was chosen for each step which is to be made again, by address."""
-        return {address: take for part in self._said() for address, take in part.takes.new.items()}
+        return {address: take for part in self._said() for address, take in part.new_takes.items()}
 
     @property
     def open_fan_outs(self) -> dict[str, bool]:
         """The fan-outs whose items are not all known yet, each with whether it is an outermost one."""
-        return {path: is_top for part in self._said() for path, is_top in part.fan_outs.open.items()}
+        return {path: is_top for part in self._said() for path, is_top in part.open_fan_outs.items()}
 
     @property
     def chosen(self) -> list[tuple[str, Group]]:
         """The fan-outs of whose items `limit` can leave several selections; the inner ones first."""
-        return [one for part in self._said() for one in part.fan_outs.chosen]
+        return [one for part in self._said() for one in part.chosen]
 
     def report(self, problems: Problems) -> None:
         """Adds what is wrong to a report."""
         items = ItemProblems(problems)
-        for part in self._said():
-            for one in part.problems:
-                problems.take(one)
-            items.take(part.item_problems)
+        for wrong in (wrong for part in self._said() for wrong in part.problems):
+            items.add(*wrong)
         items.flush()
         if (error := self._too_large) is not None:
             problems.add(self.planning.checked.document, error.at, error.message)
 
-    def _said(self) -> Iterator[Expander]:
+    def _said(self) -> Iterator[Said]:
         for parts in self._parts.values():
-            yield from (part.more for part in (*parts[1:], parts[0]) if part.more is not None)
+            yield from (part.said for part in (*parts[1:], parts[0]) if part.said is not None)
 
 
 def _ranked(checked: Checked, before: str = "") -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Round, Selection, WorkQuery
+from rh_prefect.pipelines.plan.conditional_steps import About
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, Selection, WorkQuery
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.takes_file import Choices
@@ -52,45 +55,55 @@ class EqualRequests:
 
 
 class TakeChooser:
-    """Chooses the takes of the steps of one plan."""
+    """Chooses the takes of steps that are planned together."""
 
     def __init__(
         self,
         known: KnownWorks,
         choices: Choices,
-        selection: Selection,
+        about: About,
         *,
+        selection: Selection,
+        equal: EqualRequests,
         pipeline: str,
         scope: str,
-        equal: EqualRequests,
-        notes: dict[str, None],
     ) -> None:
         """Chooses nothing yet."""
-        self._known, self._choices, self._selection = known, choices, selection
-        self._pipeline, self._scope, self._equal, self._notes = pipeline, scope, equal, notes
-        self.new: dict[str, int] = {}  # The first take of each step that is made again, by address
+        self._known, self._choices, self._about = known, choices, about
+        self._selection, self._equal, self._pipeline, self._scope = selection, equal, pipeline, scope
 
-    async def choose(self, draft: Draft) -> list[int]:
-        """Returns the numbers of a step's takes, and sets the scope of its works."""
-        takes = await self._of_reuse(draft)
+    async def choose(self, drafts: Sequence[Draft]) -> list[list[int]]:
+        """Returns the numbers of the takes of some steps, and sets the scopes of their works."""
+        for draft in drafts:
+            draft.scope = self._scope if draft.endpoint else ""
+        asking = [one for one in drafts if one.endpoint and (one.instance.reuse != "always" or self._wants_new(one))]
+        found = dict(zip(map(id, asking), await asyncio.gather(*map(self._of_records, asking)), strict=True))
+        return [self._apart(one, found.get(id(one)) or self._configured_takes(one)) for one in drafts]
+
+    def _apart(self, draft: Draft, takes: list[int]) -> list[int]:
+        """Returns takes that no other item has, for `same: separate`."""
         if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes
         first = self._equal.first_take(draft, takes[0], len(takes))
-        if draft.instance.address in self.new:
-            self.new[draft.instance.address] = first
+        new = self._about(draft.instance.numbers).new_takes
+        if draft.instance.address in new:
+            new[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
 
-    async def _of_reuse(self, draft: Draft) -> list[int]:
-        reuse, draft.scope = draft.instance.reuse, self._scope if draft.endpoint else ""
-        if reuse == "always" or not draft.endpoint:
-            return await self._new(draft, self._configured_takes(draft))
+    async def _of_records(self, draft: Draft) -> list[int]:
+        reuse, takes = draft.instance.reuse, self._configured_takes(draft)
+        if reuse == "always":
+            return await self._new(draft, takes)
         current = await self._known.round(self._pipeline)
         if current.note:
-            self._notes[f"{draft.instance.path} has reuse: {reuse}; {current.note}."] = None
+            self._note(draft, f"{draft.instance.path} has reuse: {reuse}; {current.note}.")
         if reuse == "never":
             draft.scope = current.scope
-        takes = await self._new(draft, self._configured_takes(draft))
+        takes = await self._new(draft, takes)
         return takes if reuse == "never" else await self._fresh(draft, takes, reuse, current)
+
+    def _note(self, draft: Draft, note: str) -> None:
+        self._about(draft.instance.numbers).notes[note] = None
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance = draft.instance
@@ -100,23 +113,23 @@ class TakeChooser:
 
     async def _new(self, draft: Draft, takes: list[int]) -> list[int]:
         """Returns the takes of a step; of a step to be made again, they begin with one that was never submitted."""
-        instance = draft.instance
-        if not (instance.is_paid and draft.is_settled and self._wants_new(instance)):
+        if not self._wants_new(draft):
             return takes
         first = await self._known.new_take(draft.base, draft.scope)
-        self.new[instance.address] = first
+        self._about(draft.instance.numbers).new_takes[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
 
-    def _wants_new(self, one: Instance) -> bool:
+    def _wants_new(self, draft: Draft) -> bool:
         """Returns whether a step is to be made again."""
-        names, selection = {one.path, one.address}, self._selection
+        one, selection = draft.instance, self._selection
+        names = {one.path, one.address}
         if one.item or not (selection.items or selection.sample):
             names.add("*")  # a new result of a step that the selected items share would change the other items
-        return not names.isdisjoint(self._choices.new) and selection.has(one)
+        return draft.is_settled and not names.isdisjoint(self._choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
         """Returns takes that an age allows, as many as given. A round chooses them once."""
-        if not draft.is_settled or draft.instance.address in self.new:
+        if not draft.is_settled or self._wants_new(draft):
             return takes
         choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
         chosen = await self._known.takes_of(choice)
@@ -148,6 +161,6 @@ class TakeChooser:
         if known is None or known.state != "=" or known.age is None:
             return True
         if known.age < 0:
-            self._notes[f"{draft.instance.address}: its record has a time in the future and is treated as new."] = None
+            self._note(draft, f"{draft.instance.address}: its record has a time in the future and is treated as new.")
         since = (datetime.now(UTC) - current.began).total_seconds()
         return known.age - since <= int(reuse[:-1]) * _SECONDS[reuse[-1]]
