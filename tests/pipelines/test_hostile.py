@@ -101,7 +101,7 @@ async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
 async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     rows = table(tmp_path / "shop", f"mug,{photo(tmp_path / 'assets' / 'mug.png')}")
-    assert await said(rows, allow=[str(tmp_path / "assets")]) == []
+    assert await said(rows, inputs=input_reader.Inputs([str(tmp_path / "assets")])) == []
 
 
 # S2
