@@ -11,11 +11,10 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
-from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import GraphStep
 from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, StepOutput, Unknown
+from rh_prefect.pipelines.planning_values import File, Unknown, leaves
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 from rh_prefect.works.options import Request
 from rh_prefect.works.work_runner import WorkCall
@@ -70,29 +69,28 @@ def _check_files(instance: Instance, values: dict[str, Any]) -> None:
 
 def known_values(instance: Instance) -> dict[str, Any]:
     """Returns the parameters of a step in the form that is sent: files as `Media`, lists as lists."""
-    found = {name: _sent(value) for name, value in instance.values.items()}
-    return {name: value for name, value in found.items() if value is not ABSENT}
+    return {name: _sent(value) for name, value in instance.values.items()}
 
 
 def has_all_ids(instance: Instance) -> bool:
     """Returns whether the ids of RunningHub that a step sends are there; its request is known without them."""
-    return all(not isinstance(one, Unknown) or one.sent is not None for one in _leaves(list(instance.values.values())))
+    return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(list(instance.values.values())))
 
 
 def has_all_files(instance: Instance) -> bool:
     """Returns whether the files that a step sends are there."""
-    return all(one.media is not None for one in _leaves(list(instance.values.values())) if isinstance(one, File))
+    return all(one.media is not None for one in leaves(list(instance.values.values())) if isinstance(one, File))
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
     """Maps the actual hash of each file that was rendered again to the hash that requests use."""
-    files = [one for one in _leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]
+    files = [one for one in leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]
     found = {one.media.sha256: one.key.removeprefix("sha256:") for one in files if one.media is not None}
     return {own: first for own, first in found.items() if own != first}
 
 
 def _files(instance: Instance) -> set[str]:
-    return {name for name, value in instance.values.items() if any(isinstance(one, File) for one in _leaves(value))}
+    return {name for name, value in instance.values.items() if any(isinstance(one, File) for one in leaves(value))}
 
 
 def _sent(value: Any) -> Any:
@@ -103,38 +101,17 @@ def _sent(value: Any) -> Any:
             return value.media
         case Unknown():
             return value.sent
-        case StepOutput():
-            return _sent(value.value)
-        case Items():
-            return [_sent(one) for one in results(value)]
         case dict():
             return {name: _sent(one) for name, one in value.items()}
-        case list() | tuple():
+        case list():
             return [_sent(one) for one in value]
     return value
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
     """Yields sent values with the values that requests use: ids that expire, and files that were rendered again."""
-    for one in _leaves(value):
+    for one in leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key
         if isinstance(one, File) and one.media is not None and one.key != f"sha256:{one.media.sha256}":
             yield f"sha256:{one.media.sha256}", one.key
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    match value:
-        case StepOutput():
-            yield from _leaves(value.value)
-        case Items():
-            for one in results(value):
-                yield from _leaves(one)
-        case dict():
-            for one in value.values():
-                yield from _leaves(one)
-        case list() | tuple():
-            for one in value:
-                yield from _leaves(one)
-        case _:
-            yield value

@@ -263,6 +263,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def leaves(value: Any) -> Iterator[Any]:
+    """Yields the single values in the lists and mappings of a step's parameter."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from leaves(one)
+    else:
+        yield value
+
+
 def makers(value: Any) -> Iterator[Instance]:
     """Yields the steps that a value comes from."""
     match value:

@@ -65,10 +65,6 @@ class ItemProblems:
         _, addresses = self._found.setdefault((checked.document.name, at, clause), (checked, []))
         addresses.append(address)
 
-    def __len__(self) -> int:
-        """How many kinds of problems there are."""
-        return len(self._found)
-
     def flush(self) -> None:
         """Adds the collected problems to the report, equal ones once."""
         for (_, at, clause), (checked, addresses) in self._found.items():

@@ -95,13 +95,8 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
     found = dict(values)
     for name, one in lists.items():
         # A value without an item, such as `$(intro)` in `[$(intro), $(each.clip)]`, belongs to no item of the group.
-        triples = [(value, owner, sure) for value, owner, sure in one.pairs() if owner is None or id(owner) in common]
-        found[name] = Items(
-            tuple(value for value, _, _ in triples),
-            tuple(owner for _, owner, _ in triples),
-            tuple(is_sure for _, _, is_sure in triples),
-            one.count,
-        )
+        other = {n for n, owner in enumerate(one.owners) if owner is not None and id(owner) not in common}
+        found[name] = without_places(one, other)
     return found
 
 

@@ -304,16 +304,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _money(money: Money) -> dict[str, Any]:
-    least, expected, most = (str(value.quantize(Decimal("0.00001")).normalize()) for value in _amounts(money))
-    return {"least": _plain(least), "expected": _plain(expected), "most": _plain(most), "open": money.is_open}
-
-
-def _amounts(money: Money) -> tuple[Decimal, Decimal, Decimal]:
-    return money.least, money.expected, money.most
-
-
-def _plain(text: str) -> float:
-    return float(text)
+    amounts = {"least": money.least, "expected": money.expected, "most": money.most}
+    return {name: float(round(value, 5)) for name, value in amounts.items()} | {"open": money.is_open}
 
 
 def _step(one: Instance) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
-from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, makers
+from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
 
 
 @dataclass(slots=True, repr=False)
@@ -69,11 +69,7 @@ def plain(value: Any) -> Any:
 
 def files_in(value: Any) -> list[File]:
     """Returns the files in a value."""
-    if isinstance(value, File):
-        return [value]
-    if isinstance(value, list):
-        return [one for item in value for one in files_in(item)]
-    return []
+    return [one for one in leaves(value) if isinstance(one, File)]
 
 
 def link_needs(instance: Instance, values: list[Any]) -> None:

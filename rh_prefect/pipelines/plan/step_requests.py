@@ -27,7 +27,7 @@ from rh_prefect.pipelines.plan.step_drafts import (
     plain,
     without_failed,
 )
-from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, certain, digest, number_of
+from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, certain, digest, leaves, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 from rh_prefect.pipelines.types import kind_of
 
@@ -151,7 +151,9 @@ def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collect
     draft.params = as_given(
         model, {name: mark(value) for name, value in given.items()}, unchecked=unchecked_in(bound).keys()
     )
-    unknown = {name: value for name, value in given.items() if _holds_unknown(value)}
+    unknown = {
+        name: value for name, value in given.items() if any(isinstance(one, File | Unknown) for one in leaves(value))
+    }
     payload = found.values | {
         param.key: value for name, value in unknown.items() if (param := model.find_param(name)) is not None
     }
@@ -159,14 +161,6 @@ def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collect
     _finish(draft, step, model, payload, files, list(instance.values.values()))
     _check_files(draft, model, instance.values)
     return draft
-
-
-def _holds_unknown(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(_holds_unknown(one) for one in value)
-    if isinstance(value, dict):
-        return any(_holds_unknown(one) for one in value.values())
-    return isinstance(value, File | Unknown)
 
 
 def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
