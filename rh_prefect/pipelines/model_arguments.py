@@ -122,7 +122,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
 def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> Mapping[str, Any]:
     """Binds what is sent as it is, except that files are files."""
     if not isinstance(written, Mapping):
-        bound.say(at, f"unchecked takes a mapping of parameters, and this is {shown_value(written)}")
+        bound.say(at, f"unchecked takes a mapping of parameters, and {shown_value(written)}")
         return {}
     found = {}
     for name, one in written.items():

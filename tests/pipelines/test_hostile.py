@@ -51,9 +51,6 @@ async def said(rows: Any, **more: Any) -> list[str]:
     return [problem.message for problem in (await plan_of(rows, **more)).problems]
 
 
-# S1
-
-
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../secret.png", "file:///etc/passwd", "s3://other/x.png", "http://169.254.169.254/x"]
 )
@@ -102,35 +99,6 @@ async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     rows = table(tmp_path / "shop", f"mug,{photo(tmp_path / 'assets' / 'mug.png')}")
     assert await said(rows, inputs=input_reader.Inputs([str(tmp_path / "assets")])) == []
-
-
-# S2
-
-
-@pytest.mark.parametrize("title", ["a/b", "..", "../../works/x", "a\\b"])
-async def test_a_row_s_text_is_one_part_of_a_name(title: str) -> None:
-    [problem] = await said([{"title": title}])
-    assert "in save_as it must be one part of a name, without / and .." in problem
-
-
-@pytest.mark.parametrize("title", ["a\nb", "a\x1bb", "\x7f", "a\u2028b", "a\tb"])
-async def test_a_control_character_of_a_row_is_refused_in_a_name_before_payment(title: str) -> None:
-    [problem] = await said([{"title": title}])
-    slug = ", such as a-b" if "b" in title else ""
-    assert problem.endswith(f"in save_as it must be one part of a name, without control characters{slug}")
-    assert problem.isprintable()
-
-
-@pytest.mark.parametrize("title", ["Ann's mug 2", "é 日本語", "👩\u200d🚀"])
-async def test_a_name_has_letters_and_signs_of_any_language(title: str) -> None:
-    assert await said([{"title": title}]) == []
-
-
-async def test_a_row_s_text_is_no_folder_of_the_records() -> None:
-    text = TABLE.replace("signs/$(item.title).png", "$(item.title)/a.png")
-    plan = await Pipeline.from_text(text, name="f.yaml").plan(rows=[{"title": "works"}, {"title": "signs"}])
-    [problem] = plan.problems
-    assert "works/ is a folder of this package's own records" in problem.message
 
 
 # What a model answers

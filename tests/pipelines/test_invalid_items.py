@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
@@ -140,11 +139,3 @@ steps:
 """
     plan = await plan_of(str(tmp_path / "rows.csv"), text)
     assert [len(one.request["imageUrls"]) for one in plan.instances] == [2, 1]
-
-
-def test_keys_of_tables_have_no_meaning_elsewhere() -> None:
-    text = "params: {a: {type: string, other_columns: [x]}, b: {type: table, header: x, columns: {c: string}}}\n"
-    with pytest.raises(PipelineError) as error:
-        Pipeline.from_text(text + "steps: {p: {model: z-image/turbo, with: {prompt: $(params.a)}}}")
-    assert "other_columns has no meaning" in str(error.value)
-    assert "header has no meaning" in str(error.value)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rh_prefect import catalog
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.identity import request_base
@@ -45,12 +42,6 @@ async def test_a_work_of_a_scope_is_that_of_generate_in_the_scope() -> None:
     plan = await scoped("order-17").plan(rows=ROWS, site="host")
     base = request_base(site="host", endpoint=catalog.get("z-image/turbo").endpoint, params={"prompt": "mug"})
     assert plan.steps["each.picture"][2].works[0].key == work_id(base, 2, "order-17")
-
-
-@pytest.mark.parametrize("name", ["a b", "-a", "x" * 201, "b2d7b7a5-7a3c-4b7c-8f0e-0a2c8a9a4d11"])
-def test_a_name_that_no_scope_can_have_is_refused(name: str) -> None:
-    with pytest.raises(PipelineError, match="scope takes a name of up to 200 letters"):
-        scoped(f"'{name}'")
 
 
 async def test_equal_requests_of_items_get_separate_takes() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from rh_prefect import catalog
@@ -49,21 +47,6 @@ steps:
     instance.values = {"unchecked": {name: "/etc/passwd"}, "prompt": "x", "duration": 5, "sound": False}
     with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
         request_of(instance)
-
-
-@pytest.mark.parametrize(
-    ("with_", "said"),
-    [
-        ("{prompt: x, camera: up}", "z-image/turbo has no parameter camera"),
-        ("{promt: x}", "z-image/turbo has no parameter promt; the nearest is prompt"),
-        ("{prompt: x, unchecked: camera}", "unchecked takes a mapping of parameters"),
-        ("{prompt: x, aspect_ratio: '1:1', unchecked: {aspectRatio: '32:9'}}", "given twice"),
-        ("{prompt: x, unchecked: {camera: $(nothing)}}", "nothing"),
-    ],
-)
-def test_a_misspelt_parameter_is_a_problem_before_anything_is_paid(with_: str, said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
-        Pipeline.from_text(f"steps:\n  a: {{model: z-image/turbo, with: {with_}}}\n")
 
 
 def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_too() -> None:
