@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial, update_wrapper
@@ -15,27 +15,32 @@ from inspect import unwrap
 from pathlib import PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
-from uuid import UUID
 
 from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import PrefectSignal
 from prefect.flows import Flow, FlowStateHook
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
+from prefect.results import ResultStore
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, exception_to_failed_state
+from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.bounded_caches import LruSet
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
-from rh_prefect.errors import RunningHubError, jobs_failed
+from rh_prefect.errors import JobsFailed, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.job_progress import RunProgress, forget_run_progress, known_run_progress, run_progress_of
+from rh_prefect.flow_runs.job_progress import (
+    RunProgress,
+    forget_run_progress,
+    known_run_progress,
+    run_logger,
+    run_progress_of,
+)
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
 from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
@@ -91,41 +96,55 @@ class _HookedDecorator(FlowDecorator):
 
 
 def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., Any]:
-    """Returns a flow's function that ends with a state whose message says what was made and paid."""
-    errors, completed = _readable_errors, _completed
+    """Returns a flow's function that ends with a state whose message says what was made and paid, or what failed."""
+    completed, failed, wait_for = _completed, _failed, run_coro_as_sync
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with errors():
+        try:
             return completed(function, function(*args, **kwargs))
+        except Exception as error:
+            return wait_for(failed(function, error))
 
     async def arun(*args: Any, **kwargs: Any) -> Any:
-        with errors():
+        try:
             return completed(function, await function(*args, **kwargs))
+        except Exception as error:
+            return await failed(function, error)
 
     made = cast("FunctionType", arun if is_async else run)
     # With the globals of the function, in which Prefect looks for the names in its annotations.
     return update_wrapper(FunctionType(made.__code__, function.__globals__, closure=made.__closure__), function)
 
 
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """Replaces the group of errors of a `TaskGroup` by one whose text says what has failed."""
-    try:
-        yield
-    except BaseException as error:
-        context = FlowRunContext.get()
-        # A suspension is a signal, and no failure.
-        if not isinstance(error, PrefectSignal) and context is not None and context.flow_run is not None:
-            _failed_here.add(context.flow_run.id)
-        if not isinstance(error, ExceptionGroup) or type(error) is not ExceptionGroup:
-            raise
+def _failed(function: FunctionType, error: Exception) -> Coroutine[Any, Any, State[Any]]:
+    """Makes the failed state of a flow run, from which Prefect raises the error to the caller."""
+    if type(error) is ExceptionGroup:  # of a `TaskGroup`
         first, *others = error.exceptions
-        raise (jobs_failed(error.exceptions, total=len(others) + 1, what="tasks") if others else first) from error
+        shown = jobs_failed(error.exceptions, total=len(others) + 1, what="tasks") if others else first
+        shown.__cause__ = error
+        error = shown
+    context = _run_of(function)
+    # Prefect itself handles the end of the time that a flow may take.
+    if context is None or isinstance(error, TimeoutError):
+        raise error
+    run_logger().exception("Encountered exception during execution: %r", error)
+    return _failed_state(error, context.result_store)
 
 
-_failed_here: LruSet[UUID] = LruSet(1000)
-"""Flow runs of which an attempt has failed in this process. If a later one returned a state, Prefect would raise the
-error of the first one to the caller."""
+async def _failed_state(error: Exception, results: ResultStore) -> State[Any]:
+    state = await exception_to_failed_state(error, result_store=results, write_result=True)
+    state.message = (
+        str(error) if isinstance(error, RunningHubError | JobsFailed) else f"{type(error).__name__}: {error}"
+    )
+    return state
+
+
+def _run_of(function: FunctionType) -> FlowRunContext | None:
+    """Returns the context of the flow run that a function is; None if another flow or a task calls it."""
+    context = FlowRunContext.get()
+    if context is None or context.flow is None or TaskRunContext.get() is not None:
+        return None
+    return context if unwrap(context.flow.fn) is unwrap(function) else None
 
 
 def _is_list(value: object) -> TypeGuard[Iterable[object]]:
@@ -134,27 +153,14 @@ def _is_list(value: object) -> TypeGuard[Iterable[object]]:
 
 def _completed(function: FunctionType, result: Any) -> Any:
     """Adds the message of the state to the result of a root flow run that has made something."""
-    context = FlowRunContext.get()
-    if context is None or context.flow is None or TaskRunContext.get() is not None:
-        return result
-    if unwrap(context.flow.fn) is not unwrap(function):
-        return result  # another flow calls the function itself
-    run = context.flow_run
+    context = _run_of(function)
+    run = context.flow_run if context is not None else None
     status = known_run_progress(str(run.id)) if run is not None else None
     # Of states and futures, Prefect makes the state of the flow run itself.
     parts = [result, *(result.values() if isinstance(result, Mapping) else result if _is_list(result) else ())]
-    if run is not None and run.id in _failed_here:
-        return _plain(result)
     if status is None or not status.rows or any(isinstance(one, State | PrefectFuture) for one in parts):
         return result
     return Completed(message=f"{status.summary}.", data=result)
-
-
-def _plain(result: Any) -> Any:
-    """Returns what a state holds, or raises the error that it holds."""
-    if isinstance(result, State) and isinstance(result.data, BaseException):
-        raise result.data
-    return result.data if isinstance(result, State) and result.is_completed() else result
 
 
 _SUBJECTS = (
@@ -353,8 +359,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 async def _show_report(status: RunProgress, state: State[Any], name: str) -> None:
     steps, head, file = status.steps(), status.summary if status.rows else "nothing was submitted", ""
     if not state.is_completed():
-        cause = re.sub(r"^Flow run encountered an exception:? (\w+: )?", "", state.message or "")
-        cause = re.sub(r"[0-9a-f-]{36}/[0-9a-f]{40}: ", "", cause).strip().rstrip(".")
+        cause = re.sub(r"[0-9a-f-]{36}/[0-9a-f]{40}: ", "", state.message or "").strip().rstrip(".")
         head = f"{cause}. {head[0].upper()}{head[1:]}" if cause else head
     try:
         store = status.store or await load_storage(None)

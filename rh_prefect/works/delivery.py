@@ -80,7 +80,7 @@ class Delivery:
         if done is None and record.is_adopted and not work.policy.another_task:
             self.recorded = None  # like a stored result that was not found; a step asks a person first
         if done is not None:
-            self._notify(work, done)
+            self._notify(work, done, is_found=True)
         return done
 
     async def adopt(self, work: Work) -> ResultRecord | None:
@@ -212,14 +212,14 @@ class Delivery:
             _log.warning("%s: the result of task %s could not be recorded: %s", work.job, record.task_id, error)
             return None
 
-    def _notify(self, work: Work, done: Delivered) -> None:
-        """Notifies the observer of the result, which this run or another one has paid for."""
+    def _notify(self, work: Work, done: Delivered, *, is_found: bool = False) -> None:
+        """Notifies the observer of the result, which this call, an earlier one, or another run has paid for."""
         result, record = done.result, done.record
-        costs = work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
-        message = summary_of(result)
-        if result.reused:
-            made = message.removeprefix("done: ")
-            costs, message = Costs(), f"run {record.flow_run} has made it: {made}; nothing was paid"
+        costs = Costs() if result.reused else work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
+        message = summary_of(result.model_copy(update={"reused": True}) if is_found else result)
+        if is_found or result.reused:
+            maker = f"run {record.flow_run}" if result.reused else "an earlier call of this run"
+            message = f"{maker} has made it: {message.removeprefix('done: ')}; nothing was paid"
         work.observer.notify(event_of(result, message=message, prompt=work.request.prompt, costs=costs))
 
 

@@ -18,6 +18,7 @@ import rh_prefect
 from rh_prefect import generate, generate_many, models
 from rh_prefect.display_names import shortened
 from rh_prefect.emulator import Emulator
+from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
@@ -178,9 +179,12 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
 
     given = ["one forbidden", "two forbidden", "a fine one"]
     state: State[Any] = await kites(given, return_state=True)
+    with pytest.raises(JobsFailed):
+        await state.result()
     key = ArtifactFilterKey(any_=["kites-report"])
     async with get_client() as client:
         (report,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+    assert str(state.message).startswith("2 of 3 jobs failed.")
     for text in (str(state.message), str(report.description)):
         assert "2 of 3 jobs failed. submit to rhart-image/z-image/turbo: " in text
         assert text.count("the content check refused it") == 1
@@ -191,7 +195,11 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
-async def test_a_retried_flow_returns_the_result_of_its_last_attempt(rh: Emulator) -> None:
+async def test_a_retried_flow_returns_the_result_of_its_last_attempt(
+    rh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log named the cost of each result again in every attempt that found it."""
+    caplog.set_level("INFO", "prefect.flow_runs")
     attempts: list[str] = []
 
     @rh_prefect.flow(retries=1)
@@ -205,4 +213,26 @@ async def test_a_retried_flow_returns_the_result_of_its_last_attempt(rh: Emulato
     for form in ("result", "state"):
         assert (await kite(form)).task_id == rh.recorder.paid[-1].task_id
     assert attempts == ["result", "result", "state", "state"]
+    told = [line for line in caplog.messages if line.startswith("z-image/turbo: ")]
+    assert [line.endswith(" CNY") for line in told] == [True, False] * 2
+    assert "an earlier call of this run has made it" in told[-1]
     assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_a_failed_sync_flow_raises_its_error_and_a_child_passes_it_on() -> None:
+    @rh_prefect.flow
+    def child() -> None:
+        raise ValueError("no wind")
+
+    @rh_prefect.flow
+    def parent() -> None:
+        child()
+
+    for kite in (child, parent):
+        with pytest.raises(ValueError, match="no wind"):
+            kite()
+        assert kite(return_state=True).message == "ValueError: no wind"
+    with pytest.raises(ValueError, match="no wind"):
+        child.fn()
