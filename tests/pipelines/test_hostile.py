@@ -19,7 +19,6 @@ from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_rendering import render
 from rh_prefect.pipelines.file_model import ModelStep
-from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
