@@ -129,7 +129,9 @@ def custom(
     """
     twice = sorted({*(params or {})} & {*more})
     if twice:
-        raise InputError(f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent.")
+        raise InputError(
+            f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent. What to do: leave one of them out."
+        )
     exact = Decimal(str(price)) if isinstance(price, float) else price
     request = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})
     if is_known(request.endpoint):

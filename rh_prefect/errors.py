@@ -394,7 +394,7 @@ class Code:
 
     @property
     def failure_advice(self) -> str:
-        """What a person does after a task that failed with this code; empty if it is not known."""
+        """The advice for a person after a task failed with this code; empty if there is none."""
         # Of an unclear code the advice is about a submission, and a task that has failed was accepted.
         is_clear = self.retry in ("final", "action_required") and self is not _NO_ROW
         return self.advice if is_clear else ""

@@ -28,20 +28,20 @@ class Settings(BaseSettings):
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         storage_url: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
         storage_options: fsspec's storage options for `storage_url`, as JSON.
-        records: Where the records of jobs that runs share go, if not into the storage: those of pipelines, of named
-            scopes and of `reuse="always"`. A folder or fsspec URL that all machines share.
-        state_dir: This machine's own scratch: downloads in progress, and tickets that could not be recorded yet.
+        records: Where the records of works that runs share are kept, if not in the storage: those of pipelines, of
+            named scopes and of `reuse="always"`. A folder or fsspec URL that all machines share.
+        state_dir: A folder of this machine for downloads in progress, and for task ids that are not recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
-        grace_seconds: How long bad news about a paid task is checked again before it is final: a task that RunningHub
-            does not know, a rejected key, a success without files, a dead link.
+        grace_seconds: How long an unexpected answer about a paid task is checked again before it is final: a task that
+            RunningHub does not know, a rejected key, a success without files, a link that does not work.
         submit_timeout: Seconds that a submit may take until its answer counts as lost.
         webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, tasks are only polled.
         webhook_token: The secret part of the webhook's address.
         input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
         restrict_inputs: Whether inputs are restricted as in a deployment, wherever the call is made.
         allow_private_links: Whether links to private addresses, such as those of your own network, are read.
-        max_budget: The most that one pipeline run of this machine may cost, also with a larger budget.
-        suspend_seconds: How long a run that has suspended itself sleeps at the most, until it looks for itself.
+        max_budget: The most that one pipeline run of this machine may cost, even with a larger budget.
+        suspend_seconds: The longest time that a run stays suspended; then it waits for its tasks in its process.
     """
 
     model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -81,7 +81,7 @@ def get_settings() -> Settings:
     Reading takes 2 ms, so what was read is kept for as long as the environment is the same.
 
     Raises:
-        ConfigError: A variable holds what cannot be used.
+        ConfigError: A variable has an invalid value.
     """
     global _latest
     environment = tuple(sorted(item for item in os.environ.items() if item[0].upper().startswith(_READ)))

@@ -250,7 +250,10 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
                         number += 1
                         yield _row(number, columns, cells)
         except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
-            raise InputError(f"{shown(address)}: cannot be read as Parquet: {error}.") from None
+            raise InputError(
+                f"{shown(address)}: cannot be read as Parquet: {error}. Nothing was sent. What to do: write the file "
+                "again."
+            ) from None
 
 
 def _cell(value: object) -> object:

@@ -93,7 +93,7 @@ class NodesInput(NodeValues):
     Attributes:
         id: RunningHub's id: 19 digits, as a string.
         instance_type: The machine.
-        retain_seconds: How long the machine is kept warm after the end, 10 to 180; it costs.
+        retain_seconds: For how many seconds, 10 to 180, the machine is kept for another run; this costs money.
         use_personal_queue: Queue when the account's own machines are busy; exclusive keys only.
     """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class RunningHubCredentials(CredentialsBlock):
     """An API key of RunningHub and the site that it belongs to.
 
-    Flows and tasks take the block's *name*: a block that is passed as a parameter comes back with its key masked when
+    Flows and tasks take the block's *name*: if a block itself is passed as a parameter, its key is masked when
     Prefect retries the run.
 
     Example:

@@ -75,7 +75,7 @@ def standing(model: Model) -> str:
 
 
 def describe(param: Param) -> str:
-    """Describes the values that a parameter accepts, beyond its type, default and options; may be empty."""
+    """Describes the limits of a parameter, without its type, default and options; empty if it has none."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")

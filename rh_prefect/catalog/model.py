@@ -139,7 +139,7 @@ class PriceTable:
 
     @property
     def is_by_input(self) -> bool:
-        """Whether the length of the input says how many units a call takes."""
+        """Whether the length of the input determines how many units a call takes."""
         return self.per is None and self.unit not in ("call", "image")
 
     @property
@@ -250,7 +250,7 @@ class Param:
 
     @property
     def wire_default(self) -> Scalar | list[Scalar] | None:
-        """The default as a call gives it: a list if it holds several."""
+        """The default in the form of a call: a list if the parameter has several values."""
         return list(self.default) if isinstance(self.default, tuple) else self.default
 
 
@@ -321,7 +321,7 @@ class Model(_ParamIndex):
 
     @property
     def known_params(self) -> tuple[Param, ...]:
-        """The parameters that a call may give: those that it has, then those that it had."""
+        """The parameters that a call may have: the present ones, then those that RunningHub has removed."""
         return (*self.params, *self.removed)
 
     @property

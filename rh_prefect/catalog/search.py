@@ -29,7 +29,7 @@ _TYPO_RATIO = 0.5
 
 
 class Found(list[Model]):
-    """The models that a search has found, in order; `notes` says which words were replaced and what is left out."""
+    """The models that a search has found, in order; `notes` lists replaced words and the number of left-out models."""
 
     def __init__(self, models: Iterable[Model], notes: Iterable[str]) -> None:
         super().__init__(models)
@@ -50,24 +50,24 @@ def find(
     """Searches for models by what they do.
 
     Args:
-        query: What the model does, as in "lip sync" or "kling image to video": synonyms, parts of words and small
-            typing errors are understood.
-        output: Only models that make this.
-        takes: Only models that take this.
-        family: Only models of this line.
+        query: What the model does, as in "lip sync" or "kling image to video"; synonyms, parts of words and small
+            typing errors also match.
+        output: Only models with this kind of output.
+        takes: Only models with this kind of input.
+        family: Only models of this family.
         in_docs: Only models that the documentation lists, or only the others.
         with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
-        max_price: Only models of which one unit (a call, a second, ...) costs at least this or less; models without a
+        max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
             known price are left out.
-        sort: By relevance, and then the newest first; or by the least price of a unit, by the date of the newest list
-            that has it, or by name.
+        sort: By relevance, then the newest first; or by the lowest price of a unit, by the date of the newest list
+            that has the model, or by name.
 
     Returns:
-        The models that do all that is asked for. Where none does, those that do most of it; where none does a thing,
-        those that come nearest. `notes` says how the query was understood.
+        The models that match the whole query; if there is none, those that match most of it, or the most similar
+        ones. `notes` says how the query was understood.
 
     Raises:
-        InputError: The order does not exist.
+        InputError: `sort` is not one of these orders.
     """
     if sort not in get_args(Sort):
         raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(get_args(Sort))}.")

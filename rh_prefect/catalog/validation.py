@@ -27,7 +27,7 @@ _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
 
 
 class InputWarning(UserWarning):
-    """A warning that something in an input is outdated or has no effect; the input is sent anyway."""
+    """A parameter of an input is outdated or has no effect; the input is sent anyway."""
 
 
 class _Wrong(Exception):  # carries a clause from the check of a value to the list of all problems

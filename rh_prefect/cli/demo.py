@@ -31,7 +31,7 @@ def demo(
     shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.")] = False,
 ) -> None:
-    """Make a film on this machine; run it again, and as a flow, for nothing. No key, no network, nothing to pay."""
+    """Make a film on this machine, and run it again as a pipeline and as a flow. No key, no network, nothing to pay."""
     if not prompt.strip():
         raise InputError("demo: --prompt is missing. What to do: pass a sentence, or leave the option out.")
     from rh_prefect.emulator import Emulator

@@ -65,7 +65,7 @@ def open_(
     out: Annotated[str | None, Parameter(help="Where the files are, instead of RH_STORAGE_URL.")] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
 ) -> None:
-    """Open what a run made: its film, a page of all results, or its report."""
+    """Open the film of a run, a page of all results, or its report."""
     store, found, run = _found("open", out, storage, run)
     shown, name = _choice(store, found, run, what)
     address = store.link(name) or store.uri(name)

@@ -43,13 +43,15 @@ def write_example(name: str, target: Path) -> list[Path]:
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():
-            raise InputError(f"{file} exists, and nothing was written. Name another file with --to.")
+            raise InputError(f"{file} exists, and nothing was written. What to do: name another file with --to.")
     for file, write in writers.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write(file)
         except OSError as error:
-            raise InputError(f"{file} cannot be written: {error.strerror}. Name another file with --to.") from None
+            raise InputError(
+                f"{file} cannot be written: {error.strerror}. What to do: name another file with --to."
+            ) from None
     return list(writers)
 
 

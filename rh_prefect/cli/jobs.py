@@ -90,7 +90,7 @@ async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
 
 @_with_records
 async def show_(job: Job, *, as_json: Json = False) -> None:
-    """Show all that is recorded of one job."""
+    """Show all records of one job."""
     journal, key = await _find(job)
     view = await read_job(journal, key)
     # The records that runs share list no results with the submissions.
@@ -240,7 +240,7 @@ async def recover_(
     *,
     storage: Storage = None,
 ) -> None:
-    """Record again what a run has paid for, after Prefect's database was restored from an older backup."""
+    """Write the records of a run again, after Prefect's database was restored from an older backup."""
     from rh_prefect.blocks.lookup import load_storage
 
     scope, store = await _scope(run), await load_storage(storage)
@@ -255,7 +255,7 @@ async def recover_(
 
 @_with_records
 async def collect_(run: Run) -> None:
-    """Download what a run has paid for; waits for running tasks, and neither submits nor cancels anything."""
+    """Download the results that a run has paid for; waits for running tasks, and neither submits nor cancels a task."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
 
     failed = False
@@ -280,7 +280,7 @@ async def collect_(run: Run) -> None:
 
 @_with_records
 async def cancel_(run: Run) -> None:
-    """Cancel at RunningHub what a run has submitted."""
+    """Cancel the tasks of a run at RunningHub."""
     from rh_prefect.flow_runs.cancellation import cancel_run
 
     report = await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))

@@ -108,7 +108,7 @@ def plan(
     credentials: Credentials = None,
     **more: More,
 ) -> None:
-    """Check everything that can be known before a run, and show its steps and what they cost. Nothing is paid."""
+    """Check a pipeline, and show the steps of a run with their prices. Nothing is paid."""
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)

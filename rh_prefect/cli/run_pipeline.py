@@ -348,7 +348,9 @@ def _decisions(
         address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
         if not address:
             there = ", ".join(reviews) or "none"
-            raise InputError(f"choose: {words!r} is not a review in {file}. Its reviews are: {there}.")
+            raise InputError(
+                f"choose: {words!r} is not a review in {file}. No choice was recorded. Its reviews are: {there}."
+            )
         if address in seen:
             raise InputError(f"choose: {address} is given twice. No choice was recorded. What to do: give one of them.")
         seen.add(address)
@@ -374,5 +376,8 @@ def _decisions(
                 raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
-            raise InputError(f"choose: {chosen!r} is neither a number of 1 or more nor `again`.")
+            raise InputError(
+                f"choose: {chosen!r} is not a choice. No choice was recorded. What to do: give a number from 1, or "
+                "`again`."
+            )
     return takes, decided

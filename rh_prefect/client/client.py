@@ -231,7 +231,9 @@ class Client:
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, fields=fields, secrets=secrets)
         if body.size > LEGACY_UPLOAD_BYTES:
             limit = "the legacy upload accepts 30 MB at most (RunningHub's code 809)"
-            raise MediaError(f"{path}: {body.size} bytes is too large: {limit}. Use `upload`, or pass a URL.")
+            raise MediaError(
+                f"{path}: {body.size} bytes is too large: {limit}. What to do: use `upload`, or pass a URL."
+            )
         return await self._uploaded("task/openapi/upload", body, ask)
 
     async def upload_lora(self, path: Path, *, name: str) -> str:
@@ -301,7 +303,8 @@ def _path(endpoint: str) -> str:
         )
     if not _ENDPOINT.fullmatch(path):
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint. Pass a model's path, as in alibaba/wan-2.6/text-to-video."
+            f"{endpoint!r} is not a valid endpoint. What to do: pass a model's path, as in "
+            "alibaba/wan-2.6/text-to-video."
         )
     return path
 
@@ -309,10 +312,11 @@ def _path(endpoint: str) -> str:
 def _usable_key(api_key: str | SecretStr) -> SecretStr:
     api_key = SecretStr((api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip())
     if not api_key.get_secret_value():
-        raise ConfigError("The API key is missing. Set RH_API_KEY, or use a RunningHubCredentials block.")
+        raise ConfigError("The API key is missing. What to do: set RH_API_KEY, or use a RunningHubCredentials block.")
     if not re.fullmatch(r"[!-~]+", api_key.get_secret_value()):
         raise ConfigError(
-            "The API key contains characters that are not allowed in a key. Copy it again from RunningHub's site."
+            "The API key contains characters that are not allowed in a key. What to do: copy it again from "
+            "RunningHub's site."
         )
     return api_key
 
@@ -321,9 +325,12 @@ def _usable_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url.strip())
     except httpx.InvalidURL:  # neither its text nor the URL is quoted: they may contain a password
-        raise ConfigError("The base URL is not valid. Set RH_BASE_URL, as in https://www.runninghub.cn.") from None
+        raise ConfigError(
+            "The base URL is not valid. What to do: set RH_BASE_URL, as in https://www.runninghub.cn."
+        ) from None
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
         raise ConfigError(
-            "The base URL must look like https://www.runninghub.cn, and must not contain a key. Set RH_BASE_URL."
+            "The base URL must look like https://www.runninghub.cn, and must not contain a key. What to do: set "
+            "RH_BASE_URL."
         )
     return url

@@ -195,7 +195,7 @@ async def _fetch(
             if progress is not None:
                 progress(partial.size, partial.total)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise LinkExpired(f"{ask.doing}: the URL is not valid. Query the task again.") from error
+        raise LinkExpired(f"{ask.doing}: the URL is not valid. What to do: query the task again.") from error
     except FOREIGN as error:
         raise _broken(delivery.explain(error, ask), partial) from error
     await _check_length(partial, ask)
@@ -321,9 +321,11 @@ def write_data(url: str, to: Path) -> Download:
     try:
         data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise LinkExpired(f"download of {head}: its content is not valid base64. Query the task again.") from error
+        raise LinkExpired(
+            f"download of {head}: its content is not valid base64. What to do: query the task again."
+        ) from error
     if not comma:
-        raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. Query the task again.")
+        raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. What to do: query the task again.")
     with _writable(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(data)

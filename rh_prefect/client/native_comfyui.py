@@ -112,7 +112,8 @@ class NativeProxy:
         """Fetches a file by its `link`; raises `LinkExpired` for a lost file, and for a URL of another machine."""
         if not self.is_link(link):
             raise LinkExpired(
-                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. Query the task again."
+                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. What to do: query the task "
+                "again."
             )
         client = self._session.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")

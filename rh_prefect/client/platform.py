@@ -79,7 +79,7 @@ class Webhooks(Requests):
 async def upload_lora(session: Session, path: Path, *, name: str) -> str:
     """Sends a LoRA. See `Client.upload_lora`."""
     if not name.strip():
-        raise InputError(f"{path}: a LoRA needs a name. Nothing was sent.")
+        raise InputError(f"{path}: a LoRA needs a name. Nothing was sent. What to do: pass `name`.")
     ask = RequestInfo(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
     params = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}

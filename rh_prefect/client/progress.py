@@ -70,7 +70,7 @@ def _proxy(address: str) -> str | None:
     except (httpx.InvalidURL, ValueError):
         url = httpx.URL()
     if url.scheme not in {"ws", "wss"} or not url.host:
-        raise InputError("This is not a WebSocket URL. Pass the progress_url of a running task.")
+        raise InputError("This is not a WebSocket URL. What to do: pass the progress_url of a running task.")
     return proxy_for(url.copy_with(scheme="https" if url.scheme == "wss" else "http"))
 
 

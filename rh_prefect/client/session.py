@@ -204,7 +204,8 @@ def usable_id(value: str, *, of: str) -> str:
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
-            f"{value!r} is not a valid id of {of}. Pass it as a string with all its digits. Nothing was sent."
+            f"{value!r} is not a valid id of {of}. Nothing was sent. What to do: pass it as a string with all its "
+            "digits."
         )
     return found
 

@@ -57,7 +57,9 @@ class RawBody(httpx.AsyncByteStream):
                 length = await asyncio.to_thread(file.readinto, buffer)  # type: ignore[attr-defined]  # BinaryIO lacks it
             remaining -= length
             if remaining < 0 or (remaining > 0 and not length):
-                raise MediaError(f"{self._path}: the file changed during its upload. Upload it when it is complete.")
+                raise MediaError(
+                    f"{self._path}: the file changed during its upload. What to do: upload it when it is complete."
+                )
             if not length:
                 return
             yield bytes(memoryview(buffer)[:length])

@@ -46,7 +46,7 @@ def _unpublished_words() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """The assumptions, grouped: refusals, requests, tasks, money, files, graphs, webhooks, assets."""
+    """The emulator's answers to questions that RunningHub's documentation leaves open."""
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 

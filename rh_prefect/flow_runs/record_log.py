@@ -76,7 +76,7 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("log") != VERSION:
-        raise ValueError("no entry of this version")
+        raise ValueError("an entry of another version")
     records = {}
     for line in lines:
         key, space, record = line.partition(" ")

@@ -328,7 +328,7 @@ async def wait_for(task: PendingTask) -> Result:
     """Waits for a job that was left for a suspension, if the run could not be suspended."""
     scope = current_scope()
     if scope is None:
-        raise InputError(f"{task.job}: only the flow run that has submitted it can wait for it.")
+        raise InputError(f"{task.job}: only the flow run that has submitted its task can wait for it.")
     return await LOOP.call(_collect(task, scope))
 
 

@@ -97,19 +97,19 @@ class Pipeline(files.Pipeline):
     async def run(
         self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
     ) -> PipelineResult:
-        """Runs the pipeline: as a part of the flow that the caller is in, else as a separate flow run.
+        """Runs the pipeline: in a flow as a child flow run, else as a separate flow run.
 
-        Outside of flows and without a configured Prefect API it is a run of this process, and no server is started.
+        Outside of flows and without `PREFECT_API_URL`, it runs in this process and needs no server.
 
         Args:
-            params: The parameters' values; those whose names are not Python names also go here.
+            params: The parameters' values, for names that are not valid in Python.
             reviewed: A plan that was reviewed; the run pays for nothing else.
             **more: Parameters and options by name; see `RunOptions`.
 
         Raises:
             PipelineError: Something is wrong with the file or the parameters; nothing was paid.
             PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
-            PipelineIncomplete: Not all was made; its result says what became of each step.
+            PipelineIncomplete: Some steps were not made; its result has the state of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
         result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**{**(params or {}), **more})

@@ -34,12 +34,12 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     Tasks of cancelled runs that still run at RunningHub are cancelled on the account that paid for them, and results
     of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported: a resumed run waits
     for them. Suspended runs whose tasks have ended are resumed. Runs of deployments without a sign of life are marked
-    as crashed, and crashed ones are scheduled again, if the automations for this are installed and have missed it.
+    as crashed, and crashed runs are scheduled again, if the automations for this are installed and have missed them.
     The flow can be run at any time and repeatedly.
 
     Args:
-        flow_run_id: Look after this run only, however long ago it ended. Empty for all that have ended lately.
-        hours: How far to look back. Links to outputs at RunningHub die after a day.
+        flow_run_id: Check only this run, even if it ended long ago. Empty for all runs of the last hours.
+        hours: How far to look back. Links to outputs at RunningHub expire after a day.
     """
     done = await LOOP.call(reconcile_runs(flow_run_id=flow_run_id, hours=hours))
     if flow_run_id is None:

@@ -26,18 +26,18 @@ from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.works.loop_thread import LOOP
 
 _DEAREST = 10
-"""How many of the dearest runs are shown."""
+"""How many of the most expensive runs are shown."""
 
 Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
 
 
 @flow(name="spend")
 async def spend(month: Month | None = None, budget: float | None = None, storage: str | None = None) -> State[Any]:
-    """Shows what the tasks of a month have cost by day and by model, what is left of a budget, and the dearest runs.
+    """Shows what the tasks of a month have cost by day and by model, the rest of a budget, and the most expensive runs.
 
     Args:
         month: The month, as in `2026-11`, in UTC. Empty for the current one.
-        budget: What the month may cost, in CNY. Nothing is stopped by it.
+        budget: What the month may cost, in CNY. It does not stop any run.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     month = month or f"{datetime.now(UTC):%Y-%m}"
@@ -69,7 +69,7 @@ def _text(tasks: Sequence[TaskCharge], title: str) -> str:
     shown = f"![by day](data:image/png;base64,{base64.b64encode(png.getvalue()).decode()})"
     runs = {unit: rows[:_DEAREST] for unit, rows in bars(tasks, "run").items()}
     flows = {one.run: one.flow for one in tasks}
-    parts = [_sums("model", bars(tasks, "model")), _sums("day", days), _sums("dearest run", runs, flows)]
+    parts = [_sums("model", bars(tasks, "model")), _sums("day", days), _sums("most expensive run", runs, flows)]
     return "\n\n".join([shown, *parts])
 
 

@@ -203,8 +203,8 @@ def _intent(
 class RunningHubJobRun(JobRun[Result]):
     """A paid task at RunningHub, with the download of its outputs to the storage.
 
-    The waiting goes on in the background of this process from `trigger` on. Each name blocks; its twin with an `a` in
-    front is a coroutine. To go on in another process, keep the `task_id` and `attach` to it there.
+    After `trigger`, this process waits for the task in the background. Each method blocks; the one with the suffix
+    `_async` is a coroutine. To continue in another process, keep the `task_id` and `attach` to it there.
     """
 
     task_id: str
@@ -225,10 +225,9 @@ class RunningHubJobRun(JobRun[Result]):
     def attach(
         task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
     ) -> RunningHubJobRun:
-        """Makes a run from a task's id alone, also for a task that was started elsewhere; it pays for nothing.
+        """Attaches to a task by its id, even if another client has started it; it pays for nothing.
 
-        Its outputs are fetched into the storage only when they are asked for. What the storage has of the task already
-        is not fetched again.
+        `fetch_result` downloads its outputs into the storage. Files that the storage already has are not downloaded again.
 
         Args:
             task_id: RunningHub's task id.
@@ -264,7 +263,7 @@ class RunningHubJobRun(JobRun[Result]):
         await LOOP.call(self._result())
 
     def fetch_result(self) -> Result:  # type: ignore[override]  # as above
-        """Waits as `wait_for_completion` does, and gives the outputs.
+        """Waits as `wait_for_completion` does, and returns the outputs.
 
         Returns:
             The outputs, in the storage, with what they cost.

@@ -219,7 +219,7 @@ class _Reading:
                     self.check_size(at_first.size)
                 reader = guarded(in_time(pieces, self.seconds, name), self._guard)
                 if not reader.peek(1):  # type: ignore[attr-defined]  # BinaryIO does not promise a buffered reader
-                    raise MediaError(f"The file {name} is empty. Use a file with content.")
+                    raise MediaError(f"The file {name} is empty. What to do: use a file with content.")
             yield reader, at_first
 
     def _read(self, to: Path | None, known: FileState | None) -> Fetched:
@@ -263,7 +263,7 @@ def _filesystem(text: str, options: Mapping[str, object]) -> tuple[AbstractFileS
 
 def _check(text: str) -> None:
     if text.startswith("data:"):
-        raise MediaError("A data: URI was given for a file. Save its content as a file and give the path.")
+        raise MediaError("A data: URI was given for a file. What to do: save its content as a file and give the path.")
     current_access().check(text)
 
 

@@ -38,7 +38,7 @@ _BLOCK = 2 * 2**20
 class Media(BaseModel):
     """One file in a store: where it is, what it is, and the hash of its content.
 
-    A result's outputs are values of this class, and each may be given wherever a call takes media:
+    The outputs of a result are values of this class. Pass them wherever a call takes media:
 
         picture = await generate(models.ZImageTurboLora(prompt="a lighthouse"))
         await generate(models.KlingV26ProImageToVideo(image_url=picture.first_output, prompt="waves", duration="5"))
@@ -108,7 +108,7 @@ class Media(BaseModel):
             return reader.read()
 
     def save(self, path: str | os.PathLike[str], *, options: Mapping[str, object] | None = None) -> Path:
-        """Copies the file to this machine, with constant memory use; it is there whole or not at all.
+        """Copies the file to this machine, with constant memory use; the copy is complete or does not exist.
 
         Args:
             path: A file, which is replaced, or a folder, which keeps the file's own name.
@@ -131,12 +131,13 @@ class Media(BaseModel):
                     writer.write(block)
             if content.hexdigest() != self.sha256:
                 raise MediaError(
-                    f"{self.uri} was changed: its content is not the one that was made. It was not copied."
+                    f"{self.uri} was changed: its content is not the one that was made. It was not copied. What to do: "
+                    "put the original file back."
                 )
         return to
 
     def url(self, *, seconds: int = 86400, options: Mapping[str, object] | None = None) -> str:
-        """Returns a link that a browser opens: `file://` for a local file, else signed for a time.
+        """Returns a link that a browser opens: `file://` for a local file, else a signed link, which expires.
 
         Args:
             seconds: How long a signed link is valid; S3 allows at most 7 days.
@@ -181,7 +182,7 @@ def _options_for(uri: str) -> Mapping[str, object]:
 def as_media_input(value: object) -> Media | str:
     """Converts a file argument in any accepted form to a `Media` or a string.
 
-    Nothing is read: whether the file exists and suits the model is found out when the job starts.
+    Nothing is read: when the job starts, it checks whether the file exists and suits the model.
 
     Args:
         value: A `Media`, a path, an fsspec URI or http(s) URL, the JSON form of a `Media`, or anything whose attribute
@@ -204,7 +205,7 @@ def as_media_input(value: object) -> Media | str:
         return _whole(media)
     _refuse_unfinished(value)
     raise InputError(
-        f"Expected a file, not {type(value).__name__}. Pass a path, a URI such as s3://bucket/photo.jpg, "
+        f"Expected a file, not {type(value).__name__}. What to do: pass a path, a URI such as s3://bucket/photo.jpg, "
         "an http(s) URL, a Media, or the result of another job."
     )
 
@@ -231,10 +232,10 @@ def _refuse_unfinished(value: object) -> None:
     """Raises an error for a coroutine, or a future of Prefect or Python, that explains how to get its result."""
     name = type(value).__name__
     if inspect.isawaitable(value) and not hasattr(value, "result"):
-        raise InputError(f"Expected a file, not a {name} that was never awaited. Put `await` before it.")
+        raise InputError(f"Expected a file, not a {name} that was never awaited. What to do: put `await` before it.")
     if callable(getattr(value, "result", None)):
         raise InputError(
-            f"Expected a file, not a {name} whose result is not available yet. Pass the return value of "
+            f"Expected a file, not a {name} whose result is not available yet. What to do: pass the return value of "
             "its `.result()`; in an async flow, await the call instead of submitting it."
         )
 
@@ -242,11 +243,13 @@ def _refuse_unfinished(value: object) -> None:
 def _as_text(value: str | os.PathLike[str]) -> str:
     text = os.fspath(value)
     if not isinstance(text, str) or not text.strip():
-        raise InputError("Expected a file, not an empty path. Pass a path, a URI or the result of another job.")
+        raise InputError(
+            "Expected a file, not an empty path. What to do: pass a path, a URI or the result of another job."
+        )
     if "\0" in text or not is_text(text):
         raise InputError(
             f"Expected a file, but {text!a} cannot be recorded: it is not UTF-8, or it contains a NUL "
-            "byte. Rename the file."
+            "byte. What to do: rename the file."
         )
     return text
 
@@ -257,8 +260,8 @@ def _from_json(value: Mapping[str, object]) -> Media:
     except ValidationError as error:
         wrong = ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
         raise InputError(
-            f"Expected a file, but the given object is not a Media (wrong or missing: {wrong}). Give a "
-            "path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and "
+            f"Expected a file, but the given object is not a Media (wrong or missing: {wrong}). What to do: "
+            "pass a path, a URI, or the JSON form of a Media, which has at least uri, kind, mime, size and "
             "sha256."
         ) from None
 

@@ -88,7 +88,8 @@ def check_name(name: str) -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
         raise InputError(
-            f"{name!r} is not a valid file name. Use a relative path with forward slashes, as in shots/1.mp4."
+            f"{name!r} is not a valid file name. What to do: use a relative path with forward slashes, as in "
+            "shots/1.mp4."
         )
     return name
 

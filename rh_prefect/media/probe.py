@@ -93,7 +93,7 @@ def file_type(path: Path) -> FileType:
         with path.open("rb") as file:
             head = file.read(types.HEAD)
     if not size:
-        raise MediaError(f"The file {path} is empty. Use a file with content.")
+        raise MediaError(f"The file {path} is empty. What to do: use a file with content.")
     return sniff(head, size=size)
 
 
@@ -151,7 +151,7 @@ def _read_stream(path: Path, facts: Facts) -> Facts:
     with av.open(str(path)) as file:
         pictures, sound = pictures_of(file), bool(file.streams.audio)
         if not pictures and not sound:
-            raise MediaError(f"The file {path} has neither a picture nor a sound track. Give another file.")
+            raise MediaError(f"The file {path} has neither a picture nor a sound track. What to do: give another file.")
         facts = replace(facts, seconds=_seconds(file))
         if pictures:
             return _read_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
@@ -217,7 +217,7 @@ def _words(error: Exception) -> str:
 
 def _broken(path: Path, found: FileType, why: str) -> MediaError:
     return MediaError(
-        f"The file {path} is a damaged {found.extension} file: {why}. Create or download it again, then "
+        f"The file {path} is a damaged {found.extension} file: {why}. What to do: create or download it again, then "
         "use the new file."
     )
 

@@ -92,7 +92,7 @@ def _is_temporary(folder: Path) -> bool:
 class MediaStore:
     """A folder for files: local, S3, or any other storage that fsspec supports.
 
-    A file is at its final name whole or not at all. All methods block and may be called from many threads.
+    A file with its final name is always complete. All methods block and may be called from many threads.
 
         store = MediaStore("s3://bucket/films", options={"key": "…", "secret": "…"})
         media = store.publish(Path("film.mp4"), "2026/film.mp4")
@@ -109,7 +109,7 @@ class MediaStore:
         signed_inputs: As given.
         template: As given.
         identity: Equal for stores of one place with the same options, in this process only: two services can have
-            buckets of one name. What a process remembers of a store is kept by it, not by the URL.
+            buckets of one name. A process caches facts about a store by this value, not by the URL.
 
     Raises:
         ConfigError: The URL or the template cannot be used.
@@ -144,9 +144,9 @@ class MediaStore:
     def name_for(
         self, *, run: str, flow: str, model: str, key: str, index: int, ext: str, task: str = "", label: str = ""
     ) -> str:
-        """Returns the name that the template gives to a file of a job; the model's name stands in for a missing label.
+        """Returns the name that the template gives to a file of a job; the model's name replaces a missing label.
 
-        What a file system refuses has become a dash, with a hash of the text at its end.
+        Characters that a file system does not allow become dashes; the text then ends with a hash.
         """
         model = model.replace("/", "-")
         fields: dict[str, str | int] = {"run": run, "flow": flow, "model": model, "key": key, "task": task}
@@ -171,12 +171,12 @@ class MediaStore:
     def publish(self, local: Path, name: str, *, known: Media | None = None) -> Media:
         """Copies a local file into the store and returns it as `Media`, with `known` facts or those of its content.
 
-        The memory that is needed does not depend on the file's size. A file that is there already is replaced. A file
-        that is broken is kept all the same, without facts: it may have been paid for.
+        Memory use does not depend on the file's size. An existing file is replaced. A damaged file is also published,
+        without facts, because it may have been paid for.
 
         Raises:
             MediaError: The local file does not exist.
-            StoreError: The place refuses it; nothing is left at the name that was not there before.
+            StoreError: The storage refuses the file; nothing was changed at its name.
         """
         facts = _facts(local, known)
         with local.open("rb") as reader:
@@ -184,7 +184,7 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def take(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Like `publish`, but moves the file, which is then gone, if the store is a folder on the same disk."""
+        """Like `publish`, but moves the file if the store is a folder on the same disk."""
         if self.protocol != "file":
             return self.publish(local, name, known=known)
         facts = _facts(local, known)
@@ -236,7 +236,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """The state of a file, by which a later change is noticed; None if it is missing or its storage tells none."""
+        """The state of a file, which shows a later change; None if it is missing or the storage reports none."""
         with self._at(name, "look at") as (fs, path):
             try:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
@@ -280,11 +280,11 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link for RunningHub, valid for a time; None without `signed_inputs` or signing support."""
+        """Returns a link for RunningHub that expires; None without `signed_inputs` or signing support."""
         return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
 
     def link(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link that a person's browser opens: `file://` for a folder, else signed for a time.
+        """Returns a link that a browser opens: `file://` for a folder, else a signed link, which expires.
 
         None if the storage signs no links.
         """
@@ -318,7 +318,8 @@ class MediaStore:
         self.delete(name)
         if not same:
             raise StoreError(
-                f"{self._shown} returned different bytes than were written. Choose another location for files."
+                f"{self._shown} returned different bytes than were written. What to do: choose another location for "
+                "files."
             )
 
     @property

@@ -150,22 +150,24 @@ def locate(url: str) -> str:
     """
     if not url.strip() or "::" in url:
         raise ConfigError(
-            f"{masked_url(url)!r} is not a storage URL. Give a folder or an fsspec URL, as in s3://bucket/prefix."
+            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in s3://bucket/prefix."
         )
     refuse_signature(url)
     protocol = protocol_of(url)
     if protocol == "file" and "://" in url and not _SCHEME.match(url):
-        raise ConfigError(f"{masked_url(url)!r} is not a valid URL. Give a folder or an fsspec URL, as in s3://bucket.")
+        raise ConfigError(
+            f"{masked_url(url)!r} is not a valid URL. What to do: give a folder or an fsspec URL, as in s3://bucket."
+        )
     if protocol == "file":
         _refuse_missing_slash(url)
         return local_path(url)
     if protocol in _READ_ONLY:
         raise ConfigError(
-            f"Files cannot be stored at {masked_url(url)}: {protocol} is read-only. Use a folder or s3://."
+            f"Files cannot be stored at {masked_url(url)}: {protocol} is read-only. What to do: use a folder or s3://."
         )
     # A driver that was registered as a class is not among the protocols that fsspec knows by name.
     if protocol not in available_protocols() and protocol not in registry:
-        raise ConfigError(f"Unknown protocol {protocol}:// in {masked_url(url)}. Check its spelling.")
+        raise ConfigError(f"Unknown protocol {protocol}:// in {masked_url(url)}. What to do: check its spelling.")
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
             f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a "
@@ -175,12 +177,14 @@ def locate(url: str) -> str:
     path = url.partition("://")[2]
     if "//" in path.strip("/"):
         raise ConfigError(
-            f"{masked_url(url)} has an empty folder name, and not all storages find files there. Write single slashes "
-            "between folders, as in s3://bucket/prefix."
+            f"{masked_url(url)} has an empty folder name, and not all storages find files there. What to do: "
+            "write single slashes between folders, as in s3://bucket/prefix."
         )
     path = path.rstrip("/")
     if (not path and protocol != "memory") or (path.startswith("/") and protocol in _REMEMBERING):
-        raise ConfigError(f"{masked_url(url)!r} contains no bucket. Add one, as in {protocol}://bucket/prefix.")
+        raise ConfigError(
+            f"{masked_url(url)!r} contains no bucket. What to do: add one, as in {protocol}://bucket/prefix."
+        )
     return f"{protocol}://{path}"
 
 

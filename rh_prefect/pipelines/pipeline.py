@@ -77,7 +77,7 @@ class Pipeline:
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(
-                f"The pipeline {path} cannot be read: {reason}. Use the path of an existing file."
+                f"The pipeline {path} cannot be read: {reason}. What to do: use the path of an existing file."
             ) from None
         return cls._of(text, str(file), path.parent, loader, takes_file(path))
 
@@ -191,7 +191,7 @@ class Pipeline:
         """Returns what a run would do and pay. Nothing is submitted.
 
         Args:
-            params: The parameters' values; those whose names are not Python names also go here.
+            params: The parameters' values, for names that are not valid in Python.
             **more: Parameters by name, and options; see `PlanOptions`.
 
         Returns:

@@ -51,7 +51,7 @@ class Film(BaseModel):
     """A finished film and its contact sheet.
 
     Attributes:
-        film: H.264 video with an AAC track, where there was anything to hear.
+        film: H.264 video, with an AAC track if there is sound.
         contact_sheet: A JPEG with one picture of each clip.
     """
 
@@ -83,8 +83,8 @@ async def assemble(
     Args:
         clips: Videos, in their order.
         name: The film's name, without extension.
-        speech: Spoken words, or None; what is longer than the film is cut, with a warning.
-        music: Music, looped where it is too short, or None.
+        speech: A file with speech, or None; if it is longer than the film, it is cut, with a warning.
+        music: A file with music, which is repeated if it is too short, or None.
         captions: A line for each clip on the contact sheet.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
 

@@ -133,9 +133,9 @@ async def generate(
     Args:
         request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
-        take: Which of several results of the request: a run pays once for each number.
-        same: Whether this call may ask for what another call of the run has asked for, and share its result. By default
-            such a call is refused before it pays.
+        take: The number of the result, if the request has several: a run pays once for each number.
+        same: Whether this call may share the result of an equal call of the run. By default the second equal call is
+            refused before it pays.
         label: A name for the output, for people: a part of the names of its task run and its file.
         reuse: `always` takes the result of an identical request of any run from the storage, at no cost.
         on_unknown: What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits
@@ -188,7 +188,7 @@ async def run_job(request: Request, options: Options, *, scope: str | None = Non
     """Runs one paid job in the caller's scope; used by every model's own task."""
     done = await _run(request, options, scope, None)
     if isinstance(done, PendingTask):
-        raise TypeError("a job outside of a group is never left")
+        raise TypeError("only a job of a group can be left to the run")
     return done
 
 

@@ -51,7 +51,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
     if submit is None or not may_be_lost(submit):
         raise InputError(
             f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
-            "recorded. See `rh-prefect jobs show`."
+            "recorded. What to do: see `rh-prefect jobs show`."
         )
     await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
 
@@ -74,7 +74,9 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
             ". What to do: run it again."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
-        raise InputError(f"{journal.scope}/{key}: another process has just settled it. See `rh-prefect jobs show`.")
+        raise InputError(
+            f"{journal.scope}/{key}: another process has just settled it. What to do: see `rh-prefect jobs show`."
+        )
 
 
 async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:

@@ -98,7 +98,7 @@ UNREADABLE = {
     "http://me:canary@127.0.0.1:9/a.png?{signed}": r"http://127.0.0.1:9/a\.png cannot be read: nothing answers there",
     "s4://bucket/photo.png": "the address or a storage option is not accepted.*correct the address",
     "http://": "the URL is not valid",
-    "data:image/png;base64," + "A" * 10_000: "Save its content as a file",
+    "data:image/png;base64," + "A" * 10_000: "What to do: save its content as a file",
 }
 
 

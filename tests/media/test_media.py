@@ -81,14 +81,14 @@ def test_says_what_a_call_lacks_that_was_never_awaited() -> None:
     async def generate() -> None: ...
 
     call = generate()
-    with pytest.raises(InputError, match="Put `await` before it"):
+    with pytest.raises(InputError, match="What to do: put `await` before it"):
         as_media_input(call)
     call.close()
 
 
 @pytest.mark.parametrize("given", ["a\0b.png", "caf\udce9.png", Path("a\0b.png")])
 def test_refuses_a_name_that_no_record_could_hold(given: object) -> None:
-    with pytest.raises(InputError, match="Rename the file"):
+    with pytest.raises(InputError, match="What to do: rename the file"):
         as_media_input(given)
 
 

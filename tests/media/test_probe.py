@@ -78,7 +78,7 @@ def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path) 
     whole = SAMPLES[name][0](tmp_path / "whole").read_bytes()
     cut = tmp_path / "cut.bin"
     cut.write_bytes(whole[: int(len(whole) * part)])
-    with pytest.raises(MediaError, match=r"cut\.bin is a damaged .*Create or download it again"):
+    with pytest.raises(MediaError, match=r"cut\.bin is a damaged .*What to do: create or download it again"):
         probe(cut)
 
 
@@ -219,7 +219,7 @@ def test_a_track_without_content_is_said(tmp_path: Path) -> None:
     header = b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt "
     header += struct.pack("<IHHIIHH", 16, 1, 1, 48000, 96000, 2, 16) + b"data" + bytes(4)
     (tmp_path / "empty.wav").write_bytes(header)
-    with pytest.raises(MediaError, match=r"empty\.wav is a damaged wav file: its sound track has no samples\. Create"):
+    with pytest.raises(MediaError, match=r"empty\.wav is a damaged wav file: .*has no samples\. What to do: create"):
         probe(tmp_path / "empty.wav")
 
 

@@ -530,7 +530,7 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
     picture = tmp_path / "photo.png"
     picture.write_bytes(picture.read_bytes()[:-20])
     (problem,) = {one.message for one in (await pipeline.plan()).problems}
-    assert "photo.png is a damaged png file: its end is missing. Create or download it" in problem
+    assert "photo.png is a damaged png file: its end is missing. What to do: create or download it" in problem
 
 
 @pytest.mark.parametrize(

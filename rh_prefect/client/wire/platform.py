@@ -91,7 +91,7 @@ def _masked(key: object) -> str:
 
 
 class ApiKey(Value):
-    """One key of the account, masked; times are in RunningHub's words, and `quota_limit` is None for no limit."""
+    """One key of the account, masked. Times are as RunningHub writes them; `quota_limit` None means no limit."""
 
     name: Text = wire("apiKeyName")
     masked: Annotated[str, BeforeValidator(_masked)] = wire("key")
@@ -171,12 +171,12 @@ class Asset(Value):
 
     @property
     def uri(self) -> str:
-        """The URI that a model accepts in place of a link to a file."""
+        """The URI that models accept in place of a link to a file."""
         return f"asset://{self.asset_id}"
 
     @property
     def state(self) -> Literal["ready", "failed", "pending"]:
-        """Whether it can be used; an undocumented status counts as pending."""
+        """Whether the asset can be used: ready, pending or failed; an undocumented status counts as pending."""
         if self.status.upper() in _READY:
             return "ready"
         return "failed" if self.status.upper() in _FAILED else "pending"

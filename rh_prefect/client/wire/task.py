@@ -55,7 +55,7 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,16}")
 def is_task_id(text: str) -> bool:
     """Checks whether a text is a task's id: only digits, or a machine followed by a prompt's id.
 
-    Ids become parts of file names and addresses, so that nothing else is taken for one.
+    Ids become parts of file names and addresses. Therefore any other text is refused.
     """
     return bool(_TASK_ID.fullmatch(text) and text.strip("0"))
 
@@ -64,7 +64,7 @@ class RemoteOutput(Value):
     """One result of a task: a file to fetch, or a text.
 
     Attributes:
-        url: Where the file is, for about a day; an http(s) link or a `data:` URL, unless RunningHub says otherwise.
+        url: The link to the file, which works for about a day: an http(s) link or a `data:` URL.
         text: The text, of a text model.
         type: The file's extension: at most 16 lower-case letters and digits, or None.
         node_id: The node of a workflow that saved it.
@@ -156,12 +156,12 @@ class TaskView(Value):
 
     @property
     def cost(self) -> Decimal | None:
-        """What the task cost, in the wallet's money, else in coins."""
+        """The cost of the task: money of the wallet, or coins if no money was used."""
         return self.usage.total if self.usage.total is not None else self.usage.coins
 
     @property
     def unit(self) -> Literal["money", "coins"] | None:
-        """The unit of `cost`; the wallet's currency is given by the account, not by the task."""
+        """The unit of `cost`, `money` or `coins`; the currency of money depends on the account. None without a cost."""
         if self.usage.total is not None:
             return "money"
         return None if self.usage.coins is None else "coins"

@@ -40,9 +40,9 @@ def concat(
 ) -> Joined:
     """Joins clips to one H.264 video (yuv420p, MP4) of the largest clip's size and of the highest frame rate.
 
-    `audio` drops the sound, for `mux`, or keeps that of the clips, with silence under those that have none. `fit` shows
-    a clip of other proportions with bars (`contain`), cropped (`cover`) or distorted (`stretch`). The result says where
-    each clip begins: that is where its line of speech goes in `mix`.
+    `audio` drops the sound, for `mux`, or keeps that of the clips, with silence for clips without sound. `fit` shows
+    a clip with another aspect ratio with bars (`contain`), cropped (`cover`) or distorted (`stretch`). The result has
+    the start of each clip, which is the time of its line of speech in `mix`.
     """
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
@@ -67,8 +67,8 @@ _USUAL_RATE = 25
 def mux(video: Path, audio: Path, to: Path) -> float:
     """Combines a video stream and a sound track in one MP4 with its index at the front; returns its seconds.
 
-    H.264 is copied, any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or filled up with
-    silence to the length of the picture; the video's own sound is left out. `audio` may also be a video.
+    H.264 is copied; any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or extended with
+    silence to the length of the picture. The sound of the video is dropped. `audio` may also be a video.
     """
     with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_file(part) as file:
         stream = picture_of(source, video)

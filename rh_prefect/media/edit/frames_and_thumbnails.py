@@ -37,13 +37,13 @@ At: TypeAlias = "float | Literal['first', 'middle', 'last']"
 
 
 def frame(video: Path, to: Path, *, at: At = "first") -> None:
-    """Saves a frame of a video as `.png` or `.jpg`; from the last one, the next clip can continue."""
+    """Saves a frame of a video as `.png` or `.jpg`. The next clip can begin with the last frame."""
     image_format(to)
     write_image(_frame(video, at), to)
 
 
 def convert_image(source: Path, to: Path) -> None:
-    """Saves a picture, upright, as `.png` or `.jpg`; a JPEG has a background in place of transparent parts."""
+    """Saves a picture, with its rotation applied, as `.png` or `.jpg`; a JPEG has no transparent parts."""
     write_image(image_for(source, to), to)
 
 
@@ -239,8 +239,8 @@ def contact_sheet(
 ) -> None:
     """Shows pictures, and videos by their middle frame, row by row in a grid of `width` pixels, as `.jpg` or `.png`.
 
-    All cells have one size, by the middle one of the proportions; a picture of others is shown whole, with margins.
-    Without `columns`, there are about as many as rows, four at most. `captions` are cut if too long, and may be fewer.
+    All cells have one size, with the median of the aspect ratios; other pictures are shown whole, with margins.
+    Without `columns`, there are about as many columns as rows, at most four. Long `captions` are cut.
     """
     image_format(to)
     if columns is None:

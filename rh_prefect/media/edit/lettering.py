@@ -49,7 +49,7 @@ def captions(
 ) -> float:
     """Draws texts over a video at their times, and keeps its sound; returns its seconds.
 
-    `size` is the height of the letters as a share of the picture's; `font` is a TrueType or OpenType file.
+    `size` is the height of the letters as a fraction of the picture's height; `font` is a TrueType or OpenType file.
     """
     if not cues:
         raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles with one.")
@@ -68,7 +68,7 @@ def title_clip(
     image: Path | None = None,
     font: Path | None = None,
 ) -> float:
-    """Makes a silent video of a text over a dark ground or a darkened picture, and returns its seconds."""
+    """Makes a silent video of a text on a dark background or a darkened picture, and returns its length in seconds."""
     check_time("seconds", seconds)
     canvas = Shape(even(width), even(height), _TITLE_RATE, tagged=True, has_audio=False)
     ground = Image.new("RGB", (canvas.width, canvas.height), _GROUND)

@@ -68,7 +68,7 @@ def mix(
 
     Every line gets the same loudness; the music is at full level without speech, is lowered under
     each line, is repeated if it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
-    For a track that goes into `mux`, write a WAV: the film's AAC is then the first lossy step.
+    For a track that is used in `mux`, write a WAV: then only the film's AAC is compressed with a loss.
 
     Args:
         speech: A file that begins at 0, or lines with the second at which each begins; None or empty: no speech.

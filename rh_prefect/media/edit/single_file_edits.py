@@ -84,7 +84,7 @@ def watermark(
 ) -> float | None:
     """Places a logo on a corner of a picture or a video; returns a video's seconds. Transparent parts are kept.
 
-    `size` is the logo's width as a share of the file's; `opacity` is from 0, not to be seen, to 1.
+    `size` is the logo's width as a fraction of the file's width; `opacity` is from 0, which is invisible, to 1.
     """
     if _kind_of(source) == "image":
         image = image_for(source, to).convert("RGBA")
@@ -123,7 +123,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
-    """Saves a video's own sound, if any, together with another one, as long as the longer one; returns its seconds."""
+    """Mixes the sound of a video, if any, with another one, to the length of the longer one; returns its seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
     written = 0

@@ -45,10 +45,10 @@ def subtitles(
 
     Args:
         texts: What is said.
-        at: The second at which each text begins; texts that begin together share the time until the next one, in their
-            order and by their characters. Without `at`, all sentences share `seconds` in this way.
-        seconds: The length of the film: no text is shown after it, and the last one until then. With `at` it may be
-            left out; the last text is then shown as long as it takes to read it.
+        at: The second at which each text begins. Texts with the same start share the time until the next start, in
+            proportion to their lengths. Without `at`, all sentences share `seconds` in this way.
+        seconds: The length of the film, at which the last text ends. Without it, the last text is shown for the time
+            that it takes to read it.
         form: `srt` or `vtt`.
     """
     cues = cues_of(texts, at=at, seconds=seconds)
@@ -72,7 +72,7 @@ def cues_of(texts: Sequence[str], *, at: Sequence[float] | None, seconds: float 
 
 
 def read_cues(path: Path) -> list[Cue]:
-    """Reads SRT or WebVTT; the styles of a text are left out."""
+    """Reads SRT or WebVTT; styles are ignored."""
     with reading(path):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     found: list[Cue] = []

@@ -38,9 +38,9 @@ def crossfaded(
     width: int | None = None,
     height: int | None = None,
 ) -> Joined:
-    """Joins clips like `concat`, with `seconds` of each end under the next beginning, in picture and sound.
+    """Joins clips like `concat`, and fades the picture and the sound of each clip into the next one for `seconds`.
 
-    The film is shorter than its clips by a transition between each two of them.
+    Each transition makes the film shorter by `seconds`.
     """
     check_time("seconds", seconds)
     if not clips or not 0 < seconds <= LONGEST:

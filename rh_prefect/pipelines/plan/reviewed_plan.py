@@ -57,7 +57,10 @@ class ReviewedPlan:
         try:
             data = json.loads(Path(file).read_bytes(), parse_constant=_no_number)
         except OSError as error:
-            raise InputError(f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid.") from None
+            raise InputError(
+                f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid. What to do: write one "
+                "with `rh-prefect plan … --out`."
+            ) from None
         except (ValueError, RecursionError):
             data = None
         flaw = next(_schema().iter_errors(data), None)

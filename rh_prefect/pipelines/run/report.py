@@ -126,7 +126,7 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
         return RunEnd(OVER_BUDGET if is_money else FAILED, message, result, is_failed=True)
     if waiting:
         detail = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
-        return RunEnd(WAITING, f"Choose at {detail}: {shown_in}. {summary(result)}", result)
+        return RunEnd(WAITING, f"Choose a candidate for {detail}: {shown_in}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
         message = (
             f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "

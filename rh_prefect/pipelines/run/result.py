@@ -180,4 +180,5 @@ def counted(states: Iterable[str]) -> str:
     Args:
         states: What is counted.
     """
-    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())
+    counts = Counter(states).items()
+    return ", ".join(f"{count} {state.replace('waits', 'wait') if count > 1 else state}" for state, count in counts)

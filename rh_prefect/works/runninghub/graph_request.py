@@ -110,7 +110,9 @@ async def _node_list(
         if kind == "file" and not graph_input.opens_texts:
             kind = "value"
             if is_link_text(checked):
-                raise InputError(f"{name} takes a file; a text is never used as a link. Nothing was sent.")
+                raise InputError(
+                    f"{name} takes a file; a text is never used as a link. Nothing was sent. What to do: pass a file."
+                )
         values[node_id, field] = await _wire_value(name, checked, kind, inputs, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
