@@ -164,7 +164,7 @@ def _completed(function: FunctionType, result: Any) -> Any:
 
 
 _SUBJECTS = (
-    *("prompt", "idea", "rows", "products", "model"),
+    *("prompt", "idea", "rows", "products", "model", "month"),
     *("video", "videos", "image", "photo", "pictures", "folder", "text", "title", "topic", "subject"),
 )
 """The parameters by which a run is named, the first that it has."""

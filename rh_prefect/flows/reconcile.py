@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
+from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
 from rh_prefect.flow_runs.report import table, wrapped
 from rh_prefect.flow_runs.stopped_runs import revive_stopped
@@ -27,7 +28,7 @@ _STUCK = {
 Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 
 
-@flow(name="reconcile")
+@flow(name="reconcile", flow_run_name=run_name)
 async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> State[Any]:
     """Checks and settles flow runs with paid jobs that were cancelled, have failed or have crashed.
 

@@ -17,6 +17,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
+from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.report import escaped, table
 from rh_prefect.flow_runs.spend_chart import picture
@@ -31,7 +32,7 @@ _DEAREST = 10
 Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
 
 
-@flow(name="spend")
+@flow(name="spend", flow_run_name=run_name)
 async def spend(month: Month | None = None, budget: float | None = None, storage: str | None = None) -> State[Any]:
     """Shows what the tasks of a month have cost by day and by model, the rest of a budget, and the most expensive runs.
 

@@ -227,7 +227,7 @@ class RunningHubJobRun(JobRun[Result]):
     ) -> RunningHubJobRun:
         """Attaches to a task by its id, even if another client has started it; it pays for nothing.
 
-        `fetch_result` downloads its outputs into the storage. Files that the storage already has are not downloaded again.
+        `fetch_result` downloads its outputs into the storage, except for files that the storage already has.
 
         Args:
             task_id: RunningHub's task id.

@@ -29,6 +29,7 @@ async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: E
     async with get_client() as client:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run] if run else []))
         (report,) = await client.read_artifacts(artifact_filter=of_run)
+        assert run and (await client.read_flow_run(run)).name.startswith("spend, ")
     assert report.key == "spend-report"
     # Tests of damaged records leave runs on this server that cannot be read; the state names them.
     said = str(state.message).partition(" Incomplete: ")[0]
