@@ -55,6 +55,7 @@ TESTS = (
     "tests/pipelines/test_request_price.py",
     "tests/pipelines/test_prices.py",
     "tests/tasks/test_shared_jobs.py",
+    "tests/tasks/test_custom.py",
 )
 
 QUICK = (

@@ -365,6 +365,12 @@ class Account:
         return self.preview
 
 
+async def test_a_price_without_a_currency_is_in_that_of_the_account() -> None:
+    prices = prices_of(Account("USD"))
+    assert prices.guess(PRICE) == PRICE, "the account's currency is not known yet"
+    assert await prices.listed(Money(Decimal(1), None)) == Money(Decimal(1), "USD")
+
+
 async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
     """A cancelled request has no exception."""
     account = Account("USD")

@@ -122,6 +122,7 @@ async def test_an_invalid_download_is_discarded_and_repeated(
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert host.times == len(first) + 1
+    assert host.now == sum(2.0**n / 4 for n in range(1, len(first) + 1)), "the pauses double"
 
 
 @pytest.mark.parametrize(("given", "what"), [(PAGE, "a web page or a message"), (b"", "an empty file")])
