@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.works.download_folder import part_file, remove
+from rh_prefect.errors import StoreError
+from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works.download_folder import StoreChecks, part_file, remove
+from rh_prefect.works.journal.record_types import ResultRecord
 from tests.support.processes.forkserver import FORKS
 
 NAME = "2031112223334445057-1"
@@ -114,3 +118,27 @@ def test_two_processes_never_write_into_one_file(folder: Path) -> None:
         process.join()
     assert clashes.empty()
     assert [process.exitcode for process in processes] == [0] * 4
+
+
+async def test_after_the_outputs_of_three_jobs_were_refused_a_run_pays_for_no_other_until_one_is_taken(
+    tmp_path: Path,
+) -> None:
+    checks, store, run = StoreChecks(tmp_path / "parts"), MediaStore(tmp_path / "out"), ("night", 1)
+    picture = Media(uri="a.png", kind="image", mime="image/png", size=1, sha256="a" * 64)
+
+    async def refuse() -> ResultRecord:
+        raise StoreError("the disk is full")
+
+    async def take(*outputs: Media) -> ResultRecord:
+        return ResultRecord(task_id="1", outputs=outputs)
+
+    for job in ("a", "b", "b", "c"):
+        checks.refuse_payment(run, store, "d")
+        with pytest.raises(StoreError):
+            await checks.storing(run, store, job, refuse())
+    await checks.storing(run, store, "of text", take())
+    with pytest.raises(StoreError, match=r"Not submitted, and nothing was paid: .*the disk is full"):
+        checks.refuse_payment(run, store, "d")
+    checks.refuse_payment(("another", 1), store, "d")
+    await checks.storing(run, store, "a", take(picture))
+    checks.refuse_payment(run, store, "d")
