@@ -125,8 +125,6 @@ def _form_of(content: object) -> tuple[Form, Collection[Any]]:
             return "registry", content
         case {"pricing": list(rows)}:
             return "prices", rows
-        case {"pricing": dict(rows)}:
-            return "prices", rows.values()
         case {"endpoints": list(entries)}:
             return "capabilities", entries
         case {"models": [_, *_] as entries}:
