@@ -47,17 +47,12 @@ class InvalidInput(InputError, ValueError):
 
 
 class InputBase(BaseModel):
-    """The base class of the input classes of all models.
-
-    Attributes:
-        entry: What the catalogue says about the model.
-        model: The model's name; it identifies a stored input's class.
-    """
+    """The base class of the input classes of all models."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
-    entry: ClassVar[Model]
-    model: str
+    entry: ClassVar[Model]  # What the catalogue says about the model
+    model: str  # The model's name; it identifies a stored input's class
 
     def __init_subclass__(cls, *, entry: Model | None = None, **config: Any) -> None:
         """Sets the model before pydantic builds the schema, which depends on it."""

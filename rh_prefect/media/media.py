@@ -180,19 +180,10 @@ def _options_for(uri: str) -> Mapping[str, object]:
 
 
 def as_media_input(value: object) -> Media | str:
-    """Converts a file argument in any accepted form to a `Media` or a string.
+    """Returns a file as a `Media`, or the path or URI as it was given; reads nothing.
 
-    Nothing is read: when the job starts, it checks whether the file exists and suits the model.
-
-    Args:
-        value: A `Media`, a path, an fsspec URI or http(s) URL, the JSON form of a `Media`, or anything whose attribute
-            `first_output` is a `Media`, such as the result of another job.
-
-    Returns:
-        The `Media`, or the path or URI as it was given.
-
-    Raises:
-        InputError: It is not one of these, or it is damaged.
+    The value is one of these, the JSON form of a `Media`, or anything whose attribute `first_output` is a `Media`, such
+    as the result of another job. `InputError` if it is none of them, or a `Media` that is damaged.
     """
     if isinstance(value, Media):
         return _whole(value)

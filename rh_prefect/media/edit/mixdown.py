@@ -66,18 +66,11 @@ def mix(
 ) -> float:
     """Makes one sound track of speech and music, and returns its seconds.
 
-    Every line gets the same loudness; the music is at full level without speech, is lowered under
-    each line, is repeated if it is too short, and fades out at the end. A limiter keeps the peaks below full scale.
-    For a track that is used in `mux`, write a WAV: then only the film's AAC is compressed with a loss.
-
-    Args:
-        speech: A file that begins at 0, or lines with the second at which each begins; None or empty: no speech.
-        music: A file; None: no music.
-        to: The track: `.wav` (16 bit PCM) or `.m4a` (AAC), both stereo at 48 kHz.
-        seconds: Its length; speech beyond it is cut. None: the music continues for a moment after the last word;
-            without speech, the length of the music.
-        music_level: LUFS of the music without speech; None: somewhat below the speech.
-        loudness: LUFS of each line, or of the music without speech.
+    `speech` is a file that begins at 0, or lines with the second at which each begins; they get the same `loudness` in
+    LUFS. The music is at `music_level`, by default somewhat below the speech, is lowered under each line, is repeated
+    if it is too short, and fades out at the end. A limiter keeps the peaks below full scale. Without `seconds`, the
+    music continues for a moment after the last word. For a track that is used in `mux`, write a WAV: then only the
+    film's AAC is compressed with a loss.
     """
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
     with create_track(to) as track:

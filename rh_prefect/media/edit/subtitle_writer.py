@@ -43,13 +43,9 @@ def subtitles(
 ) -> str:
     """Writes subtitles.
 
-    Args:
-        texts: What is said.
-        at: The second at which each text begins. Texts with the same start share the time until the next start, in
-            proportion to their lengths. Without `at`, all sentences share `seconds` in this way.
-        seconds: The length of the film, at which the last text ends. Without it, the last text is shown for the time
-            that it takes to read it.
-        form: `srt` or `vtt`.
+    `at` has the second at which each text begins. Texts with the same start share the time until the next start, in
+    proportion to their lengths. Without `at`, all sentences share `seconds`, the length of the film, in this way.
+    Without `seconds`, the last text is shown for the time that it takes to read it.
     """
     cues = cues_of(texts, at=at, seconds=seconds)
     if form == "vtt":
