@@ -20,6 +20,7 @@ from rh_prefect.catalog.model import class_name, param_name, param_names, snake_
         ),
         ("Vidu-image-to-video-q2-pro", "ViduImageToVideoQ2Pro", "vidu_image_to_video_q2_pro"),
         ("3d-thing", "Model3dThing", "model_3d_thing"),
+        ("Decimal", "ModelDecimal", "decimal"),  # what the module of the classes holds already
     ],
 )
 def test_names_of_models(name: str, cls: str, snake: str) -> None:
