@@ -110,11 +110,6 @@ async def test_field_data_in_every_form(
     assert only.field_value == (str(value).lower() if isinstance(value, bool) else str(value))
 
 
-async def test_limits_of_a_number(client: Client, wire: WireServer) -> None:
-    app = await demo(client, wire, nodeInfoList=[node(fieldData=FIELDS[4][0])])
-    assert (app.nodes[0].minimum, app.nodes[0].maximum, app.nodes[0].step) == (Decimal(1), Decimal(100), Decimal("0.5"))
-
-
 async def test_an_app_that_was_never_run_has_no_nodes(client: Client, wire: WireServer) -> None:
     empty: tuple[Any, ...] = ([], None, [{}], [{"nodeId": "1"}], "?")
     for nodes in empty:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rh_prefect.client import Client, TaskView, is_task_id
-from rh_prefect.errors import InputError, LinkExpired, ResponseLost, TaskNotFound
+from rh_prefect.errors import LinkExpired, ResponseLost, TaskNotFound
 from tests.client.conftest import KEY
 from tests.support.samples.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
-from tests.support.servers.scripted_server import Body, WireServer, cut, reply
+from tests.support.servers.scripted_server import Body, WireServer, reply
 
 TASK = f"proxy.{PROMPT}"
 QUEUE = {"queue_running": [[3, PROMPT, GRAPH, {}, ["9"]]], "queue_pending": [[4, "other"]]}
@@ -36,15 +36,6 @@ async def test_a_submit(family: str, client: Client, wire: WireServer) -> None:
     [asked] = wire.asked
     assert (asked.path, asked.json) == (f"/{family}/{KEY}/prompt", {"prompt": GRAPH})
     assert is_task_id(view.task_id)
-
-
-async def test_a_submit_whose_answer_is_lost_is_sent_once(client: Client, wire: WireServer) -> None:
-    wire.plays(cut())
-    with pytest.raises(ResponseLost, match="may exist and be paid for"):
-        await client.submit("/proxy", {"prompt": GRAPH})
-    with pytest.raises(InputError, match="needs a graph"):
-        await client.submit("/proxy", {"graph": GRAPH})
-    assert len(wire.asked) == 1
 
 
 async def looked_at(client: Client, wire: WireServer, *answers: Body) -> TaskView:

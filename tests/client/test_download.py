@@ -17,7 +17,7 @@ import pytest
 from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
-from rh_prefect.errors import ConnectFailed, LinkExpired, ResponseLost, StoreError
+from rh_prefect.errors import LinkExpired, ResponseLost, StoreError
 from tests.support.servers.file_host import BODY, TAG, serve
 from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, raw, reply
 
@@ -41,13 +41,6 @@ async def files() -> AsyncIterator[WireServer]:
 async def test_a_data_url_is_decoded_to_a_file(client: Client, tmp_path: Path, url: str) -> None:
     """A file inside of its link is written like any other."""
     assert await fetched(client, url, tmp_path / "deep" / "a.txt.part") == b"hello"
-
-
-@pytest.mark.parametrize("url", ["data:image/png;base64,a", "data:image/png", "http://[::1", "/a.png", "", " "])
-async def test_what_is_not_a_link_is_said_to_be_none(client: Client, tmp_path: Path, url: str) -> None:
-    """Only our own errors come out of a malformed link."""
-    with pytest.raises(LinkExpired):
-        await client.download(url, tmp_path / "a.part")
 
 
 async def test_a_download_carries_no_key(client: Client, files: WireServer, tmp_path: Path) -> None:
@@ -287,11 +280,6 @@ async def test_a_signature_is_in_no_log(
     assert [asked.path for asked in files.asked] == ["/a.mp4?Signature=first", "/b.mp4?Signature=second"]
     assert f"GET {files.url}/b.mp4 " in caplog.text
     assert "Signature" not in caplog.text
-
-
-async def test_no_connection_is_not_delivered(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(ConnectFailed):
-        await client.download("http://127.0.0.1:9/a.mp4", tmp_path / "a.part")
 
 
 async def test_a_place_that_cannot_be_written_is_told(client: Client, files: WireServer, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -10,7 +10,6 @@ import pytest
 
 from rh_prefect.client.h11_transport import CallTransport
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -94,10 +93,3 @@ async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
             await client.get("/", timeout=httpx.Timeout(300, read=0.3))
         assert (await client.get("/")).text == "ok"
     assert len(connections) == 2
-
-
-async def test_no_server_is_no_connection(closed_port: int) -> None:
-    transport = CallTransport(verify=httpx.create_ssl_context(), limits=httpx.Limits())
-    async with httpx.AsyncClient(transport=transport) as client:
-        with pytest.raises(httpx.ConnectError):
-            await client.get(f"http://127.0.0.1:{closed_port}/")

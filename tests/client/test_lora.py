@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
-import tracemalloc
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from rh_prefect.errors import (
     RunningHubError,
 )
 from tests.client.conftest import KEY
-from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Asked, Step, WireServer, reply
 
 SIGNED = "q-sign-algorithm=sha1&q-signature=0123456789abcdef0123456789abcdef"
 NAME = "api-lora-cn/f8d9.safetensors"
@@ -71,13 +69,6 @@ async def test_a_known_lora_is_not_sent(client: Client, wire: WireServer, lora: 
         wire.plays(reply({"code": 0, "msg": "success", "data": data}))
         assert await client.upload_lora(lora, name="x") == NAME
     assert {asked.method for asked in wire.asked} == {"POST"}
-
-
-@pytest.mark.parametrize("step", [cut(), reply("", status=503)])
-async def test_a_lora_is_put_again_whole(step: Step, client: Client, wire: WireServer, lora: Path) -> None:
-    wire.plays(address(wire), step, reply("", status=204))
-    assert await client.upload_lora(lora, name="x") == NAME
-    assert [len(asked.body) for asked in wire.asked[1:]] == [lora.stat().st_size] * 2
 
 
 PUTS: list[tuple[Step, type[RunningHubError]]] = [
@@ -126,23 +117,6 @@ async def test_a_lora_that_cannot_be_is_not_sent(client: Client, wire: WireServe
     with pytest.raises(MediaError, match="cannot be read"):
         await client.upload_lora(lora.with_name("missing"), name="x")
     assert wire.asked == []
-
-
-async def test_memory_stays_flat(client: Client, wire: WireServer, tmp_path: Path) -> None:
-    big = tmp_path / "big.safetensors"
-    with big.open("wb") as file:
-        file.truncate(48 * 1024 * 1024)
-    wire.keep_bodies = False
-    wire.plays(address(wire), reply(""))
-    gc.collect()
-    tracemalloc.start()
-    try:
-        await client.upload_lora(big, name="x")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert wire.sizes[1] == 48 * 1024 * 1024
-    assert peak < 12 * 1024 * 1024
 
 
 def parts(asked: Asked) -> dict[str, bytes]:

@@ -45,13 +45,6 @@ async def query(client: Client, wire: WireServer, answer: Body | Step) -> TaskVi
     return await client.query(ID)
 
 
-async def test_a_query_sends_the_id_as_a_string(client: Client, wire: WireServer) -> None:
-    await query(client, wire, task())
-    [asked] = wire.asked
-    assert (asked.method, asked.path, asked.json) == ("POST", "/openapi/v2/query", {"taskId": ID})
-    assert asked.headers["authorization"] == f"Bearer {KEY}"
-
-
 async def test_a_finished_task_is_read_completely(client: Client, wire: WireServer) -> None:
     view = await query(
         client,
@@ -187,12 +180,6 @@ def test_what_stands_under_a_url_key_is_never_a_text(url: str, usable: bool) -> 
     assert output.is_usable is usable
 
 
-def test_a_data_url_names_its_type() -> None:
-    """The extension of a `data:` URL is that of its MIME type."""
-    (output,) = read_outputs([{"url": "data:image/png;base64,iVBORw0K"}])
-    assert output.type == "png"
-
-
 @pytest.mark.parametrize(("results", "expected"), OUTPUTS)
 def test_results_in_every_form(results: object, expected: list[tuple[str | None, str | None, str | None]]) -> None:
     assert [(out.url, out.text, out.type) for out in read_outputs(results)] == expected
@@ -293,12 +280,6 @@ async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServe
     assert len(wire.asked) == 3
 
 
-async def test_a_limit_that_stays_is_busy(client: Client, wire: WireServer) -> None:
-    wire.always = reply({"code": 1003, "msg": "rate"}, status=429)
-    with pytest.raises(Busy):
-        await client.query(ID)
-
-
 async def test_queue_status(client: Client, wire: WireServer) -> None:
     data = {"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}
     wire.plays(reply({"code": 0, "msg": "success", "errorMessages": None, "data": data}))
@@ -337,15 +318,6 @@ async def test_price_preview(client: Client, wire: WireServer) -> None:
     with pytest.raises(PriceUnknown, match="no price"):
         await client.price_preview("a/b", {})
     assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
-
-
-@pytest.mark.parametrize("none", ["0", 0])
-async def test_the_numbers_of_free_calls_in_a_price_preview_may_be_text(
-    none: object, client: Client, wire: WireServer
-) -> None:
-    counts = {"freeLimit": False, "freeLimitCount": none, "remainingFreeLimitCount": none, "isFreeThisCall": False}
-    wire.plays(reply({"errorCode": "", "estimatedPrice": 4.8, "currency": "CNY", **counts}))
-    assert await client.price_preview("a/b", {}) == PricePreview(amount=Decimal("4.8"), currency="CNY", free=False)
 
 
 async def test_a_bare_refusal_of_a_price_preview_names_its_code(client: Client, wire: WireServer) -> None:

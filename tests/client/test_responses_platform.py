@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from rh_prefect.client import native_comfyui, read_delivery, responses
 from rh_prefect.client.progress import ProgressEvent, read_frame
@@ -124,12 +123,6 @@ def test_mangled_answers_raise_nothing_foreign_and_make_storable_values(status: 
     read_everything(status, json.dumps(source).encode())
 
 
-@quick
-@given(statuses, st.binary(max_size=60))
-def test_bytes_raise_nothing_foreign(status: int, body: bytes) -> None:
-    read_everything(status, body)
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -177,12 +170,3 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     assert delivery is not None
     assert {asset.asset_id, group.group_id, event.event_id, event.task_id, listing.webapp_id} == {said}
     assert {style.webapp_id, node.node_id, delivery.task_id} == {said}
-
-
-@quick
-@given(st.sampled_from(["netWssUrl", "clientId", "taskStatus", "promptTips"]), json_values)
-def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None:
-    source = {"code": 0, "msg": "success", "data": {"taskId": ID, "taskStatus": "RUNNING", field: value}}
-    view = responses.submitted(responses.read(200, json.dumps(source).encode(), PAID), PAID)
-    assert view.task_id == ID
-    assert view.progress_url is None or isinstance(view.progress_url, SecretStr)

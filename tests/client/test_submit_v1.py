@@ -10,15 +10,8 @@ import pytest
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.errors import (
-    AccountError,
-    ApiError,
-    Busy,
     InputError,
-    KeyRejected,
-    OutcomeUnknown,
-    RequestRejected,
     ResponseLost,
-    RunningHubError,
 )
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
@@ -92,12 +85,6 @@ async def test_what_is_no_progress_address_is_none(url: object, client: Client, 
     assert (view.progress_url, view.status) == (None, "QUEUED")
 
 
-@pytest.mark.parametrize("task_id", [2031112223334445057, ID, f" {ID} "])
-async def test_an_id_keeps_all_its_digits(task_id: object, client: Client, wire: WireServer) -> None:
-    wire.plays(reply(created(taskId=task_id)))
-    assert (await client.submit(CREATE, {})).task_id == ID
-
-
 TIPS: list[tuple[object, dict[str, str]]] = [
     (None, {}),
     ("", {}),
@@ -121,37 +108,6 @@ async def test_what_comfyui_says_of_the_graph(
     assert (await client.submit(CREATE, {})).node_errors == errors
 
 
-REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
-    (reply({"code": 301, "msg": "apiKey must not be blank", "data": None}), RequestRejected, "301"),
-    (reply({"code": 380, "msg": "WORKFLOW_NOT_EXISTS", "data": None}), RequestRejected, "380"),
-    (reply({"code": 414, "msg": "not enough coins", "data": None}), AccountError, "414"),
-    (reply({"code": 415, "msg": "TASK_INSTANCE_MAXED", "data": None}), Busy, "415"),
-    (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421"),
-    (reply({"code": 416, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_WALLET"}), AccountError, "416"),
-    (reply({"code": 433, "msg": "VALIDATE_PROMPT_FAILED", "data": None}), RequestRejected, "433"),
-    (reply({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}), KeyRejected, "802"),
-    (reply({"code": 803, "msg": "APIKEY_INVALID_NODE_INFO", "data": None}), RequestRejected, "803"),
-    (reply({"code": 814, "msg": "PERSONAL_QUEUE_COUNT_LIMIT", "data": None}), Busy, "814"),
-    (reply({"code": 901, "msg": "WEBAPP_NOT_EXISTS", "data": None}), RequestRejected, "901"),
-    (reply({"code": 9, "msg": "TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"}), AccountError, "9"),
-    (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), OutcomeUnknown, "500"),
-    (reply({"code": 99999, "msg": "NEW", "data": None}), OutcomeUnknown, "99999"),
-    (reply("", status=429), Busy, "429"),
-    (reply("", status=401), KeyRejected, "HTTP 401"),
-]
-
-
-@pytest.mark.parametrize(("step", "error", "code"), REFUSED)
-async def test_an_error_is_raised_by_the_table(
-    step: Step, error: type[ApiError], code: str, client: Client, wire: WireServer
-) -> None:
-    wire.plays(step)
-    with pytest.raises(ApiError) as caught:
-        await client.submit(CREATE, {})
-    assert (type(caught.value), caught.value.code) == (error, code)
-    assert len(wire.asked) == 1
-
-
 LOST: dict[str, Step] = {
     "cut": cut(),
     "stalled": stall(),
@@ -173,12 +129,6 @@ async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, lim
     with pytest.raises(ResponseLost, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
         await limited.submit(CREATE, {})
     assert len(wire.asked) == 1
-
-
-async def test_a_task_id_wins_over_an_error_beside_it(client: Client, wire: WireServer) -> None:
-    wire.plays(reply({**created(taskStatus=None), "code": 500, "msg": "UNKNOWN_ERROR"}))
-    view = await client.submit(CREATE, {})
-    assert (view.task_id, view.status, view.code) == (ID, "QUEUED", "500")
 
 
 @pytest.mark.parametrize(

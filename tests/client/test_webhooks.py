@@ -70,13 +70,6 @@ def test_a_failure_is_a_state(data: object, code: str) -> None:
     assert (delivery.view.status, delivery.view.code) == ("FAILED", code)
 
 
-@pytest.mark.parametrize("number", [2031112223334445057, ID])
-def test_an_id_keeps_its_digits(number: object) -> None:
-    delivery = read_delivery(posted(V1, taskId=number))
-    assert delivery is not None
-    assert delivery.task_id == ID
-
-
 @pytest.mark.parametrize("data", [None, "", "?", 7, [], {}, {"code": 999, "data": []}, task("2031112223334445058")])
 def test_a_delivery_may_say_nothing_readable(data: object) -> None:
     delivery = read_delivery(posted(data))

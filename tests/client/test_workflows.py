@@ -20,7 +20,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.servers.scripted_server import Body, Step, WireServer, cut, reply
+from tests.support.servers.scripted_server import Body, Step, WireServer, reply
 
 ID = "2031112223334445057"
 WORKFLOW = "2030000000000000001"
@@ -166,13 +166,6 @@ async def test_outputs_in_every_form(answer: dict[str, object], status: str, cli
     assert (view.status, view.task_id) == (status, ID)
 
 
-async def test_a_running_task_tells_where_its_progress_is(client: Client, wire: WireServer) -> None:
-    wire.plays(reply(OUTPUTS[0][0]))
-    view = await client.workflows.outputs_v1(ID)
-    assert view.progress_url is not None
-    assert view.progress_url.get_secret_value() == "wss://x.example/ws?Rh-Comfy-Auth=a"
-
-
 async def test_a_failed_task_tells_why(client: Client, wire: WireServer) -> None:
     reason = {
         "current_outputs": "{}",
@@ -205,13 +198,3 @@ async def test_no_outputs(answer: Body, error: type[RunningHubError], client: Cl
     wire.plays(reply(answer))
     with pytest.raises(error, match=f"v1 outputs of task {ID}"):
         await client.workflows.outputs_v1(ID)
-
-
-async def test_reads_are_sent_again(client: Client, wire: WireServer) -> None:
-    wire.plays(
-        cut(), prompt(GRAPH), reply("", status=502), reply({"code": 0, "data": "RUNNING"}), cut(), reply(OUTPUTS[3][0])
-    )
-    await client.workflows.json(WORKFLOW)
-    await client.workflows.status_v1(ID)
-    await client.workflows.outputs_v1(ID)
-    assert len(wire.asked) == 6

@@ -119,13 +119,6 @@ def test_the_list_names_ids_only_inside_its_example_calls(emulate: Emulate) -> N
     assert rh.post("/openapi/v2/aiapp/list", {"current": -1}).json()["code"] == 301
 
 
-def test_the_list_takes_the_bare_key_too(rh: Caller) -> None:
-    for header in (rh.key, f"Bearer {rh.key}"):
-        answer = rh.http.post("/openapi/v2/aiapp/list", json={}, headers={"Authorization": header}).json()
-        assert answer["code"] == 0
-    assert rh.http.post("/openapi/v2/aiapp/list", json={}).json() == {"code": 412, "msg": "TOKEN_INVALID"}
-
-
 def test_quick_create(rh: Caller) -> None:
     app_id = rh.rh.apps.id_of("Quick picture")
     styles = rh.http.post("/api/fast/creation/model/params", json={"type": 2, "webappId": app_id}).json()["data"]

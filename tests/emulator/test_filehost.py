@@ -92,12 +92,6 @@ def test_a_wrong_length(rh: Caller, link: str) -> None:
             response.read()
 
 
-def test_a_short_file_that_claims_to_be_whole(rh: Caller, link: str) -> None:
-    whole = get(link).content
-    rh.rh.faults.add(Fault("download", 1, "short"))
-    assert received(link) == (200, whole[: len(whole) // 2], None)
-
-
 def test_a_changed_file_gives_no_range(rh: Caller, link: str) -> None:
     etag = get(link).headers["etag"]
     rh.rh.faults.add(Fault("download", 1, "changed"))

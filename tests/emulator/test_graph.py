@@ -62,13 +62,6 @@ def test_a_wrong_value_is_named(values: dict[str, object], kind: str) -> None:
     assert json.loads(verdict.tips())["error"]["type"] == "prompt_outputs_failed_validation"
 
 
-def test_text_becomes_what_the_node_takes() -> None:
-    graph = changed(seed="18446744073709551615", cfg="6.5", steps="12")
-    assert check(graph).error is None
-    inputs = inputs_of(graph["3"])
-    assert (inputs["seed"], inputs["cfg"], inputs["steps"]) == (18446744073709551615, 6.5, 12)
-
-
 def test_a_missing_input_and_a_missing_file() -> None:
     graph = copy.deepcopy(RESTYLE)
     del inputs_of(graph["12"])["vae"]
@@ -85,22 +78,6 @@ def test_a_lora_must_have_been_sent() -> None:
     assert kinds(check(graph)) == [("20", "value_not_in_list")]
     inputs_of(graph["20"])["file_name"] = "api-lora-cn/a.safetensors"
     assert check(graph).error is None
-
-
-@pytest.mark.parametrize(
-    ("graph", "kind"),
-    [
-        ({}, "prompt_no_outputs"),
-        ({"1": {"inputs": {}}}, "invalid_prompt"),
-        ({"1": {"class_type": "Nothing", "inputs": {}}}, "invalid_prompt"),
-        ({"1": {"class_type": "VAELoader", "inputs": {"vae_name": "x"}}}, "prompt_no_outputs"),
-    ],
-)
-def test_what_comfyui_does_not_look_into(graph: Graph, kind: str) -> None:
-    verdict = check(graph)
-    assert verdict.is_hopeless
-    assert verdict.error is not None
-    assert verdict.error["type"] == kind
 
 
 def test_a_circle_is_no_endless_loop() -> None:

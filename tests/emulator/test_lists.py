@@ -83,7 +83,6 @@ V1 = {
     "/task/openapi/retryWebhook": "resend",
     **dict.fromkeys(STARTS, "submit"),
 }
-V2 = {"resource/list": "resources", "assets/groups/list": "assets", "aiapp/list": "apps", "run/ai-app/5": "submit"}
 
 
 @pytest.mark.parametrize(("path", "route"), V1.items())
@@ -93,17 +92,3 @@ def test_every_v1_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
     answer = rh.v1(path)
     assert answer == {"code": 500, "msg": "UNKNOWN_ERROR", "errorMessages": None, "data": None}
     assert [entry.code for entry in rh.rh.recorder.submissions] == (["500"] if path in STARTS else [])
-
-
-@pytest.mark.parametrize(("path", "route"), V2.items())
-def test_every_v2_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
-    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "503", "phase": "before"}))
-    assert rh.post(f"/openapi/v2/{path}", {"pageNumber": 1, "pageSize": 1}).status_code == 503
-
-
-@pytest.mark.parametrize(
-    ("path", "route"), {"/openapi/v2/api-key/list": "keys", "/api/webapp/apiCallDemo": "app"}.items()
-)
-def test_every_get_can_go_wrong(rh: Caller, path: str, route: str) -> None:
-    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "empty"}))
-    assert rh.http.get(path, params={"apiKey": rh.key}, headers=rh.bearer()).content == b""

@@ -12,7 +12,6 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
@@ -92,14 +91,6 @@ def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> 
         assert rh.http.post(at(rh, path, key="wrong"), json={}).status_code == 401
 
 
-def test_a_prompt_goes_wrong_as_scripted(rh: Caller) -> None:
-    rh.rh.faults.add(Fault("submit", number=1, kind="code", code="421"), Fault("submit", number=2, kind="html"))
-    assert prompt(rh, TEXT_TO_IMAGE)["code"] == 421
-    assert rh.rh.recorder.tasks == []
-    assert "<html>" in rh.http.post(at(rh, "prompt"), json={"prompt": TEXT_TO_IMAGE}).text
-    assert len(rh.rh.recorder.tasks) == 1
-
-
 def test_a_wrong_prompt_is_refused_with_400(rh: Caller) -> None:
     broken = copy.deepcopy(TEXT_TO_IMAGE)
     inputs_of(broken["3"])["steps"] = 0
@@ -139,14 +130,6 @@ def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
     assert rh.http.post(at(rh, "upload/image"), content=b"x").status_code == 400
     for name in ("none.png", "../../etc/passwd"):
         assert rh.http.get(at(rh, "view"), params={"filename": name}).status_code == 404
-
-
-def test_files_of_others_are_not_seen(rh: Caller) -> None:
-    taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
-    file = history(rh, taken)[taken]["outputs"]["9"]["images"][0]
-    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
-    assert other.http.get(at(other, "view"), params=file).status_code == 404
-    assert history(other, taken) == {}
 
 
 def test_a_wrong_key_is_refused_but_by_object_info(rh: Caller) -> None:

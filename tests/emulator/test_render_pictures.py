@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from rh_prefect import catalog
 from rh_prefect.emulator.render import Renderer
-from rh_prefect.emulator.render.caption import drawable, strip
+from rh_prefect.emulator.render.caption import strip
 from rh_prefect.emulator.render.scene import paint
 from tests.support.samples import media as samples
 
@@ -57,13 +57,6 @@ def test_shape(render: Render, name: str, asked: dict[str, object], size: tuple[
 
 
 @pytest.mark.parametrize(
-    ("asked", "form"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp(lossy)", "WEBP"), ("webp (lossless)", "WEBP")]
-)
-def test_format(render: Render, asked: str, form: str) -> None:
-    assert render("f-dev", {"prompt": "a hill", "outputFormat": asked})[0].format == form
-
-
-@pytest.mark.parametrize(
     ("name", "asked", "count"),
     [
         ("grok-3-image-text-to-image", {"imageNum": "3"}, 3),
@@ -90,22 +83,12 @@ def test_the_prompt_is_written_into_the_picture(tmp_path: Path) -> None:
     assert difference(scene.crop((0, 0, 256, 60)), picture.crop((0, 0, 256, 60))) < 1
 
 
-def test_a_script_without_a_font_is_told_of_without_boxes() -> None:
-    assert drawable("plain words") == "plain words"
-    assert "3 characters" in drawable("\ue000\ue001\ue002")
-
-
 def test_an_edit_shows_the_picture_that_was_sent(render: Render, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(96, 72))
     edited = render("qwen-image/edit-2511", {"prompt": "make it snow"}, {"imageUrl": [photo]})[0]
     assert edited.size == (128, 96)
     assert difference(edited.crop((0, 48, 128, 96)), Image.open(photo).crop((0, 36, 96, 72))) < 4
     assert difference(edited, Image.open(photo)) > 1, "the prompt must be seen"
-
-
-def test_a_picture_lies_upright(render: Render, tmp_path: Path) -> None:
-    photo = samples.jpg(tmp_path / "photo.jpg", size=(96, 48), orientation=6)
-    assert render("qwen-image/edit-2511", {"prompt": "x"}, {"imageUrl": [photo]})[0].size == (64, 128)
 
 
 @pytest.mark.parametrize(("scale", "size"), [("2x", (128, 96)), ("4x", (256, 192)), ("6x", (384, 288))])

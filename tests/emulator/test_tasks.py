@@ -111,14 +111,6 @@ def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
     assert rh.query(task_id)["status"] == "SUCCESS"
 
 
-def test_real_time_with_a_factor(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=1000, durations=steady)
-    task_id = rh.submit()["taskId"]
-    while (status := rh.query(task_id)["status"]) != "SUCCESS":
-        assert status in ("QUEUED", "RUNNING")
-    assert rh.rh.clock.now() - rh.rh.recorder.paid[0].time >= 30
-
-
 def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:
     rh = emulate(clock="real", factor=0, limit=3, durations=steady, money=5)
     rh.submit()
@@ -193,12 +185,3 @@ def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
     assert reason["exception_message"] == "missing argument 'vae'"
     assert isinstance(reason["traceback"], str)
     assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.recorder.charged > 0
-
-
-def test_node_errors_and_a_task_that_is_done_at_once(emulate: Emulate) -> None:
-    rh = emulate(faults=[Fault("submit", 1, "node-errors"), Fault("submit", 2, "at-once")], clock="polls")
-    broken, at_once = rh.submit(), rh.submit()
-    assert '"result": false' in broken["promptTips"]
-    assert (at_once["status"], at_once["errorCode"]) == ("SUCCESS", "")
-    assert at_once["results"][0]["url"]
-    assert rh.query(at_once["taskId"])["status"] == "SUCCESS"

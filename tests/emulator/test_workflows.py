@@ -124,12 +124,6 @@ def test_the_billing_gate_stands_before_the_lookup_and_the_graph(rh: Caller) -> 
     assert rich.v1("/task/openapi/create", workflowId=workflow, workflow="{")["code"] == 433
 
 
-def test_an_id_of_zero(rh: Caller) -> None:
-    for sent in ("0", 0, "-5", "abc"):
-        answer = rh.v1("/task/openapi/create", workflowId=sent)
-        assert (answer["code"], answer["msg"]) == (301, "must be greater than 0")
-
-
 def test_who_and_what_is_refused(rh: Caller) -> None:
     unsaved = rh.rh.workflows.add({}, saved=False)
     assert rh.v1("/task/openapi/create", workflowId="1")["code"] == 380
@@ -223,14 +217,6 @@ def test_metadata_is_in_the_picture_unless_it_is_not_wanted(rh: Caller) -> None:
 
     assert stamped()
     assert not stamped(addMetadata=False)
-
-
-def test_uploaded_media_by_name_and_by_link(rh: Caller, tmp_path: Path) -> None:
-    data = rh.upload(samples.png(tmp_path / "a.png", size=(80, 40)))["data"]
-    for value in (data["fileName"], data["download_url"]):
-        task_id = rh.started("restyle", nodeInfoList=[node("10", "image", value)])
-        facts = probe(download(rh.outputs(task_id)["data"][0]["fileUrl"], tmp_path / "b.png"))
-        assert facts.width == 2 * (facts.height or 0)
 
 
 def test_a_dead_link_and_a_wrong_file_fail_the_node(rh: Caller, tmp_path: Path) -> None:

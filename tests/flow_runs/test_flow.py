@@ -108,27 +108,6 @@ def test_hooks_are_attached_beside_the_users() -> None:
     assert given == [theirs], "the user's own list is not touched"
 
 
-def test_hooks_stay_when_other_options_change() -> None:
-    @our_flow
-    def run() -> None: ...
-
-    assert run.with_options(retries=3).on_cancellation_hooks == [ours]
-
-
-def test_a_hook_that_is_named_twice_is_attached_once() -> None:
-    @our_flow(on_cancellation=[ours])
-    def run() -> None: ...
-
-    assert run.on_cancellation_hooks == [ours]
-
-
-def test_prefects_own_decorator_stays_as_it_was() -> None:
-    @flow
-    def run() -> None: ...
-
-    assert run.on_cancellation_hooks == []
-
-
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_hooks_are_called() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import uuid
 from _collections_abc import dict_values
-from dataclasses import replace
 from decimal import Decimal
 from typing import cast
 
@@ -49,15 +48,6 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
         assert status.has_work == (state not in ENDED), step
     assert (status.ended, status.percent) == (4, 40.0)
     assert status.line == "4 of 10 jobs done"
-
-
-def test_the_line_tells_of_three_graphs_that_run() -> None:
-    status = RunProgress()
-    for job in range(5):
-        status.take(event(job, "running", message=f"{job} %", is_step=True))
-    assert status.line == "0 of 5 jobs done; model-0: 0 %; model-1: 1 %; model-2: 2 %"
-    status.take(replace(event(1, "succeeded"), message="done"))
-    assert status.line == "1 of 5 jobs done; model-0: 0 %; model-2: 2 %; model-3: 3 %"
 
 
 def test_a_board_is_dropped_with_its_run() -> None:

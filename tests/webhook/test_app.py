@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from rh_prefect.errors import ConfigError
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
-from rh_prefect.webhook.server import LARGEST_BODY
 from tests.support.hypothesis_settings import search
 
 TOKEN = "a-token-of-24-characters"
@@ -91,25 +90,11 @@ def bodies() -> Iterator[tuple[str, object]]:
     yield "without data", {"taskId": TASK}
 
 
-@pytest.mark.parametrize(("form", "body"), list(bodies()))
-def test_every_form_names_its_task_with_all_digits(form: str, body: object) -> None:
-    noted = Noted()
-    (answer,) = post(noted, json.dumps(body).encode())
-    assert (answer.status_code, answer.text) == (200, "noted")
-    assert noted.told == [Delivery("run", "0" * 24, 1, TASK)]
-
-
 def test_where_there_is_too_much_to_do_it_is_asked_to_come_again() -> None:
     told = json.dumps({"taskId": TASK}).encode()
     first, second = post(Noted(most=1), told, told)
     assert (first.status_code, second.status_code) == (200, 503)
     assert second.headers["retry-after"] == "60"
-
-
-def test_the_largest_body_is_read() -> None:
-    told = json.dumps({"taskId": TASK}).encode()
-    exactly, above = post(Noted(), told.ljust(LARGEST_BODY), told.ljust(LARGEST_BODY + 1))
-    assert (exactly.status_code, above.status_code) == (200, 413)
 
 
 def test_a_get_is_no_delivery_and_health_needs_no_token() -> None:

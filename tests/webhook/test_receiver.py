@@ -131,32 +131,6 @@ async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
     await desk.asked(1)
 
 
-@pytest.mark.parametrize("form", ["object", "string"])
-async def test_v2_data_may_be_an_object_or_a_string(desk: Desk, form: str) -> None:
-    desk.rh.options.update(webhook_data=form)
-    await desk.paid()
-    desk.end()
-    assert (await desk.ended()).state == "ended"
-
-
-async def test_a_workflow_of_v1_is_told_of_in_a_string(desk: Desk) -> None:
-    workflow = desk.rh.workflows.id_of("text-to-image")
-    await desk.paid("/task/openapi/create", workflowId=workflow)
-    desk.end()
-    end = (await desk.ended()).end
-    assert end is not None and end.links[0].node_id
-    assert isinstance(desk.rh.recorder.deliveries[0].body["eventData"], str)
-
-
-@pytest.mark.parametrize("name", ["taskId", "task_id"])
-async def test_a_bare_task_is_understood(desk: Desk, name: str) -> None:
-    task_id = await desk.paid()
-    desk.rh.faults.add(Fault("webhook", kind="lost"))
-    desk.end()
-    assert await desk.post(json.dumps({name: int(task_id), "status": "SUCCESS"})) == 200
-    assert (await desk.ended()).state == "ended"
-
-
 async def test_a_failure_is_recorded_with_its_reason(desk: Desk) -> None:
     desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
     await desk.paid()
@@ -277,13 +251,6 @@ async def test_a_huge_body_is_refused_announced_or_not(desk: Desk) -> None:
     await desk.paid()
     desk.end()
     await desk.ended()
-
-
-async def test_a_query_that_fails_is_asked_again(desk: Desk) -> None:
-    desk.rh.faults.add(Fault("query", kind="html", times=3))
-    await desk.paid()
-    desk.end()
-    assert (await desk.ended()).state == "ended"
 
 
 async def test_a_lost_answer_is_settled_by_the_webhook_that_runninghub_confirms(desk: Desk) -> None:

@@ -98,16 +98,6 @@ async def test_lost_deliveries_cost_time_and_nothing_else(stage: Stage, monkeypa
     assert len(results) == len(stage.rh.recorder.paid) - paid == JOBS
 
 
-@pytest.mark.parametrize("kind", ["late", "doubled", "forged"])
-async def test_late_doubled_and_forged_deliveries_change_nothing(stage: Stage, kind: Any) -> None:
-    stage.rh.faults.add(Fault("webhook", kind=kind))
-    calls, paid = stage.since(), len(stage.rh.recorder.paid)
-    results, _ = await run(3)
-    assert len(results) == len(stage.rh.recorder.paid) - paid == 3
-    assert calls()["/openapi/v2/query"] == 3
-    assert {result.outputs[0].kind for result in results} == {"image"}
-
-
 async def test_a_failure_reaches_the_waiter_with_its_reason(stage: Stage) -> None:
     stage.rh.faults.add(Fault("submit", kind="fail", code="1501", message="no such face"))
     calls = stage.since()
