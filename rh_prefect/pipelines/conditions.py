@@ -1,15 +1,14 @@
-"""Checks the form of a file's conditions, and evaluates them."""
+"""Evaluates the conditions of a file."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.pipelines.document import Document, Path, Problems, nearest
+from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate, results
-from rh_prefect.pipelines.file_model import COMPARISONS, CONDITIONS, shown_value
+from rh_prefect.pipelines.file_model import shown_value
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,
@@ -23,62 +22,6 @@ from rh_prefect.pipelines.planning_values import (
 
 ORDERED = ("lt", "lte", "gt", "gte")
 """Conditions that compare numbers."""
-
-
-def check_condition(document: Document, path: Path, value: Any, problems: Problems) -> bool:
-    """Describes what is wrong with the syntax of a condition."""
-    name = next((part for part in reversed(path) if isinstance(part, str)), "")
-    if isinstance(value, bool) or _is_one_reference(value):
-        return True
-    if isinstance(value, str):
-        hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""
-        problems.add(document, path, f"{name} takes a condition, and '{value}' is a text{hint}")
-        return False
-    if not isinstance(value, dict) or len(value) != 1:
-        text = f"has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
-        text = f"{name} takes one condition, such as {{exists: $(x)}}, and {'this ' if text[:3] == 'has' else ''}{text}"
-        problems.add(document, path, text)
-        return False
-    [(operator, argument)] = value.items()
-    if operator not in CONDITIONS:
-        message = f"{operator} is not a condition; {nearest(operator, CONDITIONS)}"
-        if isinstance(argument, dict) and argument:
-            wrong = next((one for one in argument if one not in COMPARISONS), "")
-            message = f"{wrong} compares nothing; {nearest(wrong, COMPARISONS)}"
-            path = (*path, operator) if wrong else path
-            operator = wrong
-        problems.add(document, (*path, operator), message, key=True)
-        return False
-    return _check_argument(document, (*path, operator), operator, argument, problems)
-
-
-def _check_argument(document: Document, path: Path, operator: str, argument: Any, problems: Problems) -> bool:
-    if operator in ("all", "any"):
-        if not isinstance(argument, list) or not argument:
-            what = "this one is empty" if argument == [] else shown_value(argument)
-            problems.add(document, path, f"{operator} takes a list of conditions, and {what}")
-            return False
-        found = [check_condition(document, (*path, number), one, problems) for number, one in enumerate(argument)]
-        return all(found)
-    if operator == "not":
-        return check_condition(document, path, argument, problems)
-    if operator in ("exists", "missing"):
-        if _is_one_reference(argument):
-            return True
-        hint = f"; did you mean $({argument})?" if isinstance(argument, str) else ""
-        problems.add(document, path, f"{operator} takes a reference, and {shown_value(argument)}{hint}")
-        return False
-    if not isinstance(argument, list) or len(argument) != 2:
-        problems.add(document, path, f"{operator} takes a list of two values, as in {{{operator}: [$(a), b]}}")
-        return False
-    if operator == "in" and not isinstance(argument[1], list):
-        problems.add(document, (*path, 1), "in takes a value and a list, as in {in: [$(a), [b, c]]}")
-        return False
-    return True
-
-
-def _is_one_reference(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("$(") and value.endswith(")") and value.count("$(") == 1
 
 
 def truth(condition: Any, frame: Frame) -> bool | None:

@@ -266,7 +266,7 @@ def _written_out(value: Any) -> Any:
 
 
 Condition = Annotated[Any, BeforeValidator(_written_out)]
-"""A condition as it stands in the file; `check_condition` says what is wrong with one."""
+"""A condition as it stands in the file; `check` says what is wrong with one."""
 
 
 class Step(_Strict):

@@ -16,9 +16,19 @@ from rh_prefect.media.names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole
-from rh_prefect.pipelines.conditions import ORDERED, check_condition
-from rh_prefect.pipelines.document import Path, Problems
-from rh_prefect.pipelines.file_model import NAME, RESERVED, EditStep, ModelStep, PaidStep, UseStep, shown_value
+from rh_prefect.pipelines.conditions import ORDERED
+from rh_prefect.pipelines.document import Path, Problems, nearest
+from rh_prefect.pipelines.file_model import (
+    COMPARISONS,
+    CONDITIONS,
+    NAME,
+    RESERVED,
+    EditStep,
+    ModelStep,
+    PaidStep,
+    UseStep,
+    shown_value,
+)
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope, resolve
@@ -145,49 +155,69 @@ class ValueCheck:
 
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         """Checks a condition; returns the guards that hold if it is true."""
-        if not check_condition(self._document, path, value, self._problems):
-            self._problem_count += 1
-            return frozenset([UNKNOWN_GUARD])
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}
 
     def _holding(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
-        if isinstance(value, bool):
-            return frozenset()
-        if isinstance(value, str):
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        if isinstance(value, dict) and len(value) == 1:
+            [(operator, argument)] = value.items()
+            return self._operator((*path, operator), operator, argument, scope)
+        if _is_one_reference(value):
             found = self._value(path, value, scope, may_be_absent=True)
             if found is not None and found.kind not in ("boolean", "any"):
-                self._say(
-                    path,
-                    f"a condition takes true or false, and {value} is {found.words}; exists asks whether it is there",
-                )
+                takes = f"a condition takes true or false, and {value} is {found.words}"
+                self._say(path, f"{takes}; exists asks whether it is there")
             return frozenset([f"true:{value}"])
-        [(operator, argument)] = value.items()
-        at = (*path, operator)
-        if operator == "all":
-            held = [self._holding((*at, n), one, scope) for n, one in enumerate(argument)]
-            return frozenset[str]().union(*held)
-        if operator == "not":
-            held_inside = self._holding(at, argument, scope)
-            return frozenset(map(negated, held_inside)) if len(held_inside) == 1 else frozenset([f"not:{argument}"])
-        if operator in ("exists", "missing"):
-            return self._existing(at, operator, argument, scope)
-        for n, one in enumerate(argument):
-            if operator == "any":
-                self._holding((*at, n), one, scope)
-                continue
-            found = self._value((*at, n), one, scope, may_be_absent=True)
-            if operator in ORDERED and found is not None and not types.may_be_number(found):
-                self._say((*at, n), f"{operator} compares numbers, and {shown(one)} is {found.words}")
-        return frozenset([f"{operator}:{argument}"])
+        if isinstance(value, str):
+            hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""
+            self._say(path, f"{name} takes a condition, and '{value}' is a text{hint}")
+        elif not isinstance(value, bool):
+            what = f"this has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
+            self._say(path, f"{name} takes one condition, such as {{exists: $(x)}}, and {what}")
+        return frozenset()
 
-    def _existing(self, path: Path, operator: str, text: str, scope: Scope) -> frozenset[str]:
-        found = self._value(path, text, scope, may_be_absent=True)
-        guards = found.guards if found is not None else frozenset[str]()
-        if operator == "exists":
-            return guards
-        return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{text}"])
+    def _operator(self, at: Path, operator: str, argument: Any, scope: Scope) -> frozenset[str]:
+        match operator:
+            case "all" | "any" if isinstance(argument, list) and argument:
+                held = [self._holding((*at, n), one, scope) for n, one in enumerate(argument)]
+                return frozenset[str]().union(*held) if operator == "all" else frozenset([f"any:{argument}"])
+            case "all" | "any":
+                what = "this one is empty" if argument == [] else shown_value(argument)
+                self._say(at, f"{operator} takes a list of conditions, and {what}")
+            case "not":
+                inside = self._holding(at, argument, scope)
+                return frozenset(map(negated, inside)) if len(inside) == 1 else frozenset([f"not:{argument}"])
+            case "exists" | "missing" if _is_one_reference(argument):
+                found = self._value(at, argument, scope, may_be_absent=True)
+                guards = found.guards if found is not None else frozenset[str]()
+                if operator == "exists":
+                    return guards
+                return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{argument}"])
+            case "exists" | "missing":
+                hint = f"; did you mean $({argument})?" if isinstance(argument, str) else ""
+                self._say(at, f"{operator} takes a reference, and {shown_value(argument)}{hint}")
+            case _ if operator not in COMPARISONS:
+                self._say_no_condition(at, operator, argument)
+            case _ if not isinstance(argument, list) or len(argument) != 2:
+                self._say(at, f"{operator} takes a list of two values, as in {{{operator}: [$(a), b]}}")
+            case "in" if not isinstance(argument[1], list):
+                self._say((*at, 1), "in takes a value and a list, as in {in: [$(a), [b, c]]}")
+            case _:
+                for n, one in enumerate(argument):
+                    found = self._value((*at, n), one, scope, may_be_absent=True)
+                    if operator in ORDERED and found is not None and not types.may_be_number(found):
+                        self._say((*at, n), f"{operator} compares numbers, and {shown(one)} is {found.words}")
+                return frozenset([f"{operator}:{argument}"])
+        return frozenset()
+
+    def _say_no_condition(self, at: Path, operator: str, argument: Any) -> None:
+        wrong = next((one for one in argument if one not in COMPARISONS), "") if isinstance(argument, dict) else ""
+        if wrong:
+            self._say((*at, wrong), f"{wrong} compares nothing; {nearest(wrong, COMPARISONS)}", key=True)
+        else:
+            self._say(at, f"{operator} is not a condition; {nearest(operator, CONDITIONS)}", key=True)
 
     def _check_save_as(self, path: Path, name: str, scope: Scope) -> None:
         found = self._value(path, name, scope)
@@ -223,3 +253,7 @@ class ValueCheck:
         for at, value in given:
             if at not in skip:
                 self._value((*path, *at), value, scope)
+
+
+def _is_one_reference(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("$(") and value.endswith(")") and value.count("$(") == 1
