@@ -300,36 +300,40 @@ class Expander:
 
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[StepOutput]:
         """Determines the works of many items at once, and their results."""
-        blocked: dict[int, StepOutput] = {}
-        before, places = len(self.instances), {id(draft.instance): n for n, draft in enumerate(drafts)}
+        made, outputs = list[Draft](), dict[int, StepOutput]()
         for draft in drafts:
-            draft.instance.row, draft.instance.numbers = draft.frame.row_around, draft.frame.numbers
-            draft.instance.item_meaning = draft.frame.meaning
-            draft.instance.waits_for = self.conditions.waits_for(step, draft.frame)
+            instance, frame = draft.instance, draft.frame
+            instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
+            instance.waits_for = self.conditions.waits_for(step, frame)
             self.conditions.keep_open(draft, step)
-            self.conditions.mark_unsure(draft.instance)
-            self.conditions.mark_blocked(draft.instance)
-            if (cause := self.conditions.cause(draft.instance)) is not None:
-                blocked[id(draft)] = self._block(draft.instance, cause)
+            self.conditions.mark_unsure(instance)
+            self.conditions.mark_blocked(instance)
+            if (cause := self.conditions.cause(instance)) is not None:
+                outputs[id(draft)] = self._block(instance, cause)
             elif wrong := self._skipped(draft):
-                blocked[id(draft)] = self._skip(draft.instance, wrong)
-        every, drafts = drafts, [draft for draft in drafts if id(draft) not in blocked]
-        for draft in drafts:
-            self._report(draft)
-            instance = draft.instance
-            instance.problems = (*instance.problems, *draft.frame.problems_around)
-            instance.is_pending = is_open(step, draft.frame, instance.waits_for)
-            instance.is_sure &= instance.at not in draft.frame.undecided
-            for note in filter(None, (instance.forbidden, instance.unread_graph)):
-                self._note(instance, f"{instance.path}: {note}")
-            instance.request, instance.kind = draft.params, draft.kind
-            instance.seconds = draft.seconds.expected if draft.seconds is not None else None
-            self._add(instance)
-            self._save_as(instance, draft.frame)
-        self.instances[before:] = sorted(self.instances[before:], key=lambda one: places[id(one)])
-        found = await self._look_up(drafts)
-        outputs = {id(draft): self._output(draft, works) for draft, works in zip(drafts, found, strict=True)} | blocked
-        return [outputs[id(draft)] for draft in every]
+                outputs[id(draft)] = self._skip(instance, wrong)
+            else:
+                self._take(draft, step)
+                made.append(draft)
+        found = await self._look_up(made)
+        outputs |= {id(draft): self._output(draft, works) for draft, works in zip(made, found, strict=True)}
+        return [outputs[id(draft)] for draft in drafts]
+
+    def _take(self, draft: Draft, step: Step) -> None:
+        """Adds a step with what its draft says."""
+        instance = draft.instance
+        for where, clause in draft.problems:
+            instance.problems = (*instance.problems, clause)
+            self._wrong(instance, self._nearest(instance, where), clause, instance.address if instance.item else "")
+        for note in filter(None, (*draft.notes, instance.forbidden, instance.unread_graph)):
+            self._note(instance, f"{instance.path}: {note}")
+        instance.problems = (*instance.problems, *draft.frame.problems_around)
+        instance.is_pending = is_open(step, draft.frame, instance.waits_for)
+        instance.is_sure &= instance.at not in draft.frame.undecided
+        instance.request, instance.kind = draft.params, draft.kind
+        instance.seconds = draft.seconds.expected if draft.seconds is not None else None
+        self._add(instance)
+        self._save_as(instance, draft.frame)
 
     def _skipped(self, draft: Draft) -> list[str]:
         """Returns what is wrong with an item of a file that skips invalid ones."""
@@ -345,15 +349,6 @@ class Expander:
         self.conditions.lost[instance.address] = instance
         self._add(instance)
         return self._missing_output(instance)
-
-    def _report(self, draft: Draft) -> None:
-        instance = draft.instance
-        for where, clause in draft.problems:
-            instance.problems = (*instance.problems, clause)
-            node_path = self._nearest(instance, where)
-            self._wrong(instance, node_path, clause, instance.address if instance.item else "")
-        for note in draft.notes:
-            self._note(instance, f"{instance.path}: {note}")
 
     def _nearest(self, instance: Instance, where: Path) -> Path:
         """Returns the path of a value, or of `from` if the value came from there."""
