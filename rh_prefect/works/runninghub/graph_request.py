@@ -8,9 +8,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 from rh_prefect.client import Client
 from rh_prefect.errors import InputError
@@ -38,34 +38,70 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 """This package's defaults. They are not in the request's hash, so that a changed default does not create new jobs."""
 
 
-async def workflow_request(
-    graph_input: WorkflowInput, *, client: Client, inputs: Inputs, label: str | None
-) -> JobRequest:
-    """Checks a run of a workflow against the saved graph, or against the one that the caller provides."""
-    graph: Any = (
-        graph_input.workflow if graph_input.workflow is not None else await client.workflows.json(graph_input.id)
-    )
+GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInput
+"""A request that is checked against a graph of the site, or is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """What is special to a kind of request."""
+
+    endpoint: str
+    payload: dict[str, Any]
+    node_names: Mapping[str, str] = field(default_factory=dict)
+    graph: str = ""  # A fingerprint of what the site has under its id
+
+
+async def graph_request(graph_input: GraphRequest, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+    """Checks a request against its graph on the site, and identifies its files by content."""
     files: dict[str, Input] = {}
+    match graph_input:
+        case WorkflowInput():
+            built = await _of_workflow(graph_input, client, inputs, files)
+        case AppInput():
+            built = await _of_app(graph_input, client, inputs, files)
+        case QuickCreateInput():
+            built = await _of_quick_create(graph_input, inputs, files)
+        case GraphInput():
+            built = await _of_graph(graph_input, inputs, files)
+        case other:
+            assert_never(other)
+    password = getattr(graph_input, "access_password", None)
+    request = as_request({name: value for name, value in built.payload.items() if (name, value) not in _UNCHANGED})
+    return JobRequest(
+        model=graph_input.model,
+        endpoint=built.endpoint,
+        site=client.site,
+        payload=built.payload,
+        base=base_hash(site=client.site, endpoint=built.endpoint, payload=request),
+        label=label,
+        request=request,
+        graph=built.graph,
+        inputs=files,
+        private={} if password is None else {"accessPassword": password.get_secret_value()},
+        node_names=built.node_names,
+    )
+
+
+async def _of_workflow(graph_input: WorkflowInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
+    """Checks a run of a workflow against the saved graph, or against the one that the caller provides."""
+    own = graph_input.workflow
+    graph: Any = own if own is not None else await client.workflows.json(graph_input.id)
     fields = GraphFields(graph, f"workflow {graph_input.id}")
     nodes = await _node_list(graph_input, fields, inputs, files)
     payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine_options(graph_input)}
-    if graph_input.workflow is None and graph_input.access_password is None:
-        endpoint = f"run/workflow/{graph_input.id}"
-        payload["nodeInfoList"] = nodes
-    else:
+    endpoint = f"run/workflow/{graph_input.id}"
+    if own is not None or graph_input.access_password is not None:
         endpoint = V1_CREATE
         payload["workflowId"] = graph_input.id
-        if graph_input.workflow:
-            payload["workflow"] = _graph_with(graph_input.workflow, nodes)
-        else:
-            payload["nodeInfoList"] = nodes
-    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
-    return replace(
-        prepared, node_names=fields.node_names(), graph="" if graph_input.workflow is not None else fingerprint(graph)
-    )
+    if own:
+        payload["workflow"] = _graph_with(own, nodes)
+    else:
+        payload["nodeInfoList"] = nodes
+    return _Built(endpoint, payload, fields.node_names(), "" if own is not None else fingerprint(graph))
 
 
-async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
     """Checks a run of an AI app against its call example."""
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
@@ -75,7 +111,6 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
         )
     if app.encrypted and graph_input.access_password is None:
         raise InputError(f"app {graph_input.id} is encrypted. What to do: set its `access_password`; nothing was sent.")
-    files: dict[str, Input] = {}
     fields = AppFields(app)
     nodes = await _node_list(graph_input, fields, inputs, files)
     payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine_options(graph_input)}
@@ -84,18 +119,28 @@ async def app_request(graph_input: AppInput, *, client: Client, inputs: Inputs, 
         endpoint = V1_APP
         payload["webappId"] = graph_input.id
     graph = fingerprint([node.model_dump(mode="json") for node in app.nodes])
-    prepared = _job_request(graph_input, endpoint, payload, client.site, files, label)
-    return replace(prepared, node_names=fields.node_names(), graph=graph)
+    return _Built(endpoint, payload, fields.node_names(), graph)
 
 
-async def native_request(graph_input: GraphInput, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
+async def _of_graph(graph_input: GraphInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
     """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest."""
-    files: dict[str, Input] = {}
     fields = GraphFields(graph_input.graph, "the graph")
     nodes = await _node_list(graph_input, fields, inputs, files)
     payload = {"prompt": _graph_with(graph_input.graph, nodes)}
-    prepared = _job_request(graph_input, f"/{graph_input.machine}", payload, client.site, files, label)
-    return replace(prepared, node_names=fields.node_names())
+    return _Built(f"/{graph_input.machine}", payload, fields.node_names())
+
+
+async def _of_quick_create(graph_input: QuickCreateInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
+    """Builds the request for a quick-create module, unchecked because its fields are not documented."""
+    nodes = [
+        {
+            key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", inputs, files)
+            for key, value in node.items()
+        }
+        for node in graph_input.nodes
+    ]
+    payload = {"webappId": graph_input.id, "quickCreateCode": graph_input.code, "nodeInfoList": nodes}
+    return _Built(V1_QUICK, payload)
 
 
 async def _node_list(
@@ -186,42 +231,3 @@ def _machine_options(graph_input: NodesInput) -> dict[str, Any]:
     if graph_input.retain_seconds is not None:
         options["retainSeconds"] = graph_input.retain_seconds
     return options
-
-
-async def quick_create_request(
-    graph_input: QuickCreateInput, *, client: Client, inputs: Inputs, label: str | None
-) -> JobRequest:
-    """Builds the request for a quick-create module, unchecked because its fields are not documented."""
-    files: dict[str, Input] = {}
-    nodes = [
-        {
-            key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", inputs, files)
-            for key, value in node.items()
-        }
-        for node in graph_input.nodes
-    ]
-    payload: dict[str, Any] = {"webappId": graph_input.id, "quickCreateCode": graph_input.code, "nodeInfoList": nodes}
-    return _job_request(graph_input, V1_QUICK, payload, client.site, files, label)
-
-
-def _job_request(
-    graph_input: WorkflowInput | AppInput | QuickCreateInput | GraphInput,
-    endpoint: str,
-    payload: dict[str, Any],
-    site: str,
-    files: dict[str, Input],
-    label: str | None,
-) -> JobRequest:
-    password = getattr(graph_input, "access_password", None)
-    request = as_request({name: value for name, value in payload.items() if (name, value) not in _UNCHANGED})
-    return JobRequest(
-        model=graph_input.model,
-        endpoint=endpoint,
-        site=site,
-        payload=payload,
-        base=base_hash(site=site, endpoint=endpoint, payload=request),
-        label=label,
-        request=request,
-        inputs=files,
-        private={} if password is None else {"accessPassword": password.get_secret_value()},
-    )

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, assert_never, cast, get_args
+from typing import cast, get_args
 
 from pydantic import SecretStr
 
 from rh_prefect.client import Client, NativeSubmit, Upload
-from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.requests.input_identification import Inputs
 from rh_prefect.works.requests.request_preparation import JobRequest
-from rh_prefect.works.runninghub.graph_request import (
-    app_request,
-    native_request,
-    quick_create_request,
-    workflow_request,
-)
+from rh_prefect.works.runninghub.graph_request import GraphRequest, graph_request
 from rh_prefect.works.runninghub.node_progress import NodeProgress
 
 LINK_SECONDS = 20 * 3600.0
@@ -31,10 +25,6 @@ GRAPHS_AT_ONCE = 1
 """Maximum number of graphs of this process on a machine; RunningHub does not document that it accepts more."""
 
 
-GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""A request that is checked against a graph of the site, or is one."""
-
-
 class RunningHub:
     """What works need of one account; errors are those of `rh_prefect.client.Client`."""
 
@@ -44,7 +34,6 @@ class RunningHub:
     file_seconds = LINK_SECONDS  # for which an uploaded file can be used
 
     def __init__(self, client: Client) -> None:
-        """Sends no request."""
         self.client = client
         self.site = client.site
         self.account_id = client.account_id
@@ -81,17 +70,7 @@ class RunningHub:
 
     async def prepare(self, request: GraphRequest, inputs: Inputs, label: str | None) -> JobRequest:
         """Checks a request against its graph on the site."""
-        match request:
-            case WorkflowInput():
-                return await workflow_request(request, client=self.client, inputs=inputs, label=label)
-            case AppInput():
-                return await app_request(request, client=self.client, inputs=inputs, label=label)
-            case QuickCreateInput():
-                return await quick_create_request(request, client=self.client, inputs=inputs, label=label)
-            case GraphInput():
-                return await native_request(request, client=self.client, inputs=inputs, label=label)
-            case other:
-                assert_never(other)
+        return await graph_request(request, client=self.client, inputs=inputs, label=label)
 
     async def slots(self) -> tuple[int | None, int | None]:
         """Returns the key's limit and the number of its running and queued tasks."""
@@ -118,7 +97,6 @@ class Machine(RunningHub):
     file_seconds = MACHINE_FILE_SECONDS
 
     def __init__(self, client: Client, endpoint: NativeSubmit) -> None:
-        """Sends no request."""
         super().__init__(client)
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
 
