@@ -6,9 +6,9 @@ import json
 import re
 from decimal import Decimal
 from html import escape
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from rh_prefect.client import TaskView
 from rh_prefect.display_names import shortened
@@ -234,7 +234,7 @@ def _status(view: TaskView) -> Literal["SUCCESS", "FAILED", "CANCELLED"]:
 class Face(BaseModel):
     """The face that `kling-lip-sync/identify-face` found in a video; `kling-lip-sync/lip-sync-video` takes both ids.
 
-        face = Face.of(await generate(models.KlingLipSyncIdentifyFace(video_url=clip)))
+        face = (await generate(models.KlingLipSyncIdentifyFace(video_url=clip))).parse(Face)
 
     RunningHub does not document this response. The ids are read by the names of RunningHub's parameters and of Kling's
     API; of several faces, the first is used. The ids expire.
@@ -253,29 +253,9 @@ class Face(BaseModel):
     start_ms: int = Field(0, validation_alias=AliasChoices("startTime", "start_time"))
     end_ms: int | None = Field(None, validation_alias=AliasChoices("endTime", "end_time"))
 
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, result: Result) -> Self:
-        """Parses the response of `kling-lip-sync/identify-face`.
-
-        Args:
-            result: The result of the model.
-
-        Raises:
-            InputError: The response has no session or no face; it is paid for, and remains in `result.text`.
-        """
-        answer = result.json()
-        first: dict[str, object] = next(
-            (answer[name][0] for name in ("faceData", "face_data", "faces") if _has_items(answer, name)), {}
-        )
-        try:
-            return cls.model_validate(answer | first)
-        except (ValidationError, TypeError) as error:
-            raise InputError(
-                f"{result.job}: {result.model} returned no session or no face: {result.text[:200]!r}. "
-                "What to do: use a video that shows one face from the front. The response is stored; it "
-                "is not paid for again."
-            ) from error
-
-
-def _has_items(answer: object, name: str) -> bool:
-    return isinstance(answer, dict) and isinstance(answer.get(name), list) and bool(answer[name])
+    def _with_first_face(cls, answer: Any) -> Any:
+        lists = [answer.get(name) for name in ("faceData", "face_data", "faces")] if isinstance(answer, dict) else []
+        found = next((one[0] for one in lists if isinstance(one, list) and one and isinstance(one[0], dict)), {})
+        return answer | found if found else answer

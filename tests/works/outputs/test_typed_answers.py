@@ -52,14 +52,14 @@ def test_a_text_without_json_is_an_error_with_the_text(texts: tuple[str, ...]) -
     ],
 )
 def test_a_face_is_read_with_all_known_names(answer: dict[str, Any], face: tuple[str, str, int, int | None]) -> None:
-    found = Face.of(result(json.dumps(answer)))
+    found = result(json.dumps(answer)).parse(Face)
     assert (found.session_id, found.face_id, found.start_ms, found.end_ms) == face
 
 
 @pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
 def test_an_answer_without_a_face_is_an_error(answer: object) -> None:
-    with pytest.raises(InputError, match="returned no session or no face"):
-        Face.of(result(json.dumps(answer)))
+    with pytest.raises(InputError, match="does not fit"):
+        result(json.dumps(answer)).parse(Face)
 
 
 class Shot(BaseModel):
