@@ -40,7 +40,6 @@ from rh_prefect.works.options import Options
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.requests.input_identification import Input
-from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
@@ -155,22 +154,19 @@ async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_j
     assert [until - since > 1 for since, until in pairwise(submitted)] == are_paused
 
 
-class Watched(PooledRun):
-    """Records the counted budget of the run when a job begins to upload its inputs."""
-
-    def notify(self, event: JobEvent) -> None:
-        super().notify(event)
-        if event.state == "uploading":
-            self.reserved = spending_of(FolderScope(self.journal)).reserved()
-
-
-async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(tmp_path: Path) -> None:
     """An upload of large inputs takes long, and a concurrent budget must count the price of this call."""
-    run = Watched(rh, tmp_path, members=("main",))
-    photo = str(samples.png(tmp_path / "photo.png"))
-    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
-    (task,) = rh.recorder.paid
-    assert run.reserved == task.charged > 0
+    reserved = list[Decimal]()
+
+    class Watched(ExecutedWork):
+        def notify(self, event: JobEvent) -> None:
+            super().notify(event)
+            if event.state == "uploading":
+                reserved.append(self.spending.reserved())
+
+    work = Watched(tmp_path, request=WITH_INPUT)
+    await work.finish()
+    assert reserved == [WITH_INPUT.estimate]
 
 
 UNPRICED = next(

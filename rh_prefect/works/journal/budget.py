@@ -100,7 +100,6 @@ class SpendTracker:
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
         self._is_complete = False
-        self._attempts: set[int] = set()
         self._changed: set[str] = set()
         self.is_limited = False
         """Whether a call of the scope has a budget; then the others determine their price before they claim."""
@@ -132,17 +131,17 @@ class SpendTracker:
         entries = tuple(self._entries.get(key, {}).values())
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 
-    def begin(self, attempt: int) -> None:
-        """Lets a new attempt read the journal again: another process may have paid meanwhile."""
-        if attempt not in self._attempts:
-            self._attempts.add(attempt)
-            self._is_complete = False
-
     async def complete(self) -> None:
-        """Reads the costs of the scope from its journal, unless this attempt has read them."""
+        """Reads the costs of the scope from its journal, once."""
         async with self._lock:
-            if not self._is_complete:
-                await self._rebuild()
+            if self._is_complete:
+                return
+            async for key, entries in self._read():
+                # What this process has read or recorded of a job is newer.
+                if key not in self._changed:
+                    for n, entry in entries.items():
+                        self._note(key, n, entry)
+            self._is_complete = True
 
     def spent_on(self, key: str) -> Costs | None:
         """The cost of one job's ended tasks; None if no task has ended."""
@@ -267,25 +266,8 @@ class SpendTracker:
                 if ask in prices:
                     self._reserve(key, n, prices[ask])
 
-    async def _rebuild(self) -> None:
-        self._changed.clear()
-        attempts = len(self._attempts)
-        async for key, entries in self._read():
-            # What this process has recorded meanwhile is newer than what was read.
-            if key not in self._changed:
-                self._merge(key, entries)
-        self._is_complete = attempts == len(self._attempts)  # another one may have begun meanwhile
 
-    def _merge(self, key: str, entries: Entries) -> None:
-        """Adds what the journal says of a job; keeps the entries of submissions that this process is about to make."""
-        known = self._entries.setdefault(key, {})
-        for n, entry in entries.items():
-            # A reservation of this process has a price, or asks for one, and the record of the claim says no more.
-            if n not in known or entry is None or entry.is_spent:
-                self._note(key, n, entry)
-
-
-_ledgers: LruCache[str, SpendTracker] = LruCache(_CACHE_SIZE)
+_ledgers: LruCache[tuple[str, int], SpendTracker] = LruCache(_CACHE_SIZE)
 # The locks are bound to the event loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_ledgers.clear)
 
@@ -293,16 +275,11 @@ os.register_at_fork(after_in_child=_ledgers.clear)
 def spend_tracker_of(
     name: str, read: Callable[[], AsyncIterator[tuple[str, Entries]]], *, attempt: int
 ) -> SpendTracker:
-    """Returns this process's only `SpendTracker` of a scope; call it on the loop thread.
+    """Returns this process's only `SpendTracker` of an attempt of a scope; call it on the loop thread.
 
-    Args:
-        name: Identifies the scope's journal.
-        read: Lists what is recorded; see `SpendTracker`.
-        attempt: The number of the attempt in this process, which reads the journal at its first job with a budget.
+    Each attempt reads the journal, named so, by itself: another process may have paid meanwhile.
     """
-    ledger = _ledgers.setdefault(name, SpendTracker(read))
-    ledger.begin(attempt)
-    return ledger
+    return _ledgers.setdefault((name, attempt), SpendTracker(read))
 
 
 def exceeded(

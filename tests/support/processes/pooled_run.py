@@ -55,6 +55,7 @@ class PooledRun:
     attempt: int = 1
     scope: str = "night"
     heard: list[JobEvent] = field(default_factory=list)
+    scopes: dict[int, FolderScope] = field(default_factory=dict)
 
     @property
     def journal(self) -> FolderJournal:
@@ -91,7 +92,7 @@ class PooledRun:
         accounts = [self.account(name) for name in self.members]
         pool = "night" if len(accounts) > 1 else None
         pay = pool_context(accounts, settings=self.settings, find=self.find, pool=pool)
-        scope = FolderScope(self.journal, attempt=self.attempt)
+        scope = self.scopes.setdefault(self.attempt, FolderScope(self.journal, attempt=self.attempt))
         run = WorkRunner(pay, scope, self.store, observer=self)
         calls = (complete_job(replace(run, options=options), one) for one, options in jobs)
         done = await asyncio.gather(*calls, return_exceptions=True)

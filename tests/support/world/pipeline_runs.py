@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class PipelineRun:
         state = self.folder / self.machine
         return Settings(base_url=self.url, state_dir=state, poll_seconds=0.02, grace_seconds=1)
 
-    @property
+    @cached_property
     def scope(self) -> FolderScope:
         journal = _Watched(str(self.folder / "runs"), scope=self.name)
         journal.operation = self.operation

@@ -137,28 +137,19 @@ async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
 
 async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Path) -> None:
     """A process that keeps running is followed by others, and goes on after them."""
-    records, requests = journal(tmp_path), []
-    mine, unpriced, theirs, new = (letter * 24 for letter in "abcd")
-
-    async def ask() -> Money:
-        requests.append("price")
-        return Money(Decimal("0.10"), "CNY")
+    records, price = journal(tmp_path), Money(Decimal("0.30"), "CNY")
+    mine, theirs, new = (letter * 24 for letter in "abc")
 
     def tracker(attempt: int) -> SpendTracker:
         return spend_tracker_of(str(tmp_path), partial(entries_in, records), attempt=attempt)
 
-    ledger, price = tracker(1), Money(Decimal("0.30"), "CNY")
-    assert await ledger.reserve(mine, 1, price, budget=BUDGET) is None
-    ledger.claim(unpriced, 1, None, ask)
-    for key in (mine, unpriced):  # its own claims are in the journal too
-        await write(records, {"intent-1": INTENT.model_copy(update={"estimate": None})}, key=key)
+    assert await tracker(1).reserve(mine, 1, price, budget=BUDGET) is None
+    # Its own claims are in the journal too.
+    await write(records, {"intent-1": INTENT.model_copy(update={"estimate": price.amount})}, key=mine)
     await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
     assert await tracker(1).reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
-    ledger.release(new, 1)
-    ledger.claim(unpriced, 1, None, ask)
     short = await tracker(2).reserve(new, 1, price, budget=BUDGET)
-    assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.40"))
-    assert requests == ["price", "price"]
+    assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.30"))
 
 
 async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path) -> None:
