@@ -118,7 +118,7 @@ class SuspendGroup:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
                 wake = partial(work.lease.account.poller.wake, task.task_id)
                 if not await self.wait(task, running.end_of(submit, runner.options.deadline), poll_now=wake):
-                    await work.records.wait_suspended(self.timeout)
+                    await work.records.note_waiter(suspended=self.timeout)
                     return task
             done = await running.complete()
         return done  # noqa: RET504 - for mypy, the block may swallow an error

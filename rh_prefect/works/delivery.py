@@ -85,7 +85,7 @@ class Delivery:
 
     async def adopt(self, work: Work) -> ResultRecord | None:
         """Records the newest stored result of an equal request as that of a work; None where there is none."""
-        found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.options.take)
+        found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
         # By its job, so that it is no payment of this run, even if this run has made that job.
@@ -103,11 +103,7 @@ class Delivery:
             flow_run=submit.intent.flow_run,
             base=work.request.base,
             texts=tuple(link.text for link in end.links if link.text),
-            cost=end.cost,
-            currency=end.currency,
-            coins=end.coins,
-            queued_seconds=end.queued_seconds,
-            run_seconds=end.run_seconds,
+            **end.charged,
         )
         collecting = self._collect(work, submit, end, record, first_time=first_time)
         found = await work.services.stores.storing(work.run_attempt, work.store, work.job, collecting)
@@ -224,21 +220,12 @@ class Delivery:
 
 
 def _stored(work: Work, submit: Submit, record: ResultRecord) -> StoredResult:
-    request, intent = work.request, submit.intent
-    seed = request.payload.get("seed")
+    intent, seed = submit.intent, work.request.payload.get("seed")
     return StoredResult(
         **dict(record),
+        **{**intent.requested, "label": work.request.label},
         job=work.job,
-        site=request.site,
-        account=intent.account,
-        model=request.model,
-        endpoint=request.endpoint,
-        payload=dict(request.payload),
-        take=intent.take,
-        flow=intent.flow,
-        label=request.label,
         seed=seed if isinstance(seed, int) else None,
-        graph=intent.graph,
         submitted_at=intent.at,
         ended_at=submit.end.at if submit.end is not None else intent.at,
         run=dict(work.scope.details),

@@ -68,7 +68,6 @@ class StoreChecks:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Starts without checked stores."""
         self._folder = folder
         self._checks: SingleFlight[str, None] = SingleFlight(50)
         self._refusals: LruCache[tuple[RunAttempt, str], _Refusals] = LruCache(50)

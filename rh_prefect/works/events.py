@@ -15,7 +15,6 @@ JobEventState = Literal[
     "uploading",
     "waiting",
     "moved",
-    "matched",
     "queued",
     "submitted",
     "adopted",
@@ -43,7 +42,6 @@ class JobEvent:
     currency: str | None = None  # Of the cost
     # The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end
     costs: Costs = field(default_factory=Costs)
-    queued_seconds: float | None = None  # At the end
     run_seconds: float | None = None  # At the end
     output: str | None = None  # URI of the first file, at the end
     estimate: Costs = field(default_factory=Costs)  # The expected price of its task
@@ -93,7 +91,6 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None =
         cost=result.cost,
         currency=result.currency,
         costs=costs,
-        queued_seconds=result.queued_seconds,
         run_seconds=result.run_seconds,
         output=result.outputs[0].uri if result.outputs else result.record,
         files=result.outputs,

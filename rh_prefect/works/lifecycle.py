@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.errors import (
     ConnectFailed,
@@ -44,6 +44,7 @@ from rh_prefect.errors import (
 from rh_prefect.works.journal.budget import exceeded
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
+from rh_prefect.works.options import Options
 
 if TYPE_CHECKING:
     from rh_prefect.works.lifecycle_steps import Steps
@@ -56,8 +57,8 @@ class Invalid:
     reason: str  # What is wrong with it
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(Options):
     """The options of a call for a work, and its position in the run."""
 
     job: str  # The work's full name, as `rh-prefect jobs` takes it
@@ -66,12 +67,6 @@ class Policy:
     run: str = ""  # The run, as intents name it; empty in the scope of one run, whose submissions are all its own
     attempt: int = 1  # The attempt of the run, from 1
     first_attempt: int = 1  # The first attempt whose payments count together with this one's; see `Scope.first_attempt`
-    # How many tasks one work may pay for from `first_attempt` on, failed ones and invalid answers included, and unknown
-    # ones where they are resubmitted
-    attempts: int = 3
-    # `raise` requires a person to resolve an unknown submission; `resubmit` pays again, at the caller's risk
-    on_unknown: Literal["raise", "resubmit"] = "raise"
-    may_submit: bool = True  # False if only results that are already paid for are downloaded
     undelivered_tries: int = 5  # How often in a row a request that cannot leave this machine is tried
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known

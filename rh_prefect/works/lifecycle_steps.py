@@ -56,7 +56,6 @@ class Steps:
     """Does the steps of one work, on the package's loop thread."""
 
     def __init__(self, work: Work, *, on_task: Callable[[Submit], None] = lambda _: None) -> None:
-        """Sends no request."""
         self.work = work
         self.policy = work.policy
         self._on_task = on_task
@@ -96,7 +95,7 @@ class Steps:
         else:  # one reading has all records of a job
             await self._read_view()
             self._is_unread, record = True, self._view.result
-        if record is None and self.work.options.reuse == "always" and not (await self.records.view()).submits:
+        if record is None and self.policy.reuse == "always" and not (await self.records.view()).submits:
             record = await delivery.adopt(self.work)
         return None if record is None else await delivery.restore(self.work, record)
 

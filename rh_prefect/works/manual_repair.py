@@ -165,16 +165,9 @@ def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]
     intent = Intent(
         at=one.submitted_at,
         owner=current_owner(),
-        account=one.account,
-        site=one.site,
         store=store.url,
-        model=one.model,
-        endpoint=one.endpoint,
-        payload=one.payload,
         base=one.base,
-        take=one.take,
-        label=one.label,
-        graph=one.graph,
+        **one.requested,
     )
     answer = Answer(at=one.submitted_at, outcome="ticket", task_id=one.task_id)
     end = End(
@@ -182,10 +175,6 @@ def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]
         status="SUCCESS",
         task_id=one.task_id,
         links=tuple(Link(text=text) for text in one.texts),
-        cost=one.cost,
-        currency=one.currency,
-        coins=one.coins,
-        queued_seconds=one.queued_seconds,
-        run_seconds=one.run_seconds,
+        **one.charged,
     )
     return intent, answer, end

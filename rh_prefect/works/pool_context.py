@@ -39,7 +39,6 @@ class PoolContext:
     """The accounts that pay for works, with what all of these works share in this process. See `pool_context`."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
-        """Starts without jobs."""
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir

@@ -178,7 +178,6 @@ class SharedRecords(JobRecords):
     is_shared = True
 
     def __init__(self, works: WorksJournal, work: str, run: Scope, *, name: str = "", has_ended: HasEnded) -> None:
-        """Refers to the records of a work; reads nothing."""
         super().__init__(works, work)
         self._works = works
         self._run = run
@@ -205,13 +204,11 @@ class SharedRecords(JobRecords):
         except RunningHubError as error:
             _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
 
-    async def note_waiter(self) -> None:
+    async def note_waiter(self, *, suspended: float | None = None) -> None:
         """Records that the run waits for the work, so that other runs do not cancel its task."""
-        self._waiters.append(await self._works.add_waiter(self.key, self._flow_run))
-
-    async def wait_suspended(self, seconds: float) -> None:
-        """Records that the run waits for the work while it is suspended and has no process, for so long at most."""
-        await self._works.add_waiter(self.key, self._flow_run, suspended=seconds)
+        name = await self._works.add_waiter(self.key, self._flow_run, suspended=suspended)
+        if suspended is None:
+            self._waiters.append(name)
 
     def signs_of_life(self) -> AbstractContextManager[None]:
         """Writes regularly that the run is alive, while a caller of the run waits for the work."""
@@ -254,7 +251,6 @@ class WorksLedger:
     """The claims of one flow run, and the submissions that it pays for."""
 
     def __init__(self, run: Scope, works: WorksJournal) -> None:
-        """Stores the arguments; reads nothing."""
         self._run = run
         self._works = works
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,7 +26,6 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.options import Options
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import REMEMBER, CancelWatch
 
@@ -112,7 +111,6 @@ class Work:
     services: Services  # The objects that it shares with other jobs
     spending: SpendTracker  # The costs of its scope
     delivery: Delivery  # Publishes its outputs, and records its result
-    options: Options = field(default_factory=Options)  # How to run it
     callback: Callback | None = None  # Where RunningHub sends a webhook at the task's end
     is_new: bool = False  # Whether it had no record when its scope was opened
     flow: str = ""  # The flow or the pipeline, for the records; the scope's flow by default
@@ -135,13 +133,13 @@ class Work:
             account=account.name,
             site=request.site,
             credentials=account.block,
-            storage=self.options.storage,
+            storage=self.policy.storage,
             store=self.store.url,
             model=request.model,
             endpoint=request.endpoint,
             payload=dict(request.payload),
             base=request.base,
-            take=self.options.take,
+            take=self.policy.take,
             label=request.label,
             run=scope.run,
             flow=self.flow or scope.flow,

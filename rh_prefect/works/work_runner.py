@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
@@ -112,7 +112,6 @@ class RunningWork:
     """A work that is being made, for all callers in a run that wait for it."""
 
     def __init__(self, work: Work) -> None:
-        """Does nothing before the first caller waits."""
         self.work = work
         self.callers = 0
         """How many callers of a run wait for it."""
@@ -367,7 +366,7 @@ class WorkRunner:
         return SharedRecords(self.works, work, self.scope, name=step, has_ended=self.has_ended)
 
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
-        shared, scope, options = self.shared, self.scope, replace(self.options, take=asked.take)
+        shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work, step=asked.step or "")
         requested = REQUESTED_KEYS[scope.journal.scope]
         is_new = is_new and work not in requested
@@ -390,25 +389,24 @@ class WorkRunner:
             services=shared.services,
             spending=spending_of(scope),
             delivery=self._delivery(asked),
-            options=options,
-            callback=shared.callback(request) if options.may_submit else None,
+            callback=shared.callback(request) if self.options.may_submit else None,
             is_new=is_new,
             flow=self.pipeline,
         )
 
     def _policy(self, asked: WorkCall, request: JobRequest, records: JobRecords) -> Policy:
-        scope, options, pool, step = self.scope, self.options, self.shared.pool, asked.step
+        scope, pool, step = self.scope, self.shared.pool, asked.step
+        options = {one.name: getattr(self.options, one.name) for one in fields(Options)}
+        budget = options.pop("budget")
         policy = Policy(
+            **{**options, "take": asked.take},
             job=records.name,
             endpoint=request.endpoint,
             run=scope.journal.scope if records.is_shared else "",
             attempt=scope.attempt,
             first_attempt=scope.first_attempt,
-            attempts=options.attempts,
-            on_unknown=options.on_unknown,
-            may_submit=options.may_submit,
             # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
-            budget=None if options.budget is None else Decimal(str(options.budget)),
+            budget=None if budget is None else Decimal(str(budget)),
             may_switch_account=not pool.is_single,
             task_list=pool.provider(request.endpoint).task_list(request.endpoint),
         )

@@ -23,7 +23,6 @@ class WorkSpending:
     """What one work costs, and what it adds to the spending of its run."""
 
     def __init__(self, work: Work, *, payload: Callable[[], Mapping[str, Any]]) -> None:
-        """Sends no request."""
         self._work = work
         self._payload = payload
         self._spending = work.spending

@@ -471,7 +471,7 @@ async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tm
         return await works.has_other_waiter(work, "another")
 
     suspended, ended = (SharedRecords(works, work, run.scope, has_ended=no_evidence) for work in ("ab", "cd"))
-    await suspended.wait_suspended(3600)
+    await suspended.note_waiter(suspended=3600)
     await ended.note_waiter()
     assert await waits("ab")
     assert not await waits("cd")

@@ -45,7 +45,7 @@ class State(NamedTuple):
 
 
 STATES: Final = (
-    State(None, "new", ("uploading", "queued", "waiting", "moved", "matched"), "unfinished", "nothing is submitted"),
+    State(None, "new", ("uploading", "queued", "waiting", "moved"), "unfinished", "nothing is submitted"),
     State(None, "new", ("failed",), "not started", "the rest of the budget is too small"),
     State(None, "new", ("failed",), "failed", "the input is invalid"),
     State(None, "open", ("waiting",), "unfinished", "the submission is in progress, or its process has stopped"),

@@ -137,7 +137,6 @@ class JobRecords:
     is_shared = False  # Whether other runs share the work
 
     def __init__(self, journal: Journal, key: str) -> None:
-        """Refers to the records of a job; reads nothing."""
         self.journal = journal
         self.key = key
 
@@ -154,8 +153,8 @@ class JobRecords:
         """Reads one submission; None where the job has none of this number."""
         return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
 
-    async def note_waiter(self) -> None:
-        """Records that the run waits for the work."""
+    async def note_waiter(self, *, suspended: float | None = None) -> None:
+        """Records that the run waits for the work; if it is suspended and has no process, for so many seconds."""
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work."""
@@ -166,9 +165,6 @@ class JobRecords:
     def signs_of_life(self) -> AbstractContextManager[None]:
         """Writes meanwhile that the run is alive."""
         return nullcontext()
-
-    async def wait_suspended(self, seconds: float) -> None:
-        """Records that the run waits for the work while it is suspended, for so long at most."""
 
     async def has_other_waiters(self) -> bool:
         """Checks whether another run waits for the work."""

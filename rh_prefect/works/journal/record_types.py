@@ -46,30 +46,40 @@ class Record(BaseModel):
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
-class Intent(Record):
-    """The record written right before a POST; from then on, the job may have been paid for."""
+class Requested(BaseModel):
+    """What a submission asks for, and of which account."""
 
-    owner: Owner  # The process that posts
     account: str  # The account that pays, by name or by fingerprint of its key; never the key
     site: str  # RunningHub's host
-    credentials: str | None = None  # Name of the credentials block, if one was named
-    storage: str | None = None  # Name of the storage block, if one was named
-    store: str = ""  # URL of the place for the files
     model: str  # The model's name in RunningHub's documentation
     endpoint: str  # Path below `/openapi/v2/`
     payload: dict[str, Any]  # The request's parameters; files by content, as `sha256:…`
-    base: str  # Hash of all of the above that makes two calls equal
     take: int = 1  # Which of several results of the request
     label: str | None = None  # The caller's name for the output
+    flow: str = ""  # Name of the flow or the pipeline, used in file names
+    graph: str = ""  # Of a saved workflow or an app: a fingerprint of the graph that the site had under its id
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """These fields by name, for another record."""
+        return {name: getattr(self, name) for name in Requested.model_fields}
+
+
+class Intent(Record, Requested):
+    """The record written right before a POST; from then on, the job may have been paid for."""
+
+    owner: Owner  # The process that posts
+    credentials: str | None = None  # Name of the credentials block, if one was named
+    storage: str | None = None  # Name of the storage block, if one was named
+    store: str = ""  # URL of the place for the files
+    base: str  # Hash of all that makes two calls equal
     run: str = ""  # Short name of the run, used in file names
     flow_run: str = ""  # The flow run that submits a work of a pipeline; empty for a job of a scope
-    flow: str = ""  # Name of the flow, used in file names
     estimate: Decimal | None = None  # Expected price
     currency: str | None = None  # Of the estimate
     give_up: float = 30.0  # Seconds in which the POST must begin, from before the claim was written
     submit_timeout: float = 60.0  # Seconds that the POST may take
     attempt: int = 1  # The flow-run attempt
-    graph: str = ""  # Of a saved workflow or an app: a fingerprint of the graph that the site had under its id
     # Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded
     webhook: bool = False
 
@@ -169,7 +179,22 @@ class Link(BaseModel):
     node_id: str | None = None
 
 
-class End(Record):
+class Charged(Record):
+    """What a task has cost, and how long it took."""
+
+    cost: Decimal | None = None  # Its cost, if RunningHub reports it
+    currency: str | None = None  # Of the cost
+    coins: Decimal | None = None  # The coins of a task that cost coins beside its money
+    queued_seconds: float | None = None  # Time from the answer to the first poll in which it ran
+    run_seconds: float | None = None  # Time that it ran, as RunningHub reports it or as it was measured here
+
+    @property
+    def charged(self) -> dict[str, Any]:
+        """These fields by name, for another record of the task."""
+        return {name: getattr(self, name) for name in Charged.model_fields.keys() - Record.model_fields.keys()}
+
+
+class End(Charged):
     """The record of a remote task's terminal state."""
 
     status: Literal["SUCCESS", "FAILED", "CANCELLED"]  # `SUCCESS`, `FAILED` or `CANCELLED`
@@ -179,15 +204,10 @@ class End(Record):
     reason: str = ""  # What failed, in one line, with the node and its exception
     next_task: NextTask = "later"  # When another task is paid for after this failure
     advice: str = ""  # What a person does about the failure; empty if only another task helps
-    cost: Decimal | None = None  # Its cost, if RunningHub reports it
-    currency: str | None = None  # Of the cost
-    coins: Decimal | None = None  # The coins of a task that cost coins beside its money
-    queued_seconds: float | None = None  # Time from the answer to the first poll in which it ran
-    run_seconds: float | None = None  # Time that it ran, as RunningHub reports it or as it was measured here
     attempt: int = 1  # The flow-run attempt that recorded the end
 
 
-class ResultRecord(Record):
+class ResultRecord(Charged):
     """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done."""
 
     task_id: str  # RunningHub's task id
@@ -203,11 +223,6 @@ class ResultRecord(Record):
     states: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     value: Any = None  # The answer as `parse` of a pipeline's step read it
-    cost: Decimal | None = None  # The cost of the task, if RunningHub reports it
-    currency: str | None = None  # Of the cost
-    coins: Decimal | None = None  # The coins of a task that cost coins beside its money
-    queued_seconds: float | None = None  # Time in RunningHub's queue
-    run_seconds: float | None = None  # Time that the task ran
 
     @property
     def is_adopted(self) -> bool:

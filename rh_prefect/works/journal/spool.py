@@ -46,7 +46,6 @@ class Spool:
     """A folder of answers, one small file each."""
 
     def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
-        """Uses a folder, which the first write creates."""
         self.folder = folder
         self._flush = flush
 

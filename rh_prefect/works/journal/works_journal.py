@@ -84,7 +84,6 @@ class WorksJournal(FolderJournal):
     """A journal of works, which no run owns; `rounds` has the records of rounds beside it."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
-        """Stores the location; reads nothing before the first call."""
         super().__init__(url, scope=FOLDER, options=options)
         self.rounds = FolderJournal(url, scope=ROUNDS, options=options)
         self._signs = FolderJournal(url, scope=SIGNS, options=options)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,7 @@ from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.identity import base_hash, graph_base
-from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.journal.record_types import Requested, ResultRecord
 from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.requests.request_preparation import JobRequest
 
@@ -31,20 +31,11 @@ _R = TypeVar("_R", bound=ResultRecord)
 _log = logging.getLogger("rh_prefect")
 
 
-class StoredResult(ResultRecord):
+class StoredResult(ResultRecord, Requested):
     """All that is known of a finished job."""
 
     job: str  # The job's full name, `<scope>/<key>`
-    site: str  # RunningHub's host
-    account: str  # The account that paid: its name, or a fingerprint of its key
-    model: str  # The model's name in RunningHub's documentation
-    endpoint: str  # Path below `/openapi/v2/`
-    payload: dict[str, Any]  # The request's parameters; files by content, as `sha256:…`
-    take: int = 1  # Which of several results of the request
-    flow: str = ""  # The flow or the pipeline that made it
-    label: str | None = None  # The caller's name for the output
     seed: int | None = None  # The seed in the request, if there is one
-    graph: str = ""  # Of a saved workflow or an app: a fingerprint of what the site had under its id
     submitted_at: str  # ISO 8601, UTC
     ended_at: str  # ISO 8601, UTC
     run: Mapping[str, str] = Field(default_factory=dict)  # Details of the run, such as the flow run's id and name

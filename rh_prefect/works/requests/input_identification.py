@@ -65,7 +65,6 @@ class Copies:
     """Content-named copies of inputs in a store, which are written once and never overwritten. All methods block."""
 
     def __init__(self, store: MediaStore) -> None:
-        """Takes the store; the first copy is the first access to it."""
         self._store = store
 
     def name(self, record: MediaRecord) -> str:

@@ -30,7 +30,6 @@ class GraphFields:
     """The fields of a workflow's graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
-        """Takes the nodes of a graph, and its name in messages."""
         self._graph = {node_id: node for node_id, node in graph.items() if isinstance(node, Mapping)}
         self._name = name
 
@@ -89,7 +88,6 @@ class AppFields:
     """The fields of an AI app."""
 
     def __init__(self, app: App) -> None:
-        """Takes the fields of an app's call example."""
         self._app = app
         self._nodes: dict[tuple[str, str], AppNode] = {(node.node_id, node.field_name): node for node in app.nodes}
 

@@ -19,7 +19,6 @@ from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.options import Options
 from rh_prefect.works.requests.input_identification import Input
 from rh_prefect.works.requests.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
@@ -30,7 +29,6 @@ from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 
 REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"}, base="x", estimate=Decimal(1))
-OPTIONS = Options()
 POLICY = Policy(job="run/job", endpoint="m")
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(text="done"),))
@@ -151,7 +149,6 @@ class ExecutedWork:
         place: The journal's place, shared with another work; another one by default.
         key: Of the work.
         policy: What the lifecycle decides by.
-        options: The options of the call.
         request: What is asked for.
         is_new: Whether nothing was recorded when the run began.
 
@@ -170,7 +167,6 @@ class ExecutedWork:
         place: MemoryPlace | None = None,
         key: str = "job",
         policy: Policy = POLICY,
-        options: Options = OPTIONS,
         request: JobRequest = REQUEST,
         is_new: bool = False,
         spending: SpendTracker | None = None,
@@ -202,7 +198,6 @@ class ExecutedWork:
             services=services,
             spending=self.spending,
             delivery=self,  # type: ignore[arg-type]
-            options=options,
             is_new=is_new,
         )
         self.running = RunningWork(self.work)
