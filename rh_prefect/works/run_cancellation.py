@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -167,18 +167,13 @@ async def cancel_scope(
     are read again, until they are answered or `PATIENCE` is over.
     """
     await _forbid(scope, by=by)
-    cancellation = _Cancellation(scope, client_for)
-    deadline = clock() + PATIENCE
-    await cancellation.cancel(_tasks_of(scope, has_ended))
-    while waiting := cancellation.in_flight:
-        is_last = clock() >= deadline
-        if not is_last:
-            await sleep(_PAUSE)
-        cancellation.in_flight = {}
-        await cancellation.cancel(_again(waiting))
-        if is_last:
-            break
-    cancellation.report.failed |= dict.fromkeys(cancellation.in_flight, UNCLEAR)
+    cancellation = _Cancellation(scope, client_for, clock, sleep, clock() + PATIENCE)
+    running = list[asyncio.Task[None]]()
+    try:
+        async for one in _tasks_of(scope, has_ended):
+            running.append(asyncio.ensure_future(cancellation.cancel(*one)))
+    finally:
+        await asyncio.gather(*running)
     return cancellation.report
 
 
@@ -196,60 +191,50 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
             yield SharedRecords(works, work, scope, has_ended=has_ended), n, None
 
 
-async def _again(in_flight: Mapping[str, _Task]) -> AsyncIterator[_Task]:
-    for records, n, _ in in_flight.values():
-        yield records, n, None
-
-
+@dataclass(slots=True)
 class _Cancellation:
-    """The cancellation of one run's tasks, some at a time; `in_flight` has the submissions without an answer."""
+    """The cancellation of one run's tasks, some at a time; an error of one does not stop the others."""
 
-    def __init__(self, scope: Scope, client_for: Callable[[Intent], Awaitable[Cancels]]) -> None:
-        self._scope = scope
-        self._client_for = client_for
-        self.report = CancelReport()
-        self.in_flight: dict[str, _Task] = {}
+    scope: Scope
+    client_for: Callable[[Intent], Awaitable[Cancels]]
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    deadline: float  # Until when submissions in flight are waited for, by the clock
+    report: CancelReport = field(default_factory=CancelReport)
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
-    async def cancel(self, tasks: AsyncIterator[_Task]) -> None:
-        """Cancels tasks while more are read; an error of one does not stop the others."""
-        gate, running = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
-
-        def ended(task: asyncio.Task[None]) -> None:
-            running.discard(task)
-            gate.release()
-
+    async def cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
+        """Cancels the task of a submission, once it is answered."""
         try:
-            async for one in tasks:
-                await gate.acquire()
-                task = asyncio.ensure_future(self._cancel(*one))
-                running.add(task)
-                task.add_done_callback(ended)
-        finally:
-            await asyncio.gather(*running)
-
-    async def _cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
-        try:
-            submit = submit or await records.submission(n)
+            async with self.gate:
+                submit = submit or await records.submission(n)
+            while submit is not None and self._is_in_flight(submit) and self.clock() < self.deadline:
+                await self.sleep(_PAUSE)
+                submit = await records.submission(n)
             if submit is not None:
-                await self._cancel_submission(records, submit)
+                async with self.gate:
+                    await self._cancel(records, submit)
         except RunningHubError as error:
             self.report.failed[records.name] = error.message
         except Exception as error:
             _log.exception("%s: its task could not be cancelled", records.name)
             self.report.failed[records.name] = f"{type(error).__name__}: {error}"
 
-    async def _cancel_submission(self, records: JobRecords, submit: Submit) -> None:
+    def _is_own(self, submit: Submit) -> bool:
+        return submit.intent.flow_run in ("", self.scope.journal.scope)
+
+    def _is_in_flight(self, submit: Submit) -> bool:
+        return submit.state == "open" and self._is_own(submit) and not is_surely_dead(submit.intent.owner)
+
+    async def _cancel(self, records: JobRecords, submit: Submit) -> None:
         task_id, report = submit.task_id or "", self.report
-        is_own = submit.intent.flow_run in ("", self._scope.journal.scope)
-        if is_own and is_unclear(submit):
+        if submit.state in ("open", "unknown") and self._is_own(submit):
             report.failed[records.name] = UNCLEAR
-        elif is_own and submit.state == "open":
-            self.in_flight[records.name] = records, submit.n, None
         elif submit.state == "ticket" and not await may_cancel(records):
             report.continued.append(task_id)
         elif submit.state == "ticket":
-            client = await self._client_for(submit.intent)
-            status = await cancel_submission(client, submit, records=records, attempt=self._scope.attempt)
+            client = await self.client_for(submit.intent)
+            status = await cancel_submission(client, submit, records=records, attempt=self.scope.attempt)
             (report.cancelled if status == "CANCELLED" else report.finished).append(task_id)
 
 

@@ -68,14 +68,16 @@ class Time:
     def __init__(self) -> None:
         self.now = 0.0
         self.then: list[Callable[[], Awaitable[None]]] = []
+        self._turn = asyncio.Lock()
 
     def clock(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        if self.then:
-            await self.then.pop(0)()
+        async with self._turn:  # while one of several tasks waits, the others do
+            self.now += seconds
+            if self.then:
+                await self.then.pop(0)()
 
 
 @pytest.fixture

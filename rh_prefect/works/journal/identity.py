@@ -17,13 +17,6 @@ def file_mark(sha256: str) -> str:
     return f"file-sha256:{sha256}"
 
 
-def marked(value: object) -> str | None:
-    """Returns the sha256 in a `media_mark`; None for any other value."""
-    if isinstance(value, str) and value.startswith("sha256:"):
-        return value.removeprefix("sha256:")
-    return None
-
-
 def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str:
     """Hashes the request of a call; equal requests have equal hashes."""
     content = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}

@@ -8,7 +8,6 @@ from rh_prefect.works.journal.identity import (
     base_hash,
     file_mark,
     graph_base,
-    marked,
     media_mark,
     uri_hash,
     work_id,
@@ -82,8 +81,5 @@ def test_prompts_in_any_script_are_hashed(prompt: str) -> None:
     assert len(base_hash(**{**ASKED, "payload": {"prompt": prompt}})) == 40
 
 
-def test_a_mark_is_recognized() -> None:
-    assert marked(media_mark("abc")) == "abc"
-    assert marked("abc") is None
-    assert (file_mark("abc"), marked(file_mark("abc"))) == ("file-sha256:abc", None)
-    assert marked(5) is None
+def test_the_marks_of_files() -> None:
+    assert (media_mark("abc"), file_mark("abc")) == ("sha256:abc", "file-sha256:abc")
