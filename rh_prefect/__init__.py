@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
-    from rh_prefect.works.outputs.result import Face, Result
+    from rh_prefect.works.result import Face, Result
 
 _HOMES = {
-    "Face": "rh_prefect.works.outputs.result",
+    "Face": "rh_prefect.works.result",
     "Media": "rh_prefect.media.media",
     "MediaStorage": "rh_prefect.blocks",
     "MediaStore": "rh_prefect.media.store",
     "Pipeline": "rh_prefect.flows.pipeline",
-    "Result": "rh_prefect.works.outputs.result",
+    "Result": "rh_prefect.works.result",
     "RunningHubApp": "rh_prefect.job_blocks",
     "RunningHubCredentials": "rh_prefect.blocks",
     "RunningHubJobRun": "rh_prefect.job_blocks",

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 if TYPE_CHECKING:
-    from rh_prefect.works.outputs.result import Result
+    from rh_prefect.works.result import Result
 
 Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.

@@ -22,7 +22,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import guarded, pieces_of
 from rh_prefect.media.urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
-from rh_prefect.works.requests.input_identification import open_local
+from rh_prefect.works.input_identification import open_local
 
 Form = Literal["csv", "tsv", "jsonl", "parquet"]
 _FORMS: dict[str, Form] = {

@@ -54,7 +54,7 @@ from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.works.journal.costs import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
 from rh_prefect.works.run_cancellation import CancelReport

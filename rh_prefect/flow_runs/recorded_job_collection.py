@@ -17,14 +17,14 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.result import Result, broken_end, end_of
 from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.result import Result, broken_end, end_of
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")

@@ -22,14 +22,14 @@ from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import get_settings
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.run_ledger import RecordsPlace, read_place
+from rh_prefect.works.stored_result import StoredResult
 
 _AT_ONCE = 16
 """How many journals are read together."""

@@ -15,9 +15,9 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import save_as, stored_edits
 from rh_prefect.pipelines.save_as import SavedName
 from rh_prefect.pipelines.stored_edits import EditResult
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.stored_result import StoredResult
 
 _MARK = "sha256:"
 _PROMPT_SHOWN = 200

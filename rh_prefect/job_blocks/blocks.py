@@ -13,10 +13,10 @@ from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.job_handle import RunningHubJobRun, start
 from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
-from rh_prefect.works.journal.repeated_calls import delivered_at_end
+from rh_prefect.works.journal.scope import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import JobOptions, Options
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 if TYPE_CHECKING:
     from rh_prefect.models import ModelInput

@@ -32,7 +32,7 @@ from rh_prefect.pipelines.types import file_kind
 from rh_prefect.pipelines.use_step_arguments import KINDS, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
-from rh_prefect.works.requests.input_identification import open_local
+from rh_prefect.works.input_identification import open_local
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000

@@ -24,10 +24,10 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.job_records import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.process_identity import is_surely_dead
-from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
 from rh_prefect.works.journal.works_journal import (
     FILES,
     FOLDER,
@@ -36,7 +36,6 @@ from rh_prefect.works.journal.works_journal import (
     next_take,
     records_url,
 )
-from rh_prefect.works.outputs import stored_result
 
 T = TypeVar("T")
 

@@ -31,8 +31,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import Round
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
-from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.record_types import Owner, Record, current_owner, is_surely_dead
 from rh_prefect.works.journal.scope import last_number
 from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 

@@ -32,7 +32,7 @@ from rh_prefect.tasks.task_or_call import PlainTask
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -22,12 +22,11 @@ from rh_prefect.flow_runs.suspension import (
 )
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
 from rh_prefect.tasks.task_or_call import refuse_unknown
-from rh_prefect.works.journal.budget import Money
-from rh_prefect.works.journal.costs import CURRENCY, amount_text
-from rh_prefect.works.journal.repeated_calls import delivered_at_end
+from rh_prefect.works.journal.costs import CURRENCY, Money, amount_text
+from rh_prefect.works.journal.scope import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import JobOptions, Options, Request, Wait
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 

@@ -37,13 +37,12 @@ from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_s
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.journal.journal import check_scope
-from rh_prefect.works.journal.repeated_calls import delivered_at_end
-from rh_prefect.works.journal.scope import FolderScope, Scope, open_scope
+from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
-from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 

@@ -19,7 +19,7 @@ from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, paid_task, run_job, titled
 from rh_prefect.tasks.paid_task import PaidTask
 from rh_prefect.works.options import Options
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 T = TypeVar("T")
 

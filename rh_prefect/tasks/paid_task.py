@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
     from prefect.futures import PrefectFuture, PrefectFutureList
 
-    from rh_prefect.works.outputs.result import Result
+    from rh_prefect.works.result import Result
 
     P = ParamSpec("P")
 

@@ -28,7 +28,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.platform import ask, once, one_of, repeatable, words
-from rh_prefect.works.requests.input_identification import open_local
+from rh_prefect.works.input_identification import open_local
 
 LegacyType = Literal["input", "image", "video", "audio"]
 

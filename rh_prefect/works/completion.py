@@ -12,7 +12,7 @@ from rh_prefect.redaction import bare
 from rh_prefect.works.accounts.poller import IsRecorded, is_settled
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End
-from rh_prefect.works.outputs.result import broken_end, end_of, with_times
+from rh_prefect.works.result import broken_end, end_of, with_times
 from rh_prefect.works.run_cancellation import cancel_task
 from rh_prefect.works.work import Work
 

@@ -23,16 +23,23 @@ from rh_prefect.errors import (
 )
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
-from rh_prefect.works.journal.budget import Shortfall
+from rh_prefect.works.journal.costs import Shortfall
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
-from rh_prefect.works.journal.process_identity import is_surely_dead
-from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent, Resolution
+from rh_prefect.works.journal.record_types import (
+    GAVE_UP,
+    NOT_DELIVERED,
+    NOT_SENT,
+    Answer,
+    End,
+    Intent,
+    Resolution,
+    is_surely_dead,
+)
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.requests.request_preparation import replace_marks
+from rh_prefect.works.request_preparation import replace_marks
 from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
-from rh_prefect.works.work import Work
-from rh_prefect.works.work_spending import WorkSpending
+from rh_prefect.works.work import Work, WorkSpending
 
 LIMITER_PAUSES = 2
 """So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""

@@ -11,11 +11,20 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.process_identity import current_owner, is_surely_dead
-from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Intent, Link, Lost, Resolution
+from rh_prefect.works.journal.record_types import (
+    FORMAT_KEY,
+    Answer,
+    End,
+    Intent,
+    Link,
+    Lost,
+    Resolution,
+    current_owner,
+    is_surely_dead,
+)
 from rh_prefect.works.journal.scope import begin_scope, is_empty
 from rh_prefect.works.journal.spool import Spool, Spooled
-from rh_prefect.works.outputs.stored_result import StoredResult, read_all
+from rh_prefect.works.stored_result import StoredResult, read_all
 
 _log = logging.getLogger("rh_prefect")
 

@@ -18,13 +18,13 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
-from rh_prefect.works.journal.budget import Money
+from rh_prefect.works.input_identification import Copies, Inputs
+from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
-from rh_prefect.works.requests.input_identification import Copies, Inputs
-from rh_prefect.works.requests.request_preparation import JobRequest, custom_request, prepare_request, replace_marks
+from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request, replace_marks
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Callback, Services, callback_of
 

@@ -15,12 +15,11 @@ from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.process_identity import is_surely_dead
-from rh_prefect.works.journal.record_types import Intent
+from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
-from rh_prefect.works.outputs.result import end_of
+from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
 
 REMEMBER = 2.0

@@ -15,17 +15,20 @@ a crash before the note loses nothing.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.works.journal.budget import (
+from rh_prefect.works.journal.costs import (
+    Costs,
     Entries,
     Entry,
     SpendTracker,
@@ -34,22 +37,18 @@ from rh_prefect.works.journal.budget import (
     entry_of,
     spend_tracker_of,
 )
-from rh_prefect.works.journal.costs import COINS, Costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.signs_of_life import signs_of_life
-from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal
+from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 _WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
-_SETTLED = re.compile(r"([0-9a-f]+)-settled((?:-[a-z0-9]+)*)-([0-9]+)")
-_AMOUNT = re.compile(r"([a-z]+)([0-9]+(?:p[0-9]+)?)?")
-_UNKNOWN = "unknown"
+_SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)-([0-9]+)")
 _LONGEST_NOTE = 200
 """Characters of the name of a note, which a folder's journal uses as the name of a file."""
 
@@ -116,7 +115,7 @@ class Notes:
         elif note := _WAIT.fullmatch(name):
             self.waits.add((note[1], int(note[2])))
         elif note := _SETTLED.fullmatch(name):
-            self.settled[note[1], int(note[3])] = _entry_in(note[2].split("-")[1:])
+            self.settled[note[1], int(note[3])] = _entry_in(note[2])
 
     @property
     def open_claims(self) -> set[Claim]:
@@ -134,42 +133,25 @@ def is_settled(submit: Submit) -> bool:
     return submit.answer.outcome == "refused" or (submit.answer.outcome == "ticket" and submit.end is not None)
 
 
-def _words_of(entry: Entry | None) -> list[str]:
-    """Returns the parts of a note's name: the amount in the budget, then what the task has cost."""
-    if entry is None:
-        return []
-    amounts = [(entry.currency, entry.amount), *entry.costs.amounts.items()]
-    words = [unit.lower() + ("" if amount is None else f"{amount:f}".replace(".", "p")) for unit, amount in amounts]
-    return words + [_UNKNOWN] * entry.costs.unknown
-
-
-def _entry_in(words: Sequence[str]) -> Entry | None:
-    """Reads what a note says that a submission adds to the budget; see `_words_of`."""
-    if not words:
-        return None
-    (currency, amount), words = _amount_in(words[0]), words[1:]
-    costs = [_amount_in(word) for word in words if word != _UNKNOWN]
-    paid = Costs({unit: cost for unit, cost in costs if cost is not None}, unknown=words.count(_UNKNOWN))
-    return Entry(amount, is_spent=True, currency=currency, costs=paid)
-
-
-def _amount_in(word: str) -> tuple[str, Decimal | None]:
-    found = _AMOUNT.fullmatch(word)
-    if found is None:
-        raise ValueError(f"{word!r} is not an amount")
-    unit = found[1] if found[1] == COINS else found[1].upper()
-    return unit, Decimal(found[2].replace("p", ".")) if found[2] else None
-
-
 def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
-    """Returns the name of a note; None where a name cannot hold the amount, whose record is read then."""
-    words = _words_of(entry)
-    name = "-".join([work, "settled", *words, str(n)])
-    if len(name) > _LONGEST_NOTE or not all(map(_AMOUNT.fullmatch, words)):
+    """Returns the name of a note; None where it is too long for the amounts, whose record is read then."""
+    noted: list[Any] | None = None
+    if entry is not None:
+        amounts = {unit: str(amount) for unit, amount in entry.costs.amounts.items()}
+        noted = [entry.currency, None if entry.amount is None else str(entry.amount), amounts, entry.costs.unknown]
+    # In the letters that the key of a record may have.
+    name = f"{work}-settled-{json.dumps(noted, separators=(',', ':')).encode().hex()}-{n}"
+    return name if len(name) <= _LONGEST_NOTE else None
+
+
+def _entry_in(code: str) -> Entry | None:
+    """Reads what a note says that a submission adds to the budget; see `settled_name`."""
+    noted = json.loads(bytes.fromhex(code))
+    if noted is None:
         return None
-    noted = _entry_in(words)
-    is_whole = noted == entry and (noted is None or entry is None or noted.costs == entry.costs)
-    return name if is_whole else None
+    currency, amount, amounts, unknown = noted
+    costs = Costs({unit: Decimal(text) for unit, text in amounts.items()}, unknown=unknown)
+    return Entry(None if amount is None else Decimal(amount), is_spent=True, currency=currency, costs=costs)
 
 
 class SharedRecords(JobRecords):

@@ -37,17 +37,16 @@ from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS, Chain
-from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
-from rh_prefect.works.outputs.stored_result import find_equal
 from rh_prefect.works.pool_context import PoolContext, WorkName
-from rh_prefect.works.requests.request_preparation import JobRequest, replace_marks
+from rh_prefect.works.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
+from rh_prefect.works.stored_result import find_equal
 from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")
@@ -335,14 +334,6 @@ class WorkRunner:
         claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}
-
-    def open_costs(self) -> tuple[int, Costs]:
-        """Returns the number of a flow run's submissions without a known end, and what they may cost."""
-        return spending_of(self.scope).open_costs()
-
-    def spent_on(self, work: str) -> Costs:
-        """Returns a flow run's payments for a work in this process."""
-        return spending_of(self.scope).spent_on(work) or Costs()
 
     def _work(self, base: str, asked: WorkCall) -> str:
         own = "" if self.works is not None else self.scope.journal.scope

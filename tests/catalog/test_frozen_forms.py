@@ -20,7 +20,7 @@ from rh_prefect.catalog.refresh import merge
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.model_arguments import feed
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.requests.request_preparation import as_request
+from rh_prefect.works.request_preparation import as_request
 from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
 from tests.support.samples.input_classes import input_class

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect import flow, models
 from rh_prefect.errors import RunningHubError
 from rh_prefect.tasks import generate
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 MODULE = "tests.e2e.flows"
 

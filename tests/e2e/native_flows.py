@@ -8,7 +8,7 @@ from typing import Literal
 from rh_prefect import flow, generate
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.workflows import GraphInput
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 MODULE = "tests.e2e.native_flows"
 

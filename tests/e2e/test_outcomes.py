@@ -11,7 +11,7 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, OutputsExpired, OutputsPending
 from rh_prefect.tasks import generate
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 
 

@@ -18,7 +18,7 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.queries import FlowScope
-from rh_prefect.works.journal.repeated_calls import Chain, is_repeat
+from rh_prefect.works.journal.scope import Chain, is_repeat
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

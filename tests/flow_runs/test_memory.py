@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 import rh_prefect
 from rh_prefect import generate, models
 from rh_prefect.emulator import Emulator
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "rh")]

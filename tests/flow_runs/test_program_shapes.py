@@ -28,7 +28,7 @@ from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, JobsFailed, JobTimeout
 from rh_prefect.flow_runs.resume import create, rerun
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

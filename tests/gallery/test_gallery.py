@@ -29,7 +29,7 @@ from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import csv_text
 from rh_prefect.tasks import assemble, generate
-from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 

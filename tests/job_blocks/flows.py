@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import flow
 from rh_prefect.job_blocks import RunningHubModel
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 MODULE = "tests.job_blocks.flows"
 

@@ -12,8 +12,8 @@ from rh_prefect.errors import InputError, JobCancelled, JobFailed, TaskNotFound
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.works_journal import default_works
-from rh_prefect.works.outputs import stored_result
 from tests.support.processes import warm_process
 from tests.support.servers.scripted_server import Asked, WireServer, reply, task
 

@@ -321,7 +321,7 @@ async def test_the_request_is_that_of_the_same_call_of_generate(tmp_path: Path) 
     from rh_prefect import models
     from rh_prefect.catalog import read_parameters
     from rh_prefect.works.journal.identity import base_hash, work_id
-    from rh_prefect.works.requests.request_preparation import as_request
+    from rh_prefect.works.request_preparation import as_request
 
     plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, site="www.runninghub.cn")
     asked = models.ZImageTurbo(prompt="mug, calm")

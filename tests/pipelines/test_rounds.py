@@ -20,7 +20,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.rounds import Left, Rounds, RoundState, Verdict, leave_rounds
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.process_identity import current_owner
+from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.forkserver import FORKS

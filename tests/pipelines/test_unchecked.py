@@ -12,7 +12,7 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import ModelStep
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Instance
-from rh_prefect.works.requests.request_preparation import as_request
+from rh_prefect.works.request_preparation import as_request
 
 
 async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:

@@ -18,7 +18,7 @@ from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, M
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.workflows import QuickCreateInput, WorkflowInput
 from rh_prefect.works.options import Request
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 

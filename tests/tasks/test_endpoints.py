@@ -22,7 +22,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.tasks import endpoints, generate
 from rh_prefect.tasks.model_task import Omitted, build, options, signature
 from rh_prefect.works.options import JobOptions
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.processes import warm_process
 from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model

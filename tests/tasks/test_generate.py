@@ -30,12 +30,12 @@ from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.journal.job_records import split_job
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
 from rh_prefect.works.options import Request
-from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.outputs.stored_result import files_in
+from rh_prefect.works.result import Result
+from rh_prefect.works.stored_result import files_in
 from tests.support.samples import media as samples
 
 

@@ -22,7 +22,7 @@ from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.workflows import GraphInput
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
 

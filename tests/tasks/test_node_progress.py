@@ -17,7 +17,7 @@ from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.servers.emulator_env import StartEmulator
 
 QUEUED, RUNNING = 1.0, 100.0

@@ -14,7 +14,7 @@ from rh_prefect.tasks import account_status
 from rh_prefect.tasks.endpoints import z_image_turbo
 from rh_prefect.tasks.generate import can_help
 from rh_prefect.tasks.task_or_call import PlainTask
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 LAMP = models.ZImageTurbo(prompt="a lamp")
 

@@ -15,7 +15,7 @@ from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.workflows import AppInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.options import Request
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 
 

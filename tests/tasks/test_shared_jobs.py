@@ -12,7 +12,7 @@ from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, InputError, JobTimeout
 from rh_prefect.tasks import generate
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 
 POSTER = models.ZImageTurbo(prompt="a poster")
 

@@ -18,7 +18,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer

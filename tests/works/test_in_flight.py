@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rh_prefect.works.journal.repeated_calls import REQUESTED_KEYS
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.lifecycle_steps import UNPOSTED
 
 

@@ -21,7 +21,6 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
-from rh_prefect.works.journal.process_identity import Owner
 from rh_prefect.works.journal.record_types import (
     BROKEN,
     GAVE_UP,
@@ -31,6 +30,7 @@ from rh_prefect.works.journal.record_types import (
     End,
     Intent,
     Lost,
+    Owner,
     Resolution,
 )
 from rh_prefect.works.lifecycle import Policy

@@ -30,16 +30,16 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.budget import Money
+from rh_prefect.works.input_identification import Input
+from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
-from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
-from rh_prefect.works.requests.input_identification import Input
+from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples

@@ -11,8 +11,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.works.journal.costs import charge_of
 from rh_prefect.works.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.process_identity import current_owner
-from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.journal.record_types import Answer, End, Resolution, current_owner
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write

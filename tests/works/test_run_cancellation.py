@@ -12,8 +12,7 @@ from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
 from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal
-from rh_prefect.works.journal.process_identity import current_owner
-from rh_prefect.works.journal.record_types import Answer, End, Intent, Record
+from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.run_cancellation import (
     PATIENCE,

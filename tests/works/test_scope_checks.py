@@ -13,11 +13,11 @@ import pytest
 
 from rh_prefect.errors import ConfigError, InputError, JournalError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs import COINS, Costs, costs_of
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.process_identity import current_owner
-from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, current_owner
 from rh_prefect.works.journal.scope import (
     FolderScope,
     Opened,
@@ -31,9 +31,8 @@ from rh_prefect.works.journal.scope import (
 )
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.stored_result import StoredResult
 from rh_prefect.works.run_ledger import Noted
+from rh_prefect.works.stored_result import StoredResult
 from tests.support.world.job_records import dead_owner
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.object_count import count_of

@@ -13,17 +13,25 @@ import pytest
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
+from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.process_identity import current_owner, uptime
-from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End, Intent
+from rh_prefect.works.journal.record_types import (
+    GAVE_UP,
+    NOT_DELIVERED,
+    NOT_SENT,
+    Answer,
+    End,
+    Intent,
+    current_owner,
+    uptime,
+)
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.manual_repair import adopt, mark_refused
-from rh_prefect.works.requests.input_identification import Input
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.work import Work
 from tests.support.samples.contexts import services, work_of
 from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write

@@ -12,7 +12,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from rh_prefect.works.work import callback_of
 
 TOKEN = "canary-token-in-the-address"

@@ -30,18 +30,17 @@ from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
-from rh_prefect.works.journal.process_identity import uptime
-from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.record_types import End, Record, uptime
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
-from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.outputs.stored_result import read_all
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.request_preparation import JobRequest
+from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.stored_result import read_all
 from rh_prefect.works.work_runner import FoundWork, WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server

@@ -22,7 +22,7 @@ from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
 from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import Scope, resolve
-from rh_prefect.works.runninghub.graph_fields import GraphFields, is_link_text
+from rh_prefect.works.runninghub.graph_request import GraphFields, is_link_text
 
 
 class PaidCheck(ValueCheck):

@@ -10,7 +10,7 @@ from typing import Any
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.requests.request_preparation import as_request
+from rh_prefect.works.request_preparation import as_request
 
 UNSETTLED = "made-by:"
 """Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""

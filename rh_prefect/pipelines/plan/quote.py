@@ -33,8 +33,8 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.record_types import MediaRecord
-from rh_prefect.works.requests.input_identification import Input
 
 MOST = 200
 """How many requests of a plan RunningHub is asked about."""

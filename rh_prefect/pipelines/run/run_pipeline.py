@@ -31,8 +31,7 @@ from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.signs_of_life import signs_of_life
-from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.journal.works_journal import records_url, signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import spending_of

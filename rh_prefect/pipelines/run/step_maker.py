@@ -17,6 +17,7 @@ from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.pipelines.run.surroundings import idle, member
 from rh_prefect.works.events import JobEvent, JobEventState
+from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 EDITS_AT_ONCE = 2
@@ -75,7 +76,7 @@ class StepMaker:
             async with member(engine):
                 result = await while_store_is_away(lambda: engine.make(services.runner, call))
         finally:
-            self._outcome.costs[work.key] = services.runner.spent_on(work.key)
+            self._outcome.costs[work.key] = services.budget.spending.spent_on(work.key) or Costs()
         if result is None:
             self._outcome.left.add(instance.address)
             return

@@ -430,7 +430,7 @@ class StepScheduler:
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self._services.runner.costs())
-        self.outcome.open_submissions, self.outcome.open_costs = self._services.runner.open_costs()
+        self.outcome.open_submissions, self.outcome.open_costs = self._services.budget.spending.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.

@@ -20,9 +20,9 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.limiter import Limiter
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.accounts.prices import Prices
+from rh_prefect.works.input_identification import Copies, Input, LocalFile, check_unchanged, open_local
 from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.record_types import Intent, account_words
-from rh_prefect.works.requests.input_identification import Copies, Input, LocalFile, check_unchanged, open_local
 from rh_prefect.works.runninghub.provider import RunningHub
 
 UPLOADS_AT_ONCE = 4

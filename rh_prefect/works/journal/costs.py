@@ -1,12 +1,24 @@
-"""Sums the costs of tasks separately for each unit, and counts the unknown costs."""
+"""Sums the costs of tasks, and refuses a job that would exceed the budget of its run.
+
+All jobs of a scope share one `SpendTracker` in an attempt, even those without a budget. The first job with a budget
+reads the journal: an ended job counts with its cost, a job that may still be paid for with its estimate. Each unit has
+its own sums. The tracker lives on the loop thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import TypeAlias
 
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.bounded_caches import LruCache
+from rh_prefect.errors import BudgetExceeded
+from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End
 
 COINS = "coins"
@@ -103,3 +115,288 @@ def charge_of(submit: Submit) -> Charge | None:
 def may_cost(submit: Submit) -> bool:
     """Whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
+
+
+_CACHE_SIZE = 200
+"""Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
+
+_NEXT = 0
+"""The number of a submit that has no number yet: of a call without a budget, before its claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An expected cost of a job."""
+
+    amount: Decimal
+    currency: str | None
+
+
+Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
+"""Requests a job's price from RunningHub; None if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """The figures of a job that the budget does not allow."""
+
+    price: Money | None  # What it would cost; None where it is unknown
+    spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
+    reserved: Decimal  # What its other jobs may still cost, in the same currency
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The amount that one submission adds to the budget's count."""
+
+    amount: Decimal | None  # In a budget; None where neither a cost nor a price is known
+    is_spent: bool  # Whether its task has ended
+    currency: str = CURRENCY  # Of the amount
+    costs: Costs = field(default_factory=Costs, compare=False)  # What RunningHub reports of the ended task
+
+
+def entry_of(submit: Submit) -> Entry | None:
+    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing."""
+    charge, intent, end = charge_of(submit), submit.intent, submit.end
+    if charge is None:
+        return None
+    units = [unit for unit in charge.costs.amounts if unit != COINS]
+    currency = units[0] if units else intent.currency or CURRENCY
+    # Coins are not money, and an end without a price may have cost its estimate.
+    amount = charge.costs.amounts.get(currency, intent.estimate)
+    return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
+
+
+Entries: TypeAlias = "dict[int, Entry | None]"
+"""What a job's submissions add to the count, by number; None for one that certainly cost nothing."""
+
+
+def entries_of(job: JobView) -> Entries:
+    """Returns what each submission of a job adds to the count."""
+    return {submit.n: entry_of(submit) for submit in job.submits}
+
+
+async def entries_in(journal: Journal) -> AsyncIterator[tuple[str, Entries]]:
+    """Lists what each job of a journal adds to the count, by its key."""
+    async for view in jobs_of(journal):
+        yield view.key, entries_of(view)
+
+
+class SpendTracker:
+    """The costs of one scope's jobs, spent and reserved."""
+
+    def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Entries]]]) -> None:
+        """Creates an empty tracker; `read`, for the first job with a budget, lists each recorded job once, by key."""
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._asks: dict[tuple[str, int], Ask] = {}
+        # How many calls have reserved a submission that is not claimed: with several storages they make the same one.
+        self._holders: dict[tuple[str, int], int] = {}
+        # Running sums, since each of thousands of jobs reads them.
+        self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
+        self._is_complete = False
+        self._changed: set[str] = set()
+        self.is_limited = False
+        """Whether a call of the scope has a budget; then the others determine their price before they claim."""
+
+    def spent(self, currency: str = CURRENCY) -> Decimal:
+        """Returns the cost of ended jobs in a currency."""
+        return self._sums[currency, True]
+
+    def reserved(self, currency: str = CURRENCY) -> Decimal:
+        """Returns the reserved amount in a currency, which may still be paid."""
+        return self._sums[currency, False]
+
+    @property
+    def all_spent(self) -> Decimal:
+        """The amount of all ended jobs that counts against a budget; an account has one currency."""
+        return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
+
+    @property
+    def all_counted(self) -> Decimal:
+        """The amount of all jobs that counts against a budget, spent or reserved."""
+        return sum(tuple(self._sums.values()), Decimal(0))
+
+    def amount_of(self, key: str) -> Decimal:
+        """The amount of one job's ended tasks that counts against a budget."""
+        entries = tuple(self._entries.get(key, {}).values())
+        return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
+
+    async def complete(self) -> None:
+        """Reads the costs of the scope from its journal, once."""
+        async with self._lock:
+            if self._is_complete:
+                return
+            async for key, entries in self._read():
+                # What this process has read or recorded of a job is newer.
+                if key not in self._changed:
+                    for n, entry in entries.items():
+                        self._note(key, n, entry)
+            self._is_complete = True
+
+    def spent_on(self, key: str) -> Costs | None:
+        """The cost of one job's ended tasks; None if no task has ended."""
+        ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
+        return Costs.total(ended) if ended else None
+
+    def open_costs(self) -> tuple[int, Costs]:
+        """The number of submissions without a known end, and what they may cost by their prices."""
+        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.items()))
+        costs = [Costs.of(one.amount, one.currency) for n, one in entries if n != _NEXT and not one.is_spent]
+        return len(costs), Costs.total(costs)
+
+    def newest_submit(self, key: str) -> int:
+        """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
+        return max(tuple(self._entries.get(key, {})), default=0)
+
+    async def costs(self) -> dict[str, Costs]:
+        """The costs of the ended tasks of each job, by its key, including earlier processes of the run."""
+        await self.complete()
+        return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
+
+    def take(self, view: JobView) -> None:
+        """Replaces the stored data of a job with newly read data; a submission that is reserved may not be recorded."""
+        self._changed.add(view.key)
+        for n in tuple(self._entries.setdefault(view.key, {})):
+            if (view.key, n) not in self._holders:
+                self.release(view.key, n)
+        for submit in view.submits:
+            self.note(view.key, submit)
+
+    def note(self, key: str, submit: Submit) -> None:
+        """Records the outcome of one submission."""
+        self._note(key, submit.n, entry_of(submit))
+
+    def _note(self, key: str, n: int, entry: Entry | None) -> None:
+        self._changed.add(key)
+        self.release(key, n)
+        if entry is not None:
+            self._put(key, n, entry)
+
+    def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
+
+        Args:
+            key: The job's key.
+            price: What it will cost; None where that is not known.
+            ask: Requests an unknown price, if a budget needs it.
+        """
+        self._reserve(key, _NEXT, price, ask)
+
+    def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a submit that is claimed at this moment, whether or not it has a budget.
+
+        Args:
+            key: The job's key.
+            n: The submit.
+            price: What it will cost; None where that is not known.
+            ask: As of `expect`.
+        """
+        self.drop(key)
+        self._reserve(key, n, price, ask)
+
+    def drop(self, key: str) -> None:
+        """Releases the amount that a call without a budget has reserved before its claim."""
+        self.release(key, _NEXT)
+
+    async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
+        """Reserves a job's price, if the budget allows it."""
+        self.is_limited = True
+        await self.complete()
+        async with self._lock:
+            await self._ask_for_prices()
+        # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
+        if n in self._entries.get(key, {}):  # another call of this process has reserved or claimed it
+            if (key, n) in self._holders:
+                self._holders[key, n] += 1
+            return None
+        currency = (price and price.currency) or CURRENCY
+        spent, reserved = self.spent(currency), self.reserved(currency)
+        if price is None or spent + reserved + price.amount > budget:
+            return Shortfall(price, spent=spent, reserved=reserved)
+        self._reserve(key, n, price)
+        self._holders[key, n] = 1
+        return None
+
+    def unreserve(self, key: str, n: int) -> None:
+        """Releases what one call has reserved; does nothing if the submission was claimed meanwhile."""
+        if (holders := self._holders.get((key, n), 0)) > 1:
+            self._holders[key, n] = holders - 1
+        elif holders:
+            self.release(key, n)
+
+    def release(self, key: str, n: int) -> None:
+        """Releases the amount of a submission; does nothing if there is none."""
+        self._asks.pop((key, n), None)
+        self._holders.pop((key, n), None)
+        entry = self._entries.get(key, {}).pop(n, None)
+        if entry is not None:
+            self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
+
+    def _reserve(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        self._changed.add(key)
+        self.release(key, n)
+        if price is not None:
+            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
+            return
+        self._put(key, n, Entry(None, is_spent=False))
+        if ask is not None:
+            self._asks[key, n] = ask
+
+    def _put(self, key: str, n: int, entry: Entry) -> None:
+        self._entries.setdefault(key, {})[n] = entry
+        self._sums[entry.currency, entry.is_spent] += entry.amount or 0
+
+    async def _ask_for_prices(self) -> None:
+        """Requests the unknown prices of calls without a budget, each once."""
+        while self._asks:
+            asks = set(self._asks.values())
+            prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks))))
+            # During the requests a call may have ended, or have claimed its submission under another number.
+            for (key, n), ask in tuple(self._asks.items()):
+                if ask in prices:
+                    self._reserve(key, n, prices[ask])
+
+
+_ledgers: LruCache[tuple[str, int], SpendTracker] = LruCache(_CACHE_SIZE)
+# The locks are bound to the event loop of the parent, which a forked child does not have.
+os.register_at_fork(after_in_child=_ledgers.clear)
+
+
+def spend_tracker_of(
+    name: str, read: Callable[[], AsyncIterator[tuple[str, Entries]]], *, attempt: int
+) -> SpendTracker:
+    """Returns this process's only `SpendTracker` of an attempt of a scope; call it on the loop thread.
+
+    Each attempt reads the journal, named so, by itself: another process may have paid meanwhile.
+    """
+    return _ledgers.setdefault((name, attempt), SpendTracker(read))
+
+
+def exceeded(
+    job: str, *, budget: Decimal, short: Shortfall, unpriced: str = "run it without a budget"
+) -> BudgetExceeded:
+    """Builds the error for a job that the budget does not allow."""
+    price = short.price
+    unit = f" {price.currency}" if price and price.currency else ""
+    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"
+    so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
+    cost, advice = (
+        "its price is neither in the catalogue nor in the price response of RunningHub",
+        unpriced,
+    )
+    if price is not None:
+        cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
+    return BudgetExceeded(
+        (
+            f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; finished "
+            "results are kept."
+        ),
+        job=job,
+        price=price.amount if price else None,
+        currency=price.currency if price else None,
+        budget=budget,
+        spent=short.spent,
+        reserved=short.reserved,
+    )

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
 from rh_prefect.bounded_caches import LruSet
+from rh_prefect.errors import RunningHubError
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
@@ -30,8 +35,16 @@ from rh_prefect.works.journal.journal import (
     UnreadableRecord,
     folder_scopes,
 )
-from rh_prefect.works.journal.process_identity import Owner, current_owner, is_surely_dead
-from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, ResultRecord
+from rh_prefect.works.journal.record_types import (
+    FORMAT,
+    FORMAT_KEY,
+    Format,
+    Owner,
+    Record,
+    ResultRecord,
+    current_owner,
+    is_surely_dead,
+)
 from rh_prefect.works.journal.scope import last_number
 
 FOLDER = "works"
@@ -296,3 +309,51 @@ async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
 
     return 1 + await last_number(is_submitted)
+
+
+EVERY = 60.0
+"""Seconds between two signs of life; the first one is the record of the waiter."""
+
+_log = logging.getLogger("rh_prefect")
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The task that writes for one flow run and one place of records, and how many works need it."""
+
+    task: asyncio.Task[None]
+    users: int = 0
+
+
+_writers: dict[tuple[str, str], _Writer] = {}
+# The tasks are the parent's, which a forked child does not have.
+os.register_at_fork(after_in_child=_writers.clear)
+
+
+@contextmanager
+def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -> Iterator[None]:
+    """Writes signs of life during a `with` block, one file for all works of a run in one place.
+
+    It runs on the package's loop thread, so that a flow that computes for long is not silent.
+    """
+    name = (flow_run, repr(works))
+    writer = _writers.get(name)
+    if writer is None:
+        writer = _writers[name] = _Writer(asyncio.ensure_future(_write(works, flow_run, every)))
+    writer.users += 1
+    try:
+        yield
+    finally:
+        writer.users -= 1
+        if not writer.users:
+            _writers.pop(name, None)
+            writer.task.cancel()
+
+
+async def _write(works: WorksJournal, flow_run: str, every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await works.sign_of_life(flow_run)
+        except RunningHubError as error:
+            _log.info("flow run %s: its sign of life was not written: %s", flow_run, error)

@@ -24,8 +24,8 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
-from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.world.complete_job import complete_job
 

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.works.events import Silent
-from rh_prefect.works.journal.budget import SpendTracker, entries_in
+from rh_prefect.works.journal.costs import SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Services, Work
 

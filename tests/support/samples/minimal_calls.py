@@ -18,7 +18,7 @@ from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media.probe import probe
 from rh_prefect.tasks import endpoints
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 

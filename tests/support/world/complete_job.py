@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rh_prefect.works.options import Request
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 

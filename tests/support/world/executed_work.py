@@ -13,14 +13,14 @@ from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.budget import Money, SpendTracker, entries_in
+from rh_prefect.works.input_identification import Input
+from rh_prefect.works.journal.costs import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.requests.input_identification import Input
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Services, Work
 from rh_prefect.works.work_runner import RunningWork

@@ -10,8 +10,7 @@ from typing import Any
 
 from rh_prefect.errors import api_error, explain
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.process_identity import Owner, current_owner
-from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Record
+from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Owner, Record, current_owner
 
 KEY = "0123456789abcdef01234567"
 TASK = "2031112223334445057"

@@ -34,8 +34,8 @@ from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
-from rh_prefect.works.outputs.result import Result
 from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples

@@ -28,7 +28,7 @@ from rh_prefect.errors import (
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples

@@ -14,8 +14,8 @@ from rh_prefect.errors import InputError, MediaError, ResponseLost
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import UPLOADS_AT_ONCE, Account, Uploads
+from rh_prefect.works.input_identification import Input, Inputs
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.requests.input_identification import Input, Inputs
 from rh_prefect.works.runninghub.provider import LINK_SECONDS
 from rh_prefect.works.runninghub.provider import RunningHub as Provider
 from tests.support.samples import media as samples

@@ -11,7 +11,7 @@ from rh_prefect.client import TaskView, Usage
 from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
-from rh_prefect.works.outputs.result import end_of
+from rh_prefect.works.result import end_of
 from tests.support.world.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")

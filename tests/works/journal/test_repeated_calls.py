@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from rh_prefect.errors import EqualRequest, InputError
-from rh_prefect.works.journal.repeated_calls import Calls, Chain, delivered_at_end, is_repeat
+from rh_prefect.works.journal.scope import Calls, Chain, delivered_at_end, is_repeat
 from rh_prefect.works.loop_thread import LOOP
 
 FLOW, AGAIN = ("flow", 1), ("flow", 2)

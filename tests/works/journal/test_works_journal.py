@@ -19,9 +19,7 @@ from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobRecords, result_key
 from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
-from rh_prefect.works.journal.process_identity import current_owner
-from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
-from rh_prefect.works.journal.signs_of_life import signs_of_life
+from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord, current_owner
 from rh_prefect.works.journal.works_journal import (
     HasEnded,
     Waiting,
@@ -31,6 +29,7 @@ from rh_prefect.works.journal.works_journal import (
     open_default_works,
     open_works,
     records_url,
+    signs_of_life,
 )
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.s3 import S3Server

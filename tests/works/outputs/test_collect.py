@@ -15,16 +15,16 @@ from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works import stored_result
+from rh_prefect.works.collect import LONGEST_PAUSE, TRIES, extension_of_output
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.collect import LONGEST_PAUSE, TRIES, extension_of_output
-from rh_prefect.works.outputs.result import Result
-from rh_prefect.works.requests.request_preparation import JobRequest
+from rh_prefect.works.request_preparation import JobRequest
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.samples.contexts import FileLease, services, work_of
 from tests.support.servers.scripted_server import WireServer, raw

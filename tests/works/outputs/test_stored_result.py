@@ -12,9 +12,9 @@ import pytest
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.record_types import ResultRecord
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.stored_result import StoredResult
+from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 from tests.support.world.job_records import BASE, KEY, TASK

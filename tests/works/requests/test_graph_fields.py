@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.client import App, AppNode, AppOption
 from rh_prefect.errors import InputError
-from rh_prefect.works.runninghub.graph_fields import AppFields
+from rh_prefect.works.runninghub.graph_request import AppFields
 
 FIELDS = AppFields(
     App(

@@ -22,7 +22,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.world.complete_job import complete_job

@@ -15,10 +15,10 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.file_types import Kind
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.input_identification import READS, Copies, Inputs, check_unchanged, open_local
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.loop_thread import LOOP, WORKERS
-from rh_prefect.works.requests.input_identification import READS, Copies, Inputs, check_unchanged, open_local
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 

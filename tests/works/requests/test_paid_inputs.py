@@ -18,12 +18,12 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import ConfigError, JobFailed, StoreError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
-from rh_prefect.works.outputs import stored_result
-from rh_prefect.works.outputs.result import Result
+from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost

@@ -10,9 +10,9 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
+from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.requests.input_identification import Inputs
-from rh_prefect.works.requests.request_preparation import JobRequest, prepare_request
+from rh_prefect.works.request_preparation import JobRequest, prepare_request
 from tests.support.samples.input_classes import input_class
 
 SITE = "www.runninghub.cn"

@@ -15,9 +15,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import CheckSize, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.models import ModelInput
+from rh_prefect.works.input_identification import Input, Inputs
 from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
-from rh_prefect.works.requests.input_identification import Input, Inputs
 
 ASSET = "asset://"
 """The start of the address of media that are registered with RunningHub; it is sent unchanged."""

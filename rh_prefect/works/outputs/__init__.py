@@ -1,1 +1,0 @@
-"""The outputs of a paid job: its files, each published in one step, and the JSON file that describes them."""
