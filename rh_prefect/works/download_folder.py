@@ -127,7 +127,10 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)
-        lock = _lock(folder / f"{name}.lock")
+        try:
+            lock = lock_file(folder / f"{name}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process holds it
+            lock = None
     if lock is None:
         private = folder / f"{name}.{uuid.uuid4().hex}.part"
         try:
@@ -139,14 +142,6 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
         yield folder / f"{name}.part"
     finally:
         os.close(lock)
-
-
-def _lock(path: Path) -> int | None:
-    """Locks a lock file until the process ends; returns None if another process holds the lock."""
-    try:
-        return lock_file(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
 
 
 def remove(part: Path) -> None:

@@ -211,9 +211,9 @@ class Inputs:
         ) as file:
             record = next((one for one in records if one.sha256 == file.sha256), None) or _described(source, file)
             check(record)
-            if self._copies and is_link(source) and not file.proof:
+            if self._copies and is_link(source) and file.stamp is None:
                 record = record.model_copy(update={"stored": self._copies.put(file.path, record)})
-        return record, file.stamp if file.proof else None
+        return record, file.stamp
 
     def _warn_of_change(self, state: _Source, record: MediaRecord) -> None:
         earlier = [state.current] if state.current else state.records
@@ -246,8 +246,7 @@ class LocalFile(NamedTuple):
     path: Path  # The local file
     sha256: str  # Hash of its content
     size: int  # Bytes
-    proof: str = ""  # The text of the stamp if an equal stamp proves equal content; else empty
-    stamp: Stamp | None = None  # The stamp at the time of reading
+    stamp: Stamp | None = None  # The stamp at the time of reading, if an equal one proves equal content
 
 
 @contextmanager
@@ -280,8 +279,7 @@ def open_local(
 
 
 def _local(path: Path, content: Fetched) -> LocalFile:
-    proof = content.stamp.text if content.stamp is not None and content.is_proof else ""
-    return LocalFile(path, content.sha256, content.size, proof, content.stamp)
+    return LocalFile(path, content.sha256, content.size, content.stamp if content.is_proof else None)
 
 
 def check_unchanged(file: Input, sha256: str) -> None:
@@ -321,7 +319,7 @@ def _described(source: str, file: LocalFile) -> MediaRecord:
         mime=facts.mime,
         extension=facts.extension,
         seconds=facts.seconds,
-        stamp=file.proof,
+        stamp=file.stamp.text if file.stamp is not None else "",
     )
 
 

@@ -106,7 +106,7 @@ def _check_again(file: Input, local: LocalFile) -> None:
     """Rejects an upload of a local file that changed during the upload: the content at RunningHub is then unknown."""
     if not is_local(file.source):
         return  # the upload was a copy of this process
-    if not local.proof or local.stamp != file_state(file.source).stamp:
+    if local.stamp is None or local.stamp != file_state(file.source).stamp:
         check_unchanged(file, digest(file.source).sha256)
 
 
