@@ -135,6 +135,8 @@ def failure_of(error: Exception) -> tuple[str, str]:
     status = error.response.status_code
     if error.response.is_success:
         return f"it was answered with a web page ({error})", advice
+    if status == httpx.codes.NOT_FOUND:
+        return f"HTTP {status} {error.response.text[:300]}", "check PREFECT_API_URL, which ends in /api"
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return f"access denied (HTTP {status})", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
     return f"HTTP {status} {error.response.text[:300]}", "check the Prefect server's log, then run this again"

@@ -128,16 +128,6 @@ def is_flow_run_id(text: str) -> bool:
     return True
 
 
-async def check_blocks(credentials: str | None, storage: str | None) -> None:
-    """Checks the blocks that a command names, for which the Prefect API is needed, before it creates a flow run."""
-    from rh_prefect.blocks.lookup import load_pool_context, load_storage
-
-    if credentials is not None:
-        await load_pool_context(credentials)
-    if storage is not None:
-        await asyncio.to_thread((await load_storage(storage)).check)
-
-
 def _is_missing(source: str) -> bool:
     from rh_prefect.media.urls import is_local, local_path
 

@@ -95,7 +95,7 @@ def batch(
     from rh_prefect.cli.run_display import TerminalPages, Watch
     from rh_prefect.flows.batch.run import Batch
 
-    words = shlex.join(["batch", *(printable(word) for word in sys.argv[2:])])
+    words = shlex.join(["rh-prefect", "batch", *(printable(word) for word in sys.argv[2:])])
     there, at = "" if is_flow else printable(place.out or ""), words_of(out=place.out, storage=storage)
     with Watch(command=words, quiet=quiet, out=there, place=at) as watch:
         if is_flow:
@@ -159,8 +159,8 @@ def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -
     watch.say(f"{report.batch}: {report}", style="bold")
     watch.say(f"each row: {report.csv_uri}")
     if report.not_started:
-        watch.say(f"run what was not started, with a larger --budget: rh-prefect {words}")
+        watch.say(f"run what was not started, with a larger --budget: {words}")
     elif not report.is_complete:
-        watch.say(f"run what is missing: rh-prefect {words}")
+        watch.say(f"run what is missing: {words}")
     if report.csv_uri and report.done:
         watch.say_how_to_open(report.csv_uri)

@@ -148,22 +148,10 @@ def is_configured() -> bool:
 
 def prefect_failed(error: Exception) -> str:
     """Builds an error message from an error of httpx in a request to the Prefect API."""
-    from prefect.settings import PREFECT_API_URL
+    from rh_prefect.prefect_api import api_address, failure_of
 
-    where = PREFECT_API_URL.value() or "the address that Prefect chose"
-    answer = getattr(error, "response", None)
-    if answer is None:
-        what = str(error) or type(error).__name__
-        advice = f"start it (`prefect server start`), or set PREFECT_API_URL to a running server; {WITHOUT_SERVER}"
-        return f"The Prefect API at {where} does not respond: {what}. What to do: {advice}."
-    if answer.status_code in (401, 403):
-        advice = "set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for your own server"
-    elif answer.status_code == 404:
-        advice = "check PREFECT_API_URL, which ends in /api"
-    else:
-        advice = "look at the server's log, then try again"
-    message = " ".join(answer.text.split())[:200]
-    return f"The Prefect API at {where} returned HTTP {answer.status_code}: {message}. What to do: {advice}."
+    answer, advice = failure_of(error)
+    return f"The Prefect API at {api_address()}: {answer}. What to do: {advice}; {WITHOUT_SERVER}."
 
 
 WITHOUT_SERVER = (

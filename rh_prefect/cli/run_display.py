@@ -182,7 +182,7 @@ class Watch:
         named = self._say_running(set())
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if has_submitted or LOOP.is_submitting:
-            print(f"continue (nothing is paid for twice): rh-prefect {self._command}", file=sys.stderr)
+            print(f"continue (nothing is paid for twice): {self._command}", file=sys.stderr)
         if LOOP.is_submitting:  # for whose answers the end of the process waits in any case
             LOOP.call_sync(LOOP.settle(JOIN_SECONDS))
             named |= self._say_running(named)

@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli.argument_checks import check_account, check_blocks, check_store, printable, text_in
+from rh_prefect.cli.argument_checks import check_account, check_store, printable, text_in
 from rh_prefect.cli.options import (
     GIVEN,
     PLACE,
@@ -137,12 +136,11 @@ def run(
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
     words = words_of(budget=budget, **part, require_new=require_new)
-    at = words_of(out=place.out, storage=storage)
     out = "" if is_flow else printable(place.out or "")
-    run_again = _Again(file, pipeline.takes, takes, inputs, words, out=out, place=at)
+    run_again = _Again(file, pipeline.takes, takes, inputs, words, out, words_of(out=place.out, storage=storage))
     values = {**arguments, **options}
     quiet |= as_json
-    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), run_again:
+    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), run_again.recording():
         if is_flow:
             call = partial(in_new_flow_run, pipeline.flow(reviewed), values, (account, storage))
         else:
@@ -150,65 +148,52 @@ def run(
         _run(run_again, call, quiet, as_json)
 
 
+@dataclass
 class _Again:
     """The data to continue a run: the commands to print, and the takes of `--retake` and `--new` in the takes file.
 
     A take is recorded before the run submits anything with it, so that the next run continues with it.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        takes_file: Path | None,
-        takes: dict[str, int],
-        inputs: Sequence[str],
-        part: Sequence[str],
-        *,
-        out: str,
-        place: Sequence[str],
-    ) -> None:
-        """Takes the file, the takes of `--retake`, the options of each command, and the further ones of `run`.
+    file: Path
+    takes_file: Path | None
+    takes: dict[str, int]  # Those of `--retake`
+    inputs: Sequence[str]  # The options of each command
+    part: Sequence[str]  # The further options of `run`
+    out: str  # Where the records are, if not where the environment says
+    place: Sequence[str]  # The options of the storage
+    _recorded: dict[str, int] = field(default_factory=dict)
 
-        `out` is where the records of the run are, if they are not where the environment says, and `place` the options
-        of its storage.
-        """
-        self.out, self.place = out, place
-        self._file, self._takes_file, self._takes, self._inputs = file, takes_file, takes, inputs
-        self._recorded: dict[str, int] = {}
-        self._is_printed = False
-        self.run_words = [str(file), *inputs, *part]
-
-    def __enter__(self) -> Self:
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records the new takes of the run in the `with` block."""
         listeners.append(self._take_plan)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        listeners.remove(self._take_plan)
+        try:
+            yield
+        finally:
+            listeners.remove(self._take_plan)
 
     def _take_plan(self, plan: Plan) -> None:
-        takes = {**self._takes, **plan.new_takes}
+        before, self._recorded = self._recorded, {**self.takes, **plan.new_takes}
         # Without those that are recorded: another command may have changed them since.
-        new = dict(takes.items() - self._recorded.items())
-        self._recorded = takes
-        is_added = new and self._takes_file and add_choices(self._takes_file, new, items=plan.items_by_number)
-        if is_added and not self._is_printed:
-            self._is_printed = True
+        new = dict(self._recorded.items() - before.items())
+        is_added = new and self.takes_file and add_choices(self.takes_file, new, items=plan.items_by_number)
+        if is_added and not before:
             print(
-                f"The takes of the new results are recorded in {self._takes_file}; delete a line to return to "
+                f"The takes of the new results are recorded in {self.takes_file}; delete a line to return to "
                 "the earlier result. To continue after an interruption, run again without --new and --retake: each "
                 "run with them pays for further results.",
                 file=sys.stderr,
             )
 
+    @property
     def run(self) -> str:
         """The command that runs the pipeline again."""
-        return shlex.join(["rh-prefect", "run", *self.run_words])
+        return shlex.join(["rh-prefect", "run", str(self.file), *self.inputs, *self.part])
 
     def choose(self, reviews: Sequence[str]) -> str:
         """The command that chooses the first candidate of reviews."""
-        return shlex.join(["rh-prefect", "choose", str(self._file), *(f"{one}=1" for one in reviews), *self._inputs])
+        return shlex.join(["rh-prefect", "choose", str(self.file), *(f"{one}=1" for one in reviews), *self.inputs])
 
 
 def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
@@ -239,7 +224,7 @@ def _run(
 ) -> None:
     from rh_prefect.cli.run_display import Watch
 
-    with Watch(command=shlex.join(["run", *again.run_words]), quiet=quiet, out=again.out, place=again.place) as watch:
+    with Watch(command=again.run, quiet=quiet, out=again.out, place=again.place) as watch:
         try:
             result, error = asyncio.run(run(watch)), None
         except PipelineIncomplete as incomplete:
@@ -268,12 +253,12 @@ def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_faile
                 watch.say_output(f"{name}[{number + 1}]" if isinstance(value, list) else name, one)
     print(f"report: {result.report}")
     if is_failed:
-        print(f"After a correction, pay only for what is missing: {again.run()}", file=sys.stderr)
+        print(f"After a correction, pay only for what is missing: {again.run}", file=sys.stderr)
     if waiting:
         more = f", and for the {len(waiting) - _CHOICES} others" if len(waiting) > _CHOICES else ""
         print(
             f"Waiting for review. {watch.candidates_in}. Next: "
-            f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run()}`."
+            f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run}`."
         )
     if result.report and result.outputs:
         watch.say_how_to_open(result.report)
@@ -283,10 +268,15 @@ async def in_new_flow_run(
     flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
 ) -> Any:
     """Runs a flow in a new flow run, after a check of the account's and the storage's blocks; returns its result."""
+    from rh_prefect.blocks.lookup import load_pool_context, load_storage
     from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, rerun
 
-    await check_blocks(*blocks)
+    credentials, storage = blocks
+    if credentials is not None:
+        await load_pool_context(credentials)
+    if storage is not None:
+        await asyncio.to_thread((await load_storage(storage)).check)
     flow_run_id = str(await create(flow, parameters))
     watch.started(flow_run_id)
     try:

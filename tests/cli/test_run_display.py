@@ -25,7 +25,7 @@ RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
 def test_cancelling_is_offered_only_where_a_task_runs(
     state: JobEventState, task: str | None, runs: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(RuntimeError), Watch(command="run film") as watch:
+    with pytest.raises(RuntimeError), Watch(command="rh-prefect run film") as watch:
         watch.started(RUN)
         for listener in job_progress.listeners:
             listener(JobEvent(state, "run/job", "a-model", task_id=task))
@@ -105,7 +105,7 @@ def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
     said = {}
     for way in ("pipe", "terminal", "quiet"):
         monkeypatch.setenv("FORCE_COLOR" if way != "pipe" else "RH_NONE", "1")  # rich's sign of a terminal
-        with Watch(command="run film.yaml", quiet=way == "quiet") as watch:
+        with Watch(command="rh-prefect run film.yaml", quiet=way == "quiet") as watch:
             watch.expect(1, estimate=costs("0.04"))
             for listener in job_progress.listeners:
                 listener(JobEvent("submitted", "run/a", "a-model", label="shot", message="submitted", task_id="7"))
