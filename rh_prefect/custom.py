@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -20,6 +20,42 @@ from rh_prefect.media.media import Media, MediaInput, as_media_input
 
 _API = re.compile(r"^(https?://[^/]+)?/?(openapi/v2/)?")
 _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
+
+
+class CheckedInput(BaseModel):
+    """Input whose errors are the package's own; later changes by the caller do not affect it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:  # the fields of each
+        name = values.get("endpoint") or type(self).__name__
+        flaw = next((f"{where} {flaw}" for where, one in _by_name(values) if (flaw := flaw_of(one))), "")
+        if flaw:
+            raise InputError(f"{name}: {flaw}. Nothing was sent.")
+        try:
+            super().__init__(**snapshot(values))
+        except ValidationError as error:
+            raise InputError(f"{name}: {_problems(error)} Nothing was sent.") from None
+
+
+def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yields the given values by their names in messages; each node's value has its own name."""
+    for name, one in values.items():
+        if name == "nodes" and isinstance(one, dict):
+            yield from ((f"nodes.{node!a}", value) for node, value in one.items())
+        else:
+            yield name, one
+
+
+def _problems(error: ValidationError) -> str:
+    found = []
+    for one in error.errors():
+        where = ".".join(map(str, one["loc"]))
+        # Words of our own come from pydantic with its own prefix.
+        own = one.get("ctx", {}).get("error")
+        message = str(own) if isinstance(own, ValueError) else one["msg"]
+        found.append(f"{where}: {message}." if where else f"{message}.")
+    return " ".join(found)
 
 
 class FileValue(BaseModel):
@@ -67,7 +103,7 @@ def _params(params: object) -> object:
         raise ValueError(error.message.rstrip(".")) from None
 
 
-class CustomInput(BaseModel):
+class CustomInput(CheckedInput):
     """The input of an endpoint that is not in the catalogue; only its files are checked.
 
     It takes the same paid path as a model: it is paid for once, its outputs go to the storage, and it counts in budgets
@@ -79,24 +115,9 @@ class CustomInput(BaseModel):
         price: What a call costs in the account's currency, for budgets. None asks RunningHub where a budget needs it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     endpoint: Annotated[str, BeforeValidator(_endpoint)]
     params: Annotated[dict[str, Any], BeforeValidator(_params)] = Field(default_factory=dict)
     price: Decimal | None = Field(default=None, gt=0)
-
-    def __init__(self, **values: Any) -> None:
-        flaw = flaw_of(values.get("params"))
-        if flaw:
-            raise InputError(f"{values.get('endpoint')}: a parameter {flaw}. Nothing was sent.")
-        try:
-            super().__init__(**snapshot(values))
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            )
-            raise InputError(f"{values.get('endpoint')}: {problems}. Nothing was sent.") from None
 
     @property
     def model(self) -> str:

@@ -8,14 +8,13 @@ A node's value is named `<node id>.<field name>`, as in the workflow's API-forma
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from rh_prefect.custom import CheckedInput
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.json_snapshot import flaw_of, snapshot
 from rh_prefect.media.media import Media, as_media_input
 
 InstanceType = Literal["default", "plus", "ultra"]
@@ -41,31 +40,7 @@ NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 """What a node's field can be set to; a file may be a Media, a path, a URI or the result of another job."""
 
 
-class _Input(BaseModel):
-    """Input whose errors are the package's own; later changes by the caller do not affect it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **values: Any) -> None:  # the fields of each
-        flaw = next((f"{name} {flaw}" for name, one in _by_name(values) if (flaw := flaw_of(one))), "")
-        if flaw:
-            raise InputError(f"{type(self).__name__}: {flaw}. Nothing was sent.")
-        try:
-            super().__init__(**snapshot(values))
-        except ValidationError as error:
-            raise InputError(f"{type(self).__name__}: {_problems(error)} Nothing was sent.") from None
-
-
-def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yields the given values by their names in messages; each node's value has its own name."""
-    for name, one in values.items():
-        if name == "nodes" and isinstance(one, dict):
-            yield from ((f"nodes.{node!a}", value) for node, value in one.items())
-        else:
-            yield name, one
-
-
-class NodeValues(_Input):
+class NodeValues(CheckedInput):
     """The node values that are set in a graph.
 
     Attributes:
@@ -139,7 +114,7 @@ class AppInput(NodesInput):
         return f"app/{self.id}"
 
 
-class QuickCreateInput(_Input):
+class QuickCreateInput(CheckedInput):
     """A run of one of the modules of the site's quick create.
 
     Attributes:
@@ -208,17 +183,6 @@ def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any
 def _is_file(value: object) -> bool:
     """Returns whether a value is a file in one of its forms, or a mistake, which the check of files reports."""
     return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
-
-
-def _problems(error: ValidationError) -> str:
-    found = []
-    for one in error.errors():
-        where = ".".join(map(str, one["loc"]))
-        # Words of our own come from pydantic with its own prefix.
-        own = one.get("ctx", {}).get("error")
-        message = str(own) if isinstance(own, ValueError) else one["msg"]
-        found.append(f"{where}: {message}." if where else f"{message}.")
-    return " ".join(found)
 
 
 def unread_graph(what: str, error: RunningHubError) -> str:

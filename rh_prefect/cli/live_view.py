@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rh_prefect.display_names import cut_middle
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
@@ -123,7 +124,7 @@ class LiveView:
     def _table(self, rows: list[_Row], width: int) -> Table:
         now, is_wide = self._clock(), width >= _WIDE
         table = Table.grid(padding=(0, 2, 0, 0))
-        states = [in_width(_state(row.event), _STATE_WIDTH * (2 if is_wide else 1)) for row in rows]
+        states = [cut_middle(_state(row.event), _STATE_WIDTH * (2 if is_wide else 1)) for row in rows]
         seconds = [clock_time(now - row.since) for row in rows]
         costs = [_price(row.event.estimate, has_unit=is_wide) for row in rows]
         models = [row.event.model if is_wide and row.event.label else "" for row in rows]
@@ -131,7 +132,7 @@ class LiveView:
         for justify in ("left", "left", "left", "right", "right"):
             table.add_column(no_wrap=True, justify=justify, overflow="ellipsis")
         for row, *cells in zip(rows, models, states, seconds, costs, strict=True):
-            name = in_width(row.event.name, max(12, width - taken - 2))
+            name = cut_middle(row.event.name, max(12, width - taken - 2))
             table.add_row(*(Text(cell) for cell in (name, *cells)))
         return table
 
@@ -145,14 +146,6 @@ def _state(event: JobEvent) -> str:
 def _price(estimate: Costs, *, has_unit: bool) -> str:
     prices = (f"~{amount:.2f}{f' {unit}' if has_unit else ''}" for unit, amount in estimate.amounts.items())
     return ", ".join(prices)
-
-
-def in_width(name: str, width: int) -> str:
-    """Shortens a name in its middle: the begin has the item and the end the step."""
-    if len(name) <= width:
-        return name
-    tail = max(1, (width - 1) * 2 // 3)
-    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def clock_time(seconds: float) -> str:

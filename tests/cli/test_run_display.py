@@ -87,7 +87,7 @@ def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
     lines = live_view(60)
     assert all(len(line) <= 60 for line in lines)
     assert lines[0].startswith("shots[a p")
-    assert "ng name-77].clip" in lines[0]
+    assert "name-77].clip" in lines[0]
     assert lines[1].split()[0] == "shots[4].clip"
     assert lines[-2:] == [
         "3 of 11 jobs done · 1 edit made · 2:15 · about 2:15 left",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from prefect import Task
 
 from rh_prefect import tasks
 from rh_prefect.emulator import Emulator
@@ -50,18 +48,7 @@ async def test_a_task_without_a_webhook(rh: Emulator) -> None:
         await as_task(tasks.webhook_detail, Caller(rh).started())
 
 
-@pytest.mark.parametrize(
-    ("task", "given", "said"),
-    [
-        (tasks.webhook_detail, ("",), "not a valid id of a task"),
-        (tasks.resend_webhook, ("a b",), "not a valid id of a webhook event"),
-        (tasks.resend_webhook, ("1", "hooks.example.net"), "address of a receiver"),
-    ],
-)
-async def test_wrong_input_is_refused_before_anything_is_sent(
-    rh: Emulator, task: Task[..., Any], given: tuple[str, ...], said: str
-) -> None:
-    options = {"url": given[1]} if len(given) > 1 else {}
-    with pytest.raises(InputError, match=said):
-        await as_task(task, given[0], **options)
+async def test_an_address_that_is_none_is_refused_before_anything_is_sent(rh: Emulator) -> None:
+    with pytest.raises(InputError, match="address of a receiver"):
+        await as_task(tasks.resend_webhook, "1", url="hooks.example.net")
     assert not rh.recorder.requests
