@@ -92,7 +92,7 @@ def batch(
         refuse_blocks("batch", credentials, storage)
     check_account(credentials)
     check_store(storage)
-    from rh_prefect.cli.run_display import TerminalPages, Watch
+    from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.batch.run import Batch
 
     words = shlex.join(["rh-prefect", "batch", *(printable(word) for word in sys.argv[2:])])
@@ -102,7 +102,7 @@ def batch(
             report = _run_as_flow(parameters, (credentials, storage), watch)
         else:
             given = {name: value for name, value in parameters.items() if value is not None}
-            report = asyncio.run(Batch(**given).run_here(TerminalPages(watch)))
+            report = asyncio.run(Batch(**given).run_here(watch))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

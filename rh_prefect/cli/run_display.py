@@ -62,11 +62,13 @@ class Terminal(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Watch:
+class Watch(NoPages):
     """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
 
-    `quiet` prints none of them.
+    `quiet` prints none of them. It is also the pages of a run without a server.
     """
+
+    choosing = "the terminal shows the candidates"
 
     def __init__(self, *, command: str, quiet: bool = False, out: str = "", place: Sequence[str] = ()) -> None:
         """Starts without a run.
@@ -119,11 +121,12 @@ class Watch:
     def _estimate(self) -> str:
         return f"{self._board.expected} job(s), estimate {self._board.estimate} from catalogue prices"
 
-    def begun(self, run: str) -> None:
+    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:  # noqa: ARG002
         """Takes the name of a run without a server, and prints it if the run has something to pay for."""
-        self._flow_run_id = run
-        if self._board.estimate:
-            self._console.print(f"{run}: {self._estimate()}")
+        if what == "planned":
+            self._flow_run_id = run
+            if self._board.estimate:
+                self._console.print(f"{run}: {self._estimate()}")
 
     def started(self, flow_run_id: str) -> None:
         """Prints the flow run's name or id."""
@@ -150,6 +153,24 @@ class Watch:
     def say_how_to_open(self, report: str) -> None:
         """Prints the command that opens what the run made; the report is below the run's name."""
         self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
+
+    async def show_end(
+        self,
+        end: RunEnd,  # noqa: ARG002
+        rows: Sequence[StepReport],  # noqa: ARG002
+        reviews: Sequence[Instance],
+        *,
+        store: MediaStore,  # noqa: ARG002
+    ) -> None:
+        """Prints the candidates of reviews."""
+        for review in reviews[:_REVIEWS_SHOWN]:
+            if review.ask:
+                print(f"{review.address}: {visible(review.ask)}")
+            for words, value in candidates(review):
+                print(f"  {words}  {_shown(value)}")
+        self.candidates_in = "The candidates are listed above"
+        if len(reviews) > _REVIEWS_SHOWN:
+            self.candidates_in += f", those of the first {_REVIEWS_SHOWN} reviews; the report has all files"
 
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
@@ -197,43 +218,6 @@ class Watch:
         for task, name in new.items():
             print(f"still running at RunningHub: task {task}  {name}", file=sys.stderr)
         return {task for task in new if task}
-
-
-class TerminalPages(NoPages):
-    """Shows a run without a server in the terminal."""
-
-    def __init__(self, watch: Watch) -> None:
-        """Stores the watch that prints."""
-        self._watch = watch
-
-    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
-        """Sets the number of jobs."""
-        self._watch.expect(jobs, estimate=estimate)
-
-    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:  # noqa: ARG002
-        """Keeps the name of the run, for the commands to continue or cancel it."""
-        if what == "planned":
-            self._watch.begun(run)
-
-    choosing = "the terminal shows the candidates"
-
-    async def show_end(
-        self,
-        end: RunEnd,  # noqa: ARG002
-        rows: Sequence[StepReport],  # noqa: ARG002
-        reviews: Sequence[Instance],
-        *,
-        store: MediaStore,  # noqa: ARG002
-    ) -> None:
-        """Prints the candidates of reviews."""
-        for review in reviews[:_REVIEWS_SHOWN]:
-            if review.ask:
-                print(f"{review.address}: {visible(review.ask)}")
-            for words, value in candidates(review):
-                print(f"  {words}  {_shown(value)}")
-        self._watch.candidates_in = "The candidates are listed above"
-        if len(reviews) > _REVIEWS_SHOWN:
-            self._watch.candidates_in += f", those of the first {_REVIEWS_SHOWN} reviews; the report has all files"
 
 
 def _with_short_names(line: str) -> str:
