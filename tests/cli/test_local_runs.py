@@ -143,17 +143,22 @@ def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
         assert len(rh.recorder.submissions) == 1
 
 
-@pytest.mark.parametrize("when", ["submitted", "paid"])
-def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_missing(
-    terminal: Terminal, rh: Emulator, tmp_path: Path, when: str
-) -> None:
+def kill_at_query(number: int, rh: Emulator, folder: Path) -> None:
+    """Kills a run at one of its queries."""
     with Proxy(rh.url) as proxy:
-        hold = proxy.hold(QUERY, number=1 if when == "submitted" else 2)
-        env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
+        hold = proxy.hold(QUERY, number=number)
+        env = {**os.environ, **environment(rh, folder), "RH_BASE_URL": proxy.url}
         with WarmProcess([*RH, "run", "cup.yaml"], env=env) as process:
             wait_until(lambda: hold.held or process.poll() is not None, seconds=600)
             process.kill()
         proxy.drop()
+
+
+@pytest.mark.parametrize("when", ["submitted", "paid"])
+def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_missing(
+    terminal: Terminal, rh: Emulator, tmp_path: Path, when: str
+) -> None:
+    kill_at_query(1 if when == "submitted" else 2, rh, tmp_path)
     paid = len(rh.recorder.paid)
     assert re.search(rf"{run_of(terminal)} +{paid} job\(s\)  Stopped +cup", terminal.call("jobs list"))
     said = terminal.call("run cup.yaml")
@@ -182,13 +187,7 @@ def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(
 
 
 def test_the_outputs_of_a_stopped_run_are_collected_and_used(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
-    with Proxy(rh.url) as proxy:
-        hold = proxy.hold(QUERY)
-        env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
-        with WarmProcess([*RH, "run", "cup.yaml"], env=env) as process:
-            wait_until(lambda: hold.held or process.poll() is not None, seconds=600)
-            process.kill()
-        proxy.drop()
+    kill_at_query(1, rh, tmp_path)
     collected = terminal.call(f"jobs collect {run_of(terminal)}")
     file = Path(collected.strip().rpartition(": ")[2])
     assert file.is_file()
