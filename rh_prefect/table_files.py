@@ -65,7 +65,6 @@ class Source:
     base: str | None  # The folder that relative paths start from; None for the working folder
     rows: Callable[[], Iterator[Row]]
     root: str = ""  # The folder or prefix that it lies in, below which its files may be read; empty for a list
-    is_folder: bool = False  # Of the files of a folder, some may be of another kind
     is_table: bool = False  # Its rows have columns in common, so that each row names all of them
 
 
