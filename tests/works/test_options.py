@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.works.options import Options
+from rh_prefect.works.options import LONGEST_LABEL, Options
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -22,6 +22,7 @@ NAN, INFINITE = float("nan"), float("inf")
         {"on_unknown": "hope"},
         {"on_unknown": "resubmit", "reuse": "always"},
         {"label": "\ud800"},
+        {"label": "x" * (LONGEST_LABEL + 1)},
     ],
     ids=repr,
 )
@@ -42,6 +43,7 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
         {"budget": 0.1},
         {"budget": Decimal("25.50")},
         {"label": "a harbour"},
+        {"label": "x" * LONGEST_LABEL},
     ],
     ids=repr,
 )
