@@ -24,7 +24,6 @@ from rh_prefect.works.run_cancellation import (
 )
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.object_count import count_of
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -416,16 +415,3 @@ async def test_a_job_that_cannot_be_read_again_is_reported_and_the_others_are_ca
     time.then = [answers]
     cancelled, _, failed = await cancel(journal, RunningHub(RUNNING), time)
     assert (cancelled, failed) == ({TASK, "2"}, {"run/b1": "the place is away"})
-
-
-async def test_the_cache_of_cancelled_runs_is_limited(time: Time) -> None:
-    """A process does not store every run that it has checked."""
-    watch, place = CancelWatch(clock=time.clock), MemoryPlace()
-
-    async def look(runs: range) -> int:
-        for number in runs:
-            await watch.check(MemoryJournal(place, f"run-{number}"), 1, max_age=0.0)
-        return count_of(watch)
-
-    few = await look(range(2000))
-    assert await look(range(2000, 4000)) < 1.1 * few

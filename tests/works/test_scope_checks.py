@@ -34,8 +34,6 @@ from rh_prefect.works.manual_repair import recover
 from rh_prefect.works.run_ledger import Noted
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.world.job_records import dead_owner
-from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.object_count import count_of
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
 
@@ -111,26 +109,6 @@ async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None
         with pytest.raises(ConfigError):
             await scopes.open(scope, store)
     assert await scopes.open(scope, store)
-
-
-class Named(MemoryJournal):
-    """A journal with its own description."""
-
-    def __repr__(self) -> str:
-        return f"Named({self.scope!r})"
-
-
-async def test_the_cache_of_scopes_is_limited(store: MediaStore) -> None:
-    """A process does not store every scope that it has checked."""
-    scopes, place = OpenScopes(), MemoryPlace()
-
-    async def look(numbers: range) -> int:
-        for number in numbers:
-            await scopes.open(scope_of(Named(place, f"night-{number}"), {}), store)
-        return count_of(scopes)
-
-    few = await look(range(2000))
-    assert await look(range(2000, 4000)) < 1.1 * few
 
 
 class Context:

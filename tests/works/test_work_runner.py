@@ -86,15 +86,6 @@ async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: 
     assert PipelineRun(**on_s3).store.exists(first.record.outputs[0].uri)
 
 
-async def test_the_end_of_a_work_is_told_with_its_cost(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
-    await run.one(picture())
-    with pytest.raises(JobFailed):
-        await run.one(words(parse=int, shape="int"))
-    ends = [(event.state, bool(event.costs)) for event in run.heard if event.state in ("succeeded", "failed")]
-    assert ends == [("succeeded", True), ("failed", True)]
-
-
 async def test_equal_steps_of_a_run_are_one_work_and_takes_are_others(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     done = await run.make(picture(), picture(), picture(take=2), picture("a ship"))

@@ -39,14 +39,13 @@ class Uploads:
         folder: Path,
         clock: Callable[[], float],
         lifetime: float,
-        most: int = 5000,
     ) -> None:
         """Starts without files; `lifetime` is how many seconds an upload is assumed to be at RunningHub."""
         self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
         self._clock = clock
-        self._uploads: LruCache[str, tuple[Upload, float]] = LruCache(most)
+        self._uploads: LruCache[str, tuple[Upload, float]] = LruCache(5000)
         self._locks = NamedLocks()
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 

@@ -19,7 +19,6 @@ from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.runninghub.provider import LINK_SECONDS
 from rh_prefect.works.runninghub.provider import RunningHub as Provider
 from tests.support.samples import media as samples
-from tests.support.world.object_count import count_of
 
 
 class RunningHub:
@@ -208,25 +207,3 @@ async def test_the_number_of_concurrent_uploads_is_limited(
     rh.may_go_on.set()
     assert len(set(await sending)) == len(files)
     assert rh.most_in_flight == UPLOADS_AT_ONCE
-
-
-async def test_the_number_of_stored_uploads_is_limited(clock: Clock, inputs: Inputs, tmp_path: Path) -> None:
-    """An account does not store every upload."""
-    sent: list[str] = []
-
-    async def upload(path: Path, *, name: str, mime: str) -> Upload:
-        sent.append(name)
-        return Upload(url=f"https://rh/{name}", file_name=name, size=1, kind="image")
-
-    uploads = Uploads(upload, folder=tmp_path / "scratch", clock=clock, lifetime=LINK_SECONDS, most=10)
-    photos = [await inputs.identify(str(samples.png(tmp_path / f"{n}.png", text=str(n)))) for n in range(40)]
-
-    async def send(some: list[Input]) -> int:
-        for photo in some:
-            await link(uploads, photo)
-        return count_of(uploads)
-
-    few = await send(photos[:20])
-    assert await send(photos[20:]) < few + 20
-    await link(uploads, photos[-1])
-    assert len(sent) == len(photos)

@@ -252,18 +252,6 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) 
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal(0))
 
 
-@pytest.mark.parametrize(("others", "is_kept"), [(0, True), (199, True), (200, False)])
-def test_a_process_keeps_the_spending_of_the_latest_200_scopes(others: int, is_kept: bool) -> None:
-    def tracker(name: str) -> SpendTracker:
-        return spend_tracker_of(name, partial(entries_in, MemoryJournal(MemoryPlace(), name)), attempt=1)
-
-    tracker("older")
-    ledger = tracker("run")
-    for number in range(others):
-        tracker(f"other-{number}")
-    assert (tracker("run") is ledger) == is_kept
-
-
 async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
     """Amounts of two currencies are not added, and neither are coins."""
     ledger, dollars = SpendTracker(partial(entries_in, journal(tmp_path))), Money(Decimal("0.90"), "USD")
