@@ -98,12 +98,15 @@ class Measured:
     calls: dict[str, list[tuple[int, int, list[str]]]] = field(default_factory=dict)
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that call the function of a mutant; for one outside of functions, all that use its module."""
+        """The tests that call the function of a mutant; for one outside of functions, all that use its module.
+
+        And those of its module's own file, which may call it in another process.
+        """
         functions, line = self.calls.get(mutant.module, []), mutant.line
         around = [(last - first, tests) for first, last, tests in functions if first <= line <= last]
-        if around:
-            return min(around)[1]
-        return sorted({test for _, _, tests in functions for test in tests})
+        found = set(min(around)[1]) if around else {test for _, _, tests in functions for test in tests}
+        own = f"/test_{mutant.module.rpartition('/')[2]}.py::"
+        return sorted(found | {test for test in self.seconds if own in test})
 
 
 class Recorder:
