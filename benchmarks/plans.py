@@ -83,9 +83,9 @@ async def measure(items: int, *, is_known: bool) -> dict[str, Any]:
         is_known: Whether all results are there.
     """
     from rh_prefect.pipelines.pipeline import Pipeline
-    from rh_prefect.pipelines.plan import KnownWork, NoWorks, WorkQuery
+    from rh_prefect.pipelines.plan import KnownWork, KnownWorks, WorkQuery
 
-    class Results(NoWorks):
+    class Results(KnownWorks):
         def __init__(self) -> None:
             self.known: dict[str, KnownWork] = {}
 

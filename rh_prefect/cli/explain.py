@@ -18,7 +18,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import GroupStep, Param, Step
 from rh_prefect.pipelines.parameter_descriptions import call_price, description_of, output_words
 from rh_prefect.pipelines.pipeline import Pipeline, shipped_names
-from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.render import prices
 
 _EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
@@ -92,7 +92,7 @@ def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
     lacking = [name for name, value in examples.items() if value is None]
     if lacking:
         return f"depends on {' and '.join(lacking)}: pass --{lacking[0]}"
-    plan = asyncio.run(pipeline.plan({**arguments, **examples}, known=NoWorks()))
+    plan = asyncio.run(pipeline.plan({**arguments, **examples}, known=KnownWorks()))
     if plan.problems:
         return f"not known: {plan.problems[0].message}"
     least, expected, most = prices(plan.price)

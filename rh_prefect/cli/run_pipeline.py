@@ -33,7 +33,7 @@ from rh_prefect.cli.output import print_json
 from rh_prefect.cli.pipelines import Source, check_retake, end_with_problems, made_again, show_dry_run
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.pipelines.plan.planned_steps import NoWorks, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
@@ -103,7 +103,7 @@ def run(
     found = read_choices(pipeline.takes)
     selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
     # Without the records: wrong parameters are found before a server is started.
-    first = asyncio.run(pipeline.plan(arguments, known=NoWorks()))
+    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks()))
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
     check_retake(first, selected.retake or (), selection)

@@ -20,7 +20,7 @@ from rh_prefect.local_files import create, make_folder
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
-from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, WorkQuery
 from rh_prefect.pipelines.rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
@@ -101,7 +101,7 @@ class ResultCache:
 _AT_ONCE = 32
 
 
-class StoredWorks:
+class StoredWorks(KnownWorks):
     """A source of recorded works in a store; see `planned_steps.KnownWorks`.
 
     One read for each work that has a result, many at a time, unless this machine has a copy of the record. For the

@@ -29,9 +29,8 @@ def output_words(type_: Type) -> str:
 
 def call_prices(checked: Checked) -> dict[str, str]:
     """Returns what one call of each model of a pipeline costs, in the order of the file; see `call_price`."""
-    models = (step.model for _, step in checked.file.walk() if isinstance(step, ModelStep))
-    found = {name: price for name in models if (price := call_price(name))}
-    return found | {name: price for used in checked.uses.values() for name, price in call_prices(used).items()}
+    models = (step.model for _, step in checked.walk() if isinstance(step, ModelStep))
+    return {name: price for name in models if (price := call_price(name))}
 
 
 def call_price(model: str) -> str:

@@ -202,6 +202,13 @@ class Frame:
             frame = frame.outer
         return ABSENT
 
+    def around(self) -> Iterator[Frame]:
+        """Yields itself and the frames around it."""
+        frame: Frame | None = self
+        while frame is not None:
+            yield frame
+            frame = frame.outer
+
     def wait_for(self, steps: Iterable[Instance]) -> None:
         """Makes it undecided whether it is there, until some steps decide it."""
         steps = list(steps)
@@ -210,25 +217,18 @@ class Frame:
 
     def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[Instance, ...]:
         """Returns the steps that decide whether it, those around it, and a step in it are there."""
-        found: tuple[Instance, ...] = self.undecided.get(at, ())
-        frame: Frame | None = self
-        while frame is not None:
-            found, frame = (*found, *(frame.by or ())), frame.outer
-        return tuple(dict.fromkeys(found))
+        by = (step for frame in self.around() for step in frame.by or ())
+        return tuple(dict.fromkeys([*self.undecided.get(at, ()), *by]))
 
     @property
     def row_around(self) -> str:
         """The row of the item, or of the item around it."""
-        frame: Frame | None = self
-        while frame is not None and not frame.row:
-            frame = frame.outer
-        return "" if frame is None else frame.row
+        return next((frame.row for frame in self.around() if frame.row), "")
 
     @property
     def problems_around(self) -> list[str]:
         """What is wrong with the values of the files around it; a run knows them only later than its plan."""
-        around = [] if self.outer is None else self.outer.problems_around
-        return [*self.problems, *around]
+        return [problem for frame in self.around() for problem in frame.problems]
 
 
 @dataclass(slots=True, eq=False, repr=False)

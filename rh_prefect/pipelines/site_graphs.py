@@ -51,11 +51,9 @@ SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
 
 def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
     """The workflows and apps that a file and those that it uses name: `workflow` or `app`, and the id."""
-    for _, step in checked.file.walk():
+    for _, step in checked.walk():
         if step.action in ("workflow", "app"):
             yield step.action, str(step.get(step.action))
-    for used in checked.uses.values():
-        yield from ids_in(used)
 
 
 async def read_saved_graphs(checked: Checked, pool: Pool) -> dict[tuple[str, str], SavedGraph | UnreadGraph]:

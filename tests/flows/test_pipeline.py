@@ -34,7 +34,7 @@ from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
 from rh_prefect.works.loop_thread import LOOP
@@ -470,4 +470,4 @@ async def test_a_plan_in_python_knows_the_results_that_a_run_would_use(rh: Emula
     plan = await film.plan(idea="a lighthouse")
     assert not plan.price.most
     assert set(plan.counts) == {"="}
-    assert (await film.plan(idea="a lighthouse", known=NoWorks())).price.most > 0
+    assert (await film.plan(idea="a lighthouse", known=KnownWorks())).price.most > 0

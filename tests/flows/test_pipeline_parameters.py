@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.utilities.callables import parameter_schema
 
 from rh_prefect.flows.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 
 DATED = """
 params:
@@ -25,9 +25,9 @@ def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:
 
 async def test_parameters_with_the_names_of_options_are_given_by_name() -> None:
     pipeline = Pipeline.from_text(DATED)
-    plan = await pipeline.plan(date="Monday", known=NoWorks())
+    plan = await pipeline.plan(date="Monday", known=KnownWorks())
     assert plan.instances[0].request == {"prompt": "Monday shop"}
-    plan = await pipeline.plan({"date": "Monday"}, date="2026-01-01", known=NoWorks())
+    plan = await pipeline.plan({"date": "Monday"}, date="2026-01-01", known=KnownWorks())
     assert plan.instances[0].request == {"prompt": "Monday shop"}
 
 

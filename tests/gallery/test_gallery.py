@@ -24,7 +24,7 @@ from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import NoWorks
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import csv_text
@@ -305,7 +305,7 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
     assert len(store.list("gallery")) == 2
     batch = Batch(str(tmp_path / "out"), "kling-v2.6-pro-image-to-video", values={"prompt": "waves", "duration": 5})
     await batch.write("site", store)
-    plan = await batch.plan(NoWorks())
+    plan = await batch.plan(KnownWorks())
     assert not plan.problems
     assert sum(one.is_paid for one in plan.instances) == 1
 

@@ -21,7 +21,7 @@ from rh_prefect.flows.batch.run import Batch
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import NoWorks, Plan
+from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import File
 from tests.support.samples import media as samples
@@ -54,7 +54,7 @@ async def written(rows: Any, model: str = PICTURE, *, out: str = "elsewhere", **
 
 
 async def plan_of(rows: Any, model: str = PICTURE, **options: Any) -> Plan:
-    plan = await (await written(rows, model, **options)).plan(NoWorks())
+    plan = await (await written(rows, model, **options)).plan(KnownWorks())
     assert [problem.head for problem in plan.problems] == []
     return plan
 
@@ -420,7 +420,7 @@ async def test_the_file_is_a_pipeline_that_does_the_same(folder: Path) -> None:
     table = table_in(folder, [{"prompt": "a", "name": "x"}, {"prompt": "a", "name": "x"}, {"prompt": "c", "zoom": "2"}])
     batch = await written(table, label_column="name", chain=[ENLARGER], budget=2.0)
     plan = await Pipeline.from_text(batch.file.text).plan(rows=table)
-    own = await batch.plan(NoWorks())
+    own = await batch.plan(KnownWorks())
     assert [one.address for one in plan.instances] == [one.address for one in own.instances]
     assert [work.key for one in plan.instances for work in one.works if work.is_settled] == [
         work.key for one in own.instances for work in one.works if work.is_settled
@@ -437,7 +437,7 @@ async def test_the_file_is_a_pipeline_that_does_the_same(folder: Path) -> None:
 
 async def test_a_strict_batch_is_refused_with_each_bad_row() -> None:
     batch = await written([{"prompt": "a"}, {"prompt": "b", "name": "x"}, {"prompt": ""}], strict=True)
-    plan = await batch.plan(NoWorks())
+    plan = await batch.plan(KnownWorks())
     heads = " ".join(problem.head for problem in plan.problems)
     assert "row 2: it has a value in the column 'name'" in heads
     assert "row 3: prompt is empty" in heads

@@ -18,7 +18,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import NoWorks
+from rh_prefect.pipelines.plan import KnownWorks
 from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome
@@ -122,7 +122,7 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
     pipeline = Pipeline.from_text(FADED)
     files = list(map(str, clips))
     for shorter, (starts, seconds) in {0.5: ([0, 1.5, 2.0], 3.0), 0.25: ([0, 1.75, 2.5], 3.5)}.items():
-        plan = await pipeline.plan({"files": files, "shorter": shorter}, known=NoWorks())
+        plan = await pipeline.plan({"files": files, "shorter": shorter}, known=KnownWorks())
         assert not plan.problems
         (film,), (words,) = plan.steps["film"], plan.steps["words"]
         assert [(getattr(one, "span", None) and one.span.expected) or one for one in words.values["at"]] == starts
@@ -147,7 +147,7 @@ steps:
   film: {{edit: captions, with: {{video: $(params.clip), {given}}}}}
 """
     values = {"clip": str(clips[0]), "words": str(tmp_path / "w.srt")}
-    plan = await Pipeline.from_text(text).plan(values, known=NoWorks())
+    plan = await Pipeline.from_text(text).plan(values, known=KnownWorks())
     assert [problem in str(one) for one in plan.problems] == [True]
 
 
@@ -291,4 +291,4 @@ async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_pat
     plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
     tools: Any = SimpleNamespace(names=None, edits=BrokenEdits(), runner=SimpleNamespace(observer=Silent()))
     with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
-        await StepMaker(tools, KnownResults(NoWorks()), Outcome()).edit(plan.steps["a"][0])
+        await StepMaker(tools, KnownResults(KnownWorks()), Outcome()).edit(plan.steps["a"][0])

@@ -17,7 +17,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import EditStep, FanOutStep, uses
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, ReviewedPlan, WorkQuery
+from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.edit_recipes import equal_times
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
@@ -388,7 +388,7 @@ steps:
     assert "pipeline.yaml:5: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
 
 
-class OneUnderWay(NoWorks):
+class OneUnderWay(KnownWorks):
     """Records in which another run has submitted the task of the last work."""
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:

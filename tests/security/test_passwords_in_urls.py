@@ -18,7 +18,7 @@ from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.plan import NoWorks, Plan
+from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.redaction import mask
 from rh_prefect.works.journal.journal import FolderJournal
 
@@ -214,7 +214,7 @@ async def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path,
 async def write(rows: str, out: Path) -> Plan:
     batch = Batch(rows, "kling-v2.6-pro-image-to-video", values={"prompt": "x"})
     await batch.write("site", MediaStore(out))
-    plan = await batch.plan(NoWorks())
+    plan = await batch.plan(KnownWorks())
     if plan.problems:
         raise PipelineError(plan.problems)
     return plan

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from rh_prefect.pipelines.document import Document, Path, Problems, visible
-from rh_prefect.pipelines.file_model import PipelineFile
+from rh_prefect.pipelines.file_model import PipelineFile, Step
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.yaml_reader import MOST_BYTES
 
@@ -28,6 +29,14 @@ class Checked:
     outputs: dict[str, Type] = field(default_factory=dict)  # The type of each output
     graphs: dict[str, dict[str, Any]] = field(default_factory=dict)  # The graphs of nodes, by the names of their files
     notes: list[str] = field(default_factory=list)  # What is worth knowing, one sentence each
+
+    def walk(self, before: str = "") -> Iterator[tuple[str, Step]]:
+        """All steps of the file and of those that it uses, in order, with their names in a plan, as in `each.clip`."""
+        for at, step in self.file.walk():
+            name = before + ".".join(map(str, at[1::2]))
+            yield name, step
+            if at in self.uses:
+                yield from self.uses[at].walk(f"{name}.")
 
 
 def read_text(file: FilePath) -> str:

@@ -37,7 +37,6 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Instance,
     KnownWork,
     KnownWorks,
-    NoWorks,
     State,
     Work,
 )
@@ -90,7 +89,7 @@ class Planning:
 
     def __post_init__(self) -> None:
         """Knows the works and the failed steps of its options."""
-        self.known, self.missing = self.options.known or NoWorks(), Missing(set(self.options.failed))
+        self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
 
     def strict_steps(self, checked: Checked) -> set[Path]:
         """Returns the paths of the steps of a file after whose failure the run starts no more steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from html import escape
@@ -13,7 +13,7 @@ from typing import Any
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked, notes_of
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
-from rh_prefect.pipelines.file_model import Budget, GroupStep
+from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
 from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
@@ -267,17 +267,9 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     plan.notes = [*notes_of(checked), *notes]
     plan.problems = list(problems)
     plan.outputs, plan.new_takes = planner.outputs, planner.new_takes
-    plan.paths, plan.open_fan_outs = list(_paths(checked)), planner.open_fan_outs
+    plan.paths = [path for path, step in checked.walk() if not isinstance(step, GroupStep | UseStep)]
+    plan.open_fan_outs = planner.open_fan_outs
     return plan
-
-
-def _paths(checked: Checked, before: str = "") -> Iterator[str]:
-    for at, step in checked.file.walk():
-        path = before + ".".join(map(str, at[1::2]))
-        if at in checked.uses:
-            yield from _paths(checked.uses[at], f"{path}.")
-        elif not isinstance(step, GroupStep):
-            yield path
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
@@ -169,51 +169,27 @@ class Round:
     note: str = ""  # What a person should know of it
 
 
-class KnownWorks(Protocol):
-    """A source of recorded works: the records in a store, or none."""
+class KnownWorks:
+    """A source of recorded works. This one has none, so that every work is new."""
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; the result is None for a work without records."""
-        ...
-
-    async def new_take(self, base: str, scope: str = "") -> int:
-        """Finds a take number of a request that was never submitted."""
-        ...
-
-    async def round(self, pipeline: str) -> Round:
-        """Returns the round of the run, which begins with the first call, or the one that a plan expects."""
-        ...
-
-    async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that a round uses for a step; None where that is not decided yet."""
-        ...
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that a round uses for a step, for all runs of the round."""
-        ...
-
-
-class NoWorks:
-    """A source without recorded works: every work is new."""
-
-    async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
-        """Looks up works; see `KnownWorks.find`."""
         return [None] * len(queries)
 
-    async def new_take(self, base: str, scope: str = "") -> int:  # noqa: ARG002 - of the protocol
-        """Finds a take number that was never submitted; see `KnownWorks.new_take`."""
+    async def new_take(self, base: str, scope: str = "") -> int:  # noqa: ARG002
+        """Finds a take number of a request that was never submitted."""
         return 1
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the first round; see `KnownWorks.round`."""
+        """Returns the round of the run, which begins with the first call, or the one that a plan expects."""
         return Round(f"{pipeline}-1", datetime.now(UTC))
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002 - of the protocol
-        """Returns no takes; see `KnownWorks.takes_of`."""
+    async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002
+        """Returns the takes that a round uses for a step; None where that is not decided yet."""
         return None
 
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - of the protocol
-        """Keeps nothing; see `KnownWorks.keep_takes`."""
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
+        """Keeps the takes that a round uses for a step, for all runs of the round."""
         return takes
 
 

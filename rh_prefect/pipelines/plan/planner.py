@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
@@ -98,7 +97,7 @@ class Planner:
         for name, step in self._steps.items():
             for other in names_in(step) & self._steps.keys():
                 self._later[other].append(name)
-        self._ranks = {path: rank for rank, path in enumerate(_ranked(planning.checked))}
+        self._ranks = {path: rank for rank, (path, _) in enumerate(planning.checked.walk())}
         # The names that steps are saved under
         self.clashes = NameClashes(lambda one: (self._ranks[one.path], one.numbers))
         self._named: dict[str, list[Any]] = defaultdict(list)  # the outputs that refer to each step
@@ -357,15 +356,6 @@ class Planner:
     def _said(self) -> Iterator[Said]:
         for parts in self._parts.values():
             yield from (part.said for part in (*parts[1:], parts[0]) if part.said is not None)
-
-
-def _ranked(checked: Checked, before: str = "") -> Iterator[str]:
-    """Yields the paths of all steps, in the order of the file; those of a used file behind the step that uses it."""
-    for at, _ in checked.file.walk():
-        path = before + ".".join(map(str, at[1::2]))
-        yield path
-        if at in checked.uses:
-            yield from _ranked(checked.uses[at], f"{path}.")
 
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:

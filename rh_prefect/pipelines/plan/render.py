@@ -91,6 +91,11 @@ def _models(items: Sequence[Instance]) -> str:
     return visible(names[0] if len(names) == 1 else f"{len(names)} models" if names else "")
 
 
+def _states(items: Sequence[Instance]) -> str:
+    counts = Counter(one.state for one in items)
+    return ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
+
+
 def _counted(items: Sequence[Instance], states: Sequence[State]) -> Iterator[str]:
     counts = Counter(one.state for one in items)
     yield from (str(counts[state]) if counts[state] else "." for state in states)
@@ -179,10 +184,8 @@ def markdown(plan: Plan) -> str:
     lines += ["", f"| step | model or edit | states | expected |{' was |' if is_compared else ''}"]
     lines.append(f"|---|---|---|--:|{'--:|' if is_compared else ''}")
     for path, items in plan.steps.items():
-        counts = Counter(one.state for one in items)
-        states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
         before = f" {prices(earlier[path])[1] if path in earlier else 'new'} |" if is_compared else ""
-        cells = (f"`{visible(path)}`", _markdown(_models(items)), states, _priced(plan, items)[0])
+        cells = (f"`{visible(path)}`", _markdown(_models(items)), _states(items), _priced(plan, items)[0])
         lines.append(f"| {' | '.join(cells)} |{before}")
     gone = [path for path in earlier if path not in plan.steps]
     lines += [f"| ~~`{visible(path)}`~~ | | removed | | {prices(earlier[path])[1]} |" for path in gone]
@@ -271,10 +274,8 @@ def svg(plan: Plan) -> str:
 
 def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
     """Returns the lines of a box."""
-    counts = Counter(one.state for one in items)
-    states = ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
     price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
-    return tuple(line for line in (path, _models(items), states, price) if line)
+    return tuple(line for line in (path, _models(items), _states(items), price) if line)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.loop_thread import LOOP
 
 
-class KnownResults:
+class KnownResults(KnownWorks):
     """The recorded works and those made by this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:

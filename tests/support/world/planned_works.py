@@ -8,7 +8,7 @@ from typing import Any
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, NoWorks, Plan, WorkQuery
+from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, WorkQuery
 
 SHOTS = """\
 name: shots
@@ -36,7 +36,7 @@ outputs: {videos: $(each.video)}
 ROWS = [{"title": name, "mood": "calm"} for name in ("mug", "bowl", "jug")]
 
 
-class Records(NoWorks):
+class Records(KnownWorks):
     """Knows what earlier plans said that a run makes."""
 
     def __init__(self) -> None:
