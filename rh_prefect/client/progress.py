@@ -39,12 +39,7 @@ class ProgressEvent(Value):
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:
-    """Yields the progress events of a task until it is done or the connection ends for any reason.
-
-    Args:
-        url: A task's `progress_url`; a secret that lives as long as the task.
-        open_timeout: Seconds to connect.
-    """
+    """Yields the events of a task, by its `progress_url`, until it is done or the connection ends for any reason."""
     address = url.get_secret_value() if isinstance(url, SecretStr) else url
     return _watch(address, _proxy(address), open_timeout)
 

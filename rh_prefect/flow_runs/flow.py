@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
 from rh_prefect.errors import JobsFailed, RunningHubError, jobs_failed
-from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.cancellation import cancel_run, cost_of, outcome_of, recorded_jobs, status_of
 from rh_prefect.flow_runs.job_progress import (
     RunProgress,
     forget_run_progress,
@@ -51,14 +50,12 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.report import report_name, write_table
 from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
-from rh_prefect.works.journal.costs import Costs, charge_of
-from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
 from rh_prefect.works.run_cancellation import CancelReport
-from rh_prefect.works.run_ledger import WorksLedger
 
 F = TypeVar("F", bound="Flow[..., Any]")
 
@@ -67,11 +64,8 @@ def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorat
     """Makes a decorator that is used and typed like `prefect.flow` and attaches hooks to each flow that it makes.
 
     The user's hooks come first and stay. `some_flow.with_options(on_cancellation=[…])` replaces all hooks of that
-    event, as it always does in Prefect; name ours in that list too.
-
-    Args:
-        hooks: What to call at which event. Name the parameters `flow`, `flow_run` and `state`: a worker calls a hook
-            by keyword and in a separate process, the flow's own process by position.
+    event, as it always does in Prefect; name ours in that list too. The parameters of a hook are `flow`, `flow_run` and
+    `state`: a worker calls it by keyword and in a separate process, the flow's own process by position.
     """
     return _HookedDecorator(dict(hooks))
 
@@ -236,9 +230,9 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
         return  # it has never run, and must not forbid the first attempt of a later Retry
     scope = scope_of(flow_run, flow.name)
     report = await LOOP.call(cancel_run(scope, by="the cancellation hook"))
-    views = await LOOP.call(_recorded_jobs(scope))
+    views = await LOOP.call(recorded_jobs(scope))
     # Most often the run's own process was faster, and has recorded what it cancelled.
-    recorded = (submit.task_id for view in views for submit in view.submits if _status(submit) == "CANCELLED")
+    recorded = (submit.task_id for view in views for submit in view.submits if status_of(submit) == "CANCELLED")
     report = replace(report, cancelled=list(dict.fromkeys([*report.cancelled, *filter(None, recorded)])))
     log = flow_run_logger(flow_run, flow)
     log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
@@ -246,7 +240,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     # The run's own process may have shown a report as well.
     page = artifacts.Page.of(flow, flow_run.id, replaces_before=datetime.now(UTC))
-    percent, head = _progress_of(views)
+    percent, head = outcome_of(views)
     await artifacts.end_progress(percent, head, page=page)
     steps = await asyncio.gather(*(LOOP.call(_recorded_step(view, scope, report)) for view in views))
     outputs = {step.step: files[0] if len(files) == 1 else files for step, files in steps if files}
@@ -262,38 +256,10 @@ async def _store_of(intent: Intent) -> MediaStore | None:
         return None
 
 
-async def _recorded_jobs(scope: FlowScope) -> list[JobView]:
-    """Returns the jobs of a cancelled run from its records, since its process has ended."""
-    found = [view async for view in jobs_of(scope.journal)]
-    for works in await scope.works():
-        found += await WorksLedger(scope, works).jobs()
-    return [view for view in found if view.submits]
-
-
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
     """The page of a flow run whose attempt has ended; a hook is in none."""
     now = datetime.now(UTC) if flow_run.run_count > 1 else None
     return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
-
-
-def _status(submit: Submit) -> str:
-    return submit.end.status if submit.end else ""
-
-
-def _progress_of(views: Sequence[JobView]) -> tuple[float, str]:
-    """Returns the percentage of jobs with a result, and the outcome of a cancelled run in one sentence."""
-    if not views:
-        return 0.0, "The run was cancelled before it submitted a job; nothing was charged."
-    counts = Counter(_status(view.submits[-1]) for view in views)
-    done, rest = counts["SUCCESS"], len(views) - counts.total() + counts[""]
-    parts = [f"{done} of {len(views)} jobs done", f"{counts['CANCELLED']} cancelled"]
-    parts += [f"{number} {what}" for number, what in ((counts["FAILED"], "failed"), (rest, "not finished")) if number]
-    return 100.0 * done / len(views), f"The run was cancelled: {', '.join(parts)}; charged {_cost_of(*views)}."
-
-
-def _cost_of(*views: JobView) -> Costs:
-    charges = (charge_of(submit) for view in views for submit in view.submits)
-    return Costs.total(charge.costs for charge in charges if charge is not None)
 
 
 _ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CANCELLED": "cancelled"}
@@ -302,13 +268,13 @@ _ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CA
 async def _recorded_step(view: JobView, scope: FlowScope, report: CancelReport) -> tuple[StepReport, tuple[Media, ...]]:
     """Returns what became of a job of a cancelled run, and its files."""
     submit = view.submits[-1]
-    intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), _status(submit)
+    intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), status_of(submit)
     files, task = await _files_of(view), submit.task_id or ""
     step = StepReport(
         step=intent.label or with_prompt(intent.model, prompt),
         model=intent.model,
         state=_ENDS.get(status, "unknown" if submit.state == "unknown" else "unfinished"),
-        cost=str(_cost_of(view)),
+        cost=str(cost_of(view)),
         files=tuple(media.uri for media in files),
         reason=_reason_of(submit, report.failed.get(f"{scope.journal.scope}/{view.key}", ""), task in report.continued),
         subject=prompt if intent.label else "",
@@ -323,14 +289,14 @@ def _reason_of(submit: Submit, why: str, is_awaited: bool) -> str:
         return f"could not be cancelled and may continue and be charged: {why}"
     if is_awaited:
         return f"continues as task {submit.task_id}: another run waits for it"
-    if _status(submit) == "CANCELLED":
+    if status_of(submit) == "CANCELLED":
         return f"task {submit.task_id} was cancelled"
     return submit.end.reason if submit.end else ""
 
 
 async def _files_of(view: JobView) -> tuple[Media, ...]:
     """Returns the stored files of a job's last task."""
-    if _status(view.submits[-1]) == "SUCCESS":
+    if status_of(view.submits[-1]) == "SUCCESS":
         with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
             if (result := await collected_result(view)) is not None:
                 return result.outputs

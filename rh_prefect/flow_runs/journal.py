@@ -70,12 +70,10 @@ class FlowRunJournal(Journal):
     notifies = True
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
-        """Opens the journal; sends no request before the first call.
+        """Opens the journal of a root flow run; sends no request before the first call.
 
-        Args:
-            flow_run_id: The scope: the root flow run.
-            patience: Seconds for which a call is repeated while the API does not answer. Prefect's own client repeats
-                too, for up to a minute, so that a call may take twice as long.
+        For `patience` seconds a call is repeated while the API does not answer. Prefect's own client repeats too, for
+        up to a minute, so that a call may take twice as long.
         """
         self._inputs = _Inputs(flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id), patience)
         self.scope = self._inputs.scope

@@ -153,9 +153,7 @@ _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> FlowRun:
     """Reads one flow run; raises `ConfigError` if it does not exist.
 
-    Args:
-        flow_run_id: Its id.
-        patience: Seconds for which the request is repeated while the API does not answer; a command fails at once.
+    For `patience` seconds the request is repeated while the API does not answer; a command fails at once.
     """
     what = f"The flow run {flow_run_id} cannot be read"
     try:

@@ -87,17 +87,12 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
 
 
 class Records:
-    """The records read from a log, as text; for each key, the first record is kept.
-
-    Attributes:
-        next: The number of the entry after the last one that was read.
-        size: Characters of all records.
-    """
+    """The records read from a log, as text; for each key, the first record is kept."""
 
     def __init__(self) -> None:
         """Starts before the first entry."""
-        self.next = 1
-        self.size = 0
+        self.next = 1  # The number of the entry after the last one that was read
+        self.size = 0  # Characters of all records
         self._all: dict[str, str] = {}
         self._jobs: dict[str, list[str]] = {}
         self._job_keys: list[str] = []
@@ -175,14 +170,7 @@ class RecordLog:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Opens a log; sends no request before the first call.
-
-        Args:
-            store: Where its entries are.
-            patience: Seconds that a creation waits for the store.
-            clock: Monotonic seconds.
-            jitter: Numbers from 0 to 1.
-        """
+        """Opens a log; sends no request before the first call. A creation waits for the store `patience` seconds."""
         self.records = Records()
         self._store = store
         self._patience = patience

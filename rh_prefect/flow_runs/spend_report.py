@@ -67,13 +67,8 @@ async def charges(
     """Lists every task that was or may have been paid for, regardless of where its outputs are.
 
     All places are read at the same time, a limited number of journals at once. A place that cannot be read keeps no
-    other away.
-
-    Args:
-        store: Whose results are read.
-        with_prefect: Whether there is a Prefect API, which holds the journals of flow runs.
-        default: The records of works of the default storage, where it may be another one.
-        records: Where works are recorded that runs share; None for the storage.
+    other away. `default` are the records of works of the default storage, where it may be another one; `records` is
+    where works are recorded that runs share, by default the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
@@ -93,18 +88,12 @@ async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaS
 
 
 class _Reader:
-    """Reads the charges of all places.
-
-    Attributes:
-        recorded: The charges in the journals.
-        from_results: The charges in the stored results.
-        unread: Why places could not be read, by their names.
-    """
+    """Reads the charges of all places."""
 
     def __init__(self, works: str) -> None:
-        self.recorded: list[TaskCharge] = []
-        self.from_results: list[TaskCharge] = []
-        self.unread: dict[str, str] = {}
+        self.recorded: list[TaskCharge] = []  # In the journals
+        self.from_results: list[TaskCharge] = []  # In the stored results
+        self.unread: dict[str, str] = {}  # Why places could not be read, by their names
         self._works = works
         self._places: dict[str, RecordsPlace] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)

@@ -64,12 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without a sign of life as crashed, and schedules crashed runs below the limit again.
-
-    Args:
-        hours: How far to look back for crashed runs.
-        now: The time to compare with; by default the present.
-    """
+    """Marks runs without a sign of life as crashed, and schedules runs again that crashed in the last `hours`."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]

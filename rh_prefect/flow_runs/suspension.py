@@ -57,18 +57,12 @@ _group: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_suspend_group",
 
 
 class PendingTask(BaseModel):
-    """A task that a suspended run waits for.
-
-    Attributes:
-        job: The full name of its job.
-        n: The number of the submission.
-        task_id: RunningHub's task id.
-    """
+    """A task that a suspended run waits for."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    job: str
-    n: int
+    job: str  # The full name of its job
+    n: int  # The number of the submission
     task_id: str
 
 

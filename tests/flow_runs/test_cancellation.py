@@ -50,6 +50,11 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
     await asyncio.wait([task], timeout=300)
     assert task.done(), "it does not wait for what was cancelled"
     assert len(rh.recorder.submissions) == 2
+    async with get_client() as client:
+        ended = (await client.read_flow_run(UUID(run))).state
+    assert ended is not None
+    if state.is_cancelling():  # else the message is that of whoever has set the state
+        assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled; charged ")
 
 
 async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: Emulator) -> None:

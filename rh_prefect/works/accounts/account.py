@@ -175,12 +175,7 @@ def account_of(
 ) -> Account:
     """Returns this process's account for a key, on the loop thread; accounts with one key share all but their names.
 
-    Args:
-        api_key: RunningHub's API key.
-        base_url: The site.
-        settings: The local folder of this machine, and how often tasks are polled.
-        name: The account's name in records; a fingerprint of the key by default.
-        block: Name of its credentials block; None for RH_API_KEY.
+    The default of the name in records is a fingerprint of the key.
     """
     identity = (base_url, api_key, settings.state_dir)
     if identity not in _accounts:

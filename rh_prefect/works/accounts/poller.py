@@ -175,14 +175,10 @@ class Poller:
         has_webhook: bool = False,
         age: float = 0.0,
     ) -> TaskView | None:
-        """Waits until a task is terminal.
+        """Waits until a task is terminal; `age` is in seconds since RunningHub accepted it, if they are known.
 
-        Args:
-            task_id: RunningHub's task id.
-            on_change: Called with each new status, including the last one.
-            is_recorded: Whether the end is recorded already, so that RunningHub need not be queried.
-            has_webhook: Whether a webhook reports the end.
-            age: Seconds since RunningHub accepted the task, if they are known.
+        `on_change` is called with each new status, including the last one. If `is_recorded` says that the end is
+        recorded, RunningHub is not queried, and None is returned.
         """
         task = self._add(task_id, is_recorded, has_webhook=has_webhook, age=age)
         task.waiters += 1
