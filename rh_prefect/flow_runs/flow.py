@@ -40,7 +40,7 @@ from rh_prefect.flow_runs.job_progress import (
     run_logger,
     run_progress_of,
 )
-from rh_prefect.flow_runs.prefect_internals import FlowDecorator, FlowEvent, add_hook
+from rh_prefect.flow_runs.prefect_internals import FlowDecorator
 from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
 from rh_prefect.flow_runs.report import MOST_ROWS, Report
@@ -60,29 +60,14 @@ from rh_prefect.works.run_cancellation import CancelReport
 F = TypeVar("F", bound="Flow[..., Any]")
 
 
-def flow_with(hooks: Mapping[FlowEvent, FlowStateHook[..., Any]]) -> FlowDecorator:
-    """Makes a decorator that is used and typed like `prefect.flow` and attaches hooks to each flow that it makes.
-
-    The user's hooks come first and stay. `some_flow.with_options(on_cancellation=[…])` replaces all hooks of that
-    event, as it always does in Prefect; name ours in that list too. The parameters of a hook are `flow`, `flow_run` and
-    `state`: a worker calls it by keyword and in a separate process, the flow's own process by position.
-    """
-    return _HookedDecorator(dict(hooks))
-
-
 class _HookedDecorator(FlowDecorator):
-    def __init__(self, hooks: dict[FlowEvent, FlowStateHook[..., Any]]) -> None:
-        self._hooks = hooks
-
     # A type checker sees Prefect's own overloads.
     if not TYPE_CHECKING:
 
         def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             if fn is None:
                 return partial(self, **options)
-            new_flow = super().__call__(fn, **{"flow_run_name": run_name, **options})
-            for event, hook in self._hooks.items():
-                add_hook(new_flow, event, hook)
+            new_flow = add_hooks(super().__call__(fn, **{"flow_run_name": run_name, **options}))
             if isinstance(new_flow.fn, FunctionType) and not new_flow.isgenerator:
                 # After Prefect has read the function's place and signature.
                 new_flow.fn = _with_message(new_flow.fn, is_async=new_flow.isasync)
@@ -373,23 +358,28 @@ async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.
                 )
 
 
-_HOOKS: Final[Mapping[FlowEvent, FlowStateHook[..., Any]]] = {
-    "cancellation": cancel_remote_jobs,
-    "completion": finish,
-    "failure": finish,
+# A worker calls a hook by keyword and in a separate process, the flow's own process by position.
+_HOOKS: Final[Mapping[str, FlowStateHook[..., Any]]] = {
+    "on_cancellation_hooks": cancel_remote_jobs,
+    "on_completion_hooks": finish,
+    "on_failure_hooks": finish,
 }
 
 
 def add_hooks(to: F) -> F:
-    """Adds the hooks of the package's flows to a flow, and returns it."""
+    """Adds the hooks of the package's flows to a flow, after its own hooks, and returns it."""
     for event, hook in _HOOKS.items():
-        add_hook(to, event, hook)
+        hooks = getattr(to, event)
+        if hook not in hooks:
+            # A new list: Prefect keeps the list that the user gave, perhaps to several flows.
+            setattr(to, event, [*hooks, hook])
     return to
 
 
-flow = flow_with(_HOOKS)
+flow = _HookedDecorator()
 """Used and typed like `prefect.flow`.
 
 A flow that it makes cancels its jobs at RunningHub when it is cancelled, shows a report in the dashboard, and downloads
- what an earlier attempt paid for and this one did not request.
+what an earlier attempt paid for and this one did not request. `some_flow.with_options(on_cancellation=[…])` replaces
+all hooks of that event, as it always does in Prefect; name ours in that list too.
 """

@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Token
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
-from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.context import refresh_global_settings_context as refresh_global_settings_context
@@ -21,13 +20,11 @@ from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow as run_flow
 from prefect.flows import FlowDecorator as FlowDecorator
-from prefect.flows import FlowStateHook
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Scheduled
 
 from rh_prefect.media.input_access_policy import ask_whether_deployed
 
-FlowEvent: TypeAlias = Literal["completion", "failure", "cancellation", "crashed", "running"]
 RunContext: TypeAlias = FlowRunContext | TaskRunContext
 _C = TypeVar("_C", FlowRunContext, TaskRunContext)
 
@@ -135,14 +132,6 @@ def emit(event: str, resource: dict[str, str], **details: Any) -> None:
 def awaiting_retry() -> State[Any]:
     """The state of a run that is about to be retried, with the name that Prefect's engine uses."""
     return Scheduled(name="AwaitingRetry")
-
-
-def add_hook(flow: Flow[..., Any], event: FlowEvent, hook: FlowStateHook[..., Any]) -> None:
-    """Adds a hook to a flow, after its own hooks of that event."""
-    hooks = getattr(flow, f"on_{event}_hooks")
-    if hook not in hooks:
-        # A new list: Prefect keeps the list that the user gave, perhaps to several flows.
-        setattr(flow, f"on_{event}_hooks", [*hooks, hook])
 
 
 def is_detached(context: FlowRunContext) -> bool:

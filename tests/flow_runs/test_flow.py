@@ -19,31 +19,24 @@ from rh_prefect import generate, generate_many, models
 from rh_prefect.display_names import shortened
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
-from rh_prefect.flow_runs.flow import flow_with, run_name, run_name_with
+from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
 
-called: list[tuple[str, str]] = []
-
-
-def ours(flow: Flow[..., Any], flow_run: Any, state: Any) -> None:
-    called.append(("ours", state.name))
+called: list[str] = []
 
 
 def theirs(flow: Flow[..., Any], flow_run: Any, state: Any) -> None:
-    called.append(("theirs", state.name))
-
-
-our_flow = flow_with({"cancellation": ours, "completion": ours})
+    called.append(state.name)
 
 
 def test_it_is_used_like_prefects_own() -> None:
-    @our_flow
+    @rh_prefect.flow
     def bare() -> int:
         """Says one."""
         return 1
 
-    @our_flow(name="named", retries=2)
+    @rh_prefect.flow(name="named", retries=2)
     async def with_options(n: int = 3) -> int:
         return n
 
@@ -99,24 +92,23 @@ def test_a_batch_is_named_by_its_rows() -> None:
 def test_hooks_are_attached_beside_the_users() -> None:
     given: list[FlowStateHook[..., Any]] = [theirs]
 
-    @our_flow(on_cancellation=given)
+    @rh_prefect.flow(on_cancellation=given)
     def run() -> None: ...
 
-    assert run.on_cancellation_hooks == [theirs, ours]
-    assert run.on_completion_hooks == [ours]
-    assert run.on_failure_hooks == []
+    assert run.on_cancellation_hooks == [theirs, cancel_remote_jobs]
+    assert (run.on_completion_hooks, run.on_failure_hooks) == ([finish], [finish])
     assert given == [theirs], "the user's own list is not touched"
 
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
-def test_hooks_are_called() -> None:
-    @our_flow(on_completion=[theirs])
+def test_hooks_of_the_user_are_called() -> None:
+    @rh_prefect.flow(on_completion=[theirs])
     def run() -> None: ...
 
     called.clear()
     run()
-    assert called == [("theirs", "Completed"), ("ours", "Completed")]
+    assert called == ["Completed"]
 
 
 @pytest.mark.prefect

@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown
-from rh_prefect.flow_runs.flow import flow_with
+from rh_prefect.flow_runs.flow import flow
 from rh_prefect.flow_runs.report import Report
 from rh_prefect.flows.pipeline_pages import MOST_SHOWN, choices_of
 from rh_prefect.media.media import Media
@@ -50,7 +50,7 @@ def pictures(store: MediaStore, tmp_path: Path) -> list[Media]:
 async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
     """The text of an artifact that is shown in a flow."""
 
-    @flow_with({})(name="many")
+    @flow(name="many")
     async def many() -> Page:
         await show()
         page = Page.current()
