@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -36,7 +36,10 @@ def _value(value: object) -> object:
         raise ValueError(error.message.rstrip(".")) from None
 
 
-NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
+if TYPE_CHECKING:
+    NodeValue: TypeAlias = Any  # a checker does not see what the validator converts, such as a path
+else:
+    NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
 """What a node's field can be set to; a file may be a Media, a path, a URI or the result of another job."""
 
 

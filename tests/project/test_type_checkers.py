@@ -150,7 +150,7 @@ def test_a_mistake_in_a_call_of_an_endpoint_is_one_error(diagnostics: list[Diagn
     assert [one.line for one in errors] == [5, 6, 7, 8, 12, 13], errors
     assert "promt" in errors[-2].message and "lable" in errors[-1].message
     assert len(revealed) == 2
-    assert all(re.search(r'is "(rh_prefect\.works\.outputs\.result\.)?Result"$', message) for message in revealed)
+    assert all(re.search(r'is "(rh_prefect\.works\.result\.)?Result"$', message) for message in revealed)
 
 
 def test_a_mistake_in_an_input_is_one_error(diagnostics: list[Diagnostic]) -> None:
