@@ -19,6 +19,8 @@ from rh_prefect.works.input_identification import Input, Inputs
 from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
 
+_RECORDED = ("model", "endpoint", "site", "payload", "base", "label", "estimate", "currency", "graph")
+
 ASSET = "asset://"
 """The start of the address of media that are registered with RunningHub; it is sent unchanged."""
 
@@ -52,17 +54,12 @@ class JobRequest:
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:
         """Rebuilds a request from its record, to collect its outputs; it cannot be submitted again."""
-        return cls(
-            model=intent.model,
-            endpoint=intent.endpoint,
-            site=intent.site,
-            payload=intent.payload,
-            base=intent.base,
-            label=intent.label,
-            estimate=intent.estimate,
-            currency=intent.currency,
-            graph=intent.graph,
-        )
+        return cls(**{name: getattr(intent, name) for name in _RECORDED})
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What an intent records of it, by name."""
+        return {name: getattr(self, name) for name in _RECORDED}
 
     @property
     def prompt(self) -> str:

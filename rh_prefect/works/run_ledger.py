@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
@@ -26,6 +27,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.costs import (
     Costs,
@@ -35,7 +37,6 @@ from rh_prefect.works.journal.costs import (
     entries_in,
     entries_of,
     entry_of,
-    spend_tracker_of,
 )
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
@@ -278,9 +279,17 @@ class WorksLedger:
         return work, records if is_own else {}
 
 
+_trackers: LruCache[tuple[str, int], SpendTracker] = LruCache(200)
+# The locks are bound to the event loop of the parent, which a forked child does not have.
+os.register_at_fork(after_in_child=_trackers.clear)
+
+
 def spending_of(run: Scope) -> SpendTracker:
-    """Returns this process's only count of what a run pays for; call it on the loop thread."""
-    return spend_tracker_of(repr(run.journal), partial(_entries_of, run), attempt=run.calls.number)
+    """Returns this process's only count of what an attempt of a run pays for; call it on the loop thread.
+
+    Each attempt reads the journal by itself: another process may have paid meanwhile.
+    """
+    return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(_entries_of, run)))
 
 
 async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:

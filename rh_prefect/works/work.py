@@ -128,27 +128,19 @@ class Work:
 
     def intent(self, account: Account) -> Intent:
         """Makes the record that precedes a POST."""
-        request, scope = self.request, self.scope
+        scope = self.scope
         return Intent(
+            **self.request.recorded,
             owner=current_owner(),
             account=account.name,
-            site=request.site,
             credentials=account.block,
             storage=self.policy.storage,
             store=self.store.url,
-            model=request.model,
-            endpoint=request.endpoint,
-            payload=dict(request.payload),
-            base=request.base,
             take=self.policy.take,
-            label=request.label,
             run=scope.run,
             flow=self.flow or scope.flow,
-            estimate=request.estimate,
-            currency=request.currency,
             submit_timeout=self.services.submit_timeout,
             attempt=scope.attempt,
-            graph=request.graph,
             webhook=self.callback is not None,
             flow_run=self.policy.run,
         )

@@ -311,7 +311,8 @@ class WorkRunner:
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
         was_empty = await shared.open(self.scope, self.store)
-        name = (self._records_scope(), self.scope.calls.number, work, asked.shape, self.store.identity)
+        place = self.works or self.scope.journal
+        name = (place.scope, self.scope.calls.number, work, asked.shape, self.store.identity)
         return self._context(asked, work, request, is_new=was_empty and self.works is None), name
 
     async def look_up(self, asked: WorkCall) -> FoundWork:
@@ -347,9 +348,6 @@ class WorkRunner:
             request = replace(request, base=base)
         # In the scope of one run an edited graph of the site makes no other work.
         return (request if self.works is None else request.with_graph()).base
-
-    def _records_scope(self) -> str:
-        return self.scope.journal.scope if self.works is None else self.works.scope
 
     def _records(self, work: str, *, step: str) -> JobRecords:
         if self.works is None:

@@ -8,14 +8,12 @@ its own sums. The tracker lives on the loop thread.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeAlias
 
-from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal
@@ -116,9 +114,6 @@ def may_cost(submit: Submit) -> bool:
     """Whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
 
-
-_CACHE_SIZE = 200
-"""Number of ledgers that a process keeps; a dropped one is rebuilt from its journal."""
 
 _NEXT = 0
 """The number of a submit that has no number yet: of a call without a budget, before its claim."""
@@ -277,22 +272,12 @@ class SpendTracker:
     def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
 
-        Args:
-            key: The job's key.
-            price: What it will cost; None where that is not known.
-            ask: Requests an unknown price, if a budget needs it.
+        An unknown price is requested if a budget needs it.
         """
         self._reserve(key, _NEXT, price, ask)
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a submit that is claimed at this moment, whether or not it has a budget.
-
-        Args:
-            key: The job's key.
-            n: The submit.
-            price: What it will cost; None where that is not known.
-            ask: As of `expect`.
-        """
+        """Reserves the price of a submission that is claimed at this moment, whether or not it has a budget."""
         self.drop(key)
         self._reserve(key, n, price, ask)
 
@@ -357,21 +342,6 @@ class SpendTracker:
             for (key, n), ask in tuple(self._asks.items()):
                 if ask in prices:
                     self._reserve(key, n, prices[ask])
-
-
-_ledgers: LruCache[tuple[str, int], SpendTracker] = LruCache(_CACHE_SIZE)
-# The locks are bound to the event loop of the parent, which a forked child does not have.
-os.register_at_fork(after_in_child=_ledgers.clear)
-
-
-def spend_tracker_of(
-    name: str, read: Callable[[], AsyncIterator[tuple[str, Entries]]], *, attempt: int
-) -> SpendTracker:
-    """Returns this process's only `SpendTracker` of an attempt of a scope; call it on the loop thread.
-
-    Each attempt reads the journal, named so, by itself: another process may have paid meanwhile.
-    """
-    return _ledgers.setdefault((name, attempt), SpendTracker(read))
 
 
 def exceeded(

@@ -37,13 +37,14 @@ from rh_prefect.works.journal.costs import (
     amount_text,
     entries_in,
     entry_of,
-    spend_tracker_of,
 )
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Record, Resolution
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.result import Result
+from rh_prefect.works.run_ledger import spending_of
 from tests.support.processes.pooled_run import PooledRun
 from tests.support.world.job_records import TASK, intent, refused, ticket, unknown, write
 from tests.support.world.life import lifecycle
@@ -141,15 +142,13 @@ async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Pa
     records, price = journal(tmp_path), Money(Decimal("0.30"), "CNY")
     mine, theirs, new = (letter * 24 for letter in "abc")
 
-    def tracker(attempt: int) -> SpendTracker:
-        return spend_tracker_of(str(tmp_path), partial(entries_in, records), attempt=attempt)
-
-    assert await tracker(1).reserve(mine, 1, price, budget=BUDGET) is None
+    first, second = (spending_of(FolderScope(records, attempt=attempt)) for attempt in (1, 2))
+    assert await first.reserve(mine, 1, price, budget=BUDGET) is None
     # Its own claims are in the journal too.
     await write(records, {"intent-1": INTENT.model_copy(update={"estimate": price.amount})}, key=mine)
     await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
-    assert await tracker(1).reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
-    short = await tracker(2).reserve(new, 1, price, budget=BUDGET)
+    assert await first.reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
+    short = await second.reserve(new, 1, price, budget=BUDGET)
     assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.30"))
 
 
