@@ -67,11 +67,11 @@ class LastRuns:
                 return found
         return None
 
-    async def write(self, pipeline: str, last: LastRun) -> None:
-        """Replaces the last run."""
-        data = last.model_dump_json().encode()
-        names = _files(pipeline, last.deployment)
-        await asyncio.gather(*(asyncio.to_thread(self._place.write_bytes, name, data) for name in names))
+    def write(self, plan: Plan, *, run: str, deployment: str) -> None:
+        """Replaces the last run by one with this plan; takes long for many rows."""
+        data = LastRun(run=run, deployment=deployment, plan=plan.as_json()).model_dump_json().encode()
+        for name in _files(plan.pipeline, deployment):
+            self._place.write_bytes(name, data)
 
     def _read(self, name: str) -> LastRun | None:
         if not self._place.exists(name):

@@ -51,7 +51,8 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     """Writes and shows the report of a run that has ended; `name` is the run's in names of files."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
-    steps = tuple(_steps(run, by_step))
+    # In a thread, like all that takes long for many rows: the event loop is not blocked.
+    steps = tuple(await asyncio.to_thread(_steps, run, by_step))
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())

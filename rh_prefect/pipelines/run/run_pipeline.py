@@ -13,7 +13,7 @@ from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
-from rh_prefect.pipelines.last_run import LastRun, open_last_runs, since
+from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
@@ -129,9 +129,9 @@ async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings
 
 async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
     """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
-    last = LastRun(run=around.scope.journal.scope, deployment=around.deployment, plan=run.plan.as_json())
+    scope = around.scope.journal.scope
     try:
-        await run.last_runs.write(run.plan.pipeline, last)
+        await asyncio.to_thread(run.last_runs.write, run.plan, run=scope, deployment=around.deployment)
     except StoreError as error:
         _log.warning("The plan of this run is not kept for a comparison with the next one: %s", error)
 

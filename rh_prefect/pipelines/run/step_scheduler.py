@@ -10,7 +10,8 @@ import asyncio
 import gc
 import logging
 from bisect import bisect, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -26,7 +27,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
@@ -67,7 +68,9 @@ class StepScheduler:
         self._ready: list[tuple[bool, tuple[int, ...], int, Instance]] = []  # a heap of steps that may be ready
         self._pushed = count()
         self._refused: dict[Instance, RunningHubError] = {}
-        self._refused_pace, self._jobs_pace = Pace(_SHARE), Pace(_SHARE)
+        self._refused_pace = Pace(_SHARE)
+        self._jobs_of: dict[PartKey, set[str]] = {}  # the paid works of this run, started or not, by their part
+        self._jobs: Counter[str] = Counter()  # in how many parts each of them is
         self._failed: list[Instance] = []  # since the last plan
         self._is_whole = False
         self._stopped_by = ""
@@ -112,9 +115,11 @@ class StepScheduler:
         )
         gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self._is_whole = True
-        self._services.pages.expect(len(self._jobs()), estimate=self._estimate())
+        self._jobs_of.clear()
+        self._jobs.clear()
         if self.plan.planner is not None:
             self._consider(self.plan.planner.parts)
+        self._services.pages.expect(len(self._jobs), estimate=self._estimate())
         return self.plan
 
     async def _plan_again(self) -> None:
@@ -130,9 +135,7 @@ class StepScheduler:
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
-        if self._jobs_pace.is_due():
-            with self._jobs_pace:
-                self._services.pages.expect(len(self._jobs()), estimate=None)
+        self._services.pages.expect(len(self._jobs), estimate=None)
 
     def _drop_plan(self) -> None:
         """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
@@ -144,27 +147,35 @@ class StepScheduler:
 
     def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
         """Looks at parts that say something else now: which of their steps fail, are ready, and have to be paid for."""
-        for one in (one for steps in parts.values() for one in steps):
-            if one.state in "x!" and one.problems and self._is_selected(one):
-                self._fail(one, self._input_error(one, one.problems[0]))
-            self._push(one)
+        for key, steps in parts.items():
+            for one in steps:
+                if one.state in "x!" and one.problems and self._is_selected(one):
+                    self._fail(one, self._input_error(one, one.problems[0]))
+                self._push(one)
+            self._count_jobs(key, steps)
         self._services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
 
     def _push(self, one: Instance) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
-    def _jobs(self) -> set[tuple[str, int]]:
-        """Returns the paid works of this run, started or still to start."""
-        parts = self.plan.planner.parts if self.plan.planner is not None else {}
-        instances = (one for steps in parts.values() for one in steps if one.is_paid)
-        begun = self.outcome.begun  # also steps that only save a result that was there
-        return {
-            (work.key, work.take)
-            for one in instances
-            for work in one.works
-            if (one.address in begun and (work.state != "=" or work.key in self.outcome.costs))
-            or (work.state in "+~>…" and one.is_needed and self._is_selected(one))
-        }
+    def _count_jobs(self, key: PartKey, steps: Sequence[Instance]) -> None:
+        """Counts the paid works of a part that this run has made or has to make, in place of what it said before."""
+        before, now = self._jobs_of.get(key, set()), {work.key for one in steps for work in self._own_works(one)}
+        self._jobs_of[key] = now
+        self._jobs.update(now - before)
+        for work in before - now:
+            self._jobs[work] -= 1
+            if not self._jobs[work]:
+                del self._jobs[work]
+
+    def _own_works(self, one: Instance) -> Iterator[Work]:
+        is_begun = one.address in self.outcome.begun
+        is_wanted = one.is_needed and self._is_selected(one)
+        for work in one.works if one.is_paid else ():
+            # A step that was begun may also only save a result that was there.
+            is_own = work.state != "=" or work.key in self.outcome.costs
+            if (is_begun and is_own) or (is_wanted and work.state in "+~>…"):
+                yield work
 
     def _estimate(self) -> Costs | None:
         """Returns the expected cost by the first plan; None for later plans, in which a part is already paid."""
