@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import batch_values, check_account, check_batch, check_store, printable
 from rh_prefect.cli.options import PLACE, DryRun, Json, Place, Quiet, words_of
@@ -17,8 +17,8 @@ from rh_prefect.cli.pipelines import show_plan
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete
+from rh_prefect.pipelines.batch import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
-from rh_prefect.works.options import Reuse
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -29,45 +29,21 @@ _ROWS_PER_REASON = 3
 """How many rows of one reason are printed one by one."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Options:
-    """The options of the flow `batch`.
-
-    Attributes:
-        model: The model, by any of its names.
-        set: NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; 2.NAME=VALUE
-            is a parameter of the second model.
-        chain: Additional models; each takes the output of the previous model.
-        label_column: The column with the names of outputs.
-        ignore_columns: Columns that are not parameters.
-        budget: What the rows may cost together in all runs, in the account's currency; by default without a limit.
-        strict: Stop before anything is paid if one row is invalid.
-        attempts: Maximum number of tasks paid for one job in one run, failed ones included.
-        reuse: `always` takes the results of identical earlier requests from the storage, at no cost.
-        only: Steps to make, as in `rows.clip`.
-        items: Rows to make, by their labels or numbers.
-        sample: Make only the first rows.
-    """
-
-    model: str
-    set: list[str] | None = None
-    chain: list[str] | None = None
-    label_column: str | None = None
-    ignore_columns: list[str] | None = None
-    budget: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None
-    strict: bool = False
-    attempts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
-    reuse: Reuse = "never"
-    only: list[str] | None = None
-    items: list[str] | None = None
-    sample: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
-
-
 def batch(
     rows: Annotated[str, Parameter(help="A table (.csv, .tsv, .jsonl, .parquet), a folder or a glob.")],
     *,
-    options: _Options,
+    options: Annotated[BatchOptions, Parameter(name="*")],
+    values: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--set",
+            help="NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; "
+            "2.NAME=VALUE is a parameter of the second model.",
+        ),
+    ] = None,
+    chain: Annotated[
+        list[str] | None, Parameter(help="Additional models; each takes the output of the previous model.")
+    ] = None,
     place: Place = PLACE,
     print_: Annotated[bool, Parameter(name="--print", help="Print the pipeline that the batch runs, as YAML.")] = False,
     dry_run: DryRun = False,
@@ -79,12 +55,12 @@ def batch(
     Run the same batch again to continue it: only missing rows are paid for.
     """
     credentials, storage = place.blocks("batch")
-    check_batch(rows, [options.model, *(options.chain or ())])
-    values = batch_values(options.set or ())
-    given = {name: value for name, value in asdict(options).items() if name != "set"}
-    parameters = {"rows": rows, "values": values, "credentials": credentials, "storage": storage, **given}
+    check_batch(rows, [options.model, *(chain or ())])
+    given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(BatchOptions)}
+    given |= {"credentials": credentials, "storage": storage}
+    asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if print_ or dry_run:
-        _show_batch(parameters, as_plan=dry_run, as_json=as_json)
+        _show_batch(asked, as_plan=dry_run, as_json=as_json)
         return
     quiet |= as_json
     is_flow = is_configured()
@@ -93,16 +69,12 @@ def batch(
     check_account(credentials)
     check_store(storage)
     from rh_prefect.cli.run_display import Watch
-    from rh_prefect.flows.batch.run import Batch
+    from rh_prefect.flows.batch.run import run_batch
 
     words = shlex.join(["rh-prefect", "batch", *(printable(word) for word in sys.argv[2:])])
     there, at = "" if is_flow else printable(place.out or ""), words_of(out=place.out, storage=storage)
     with Watch(command=words, quiet=quiet, out=there, place=at) as watch:
-        if is_flow:
-            report = _run_as_flow(parameters, (credentials, storage), watch)
-        else:
-            given = {name: value for name, value in parameters.items() if value is not None}
-            report = asyncio.run(Batch(**given).run_here(watch))
+        report = _run_as_flow(asked, watch) if is_flow else asyncio.run(run_batch(asked, watch))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -111,35 +83,35 @@ def batch(
         sys.exit(1)
 
 
-def _run_as_flow(parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Watch) -> BatchReport:
+def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
     from rh_prefect import flows
 
     try:
-        report: BatchReport = asyncio.run(in_new_flow_run(flows.batch, parameters, blocks, watch))
+        report: BatchReport = asyncio.run(
+            in_new_flow_run(flows.batch, asdict(batch), (batch.credentials, batch.storage), watch)
+        )
     except BatchIncomplete as error:
         report = error.report
     return report
 
 
-def _show_batch(parameters: dict[str, Any], *, as_plan: bool, as_json: bool) -> None:
+def _show_batch(batch: Batch, *, as_plan: bool, as_json: bool) -> None:
     """Prints the pipeline of a batch, or its plan; nothing is paid."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.flows.batch.run import Batch
+    from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
-    batch = Batch(**{name: value for name, value in parameters.items() if value is not None})
-
-    async def make() -> Plan | None:
+    async def make() -> Plan | str:
         settings, store = get_settings(), await load_storage(batch.storage)
-        await batch.write(site_of(settings.base_url), store)
-        return await batch.plan(open_records(store, settings)) if as_plan else None
+        written = await WrittenBatch.at(batch, site_of(settings.base_url), store)
+        return await written.plan(open_records(store, settings)) if as_plan else written.file.text
 
     found = asyncio.run(make())
-    if found is None:
-        print(batch.file.text, end="")
-        return
-    show_plan(found, as_json=as_json)
+    if isinstance(found, str):
+        print(found, end="")
+    else:
+        show_plan(found, as_json=as_json)
 
 
 def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:

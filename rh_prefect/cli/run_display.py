@@ -31,7 +31,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
-from rh_prefect.pipelines.run.surroundings import NoPages, What
+from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP
@@ -62,7 +62,7 @@ class Terminal(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Watch(NoPages):
+class Watch(Pages):
     """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
 
     `quiet` prints none of them. It is also the pages of a run without a server.

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
-from rh_prefect.pipelines.run.surroundings import NoPages, Pages, Surroundings
+from rh_prefect.pipelines.run.surroundings import Pages, Surroundings
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import end_run, new_run
 from rh_prefect.works.journal.works_journal import open_works
@@ -58,7 +58,7 @@ async def run_here(
         store=store,
         works=works,
         scope=scope,
-        pages=pages or NoPages(),
+        pages=pages or Pages(),
         observer=run_observer(store),
         has_ended=has_ended,
         **more,

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.flow_runs.flow import flow, run_name
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow, run_in_flow
+from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, pipeline_flow, result_here, run_in_flow
 from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.options import Reuse
 
 HOME = "rh_prefect.flows.models"
@@ -55,8 +55,7 @@ def __dir__() -> list[str]:
     return sorted(model.snake_name for model in models())
 
 
-@flow(name="any-model", flow_run_name=run_name)
-async def any_model(
+async def _any_model(
     model: Annotated[str, Field(min_length=1)],
     params: dict[str, Any],
     budget: Annotated[float, Field(ge=0)] | None = None,
@@ -76,3 +75,10 @@ async def any_model(
     """
     options = RunOptions(budget=budget, reuse=reuse, credentials=credentials, storage=storage)
     return await run_in_flow(Pipeline.of_model(model), params, options)
+
+
+async def _any_model_here(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:
+    return await result_here(Pipeline.of_model(model), {**params, "reuse": "never", **options})
+
+
+any_model = local_flow(_any_model, _any_model_here, name="any-model", entrypoint=f"{HOME}:any_model")

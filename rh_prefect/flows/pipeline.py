@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from prefect import Flow
@@ -142,33 +141,49 @@ def pipeline_flow(
             # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
 
-    run.__module__ = module or __name__
-    run.__name__ = run.__qualname__ = name or re.sub(r"\W", "_", pipeline.name)
+    async def here(**arguments: Any) -> PipelineResult:
+        return await result_here(pipeline, {"reuse": reuse, **arguments}, reviewed)
+
     run.__doc__ = docstring_of(pipeline)
     run.__signature__ = signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
-    # The outputs are in the store; Prefect keeps no second copy of the result.
-    made = _PipelineFlow(run, name=pipeline.name, flow_run_name=run_name, persist_result=False)
-    made.local = partial(_run_locally, pipeline, {"reuse": reuse}, reviewed)
-    return add_hooks(made)
+    entrypoint = f"{module or __name__}:{name or re.sub(r'[^a-zA-Z0-9_]', '_', pipeline.name)}"
+    return local_flow(run, here, name=pipeline.name, entrypoint=entrypoint)
 
 
-async def _run_locally(
-    pipeline: files.Pipeline, defaults: Mapping[str, Any], reviewed: ReviewedPlan | None, **values: Any
+async def result_here(
+    pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
 ) -> PipelineResult:
-    end = await run_here(pipeline, {**defaults, **values}, reviewed=reviewed)
+    """Runs a pipeline in this process; see `run_here`. Raises `PipelineIncomplete` if it is not complete."""
+    end = await run_here(pipeline, values, reviewed=reviewed)
     if end.is_failed:
         raise end.error
     return end.result
 
 
-class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
+def local_flow(
+    run: Callable[..., Coroutine[Any, Any, Any]],
+    local: Callable[..., Coroutine[Any, Any, Any]],
+    *,
+    name: str,
+    entrypoint: str,
+) -> PipelineFlow:
+    """Makes a flow that calls `local` where a call would start a server: outside of flows, without an API."""
+    run.__module__, _, run.__name__ = entrypoint.partition(":")
+    run.__qualname__ = run.__name__
+    # The outputs are in the store; Prefect keeps no second copy of the result.
+    made = _LocalFlow(run, name=name, flow_run_name=run_name, persist_result=False)
+    made.local = local
+    return add_hooks(made)
+
+
+class _LocalFlow(Flow[..., Coroutine[Any, Any, Any]]):
     """A flow that runs in its process where a call would start a server; see `rh_prefect.flows.local_pipeline`.
 
     It refuses parameters which Prefect's API cannot take, before a flow run is created with them.
     """
 
-    local: Callable[..., Coroutine[Any, Any, PipelineResult]]
+    local: Callable[..., Coroutine[Any, Any, Any]]
 
     # A type checker sees Prefect's own overloads.
     if not TYPE_CHECKING:
@@ -178,9 +193,9 @@ class _PipelineFlow(Flow[..., Coroutine[Any, Any, Any]]):
             for name, value in kwargs.items():
                 if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
                     raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
-            is_plain = not args and not {"return_state", "wait_for"} & kwargs.keys()
+            is_plain = not {"return_state", "wait_for"} & kwargs.keys()
             if is_plain and current_scope() is None and not PREFECT_API_URL.value():
-                return self.local(**kwargs)
+                return self.local(*args, **kwargs)
             return super().__call__(*args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:

@@ -13,13 +13,14 @@ from prefect.states import Failed
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.run.surroundings import StepEngine
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 
-class PrefectEngine:
+class PrefectEngine(StepEngine):
     """The engine of a run in a flow run; see `rh_prefect.pipelines.run.surroundings.StepEngine`."""
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class PrefectEngine:
         self._group = await open_suspend_group(wait)
 
     @property
-    def is_suspended(self) -> bool:
+    def is_suspended(self) -> bool:  # type: ignore[override]
         """Whether the flow run is about to be suspended."""
         return self._group is not None and self._group.is_suspended
 

@@ -31,14 +31,14 @@ from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
-from rh_prefect.pipelines.run.surroundings import What
+from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.prefect_api import connect
 from rh_prefect.works.journal.costs import Costs
 
 _log = logging.getLogger("rh_prefect")
 
 
-class PrefectPages:
+class PrefectPages(Pages):
     """Shows a run in Prefect; see `rh_prefect.pipelines.run.surroundings.Pages`."""
 
     async def show_plan(self, plan: Plan) -> None:
@@ -68,7 +68,7 @@ class PrefectPages:
         expect_jobs(jobs, estimate=estimate)
 
     @property
-    def choosing(self) -> str:
+    def choosing(self) -> str:  # type: ignore[override]
         """Says where the candidates of reviews are shown."""
         return f"the artifact {Page.current_key('report')} shows the candidates and says how"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import yaml
+from pydantic import Field
 
 from rh_prefect.catalog import Param
 from rh_prefect.errors import InputError
@@ -19,6 +20,7 @@ from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.pipelines.batch_models import ChainStep, Stage, column_of, file_param, place, refuse_same, stages_of
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.table_files import form_of
+from rh_prefect.works.options import Reuse, Wait
 
 RowInput: TypeAlias = str | Sequence[Any]
 """The source of a batch's rows: a place, or rows that are mappings of parameters or files."""
@@ -30,17 +32,59 @@ ROWS = "rows"
 """The name of the parameter, and of the fan-out over it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How a batch is run; see `rh_prefect.flows.batch`."""
+    """The options that `batch` has in Python, in the form of a deployment and as a command; declared here only.
 
+    Attributes:
+        model: The model, by any of its names.
+        label_column: The column with the names of outputs.
+        ignore_columns: Columns that are not parameters.
+        budget: What the rows may cost together in all runs, in the account's currency; by default without a limit.
+        strict: Stop before anything is paid if one row, or one file, is invalid.
+        attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+            batch makes failed rows again.
+        reuse: `always` shares results with all runs, and takes those of identical earlier requests from the storage.
+        only: Steps to make, as in `rows.clip`; empty for all.
+        items: Rows to make, by their labels or numbers; empty for all.
+        sample: Make only the first rows; 0 for all.
+    """
+
+    model: str
     label_column: str | None = None
-    ignored: tuple[str, ...] = ()
-    budget: float | None = None
-    whole_items: bool = True
+    ignore_columns: Sequence[str] = ()
+    budget: Annotated[float, Field(gt=0)] | None = None
     strict: bool = False
-    attempts: int = 1
-    is_shared: bool = False
+    attempts: Annotated[int, Field(ge=1)] = 1
+    reuse: Reuse = "never"
+    only: Sequence[str] = ()
+    items: Sequence[str] = ()
+    sample: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Batch(BatchOptions):
+    """A model, or a short chain of models, on many rows.
+
+    Attributes:
+        rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or files. A
+            table's columns are parameters of the models, its relative paths start from its own folder.
+        chain: Further models, each a name or an object with `model` and parameters; each takes the output of the one
+            before.
+        values: Parameters for every row; a name is of the first model that has it, `2.name` is the second's.
+        wait: `poll` waits in the process. `suspend` suspends the run of a deployment when every row's job is
+            submitted; the webhook receiver resumes it, once for each step of a chain.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
+    """
+
+    rows: RowInput
+    _: KW_ONLY
+    chain: Sequence[ChainStep] = ()
+    values: Mapping[str, Any] | None = None
+    wait: Wait = "poll"
+    credentials: str | None = None
+    storage: str | None = None
 
 
 @dataclass(slots=True)
@@ -61,40 +105,30 @@ class _Columns:
     used: list[dict[str, str]] = field(default_factory=list)  # of each stage: parameter -> reference
 
 
-async def write_batch(
-    rows: RowInput,
-    model: str,
-    *,
-    chain: Sequence[ChainStep] = (),
-    values: Mapping[str, object] | None = None,
-    options: BatchOptions,
-    place_of_results: str,
-    inputs: Inputs,
-) -> BatchFile:
+async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, whole_items: bool = True) -> BatchFile:
     """Writes the pipeline of a batch."""
-    stages = stages_of(model, chain, values or {})
-    source = _Source.of(rows, stages)
-    name = f"batch-{_hash([source.identity, _identity(stages, options), place_of_results])[:16]}"
+    stages = stages_of(batch.model, batch.chain, batch.values or {})
+    source = _Source.of(batch.rows, stages)
+    name = f"batch-{_hash([source.identity, _identity(stages, batch.label_column), place_of_results])[:16]}"
     params: dict[str, Any] = {}
-    columns = await _columns(source, stages, options, inputs)
+    columns = await _columns(source, stages, batch, inputs)
     if source.is_table:
         params[ROWS] = {"type": "table", "columns": columns.declared}
-        params[ROWS]["other_columns"] = [one for one in options.ignored if one != options.label_column]
+        params[ROWS]["other_columns"] = [one for one in batch.ignore_columns if one != batch.label_column]
     else:
         params[ROWS] = {"type": "files", "of": source.kind}
-    steps = _steps(stages, columns, params, label="id" if _is_labelled(source, options) else "", name=name)
-    items: dict[str, Any] = {"foreach": f"$(params.{ROWS})", "steps": steps}
-    if source.is_table and options.label_column:
-        items = {"foreach": items["foreach"], "id": f"$(item.{_LABEL})", "steps": steps}
+    is_labelled = bool(batch.label_column) or not source.is_table
+    steps = _steps(stages, columns, params, label="id" if is_labelled else "", name=name)
+    label = {"id": f"$(item.{_LABEL})"} if source.is_table and batch.label_column else {}
     data = {
         "name": name,
         "description": f"{', then '.join(stage.model.name for stage in stages)} on {source.name}",
-        "budget": _budget(options),
-        **({} if options.attempts == 1 else {"attempts": options.attempts}),
-        **({} if options.is_shared else {"scope": name}),
-        "invalid_items": "refuse" if options.strict else "skip",
+        "budget": _budget(batch.budget, whole_items=whole_items),
+        **({} if batch.attempts == 1 else {"attempts": batch.attempts}),
+        **({} if batch.reuse == "always" else {"scope": name}),
+        "invalid_items": "refuse" if batch.strict else "skip",
         "params": params,
-        "steps": {ROWS: items},
+        "steps": {ROWS: {"foreach": f"$(params.{ROWS})", **label, "steps": steps}},
         "outputs": {"results": f"$({ROWS}.{stages[-1].name})"},
     }
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
@@ -105,19 +139,15 @@ _LABEL = "label"
 """The name of the column that names outputs."""
 
 
-def _budget(options: BatchOptions) -> Any:
-    if options.budget is None:
+def _budget(amount: float | None, *, whole_items: bool) -> Any:
+    if amount is None:
         return "unlimited"
-    return {"amount": options.budget, **({"whole_items": True} if options.whole_items else {}), "all_runs": True}
+    return {"amount": amount, **({"whole_items": True} if whole_items else {}), "all_runs": True}
 
 
-def _is_labelled(source: _Source, options: BatchOptions) -> bool:
-    return bool(options.label_column) if source.is_table else True
-
-
-def _identity(stages: Sequence[Stage], options: BatchOptions) -> list[Any]:
+def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
     """Returns the values that distinguish a batch from another one of the same rows."""
-    return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], options.label_column]
+    return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], label_column]
 
 
 def _plain(value: object) -> object:
@@ -229,7 +259,7 @@ def _kind(first: Stage) -> str:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-async def _columns(source: _Source, stages: Sequence[Stage], options: BatchOptions, inputs: Inputs) -> _Columns:
+async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, inputs: Inputs) -> _Columns:
     """Declares the columns that the rows have."""
     found = _Columns(used=[{} for _ in stages])
     if not source.is_table:
@@ -241,10 +271,10 @@ async def _columns(source: _Source, stages: Sequence[Stage], options: BatchOptio
     if not rows:
         raise InputError(f"batch: there are no rows in {source.name}. What to do: check its name and its content.")
     names = [*dict.fromkeys(name for row in rows for name in row.values)]
-    if options.label_column:
+    if batch.label_column:
         found.declared[_LABEL] = {"type": "string", "optional": True}
-        found.declared[_LABEL] |= {} if options.label_column == _LABEL else {"header": options.label_column}
-    own = [name for name in names if name != options.label_column and name not in options.ignored]
+        found.declared[_LABEL] |= {} if batch.label_column == _LABEL else {"header": batch.label_column}
+    own = [name for name in names if name != batch.label_column and name not in batch.ignore_columns]
     if isinstance(source.value, str) and form_of(source.value) != "jsonl":
         refuse_same(stages, own, source.name)
     for name in own:

@@ -16,7 +16,7 @@ import pytest
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchIncomplete, ConfigError, InputError
+from rh_prefect.errors import BatchIncomplete, InputError
 from rh_prefect.flow_runs.resume import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
@@ -269,6 +269,6 @@ async def test_without_a_budget_rows_without_a_known_price_are_made(rh: Emulator
     assert (await run(prompts("a lighthouse"), model=unpriced.name)).done == 1
 
 
-async def test_outside_of_a_flow_it_says_what_to_do() -> None:
-    with pytest.raises(ConfigError, match="in a flow"):
-        await batch_in_a_flow(prompts("a lighthouse"), model=PICTURE)
+async def test_outside_of_a_flow_the_function_reports_without_an_error(rh: Emulator) -> None:
+    report = await batch_in_a_flow([*prompts("a lighthouse"), {"prompt": "x", "aspect_ratio": "none"}], model=PICTURE)
+    assert states(report) == ["done", "failed"]

@@ -14,7 +14,7 @@ from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
-from rh_prefect.pipelines.run.surroundings import NoPages
+from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import read_run
@@ -37,7 +37,7 @@ async def test_a_second_run_pays_nothing_and_writes_no_notes(rh: Emulator, tmp_p
     assert works.scopes() == [name]
 
 
-class CountingPages(NoPages):
+class CountingPages(Pages):
     """Notes how many paid works a run expects."""
 
     def __init__(self) -> None:

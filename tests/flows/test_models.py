@@ -81,8 +81,6 @@ async def test_it_sends_what_was_given_and_takes_the_result_of_another(rh: Emula
     assert len(rh.recorder.paid) == 2
 
 
-@pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 async def test_any_model_makes_a_new_result_in_each_run(rh: Emulator) -> None:
     for paid in (1, 2):
         done = await module.any_model("z-image/turbo", {"prompt": "a kite"})

@@ -17,8 +17,9 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flows.batch.run import Batch
+from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.batch import Batch
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks, Plan
@@ -47,10 +48,8 @@ def table_in(folder: Path, rows: Sequence[Mapping[str, object]], *, name: str = 
     return str(folder / name)
 
 
-async def written(rows: Any, model: str = PICTURE, *, out: str = "elsewhere", **options: Any) -> Batch:
-    batch = Batch(rows, model, **options)
-    await batch.write("site", MediaStore(out))
-    return batch
+async def written(rows: Any, model: str = PICTURE, *, out: str = "elsewhere", **options: Any) -> WrittenBatch:
+    return await WrittenBatch.at(Batch(rows, model=model, **options), "site", MediaStore(out))
 
 
 async def plan_of(rows: Any, model: str = PICTURE, **options: Any) -> Plan:

@@ -12,11 +12,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
-from rh_prefect.flows.batch.run import Batch
+from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
+from rh_prefect.pipelines.batch import Batch
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.redaction import mask
@@ -212,8 +213,8 @@ async def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path,
 
 
 async def write(rows: str, out: Path) -> Plan:
-    batch = Batch(rows, "kling-v2.6-pro-image-to-video", values={"prompt": "x"})
-    await batch.write("site", MediaStore(out))
+    asked = Batch(rows, model="kling-v2.6-pro-image-to-video", values={"prompt": "x"})
+    batch = await WrittenBatch.at(asked, "site", MediaStore(out))
     plan = await batch.plan(KnownWorks())
     if plan.problems:
         raise PipelineError(plan.problems)

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from rh_prefect import errors
-from rh_prefect.flows.batch.report import STATES
 from tests.support import guarantees, pipeline_pages
 from tests.support.samples import public_client_payloads
 
@@ -83,18 +82,10 @@ def payloads() -> str:
     return _table(head, public_client_payloads.table_rows())
 
 
-def states() -> str:
-    """The states of a job, in the words of RunningHub, its records, its events and a batch's row."""
-    head = ("RunningHub's status", "job state", "events", "row state", "meaning")
-    rows = ((one.remote or "", one.job, ", ".join(one.events), one.row, one.meaning) for one in STATES)
-    return _table(head, rows)
-
-
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "tree": ("errors.md", tree),
     "codes": ("errors.md", codes),
     "payloads": ("coverage.md", payloads),
-    "states": ("operations.md", states),
     "money": ("guarantees.md", promises_about_money),
     "security": ("../SECURITY.md", promises_about_security),
     "shipped": ("pipelines.md", pipeline_pages.overview),

@@ -4,63 +4,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rh_prefect.client.wire.task import TaskStatus
 from rh_prefect.media.notebook_view import listing
 from rh_prefect.pipelines.batch import ROWS, BatchFile
 from rh_prefect.pipelines.run.result import PipelineResult, StepReport
-from rh_prefect.works.events import JobEventState
 from rh_prefect.works.journal.costs import Costs
-from rh_prefect.works.journal.job_records import JobState
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
-"""The state of a row at the end of a run; see `STATES`."""
+"""The state of a row at the end of a run."""
 
 _OF_ERRORS: dict[str, RowState] = {
     "BudgetExceeded": "not started",
     "SubmissionUnknown": "unknown",
     "JobCancelled": "cancelled",
 }
-
-
-class State(NamedTuple):
-    """One state of a job.
-
-    Attributes:
-        remote: RunningHub's status of the task; None without a task.
-        job: The state that the records give.
-        events: The states of the job's events meanwhile.
-        row: The state of a batch's row whose job is left so at the end of a run.
-        meaning: What it says.
-    """
-
-    remote: TaskStatus | None
-    job: JobState
-    events: tuple[JobEventState, ...]
-    row: RowState
-    meaning: str
-
-
-STATES: Final = (
-    State(None, "new", ("uploading", "queued", "waiting", "moved"), "unfinished", "nothing is submitted"),
-    State(None, "new", ("failed",), "not started", "the rest of the budget is too small"),
-    State(None, "new", ("failed",), "failed", "the input is invalid"),
-    State(None, "open", ("waiting",), "unfinished", "the submission is in progress, or its process has stopped"),
-    State(None, "refused", ("failed",), "failed", "RunningHub has rejected the submission"),
-    State(None, "unknown", ("unknown",), "unknown", "the response was lost; see `jobs adopt` and `jobs mark-refused`"),
-    State(None, "forgotten", ("waiting",), "unfinished", "marked as refused or lost; the next run submits again"),
-    State("QUEUED", "ticket", ("submitted", "adopted"), "unfinished", "the task waits at RunningHub"),
-    State("RUNNING", "ticket", ("running",), "unfinished", "the task runs"),
-    State("SUCCESS", "ended", ("collecting",), "unfinished", "the outputs are downloaded and checked"),
-    State("SUCCESS", "ended", ("succeeded", "reused"), "done", "the outputs are in the storage"),
-    State("SUCCESS", "ended", ("failed",), "failed", "an output is damaged or has expired"),
-    State("FAILED", "ended", ("failed",), "failed", "the task has failed"),
-    State("CANCELLED", "ended", ("cancelled",), "cancelled", "the task was cancelled"),
-)
-"""All states, in the order of a job's life."""
 
 
 class RowResult(BaseModel):

@@ -1,6 +1,6 @@
-"""What a pipeline run needs of its surroundings: interfaces, each implemented with Prefect and without.
+"""What a pipeline run needs of its surroundings; `flows` has subclasses for runs in Prefect's engine.
 
-| interface    | with Prefect, in `flows`                      | without                            |
+| class        | with Prefect, in `flows`                      | itself                             |
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
 | `Pages`      | artifacts, events, a progress bar             | nothing                            |
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
@@ -34,26 +34,31 @@ What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
 """The plan is made; a step has ended; a review waits for a choice; the budget was too small; the run has ended."""
 
 
-class StepEngine(Protocol):
-    """What runs the steps of a run.
+class StepEngine:
+    """What runs the steps of a run; this one runs each as a call in this process, which waits for all tasks.
 
-    It may suspend the run while all its members, which are steps and their works, only wait for tasks.
+    Another one may suspend the run while all its members, which are steps and their works, only wait for tasks.
     """
 
+    is_suspended: bool = False
+    """Whether the run is about to be suspended, and begins nothing more."""
+
     async def open(self, wait: Wait) -> None:
-        """Begins the run."""
+        """Begins the run; refuses a suspension."""
+        if wait != "poll":
+            raise InputError(
+                f"wait={wait!r}: only a run of a deployment can be suspended, and this one runs without a Prefect "
+                "server. Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a "
+                "deployment of the pipeline; or leave `wait` out, so that the run waits in this process."
+            )
 
-    @property
-    def is_suspended(self) -> bool:
-        """Whether the run is about to be suspended, and begins nothing more."""
-        ...
-
-    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
         """Runs a step; raises what it raises."""
+        await make()
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
         """Makes a work; None where its task is left for a suspension of the run."""
-        ...
+        return await LOOP.call(runner.make(asked))
 
     async def expect(self, members: int) -> None:
         """Registers more members before the first of them starts."""
@@ -65,40 +70,11 @@ class StepEngine(Protocol):
         """Suspends the run, whose process ends; returns only where that is refused."""
 
 
-class Calls:
-    """Runs each step as a call in this process, which waits for all tasks."""
+class Pages:
+    """Where a run shows what it does; these pages show nothing."""
 
-    is_suspended = False
-
-    async def open(self, wait: Wait) -> None:
-        """Refuses a suspension."""
-        if wait != "poll":
-            raise InputError(
-                f"wait={wait!r}: only a run of a deployment can be suspended, and this one runs without a Prefect "
-                "server. Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a "
-                "deployment of the pipeline; or leave `wait` out, so that the run waits in this process."
-            )
-
-    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
-        """Runs a step."""
-        await make()
-
-    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
-        """Makes a work."""
-        return await LOOP.call(runner.make(asked))
-
-    async def expect(self, members: int) -> None:
-        """Does nothing; nor do the others."""
-
-    async def end(self) -> None:
-        """Does nothing."""
-
-    async def suspend(self) -> None:
-        """Does nothing."""
-
-
-class Pages(Protocol):
-    """Where a run shows what it does."""
+    choosing: str = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
+    """Says where the candidates of reviews are shown, for a message."""
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the first plan."""
@@ -109,35 +85,10 @@ class Pages(Protocol):
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
         """Tells of an event; `payload` is plain JSON data."""
 
-    @property
-    def choosing(self) -> str:
-        """Says where the candidates of reviews are shown, for a message."""
-        ...
-
     async def show_end(
         self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
     ) -> None:
         """Shows how a run has ended, all its steps, and the candidates of the reviews that wait for a choice."""
-
-
-class NoPages:
-    """Shows nothing; see `Pages`."""
-
-    async def show_plan(self, plan: Plan) -> None:
-        """Does nothing."""
-
-    def expect(self, jobs: int, *, estimate: Costs | None) -> None:
-        """Does nothing."""
-
-    def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
-        """Does nothing."""
-
-    choosing = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
-
-    async def show_end(
-        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
-    ) -> None:
-        """Does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +100,8 @@ class Surroundings:
     store: MediaStore  # Where files go
     works: WorksJournal  # The records of works
     scope: Scope  # Holds the notes of the run
-    engine: StepEngine = field(default_factory=Calls)  # Runs the steps
-    pages: Pages = field(default_factory=NoPages)  # Shows the run
+    engine: StepEngine = field(default_factory=StepEngine)  # Runs the steps
+    pages: Pages = field(default_factory=Pages)  # Shows the run
     observer: Observer = field(default_factory=Silent)  # Is notified of every change of a job
     has_ended: HasEnded = no_evidence  # Returns whether a run has certainly ended
     deployment: str = COMMAND_LINE  # The deployment's name
