@@ -57,8 +57,8 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
     uri = report_name(name)
-    away = away or await _store_error(lambda: LOOP.call(write_table(run.store, uri, rows)))
-    uri = "" if away is not None else run.store.uri(uri)
+    away = away or await _store_error(lambda: LOOP.call(write_table(run.services.store, uri, rows)))
+    uri = "" if away is not None else run.services.store.uri(uri)
     saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
@@ -76,13 +76,13 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     end = _end(run, options, result, [one.address for one in reviews], pages.choosing)
     if away is not None:
         end = _without_report(end, away)
-    await pages.show_end(end, rows, reviews, store=run.store)
+    await pages.show_end(end, rows, reviews, store=run.services.store)
     if reviews:
         run.tell("review", reviews=[one.address for one in reviews])
     if end.name == OVER_BUDGET:
         run.tell("over_budget", reason=end.message)
     states = Counter(one.state for one in steps)
-    link = await asyncio.to_thread(link_to, uri, run.store) if uri else ""
+    link = await asyncio.to_thread(link_to, uri, run.services.store) if uri else ""
     run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, link=link, steps=dict(states))
     return end
 
@@ -93,7 +93,7 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
     await run.look_again()
     by_step, other_costs = run.costs_by_step()
     rows = (*_steps(run, by_step), *_others(other_costs))
-    await LOOP.call(write_table(run.store, report_name(name), rows))
+    await LOOP.call(write_table(run.services.store, report_name(name), rows))
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
@@ -170,7 +170,7 @@ def _step(one: Instance, run: StepScheduler, blocked: Mapping[str, str], cost: C
         subject=_subject(one),
         error="" if error is None else type(error).__name__,
         tasks=tuple(dict.fromkeys(filter(None, (*known, failed)))),
-        jobs=tuple(f"{run.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
+        jobs=tuple(f"{run.services.budget.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
     )
 
 

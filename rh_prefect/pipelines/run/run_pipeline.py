@@ -12,30 +12,22 @@ from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
-from rh_prefect.pipelines.known_works import StoredWorks, cache_of
-from rh_prefect.pipelines.last_run import open_last_runs, since
+from rh_prefect.pipelines.last_run import since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
-from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.report import report, report_of_interrupted
 from rh_prefect.pipelines.run.result import RunEnd
-from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
+from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.run.services import Services
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.surroundings import Surroundings
-from rh_prefect.pipelines.save_as import SavedNames
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
-from rh_prefect.pipelines.stored_edits import open_edits
-from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.works_journal import records_url, signs_of_life
+from rh_prefect.works.journal.works_journal import signs_of_life
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
-from rh_prefect.works.run_ledger import spending_of
-from rh_prefect.works.work_runner import WorkRunner
 
 _SETTLE = 5.0
 """Seconds that the report of an interrupted run waits for submissions in flight."""
@@ -104,13 +96,13 @@ async def _make(
         plan,
         price,
         budget=options.budget,
-        counted=run.counted,
+        counted=run.services.budget.spending.all_counted,
         reviewed=reviewed,
-        currency=await run.currency() if price.most or price.is_open else None,
+        currency=await LOOP.call(around.accounts.pool.currency()) if price.most or price.is_open else None,
         attempt=around.scope.attempt,
         earlier=await run.earlier_costs(),
     )
-    run.limit(limit)
+    run.services.limit(limit)
     await around.pages.show_plan(await _compared(run, pipeline, around))
     prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
@@ -121,7 +113,7 @@ async def _make(
 
 async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings) -> Plan:
     """Returns the plan with the changes since the last run."""
-    last = await run.last_runs.read(run.plan.pipeline, around.deployment)
+    last = await run.services.last_runs.read(run.plan.pipeline, around.deployment)
     if last is not None:
         since(run.plan, last, pipeline.file.params)
     return run.plan
@@ -131,7 +123,7 @@ async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
     """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
     scope = around.scope.journal.scope
     try:
-        await asyncio.to_thread(run.last_runs.write, run.plan, run=scope, deployment=around.deployment)
+        await asyncio.to_thread(run.services.last_runs.write, run.plan, run=scope, deployment=around.deployment)
     except StoreError as error:
         _log.warning("The plan of this run is not kept for a comparison with the next one: %s", error)
 
@@ -144,50 +136,11 @@ async def _prepare(
     around: Surroundings,
     reviewed: ReviewedPlan | None,
 ) -> StepScheduler:
-    settings, store, works, scope = get_settings(), around.store, around.works, around.scope
-    edits = open_edits(store, settings)
     allow_below(*input_roots(pipeline.file.params, params))
-    url = records_url(store, settings)
-    spending = spending_of(scope)
-    await LOOP.call(spending.complete())
-
-    async def is_silent(run: str, key: str) -> bool:
-        return await works.is_silent(run, [await works.rounds.time_of(key)], reader=scope.journal.scope)
-
-    rounds = Rounds(
-        works.rounds,
-        deployment=around.deployment,
-        run=scope.journal,
-        is_scheduled=around.is_scheduled,
-        has_ended=around.has_ended,
-        is_silent=is_silent,
-    )
-    services = Services(
-        engine=around.engine,
-        pages=around.pages,
-        runner=WorkRunner(
-            around.accounts,
-            scope,
-            store,
-            works,
-            Options(credentials=around.credentials, reuse=around.reuse),
-            observer=around.observer,
-            pipeline=pipeline.name,
-            has_ended=around.has_ended,
-        ),
-        edits=edits,
-        names=SavedNames(url, store, options=store.options_for(url), pipeline=pipeline.name),
-        known=StoredWorks(works, edits, store, rounds=rounds, cache=cache_of(works, settings), run=scope.journal),
-        rounds=rounds,
-        store=store,
-        last_runs=open_last_runs(store, settings),
-        budget=RunBudget(spending, works.scope),
-        reviewed=reviewed,
-    )
+    services = Services(around, pipeline.name, reviewed)
+    await LOOP.call(services.budget.spending.complete())
     saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, around.accounts.pool))
     last = await services.last_runs.read(pipeline.name, around.deployment) if saved else None
-    if last is not None:
-        saved = with_used_graphs(saved, last.plan)
     return StepScheduler(
         pipeline,
         services,
@@ -196,9 +149,9 @@ async def _prepare(
         site=around.accounts.pool.site,
         decided=pipeline.decided(options.takes or {}, options.choices or {}),
         new=options.new or (),
-        run_id=scope.run.rpartition("-")[2],
+        run_id=around.scope.run.rpartition("-")[2],
         date=around.date,
-        saved_graphs=saved,
-        inputs=around.inputs or Inputs(own=store.url),
+        saved_graphs=with_used_graphs(saved, last.plan) if last is not None else saved,
+        inputs=around.inputs or Inputs(own=around.store.url),
         equal=EqualRequests(),
     )

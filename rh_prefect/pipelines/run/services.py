@@ -2,37 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.last_run import LastRuns
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks
+from rh_prefect.pipelines.known_works import StoredWorks, cache_of
+from rh_prefect.pipelines.last_run import open_last_runs
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.run.run_budget import RunBudget
-from rh_prefect.pipelines.run.surroundings import Pages, StepEngine
+from rh_prefect.pipelines.run.surroundings import Surroundings
 from rh_prefect.pipelines.save_as import SavedNames
-from rh_prefect.pipelines.stored_edits import EditResults
+from rh_prefect.pipelines.stored_edits import open_edits
+from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.options import Options
+from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
 
 
-@dataclass(slots=True)
 class Services:
-    """The services that a pipeline run uses."""
+    """The services that a pipeline run uses, made from its surroundings."""
 
-    engine: StepEngine  # What runs the steps
-    pages: Pages  # Where the run shows what it does
-    runner: WorkRunner  # Makes paid works
-    edits: EditResults  # Makes edits
-    store: MediaStore  # Where files go
-    names: SavedNames  # The names that files were saved under
-    known: KnownWorks  # The records of works and edits
-    rounds: Rounds  # The rounds of the pipeline
-    last_runs: LastRuns  # The last runs of pipelines
-    budget: RunBudget  # What the run may cost, and has paid
-    reviewed: ReviewedPlan | None = None  # The plan that was reviewed for the run, beyond which it pays for nothing
+    def __init__(self, around: Surroundings, pipeline: str, reviewed: ReviewedPlan | None) -> None:
+        """Opens them; `reviewed` is the plan that was reviewed for the run, beyond which it pays for nothing."""
+        settings, store, works, scope = get_settings(), around.store, around.works, around.scope
+        self.engine, self.pages, self.store, self.reviewed = around.engine, around.pages, store, reviewed
+        self.edits = open_edits(store, settings)
+        self.rounds = Rounds(
+            works.rounds,
+            deployment=around.deployment,
+            run=scope.journal,
+            is_scheduled=around.is_scheduled,
+            has_ended=around.has_ended,
+            is_silent=self._is_silent,
+        )
+        self.known = StoredWorks(
+            works, self.edits, store, rounds=self.rounds, cache=cache_of(works, settings), run=scope.journal
+        )
+        url = records_url(store, settings)
+        self.names = SavedNames(url, store, options=store.options_for(url), pipeline=pipeline)
+        self.last_runs = open_last_runs(store, settings)
+        self.budget = RunBudget(spending_of(scope), works.scope)
+        self.runner = WorkRunner(
+            around.accounts,
+            scope,
+            store,
+            works,
+            Options(credentials=around.credentials, reuse=around.reuse),
+            observer=around.observer,
+            pipeline=pipeline,
+            has_ended=around.has_ended,
+        )
+        self._works, self._reader = works, scope.journal.scope
+
+    async def _is_silent(self, run: str, key: str) -> bool:
+        works = self._works
+        return await works.is_silent(run, [await works.rounds.time_of(key)], reader=self._reader)
+
+    def limit(self, budget: Decimal | None) -> None:
+        """Sets the run's budget."""
+        self.runner = replace(self.runner, options=replace(self.runner.options, budget=budget))
+        self.budget.limit = budget
 
 
 @dataclass(slots=True)

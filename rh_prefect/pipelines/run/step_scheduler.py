@@ -12,7 +12,6 @@ import logging
 from bisect import bisect, insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from heapq import heappop, heappush
@@ -21,10 +20,8 @@ from math import inf
 from typing import Any
 
 from rh_prefect.errors import InputError, JobError, RunningHubError
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.call_builder import has_all_ids
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, WorkQuery
@@ -33,7 +30,6 @@ from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.run.surroundings import What, idle
-from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.loop_thread import LOOP
 
@@ -59,7 +55,8 @@ class StepScheduler:
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
         self.selection = selection  # Which part of the pipeline is made
-        self._pipeline, self._services = pipeline, services
+        self.services = services
+        self._pipeline = pipeline
         self._params = planning.pop("params")
         self._planning = planning
         self._known = KnownResults(services.known)
@@ -76,36 +73,6 @@ class StepScheduler:
         self._stopped_by = ""
         self.is_interrupted = False  # Whether it was ended before it was complete
 
-    @property
-    def store(self) -> MediaStore:
-        """The storage for files."""
-        return self._services.store
-
-    @property
-    def place(self) -> str:
-        """The name of the records of its works in messages and commands."""
-        return self._services.budget.place
-
-    @property
-    def edits(self) -> EditResults:
-        """The object that renders the local edits."""
-        return self._services.edits
-
-    @property
-    def last_runs(self) -> LastRuns:
-        """The last runs of pipelines, with which the plan is compared."""
-        return self._services.last_runs
-
-    def limit(self, budget: Decimal | None) -> None:
-        """Sets the run's budget."""
-        runner = self._services.runner
-        self._services.runner = replace(runner, options=replace(runner.options, budget=budget))
-        self._services.budget.limit = budget
-
-    async def currency(self) -> str | None:
-        """Returns the currency of the run's accounts; see `Pool.currency`."""
-        return await LOOP.call(self._services.runner.pool.currency())
-
     async def make_plan(self) -> Plan:
         """Makes a plan from all results that are known now."""
         self._known.new_works()
@@ -119,7 +86,7 @@ class StepScheduler:
         self._jobs.clear()
         if self.plan.planner is not None:
             self._consider(self.plan.planner.parts)
-        self._services.pages.expect(len(self._jobs), estimate=self._estimate())
+        self.services.pages.expect(len(self._jobs), estimate=self._estimate())
         return self.plan
 
     async def _plan_again(self) -> None:
@@ -135,7 +102,7 @@ class StepScheduler:
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
-        self._services.pages.expect(len(self._jobs), estimate=None)
+        self.services.pages.expect(len(self._jobs), estimate=None)
 
     def _drop_plan(self) -> None:
         """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
@@ -153,7 +120,7 @@ class StepScheduler:
                     self._fail(one, self._input_error(one, one.problems[0]))
                 self._push(one)
             self._count_jobs(key, steps)
-        self._services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
+        self.services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
 
     def _push(self, one: Instance) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
@@ -193,13 +160,13 @@ class StepScheduler:
 
     async def make_all(self) -> None:
         """Makes everything that is needed and can be made."""
-        await self._services.engine.expect(1)
+        await self.services.engine.expect(1)
         try:
             while True:
                 await self._begin()
                 if self._running:
                     await self._wait()
-                elif self._services.engine.is_suspended:
+                elif self.services.engine.is_suspended:
                     await self._suspend()
                 elif self._refused:  # no running step can free any budget
                     for one, error in self._refused.items():
@@ -229,7 +196,7 @@ class StepScheduler:
         gc.unfreeze()
         try:
             await LOOP.call(
-                self._services.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review)
+                self.services.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review)
             )
         except RunningHubError as error:
             _log.warning("The end of this run is not recorded in its round, which the next run continues: %s", error)
@@ -237,10 +204,10 @@ class StepScheduler:
     async def _suspend(self) -> None:
         """Suspends the run, whose process ends; continues in this process where that is refused."""
         try:
-            await LOOP.call(self._services.rounds.suspend())
+            await LOOP.call(self.services.rounds.suspend())
         except RunningHubError as error:
             _log.warning("Other runs can continue the round of this run while it is suspended: %s", error)
-        await self._services.engine.suspend()
+        await self.services.engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
         self._is_whole = False
@@ -249,12 +216,12 @@ class StepScheduler:
         """Waits for the next results, or until steps that depend on many results are to be planned."""
         planner = self.plan.planner
         due = planner.due_in() if planner is not None else inf
-        async with idle(self._services.engine):
+        async with idle(self.services.engine):
             timeout = None if due == inf else max(0.0, due)
             done, _ = await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             instance = self._running.pop(task)
-            self._services.budget.ended(instance)
+            self.services.budget.ended(instance)
             if (error := task.exception()) is not None:
                 if not isinstance(error, RunningHubError):
                     raise error
@@ -297,8 +264,8 @@ class StepScheduler:
 
     def tell(self, what: What, **payload: Any) -> None:
         """Tells of an event of this run; see `Pages.tell`."""
-        self._services.pages.tell(
-            what, pipeline=self.plan.pipeline, run=self._services.runner.scope.journal.scope, **payload
+        self.services.pages.tell(
+            what, pipeline=self.plan.pipeline, run=self.services.runner.scope.journal.scope, **payload
         )
 
     def blocked(self) -> dict[str, str]:
@@ -309,7 +276,7 @@ class StepScheduler:
     # -- what is ready ---------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        engine = self._services.engine
+        engine = self.services.engine
         if engine.is_suspended:
             return
         if self._stopped_by:
@@ -384,7 +351,7 @@ class StepScheduler:
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
             refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
         else:
-            refusal = self._services.budget.refusal(instance)
+            refusal = self.services.budget.refusal(instance)
         if refusal is not None:
             self._refused[instance] = refusal
         return refusal is None
@@ -411,17 +378,12 @@ class StepScheduler:
         """The price of the selected steps."""
         return self.plan.price_of(self.plan.instances, self.selection)
 
-    @property
-    def counted(self) -> Decimal:
-        """The amount that the flow run has spent, plus the possible cost of its running tasks."""
-        return self._services.budget.spending.all_counted
-
     async def earlier_costs(self) -> Decimal:
         """Adds up what other runs have paid for the works of the plan, and what their tasks in progress may cost.
 
         Of a result it is the cost of its task; failed tasks before it are not named in its record.
         """
-        own, budget = await LOOP.call(self._services.runner.costs()), self._services.budget
+        own, budget = await LOOP.call(self.services.runner.costs()), self.services.budget
         works = {
             work.key: work.known
             for one in self.plan.instances
@@ -435,13 +397,13 @@ class StepScheduler:
         begun = (one for one in self.plan.instances if one.is_paid and one.address in self.outcome.begun)
         works = [work for one in begun for work in one.works if work.is_settled]
         queries = [WorkQuery(work.key, work.shape) for work in works]
-        for work, known in zip(works, await LOOP.call(self._services.known.find(queries)), strict=True):
+        for work, known in zip(works, await LOOP.call(self.services.known.find(queries)), strict=True):
             work.known = known
 
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
-        self.outcome.costs = await LOOP.call(self._services.runner.costs())
-        self.outcome.open_submissions, self.outcome.open_costs = self._services.budget.spending.open_costs()
+        self.outcome.costs = await LOOP.call(self.services.runner.costs())
+        self.outcome.open_submissions, self.outcome.open_costs = self.services.budget.spending.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns what the run paid for each step, by address, and for steps that are not in its plan.
