@@ -24,15 +24,14 @@ from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs import Costs
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+from tests.support.world.pipeline_flows import in_flow_run
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
 ENLARGER = "hypir-ultra"
 
 
 async def run(rows: Any, **options: Any) -> BatchReport:
-    """A batch in a new flow run; its report, whether or not all is done."""
+    """A batch; its report, whether or not all is done."""
     try:
         report: BatchReport = await batch(rows, **{"model": PICTURE} | options)
     except BatchIncomplete as error:
@@ -151,19 +150,6 @@ async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator)
     assert len(rh.recorder.submissions) == 2
 
 
-async def test_missing_files_are_downloaded_again_and_not_paid_for(rh: Emulator, tmp_path: Path) -> None:
-    damaged = "a cut picture"
-    rh.faults.add(Fault("download", prompt=damaged, kind="short"))
-    began = await run(prompts("a lighthouse", damaged))
-    assert states(began) == ["done", "failed"]
-    assert "damaged" in began.rows[1].reason
-    rh.faults.clear()
-    Path(began.results[0].uri).unlink()
-    assert states(await run(prompts("a lighthouse", damaged))) == ["done"] * 2
-    assert Path(began.results[0].uri).is_file()
-    assert len(rh.recorder.submissions) == 2
-
-
 async def test_a_batch_never_takes_its_own_outputs_for_rows(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +172,7 @@ async def nightly(subjects: list[str]) -> str:
     return report.csv_uri
 
 
+@in_flow_run
 async def test_a_batch_in_a_flow_is_continued_by_a_batch_in_another_one(rh: Emulator) -> None:
     run_id = str(await create(nightly, {"subjects": ["a lighthouse", "a lighthouse"]}))
     uri = await rerun(nightly, run_id)

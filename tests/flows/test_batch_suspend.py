@@ -81,20 +81,3 @@ async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_afte
         await rerun(batch, run)
     assert sorted(row.state for row in caught.value.report.rows) == ["done", "done", "not started"]
     assert len(without_webhooks.paid) == 2
-
-
-async def test_a_later_run_in_the_journal_of_the_first_rests_and_is_woken_too(
-    without_webhooks: SuspendedRuns, tmp_path: Path
-) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n')
-    asked = {"rows": str(tmp_path / "rows.jsonl"), "model": PICTURE, "wait": "suspend"}
-    first = await without_webhooks.begin(batch, **asked)
-    await without_webhooks.run_until_suspended(batch, first, 1)
-    await wake(without_webhooks, first)
-    assert (await rerun(batch, first)).is_complete
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
-    second = await without_webhooks.begin(batch, **asked)
-    await without_webhooks.run_until_suspended(batch, second, 2)
-    await wake(without_webhooks, second)
-    assert (await rerun(batch, second)).done == 2
-    assert len(without_webhooks.paid) == 2

@@ -28,13 +28,11 @@ from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.resume import rerun
-from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
 from rh_prefect.works.loop_thread import LOOP
@@ -462,12 +460,3 @@ outputs: {clip: $(made.clip), moved: $(moved)}
     assert [one.endpoint.split("/")[-1] for one in paid] == ["speech-2.8-hd", "image-to-video"]
     assert paid[-1].payload["prompt"] == SHORT
     assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most
-
-
-async def test_a_plan_in_python_knows_the_results_that_a_run_would_use(rh: Emulator) -> None:
-    film = FlowPipeline.from_text(FILM)
-    await film.run(idea="a lighthouse", budget=10)
-    plan = await film.plan(idea="a lighthouse")
-    assert not plan.price.most
-    assert set(plan.counts) == {"="}
-    assert (await film.plan(idea="a lighthouse", known=KnownWorks())).price.most > 0
