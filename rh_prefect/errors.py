@@ -73,11 +73,11 @@ class RunningHubError(Exception):
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
     def with_note(self, note: str) -> Self:
-        """Copies an error, with a further sentence; the facts stay."""
+        """Copies an error with its attributes, and adds a sentence to its message."""
         return type(self)(f"{self.message} {note}", **self._facts)
 
     def with_others(self, others: Iterable[BaseException]) -> Self:
-        """Copies an error, with the texts of others that happened beside it."""
+        """Copies an error, and adds the messages of other errors that occurred at the same time."""
         return type(self)(" ".join(causes([self, *others])), **self._facts)
 
     def __reduce__(self) -> tuple[Any, ...]:

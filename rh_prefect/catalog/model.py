@@ -335,7 +335,7 @@ class Model(_ParamIndex):
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
-        """Yields what a file without a parameter's name may go to, and whether it was required.
+        """Yields the parameters that may take a file without a parameter's name, and whether they were required.
 
         First the file parameters that the catalogue first had, then also those of each later list that added some. The
         first group that decides it counts, so that a refresh moves no file to another parameter.

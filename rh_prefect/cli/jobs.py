@@ -125,7 +125,7 @@ async def _find(job: str) -> tuple[Journal, str]:
     found = sorted({name.partition("-")[0] async for name in journal.names() if name.startswith(key)})
     if len(found) > 1:
         raise InputError(
-            f"{job}: several jobs have these first digits: {', '.join(found)}. What to do: give all of one."
+            f"{job}: several jobs have these first digits: {', '.join(found)}. What to do: give more digits of one."
         )
     return journal, found[0] if found else key
 

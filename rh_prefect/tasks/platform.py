@@ -226,7 +226,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 
 @once("resend of webhook event {event_id}")
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
-    """Requests a new delivery of an event of `webhook_detail`, to `url` or where it went before."""
+    """Requests a new delivery of an event of `webhook_detail`, to `url` or to the earlier address."""
     if url is not None and not url.startswith(("http://", "https://")):
         raise InputError("url must be the http(s) address of a receiver, or be omitted. Nothing was sent.")
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)

@@ -190,7 +190,7 @@ async def list_assets(
     size: int = 20,
     credentials: str | None = None,
 ) -> Page[Asset]:
-    """Lists assets, at most 100 on a page; `group_id`, `status` in RunningHub's word, and `name` select."""
+    """Lists assets, at most 100 on a page; all, or those of a group, a status or a name."""
     return await ask(
         lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
         credentials,

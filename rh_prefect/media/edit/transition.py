@@ -44,7 +44,10 @@ def crossfaded(
     """
     check_time("seconds", seconds)
     if not clips or not 0 < seconds <= LONGEST:
-        raise InputError(f"A film of {len(clips)} clips with transitions of {seconds:g} s cannot be made.")
+        raise InputError(
+            f"A film of {len(clips)} clips with transitions of {seconds:g} s cannot be made. What to do: pass clips, "
+            f"and at most {LONGEST:g} s."
+        )
     shapes = [shape_of(clip) for clip in clips]
     canvas = replace(Shape.around(shapes, width, height), has_audio=any(shape.has_audio for shape in shapes))
     count = max(1, round(seconds * canvas.rate))

@@ -199,7 +199,7 @@ class StepScheduler:
                 self.services.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review)
             )
         except RunningHubError as error:
-            _log.warning("The end of this run is not recorded in its round, which the next run continues: %s", error)
+            _log.warning("The end of this run could not be recorded. The next run continues its round: %s", error)
 
     async def _suspend(self) -> None:
         """Suspends the run, whose process ends; continues in this process where that is refused."""
