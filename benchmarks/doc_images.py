@@ -159,8 +159,8 @@ def terminal(to: Path, folder: Path, width: int) -> None:
         os.close(end)
         screens = list(_screens(main_end))
         assert run.wait() == 0, screens[-1]
-    # The time that is left is known once three jobs have ended.
-    busy = max(screens[:-1], key=lambda lines: (any(one.endswith(" left") for one in lines), "".join(lines).count("~")))
+    # The time that is left is good once some jobs have ended.
+    busy = max(screens[:-1], key=lambda lines: (min(4, "".join(lines).count("✓")), "".join(lines).count("~")))
     said = [*busy[-14:], "", "...", "", *screens[-1][-7:]]
     text = "\n".join(line.replace(str(folder), "~/films") for line in said)
     console = Console(record=True, width=width, file=StringIO())
