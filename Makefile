@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 
 test: tests lint
 
-# By file: each of the processes starts servers of its own, and a file's tests share them. In the order of
+# By file: each of the processes starts separate servers, and a file's tests share them. In the order of
 # tests/conftest.py, so that no long file is the last.
 tests: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -39,7 +39,7 @@ tests: $(INSTALLED) $(DATABASE)
 test-long: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m long -n 2 --dist loadfile
 
-# The README's commands in a folder of their own: about ten minutes on a busy machine.
+# The README's commands in a separate folder: about ten minutes on a busy machine.
 test-readme: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m readme tests/project/test_readme_commands.py
 

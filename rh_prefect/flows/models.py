@@ -24,7 +24,7 @@ HOME = "rh_prefect.flows.models"
 def for_model(name: str) -> PipelineFlow:
     """Gives the flow of a model; the same one each time.
 
-    It can be deployed by name, without any file of your own: its entrypoint is
+    It can be deployed by name, without writing a file: its entrypoint is
     `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`. Its result has the output `result`.
 
     Args:

@@ -31,7 +31,7 @@ class Evaluate(Protocol):
 
 
 LIKE = 0.8
-"""From which similarity on a parameter that a model lacks is a misspelt one of its own."""
+"""From which similarity on a parameter that a model lacks is a misspelt parameter of the model."""
 
 _LINK = "https://stand-in.invalid/file"
 

@@ -173,7 +173,7 @@ class Pipeline:
         """Returns the pipeline with another default of `reuse`, even for the files that it uses.
 
         Args:
-            reuse: What steps do that have no `reuse` of their own.
+            reuse: The `reuse` of steps that do not have the key.
         """
         return type(self)(_with_reuse(self.checked, reuse), takes=self.takes)
 

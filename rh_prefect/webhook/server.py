@@ -50,7 +50,7 @@ _log = logging.getLogger("rh_prefect")
 def create_app(
     *, token: SecretStr | None = None, confirmer: Confirmer | None = None, resumer: SuspendedRunResumer | None = None
 ) -> Starlette:
-    """Creates the receiver, to be served alone or mounted in a web service of your own.
+    """Creates the receiver, to be served alone or mounted in another web service.
 
     uvicorn --factory rh_prefect.webhook:create_app
     """

@@ -94,7 +94,7 @@ def strip(size: Size, text: str, *, part: float = 0.5) -> Image.Image:
 
 
 def label(size: Size, text: str) -> Image.Image:
-    """Draws the words small, on a dark label at the upper left, where our pictures have no text of their own.
+    """Draws the words small, on a dark label at the upper left, where the emulator's pictures have no text.
 
     Returns:
         RGBA of the picture's size: made once, pasted on many frames.

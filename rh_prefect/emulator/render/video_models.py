@@ -92,7 +92,7 @@ def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
 
 
 _LARGEST = 2
-"""How many times the long side a video may keep of its own size."""
+"""How many times the long side a video may keep of its size."""
 
 
 def rework(request: Request, to: Path) -> None:

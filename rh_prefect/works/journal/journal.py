@@ -516,7 +516,7 @@ class _StoreFiles:
         # fsspec's default implementation checks first and writes then, so two processes can both succeed.
         if getattr(self._fs.pipe_file, "__func__", None) is fsspec.AbstractFileSystem.pipe_file:
             raise self._unfit()
-        # With connections of its own, as another process has.
+        # With separate connections, as another process has.
         other, _ = self._open(skip_instance_cache=True)
         with ThreadPoolExecutor(_RACERS) as racers:
             for _ in range(_PROOFS):

@@ -181,7 +181,7 @@ class WorksJournal(FolderJournal):
         """
         owner = current_owner() if suspended is None else None
         waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
-        # Each attempt is a waiter of its own: the one before may have been released.
+        # Each attempt is a separate waiter: the one before may have been released.
         for number in count(1):
             name = f"{run_name(flow_run)}-{number}"
             if await self.create(f"{work}-waiter-{name}", waiting):
