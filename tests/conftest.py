@@ -27,6 +27,8 @@ Path(os.environ["SSL_CERT_FILE"]).write_text(Path(certifi.where()).read_text().p
 
 # The servers that tests read links from are on this machine.
 os.environ["RH_ALLOW_PRIVATE_LINKS"] = "1"
+# pytest-xdist sets it, and commands would wrap their lines as for a terminal.
+os.environ.pop("COLUMNS", None)
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

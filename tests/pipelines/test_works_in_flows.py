@@ -17,6 +17,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
+from rh_prefect.works.run_ledger import RecordsPlace, note_place
 from rh_prefect.works.work_runner import WorkResult, WorkRunner
 from tests.support.world.pipeline_runs import picture
 
@@ -29,7 +30,9 @@ async def make(*words: str, **options: Any) -> list[WorkResult]:
     assert scope is not None
 
     async def work() -> list[WorkResult]:
-        runner = WorkRunner(engine, scope, store, await open_works(store, settings), Options(**options))
+        works = await open_works(store, settings)
+        await note_place(scope.journal, RecordsPlace(url=works.url))
+        runner = WorkRunner(engine, scope, store, works, Options(**options))
         return [await runner.make(picture(one)) for one in words]
 
     return await LOOP.call(work())

@@ -16,7 +16,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, ConfigError, InputError
+from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
@@ -150,20 +150,18 @@ async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_
 
 
 @pytest.mark.prefect
-async def test_equal_works_in_two_places_of_records_both_count_in_the_budget(
+async def test_a_second_place_of_records_in_a_flow_run_is_refused_before_it_pays(
     rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one took the place of the first one in the sums, so that a run paid for any number of them."""
-
     @prefect.flow
     async def in_places() -> None:
-        for place in ("one", "two", "three"):
+        for place in ("one", "two"):
             monkeypatch.setenv("RH_RECORDS", str(tmp_path / place))
-            await generate(models.ZImageTurbo(prompt=PROMPT), scope="order", budget=0.08)
+            await generate(models.ZImageTurbo(prompt=PROMPT), scope="order")
 
-    with pytest.raises(BudgetExceeded):
+    with pytest.raises(ConfigError, match=r"give all attempts .* the same RH_RECORDS"):
         await in_places()
-    assert len(rh.recorder.paid) == 2
+    assert len(rh.recorder.paid) == 1
 
 
 @pytest.mark.prefect
