@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, ValidationError
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline."""
@@ -37,10 +40,19 @@ def _pipeline_in(words: Sequence[str]) -> str | None:
     return next((one for last, one in pairwise(words) if not one.startswith("-") and not last.startswith("-")), None)
 
 
+def _in_a_sentence(error: CycloptsError) -> Panel:
+    """The panel of an error; pydantic's own text has five lines and a link."""
+    problems = getattr(error.__cause__, "errors", None)
+    if isinstance(error, ValidationError) and problems is not None:
+        error.exception_message = f"{problems()[0]['msg']}."
+    return CycloptsPanel(error)
+
+
 app = _RootApp(
     name="rh-prefect",
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
     version=lambda: _version(),
+    error_formatter=_in_a_sentence,
     default_parameter=Parameter(negative="", validator=lambda type_, value: _check_texts(type_, value)),
 )
 _models = App(name="models", help="List RunningHub's models with limits and prices.")

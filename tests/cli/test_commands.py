@@ -121,7 +121,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"-1.0" for --budget. Must be >= 0': ["run", "film", "--prompt", "x", "--budget", "-1"],
     "film has no parameter shot; did you mean shots?": ["run", "film", "--prompt", "x", "--shot", "2"],
     "There is no pipeline flim: neither a file": ["run", "flim", "--prompt", "x"],
-    '"-1.0" for --budget. Must be > 0': ["batch", "rows.csv", "--model", "z-image/turbo", "--budget", "-1"],
+    '"-1.0" for --budget. Input should be greater than 0. ╰': ["batch", "rows.csv", "--model", "a/b", "--budget", "-1"],
     "nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
     "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
     "'a\\x00b.jpg' contains a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
