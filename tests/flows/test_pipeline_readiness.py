@@ -134,19 +134,19 @@ ANSWERS = """
 steps:
   script:
     model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: "10 items about a mug as JSON, each item has line"}
-    parse: {list: {line: string}, at_most: 10}
+    with: {prompt: "10 items about a mug as JSON, each item has text"}
+    parse: {list: {text: string}, at_most: 10}
   each:
     foreach: $(script)
     steps:
-      picture: {model: z-image/turbo, with: {prompt: $(item.line)}SAVE}
+      picture: {model: z-image/turbo, with: {prompt: $(item.text)}SAVE}
 """
 
 
-@pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.line).png"])
+@pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.text).png"])
 @in_flow_run
 async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
-    """Two lines of the answer are equal: one picture is made for both, and only one step can have the name."""
+    """Two texts of the answer are equal: one picture is made for both, and only one step can have the name."""
     text = ANSWERS.replace("SAVE", save)
     (_, first), (_, second) = [await run_in_flow(text, budget=1) for _ in range(2)]
     assert len(rh.recorder.paid) == 10
@@ -154,7 +154,7 @@ async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emula
     assert failed == [["each[10].picture"] if save else []] * 2
     assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
     with pytest.raises(PipelineError, match="ask for exactly the same"):
-        await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.line)", "prompt: a mug")))(budget=1)
+        await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.text)", "prompt: a mug")))(budget=1)
 
 
 CHAINS = """

@@ -19,8 +19,8 @@ from tests.support.doc_pages import PAGES
 
 MODEL = "kling-v3.0-pro/text-to-video"
 FAULTS = {
-    "a download breaks off": Fault("download", number=1, kind="cut", at=0.5),
-    "three polls get HTTP 502": Fault("query", times=3, kind="502"),
+    "a download is interrupted": Fault("download", number=1, kind="cut", at=0.5),
+    "three status requests get HTTP 502": Fault("query", times=3, kind="502"),
     "the response to the submission is lost": Fault("submit", number=1, kind="cut"),
 }
 VALUES = {"prompt": "waves", "duration": "5", "sound": False}
