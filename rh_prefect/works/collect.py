@@ -185,32 +185,48 @@ def _file_links(links: tuple[Link, ...]) -> list[Link]:
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
-    The address decides, with the parameters that are no signature. A new address belongs to the output if no other
-    output of its node and type has a new one. If nothing tells several outputs apart, their order decides.
+    The address without the query decides, and of several links with one address the parameters that they have in
+    common. A new address belongs to the output if no other output of its node and type has a new one. If nothing tells
+    several outputs apart, their order decides.
     """
-    names = _lasting_parameters(recorded, newer)
+    link, pairs = recorded[index], _pairs(recorded, newer)
+    if id(link) in pairs:
+        return pairs[id(link)].url
+    taken = {id(one) for one in pairs.values()}
+    old = [one for one in recorded if id(one) not in pairs and _is_of_kind(one, link)]
+    new = [one for one in newer if id(one) not in taken and _is_of_kind(one, link)]
+    is_renewed = any(_is_of_kind(one, link) for one in pairs.values())
+    return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
 
-    def name(one: Link) -> tuple[str, frozenset[str]]:
-        address = one.url if one.url and one.url.startswith("data:") else bare(one.url or "")
-        return address, frozenset(pair for pair in _parameters(one) if pair.partition("=")[0] in names)
 
-    link, known, found = recorded[index], set(map(name, recorded)), set(map(name, newer))
-    if name(link) in found:
-        old, new = ([one for one in links if name(one) == name(link)] for links in (recorded, newer))
-    else:
-        old = [one for one in recorded if name(one) not in found and _is_of_kind(one, link)]
-        new = [one for one in newer if name(one) not in known and _is_of_kind(one, link)]
-        if len(old) > 1 and any(name(one) in found and _is_of_kind(one, link) for one in recorded):
-            return None
+def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
+    """Returns the new links of recorded ones with the same address, by the identity of the recorded one."""
+    pairs: dict[int, Link] = {}
+    for address in dict.fromkeys(map(_address, recorded)):
+        old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
+        # Each must be the closest of the other: the new link of one output must not be taken for a missing one.
+        found = {id(one): best for one in old if (best := _closest(one, new)) and _closest(best, old) is one}
+        taken = {id(one) for one in found.values()}
+        rest = [one for one in old if id(one) not in found], [one for one in new if id(one) not in taken]
+        if len(rest[0]) == len(rest[1]):
+            found |= {id(one): other for one, other in zip(*rest, strict=True)}
+        pairs |= found
+    return pairs
+
+
+def _closest(link: Link, others: list[Link]) -> Link | None:
+    """Returns the link that has most parameters in common with a link; None if that is not only one."""
+    common = [len(_parameters(link) & _parameters(one)) for one in others]
+    return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
+
+
+def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
     return new[next(n for n, one in enumerate(old) if one is link)].url if len(old) == len(new) else None
 
 
-def _lasting_parameters(recorded: list[Link], newer: list[Link]) -> set[str]:
-    """Returns the names of the parameters whose values are the same in both lists, as far as they list them."""
-    old, new = (set[str]().union(*map(_parameters, links)) for links in (recorded, newer))
-    names = {pair.partition("=")[0] for pair in old | new}
-    pairs = {name: [{one for one in each if one.partition("=")[0] == name} for each in (old, new)] for name in names}
-    return {name for name, (before, after) in pairs.items() if before <= after or after <= before}
+def _address(link: Link) -> str:
+    url = link.url or ""
+    return url if url.startswith("data:") else bare(url)
 
 
 def _parameters(link: Link) -> set[str]:

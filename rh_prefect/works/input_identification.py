@@ -174,21 +174,45 @@ class Inputs:
         if stamp is None and any(record.stamp for record in state.records):
             stamp = await self._stamp_of(source)
         same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
-        if same is None and stamp is None and is_link(source):
-            same = state.only
+        # None may also say that the host could not be asked; a link had a strong ETag if a record has its stamp.
+        if same is None and is_link(source) and not any(record.stamp for record in state.records):
+            same = await self._with_copy(source, state.only)
         if same is None:
             try:
                 async with self._reading:
                     read, stamp = await asyncio.to_thread(self._read, source, state.records, check, check_size)
             except MediaError as error:
-                if state.only is None:
+                if (known := state.current or state.only) is None:
                     raise
                 _log.warning("%s The recorded content is used.", error.message)
-                return state.only
+                return known
             self._warn_of_change(state, read)
             same = await self._record(name, state.records, read)
         state.current, state.stamp = same, stamp
         return same
+
+    async def _with_copy(self, source: str, record: MediaRecord | None) -> MediaRecord | None:
+        """Returns the recorded content of a link; writes its copy again if it is gone and the link still has it."""
+        copies = self._copies
+        if copies is None or record is None or not record.stored:
+            return record
+
+        def restore() -> None:
+            if copies.has(record):
+                return
+            try:
+                with open_local(source, self._folder, options=self._options_for(source), seconds=self._seconds) as file:
+                    if file.sha256 == record.sha256:
+                        copies.put(file.path, record)
+                        return
+                    problem = f"{record.uri} is not the file any more that this run has used."
+            except MediaError as error:
+                problem = error.message
+            _log.warning("%s The copy of that file is gone, so that a new job with it will fail, unpaid.", problem)
+
+        async with self._reading:
+            await asyncio.to_thread(restore)
+        return record
 
     async def _stamp_of(self, source: str) -> Stamp | None:
         """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""

@@ -459,6 +459,11 @@ def tokens(*names: str, sign: int) -> tuple[Link, ...]:
     return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
 
 
+def written(form: str, *names: str) -> tuple[Link, ...]:
+    return tuple(Link(url=f"https://files/{form.format(name)}", type="png") for name in names)
+
+
+PAIR = numbered("red", "blue", sign=1)
 THREE = numbered("red", "kept", "blue", sign=1)
 NODES = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
 
@@ -474,8 +479,15 @@ NODES = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
         ((*queried("red", sign=1), Link(url="")), queried("blue", "red", sign=2), ["red", "blue"]),
         (tokens("a", "b", sign=1), tokens("c", "d", sign=2), ["c", "d"]),
         (NODES, numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7"), ["d", "c"]),
+        (PAIR, written("{}.png?sign=2&expires=9", "blue", "red"), ["red", "blue"]),
+        (PAIR, written("{}.png?token=2", "blue", "red"), ["red", "blue"]),
+        (PAIR, written("{}.png", "blue", "red"), ["red", "blue"]),
+        (written("view?f=/{}.png&sign=1", "a", "b"), written("view?f=/{}.png&sign=2", "c", "a"), ["a", "c"]),
     ],
-    ids=["in order", "turned", "moved", "by query", "by query, turned", "invalid at first", "tokens", "by node"],
+    ids=[
+        *("in order", "turned", "moved", "by query", "by query, turned", "invalid at first", "tokens", "by node"),
+        *("one parameter more", "another parameter", "no parameter", "another file of a query"),
+    ],
 )
 async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
     journal: FolderJournal, tmp_path: Path, first: tuple[Link, ...], listed: tuple[Link, ...], found: list[str]

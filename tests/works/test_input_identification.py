@@ -360,7 +360,7 @@ async def test_a_valid_presigned_link_is_read_again(
 
 
 async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_link(
-    journal: FolderJournal, tmp_path: Path, links: LinkHost
+    journal: FolderJournal, tmp_path: Path, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
@@ -379,6 +379,37 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
     copy.unlink()
     assert (await process().identify(link)).mark == identified[0].mark, "even if its copy is gone"
+    assert "The copy of that file is gone" in caplog.text
+
+
+async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(
+    journal: FolderJournal, tmp_path: Path, links: LinkHost
+) -> None:
+    """A new job with the link failed, because a file was missing that nobody had named."""
+    store, link = MediaStore(tmp_path / "out"), links.put("photo.png", PICTURE)
+
+    def process() -> Inputs:
+        return Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store))
+
+    first = await process().identify(link)
+    Path(first.source).unlink()
+    again = await process().identify(link)
+    assert (again.mark, Path(again.source).read_bytes()) == (first.mark, PICTURE)
+
+
+async def test_a_link_whose_host_fails_once_is_looked_at_again(
+    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+) -> None:
+    """It counted as one without a strong ETag from then on, and a job was paid for with the old file."""
+    link = links.put("photo.png", PICTURE, etag='"1"')
+    for one in (inputs, later_run):
+        await one.identify(link)
+        links.drop("photo.png")
+        assert (await one.identify(link)).mark == media_mark(hashlib.sha256(PICTURE).hexdigest()), "the recorded one"
+        other = samples.png(tmp_path / "other.png", text="another")
+        links.put("photo.png", other.read_bytes(), etag='"2"')
+        assert (await one.identify(link)).mark == mark_of(other)
+        links.put("photo.png", PICTURE, etag='"1"')
 
 
 async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
