@@ -25,6 +25,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def size_text(size: int) -> str:
+    """Writes a size in bytes with its unit."""
+    return f"{size / 1e6:.2f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
 def cut_middle(text: str, width: int) -> str:
     """Returns a name cut in its middle, because both ends distinguish it from others."""
     end = (width - 1) // 2

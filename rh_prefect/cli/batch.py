@@ -116,7 +116,7 @@ def _show_batch(batch: Batch, *, as_plan: bool, as_json: bool) -> None:
 
 def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:
     if quiet:
-        print(report.csv_uri)
+        print(f"{report.batch}: {report}\n{report.csv_uri}")
         return
     rows: dict[str, list[RowResult]] = {}
     for row in report.rows:

@@ -119,10 +119,10 @@ def _found(
         run = last_run(store, found) if run == _LAST else report_of(store, run)
         found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []
     if not found:
-        what = f"of the run {run} " if run else ""
+        what = f"of the run {run!r}" if run else "yet"
         places = "--out or --storage" if command == "open" else "its folder or --storage"
         raise InputError(
-            f"{command}: {store.url} has no results {what}yet. Nothing was written. What to do: name another place "
+            f"{command}: {store.url} has no results {what}. Nothing was written. What to do: name another place "
             f"with {places}, or run a flow or a pipeline first."
         )
     return store, found, run

@@ -70,15 +70,15 @@ class Given:
 class Selected:
     """The steps that a run makes, and those of them that it makes again."""
 
-    new: Annotated[bool, Parameter(help="Make new results of all paid steps, and pay for them.")] = False
+    new: Annotated[bool, Parameter(help="New results of all paid steps, which a run pays for.")] = False
     retake: Annotated[
         list[str] | None,
-        Parameter(help="Make a new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
+        Parameter(help="A new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
     ] = None
-    only: Annotated[list[str] | None, Parameter(help="Make only this step; repeatable.")] = None
-    items: Annotated[list[str] | None, Parameter(help="Make only this item; repeatable.")] = None
+    only: Annotated[list[str] | None, Parameter(help="Only this step; repeatable.")] = None
+    items: Annotated[list[str] | None, Parameter(help="Only this item; repeatable.")] = None
     sample: Annotated[
-        int, Parameter(help="Make only the first N items of each fan-out.", validator=validators.Number(gte=0))
+        int, Parameter(help="Only the first N items of each fan-out.", validator=validators.Number(gte=0))
     ] = 0
 
     @property

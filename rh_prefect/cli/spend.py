@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, terminal_width
-from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
+from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
 from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
@@ -45,8 +45,8 @@ def spend(
         from rh_prefect.flow_runs.spend_report import charges_of
 
         store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
-        for note in unread_flow_runs():
-            _note(note)
+        if not is_configured():
+            _note("jobs of flow runs are included by their results only, because PREFECT_API_URL is not set")
     here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since.isoformat())]
     if out is not None or plot:
         _draw(bars(here, by), by, out, title=f"Spent in {store.url}" + (f" since {since}" if since else ""))

@@ -161,12 +161,21 @@ def run_name() -> str:
 def run_name_with(subject: object) -> str:
     """Names a flow run like `run_name`, by a subject that is not one of its parameters."""
     name = str(flow_run.name or "")
-    if name and set(name.split("-")) - _generated_words():
+    if name and set(name.split("-")) - _generated_words() and not _NAME_OF_THE_FORM.fullmatch(name):
         return name  # a person gave it, or an earlier attempt
     subject = ", ".join(filter(None, map(_named, subject))) if isinstance(subject, list) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head
+
+
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|"
+    "psi|omega"
+)
+_NAME_OF_THE_FORM = re.compile(rf"(?:{_GREEK})[0-9]+(?:-[a-z]+)+")
+"""Matches what the dashboard's form fills in as the name of a run: a letter, a number and the name of a star. One in
+nine has no number, and is kept, for a person could have written it."""
 
 
 @cache

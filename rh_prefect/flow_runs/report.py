@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rh_prefect import artifacts
-from rh_prefect.display_names import shortened
+from rh_prefect.display_names import shortened, size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, naming
@@ -139,7 +139,9 @@ def _row(one: StepReport, links: Links) -> tuple[str, ...]:
     name = "<br>".join(wrapped(part, _NAME) for part in (one.step, *about) if part)
     seconds = f"{one.seconds:.0f} s" if one.seconds and one.seconds >= 1 else ""
     cost = "<br>".join(filter(None, (one.cost.replace("1 task of unknown cost", "unknown"), seconds)))
-    reason = wrapped(shortened(one.reason.removeprefix(f"{one.step}: "), _LONGEST_REASON), _REASON)
+    # The state of an absent step says enough; its reason would push the results out of a narrow page.
+    why = "" if one.state == "absent" else one.reason.removeprefix(f"{one.step}: ")
+    reason = wrapped(shortened(why, _LONGEST_REASON), _REASON)
     more = f"<br>and {len(one.files) - 1} more" if len(one.files) > 1 else ""
     file = links.to(one.files[0], file_name(one.files[0], one.step)) + more if one.files else ""
     return name, one.state, cost, reason, file
@@ -165,7 +167,7 @@ def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
         return wrapped(name, _NAME), wrapped(shortened(str(value), _LONGEST_TEXT), 2 * _REASON)
     size = f"{value.width} × {value.height}" if value.width else ""
     length = f"{value.seconds:.1f} s" if value.seconds is not None else ""
-    facts = (size, length, f"{value.size / 1e6:.2f} MB", value.defect or "")
+    facts = (size, length, size_text(value.size), value.defect or "")
     return links.to(value.uri, shortened(name, 2 * _NAME)), escaped(", ".join(filter(None, facts)))
 
 

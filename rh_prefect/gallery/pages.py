@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
+from rh_prefect.display_names import size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.glb_picture import glb_picture
@@ -102,7 +103,7 @@ def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
             "src": _link(store, file.uri),
             "sha": file.sha256,
             "length": file.seconds,
-            "size": f"{shape}{file.size / 1e6:.2f} MB",
+            "size": f"{shape}{size_text(file.size)}",
             "poster": _poster(store, file),
         }
     return shown

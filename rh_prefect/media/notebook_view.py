@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rh_prefect.display_names import cut_middle
+from rh_prefect.display_names import cut_middle, size_text
 from rh_prefect.errors import RunningHubError
 
 if TYPE_CHECKING:
@@ -75,5 +75,5 @@ def _facts(media: Media) -> str:
     shape = f"{media.width} × {media.height}" if media.width else ""
     length = f"{media.seconds:.1f} s" if media.seconds is not None else ""
     defect = f"damaged: {media.defect}" if media.defect else ""
-    facts = [cut_middle(media.name, _NAME_WIDTH), shape, length, f"{media.size / 1e6:.2f} MB", defect]
+    facts = [cut_middle(media.name, _NAME_WIDTH), shape, length, size_text(media.size), defect]
     return ", ".join(filter(None, facts))

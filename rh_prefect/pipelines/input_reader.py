@@ -469,8 +469,8 @@ def _undeclared(row: Row, table: Param) -> Iterator[str]:
     for name, value in row.values.items():
         if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
             yield (
-                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}. What to do: "
-                "correct its name; or list it in other_columns, in a batch with --ignore-columns or --label-column"
+                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}: "
+                "correct its name, or list it in other_columns (a batch has --ignore-columns and --label-column)"
             )
 
 

@@ -89,6 +89,19 @@ def test_a_batch_is_named_by_its_rows() -> None:
         assert run_name().startswith("batch: products.csv")
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("omicron6-sefalla-z", "pictures: a quay"), ("nu12-aquilae", "pictures: a quay"), ("beta-launch", "beta-launch")],
+)
+def test_a_name_that_the_form_of_the_dashboard_filled_in_is_replaced(given: str, shown: str) -> None:
+    @flow
+    def pictures() -> None: ...
+
+    context: Any = FlowRunContext
+    with context.model_construct(flow=pictures, flow_run=FlowRun(flow_id=uuid4(), name=given)):
+        assert run_name_with("a quay").partition(", 2")[0] == shown
+
+
 def test_hooks_are_attached_beside_the_users() -> None:
     given: list[FlowStateHook[..., Any]] = [theirs]
 

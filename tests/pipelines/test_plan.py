@@ -147,6 +147,10 @@ async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_d
     assert await lines(["a\nb", "\x1b"], True) == [f"changed: param p: {shown}", f"~ a  seen: {shown}"]
     assert await lines(1, True) == ["changed: param p: 1 -> true", "~ a  seen: 1 -> true"]
     assert await lines(5, 5.0, [{"n": 5}], to=[{"n": "5"}]) == []
+    assert (await lines(True, "false"))[0] == "changed: param p: true -> false", "a command line has only texts"
+    start = "a mug on a table, seen from above, in the light of "
+    found = await lines(f"{start}dawn, calm", f"{start}noon, calm")
+    assert found[0] == 'changed: param p: "… in the light of dawn, calm" -> "… in the light of noon, calm"'
 
 
 async def test_a_retake_is_another_work_and_going_back_is_free() -> None:

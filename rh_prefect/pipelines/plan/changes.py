@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
 
 _LONGEST = 60
+_LEAD = 20
+"""Characters before the difference of two long texts that are shown."""
 
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
@@ -92,7 +95,7 @@ def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Pa
         default = params[name].default if name in params else None
         before, now = (_value_or_default(values.get(name), default) for values in (was, plan.params))
         if _as_texts(before) != _as_texts(now):
-            yield {"what": f"param {name}", "was": before, "is": now}
+            yield {"what": f"param {name}", "was": _typed_like(now, before), "is": _typed_like(before, now)}
     files, present = (
         {one["uri"]: one["sha256"] for one in inputs} for inputs in (earlier.get("inputs", ()), plan.inputs)
     )
@@ -116,6 +119,14 @@ def _as_texts(value: Any) -> Any:
     return text_of(value) if isinstance(value, str | int | float) else value
 
 
+def _typed_like(other: Any, value: Any) -> Any:
+    """Returns a value with the type of another one where it is the text of a command line."""
+    if isinstance(value, str) and not isinstance(other, str):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
 def _digits(sha256: str | None) -> str | None:
     return sha256 and sha256[:12]
 
@@ -125,17 +136,26 @@ def shown_change(what: str, was: Any, now: Any) -> str:
     what = visible(what)
     if what == "file" or (what.startswith("input ") and was and now):
         return f"{what}: its content changed"
-    return f"{what}: {_shown(was)} -> {_shown(now)}"
+    texts = [_text(was), _text(now)]
+    same = next((at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)
+    # What two long texts begin with says nothing about their difference.
+    start = same - _LEAD if same + _LEAD > _LONGEST else 0
+    start = max(start, texts[0].find(" ", start, same)) if start else 0
+    return f"{what}: {' -> '.join(_cut(text, start) for text in texts)}"
 
 
-def _shown(value: Any) -> str:
-    """Formats a value of a request as JSON with at most about 60 characters."""
-    if value is None:
-        return "none"
-    text = visible(json.dumps(value, ensure_ascii=False, default=str))
-    if len(text) <= _LONGEST:
-        return text
-    return f"{text[:_LONGEST]}…{text[-1] if isinstance(value, str | list | dict) else ''}"
+def _text(value: Any) -> str:
+    """Formats a value of a request as JSON."""
+    return "none" if value is None else visible(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _cut(text: str, start: int) -> str:
+    """Returns about 60 characters of a value, with its quotes or brackets."""
+    shown = f"{text[0]}…{text[start:]}" if start and len(text) > start else text
+    if len(shown) <= _LONGEST:
+        return shown
+    end = text[-1] if text.endswith(('"', "]", "}")) else ""
+    return f"{shown[:_LONGEST]}…{end}"
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -178,7 +179,8 @@ def _subject(one: Instance) -> str:
     """Returns what a person recognises a step by: the beginning of its prompt, or its first file's name."""
     files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
     name = next((file.media.name for file in files if file.media is not None), "")
-    return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or name
+    # A result that is named by its content tells a person nothing.
+    return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or re.sub("^[0-9a-f]{32,}.*", "", name)
 
 
 def _state_of(one: Instance, run: StepScheduler, blocked: Mapping[str, str]) -> tuple[StepState, str]:
