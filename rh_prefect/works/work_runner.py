@@ -407,7 +407,8 @@ class WorkRunner:
             attempts=asked.attempts,
             unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
             forbidden=asked.forbidden,
-            another_task="for a new task of the same request, run again with --retake",
+            another_task="for a new task of the same request, run the pipeline with --retake; `batch --print` writes "
+            "that of a batch",
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
