@@ -355,7 +355,7 @@ class NotPlanned(JobError):
 
 
 class SubmissionUnknown(JobError):
-    """A submit was sent and its answer is lost: it may have been paid for; decide manually."""
+    """A submission was sent and its answer is lost: look for the task, since it may have been paid for."""
 
 
 class OutputsPending(JobError):

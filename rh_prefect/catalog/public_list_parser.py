@@ -350,7 +350,7 @@ def _rows(rules: object) -> Raw:
     for rule in rules if isinstance(rules, list) else []:
         when = rule.get("when") if isinstance(rule, Mapping) else None
         if not isinstance(when, Mapping) or not when or "" in when.values():
-            raise _Unusable("its price depends on something that a rule cannot express; the price is ignored")
+            raise _Unusable("its price depends on a condition that the catalogue cannot express; the price is ignored")
         by = by or [*when]
         if {*by} != {*when}:
             raise _Unusable("its price depends on different parameters in different entries; the price is ignored")

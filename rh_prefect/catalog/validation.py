@@ -347,7 +347,7 @@ def _refuse_files(value: object, key: str = "") -> None:
         for one in value:
             _refuse_files(one, key)
     elif _holds_file(value):
-        raise _Wrong("takes links, and this holds a file; `tasks.upload_file` makes a link of one")
+        raise _Wrong("takes links, but the value holds a file; `tasks.upload_file` returns a link to a file")
     else:
         _refuse_path(key, value)
 

@@ -211,8 +211,8 @@ async def _webhook() -> str:
         )
     if settings.webhook_token is not None:
         raise ConfigError(
-            "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set it to the "
-            "address at which RunningHub reaches `rh-prefect webhook serve`; or unset both, and ends are polled for."
+            "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set RH_WEBHOOK_URL "
+            "to the address at which RunningHub reaches `rh-prefect webhook serve`; or unset the token to poll instead."
         )
     return "no webhook is set, so the end of each task is detected by polling"
 
@@ -224,7 +224,7 @@ async def _machine() -> str:
     waiting = list(Spool(folder / "spool").entries())
     if waiting:
         raise ConfigError(
-            f"{len(waiting)} ticket(s) in {folder / 'spool'} are not yet recorded in their journal. "
+            f"{len(waiting)} task id(s) in {folder / 'spool'} are not yet in the records of their jobs. "
             "What to do: `rh-prefect jobs adopt --spool`."
         )
     return f"temporary files are in {folder}; all tickets are recorded in their journals"

@@ -92,8 +92,8 @@ def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[Non
     if is_flow_run and not is_here and not is_configured():
         raise ConfigError(
             f"The records of flow run {run} are in the Prefect API that it ran on, but PREFECT_API_URL is not set, "
-            "and no flow has run on this machine without it. What to do: set PREFECT_API_URL to the address of that "
-            "API, as in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
+            "and this machine has no records of flows that ran without it. What to do: set PREFECT_API_URL to the "
+            "address of that API, as in `export PREFECT_API_URL=http://127.0.0.1:4200/api`."
         )
     is_needed = (run is None or is_flow_run) and is_here
     with prefect_api() if is_needed or is_configured() else contextlib.nullcontext():

@@ -76,7 +76,7 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("log") != VERSION:
-        raise ValueError("an entry of another version")
+        raise ValueError("the entry was written by another version")
     records = {}
     for line in lines:
         key, space, record = line.partition(" ")

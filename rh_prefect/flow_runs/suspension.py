@@ -251,7 +251,7 @@ def _suspendable() -> FlowRun:
     if TaskRunContext.get() is not None:
         raise _StaysError("a task cannot suspend its flow. What to do: call it in the flow itself.")
     if flow.flow_run.parent_task_run_id is not None:
-        raise _StaysError("Prefect cannot suspend a child flow. What to do: call it in the outermost flow.")
+        raise _StaysError("Prefect cannot suspend a child flow. What to do: make the call in the outermost flow.")
     if flow.flow_run.deployment_id is None:
         raise _StaysError("only a run of a deployment can be resumed by a worker.")
     if not get_settings().webhook_url:

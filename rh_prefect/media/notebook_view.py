@@ -27,7 +27,7 @@ _PLAYED_BYTES = 5_000_000
 
 
 def as_html(media: Media) -> str:
-    """Returns HTML that shows a file, whose content is a part of it; a notebook opens no link to a local file."""
+    """Returns HTML that contains a file and shows it; a notebook opens no link to a local file."""
     try:
         shown = _shown(media)
     except (RunningHubError, OSError) as error:

@@ -50,7 +50,7 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
         key, stage = param.name if param is not None else name, stages[number]
         if key in stage.values:
             raise InputError(
-                f"values: {name!r} is the parameter {key} of {stage.model.name}, for which chain has a value already. "
+                f"values: {name!r} is the parameter {key} of {stage.model.name}, which also has a value in `chain`. "
                 "What to do: leave one of them out."
             )
         stage.values[key] = _read(param, value)

@@ -342,8 +342,8 @@ class Steps:
             job = self.work.job
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
-                f"{error} The ticket is stored in {self.work.services.spool.folder} on this machine: run again on this "
-                f"machine and it is adopted; from another machine: rh-prefect jobs adopt {job} {answer.task_id}."
+                f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
+                f"machine, which takes it over; on another machine: rh-prefect jobs adopt {job} {answer.task_id}."
             ) from error
         self._unspool(n, intent)
         return submit

@@ -93,8 +93,8 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
         owner = submit.intent.owner
         raise InputError(
             f"{journal.scope}/{view.key}: its submission may still be in progress, in process {owner.pid} "
-            f"on {owner.host}. What to do: run it again; once that process has certainly ended, the error "
-            "message says what to do."
+            f"on {owner.host}. What to do: end that process, and run the job again; the error message "
+            "then says what to do."
         )
     answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
     await JobRecords(journal, view.key).answer(submit.n, answer)

@@ -93,8 +93,8 @@ class Options:
     def _check_numbers(self) -> None:
         if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
             raise InputError(
-                f"take is the number of one of several results of a request, from 1, not {self.take!r}. Nothing was "
-                "sent."
+                f"take must be a whole number from 1 on, not {self.take!r}: it numbers the results of one request. "
+                "Nothing was sent."
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InputError(

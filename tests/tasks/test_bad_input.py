@@ -118,7 +118,7 @@ async def test_something_else_in_a_list_of_inputs_is_refused_before_the_others_a
     one: Any = turbo()
     with pytest.raises(InputError, match="a list of inputs, not one ZImageTurbo"):
         await generate_many(one)
-    with pytest.raises(InputError, match="from 1, not 0"):
+    with pytest.raises(InputError, match="from 1 on, not 0"):
         await generate_many([turbo()], take=0, takes=3)
     assert nothing_was_paid(rh, out)
 

@@ -116,7 +116,7 @@ def still_clip(
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
-    """Saves a video's sound, or a sound, as `.m4a` or `.wav`, at a loudness in LUFS if given; returns its seconds."""
+    """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns its length in seconds."""
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
     return _write_sound(to, Sound(recording(source)), None, source, 0.0)

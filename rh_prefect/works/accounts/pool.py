@@ -76,7 +76,7 @@ class Pool:
         return len(self.accounts) == 1
 
     def provider(self, endpoint: str) -> RunningHub:
-        """Returns what all accounts have in common about the tasks of an endpoint."""
+        """Returns how RunningHub starts and lists the tasks of an endpoint, which is the same for all accounts."""
         return self.accounts[0].provider.at(endpoint)
 
     def exclusions(self, scope: Scope) -> Exclusions:
