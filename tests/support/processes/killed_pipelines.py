@@ -164,9 +164,11 @@ class KilledRuns:
     async def _settle(self) -> int:
         """Looks into RunningHub's call log, as a person would, for the submissions that were never answered."""
         works = self.works
-        spooled = {one.key for one in Spool(self.state / "spool").entries()} if self.keeps_machine else set()
+        kept = list(Spool(self.state / "spool").entries()) if self.keeps_machine else []
+        spooled, on_their_way = {one.key for one in kept}, {one.answer.task_id for one in kept}
         views = [JobView.parse(key, records) async for key, records in works.jobs()]
-        known = {submit.task_id for view in views for submit in view.submits if submit.task_id}
+        # A task whose answer only the machine keeps belongs to its own work, and not to another take.
+        known = on_their_way | {submit.task_id for view in views for submit in view.submits if submit.task_id}
         last = [(view.key, view.last) for view in views if view.last is not None and view.key not in spooled]
         unknown = [(key, submit) for key, submit in last if submit.state in ("open", "unknown")]
         for key, submit in unknown:
