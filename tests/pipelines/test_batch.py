@@ -388,8 +388,8 @@ async def test_a_row_that_has_the_file_of_a_later_step_uses_it(folder: Path) -> 
             {},
             r"chain\[0\]: it has both 'target_resolution' and 'targetResolution'",
         ),
-        ([{"target_resolution": "720p"}], {"2.target_resolution": "4k"}, "values: '2.target_resolution' .* chain"),
-        ([{"target_resolution": "720p"}], {"targetResolution": "720p"}, "values: 'targetResolution' .* chain"),
+        ([{"target_resolution": "720p"}], {"2.target_resolution": "4k"}, "values: '2.target_resolution' .*chain"),
+        ([{"target_resolution": "720p"}], {"targetResolution": "720p"}, "values: 'targetResolution' .*chain"),
     ],
 )
 async def test_a_second_value_for_one_parameter_of_one_step_is_refused(
