@@ -175,7 +175,8 @@ class Inputs:
             stamp = await self._stamp_of(source)
         same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
         # None may also say that the host could not be asked; a link had a strong ETag if a record has its stamp.
-        if same is None and is_link(source) and not any(record.stamp for record in state.records):
+        had_stamp = state.stamp is not None or any(record.stamp for record in state.records)
+        if same is None and stamp is None and is_link(source) and not had_stamp:
             same = await self._with_copy(source, state.only)
         if same is None:
             try:

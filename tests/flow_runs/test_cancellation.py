@@ -53,7 +53,7 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
     async with get_client() as client:
         ended = (await client.read_flow_run(UUID(run))).state
     assert ended is not None
-    if state.is_cancelling():  # else the message is that of whoever has set the state
+    if state.is_cancelling():  # else its message says who has set the state
         assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled; charged ")
 
 

@@ -385,7 +385,7 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
 async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(
     journal: FolderJournal, tmp_path: Path, links: LinkHost
 ) -> None:
-    """A new job with the link failed, because a file was missing that nobody had named."""
+    """A new job with the link failed, because a file was missing that the user had not named."""
     store, link = MediaStore(tmp_path / "out"), links.put("photo.png", PICTURE)
 
     def process() -> Inputs:
