@@ -3,7 +3,8 @@
 `explore` walks through all states of a small world in which real `run_work` coroutines meet: two runs at once, a person
 who settles unknown submissions by what RunningHub's call log says, and a later run. It raises `Violation` at a second
 payment, at a run that waits for ever, at two results, at an intent that the run's journal does not name, at a task of a
-cancelled run that goes on though no run that lives waits for it, and at an amount that stays reserved.
+cancelled run that goes on though no run that lives waits for it, at a wait for a task before the run has read whether
+it was cancelled, and at an amount that stays reserved.
 """
 
 from __future__ import annotations
@@ -465,14 +466,14 @@ class Explorer:
 def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
     policy = Policy(job="w", endpoint="e", run=actor.flow_run, attempts=actor.attempts, budget=Decimal(1))
     life: Life = cancel_run(AskedSteps(policy)) if actor.begins == "cancel" else life_of(policy)
-    left, reserved = iter(history), Reserved()
+    left, duties = iter(history), Duties()
     try:
-        step = _past_local(life, life.send(None), reserved)
+        step = _past_local(life, life.send(None), duties)
         for token in left:
-            reserved.after(step, token)
-            step = _past_local(life, life.send(_value(step, token)), reserved)
+            duties.after(step, token)
+            step = _past_local(life, life.send(_value(step, token)), duties)
     except StopIteration as over:
-        reserved.check("the end")
+        duties.check_reserved("the end")
         outcome = f"result-{over.value.n}" if isinstance(over.value, ResultRecord) else f"cancelled: {over.value}"
         return Process(history, None, outcome, outcome)
     except (JobFailed, JobCancelled, SubmissionUnknown) as error:
@@ -480,11 +481,12 @@ def _replay(actor: Actor, history: tuple[Token, ...]) -> Process:
     return Process(history, step, "", _place(life))
 
 
-class Reserved:
-    """What a process has reserved of its run's budget, and neither released nor paid with."""
+class Duties:
+    """What a process owes its run: to release what it has reserved of the budget, and to look for a cancellation."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
+        self._has_looked = False
 
     def local(self, step: Any) -> None:
         match step:
@@ -498,17 +500,23 @@ class Reserved:
             case ("record_answer", _, n, _) if token[2] != "refused":
                 self._numbers.remove(n)
             case ("read_submission", _):
-                self.check(f"{step}")
+                self.check_reserved(f"{step}")
+            case ("is_cancelled", is_fresh):
+                self._has_looked = is_fresh and not token
+            case ("await_end", submit, _):
+                if not self._has_looked:
+                    raise Violation(f"it waits for task {submit.n}, and has not read whether its run was cancelled")
+                self._has_looked = False
 
-    def check(self, where: str) -> None:
+    def check_reserved(self, where: str) -> None:
         """An error ends the process, which then releases all that it holds."""
         if self._numbers:
             raise Violation(f"the price of {self._numbers} stays reserved at {where}")
 
 
-def _past_local(life: Life, step: Step, reserved: Reserved) -> Step:
+def _past_local(life: Life, step: Step, duties: Duties) -> Step:
     while step[0] in LOCAL:
-        reserved.local(step)
+        duties.local(step)
         step = life.send(None)
     return step
 
