@@ -75,13 +75,13 @@ IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What this process has imported already is no error."""
 
 
-SECONDS_OF_A_TEST = 20.0
+SECONDS_OF_A_TEST = 120.0
 """Seconds that every test may take: what was measured once says little about a busy machine."""
 
-SLOWER = 10.0
+SLOWER = 30.0
 """How many times longer than without a fault a test, or all of them, may take."""
 
-LEAST_LIMIT = 120.0
+LEAST_LIMIT = 600.0
 """Seconds that every run of tests may take."""
 
 
