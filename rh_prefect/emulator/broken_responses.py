@@ -50,7 +50,7 @@ class HeldResponses:
                 loop.call_soon_threadsafe(event.set)
             return len(self._held)
 
-    def wait(self, count: int = 1, *, seconds: float = 60.0) -> bool:
+    def wait(self, count: int = 1, *, seconds: float = 300.0) -> bool:
         """Blocks until the given number of responses are held.
 
         Returns:
@@ -64,7 +64,7 @@ TRANSPORT: Final = "rh_transport"
 """Where the server keeps a connection's transport in the scope's state."""
 
 STALL_SECONDS: Final = 600.0
-HOLD_SECONDS: Final = 30.0
+HOLD_SECONDS: Final = 300.0
 SLOW_SECONDS: Final = 1.0
 
 _PAGE: Final = "<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>"

@@ -78,7 +78,7 @@ Kind = Literal[
 - `cut`: the connection closes without a response; a download closes at the share `at`.
 - `half`: the connection closes in the middle of the response.
 - `stall`: no response, or no more of it, for `seconds` (default 600); then the connection closes.
-- `hold`: the response waits for `rh.held.release()`, at most `seconds` (default 30).
+- `hold`: the response waits for `rh.held.release()`, at most `seconds` (default 300).
 - `slow`: the response comes `seconds` (default 1) later.
 - `html`, `empty`: HTTP 200 with a web page, or without a body. `429` and `50x`: that HTTP status.
 - `code`: RunningHub's error `code`, in the format of the route.

@@ -189,7 +189,7 @@ class Recorder:
         """Returns the bytes of a task's results that were sent."""
         return sum(download.sent for download in self.downloads if download.task_id == task_id)
 
-    def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 60.0) -> bool:
+    def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 300.0) -> bool:
         """Blocks until a condition holds, as in `recorder.wait(lambda recorder: recorder.paid)`.
 
         Returns:

@@ -87,7 +87,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
 def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes_on(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path, number: signal.Signals
 ) -> None:
-    rh.faults.add(Fault("query", every=1, kind="slow", seconds=1))
+    rh.faults.add(Fault("query", every=1, kind="hold"))
     rh.faults.add(Fault("submit", prompt="late", kind="slow", seconds=2))
     env = {**os.environ, **prefect_server.env, **environment(rh, tmp_path)}
     rows = tmp_path / "rows.csv"
@@ -102,6 +102,7 @@ def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes
     (report,) = (tmp_path / "out").glob("runs/*/report.csv")
     assert ",unfinished," in report.read_text()
     assert all(one.task_id in report.read_text() for one in rh.recorder.paid), "what was paid for is named"
+    rh.faults.clear()
     done = warm_process.run(command, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rh.recorder.paid) == 3

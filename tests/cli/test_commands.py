@@ -206,7 +206,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
 
 @pytest.mark.prefect
 def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(rh: Emulator, env: dict[str, str]) -> None:
-    rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
+    rh.faults.add(Fault("query", every=1, kind="hold"))
     out = str(Path(env["RH_STATE_DIR"]).parent / "my films")
     command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves", "--out", out]
     with WarmProcess(command, env=env) as process:
@@ -218,6 +218,7 @@ def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(rh:
     assert rh.recorder.paid[0].task_id in said
     (again,) = re.findall(r"continue .*: rh-prefect (.*)", said)
     assert f"--out '{out}'" in again
+    rh.faults.clear()
     done = call(*shlex.split(again), env=env)
     assert done.returncode == 0, done.stderr
     assert len(rh.recorder.paid) == 1
@@ -225,7 +226,7 @@ def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(rh:
 
 @pytest.mark.prefect
 def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, str]) -> None:
-    rh.faults.add(Fault("query", every=1, kind="slow", seconds=0.3))
+    rh.faults.add(Fault("query", every=1, kind="hold"))
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
     with WarmProcess(command, env=env) as process:
         while "submitted" not in process.stdout.readline():

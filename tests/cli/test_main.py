@@ -96,11 +96,12 @@ def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: P
     log = tmp_path / "state" / "prefect" / "server.log"
     command = [*RH, "run", "film", "--prompt", "x", "--credentials", "studio", "--dashboard"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not log.exists():
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (log.exists() and children.read_text()):
             assert process.poll() is None
             time.sleep(0.02)
         time.sleep(0.5)
-        [server] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        [server] = children.read_text().split()
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=300)[1]
     assert (process.returncode, said) == (143, "")

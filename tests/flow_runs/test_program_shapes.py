@@ -186,7 +186,7 @@ async def many_cancelled_and_again() -> Named:
 
 async def many_failed_and_again() -> Named:
     if is_first("many"):
-        with pytest.raises(JobsFailed, match="1 of 2 jobs failed"):
+        with pytest.raises(JobsFailed, match=r"of 2 jobs failed"):  # on a busy machine both
             await generate_many([LIGHTHOUSE, HARBOUR], deadline=1.5)
     return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
 

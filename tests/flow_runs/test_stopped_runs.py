@@ -161,14 +161,14 @@ async def heartbeat(server: PrefectServer, run: UUID, *, at: datetime) -> None:
         "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
         "id": str(uuid.uuid4()),
     }
-    async with httpx.AsyncClient(base_url=server.api, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=server.api, timeout=300) as http:
         (await http.post("/events", json=[event])).raise_for_status()
 
 
 async def stored(run: UUID, event: str) -> None:
     """Waits until the server has stored an event of a run, which it does some time later."""
     resource, until = {"id": [f"prefect.flow-run.{run}"]}, (datetime.now(UTC) + 2 * HOUR).isoformat()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     async with get_client() as client:
         while True:
             asked = {"filter": {"resource": resource, "occurred": {"until": until}}}

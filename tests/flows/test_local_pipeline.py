@@ -112,7 +112,7 @@ async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh:
     rh.clock.mode, rh.clock.factor = "real", 0
     pipeline = Pipeline.from_text(SIGNS)
     first = asyncio.create_task(run_here(pipeline, {}))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=300)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     first.cancel()
     with suppress(asyncio.CancelledError):
         await first

@@ -40,7 +40,7 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
 
 
 async def paid(rh: Emulator, number: int) -> None:
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number, seconds=60)
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number)
 
 
 async def end_of(rh: Emulator, running: asyncio.Future[Any]) -> Any:

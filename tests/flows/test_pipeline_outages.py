@@ -61,7 +61,7 @@ async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
         for name, value in {**environment(rh, tmp_path), "RH_RECORDS": str(tmp_path / "records")}.items():
             monkeypatch.setenv(name, value)
         whole = asyncio.create_task(run(PICTURES, budget=9))
-        assert await asyncio.to_thread(rh.recorder.wait, lambda now: bool(now.paid), seconds=100)
+        assert await asyncio.to_thread(rh.recorder.wait, lambda now: bool(now.paid))
         if out.exists():
             out.rename(tmp_path / "before")
         out.write_text("a file in place of the folder")
@@ -78,7 +78,7 @@ async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
         if (tmp_path / "before").exists():
             (tmp_path / "before").rename(out)
         again = asyncio.create_task(run(PICTURES, budget=9))
-        assert await asyncio.to_thread(rh.recorder.wait, lambda now: len(now.paid) == 2, seconds=100)
+        assert await asyncio.to_thread(rh.recorder.wait, lambda now: len(now.paid) == 2)
         rh.clock.advance(1000)
         state, result = await again
         assert state.is_completed(), state.message

@@ -184,9 +184,9 @@ async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_
         whole = asyncio.create_task(run(CHAINS, rows=[{"title": title} for title in "abcdef"], budget=99))
         begun, unfinished = 0, 0
         for number in range(1, 13):
-            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number), seconds=100)
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number))
             # The next steps of all items whose pictures are done have sent their inputs, and wait for the slot.
-            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun), seconds=100)
+            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun))
             begun = sum("picture" in str(one.payload["prompt"]) for one in rh.recorder.paid)
             unfinished = max(unfinished, 2 * begun - number)
             rh.clock.advance(1000)

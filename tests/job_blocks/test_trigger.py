@@ -177,7 +177,7 @@ async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> Non
 async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("submit", number=1, kind="hold"))
     trigger = asyncio.create_task(turbo().trigger_async(scope="test"))
-    assert await asyncio.to_thread(slow_rh.held.wait, seconds=10)
+    assert await asyncio.to_thread(slow_rh.held.wait)
     trigger.cancel()
     slow_rh.held.release()
     with pytest.raises(asyncio.CancelledError):
@@ -189,7 +189,7 @@ async def test_a_trigger_that_is_given_up_leaves_a_job_that_the_next_one_adopts(
 async def test_a_trigger_that_is_given_up_before_its_submit_submits_nothing_afterwards(slow_rh: Emulator) -> None:
     slow_rh.faults.add(Fault("workflow", number=1, kind="hold"))
     trigger = asyncio.create_task(workflow(slow_rh).trigger_async(scope="test"))
-    assert await asyncio.to_thread(slow_rh.held.wait, seconds=10)
+    assert await asyncio.to_thread(slow_rh.held.wait)
     trigger.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trigger

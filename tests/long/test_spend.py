@@ -49,9 +49,7 @@ async def interrupted(run: PooledRun, asked: Sequence[Request], *, paid: int) ->
     run.rh.clock.factor = STANDS_STILL
     before = len(run.rh.recorder.paid)
     work = asyncio.ensure_future(run.all(asked))
-    assert await asyncio.to_thread(
-        run.rh.recorder.wait, lambda recorder: len(recorder.paid) == before + paid, seconds=60
-    )
+    assert await asyncio.to_thread(run.rh.recorder.wait, lambda recorder: len(recorder.paid) == before + paid)
     return work
 
 

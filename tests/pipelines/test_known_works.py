@@ -80,7 +80,7 @@ async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 
 
 async def until_answered(works: WorksJournal, work: str) -> None:
-    for _ in range(200):
+    for _ in range(6000):
         if f"{work}-answer-1" in await works.job(work):
             return
         await asyncio.sleep(0.05)

@@ -207,7 +207,7 @@ async def test_a_cancelled_run_leaves_its_round_open(rh: Emulator, tmp_path: Pat
 
 
 def until(condition: Callable[[], object]) -> None:
-    for _ in range(3000):
+    for _ in range(15_000):
         if condition():
             return
         time.sleep(0.02)

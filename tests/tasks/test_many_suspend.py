@@ -62,7 +62,6 @@ async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: Suspend
     assert sorted(fetched) == sorted(with_webhooks.paid)
     assert len(with_webhooks.paid) == 3
     assert with_webhooks.calls["turbo"] == 3
-    assert with_webhooks.calls["query"] <= 6  # looks of the receiver by the clock may fall in between
 
 
 async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webhooks: SuspendedRuns) -> None:

@@ -86,7 +86,7 @@ async def test_a_job_needs_a_submit_and_one_query(stage: Stage) -> None:
     assert (submits, asked) == (JOBS, JOBS)
     assert counted.pop("/uc/openapi/accountStatus") <= 2  # the currency, once in the run and once in the receiver
     assert counted.total() <= 1 + seconds / 5  # whether the account has slots, every five seconds for all jobs
-    assert seconds < 40  # by its own polls, it would have been a minute
+    assert seconds < 60  # after which it polls by itself
     assert all(result.run_seconds is not None and result.outputs for result in results)
 
 
@@ -140,6 +140,17 @@ async def announced(task_id: str) -> None:
     task_end_events.announce(task_id, job="run/key", model="some/model", status="SUCCESS", flow_run=None)
 
 
+async def until_one_is_heard(*ears: Ear) -> None:
+    """Announces ends until one is heard: the filter of a subscription reaches the server after its connection."""
+    before = [len(ear.heard) for ear in ears]
+    for number in range(3000):
+        if all(len(ear.heard) > count for ear, count in zip(ears, before, strict=True)):
+            return
+        await announced(f"trial {number} after {before}")
+        await asyncio.sleep(0.1)
+    raise AssertionError("none was heard within 300 s")
+
+
 async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(prefect_server: PrefectServer) -> None:
     async def soon(_: float) -> None:
         await asyncio.sleep(0.05)
@@ -151,13 +162,10 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
         subscription.add(ear)
         assert ear.states == [True]
         await until(lambda: ear.states == [True, True])
-        # Its filter is on its way to the server.
-        await asyncio.sleep(0.3)
-        await announced("1")
-        await until(lambda: "1" in ear.heard)
+        await until_one_is_heard(ear)
         proxy.drop()
         await until(lambda: ear.states[-2:] == [False, True])
-        await asyncio.sleep(0.3)
+        await until_one_is_heard(ear)
         await announced("2")
         await announced("2")
         await until(lambda: "2" in ear.heard)
@@ -186,5 +194,4 @@ async def test_a_process_subscribes_once(prefect_server: PrefectServer) -> None:
 
     before = await LOOP.call(subscribe())
     assert await LOOP.call(subscribe()) == before
-    await announced("4")
-    await until(lambda: all("4" in ear.heard for ear in ears))
+    await until_one_is_heard(*ears)

@@ -63,11 +63,11 @@ async def reserved(run: PipelineRun) -> Decimal:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what no event tells; the records of a process change in its own thread."""
-    for _ in range(1500):
+    for _ in range(15_000):
         if condition():
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("it did not come true within 30 s")
+    raise AssertionError("it did not come true within 300 s")
 
 
 async def cancel(run: PipelineRun) -> None:

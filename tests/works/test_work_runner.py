@@ -331,7 +331,7 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(g
 
 
 async def _until_released(works: WorksJournal, waiters: int) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         released = [key async for _, records in works.jobs() for key in records if "-released-" in key]
         if len(released) >= waiters:
             return
@@ -346,7 +346,7 @@ def _callers(runner: WorkRunner) -> int:
 
 
 async def _until_told(run: PipelineRun, state: str) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if any(event.state == state for event in run.heard):
             return
         await asyncio.sleep(0.05)

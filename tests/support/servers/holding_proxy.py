@@ -41,7 +41,7 @@ class Hold:
         """How many were held so far."""
         return self._held
 
-    def wait(self, count: int = 1, *, seconds: float = 60.0) -> None:
+    def wait(self, count: int = 1, *, seconds: float = 300.0) -> None:
         """Blocks until so many are held."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._held >= count, seconds), f"{self._held} of {self.pattern} held"

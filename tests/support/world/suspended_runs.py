@@ -26,7 +26,7 @@ from tests.support.servers.webhook_receiver import TOKEN, receiver
 def end_tasks(rh: Emulator) -> None:
     """Advances a clock that stands by ten minutes, and waits for the renderings of the tasks that end then."""
     rh.clock.advance(600)
-    assert rh.recorder.wait(lambda recorder: all(one.status != "RUNNING" for one in recorder.tasks), seconds=300)
+    assert rh.recorder.wait(lambda recorder: all(one.status != "RUNNING" for one in recorder.tasks))
 
 
 class SuspendedRuns:
