@@ -230,7 +230,7 @@ DOORS = [by_state, by_opening, by_table, by_folder, by_files_parameter, by_file_
 def test_no_spelling_of_a_private_address_is_asked_through_any_door(
     files: int, door: Callable[[str], None], is_restricted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B9: each link of a chain is checked before any request, wherever an input is named."""
+    """Each link of a chain is checked before any request, wherever an input is named."""
     monkeypatch.setenv("RH_RESTRICT_INPUTS", is_restricted)
     places = [link.format(f"{host}:{files}") for link in LINKS for host in HOSTS[:1]]
     places += [f"{link}://{host}:{files}/a.csv" for link in ("http", "simplecache::http") for host in HOSTS]
@@ -241,7 +241,7 @@ def test_no_spelling_of_a_private_address_is_asked_through_any_door(
 
 
 def test_links_of_chains_are_read_where_the_setting_allows_private_ones(files: int) -> None:
-    """B9: RH_ALLOW_PRIVATE_LINKS allows what a library opens by itself, too."""
+    """RH_ALLOW_PRIVATE_LINKS allows what a library opens by itself, too."""
     with open_input(f"simplecache::http://127.0.0.1:{files}/a.csv") as reader:
         assert reader.read() == b"secret"
 
@@ -255,7 +255,7 @@ def test_chains_without_links_are_read_without_the_setting(tmp_path: Path, monke
 
 
 def test_the_link_of_a_table_allows_no_other_link(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B9: a form may name any table, so that its host is no root below which private links are read."""
+    """A form may name any table, so that its host is no root below which private links are read."""
     monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
 
     def read_table() -> None:

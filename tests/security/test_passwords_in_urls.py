@@ -77,7 +77,7 @@ def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
 @pytest.mark.parametrize("allowed", ["0", "1"])
 @pytest.mark.parametrize("url", TOKENS)
 def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """B3: neither this package nor the library that was asked quotes a token or a signature, in chains, too."""
+    """Neither this package nor the library that was asked quotes a token or a signature, in chains, too."""
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", allowed)
     assert not has_secret(shown(url))
     assert not has_secret(masked(f"it said: '{url}', and more"))
@@ -89,7 +89,7 @@ def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, mon
 @pytest.mark.parametrize("place", ["*.png", "a.csv", "folder/"])
 @pytest.mark.parametrize("url", TOKENS)
 async def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: Path) -> None:
-    """B3: the same for a table, a folder and a pattern."""
+    """The same for a table, a folder and a pattern."""
     named = url.replace("a.png", place).replace("a.zip", place)
     with pytest.raises(RunningHubError) as caught:
         await write(named, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
 from rh_prefect.works.input_identification import Inputs
+from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.request_preparation import JobRequest, prepare_request
+from tests.support.samples import media as samples
 from tests.support.samples.input_classes import input_class
 
 SITE = "www.runninghub.cn"
@@ -58,3 +61,10 @@ async def test_trailing_line_breaks_do_not_change_the_request(inputs: Inputs, en
     read = await order(model, {"prompt": f"a lighthouse{end}"}, inputs)
     assert read.payload["prompt"] == f"a lighthouse{end}"
     assert read.base == (await order(model, {"prompt": "a lighthouse"}, inputs)).base
+
+
+async def test_each_file_of_a_list_is_sent_in_its_place(inputs: Inputs, tmp_path: Path) -> None:
+    files = [samples.png(tmp_path / f"{number}.png", text=f"{number}") for number in range(3)]
+    model = catalog.get("bytedance/jimeng-4.6/image-to-image")
+    made = await order(model, {"prompt": "all of them", "image_urls": [str(one) for one in files]}, inputs)
+    assert made.payload["imageUrls"] == [media_mark(sha256(one.read_bytes()).hexdigest()) for one in files]

@@ -41,6 +41,7 @@ class RunningHub:
         self._takes = takes
         self._answers: dict[str, list[Answer]] = {}
         self.polls: list[float] = []
+        self.polled: list[str] = []
         self.in_flight = self.most_in_flight = 0
         self._polled = asyncio.Event()
 
@@ -55,6 +56,7 @@ class RunningHub:
 
     async def query(self, task_id: str) -> TaskView:
         self.polls.append(now())
+        self.polled.append(task_id)
         self._polled.set()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -403,9 +405,12 @@ class Account:
         self.ended.add(task_id)
         self.rh.answer_with(task_id, view("SUCCESS", task_id))
 
+    def poller(self) -> Poller:
+        return poller_of(self.rh, count=self.count)
+
     async def lateness(self, lengths: list[float]) -> list[float]:
         """Runs tasks of these durations concurrently; returns the delay with which each end was noticed."""
-        poller = poller_of(self.rh, count=self.count)
+        poller = self.poller()
 
         async def one(task_id: str, length: float) -> float:
             end = asyncio.create_task(self.ends(task_id, length))
@@ -448,6 +453,26 @@ async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_second
 
 
 @in_virtual_time
+async def test_after_an_end_the_likeliest_tasks_are_polled_and_counts_come_sooner() -> None:
+    """While no duration is known, a short task is the likeliest to have ended since the last count."""
+    account = Account()
+    poller = account.poller()
+    ages = {f"old {n}": 600.0 for n in range(18)} | {f"young {n}": 0.0 for n in range(2)}
+    waits = [asyncio.create_task(poller.wait(name, age=age)) for name, age in ages.items()]
+    await asyncio.sleep(60)
+    usual = account.counts[-1] - account.counts[-2]
+    account.counts.clear()
+    account.rh.polled.clear()
+    account.ended.add("never found")
+    while len(account.counts) < 2:
+        await asyncio.sleep(0.05)
+    assert account.rh.polled[:2] == ["young 0", "young 1"]
+    assert account.counts[1] - account.counts[0] < usual / 2
+    for wait in waits:
+        wait.cancel()
+
+
+@in_virtual_time
 async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
     lengths = [60.0 + n for n in range(20)]
     late = await Account(others=5, never_counts_ends=True).lateness(lengths)
@@ -459,7 +484,7 @@ async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() 
     """The first ends, of which no duration is known, and the later ones, some of which take longer than any before."""
     lengths = [6.0 + 0.02 * (37 * n % 60) for n in range(75)]
     account = Account(others=25, never_counts_ends=True)
-    poller, late = poller_of(account.rh, count=account.count), list[float]()
+    poller, late = account.poller(), list[float]()
 
     async def in_a_slot() -> None:
         while lengths:
@@ -511,15 +536,17 @@ async def test_an_account_without_counts_only_causes_a_delay() -> None:
 
 @in_virtual_time
 async def test_a_single_task_is_polled_and_not_counted() -> None:
-    account = Account()
-    await account.lateness([600.0])
-    assert len(account.counts) <= 1
+    one, two = Account(), Account()
+    await one.lateness([600.0])
+    await two.lateness([600.0, 600.0])
+    assert len(one.counts) <= 1
+    assert len(two.counts) > 20
 
 
 @in_virtual_time
 async def test_no_counts_are_requested_without_waiters() -> None:
     account = Account()
-    poller = poller_of(account.rh, count=account.count)
+    poller = account.poller()
     waits = [asyncio.create_task(poller.wait(str(n))) for n in range(5)]
     await asyncio.sleep(60)
     for wait in waits:
