@@ -253,6 +253,20 @@ def test_every_promise_has_tests_of_which_one_is_in_the_first_stage() -> None:
                 assert any(stages.values()), "each of its tests is `long`"
 
 
+def test_every_row_about_scopes_and_programs_has_its_tests_in_the_first_stage() -> None:
+    page = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8")
+    rows = [re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)[0] for head in HEADS]
+    cells = [row[2:].partition(" | ")[0] for row in "".join(rows).splitlines()]
+    assert cells == list(guarantees.PROGRAMS)
+    with each_case() as case:
+        for row, tests in guarantees.PROGRAMS.items():
+            with case(row):
+                assert [test for test in tests if not guarantees.is_in_first_stage(test)] == []
+
+
+HEADS = ("scope of a call", "your program")
+"""How the tables begin."""
+
 OF_THE_SECOND_STAGE = ("test_kills", "test_pipeline_kills", "test_outages", "test_faults")
 """Kills and outages take minutes."""
 

@@ -246,17 +246,16 @@ PAID = {
 
 
 SECOND_STAGE = (
+    "submit",
     "map",
-    "a loop until good",
     "wait_for that ends in the submission, and again",
     "generate_many in which one fails, and again",
     "a retried child flow",
     "tasks that Prefect does not run again",
     "as_completed",
     "tasks in a process pool",
-    "in two child flows",
+    "in two tasks",
     "a loop without take",
-    "gather",
     "threads",
 )
 """Shapes of which another one differs in the words of the program: each takes three runs of a flow."""

@@ -1,4 +1,4 @@
-"""The guarantees since version 0.1.0, in `guarantees.yaml`: each has tests that prove it and a row in the docs."""
+"""The guarantees since version 0.1.0 and the rows of a page, in `guarantees.yaml`: each has tests that prove it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,23 @@ SECURITY: dict[str, list[str]] = {one["promise"]: one["tests"] for one in _ALL["
 """What is promised about security, and the tests that prove it."""
 
 
+PROGRAMS: dict[str, list[str]] = {one["row"]: one["tests"] for one in _ALL["programs"]}
+"""The rows of `docs/never-pay-twice.md` about scopes and programs, by their first cells, and their tests."""
+
+
 def is_in_first_stage(test: str) -> bool | None:
     """Whether `make test` runs a test; None if there is no such test.
 
     Args:
-        test: Its file and name, as `tests/….py::name`.
+        test: Its file and name, as `tests/….py::name` or `tests/….py::name[case]`.
     """
-    path, _, name = test.partition("::")
+    path, _, name = test.rstrip("]").partition("::")
+    name, _, case = name.partition("[")
     marks = _marks(ROOT / path)
-    return None if name not in marks else "long" not in marks[name] and not path.startswith("tests/long/")
+    if name not in marks or (case and f'"{case}"' not in (ROOT / path).read_text(encoding="utf-8")):
+        return None
+    is_long = "long" in marks[name] or path.startswith("tests/long/")
+    return not is_long and case not in _cases_of_the_second_stage(ROOT / path)
 
 
 @cache
@@ -42,6 +50,15 @@ def _marks(file: Path) -> dict[str, set[str]]:
             found[node.name] = {mark for decorator in node.decorator_list for mark in _named(decorator)}
     of_all = [node.value for node in tree.body if isinstance(node, ast.Assign) and _is_pytestmark(node)]
     return {name: marks.union(*map(_named, of_all)) for name, marks in found.items()}
+
+
+@cache
+def _cases_of_the_second_stage(file: Path) -> tuple[str, ...]:
+    """What `SECOND_STAGE` of a file has."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SECOND_STAGE":
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def _is_pytestmark(node: ast.Assign) -> bool:

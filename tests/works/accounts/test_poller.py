@@ -464,7 +464,7 @@ async def test_after_an_end_the_likeliest_tasks_are_polled_and_counts_come_soone
     account.counts.clear()
     account.rh.polled.clear()
     account.ended.add("never found")
-    while len(account.counts) < 2:
+    while len(account.counts) < 2:  # noqa: ASYNC110 - nothing else tells it
         await asyncio.sleep(0.05)
     assert account.rh.polled[:2] == ["young 0", "young 1"]
     assert account.counts[1] - account.counts[0] < usual / 2
