@@ -131,10 +131,10 @@ def failure_of(error: Exception) -> tuple[str, str]:
         return f"no answer ({type(error).__name__})", "start it again, then run this again"
     advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
     if not isinstance(error, httpx.HTTPStatusError):
-        return f"what was answered is not of Prefect's API ({error})", advice
+        return f"the answer is not from Prefect's API ({error})", advice
     status = error.response.status_code
     if error.response.is_success:
-        return f"it was answered with a web page ({error})", advice
+        return f"the answer is a web page ({error})", advice
     if status == httpx.codes.NOT_FOUND:
         return f"HTTP {status} {error.response.text[:300]}", "check PREFECT_API_URL, which ends in /api"
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

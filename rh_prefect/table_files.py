@@ -212,11 +212,11 @@ def _json_lines(reader: BinaryIO) -> Iterator[Row]:
         except InputError as error:
             yield Row(number, {}, problem=error.message)
         except ValueError as error:
-            yield Row(number, {}, problem=f"it is no JSON: {error}")
+            yield Row(number, {}, problem=f"it is not JSON: {error}")
         except RecursionError as error:
             yield Row(number, {}, problem=trouble(error))
         else:
-            yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is no JSON object")
+            yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is not a JSON object")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

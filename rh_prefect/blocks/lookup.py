@@ -98,8 +98,9 @@ def _check_name(kind: type[Block], name: object) -> None:
         )
     if what := secret_in(name):
         raise InputError(
-            f"{option} takes the name of a block, and what was given looks like {what}. Nothing was sent. What to "
-            "do: save it in a block and give the block's name; Prefect keeps the parameters of runs, so replace it."
+            f"{option} takes the name of a block, but the given value looks like {what}. Nothing was sent. What to do: "
+            "save it in a block and give the block's name. Prefect stores the parameters of runs, so also replace the "
+            "value by a new one."
         )
 
 
@@ -217,8 +218,8 @@ async def _find_pool(name: str) -> Blocks | None:
         return None
     if await find_block(RunningHubCredentials, name) is not None:
         raise ConfigError(
-            f"{name!r} is the name of a pool of accounts and of one account, so it is not clear which of the two is to "
-            "pay. Nothing was sent. What to do: save one of the two blocks under another name and delete this one."
+            f"{name!r} is the name of two blocks, a pool of accounts and one account. It is not clear which of them "
+            "pays. Nothing was sent. What to do: save one of the two blocks under another name and delete this one."
         )
     found = await asyncio.gather(*(_of_pool(name, account) for account in pool.credentials))
     blocks = dict(zip(pool.credentials, found, strict=True))
@@ -240,10 +241,10 @@ def _refuse_two_sites(pool: str, blocks: Blocks) -> None:
     sites = {name: urlsplit(block.base_url).netloc for name, block in blocks.items()}
     if len(set(sites.values())) > 1:
         raise ConfigError(
-            f"The accounts of the pool {pool!r} belong to several sites ("
-            f"{', '.join(f'{name}: {site}' for name, site in sites.items())}), but a job belongs to "
-            "one site; on another site, running it again would pay for a new job. Nothing was sent. What "
-            "to do: make a pool for each site."
+            f"The accounts of the pool {pool!r} belong to several sites "
+            f"({', '.join(f'{name}: {site}' for name, site in sites.items())}), but all accounts of a pool must belong "
+            "to one site: a retry on another site would pay for a new job. Nothing was sent. What to do: make a pool "
+            "for each site."
         )
 
 
@@ -253,7 +254,7 @@ def _refuse_one_key_twice(pool: str, blocks: Blocks) -> None:
         other = names.setdefault(block.api_key, name)
         if other != name:
             raise ConfigError(
-                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, and a "
-                "key has only one limit. Nothing was sent. What to do: take one of them out of the pool, "
-                "or correct its key."
+                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so that its limit of "
+                "running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
+                "pool, or correct its key."
             )

@@ -105,7 +105,7 @@ def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str
         owner = owners.get(model["endpoint"].lower())
         if owner is not None:
             flaws.append(
-                f"{model['endpoint']}: this is a name of the model with the endpoint {owner}, which stays; "
+                f"{model['endpoint']}: the model with the endpoint {owner} has this name already and keeps it; "
                 "`models.custom` calls the endpoint"
             )
             continue
@@ -147,7 +147,10 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
     for raw in later.get("params", ()):
         name, shown = param_name(raw["key"]), f"{later['endpoint']}: {raw['key'].strip()}"
         if name in params:
-            flaws.append(f"{shown}: it has the Python name of {params[name]['key'].strip()} and is left out")
+            flaws.append(
+                f"{shown}: it is left out, because its Python name is that of {params[name]['key'].strip()} and is "
+                "left out"
+            )
         else:
             params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
     gone = [_removed(raw) for name, raw in before.items() if name not in params]
@@ -180,7 +183,10 @@ def _files(params: Iterable[Raw]) -> list[list[Any]]:
 
 def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
     if _nature(before) != _nature(now):
-        flaws.append(f"{shown}: its type was {before['type']} and stays so, because {now['type']} is another request")
+        flaws.append(
+            f"{shown}: its type was {before['type']} and is not changed to {now['type']}, which would make another "
+            "request of it"
+        )
         now = {key: value for key, value in before.items() if key != "required"} | (
             {"required": True} if now.get("required") else {}
         )

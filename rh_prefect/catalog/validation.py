@@ -185,7 +185,7 @@ def _wrong_file(param: Param, extension: str | None, size: int, kind: str | None
     if accepted and extension is not None and _format(extension) not in accepted:
         return f"takes {', '.join(param.accept)}, but this is {extension or 'of an unknown format'}"
     if param.max_size_mb is not None and size > param.max_size_mb * MIB:
-        return f"takes at most {param.max_size_mb} MB, and this has {size / MIB:.1f} MB"
+        return f"takes at most {param.max_size_mb} MB, but this has {size / MIB:.1f} MB"
     return "needs a non-empty file, but this file is empty" if size == 0 else ""
 
 

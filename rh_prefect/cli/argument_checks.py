@@ -62,8 +62,8 @@ def _check_text(text: str) -> None:
 
     if _ASSIGNMENT.fullmatch(text).group(2).startswith(_HIDDEN):  # type: ignore[union-attr]  # as above
         raise InputError(
-            f"{text} stands for an address whose signature or password is not printed. Nothing was sent. What "
-            "to do: write the whole address in its place."
+            f"{text} is a placeholder for an address with a signature or a password, which are not printed. Nothing "
+            "was sent. What to do: write the whole address."
         )
     if "\0" in text:
         raise InputError(

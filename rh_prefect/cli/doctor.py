@@ -227,7 +227,7 @@ async def _machine() -> str:
             f"{len(waiting)} task id(s) in {folder / 'spool'} are not yet in the records of their jobs. "
             "What to do: `rh-prefect jobs adopt --spool`."
         )
-    return f"temporary files are in {folder}; all tickets are recorded in their journals"
+    return f"temporary files are in {folder}; no task id waits there to be recorded"
 
 
 _NO_RULES = "NoSuchLifecycleConfiguration"

@@ -54,8 +54,8 @@ Run = Annotated[str, Parameter(help="A flow run's id, or the name of a run or a 
 Job = Annotated[
     str,
     Parameter(
-        help="`<run>/<key>`, as `list` shows it, or the name of a work, as the error shows it; of the key the first 12 "
-        "digits suffice."
+        help="`<run>/<key>`, as `list` shows it, or a name that an error shows; the first 12 digits of the key are "
+        "enough."
     ),
 ]
 
@@ -138,7 +138,7 @@ async def adopt_(
     spool: Annotated[
         bool,
         Parameter(
-            help="Adopt all task ids saved on this machine (the spool) because the journal could not be written.",
+            help="Record all task ids that only this machine has, because their journal could not be written.",
         ),
     ] = False,
 ) -> None:
@@ -166,7 +166,7 @@ async def adopt_(
     await manual_repair.adopt(journal, key, task_id)
     print(
         f"RunningHub does not report which model a task is of. In the call log task {task_id} must be one of "
-        f"{intent.endpoint} that was submitted at {intent.at}; another task's result would be used for this job."
+        f"{intent.endpoint} that was submitted at {intent.at}; otherwise this job gets the result of another task."
     )
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
 
@@ -220,7 +220,7 @@ async def mark_lost_(
     *,
     same_account: Annotated[
         bool,
-        Parameter(help="The key of the account was renewed, or its name changed: it is the one that paid."),
+        Parameter(help="The account that is set now is the one that paid: only its key or its name has changed."),
     ] = False,
 ) -> None:
     """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one."""
@@ -516,10 +516,10 @@ async def _replay_spool() -> None:
     spool = _spool()
     scopes = sorted({entry.scope for entry in spool.entries()})
     if not scopes:
-        print("no tickets are waiting on this machine")
+        print("no task ids are waiting on this machine")
     for scope in scopes:
         for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
-            print(f"{scope}: task {task_id} is in its journal now")
+            print(f"{scope}: task {task_id} is now recorded in its journal")
 
 
 def _spool() -> Spool:

@@ -70,10 +70,10 @@ class Given:
 class Selected:
     """The steps that a run makes, and those of them that it makes again."""
 
-    new: Annotated[bool, Parameter(help="New results of all paid steps, which a run pays for.")] = False
+    new: Annotated[bool, Parameter(help="Make new results of all paid steps; a run pays for them.")] = False
     retake: Annotated[
         list[str] | None,
-        Parameter(help="A new result of a step, or of a step of one item, as in 'each[A-17].picture'."),
+        Parameter(help="Make a new result of a step, or of one item's step, as in 'each[A-17].picture'."),
     ] = None
     only: Annotated[list[str] | None, Parameter(help="Only this step; repeatable.")] = None
     items: Annotated[list[str] | None, Parameter(help="Only this item; repeatable.")] = None

@@ -180,7 +180,7 @@ class _Again:
         is_added = new and self.takes_file and add_choices(self.takes_file, new, items=plan.items_by_number)
         if is_added and not before:
             print(
-                f"The takes of the new results are recorded in {self.takes_file}; delete a line to return to "
+                f"The numbers (takes) of the new results are recorded in {self.takes_file}; delete a line to return to "
                 "the earlier result. To continue after an interruption, run again without --new and --retake: each "
                 "run with them pays for further results.",
                 file=sys.stderr,
@@ -201,8 +201,8 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
     missing = [name for name in reviewed.hidden_params if name not in arguments]
     if missing:
         raise InputError(
-            f"{command}: {reviewed.name} does not keep the whole value of {missing[0]}, a link with a signature or a "
-            f"password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
+            f"{command}: {reviewed.name} does not contain the whole value of {missing[0]}, a link with a signature or "
+            f"a password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
         )
     return {**reviewed.params, **arguments}
 
@@ -356,7 +356,7 @@ def _decisions(
             paid = {one.address: one for one in paid_steps(review.needs)}
             if not paid:
                 raise InputError(
-                    f"choose: {address} has no new candidates, because no paid step makes those that it shows. No "
+                    f"choose: {address} cannot get new candidates, because no paid step makes its candidates. No "
                     "choice was recorded. What to do: choose one by its number."
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}

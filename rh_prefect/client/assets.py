@@ -32,7 +32,7 @@ class Assets(Requests):
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
         """Registers the file at an upload's `url`. It is ready some time later: see `wait`."""
-        ask = RequestInfo(f"registering of asset {name!r}", makes=True)
+        ask = RequestInfo(f"registration of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
         answer = await self._session.make("openapi/v2/assets/create", body, ask)

@@ -168,7 +168,7 @@ class Client:
         if (machine := self._machine_of(task_id)) is not None:
             await machine.cancel(task_id)
             return
-        ask = RequestInfo(f"cancel of task {task_id}")
+        ask = RequestInfo(f"cancellation of task {task_id}")
         responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> QueueStatus:
@@ -194,11 +194,11 @@ class Client:
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         if _NO_PRICE in answer.reason:  # its code, 1501, is that of the content check
-            raise PriceUnknown(f"{ask.doing}: RunningHub has no price. What to do: take it from the model's page.")
+            raise PriceUnknown(f"{ask.doing}: RunningHub has no price. What to do: look it up on the model's page.")
         responses.checked(answer, ask)
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:
-            raise PriceUnknown(f"{ask.doing}: the response has no price. What to do: take it from the model's page.")
+            raise PriceUnknown(f"{ask.doing}: the response has no price. What to do: look it up on the model's page.")
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:

@@ -121,7 +121,7 @@ class Workflows(Requests):
         data = responses.with_data(await self._session.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
         graph = plain(table(data.get("prompt")))
         if not isinstance(graph, dict) or not graph:
-            raise responses.no_answer(ask, "the answer holds no graph")
+            raise responses.no_answer(ask, "the answer contains no graph")
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:

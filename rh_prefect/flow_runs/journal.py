@@ -108,8 +108,8 @@ class FlowRunJournal(Journal):
         number = await self._log().missing()
         if number is not None:
             raise JournalError(
-                f"Entry {number} of the journal of flow run {self.scope}, which this process has read, is gone: "
-                "inputs of the flow run were deleted. Nothing was paid in this attempt. What to do: for a "
+                f"Entry {number} of the journal of flow run {self.scope} no longer exists, although this process has "
+                "read it: inputs of the flow run were deleted. Nothing was paid in this attempt. What to do: for a "
                 "pipeline, start a new run, in which existing results cost nothing; else rh-prefect jobs recover "
                 f"{self.scope}, which restores the records from the results in the storage; then start this process "
                 "again, and run the flow run again."

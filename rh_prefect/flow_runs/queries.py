@@ -117,8 +117,8 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: this is the place of jobs that runs share, which do not belong to one run. What to do: "
-            "name the run or the scope that wants them, as `rh-prefect jobs list` shows it."
+            f"{scope}: this is the folder of the jobs that runs share, not a run. What to do: give the run or the "
+            "scope that uses them, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)

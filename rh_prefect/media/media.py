@@ -131,8 +131,8 @@ class Media(BaseModel):
                     writer.write(block)
             if content.hexdigest() != self.sha256:
                 raise MediaError(
-                    f"{self.uri} was changed: its content is not the one that was made. It was not copied. What to do: "
-                    "put the original file back."
+                    f"{self.uri} was changed after it was made. It was not copied. What to do: put the original file "
+                    "back."
                 )
         return to
 

@@ -150,7 +150,8 @@ def locate(url: str) -> str:
     """
     if not url.strip() or "::" in url:
         raise ConfigError(
-            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in s3://bucket/prefix."
+            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in "
+            "s3://bucket/prefix."
         )
     refuse_signature(url)
     protocol = protocol_of(url)
@@ -194,7 +195,7 @@ def _refuse_missing_slash(url: str) -> None:
     is_scheme = colon and _SCHEME.fullmatch(f"{name}://") is not None and not _SCHEME.match(url)
     if is_scheme and protocol_of(f"{name}://") in available_protocols():
         raise ConfigError(
-            f"{masked_url(url)!r} would be a local folder, because no two slashes follow {name}:. What to do: write "
+            f"{masked_url(url)!r} is read as a local folder, because // is missing after {name}:. What to do: write "
             f"{name}://… for the storage, or ./{name}:… for a folder of this name."
         )
 
@@ -203,9 +204,9 @@ def refuse_signature(url: str) -> None:
     """Raises a `ConfigError` for the URL of a place that holds a signature, since such URLs are shown and recorded."""
     if has_signature(url):
         raise ConfigError(
-            f"{masked_url(url.partition('?')[0])} has a signature or a token behind its question mark, and the URL "
-            "of a place is shown and recorded. What to do: leave it out of the URL, and set it as a storage option, "
-            "such as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
+            f"{masked_url(url.partition('?')[0])} has a signature or a token after its question mark, but the URL of a "
+            "storage is shown and recorded. What to do: leave it out of the URL, and set it as a storage option, such "
+            "as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )
 
 

@@ -63,17 +63,17 @@ def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
     def check(value: Any) -> Any:
         if test(value):
             return value
-        raise _wrong(f"{takes}, and {shown_value(value)}")
+        raise _wrong(f"{takes}, but {shown_value(value)}")
 
     return BeforeValidator(check)
 
 
 def _options(value: Any) -> Any:
     if not isinstance(value, list) or not value:
-        raise _wrong(f"takes a list of options, and {shown_value(value) if value != [] else 'this one is empty'}")
+        raise _wrong(f"takes a list of options, but {shown_value(value) if value != [] else 'this one is empty'}")
     for one in value:
         if not isinstance(one, str | int | float):
-            raise _wrong(f"takes texts, numbers, true and false as options, and one of them is {_kind_of(one)}")
+            raise _wrong(f"takes texts, numbers, true and false as options, but one of them is {_kind_of(one)}")
     return value
 
 
@@ -149,7 +149,7 @@ class Param(_Strict):
         if isinstance(value, str):
             return {"type": value}
         if not isinstance(value, dict):
-            raise _wrong(f"takes a type, as in {{type: string}}, and {shown_value(value)}")
+            raise _wrong(f"takes a type, as in {{type: string}}, but {shown_value(value)}")
         return value
 
     @property
@@ -209,11 +209,11 @@ class AssumedPrice(_Strict):
     @model_validator(mode="after")
     def _are_bounds(self) -> AssumedPrice:
         if self.expected < 0:
-            raise _wrong(f"takes amounts of 0 or more, and {self.expected:g} is less")
+            raise _wrong(f"takes amounts of 0 or more, but {self.expected:g} is less")
         if self.expected > self.most:
-            raise _wrong(f"takes expected up to most, and {self.expected:g} is more than {self.most:g}")
+            raise _wrong(f"takes expected up to most, but {self.expected:g} is more than {self.most:g}")
         if self.most == 0:  # as in a price list, where 0 stands for a price that is not known
-            raise _wrong("takes most above 0, and 0 counts as an unknown price")
+            raise _wrong("takes most above 0, but 0 counts as an unknown price")
         return self
 
 
@@ -242,7 +242,7 @@ class Budget(_Strict):
         if value == "unlimited":
             return {"amount": 0, "unlimited": True}
         if not _number(value) or not value < inf:
-            raise _wrong(f"takes an amount or a mapping with an amount, and {shown_value(value)}")
+            raise _wrong(f"takes an amount or a mapping with an amount, but {shown_value(value)}")
         return {"amount": value}
 
 

@@ -137,15 +137,15 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
             missing = str(error["loc"][-1])
             problems.add(document, path, f"{missing} is missing{' in ' + str(name) if path else ''}")
         case "literal_error" if error["loc"][-1] == "[key]":
-            problems.add(document, path, f"{name} is no kind of step; {nearest(name, ACTIONS)}", key=True)
+            problems.add(document, path, f"{name} is not a kind of step; {nearest(name, ACTIONS)}", key=True)
         case "literal_error":
             problems.add(
-                document, path, f"{name} takes {' or '.join(_options(error))}, and {shown_value(error['input'])}"
+                document, path, f"{name} takes {' or '.join(_options(error))}, but {shown_value(error['input'])}"
             )
         case "string_type":
-            problems.add(document, path, f"{name} takes references, and {shown_value(error['input'])}")
+            problems.add(document, path, f"{name} takes references, but {shown_value(error['input'])}")
         case "model_type" | "model_attributes_type" | "dict_type":
-            problems.add(document, path, f"{name} takes a mapping of keys, and {shown_value(error['input'])}")
+            problems.add(document, path, f"{name} takes a mapping of keys, but {shown_value(error['input'])}")
         case _:
             problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
 
@@ -154,7 +154,7 @@ def _unknown_key(document: Document, path: Path, name: str, model: type[BaseMode
     if issubclass(model, Step) and name in STEP_KEYS:
         if name in keys_of(FanOutStep) and model is GroupStep:
             return f"{name} needs foreach or matrix in the same step"
-        return f"{name} has no meaning for {actions_in(document.node(path[:-1]).data)[0]}; leave it out"
+        return f"{name} does not apply to {actions_in(document.node(path[:-1]).data)[0]}; leave it out"
     known = STEP_KEYS if model is Step else keys_of(model)
     hint = nearest(name, known)
     return f"{name} is not a key of {'a step' if issubclass(model, Step) else _WHAT.get(model, 'this')}; {hint}"

@@ -74,13 +74,13 @@ class Bound:
             for here, one, type_ in items_in(self.say, at, written, value):
                 self.say(here, types.misfit(type_, param, shown(one)))
         elif isinstance(written, list):
-            self.say(at, f"{param.name} takes one value, and this is a list")
+            self.say(at, f"{param.name} takes one value, but this is a list")
         elif isinstance(written, str) and written in ("no", "yes", "on", "off") and _is_switch(param):
             self.say(at, f"{param.name} takes true or false; {written} is a text in YAML 1.2")
         elif is_reference(written):
             self.say(at, one_for_list(written, value, param, model) or types.misfit(value, param, written))
         elif param.is_media and written is not None:
-            wrong = f"{param.name} takes a file of kind {param.type}, and {shown_value(written)}; name it in params, "
+            wrong = f"{param.name} takes a file of kind {param.type}, but {shown_value(written)}; name it in params, "
             self.say(at, f"{wrong}as in {{type: {param.type}, default: …}}")
         elif param.type == "enum" and value.options:
             self.say(at, types.misfit(value, param, shown_value(written).partition(" is ")[0]))
@@ -122,7 +122,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
 def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> Mapping[str, Any]:
     """Binds what is sent as it is, except that files are files."""
     if not isinstance(written, Mapping):
-        bound.say(at, f"unchecked takes a mapping of parameters, and {shown_value(written)}")
+        bound.say(at, f"unchecked takes a mapping of parameters, but {shown_value(written)}")
         return {}
     found = {}
     for name, one in written.items():
@@ -181,7 +181,7 @@ def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
         return ""  # no file is among the right ones
     concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
     return (
-        f"{model.name} takes one {param.type} for {param.name}, and {written} is a list; use foreach: {written}{concat}"
+        f"{model.name} takes one {param.type} for {param.name}, but {written} is a list; use foreach: {written}{concat}"
     )
 
 
@@ -194,13 +194,13 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
         return
     if wrong:
         what = f"{named(wrong[0], written)} is {type_of(wrong[0]).words}"
-        bound.say(at, f"from takes files, and {what}; a text is never used as a link")
+        bound.say(at, f"from takes files, but {what}; a text is never used as a link")
     elif found.kind == "any":
         bound.is_fed = False
     elif not is_reference(written):
-        bound.say(at, f"from takes a reference, and {shown_value(written)}; did you mean $({written})?")
+        bound.say(at, f"from takes a reference, but {shown_value(written)}; did you mean $({written})?")
     elif found.kind == "mixed":
-        bound.say(at, f"from takes files of one kind, and {written} can be {found.one.words}")
+        bound.say(at, f"from takes files of one kind, but {written} can be {found.one.words}")
     else:
         param, fault = feed(model, found.kind, bound.values.keys())
         if param is None:

@@ -27,14 +27,14 @@ def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
     if len(shapes) != 1:
         return Type("any"), [((), "parse takes exactly one of text, object and list")]
     if parse.text is not None:
-        wrong = [] if parse.at_most is None else [(("at_most",), "at_most goes with list")]
+        wrong = [] if parse.at_most is None else [(("at_most",), "at_most needs list")]
         return Type("string", max=parse.text.max), wrong  # type: ignore[return-value]
     shape = shapes[0]
     fields, problems = _fields(parse.object or parse.list or {}, shape)
     if shape == "list" and parse.at_most is None:
         problems.append((("list",), "a list needs at_most, so that the plan has a price"))
     if shape == "object" and parse.at_most is not None:
-        problems.append((("at_most",), "at_most goes with list"))
+        problems.append((("at_most",), "at_most needs list"))
     return Type("object", many=shape == "list", fields=fields), problems
 
 
@@ -52,7 +52,7 @@ def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[
             kind = "any"
         elif isinstance(value, dict) and "max" in value and not (isinstance(longest, int) and longest >= 1):
             problems.append(
-                ((shape, name, "max"), f"max takes a whole number from 1 on, and {shown_value(value['max'])}")
+                ((shape, name, "max"), f"max takes a whole number from 1 on, but {shown_value(value['max'])}")
             )
         elif kind not in ANSWER_TYPES:
             problems.append(((shape, name), f"there is no type {kind}; {nearest(str(kind), ANSWER_TYPES)}"))

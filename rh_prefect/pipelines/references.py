@@ -118,20 +118,20 @@ def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
         or not re.fullmatch(r"""["'“”„‘’«»\w ]*\w["'“”„‘’«»\w ]*""", option)
     ):
         return ""
-    return f"{text}: a text behind 'or' stands in straight quotes, as in {in_quotes(text, option)}"
+    return f"{text}: a text after 'or' needs straight quotes, as in {in_quotes(text, option)}"
 
 
 def _why(text: str, inner: str, option: str) -> str:
     if not inner:
         return "$() is empty; write $(params.name), $(item.column) or $(step)"
     if _LITERAL.fullmatch(option):
-        return f"{text}: a literal stands only behind the last 'or', as in $(name or {option})"
+        return f"{text}: a literal is allowed only after the last 'or', as in $(name or {option})"
     if "[" in option:
         return (
-            f"{text} has an index, and a reference has none; in a fan-out $(item…) and the steps' names mean this item"
+            f"{text} has an index, but references have none; in a fan-out $(item…) and the steps' names mean this item"
         )
     if re.search(r"[-+*/<>=|?&!\"'({]|\s(and|if|else)\s", option):
-        return f"{text} is an expression, and a reference only names a value: $(name.field), or $(first or second)"
+        return f"{text} is an expression, but a reference only names a value: $(name.field), or $(first or second)"
     return (
         f"{text} is not a reference: a reference has names separated by dots, and optionally 'or' between two of them"
     )

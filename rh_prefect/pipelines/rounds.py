@@ -290,18 +290,18 @@ def _note(verdict: Verdict, state: RoundState) -> str:
     began = f"the round that began {state.began:%d %b %H:%M} UTC"
     match verdict:
         case "continue" if not state.is_closed:
-            return f"{began} is not complete and is continued: what was made in it is used"
+            return f"{began} is not complete and is continued: its results are used"
         case "abandon":
-            return f"{began} was not complete and was not continued for 24 hours: what was made in it is not used"
+            return f"{began} was not complete and was not continued for 24 hours: its results are not used"
         case "refuse" if state.holder is not None:
             run = state.holder.flow_run
-            return f"{began} is being made by run {run}: a run is refused until that one has ended"
+            return f"{began} is being made by run {run}: no other run can start before that run has ended"
     return ""
 
 
 def _refused(run: str) -> InputError:
     return InputError(
-        f"Run {run} is making the results of the same pipeline with the same parameters right now, and its steps "
-        "with reuse: never or an age belong to it. Nothing was paid. What to do: wait for it, or cancel it with "
-        f"rh-prefect jobs cancel {run}; then run again, which uses what it has made."
+        f"Run {run} is making the results of the same pipeline with the same parameters right now, including the steps "
+        "with `reuse: never` or an age. Nothing was paid. What to do: wait for it, or cancel it with rh-prefect jobs "
+        f"cancel {run}; then run again: the new run uses the results that exist."
     )

@@ -210,24 +210,24 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     if param.is_media:
         return _wrong_file(type_, (param.type,), f"{param.name} takes a file of kind {param.type}", shown)
     if type_.many and not param.multiple and param.type != "json":
-        return f"{param.name} takes one value, and {shown} is a list; use foreach: {shown}"
+        return f"{param.name} takes one value, but {shown} is a list; use foreach: {shown}"
     if type_.kind in FILES:
-        return f"{param.name} takes {_takes(param)}, and {shown} is {type_.one.words}"
+        return f"{param.name} takes {_takes(param)}, but {shown} is {type_.one.words}"
     match param.type:
         case "string":
             if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
                 what = "has options that are not texts" if type_.kind == "enum" else f"is {type_.one.words}"
                 return (
-                    f"{param.name} takes a text, and {shown} {what}; write it inside of a text, as in 'number {shown}'"
+                    f"{param.name} takes a text, but {shown} {what}; write it inside of a text, as in 'number {shown}'"
                 )
-            return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
+            return "" if type_.kind in PLAIN else f"{param.name} takes a text, but {shown} is {type_.one.words}"
         case "enum":
             return _wrong_option(type_, param.options, param.name, shown)
         case "int" | "float":
             return _wrong_number(type_, param.name, shown)
         case "bool":
             fits = type_.kind == "boolean" or (type_.options and _spells_booleans(type_.options))
-            return "" if fits else f"{param.name} takes true or false, and {shown} is {type_.words}"
+            return "" if fits else f"{param.name} takes true or false, but {shown} is {type_.words}"
         case _:
             return ""
 
@@ -237,7 +237,7 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
     if type_.many and not param.many:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"
-        return f"{param.name} takes one {what}, and {shown} is a list; use {concat}foreach: {shown}"
+        return f"{param.name} takes one {what}, but {shown} is a list; use {concat}foreach: {shown}"
     if type_.kind == "any":
         return ""
     if type_.kind == "mixed":
@@ -252,8 +252,8 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
     if param.kinds == ("enum",):
         return _wrong_option(type_, param.options, param.name, shown)
     if param.kinds == ("boolean",):
-        return "" if type_.kind == "boolean" else f"{param.name} takes true or false, and {shown} is {type_.words}"
-    return "" if type_.kind in PLAIN else f"{param.name} takes a text, and {shown} is {type_.one.words}"
+        return "" if type_.kind == "boolean" else f"{param.name} takes true or false, but {shown} is {type_.words}"
+    return "" if type_.kind in PLAIN else f"{param.name} takes a text, but {shown} is {type_.one.words}"
 
 
 def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str:
@@ -267,7 +267,7 @@ def _wrong_file(type_: Type, kinds: tuple[str, ...], takes: str, shown: str) -> 
     if type_.kind in ("file", *kinds):
         return ""
     never = "; a text is never used as a link" if type_.kind in ("string", "enum", "handle") else ""
-    return f"{takes}, and {shown} is {type_.one.words}{never}"
+    return f"{takes}, but {shown} is {type_.one.words}{never}"
 
 
 def _takes(param: ModelParam) -> str:
@@ -283,7 +283,7 @@ def _wrong_option(type_: Type, options: tuple[str, ...], name: str, shown: str) 
         among = f"the option{'' if one else 's'} {texts} of {shown} {'is' if one else 'are'} not among them"
         which = among if type_.kind == "enum" else f"not {texts}"
         return f"{name} takes {_listed(options)}, {'but ' if type_.kind == 'enum' else ''}{which}"
-    return "" if type_.kind in PLAIN else f"{name} takes {_listed(options)}, and {shown} is {type_.words}"
+    return "" if type_.kind in PLAIN else f"{name} takes {_listed(options)}, but {shown} is {type_.words}"
 
 
 def _wrong_number(type_: Type, name: str, shown: str) -> str:
@@ -291,7 +291,7 @@ def _wrong_number(type_: Type, name: str, shown: str) -> str:
         return ""
     if type_.options and all(_is_number(one) for one in type_.options):
         return ""
-    return f"{name} takes a number, and {shown} is {type_.one.words}"
+    return f"{name} takes a number, but {shown} is {type_.one.words}"
 
 
 def _is_number(value: Any) -> bool:

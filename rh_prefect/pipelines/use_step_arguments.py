@@ -22,7 +22,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):
         is_text = param.kind in FILE_TYPES and value.kind in PLAIN
-        return value, f"{name} takes a file, and a text is given" if is_text else ""
+        return value, f"{name} takes a file, but a text is given" if is_text else ""
     if param.kind == "table":
         return _table(name, param, value)
     if param.kind == "files":
@@ -45,7 +45,7 @@ def wrong_file(param: Param, media: Media, what: str) -> str:
     kind = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
     if kind not in ("file", media.kind):
         return (
-            f"{what} takes {KINDS[kind]}, and {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
+            f"{what} takes {KINDS[kind]}, but {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
         )
     if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
         return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are taken"
@@ -65,13 +65,13 @@ def _wrong_file(name: str, param: Param, value: Any) -> str:
         # Of a file that a step will make, `check` has compared the kind.
         return wrong_file(param, value.media, name) if value.media is not None else ""
     if isinstance(value, Unknown):
-        return f"{name} takes a file, and a text is given" if value.kind in PLAIN else ""
-    return f"{name} takes a file, and {shown_value(value)}"
+        return f"{name} takes a file, but a text is given" if value.kind in PLAIN else ""
+    return f"{name} takes a file, but {shown_value(value)}"
 
 
 def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
     if not isinstance(value, Items | list):
-        return value, f"{name} takes a table, and {shown_value(value)}"
+        return value, f"{name} takes a table, but {shown_value(value)}"
     items = value if isinstance(value, Items) else Items(tuple(value))
     rows: list[Any] = []
     wrong = ""

@@ -136,7 +136,7 @@ def _unknown(name: str, scope: Scope, quoted: str) -> str:
     if inside:
         return f"there is no {name} here; did you mean $({inside[0]}), the list of all items?"
     if quoted and not near:
-        return f"there is no {name} here; a text behind 'or' stands in quotes: {quoted}"
+        return f"there is no {name} here; a text after 'or' needs quotes: {quoted}"
     return f"there is no {name} here; {(f'did you mean {near[0]}?' if near else 'the names are ' + ', '.join(known))}"
 
 

@@ -222,13 +222,13 @@ def _in_words(lines: Sequence[str], place: Place, error: yaml.YAMLError) -> tupl
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if problem == "mapping values are not allowed here":
-        return place, "a colon and a blank begin a new key here; put the text in quotes"
+        return place, "a colon and a space begin a new key here; put the text in quotes"
     if "\t" in line[: place.column] and "cannot start any token" in problem:
-        return place, "a tab is no indentation in YAML; use blanks"
+        return place, "YAML does not allow tabs as indentation; use spaces"
     if line[place.column - 1 : place.column] == "?" and "expected" in problem:
         return place, _NEEDS_QUOTES
     if "special characters are not allowed" in problem or "unacceptable character" in problem:
-        return _special_character(lines), "the file holds a control character, which YAML does not allow"
+        return _special_character(lines), "the file contains a control character, which YAML does not allow"
     for sign in "@`%&*!|>":
         if line[place.column - 1 : place.column] == sign and "cannot start any token" in problem:
             return place, f"a text cannot begin with {sign}; put it in quotes"
@@ -240,7 +240,7 @@ def _in_words(lines: Sequence[str], place: Place, error: yaml.YAMLError) -> tupl
         )
     begun = getattr(error, "context_mark", None)
     if begun is not None and ("<stream end>" in problem or "end of stream" in problem):
-        return _place(begun), "what begins here is not closed before the end of the file"
+        return _place(begun), "the value that begins here is not closed before the end of the file"
     doing = getattr(error, "context", None)
     return place, f"this is not YAML: {problem}{f', {doing}' if doing else ''}".replace(
         "<block end>", "the end of this block"

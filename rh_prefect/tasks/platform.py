@@ -202,7 +202,7 @@ async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> Ta
     return storable(await ask(lambda client: client.workflows.outputs_v1(task_id), credentials, of_task=task_id))
 
 
-@once("cancel of task {task_id}")
+@once("cancellation of task {task_id}")
 async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
     """Cancels a task; the cost up to then is not refunded."""
     await ask(lambda client: client.cancel(task_id), credentials, of_task=task_id)

@@ -340,7 +340,7 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
     """The error of the last task that `attempts` allows: no retry of the run pays for another."""
     limit = f"`attempts` allows {policy.attempts}"
-    message = f"{failure.message} Retries of this run pay for no more of them: {limit}."
+    message = f"{failure.message} Retries of this run submit no further task: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
 
 

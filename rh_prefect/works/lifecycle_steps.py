@@ -152,7 +152,7 @@ class Steps:
             spool.drop(*self._name, n, intent.token)
         except OSError as error:
             _log.warning(
-                "%s: the journal already contains the ticket that is still in %s: %s",
+                "%s: the journal already contains the task id that is still in %s: %s",
                 self.work.job,
                 spool.folder,
                 error,
@@ -442,7 +442,7 @@ class Steps:
 
     async def report_failure(self, submit: Submit, reason: str) -> None:
         """Reports a failed task, after which another one is tried."""
-        message = f"task {submit.task_id} failed ({reason}) and counts with its cost; another one is submitted"
+        message = f"task {submit.task_id} failed ({reason}) and its cost is counted; another task is submitted"
         self.work.notify("waiting", message, task_id=submit.task_id)
 
     async def publish(self, submit: Submit, end: End) -> Any:

@@ -77,14 +77,15 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
     if submit is not None and submit.state == "open":
         submit = await _call_unknown(journal, view, submit)
     if submit is None or submit.state != "unknown":
+        task = f" (its last task is {view.last.task_id})" if view.last and view.last.task_id else ""
         raise InputError(
-            f"{journal.scope}/{key}: there is nothing to settle: the state of its last submission is "
-            f"{view.state!r}{(f' (task {view.last.task_id})' if view.last and view.last.task_id else '')}"
-            ". What to do: run it again."
+            f"{journal.scope}/{key}: no submission of this job is unknown{task}. Nothing was recorded. What to do: run "
+            "the job again."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(
-            f"{journal.scope}/{key}: another process has just settled it. What to do: see `rh-prefect jobs show`."
+            f"{journal.scope}/{key}: another process has just recorded the outcome of its submission. What to do: see "
+            "`rh-prefect jobs show`."
         )
 
 
@@ -112,9 +113,9 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
         submit = await records.submission(entry.n)
         if submit is None or submit.intent.token != entry.token:
             _log.warning(
-                "task %s was paid for by %s, which is not recorded in this journal, so its ticket stays on this "
-                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values "
-                "of its run, then rh-prefect jobs adopt --spool",
+                "task %s was paid for by %s, which is not recorded in this journal, so its task id stays on this "
+                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of its run, then rh-prefect "
+                "jobs adopt --spool",
                 task_id,
                 records.name,
             )
@@ -123,7 +124,9 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
             replayed.append(task_id)
         else:
             await records.late(entry.n, entry.answer)
-            _log.error("%s: task %s was paid for, but its submission was settled without it", records.name, task_id)
+            _log.error(
+                "%s: task %s was paid for, but another outcome of its submission is recorded", records.name, task_id
+            )
         spool.drop(*entry.submission)
     return replayed
 

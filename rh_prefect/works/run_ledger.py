@@ -80,9 +80,10 @@ async def note_place(run: Journal, place: RecordsPlace) -> None:
     first = await read_place(run)
     if first is not None and first.url != place.url:
         raise ConfigError(
-            f"This call would keep its records in {place.url}, but an earlier one of the flow run used {first.url}: "
-            "the run would pay again for results that exist. Nothing was sent. What to do: give all attempts and all "
-            "pipelines of a flow run the same RH_RECORDS or, without it, the same storage; or start a new run."
+            f"This call would store its records in {place.url}, but an earlier call of the flow run used {first.url}. "
+            "The run would not find its earlier results and would pay for them again. Nothing was sent. What to do: "
+            "give all attempts and all pipelines of a flow run the same RH_RECORDS or, without it, the same storage; "
+            "or start a new run."
         )
 
 
@@ -185,7 +186,12 @@ class SharedRecords(JobRecords):
             if name is not None:
                 await self._note(name)
         except RunningHubError as error:
-            _log.info("%s: submission %d is settled, which is not noted: %s", self._step, submit.n, error)
+            _log.info(
+                "%s: the outcome of submission %d is known, but could not be recorded for the budget: %s",
+                self._step,
+                submit.n,
+                error,
+            )
 
     async def note_waiter(self, *, suspended: float | None = None) -> None:
         """Records that the run waits for the work, so that other runs do not cancel its task."""

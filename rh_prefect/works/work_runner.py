@@ -203,7 +203,7 @@ class RunningWork:
             await LOOP.critical(self.work.records.release_own_waiter())
         except RunningHubError as error:
             # The end of the run is proved by its process, or by its state in Prefect.
-            _log.info("%s: that this run no longer waits for it is not recorded: %s", self.work.job, error)
+            _log.info("%s: could not record that this run no longer waits for it: %s", self.work.job, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +279,8 @@ class WorkRunner:
                     await running.leave()
                 if isinstance(error, JournalError | StoreError) and running.work.may_have_paid:
                     raise error.of_step(running.work.policy.title).with_note(
-                        "A task was paid for, or may have been. What to do: run again, which takes its result and pays "
-                        "for no other one."
+                        "A task was paid for, or may have been. What to do: run again: the run uses the result of "
+                        "this task and submits no other one."
                     ) from error
                 raise
             finally:
@@ -305,8 +305,8 @@ class WorkRunner:
         work, request = await self.prepare(asked)
         if asked.planned not in ("", work):
             raise JobError(
-                f"{asked.step}: the plan names work {asked.planned[:12]}, and its request is {work[:12]}. "
-                "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+                f"{asked.step}: its request ({work[:12]}) differs from the planned one ({asked.planned[:12]}). Nothing "
+                "was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
@@ -407,7 +407,7 @@ class WorkRunner:
             attempts=asked.attempts,
             unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
             forbidden=asked.forbidden,
-            another_task="for a new task of the same request, run the pipeline with --retake; `batch --print` writes "
+            another_task="for a new task of the same request, run the pipeline with --retake; `batch --print` prints "
             "that of a batch",
         )
 
@@ -424,8 +424,8 @@ class WorkRunner:
             parse=asked.parse,
             shape=asked.shape,
             is_here=self.works.is_in,
-            advice="run again, which downloads it at no cost while RunningHub stores it, about a day. If a file "
-            "stays missing, run with --retake of this step, which pays for a new result.",
+            advice="run again within about a day: RunningHub still stores the file, and the download costs nothing. "
+            "If a file stays missing, run with --retake of this step, which pays for a new result.",
         )
 
 
@@ -461,8 +461,8 @@ def _refuse_unequal(first: Policy, other: Policy) -> None:
     for name in ("attempts", "on_unknown"):
         if (given := getattr(first, name)) != (now := getattr(other, name)):
             raise InputError(
-                f"{first.job}: another call makes this job at the moment with {name}={given!r}, and this one has "
-                f"{name}={now!r}. Nothing was paid for this call. What to do: give both the same value."
+                f"{first.job}: another call is making this job with {name}={given!r}, and this one has {name}={now!r}. "
+                "Nothing was paid for this call. What to do: give both the same value."
             )
 
 

@@ -109,7 +109,7 @@ class TestSaved:
     async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         await RunningHubCredentials(api_key=key("c")).asave(name)
-        with pytest.raises(ConfigError, match=r"name of a pool of accounts and of one account.*another name"):
+        with pytest.raises(ConfigError, match=r"name of two blocks, a pool of accounts and one account.*another name"):
             await load_pool_context(name)
 
     async def test_accounts_of_two_sites_are_refused(self, save: Save) -> None:

@@ -86,7 +86,7 @@ def test_all_problems_of_all_files_are_shown(call: Call, capsys: pytest.CaptureF
 
 def test_a_wrong_value_is_a_problem_of_the_plan(call: Call, film: None) -> None:
     said = call("plan film.yaml --set prompt=x --set shots=40", fails=True)
-    assert "film.yaml:5:3: shots takes a whole number up to 12, and 40 is more" in said
+    assert "film.yaml:5:3: shots takes a whole number up to 12, but 40 is more" in said
     said = call("plan film.yaml --set promt=x", fails=True)
     assert "film has no parameter promt; did you mean prompt?" in said
 

@@ -43,4 +43,4 @@ def test_the_note_is_refused_by_each_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("prompt\na cup\n")
-    assert f"{NOTE} stands for an address" in Terminal(capsys).call(command, fails=True)
+    assert f"{NOTE} is a placeholder for an address" in Terminal(capsys).call(command, fails=True)

@@ -188,7 +188,7 @@ async def test_the_login_page_of_a_proxy_is_no_creation(serve: Serve, answers: l
     _, url = await serve((200, b"[]"), *answers)
     with (
         temporary_settings({PREFECT_API_URL: url}),
-        pytest.raises(JournalError, match=r"with a web page \(http.* is a web page\)"),
+        pytest.raises(JournalError, match=r"the answer is a web page \(http.* is a web page\)"),
     ):
         await FlowRunJournal(uuid.uuid4()).create("abc-intent-1", record())
 

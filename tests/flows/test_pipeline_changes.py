@@ -149,7 +149,7 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     await asyncio.gather(running, return_exceptions=True)
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "other"))
     with pytest.raises(
-        ConfigError, match=r"would keep its records in .*/other, but an earlier one of the flow run used .*/out"
+        ConfigError, match=r"would store its records in .*/other, but an earlier call of the flow run used .*/out"
     ):
         await end_of(waiting, asyncio.ensure_future(rerun(mug, flow_run)))
     assert len(waiting.recorder.paid) == 1

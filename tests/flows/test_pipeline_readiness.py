@@ -153,7 +153,7 @@ async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emula
     failed = [[one.step for one in result.steps if one.state == "failed"] for result in (first, second)]
     assert failed == [["each[10].picture"] if save else []] * 2
     assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
-    with pytest.raises(PipelineError, match="ask for exactly the same"):
+    with pytest.raises(PipelineError, match="have the same request"):
         await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.text)", "prompt: a mug")))(budget=1)
 
 

@@ -133,7 +133,7 @@ async def test_parquet_is_read_with_what_databases_and_data_frames_write(folder:
         {**same, "prompt": "b"},
         {**same, "prompt": "c", "duration": "5", "sound": "false"},
     ]
-    assert "duration takes 5 or 10, and 7.5 is a number" in why(plan)[-1]
+    assert "duration takes 5 or 10, but 7.5 is a number" in why(plan)[-1]
 
 
 async def test_lists_of_a_table_are_lists_of_files_and_no_number_is_an_empty_cell(folder: Path) -> None:

@@ -322,10 +322,10 @@ steps:
 FORM = "params: {n: integer}\nsteps: {a: {model: z-image/turbo, takes: $(params.n), with: {prompt: x}}}"
 WRITTEN = f"steps: {{a: {{model: z-image/turbo, takes: {MANY}, with: {{prompt: x}}}}}}"
 TOO_LARGE = {
-    "takes of a form": (FORM, "takes must be at most 8000, and $(params.n) is 1000000; make it lower"),
-    "takes": (WRITTEN, "takes must be at most 8000, and this is 1000000; make it lower"),
+    "takes of a form": (FORM, "takes must be at most 8000, but $(params.n) is 1000000; make it lower"),
+    "takes": (WRITTEN, "takes must be at most 8000, but this is 1000000; make it lower"),
     "takes of items": (TAKES_OF_ITEMS, "each.a asks for 240000 paid jobs; a run has at most 200000; select fewer"),
-    "items of an answer": (ANSWER, "at_most must be at most 8000, and $(params.n) is 1000000; make it lower"),
+    "items of an answer": (ANSWER, "at_most must be at most 8000, but $(params.n) is 1000000; make it lower"),
     "a matrix": (
         MATRIX,
         "each has 2700000 items before where and limit select some; a plan has at most 400000; shorten",
@@ -449,15 +449,15 @@ ATTACKS = {
 }
 NO_FILE = (
     "a text is never used as a link",
-    "takes files of one kind, and $(item) can be an image or a text",
+    "takes files of one kind, but $(item) can be an image or a text",
     "can be a list or a text; 'or' takes one kind",
     "can be a text or an image; 'or' takes one kind",
-    "takes an image, and $(params.title) is a text",
+    "takes an image, but $(params.title) is a text",
     "takes a file, and",
-    "takes a file of kind image, and this is a mapping",
+    "takes a file of kind image, but this is a mapping",
     "takes no string for $(params.title)",
-    "1.image takes one value, and several are given",
-    "save_as takes a text, and $(params.logo) is an image",
+    "1.image takes one value, but several are given",
+    "save_as takes a text, but $(params.logo) is an image",
 )
 USED = {
     "said": "params: {title: string}\nsteps: {t: {edit: join_text, with: {texts: [$(params.title)]}}}\n"

@@ -63,7 +63,7 @@ async def test_an_invalid_row_is_not_paid_for_and_the_others_are(photo: str, tmp
     assert good == last == ""
     assert "photo is empty; the column is required" in empty
     assert "gone.png" in gone
-    assert "duration takes 5 or 10, and '7' is a text" in option
+    assert "duration takes 5 or 10, but '7' is a text" in option
     assert "each row is a mapping of columns to values, and 5 is a number" in no_row
     assert plan.counts == {"+": 2, "x": 4}
     assert [work.take for one in plan.instances for work in one.works] == [1, 2]

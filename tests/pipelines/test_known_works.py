@@ -109,7 +109,7 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     assert "submit 1: unknown" in shown.stdout
     assert f"{job}: task {task_id} is recorded for this job" in adopted.stdout
     assert collected.returncode == 1
-    assert "name the run or the scope" in collected.stderr
+    assert "give the run or the scope" in collected.stderr
     assert (await run.one(picture())).record.task_id == task_id
     assert len(rh.recorder.paid) == 1
 

@@ -95,7 +95,7 @@ steps:
     wrong = Pipeline.from_text(text).plan_now({"colours": "a,b,c"})
     assert [one.message for one in wrong.problems] == ["colours has 3 texts; at most 2 are taken"]
     wrong = Pipeline.from_text(text).plan_now({"colours": [["a"]]})
-    assert [one.message for one in wrong.problems] == ["colours takes a list of texts, and in it this is a list"]
+    assert [one.message for one in wrong.problems] == ["colours takes a list of texts, but in it this is a list"]
 
 
 def test_a_used_file_takes_a_list(tmp_path: Any) -> None:

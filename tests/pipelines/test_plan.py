@@ -540,9 +540,9 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "kind", "value", "said"),
     [
-        ("count", "integer", 50, "count takes a whole number up to 2, and 50 is more"),
-        ("flag", "string", "maybe", "flag takes true or false, and 'maybe' is a text"),
-        ("look", "string", "none", "look takes studio or outdoors, and 'none' is a text"),
+        ("count", "integer", 50, "count takes a whole number up to 2, but 50 is more"),
+        ("flag", "string", "maybe", "flag takes true or false, but 'maybe' is a text"),
+        ("look", "string", "none", "look takes studio or outdoors, but 'none' is a text"),
         (
             "rows",
             "{type: table, columns: {title: string, sold: integer}}",
@@ -571,7 +571,7 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
     pipeline, records = using(tmp_path, "{}", "{look: $(look)}", text), Records()
     records.make(await pipeline.plan(known=records))
     plan = await pipeline.plan(known=records)
-    assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, and 'a text' is a text",)
+    assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, but 'a text' is a text",)
 
 
 @pytest.mark.parametrize(
@@ -579,8 +579,8 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
     [
         ("{k: {type: table, columns: {name: string}}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
         ("{}", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
-        ("{}", "[a, b]", "rows takes rows of columns, and this list has no columns"),
-        ("{}", "[{title: a, logo: b.png}]", "its column logo takes an image, and that of this list is a text"),
+        ("{}", "[a, b]", "rows takes rows of columns, but this list has no columns"),
+        ("{}", "[{title: a, logo: b.png}]", "its column logo takes an image, but that of this list is a text"),
     ],
 )
 def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
@@ -629,7 +629,7 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     )
     (problem,) = (await pipeline.plan(n=value)).problems
     assert re.match(
-        r"n takes a (whole )?number, and ('9{37}...' is a text|this one is not finite or has)", problem.message
+        r"n takes a (whole )?number, but ('9{37}...' is a text|this one is not finite or has)", problem.message
     )
 
 
@@ -948,9 +948,9 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "times", "said"),
     [
-        ("mix, with: {speech: [$(params.a), $(params.a)], at: %s}", "[0]", "speech has 2, and at has 1"),
-        ("mix, with: {speech: $(params.a), at: %s}", "[0, 1]", "speech has 1, and at has 2"),
-        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1, 2]", "text has 2, and at has 3"),
+        ("mix, with: {speech: [$(params.a), $(params.a)], at: %s}", "[0]", "speech has 2, but at has 1"),
+        ("mix, with: {speech: $(params.a), at: %s}", "[0, 1]", "speech has 1, but at has 2"),
+        ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1, 2]", "text has 2, but at has 3"),
         ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1]", ""),
     ],
 )

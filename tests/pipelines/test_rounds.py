@@ -326,8 +326,8 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     expected = await days.rounds(None).round(RECORDS)
     assert expected.scope != scope
     assert expected.note == (
-        "the round that began 29 Nov 12:00 UTC was not complete and was not continued for 24 hours: what was made in "
-        "it is not used"
+        "the round that began 29 Nov 12:00 UTC was not complete and was not continued for 24 hours: its results "
+        "are not used"
     )
     begun = await days.rounds("second").round(RECORDS)
     assert (begun.scope, begun.note, begun.began) == (expected.scope, expected.note, days.now)
@@ -344,7 +344,7 @@ async def test_a_run_logs_that_it_continues_a_round_and_not_that_it_begins_one(
         assert caplog.messages == []
         await days.held("second")
     assert caplog.messages == [
-        "the round that began 29 Nov 12:00 UTC is not complete and is continued: what was made in it is used"
+        "the round that began 29 Nov 12:00 UTC is not complete and is continued: its results are used"
     ]
 
 

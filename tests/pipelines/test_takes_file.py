@@ -41,7 +41,7 @@ async def test_without_its_line_the_earlier_take_counts_again(tmp_path: Path) ->
 
 async def test_an_address_that_is_not_there_is_noted(tmp_path: Path) -> None:
     plan = await pipeline_in(tmp_path, "takes: {'each[cup].picture': 2}\n").plan(rows=ROWS)
-    assert plan.notes == ["each[cup].picture has a take or a choice, and there is no such step or item."]
+    assert plan.notes == ["each[cup].picture has a take or a choice, but there is no such step or item."]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path
     (tmp_path / "each.takes.yaml").write_text("takes: {'each[2].pic': 2}\n")
     rows = [{"title": "a"}, {"title": "b"}]
     [problem] = (await pipeline.plan(rows=rows)).problems
-    assert "each[2].pic: 2 is of an item that has only a number" in problem.message
+    assert "each[2].pic: 2 is for an item that has only a number" in problem.message
     line = re.search(r"write each\[2\]\.pic: (\{.*?\})", problem.message)
     assert line is not None
     (tmp_path / "each.takes.yaml").write_text(f"takes: {{'each[2].pic': {line.group(1)}}}\n")

@@ -40,7 +40,7 @@ steps:
     model: kling-v2.6-pro-image-to-video
     with: {{prompt: x, duration: 5, sound: false, unchecked: {{{name}: $(params.title)}}}}
 """
-    with pytest.raises(PipelineError, match=r"image_url takes a file of kind image, and \$\(params.title\) is a text"):
+    with pytest.raises(PipelineError, match=r"image_url takes a file of kind image, but \$\(params.title\) is a text"):
         Pipeline.from_text(text)
     step = ModelStep.model_validate({"model": "kling-v2.6-pro-image-to-video"})
     instance = Instance("clip", "", step, ("steps", "clip"), model=step.model)

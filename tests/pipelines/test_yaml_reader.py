@@ -58,15 +58,15 @@ def test_a_comment_behind_a_plain_text_is_seen(loader: Any) -> None:
 
 
 WRONG = {
-    "prompt: Close-up: a cat": "film.yaml:1:17: a colon and a blank begin a new key here; put the text in quotes",
+    "prompt: Close-up: a cat": "film.yaml:1:17: a colon and a space begin a new key here; put the text in quotes",
     "a: {ask: Is this right?}": "film.yaml:1:23: a text with ? needs quotes inside of braces",
     "a: 1\nb: 2\na: 3": "film.yaml:3:1: a is given twice, also in line 1; leave one of them out",
     "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, and a pipeline has none; leave it out",
-    "a:\n\tb: 1": "film.yaml:2:1: a tab is no indentation in YAML; use blanks",
-    "a: \x07": "film.yaml:1:4: the file holds a control character, which YAML does not allow",
+    "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
+    "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow",
     "a: @x": "film.yaml:1:4: a text cannot begin with @; put it in quotes",
-    "a: {b: [1, 2": "film.yaml:1:8: what begins here is not closed before the end of the file",
-    'a: "x\nb: 1': "film.yaml:1:4: what begins here is not closed before the end of the file",
+    "a: {b: [1, 2": "film.yaml:1:8: the value that begins here is not closed before the end of the file",
+    'a: "x\nb: 1': "film.yaml:1:4: the value that begins here is not closed before the end of the file",
     "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes one to begin with",
     "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
     "a: *b": "film.yaml:1:4: *b names no &b that ends above it",

@@ -537,7 +537,7 @@ async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_pat
     work.main.during = later
     await work.finish()
     assert [state for state, _ in work.heard] == ["submitted", "waiting", "submitted", "collecting"]
-    assert work.heard[1][1] == f"task {TASK} failed (no GPU) and counts with its cost; another one is submitted"
+    assert work.heard[1][1] == f"task {TASK} failed (no GPU) and its cost is counted; another task is submitted"
 
 
 async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal
     """The message said that the task belongs to another job, and advised `mark-refused`."""
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=rf"nothing to settle.*'ticket' \(task {TASK}\)\. What to do: run it again"):
+    with pytest.raises(InputError, match=rf"is unknown \(its last task is {TASK}\)\. .* What to do: run the job"):
         await adopt(journal, KEY, TASK)
 
 
@@ -79,7 +79,7 @@ async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal) -> N
 async def test_a_resolved_submission_cannot_be_resolved_again(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=f"nothing to settle.*{TASK}"):
+    with pytest.raises(InputError, match=f"no submission of this job is unknown.*{TASK}"):
         await mark_refused(journal, KEY)
     assert (await read_job(journal, KEY)).state == "ticket"
 
@@ -101,7 +101,7 @@ async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: st
 @pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
 async def test_a_known_answer_cannot_be_resolved_by_a_person(journal: FolderJournal, answer: Answer) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": answer})
-    with pytest.raises(InputError, match="nothing to settle"):
+    with pytest.raises(InputError, match="no submission of this job is unknown"):
         await mark_refused(journal, KEY)
 
 

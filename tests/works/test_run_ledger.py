@@ -73,7 +73,7 @@ async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(jou
     assert await read_place(journal) is None
     for _attempt in (1, 2):
         await note_place(journal, HERE)
-    with pytest.raises(ConfigError, match=r"keep its records in /there, but an earlier one of the flow run used /here"):
+    with pytest.raises(ConfigError, match=r"store its records in /there, but an earlier call of the flow run used"):
         await note_place(journal, THERE)
     assert await read_place(journal) == HERE
 

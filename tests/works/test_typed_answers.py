@@ -58,7 +58,7 @@ def test_a_face_is_read_with_all_known_names(answer: dict[str, Any], face: tuple
 
 @pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
 def test_an_answer_without_a_face_is_an_error(answer: object) -> None:
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="does not have the expected form"):
         result(json.dumps(answer)).parse(Face)
 
 
@@ -73,7 +73,9 @@ def test_an_answer_is_read_as_a_type() -> None:
 
 
 def test_an_answer_of_another_form_says_where_and_that_it_is_paid_for() -> None:
-    with pytest.raises(InputError, match=r"run/key: .* does not fit: 1\.picture: Field required.*It is paid for"):
+    with pytest.raises(
+        InputError, match=r"run/key: .* does not have the expected form: 1\.picture: Field required.*It is paid for"
+    ):
         result('[{"picture": "a gull"}, {}]').parse(list[Shot])
 
 

@@ -385,7 +385,7 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
 
 
 async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match=r"the plan names work abab.* This is a defect of rh-prefect"):
+    with pytest.raises(JobError, match=r"the planned one \(abab.* This is a defect of rh-prefect"):
         await PipelineRun(**given).one(picture(planned="ab" * 20))
     work = (await PipelineRun(**given).one(picture())).work
     assert (await PipelineRun(**given).one(picture(planned=work))).work == work
@@ -444,7 +444,7 @@ async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_fo
     with pytest.raises(JournalError, match=r"the records are away\.") as caught:
         await run.one(picture(), budget=budget)
     assert len(rh.recorder.paid) == paid
-    assert caught.value.message.endswith("takes its result and pays for no other one.") == (paid == 1)
+    assert caught.value.message.endswith("uses the result of this task and submits no other one.") == (paid == 1)
     assert await reserved(run) == amount, "what may have been paid for counts"
     await PipelineRun(**given, name="two").one(picture())
     assert len(rh.recorder.paid) == 1

@@ -110,10 +110,10 @@ async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_
     with Emulator(long_side=96, money=0) as rh:
         other = rh.keys.add("other", money=0).secret
         run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"), other_keys=(other,))
-        with pytest.raises(AccountError, match="no account of pool 'accounts' takes"):
+        with pytest.raises(AccountError, match="no account of pool 'accounts' accepts"):
             await run.one(picture())
         ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
-        with pytest.raises(AccountError, match=r"^workflow/\d+: no account of pool 'accounts' takes"):
+        with pytest.raises(AccountError, match=r"^workflow/\d+: no account of pool 'accounts' accepts"):
             await run.one(WorkCall(ink, "ink", saved_graph="as planned"))
 
 

@@ -106,12 +106,12 @@ class FileCheck(OtherCheck):
             what = secret_in(value or "")
             if what:
                 self._checked.document.hide(value)
-                self._say((name,), f"{name} takes the name of a block, and this looks like {what}; save it in a block")
+                self._say((name,), f"{name} takes the name of a block, but this looks like {what}; save it in a block")
         if self._file.budget is not None and self._file.budget.amount < 0:
             self._say(("budget",), "budget must be an amount of 0 or more")
         self._check_reuse(("reuse",), self._file.reuse)
         if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
-            takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, and no id of a flow run"
+            takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, but not the id of a flow run"
             self._say(("scope",), f"scope takes a name of {takes}")
 
     def _check_flow_name(self) -> None:
@@ -126,7 +126,7 @@ class FileCheck(OtherCheck):
         if not name.isidentifier():
             self._say(path, f"{name} is not a name; a parameter's name has letters, digits and _", key=True)
         elif iskeyword(name) or name in _PREFECT_NAMES:
-            self._say(path, f"{name} has a meaning of its own in Python; give this parameter another name", key=True)
+            self._say(path, f"{name} is reserved in Python; give this parameter another name", key=True)
         elif self._depth == 0 and name in RUN_OPTIONS:
             self._say(path, f"{name} is an option of every run; give this parameter another name", key=True)
 
@@ -163,7 +163,7 @@ class FileCheck(OtherCheck):
             self._say(path, "enum needs a list of its options, as in {enum: [a, b]}")
         for key in ("other_columns",) if param.kind != "table" else () if is_column else ("header",):
             if getattr(param, key) is not None:
-                self._say((*path, key), f"{key} has no meaning for {'a column' if is_column else param.kind}", key=True)
+                self._say((*path, key), f"{key} does not apply to {'a column' if is_column else param.kind}", key=True)
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.min is not None and param.max is not None and param.min > param.max:
@@ -204,7 +204,7 @@ class FileCheck(OtherCheck):
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)
             for guard in guards - {UNKNOWN_GUARD}:
-                self._why.setdefault(guard, f"the condition of {name} need not hold")
+                self._why.setdefault(guard, f"the condition of {name} may be false")
         inner = scope.within(guards)
         found = self._result(path, step, inner)
         if isinstance(step, ReviewStep):
@@ -260,13 +260,13 @@ class FileCheck(OtherCheck):
     def _foreach(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
         at = (*path, "foreach")
         if isinstance(step.foreach, str) and not is_reference(step.foreach):
-            self._say(at, f"foreach takes a list, and {shown_value(step.foreach)}; did you mean $({step.foreach})?")
+            self._say(at, f"foreach takes a list, but {shown_value(step.foreach)}; did you mean $({step.foreach})?")
             return Type("any")
         found = self._value(at, step.foreach, scope)
         if found is None or found.kind == "any":
             return Type("any")
         if not found.many:
-            self._say(at, f"foreach takes a list, and {step.foreach} is {found.words}")
+            self._say(at, f"foreach takes a list, but {step.foreach} is {found.words}")
             return Type("any")
         if isinstance(step.foreach, list):
             list(items_in(self._say, at, step.foreach, found))
@@ -299,7 +299,7 @@ class FileCheck(OtherCheck):
         if step.id is not None:
             found = self._value((*path, "id"), step.id, inner, may_be_absent=True)
             if found is not None and (found.many or found.kind in ("object", "group")):
-                self._say((*path, "id"), f"id takes a text or a number, and {step.id} is {found.words}; name a field")
+                self._say((*path, "id"), f"id takes a text or a number, but {step.id} is {found.words}; name a field")
         inner.names["id"] = Type("string")
         inner.names["previous"] = self._previous(path, step, inner)
         return fields
@@ -307,7 +307,7 @@ class FileCheck(OtherCheck):
     def _check_unnumbered(self, path: Path, step: FanOutStep) -> None:
         for at, reference in references_in(step.where):
             if any(option[0] == "number" for option in reference.options):
-                problem = f"where selects items before they are numbered, so that {reference.text} is not known in it"
+                problem = f"where selects items before they are numbered, so {reference.text} is not available in it"
                 self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
 
     def _matrix(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
@@ -316,7 +316,7 @@ class FileCheck(OtherCheck):
             at = (*path, "matrix", name)
             found = self._value(at, values, scope)
             if found is not None and not found.many and found.kind != "any":
-                self._say(at, f"matrix takes lists, and {name} is {found.words}")
+                self._say(at, f"matrix takes lists, but {name} is {found.words}")
                 found = None
             elif found is not None and isinstance(values, list):
                 list(items_in(self._say, at, values, found))

@@ -88,16 +88,16 @@ def wrong_value(param: Param, value: Any) -> str:
         case "enum":
             spelled = [text_of(one) for one in param.options]
             known = text_of(value) in spelled if isinstance(value, str | int | float) else False
-            return "" if known else f"takes {' or '.join(spelled)}, and {shown_value(value)}"
+            return "" if known else f"takes {' or '.join(spelled)}, but {shown_value(value)}"
         case "boolean":
-            return "" if isinstance(value, bool) else f"takes true or false, and {shown_value(value)}"
+            return "" if isinstance(value, bool) else f"takes true or false, but {shown_value(value)}"
         case "integer" | "number":
             return _wrong_number(param, value)
         case "list":
             return _wrong_list(param, value)
         case "string":
             if not isinstance(value, str):
-                return f"takes a text, and {shown_value(value)}; put it in quotes"
+                return f"takes a text, but {shown_value(value)}; put it in quotes"
             if flaw := flaw_of(value):
                 return flaw
             least, most = param.min or 0, param.max
@@ -110,10 +110,10 @@ def wrong_value(param: Param, value: Any) -> str:
 
 def _wrong_list(param: Param, value: Any) -> str:
     if not isinstance(value, list):
-        return f"takes a list of texts, and {shown_value(value)}"
+        return f"takes a list of texts, but {shown_value(value)}"
     wrong = next((one for one in value if not isinstance(one, str)), "")
     if wrong != "":
-        return f"takes a list of texts, and in it {shown_value(wrong)}"
+        return f"takes a list of texts, but in it {shown_value(wrong)}"
     if flaw := next(filter(None, map(flaw_of, value)), ""):
         return flaw
     if len(value) < (param.min or 0):
@@ -124,15 +124,15 @@ def _wrong_list(param: Param, value: Any) -> str:
 def _wrong_number(param: Param, value: Any) -> str:
     kind = "a whole number" if param.kind == "integer" else "a number"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"takes {kind}, and {shown_value(value)}"
+        return f"takes {kind}, but {shown_value(value)}"
     if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
-        return f"takes {kind}, and this one is not finite or has more than {LONGEST_NUMBER} digits"
+        return f"takes {kind}, but this one is not finite or has more than {LONGEST_NUMBER} digits"
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
-        return f"takes {kind} from {param.min:g} on, and {value} is less"
+        return f"takes {kind} from {param.min:g} on, but {value} is less"
     return (
-        f"takes {kind} up to {param.max:g}, and {value} is more" if param.max is not None and value > param.max else ""
+        f"takes {kind} up to {param.max:g}, but {value} is more" if param.max is not None and value > param.max else ""
     )
 
 
@@ -155,9 +155,9 @@ def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
     if param.kinds == ("boolean",) and not isinstance(value, bool):
-        return value, f"{param.name} takes true or false, and {shown_value(value)}"
+        return value, f"{param.name} takes true or false, but {shown_value(value)}"
     if param.kinds == ("enum",) and text_of(value) not in param.options:
-        return value, f"{param.name} takes {' or '.join(param.options)}, and {shown_value(value)}"
+        return value, f"{param.name} takes {' or '.join(param.options)}, but {shown_value(value)}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (text_of(value) if param.kinds == ("string",) and is_number else value), ""
 

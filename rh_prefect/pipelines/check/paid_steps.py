@@ -58,7 +58,8 @@ class PaidCheck(ValueCheck):
         kind = step.assume.kind if step.assume is not None else None
         if kind is None:
             what = "graph" if step.action == "graph" else f"the {step.action}"
-            problem = f"no catalogue knows what {what} makes; write assume: {{kind: image}} (or video, audio, 3d, text)"
+            problem = f"the catalogue does not say what {what} makes; write assume: {{kind: image}}"
+            problem += " (or video, audio, 3d, text)"
             self._say((*path, step.action), problem)
         if step.action == "graph":
             self._check_graph((*path, "graph"), str(step.graph), step)
@@ -106,7 +107,7 @@ class PaidCheck(ValueCheck):
             self._values_of(path, step, scope)
             several = (name for name, value in step.with_.items() if isinstance(value, list | dict))
             for name in several:
-                self._say((*path, "with", name), f"{name} takes one value, and several are given")
+                self._say((*path, "with", name), f"{name} takes one value, but several are given")
         self._check_paid(path, step, scope)
         if step.parse is None:
             return Type(kind, is_result=True)
@@ -206,7 +207,7 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
             continue
         if fields.takes_file(node, field) and is_link_text(value):
             found.append(
-                (("with", one), f"{one} takes a file, and {shown_value(value)}; a text is never used as a link")
+                (("with", one), f"{one} takes a file, but {shown_value(value)}; a text is never used as a link")
             )
     return found
 

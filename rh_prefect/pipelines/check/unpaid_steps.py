@@ -76,7 +76,7 @@ class OtherCheck(PaidCheck):
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
         """Returns whether a value fits a parameter of an edit; reports the problem if not."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
-            self._say(path, f"{param.name} takes {param.takes}, and {shown_value(value)}; use a reference")
+            self._say(path, f"{param.name} takes {param.takes}, but {shown_value(value)}; use a reference")
             return False
         if isinstance(value, list) and param.many:
             before = self._problem_count
@@ -89,7 +89,7 @@ class OtherCheck(PaidCheck):
                     self._fit_edit(at, one, type_, param)
             return self._problem_count == before
         if isinstance(value, list):
-            wrong = f"{param.name} takes one {'file' if param.takes_files else 'value'}, and this is a list"
+            wrong = f"{param.name} takes one {'file' if param.takes_files else 'value'}, but this is a list"
         else:
             wrong = types.edit_misfit(found, param, shown(value))
             wrong = wrong or ("" if has_reference(value) else edit_value(param, value)[1])
@@ -135,7 +135,7 @@ class OtherCheck(PaidCheck):
         if not is_reference(value) and param.kind not in ("table", "files", *FILE_TYPES) and not _has_items(value):
             wrong = wrong_value(param, value)
         elif found.many != expected.many and found.kind != "any":
-            wrong = f"takes {expected.words}, and {written} is {found.words}"
+            wrong = f"takes {expected.words}, but {written} is {found.words}"
         elif expected.kind in types.FILES:
             self._fit_files(path, path[-1], value, found, expected)
             return
@@ -144,20 +144,20 @@ class OtherCheck(PaidCheck):
                 one.kind in (*types.NUMBERS, "any") for one in found.possible
             )
             plain = expected.kind in types.PLAIN and not (found.one if expected.many else found).is_plain
-            wrong = f"takes {expected.words}, and {written} is {found.words}" if numbers or plain else ""
+            wrong = f"takes {expected.words}, but {written} is {found.words}" if numbers or plain else ""
         if wrong:
             self._say(path, f"{path[-1]} {wrong}")
 
     def _fit_files(self, path: Path, name: str | int, value: Any, found: Type, expected: Type) -> None:
         """Checks whether a value, or each of a list, is a file of a kind."""
         if not _is_file_of(found, expected):
-            self._say(path, f"{name} takes {expected.words}, and {shown(value)} is {found.one.words}")
+            self._say(path, f"{name} takes {expected.words}, but {shown(value)} is {found.one.words}")
 
     def _fit_columns(self, path: Path, written: str, found: Type, param: Param) -> None:
         """Checks whether a list has the columns that the table of a used file needs."""
         known = found.fields
         if found.kind not in ("object", "group"):
-            self._say(path, f"{path[-1]} takes rows of columns, and {written} has no columns")
+            self._say(path, f"{path[-1]} takes rows of columns, but {written} has no columns")
             return
         needed = (
             name for name, column in (param.columns or {}).items() if not column.optional and column.default is None
@@ -168,7 +168,7 @@ class OtherCheck(PaidCheck):
         for name, column in (param.columns or {}).items():
             expected, given = types.of_param(column), known.get(name, Type("any"))
             if expected.kind in types.FILES and not _is_file_of(given, expected):
-                wrong = f"its column {name} takes {expected.words}, and that of {written} is {given.one.words}"
+                wrong = f"its column {name} takes {expected.words}, but that of {written} is {given.one.words}"
                 never = "; a text is never used as a link" if given.one.is_plain else ""
                 self._say(path, f"{path[-1]}: {wrong}{never}")
 
@@ -185,7 +185,7 @@ class OtherCheck(PaidCheck):
         elif name.startswith("./") and name.endswith((".yaml", ".yml", ".json")):
             file = self._file_below(path, name)
         else:
-            self._say(path, f"use takes ./file.yaml or rh:name, and {shown_value(name)}")
+            self._say(path, f"use takes ./file.yaml or rh:name, but {shown_value(name)}")
             return None
         return None if file is None else self._read_used(path, name, file)
 
@@ -210,16 +210,16 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: ReviewStep, scope: Scope) -> Type:
         found, before = [], self._problem_count
         if not step.sources:
-            self._say((*path, "review"), "review takes a reference or a list of them, and this list is empty")
+            self._say((*path, "review"), "review takes a reference or a list of them, but this list is empty")
         for n, text in enumerate(step.sources):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
-                self._say(at, f"review takes a reference, and {shown_value(text)}; did you mean $({text})?")
+                self._say(at, f"review takes a reference, but {shown_value(text)}; did you mean $({text})?")
                 continue
             one = self._value(at, text, scope)
             found.extend([] if one is None else [one])
             if one is not None and one.many:
-                self._say(at, f"review takes one result, and {text} is a list; put the review into the group")
+                self._say(at, f"review takes one result, but {text} is a list; put the review into the group")
         kinds = {inner.kind for one in found for inner in one.possible} - {"any"}
         if len(kinds) > 1:
             self._say(

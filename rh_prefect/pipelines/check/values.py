@@ -59,7 +59,7 @@ class ValueCheck:
 
     def _check_reuse(self, path: Path, reuse: str | None) -> None:
         if reuse is not None and not REUSE.fullmatch(reuse):
-            self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, and {shown_value(reuse)}")
+            self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, but {shown_value(reuse)}")
 
     def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
         """Checks whether a step or an item may have a name."""
@@ -69,7 +69,7 @@ class ValueCheck:
             )
             self._wrong_names.append(name)
         elif name in RESERVED:
-            self._say(path, f"{name} has a meaning of its own in references; give this another name", key=key)
+            self._say(path, f"{name} is reserved in references; give this another name", key=key)
         elif scope.find(name) is not None:
             self._say(path, f"{name} hides the {name} that is visible here; give this another name", key=key)
         else:
@@ -100,7 +100,7 @@ class ValueCheck:
 
     def _absent(self, reference: Reference, found: Type) -> str:
         why = next(
-            (self._why[guard] for guard in sorted(found.guards) if guard in self._why), "a condition need not hold"
+            (self._why[guard] for guard in sorted(found.guards) if guard in self._why), "a condition may be false"
         )
         names = " or ".join(".".join(option) for option in reference.options)
         other = f"$({names} or other)" if not found.is_plain else f'$({names} or "a default")'
@@ -125,9 +125,7 @@ class ValueCheck:
         for reference in template.references:
             found_type = self._reference(path, reference, scope)
             if not found_type.is_plain:
-                problem = (
-                    f"{reference.text} is {found_type.words}, and inside of a text there are texts and numbers only"
-                )
+                problem = f"{reference.text} is {found_type.words}, and a text can contain only texts and numbers"
                 hint = (
                     "; join_text joins a list into one text" if found_type.many and found_type.kind == "string" else ""
                 )
@@ -151,7 +149,7 @@ class ValueCheck:
         if isinstance(value, str):
             found = self._value(path, value, scope)
             if found is not None and found.kind not in ("integer", "any") and not are_whole(found.options):
-                self._say(path, f"{path[-1]} takes a whole number, and {value} is {found.words}")
+                self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
         """Checks a condition; returns the guards that hold if it is true."""
@@ -167,15 +165,15 @@ class ValueCheck:
         if _is_one_reference(value):
             found = self._value(path, value, scope, may_be_absent=True)
             if found is not None and found.kind not in ("boolean", "any"):
-                takes = f"a condition takes true or false, and {value} is {found.words}"
+                takes = f"a condition takes true or false, but {value} is {found.words}"
                 self._say(path, f"{takes}; exists asks whether it is there")
             return frozenset([f"true:{value}"])
         if isinstance(value, str):
             hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""
-            self._say(path, f"{name} takes a condition, and '{value}' is a text{hint}")
+            self._say(path, f"{name} takes a condition, but '{value}' is a text{hint}")
         elif not isinstance(value, bool):
             what = f"this has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
-            self._say(path, f"{name} takes one condition, such as {{exists: $(x)}}, and {what}")
+            self._say(path, f"{name} takes one condition, such as {{exists: $(x)}}, but {what}")
         return frozenset()
 
     def _operator(self, at: Path, operator: str, argument: Any, scope: Scope) -> frozenset[str]:
@@ -185,7 +183,7 @@ class ValueCheck:
                 return frozenset[str]().union(*held) if operator == "all" else frozenset([f"any:{argument}"])
             case "all" | "any":
                 what = "this one is empty" if argument == [] else shown_value(argument)
-                self._say(at, f"{operator} takes a list of conditions, and {what}")
+                self._say(at, f"{operator} takes a list of conditions, but {what}")
             case "not":
                 inside = self._holding(at, argument, scope)
                 return frozenset(map(negated, inside)) if len(inside) == 1 else frozenset([f"not:{argument}"])
@@ -197,7 +195,7 @@ class ValueCheck:
                 return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{argument}"])
             case "exists" | "missing":
                 hint = f"; did you mean $({argument})?" if isinstance(argument, str) else ""
-                self._say(at, f"{operator} takes a reference, and {shown_value(argument)}{hint}")
+                self._say(at, f"{operator} takes a reference, but {shown_value(argument)}{hint}")
             case _ if operator not in COMPARISONS:
                 self._say_no_condition(at, operator, argument)
             case _ if not isinstance(argument, list) or len(argument) != 2:
@@ -224,7 +222,7 @@ class ValueCheck:
         if any(unicodedata.category(char) == "Cc" for char in name):
             self._say(path, "save_as takes a name without control characters")
         if found is not None and not found.is_plain:
-            self._say(path, f"save_as takes a text, and {name} is {found.words}; name a field, as in $(….stem)")
+            self._say(path, f"save_as takes a text, but {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
         if folded(parts[0]) in RESERVED_FOLDERS:

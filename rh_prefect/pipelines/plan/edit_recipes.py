@@ -137,7 +137,7 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
     if any(isinstance(one, Items) and (one.count is not None or not all(one.sure)) for one, _ in pair):
         return ""
     items, times = (len(value or ()) for _, value in pair)
-    return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, and at has {times}"
+    return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, but at has {times}"
 
 
 def equal_times(step: EditStep, frame: Frame, values: Mapping[str, Any]) -> str:

@@ -282,8 +282,9 @@ def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Pro
         which = "" if count == len(items) else f" ({', '.join(visible(one.item) for one in largest[:3])}"
         which += "" if not which else ", …)" if count > 3 else ")"
         message = (
-            f"{count} items of {path}{which} ask for exactly the same and would be one result; for {count} different "
-            f"ones write takes: {count}, or use $(item…) in it; same: true if this is meant"
+            f"{count} items of {path}{which} have the same request, so they would share one result; for {count} "
+            f"different results, write takes: {count}, or use $(item…) in the request; if one result is meant, write "
+            "same: true"
         )
         at = items[0].used_at or items[0].at
         problems.add(checked.document, (*at, "use" if items[0].used_at else items[0].step.action), message)
@@ -334,7 +335,7 @@ def _note_unknown_addresses(instances: Sequence[Instance], notes: dict[str, None
     known = {name for one in instances for name in (one.address, one.path)}
     for address in (*choices.takes, *choices.choices):
         if address not in known:
-            notes[f"{visible(address)} has a take or a choice, and there is no such step or item."] = None
+            notes[f"{visible(address)} has a take or a choice, but there is no such step or item."] = None
 
 
 def _refuse_bare_numbers(instances: Sequence[Instance], choices: Choices, checked: Checked, problems: Problems) -> None:
@@ -344,7 +345,7 @@ def _refuse_bare_numbers(instances: Sequence[Instance], choices: Choices, checke
         if one.item_meaning and one.address in bare:
             take, name = choices.takes[one.address], visible(one.address)
             message = (
-                f"the takes file: {name}: {take} is of an item that has only a number, which changes with the list; "
+                f"the takes file: {name}: {take} is for an item that has only a number, which changes with the list; "
                 f"write {name}: {{take: {take}, of: '{one.item_meaning}'}} for the item that has it now, or give the "
                 "group an id"
             )

@@ -140,8 +140,8 @@ class ReviewedPlan:
         lines += [f"and {len(steps) - _MOST_NAMED} further steps"] if len(steps) > _MOST_NAMED else []
         listed = "".join(f"\n  {line}" for line in lines)
         raise PlanChanged(
-            f"{plan.pipeline}: the run would not be what {self.name} says. Nothing was paid. What changed:{listed}"
-            "\nWhat to do: plan again and review the new plan, or undo the change."
+            f"{plan.pipeline}: the run would differ from {self.name}. Nothing was paid. What changed:{listed}\nWhat to "
+            "do: plan again and review the new plan, or undo the change."
         )
 
     def _step_changes(self, plan: Plan) -> Iterator[str]:
@@ -212,7 +212,7 @@ def _other_work(step: Mapping[str, Any], work: Work) -> str:
 
 
 def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:

@@ -49,12 +49,12 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
         return None, ""
     value = certain(evaluate(written, frame))
     if isinstance(value, Unknown):
-        return None, f"{key} must be a whole number that is known before the run, and {written} is made by a step"
+        return None, f"{key} must be a whole number that is known before the run, but {written} is made by a step"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
-        return None, f"{key} must be a whole number from 1 on, and {written} {_shown(value)}"
+        return None, f"{key} must be a whole number from 1 on, but {written} {_shown(value)}"
     if value > MOST_AT_ONCE and key != "limit":
         which = "" if written == value else f"{written} is "
-        return None, f"{key} must be at most {MOST_AT_ONCE}, and {which or 'this is '}{text_of(value)}; make it lower"
+        return None, f"{key} must be at most {MOST_AT_ONCE}, but {which or 'this is '}{text_of(value)}; make it lower"
     return int(value), ""
 
 

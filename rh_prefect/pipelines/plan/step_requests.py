@@ -78,7 +78,7 @@ def _of_graph(step: GraphStep, instance: Instance, frame: Frame, failed: Collect
     values = {key: plain(without_failed(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
     several = (key for key, value in values.items() if isinstance(value, list | dict))
-    draft.problems.extend((("with", key), f"{key} takes one value, and several are given") for key in several)
+    draft.problems.extend((("with", key), f"{key} takes one value, but several are given") for key in several)
     draft.params = {key: mark(value) for key, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)

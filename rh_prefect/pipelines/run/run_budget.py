@@ -45,8 +45,8 @@ def run_limit(
     foreign = f"the account pays in {currency}, and the prices of the plan are in {plan.currency}, so"
     if is_foreign and plan.budget is not None and (whole_items or plan.budget.item is not None):
         raise BudgetExceeded(
-            f"{plan.pipeline}: {foreign} the run cannot follow the file's budget of items. Nothing was paid. What "
-            f"to do: write `budget` as an amount in {currency}, without whole_items and item."
+            f"{plan.pipeline}: {foreign} the run cannot apply the file's budget of items. Nothing was paid. What to "
+            f"do: write `budget` as an amount in {currency}, without whole_items and item."
         )
     is_open = price.is_open or is_foreign
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None

@@ -336,8 +336,8 @@ class StepScheduler:
         problem = f"{visible(instance.address)}: {visible(problem)}"
         if instance.state == "!":
             return InputError(
-                f"{problem}. It is paid for, and its files are kept. What to do: in a step with assume, correct kind, "
-                "at no cost; or pay for another result with --retake."
+                f"{problem}. It is paid for, and its files are kept. What to do: if the step has `assume`, correct its "
+                "`kind`, which costs nothing; or pay for another result with --retake."
             )
         what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
         return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")

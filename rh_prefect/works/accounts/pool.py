@@ -171,8 +171,8 @@ class Pool:
         last = list(refusals.values())[-1]
         row = explain(last.code, last.reason, submitting=True)
         return row.error(
-            f"{job}: no account of pool {self.name!r} takes {model}. {reasons}. Nothing was paid for it. "
-            "What to do: repair one of these accounts, or add another to the pool, and run again.",
+            f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for it. What to do: "
+            "repair one of these accounts, or add another to the pool, and run again.",
             code=last.code,
             reason=last.reason,
             retry=row.retry,

@@ -122,10 +122,10 @@ class Calls:
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
             raise EqualRequest(
-                f"{job}: this run has asked for exactly this before: the same request with the same take. Nothing was "
-                "paid for this call. What to do: for another result, pass take=2 (then 3, and so on); to use the "
-                "result of the first call, pass same=True or, outside of flows, a `scope`. Then run the program again: "
-                "what is paid for is kept.",
+                f"{job}: an earlier call of this run has the same request and the same take. Nothing was paid for this "
+                "call. What to do: for another result, pass take=2 (then 3, and so on); to use the result of the "
+                "first call, pass same=True or, outside of flows, a `scope`. Then run the program again: results that "
+                "were paid for are used, not paid for again.",
                 job=job,
             )
         own = _Call(chain, before, task)

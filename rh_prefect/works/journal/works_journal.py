@@ -356,4 +356,4 @@ async def _write(works: WorksJournal, flow_run: str, every: float) -> None:
         try:
             await works.sign_of_life(flow_run)
         except RunningHubError as error:
-            _log.info("flow run %s: its sign of life was not written: %s", flow_run, error)
+            _log.info("flow run %s: its heartbeat was not written: %s", flow_run, error)

@@ -66,7 +66,7 @@ def ask(calls: Calls, chain: Chain, *, error: type[BaseException] | None = None,
 def test_a_refusal_is_an_error_of_the_input_and_names_the_job() -> None:
     calls = Calls()
     ask(calls, job("a"))
-    with pytest.raises(InputError, match="run/work: this run has asked for exactly this before"):
+    with pytest.raises(InputError, match="run/work: an earlier call of this run has the same request"):
         ask(calls, job("b"))
 
 
