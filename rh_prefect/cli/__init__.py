@@ -9,14 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, ValidationError
+from cyclopts import App, CoercionError, CycloptsError, Parameter, ValidationError
 
 if TYPE_CHECKING:
-    from rich.panel import Panel
+    from rich.text import Text
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline."""
@@ -40,12 +41,22 @@ def _pipeline_in(words: Sequence[str]) -> str | None:
     return next((one for last, one in pairwise(words) if not one.startswith("-") and not last.startswith("-")), None)
 
 
-def _in_a_sentence(error: CycloptsError) -> Panel:
-    """The panel of an error; pydantic's own text has five lines and a link."""
+def _in_a_sentence(error: CycloptsError) -> Text:
+    """Words an error of the command line like all others; pydantic's own text has five lines and a link."""
+    from rich.text import Text
+
     problems = getattr(error.__cause__, "errors", None)
     if isinstance(error, ValidationError) and problems is not None:
         error.exception_message = f"{problems()[0]['msg']}."
-    return CycloptsPanel(error)
+    form = " as YYYY-MM-DD" if isinstance(error, CoercionError) and error.target_type is date else ""
+    command = " ".join(["rh-prefect", *(error.command_chain or ())])
+    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct it{form}; see `{command} --help`."
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
+def _shown_default(value: object) -> str | None:
+    """Returns a default for the help; of a switch and of an empty list there is nothing to say."""
+    return None if value is None or value is False or value == () else str(value)
 
 
 app = _RootApp(
@@ -53,7 +64,9 @@ app = _RootApp(
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
     version=lambda: _version(),
     error_formatter=_in_a_sentence,
-    default_parameter=Parameter(negative="", validator=lambda type_, value: _check_texts(type_, value)),
+    default_parameter=Parameter(
+        negative="", show_default=_shown_default, validator=lambda type_, value: _check_texts(type_, value)
+    ),
 )
 _models = App(name="models", help="List RunningHub's models with limits and prices.")
 _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")

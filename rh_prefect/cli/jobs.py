@@ -348,7 +348,7 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
-    """Returns a run's jobs, including works of pipelines: each with its scope, and the error if it is unreadable."""
+    """Returns a run's jobs by time, works of pipelines too: each with its scope, and the error if it is unreadable."""
     own = await _scope(run)
     every = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
@@ -370,7 +370,7 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     waiting = deque(partial(read, works, work, n) for works, (work, n) in claims)
     async for rows in run_together(waiting, at_once=16):
         found += rows
-    return found
+    return sorted(found, key=lambda row: row[1].submits[0].intent.at if row[1].submits else "")
 
 
 def _as_json(run: str, view: JobView, problem: str) -> dict[str, object]:

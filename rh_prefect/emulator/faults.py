@@ -201,10 +201,12 @@ class Faults:
         with self._lock:
             self._entries += [_Entry(fault) for fault in faults]
 
-    def clear(self) -> None:
-        """Removes all faults."""
+    def clear(self) -> int:
+        """Removes all faults; returns how many there were."""
         with self._lock:
+            count = len(self._entries)
             self._entries.clear()
+        return count
 
     def seen(self, route: Route) -> int:
         """Returns the number of requests of a route."""

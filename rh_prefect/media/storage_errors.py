@@ -147,7 +147,8 @@ def describe(
         return f"{opening}: {what}. What to do: {advice}.", None
     # Without the path, which an OSError adds to its words and which the opening has already.
     message = masked(str(getattr(error, "strerror", None) or error).strip(), options)
-    quote = f' It said: "{message}".' if message else ""
+    # What is said of a missing file is said already.
+    quote = f' It said: "{message}".' if message and not isinstance(error, FileNotFoundError) else ""
     clean = all(masked(str(one), options) == str(one) for one in _chain(error))
     return f"{opening}: {what}.{quote} What to do: {advice}.", error if clean else None
 

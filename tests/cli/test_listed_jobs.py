@@ -84,6 +84,19 @@ def test_the_cost_of_a_job_is_listed_in_each_unit(
     assert (job["costs"], job["unknown"]) == (costs, 0)
 
 
+def test_jobs_are_listed_in_the_order_of_their_submissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    journal = default_works(get_settings()).notes_of("night")
+    for key, hour in (("b" * 24, 3), ("a" * 24, 5), ("c" * 24, 4)):
+        job = intent(at=f"2026-11-29T0{hour}:00:00+00:00")
+        asyncio.run(write(journal, {"intent-1": job, "answer-1": ticket("1")}, key=key))
+    listed = json.loads(Terminal(capsys).call("jobs list night --json"))
+    assert [one["job"][-1] for one in listed] == ["b", "c", "a"]
+
+
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(

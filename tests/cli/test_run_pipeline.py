@@ -137,7 +137,7 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     table = here.call(PLAN)
     assert "compared with the run of " in table
     assert '~ each[b].picture  prompt: "Photo of mug" -> "Photo of jug"   products.csv row 2\n' in table
-    assert "+ each[d]  not in the last run\n- each[c]  no longer in the file or the table\n" in table
+    assert "+ each[d]  not in the last run\n- each[c]  only in the last run\n" in table
 
     shutil.rmtree(here.folder / "out")  # copies of records on this machine count only while the files are there
     here.write("p.json", json.dumps(found))

@@ -52,8 +52,7 @@ async def add_faults(request: Request) -> Response:
 
 async def clear_faults(request: Request) -> Response:
     """Removes all faults."""
-    _state(request).faults.clear()
-    return JSONResponse({"added": 0})
+    return JSONResponse({"removed": _state(request).faults.clear()})
 
 
 async def release(request: Request) -> Response:

@@ -133,8 +133,8 @@ def _digits(sha256: str | None) -> str | None:
 
 def shown_change(what: str, was: Any, now: Any) -> str:
     """Formats a change as one line: `clip: duration: 5 -> 10`."""
-    what = visible(what)
-    if what == "file" or (what.startswith("input ") and was and now):
+    what = "the pipeline's file" if what == "file" else visible(what)
+    if what == "the pipeline's file" or (what.startswith("input ") and was and now):
         return f"{what}: its content changed"
     texts = [_text(was), _text(now)]
     same = next((at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)

@@ -40,7 +40,7 @@ class Plan:
         works: Every request and take, each once.
         problems: What is wrong; a plan with problems is not run.
         notes: What is worth knowing.
-        removed: Addresses of the last run that are no longer in the file or the table.
+        removed: Addresses that only the last run had.
         added: Addresses that were not in the last run, of steps whose results are not there.
         changes: What differs from the last run beside the steps: `{what, was, is}`.
         compared_with: The last run, in words.

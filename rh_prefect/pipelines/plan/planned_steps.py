@@ -31,7 +31,7 @@ STATES: dict[State, str] = {
     "!": "files are missing and are downloaded again, or none is of its kind; --retake makes a new result",
     "r": "waits for a review, or depends on one",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
-    "-": "no longer in the file or the table",
+    "-": "only in the last run",
 }
 
 SIGNS: dict[State, str] = {

@@ -217,7 +217,7 @@ def _reasons(plan: Plan) -> Iterator[str]:
     there, other = [one.address for one in plan.instances], "other plan" if plan.earlier else "last run"
     added = set(plan.added)
     yield from _listed("+", by_items(plan.added, (one for one in there if one not in added)), f"not in the {other}")
-    yield from _listed("-", by_items(plan.removed, there), "no longer in the file or the table")
+    yield from _listed("-", by_items(plan.removed, there), f"only in the {other}")
 
 
 def _listed(sign: str, addresses: Sequence[str], words: str) -> Iterator[str]:
