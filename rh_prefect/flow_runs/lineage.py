@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from rh_prefect.bounded_caches import LruCache
 from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.media.media import Media
-from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.media.urls import is_local, local_path, shown_url
 
 _FILES_KNOWN = 10_000
 """Of how many files one process remembers the task run that made them."""
@@ -23,25 +23,28 @@ _FILES_KNOWN = 10_000
 _made: LruCache[tuple[UUID | None, str], UUID] = LruCache(_FILES_KNOWN)
 """The task run that made a content, by the flow run and the content."""
 
+_makers: LruCache[str, bool] = LruCache(_FILES_KNOWN)
+"""The ids of this package's task runs."""
+
 
 def note_made(files: Iterable[Media]) -> None:
     """Records the files that the caller's task run has made."""
-    context = TaskRunContext.get()
-    for file in files if context is not None else ():
-        _made[context.task_run.flow_run_id, file.sha256] = context.task_run.id  # type: ignore[union-attr]
+    if (context := TaskRunContext.get()) is not None:
+        _makers[str(context.task_run.id)] = True
+        for file in files:
+            _made[context.task_run.flow_run_id, file.sha256] = context.task_run.id
 
 
 def add_inputs(run: TaskRun, parameters: Mapping[str, Any]) -> None:
     """Connects a task run with those that made the files in its parameters.
 
-    Prefect finds only whole results: in a request there are their files.
+    Prefect finds only whole results, by the identity of their parts: in a request there are their files, and two
+    results share an empty tuple or a currency.
     """
     for name, value in parameters.items():
-        known = run.task_inputs.setdefault(name, [])
-        found = (_made.get((run.flow_run_id, file.sha256)) for file in _files_in(value))
-        inputs = {one.id: one for one in known if isinstance(one, TaskRunResult)}
-        missing = dict.fromkeys(made for made in found if made is not None and made not in inputs)
-        run.task_inputs[name] = [*known, *(TaskRunResult(id=made) for made in missing)]
+        others = [one for one in run.task_inputs.get(name, ()) if str(getattr(one, "id", "")) not in _makers]
+        made = dict.fromkeys(_made.get((run.flow_run_id, file.sha256)) for file in _files_in(value))
+        run.task_inputs[name] = [*others, *(TaskRunResult(id=one) for one in made if one is not None)]
 
 
 def _files_in(value: object) -> Iterator[Media]:
@@ -56,27 +59,33 @@ def _files_in(value: object) -> Iterator[Media]:
             yield from _files_in(one)
 
 
-def emit_asset(file: Media, *, flow_run: UUID | None = None, **facts: Any) -> None:
-    """Emits the event by which Prefect knows a file as an asset; sends no request.
+def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | None = None, **facts: Any) -> None:
+    """Emits the event by which Prefect knows a file as an asset, and those it was made from; sends no request.
 
-    `flow_run` is for a caller outside of its context; `facts` are of plain JSON.
+    `sources` are addresses; `flow_run` is for a caller outside of its context; `facts` are of plain JSON.
     """
-    if not PREFECT_API_URL.value():
-        return
-    place = f"file://{local_path(file.uri)}" if is_local(file.uri) else file.uri
-    try:
-        asset = Asset(key="".join(_KEPT.get(sign, sign) for sign in place), properties=AssetProperties(name=file.name))
-    except ValidationError:  # its address is too long
+    asset = _asset(file.uri, file.name) if PREFECT_API_URL.value() else None
+    if asset is None:
         return
     emit(
         event="prefect.asset.materialization.succeeded",
         resource=AssetContext.asset_as_resource(asset),
         related=[
-            {"prefect.resource.id": "rh_prefect", _ROLE: "asset-materialized-by"},
+            *(AssetContext.asset_as_related(one) for one in map(_asset, sources) if one is not None),
+            AssetContext.related_materialized_by("rh_prefect"),
             *([{"prefect.resource.id": f"prefect.flow-run.{flow_run}", _ROLE: "flow-run"}] if flow_run else ()),
         ],
         payload={**facts, "sha256": file.sha256, "kind": file.kind, "size": file.size},
     )
+
+
+def _asset(uri: str, name: str | None = None) -> Asset | None:
+    """Returns a file as an asset, without the signature of a link; None if its address is too long."""
+    place = f"file://{local_path(uri)}" if is_local(uri) else shown_url(uri)
+    try:
+        return Asset(key="".join(_KEPT.get(sign, sign) for sign in place), properties=AssetProperties(name=name))
+    except ValidationError:
+        return None
 
 
 _ROLE = "prefect.resource.role"

@@ -108,7 +108,7 @@ async def assemble(
     await _note(cut.parts, film.film, store)
     observer.notify(replace(event, state="succeeded", message="made"))
     note_made((film.film, film.contact_sheet))
-    emit_asset(film.film, model="assemble", cost=None)
+    emit_asset(film.film, sources=cut.sources, model="assemble", cost=None)
     add_results({name: film.film})
     return film
 
@@ -146,6 +146,11 @@ class _Cut:
         self._scratch = scratch
         self._given: dict[Path, Media | str] = {}
         self._store = store
+
+    @property
+    def sources(self) -> list[str]:
+        """The addresses of the files that it is made of."""
+        return [one.uri if isinstance(one, Media) else one for one in self._given.values()]
 
     def make(
         self,

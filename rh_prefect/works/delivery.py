@@ -216,7 +216,9 @@ class Delivery:
         if is_found or result.reused:
             maker = f"run {record.flow_run}" if result.reused else "an earlier call of this run"
             message = f"{maker} has made it: {message.removeprefix('done: ')}; nothing was paid"
-        work.observer.notify(event_of(result, message=message, prompt=work.request.prompt, costs=costs))
+        sources = tuple(one.source for one in work.request.inputs.values())
+        event = event_of(result, message=message, prompt=work.request.prompt, costs=costs, sources=sources)
+        work.observer.notify(event)
 
 
 def _stored(work: Work, submit: Submit, record: ResultRecord) -> StoredResult:

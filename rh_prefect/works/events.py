@@ -47,6 +47,7 @@ class JobEvent:
     estimate: Costs = field(default_factory=Costs)  # The expected price of its task
     is_edit: bool = False  # It is a local edit, which costs nothing and is no job
     files: tuple[Media, ...] = ()  # All its files, at the end
+    sources: tuple[str, ...] = ()  # The addresses of the files that it was made from, at the end
     is_step: bool = False  # The state is the same: the message reports the progress of the task
     prompt: str = ""  # The beginning of the request's prompt
 
@@ -76,7 +77,9 @@ class Silent:
         """Does nothing."""
 
 
-def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None = None) -> JobEvent:
+def event_of(
+    result: Result, *, message: str, prompt: str, costs: Costs | None = None, sources: tuple[str, ...] = ()
+) -> JobEvent:
     """Creates the event for a completed job; a job with a damaged file counts as failed."""
     good: JobEventState = "reused" if result.reused else "succeeded"
     if costs is None:
@@ -94,6 +97,7 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs | None =
         run_seconds=result.run_seconds,
         output=result.outputs[0].uri if result.outputs else result.record,
         files=result.outputs,
+        sources=sources,
         prompt=prompt,
     )
 

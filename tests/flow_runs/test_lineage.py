@@ -27,7 +27,8 @@ async def shot(prompt: str) -> str:
     motion = models.KlingV26ProImageToVideo(image_url=picture, prompt="waves", duration="5", sound="false")
     clip = await generate(motion, label="motion")
     large = await generate(models.RhVideoUpscaler(video_url=clip, target_resolution="1080p"), label="upscale")
-    return (await assemble([large])).film.sha256
+    voice = await generate(models.MinimaxSpeech28Hd(text="Far out, a light keeps watch."), label="voice")
+    return (await assemble([large], speech=voice)).film.sha256
 
 
 async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(rh: Emulator) -> None:
@@ -40,25 +41,30 @@ async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(r
         flow_run = await client.read_flow_run(run)
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
         tasks: list[TaskRun] = []
-        while len(tasks) < 4:
+        while len(tasks) < 5:
             tasks = await client.read_task_runs(flow_run_filter=of_run)
             await asyncio.sleep(0.05)
         related = EventRelatedFilter(id=[f"prefect.flow-run.{run}"])
         wanted = EventFilter(event=EventNameFilter(name=["prefect.asset.materialization.succeeded"]), related=related)
         events: list[ReceivedEvent] = []
-        while len(events) < 4:
+        while len(events) < 5:
             events = (await client.read_events(wanted, limit=50)).events
             await asyncio.sleep(0.05)
     assert flow_run.name.startswith("shot: a pier at night, ")
     names = {one.id: one.name.partition(":")[0] for one in tasks}
     arrows = {
-        (names[made.id], one.name.partition(":")[0])
+        (names[made.id], f"{one.name.partition(':')[0]}: {param}")
         for one in tasks
-        for inputs in one.task_inputs.values()
+        for param, inputs in one.task_inputs.items()
         for made in inputs
         if isinstance(made, TaskRunResult)
     }
-    assert arrows == {("picture", "motion"), ("motion", "upscale"), ("upscale", "assemble film")}
+    assert arrows == {
+        ("picture", "motion: request"),
+        ("motion", "upscale: request"),
+        ("upscale", "assemble film: clips"),
+        ("voice", "assemble film: speech"),
+    }
     tags = {one.name.partition(":")[0]: one.tags for one in tasks}
     assert tags["motion"] == ["model:kling-v2.6-pro-image-to-video"]
     assert tags["assemble film"] == []
@@ -67,6 +73,17 @@ async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(r
     clip = assets["kling-v2.6-pro-image-to-video"]
     assert clip.resource.id.startswith("file:///")
     assert (clip.payload["cost"], clip.payload["kind"]) == ("1.75", "video")
+    made_by = {event.resource.id: model for model, event in assets.items()}
+    made_from = {
+        model: {made_by[one.id] for one in event.related if one.role == "asset"} for model, event in assets.items()
+    }
+    assert made_from == {
+        "z-image/turbo": set(),
+        "kling-v2.6-pro-image-to-video": {"z-image/turbo"},
+        "rh-video-upscaler": {"kling-v2.6-pro-image-to-video"},
+        "minimax/speech-2.8-hd": set(),
+        "assemble": {"rh-video-upscaler", "minimax/speech-2.8-hd"},
+    }
 
 
 async def test_a_name_that_a_person_gave_is_kept(rh: Emulator) -> None:
