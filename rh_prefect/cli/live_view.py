@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -32,6 +33,9 @@ _WIDE = 100
 
 _STATE_WIDTH = 16
 _BAR_WIDTH = 20
+_TYPICAL_SHARE = Decimal("0.1")
+"""The part of the estimated cost from which on the remaining time is shown."""
+
 _LINES_AROUND = 6
 """Lines of the terminal that the rows leave free."""
 
@@ -64,15 +68,18 @@ class LiveView:
     def remaining(self) -> float | None:
         """The remaining seconds: what tasks of these models took, with as many at once as now; None if unknown."""
         board, now = self._board, self._clock()
-        took = [seconds for some in self._took.values() for seconds in some]
-        if not took or board.ended >= board.total:
+        models = [(self._rows[job].event.model, since) for job, since in self._submitted.items()]
+        if not self._took or board.ended >= board.total or not self._is_typical(model for model, _ in models):
             return None
-        running = [
-            max(0.0, fmean(self._took.get(self._rows[job].event.model, took)) - (now - since))
-            for job, since in self._submitted.items()
-        ]
-        later = (board.total - board.ended - len(running)) * fmean(took)
+        running = [max(0.0, fmean(self._took[model]) - (now - since)) for model, since in models]
+        later = (board.total - board.ended - len(running)) * max(map(fmean, self._took.values()))
         return max([*running, (sum(running) + later) / max(1, len(running))])
+
+    def _is_typical(self, running: Iterable[str]) -> bool:
+        """Whether what has ended says how long the rest takes: the cheap jobs, which come first, are the fast ones."""
+        paid, estimate = (self._board.cost.amounts, (self._board.estimate or Costs()).amounts)
+        is_much = all(paid.get(unit, 0) >= amount * _TYPICAL_SHARE for unit, amount in estimate.items())
+        return is_much and all(model in self._took for model in running)
 
     def take(self, event: JobEvent) -> None:
         """Takes a change of a job or an edit."""

@@ -40,7 +40,7 @@ def costs(amount: str) -> Costs:
     return Costs({"CNY": Decimal(amount)})
 
 
-def live_view(width: int) -> list[str]:
+def live_view(width: int, *, cost: str = "0.60", model: str = "kling-v2.6-pro") -> list[str]:
     """The lines of the view of a run with a queued, a running and an ended job, a local edit and a node's progress."""
     board, now = RunProgress(), [0.0]
     view = LiveView(board, clock=lambda: now[0])
@@ -48,7 +48,7 @@ def live_view(width: int) -> list[str]:
 
     def take(state: JobEventState, name: str, **more: Any) -> None:
         price = Costs() if more.get("is_edit") else costs("1.75")
-        event = JobEvent(state, f"run/{name}", "kling-v2.6-pro", label=name, estimate=price, **more)
+        event = JobEvent(state, f"run/{name}", **{"model": "kling-v2.6-pro", "label": name, "estimate": price, **more})
         view.take(event)
         if not event.is_edit:
             board.take(event)
@@ -57,9 +57,9 @@ def live_view(width: int) -> list[str]:
         take("submitted", f"shots[{n}].picture", task_id="0")
     now[0] = 45.0
     for n in range(3):
-        take("succeeded", f"shots[{n}].picture", task_id="0", costs=costs("0.04"))
+        take("succeeded", f"shots[{n}].picture", task_id="0", costs=costs(cost))
     take("queued", "shots[5].clip", message="waits for a free slot of the account")
-    take("submitted", "shots[a product with a long name-77].clip", task_id="1")
+    take("submitted", "shots[a product with a long name-77].clip", task_id="1", model=model)
     take("running", "shots[4].clip", task_id="2")
     take("running", "shots[4].clip", task_id="2", message="node 12, 40 %", is_step=True)
     take("running", "sheet", is_edit=True)
@@ -79,7 +79,7 @@ def test_the_live_view_has_a_row_for_each_running_step_and_the_whole_run() -> No
         "sheet                                      kling-v2.6-pro  made here         1:30",
         "shots[5].clip                              kling-v2.6-pro  waits for a slot  1:30  ~1.75 CNY",
         "3 of 11 jobs done · 1 edit made · 2:15 · about 2:15 left",
-        "paid 0.12 CNY · estimate 17.65 CNY",
+        "paid 1.80 CNY · estimate 17.65 CNY",
     ]
 
 
@@ -91,8 +91,14 @@ def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
     assert lines[1].split()[0] == "shots[4].clip"
     assert lines[-2:] == [
         "3 of 11 jobs done · 1 edit made · 2:15 · about 2:15 left",
-        "paid 0.12 CNY · estimate 17.65 CNY",
+        "paid 1.80 CNY · estimate 17.65 CNY",
     ]
+
+
+@pytest.mark.parametrize("odd", [{"cost": "0.04"}, {"model": "another-model"}])
+def test_the_remaining_time_is_shown_once_the_jobs_that_have_ended_are_typical(odd: dict[str, str]) -> None:
+    """A film of 5 minutes began with "about 0:20 left", from its first pictures."""
+    assert live_view(60, **odd)[-2] == "3 of 11 jobs done · 1 edit made · 2:15"
 
 
 def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
