@@ -16,6 +16,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rh_prefect.display_names import size_text
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path
@@ -79,6 +80,19 @@ class Media(BaseModel):
             path = unquote(parts.path) if parts.scheme in ("file", "http", "https") else self.uri
             return PurePosixPath(path).name
         return PurePath(self.uri).name
+
+    @property
+    def facts(self) -> str:
+        """What a person wants to know of it, as in `270 × 480, 5.0 s, 0.2 MB`."""
+        shape = f"{self.width} × {self.height}" if self.width else ""
+        length = f"{self.seconds:.1f} s" if self.seconds is not None else ""
+        return ", ".join(filter(None, (shape, length, size_text(self.size), self.defect)))
+
+    def __repr__(self) -> str:
+        """Says what it is and where."""
+        return f"<Media {self.kind}: {self.uri}, {self.facts}>"
+
+    __str__ = __repr__
 
     @contextmanager
     def open(self, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rh_prefect.display_names import cut_middle, size_text
+from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import RunningHubError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def as_html(media: Media) -> str:
         shown = _shown(media)
     except (RunningHubError, OSError) as error:
         shown = f"<p>{escape(str(error))}</p>"
-    return f"<figure>{shown}<figcaption>{escape(_facts(media))}</figcaption></figure>"
+    caption = f"{cut_middle(media.name, _NAME_WIDTH)}, {media.facts}"
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
@@ -69,11 +70,3 @@ def _shown(media: Media) -> str:
             picture = thumbnail(media.save(Path(folder) / "file"), max_bytes=_PICTURE_BYTES, side=_SIDE)
         return f'<img src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}" alt="{escape(media.name)}">'
     return ""
-
-
-def _facts(media: Media) -> str:
-    shape = f"{media.width} × {media.height}" if media.width else ""
-    length = f"{media.seconds:.1f} s" if media.seconds is not None else ""
-    defect = f"damaged: {media.defect}" if media.defect else ""
-    facts = [cut_middle(media.name, _NAME_WIDTH), shape, length, size_text(media.size), defect]
-    return ", ".join(filter(None, facts))

@@ -33,6 +33,11 @@ def test_is_a_frozen_value() -> None:
     assert hash(PHOTO) == hash(PHOTO.model_copy())
 
 
+def test_says_in_one_line_what_it_is() -> None:
+    clip = PHOTO.model_copy(update={"uri": "s3://b/a.mp4", "kind": "video", "width": 270, "height": 480, "seconds": 5})
+    assert repr(clip.model_copy(update={"size": 123_000})) == "<Media video: s3://b/a.mp4, 270 × 480, 5.0 s, 0.12 MB>"
+
+
 @pytest.mark.parametrize(
     ("uri", "name"),
     [
