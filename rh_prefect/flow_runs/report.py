@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rh_prefect import artifacts
-from rh_prefect.display_names import shortened, size_text
+from rh_prefect.display_names import shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, naming
@@ -53,7 +53,12 @@ class Report:
 
     async def show(self, *, page: artifacts.Page | None = None) -> None:
         """Shows the report as the artifact `<name>-report` of a run."""
-        values = list(values_in(self.outputs))
+        steps = {file: one.step for one in self.steps for file in one.files}
+        # An item of a list is known by its step, as in `each[A-17].clip`.
+        values = [
+            (steps.get(one.uri, name) if isinstance(one, Media) and name.endswith("]") else name, one)
+            for name, one in values_in(self.outputs)
+        ]
         pictures = [(name, value) for name, value in values if isinstance(value, Media)]
         parts = [*self.choices, *(await sheets(pictures, self.store, most=PER_SHEET) if self.store else ())]
         parts += await asyncio.to_thread(self._tables, values)
@@ -165,10 +170,7 @@ def values_in(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
     if not isinstance(value, Media):
         return wrapped(name, _NAME), wrapped(shortened(str(value), _LONGEST_TEXT), 2 * _REASON)
-    size = f"{value.width} × {value.height}" if value.width else ""
-    length = f"{value.seconds:.1f} s" if value.seconds is not None else ""
-    facts = (size, length, size_text(value.size), value.defect or "")
-    return links.to(value.uri, shortened(name, 2 * _NAME)), escaped(", ".join(filter(None, facts)))
+    return links.to(value.uri, shortened(name, 2 * _NAME)), escaped(value.facts)
 
 
 async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, most: int) -> list[str]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import State
 
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
@@ -179,6 +182,18 @@ async def test_a_batch_in_a_flow_is_continued_by_a_batch_in_another_one(rh: Emul
     assert await rerun(nightly, run_id) == uri
     assert (await run(prompts("a lighthouse", "a lighthouse"))).is_complete
     assert len(rh.recorder.paid) == 2, "two equal rows, paid once each, whichever flow runs them"
+
+
+@in_flow_run
+async def test_the_report_of_a_batch_says_what_its_state_says_and_names_rows(rh: Emulator) -> None:
+    state: State[Any] = await batch(prompts("a lighthouse", "a forbidden thing"), model=PICTURE, return_state=True)
+    async with get_client() as client:
+        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
+    (report,) = (one for one in found if one.key == "batch-report")
+    assert report.description == state.message
+    assert str(state.message).startswith("1 of 2 rows done, 1 failed; 0.04 CNY. Each row and its reason")
+    assert "[row 1: a lighthouse](<file://" in str(report.data)
 
 
 async def test_two_runs_at_once_share_the_jobs(rh: Emulator) -> None:

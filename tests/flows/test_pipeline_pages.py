@@ -181,7 +181,9 @@ async def test_a_report_names_each_reason_once_and_shows_the_failed_steps_first(
     rows = [line for line in text.splitlines() if line.startswith("| each")]
     assert len(rows) == 200
     assert max(len(part) for row in rows for part in row.replace("|", "<br>").split("<br>")) < 60
-    text = await page_of(Report("All.", [made], store).show, "report")
+    clip = Media(uri="/a/first.mp4", kind="video", mime="video/mp4", size=1, sha256="0" * 64, defect="broken")
+    text = await page_of(Report("All.", [made], store, {"clips": [clip]}).show, "report")
+    assert "| [first](<file:///a/first.mp4>) |" in text, "not clips[1]"
     assert "| step | state | cost | result |" in text
     assert "| first<br>kling | made | unknown | [first.mp4](<file:///a/first.mp4>) |" in text
 

@@ -17,12 +17,7 @@ async def complete_batch(batch: Batch) -> BatchReport:
     """Runs a batch; raises `BatchIncomplete` if a row is not done."""
     report = await run_batch(batch)
     if not report.is_complete:
-        raise BatchIncomplete(
-            f"{report.batch}: {report}. Each row and its reason are listed in {report.csv_uri}. "
-            "What to do: correct the rows listed there and run the same batch again; finished rows are "
-            "not paid for again.",
-            report=report,
-        )
+        raise BatchIncomplete(report.message, report=report)
     return report
 
 
@@ -33,7 +28,7 @@ async def _state(batch: Batch) -> Any:
         # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
         return Failed(message=str(error), data=error)
     # The state's message is what the dashboard's list of runs shows; a caller receives the report.
-    return Completed(message=str(report), data=report)
+    return Completed(message=report.message, data=report)
 
 
 _SUMMARY = """Run a model, or a short chain of models, on many rows, and report every row.

@@ -48,6 +48,12 @@ class RowResult(BaseModel):
     tasks: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Its number, and its label or else its subject."""
+        name = self.subject if self.label in ("", str(self.row)) else self.label
+        return f"row {self.row}: {name}" if name else f"row {self.row}"
+
 
 class BatchReport(BaseModel):
     """The result of a batch.
@@ -81,8 +87,7 @@ class BatchReport(BaseModel):
 
     def _repr_html_(self) -> str:
         """Shows the results of the rows in a notebook."""
-        rows = ((_title(row), row.result or row.reason) for row in self.rows)
-        return listing(f"{self.batch}: {self}", rows)
+        return listing(f"{self.batch}: {self}", ((row.title, row.result or row.reason) for row in self.rows))
 
     @property
     def results(self) -> list[Any]:
@@ -124,15 +129,19 @@ class BatchReport(BaseModel):
         """Whether every row is done."""
         return self.done == self.total
 
+    @property
+    def message(self) -> str:
+        """What became of it, and what to do."""
+        if self.is_complete:
+            return f"{self}."
+        listed = f"Each row and its reason are listed in {self.csv_uri}" if self.csv_uri else "Its report is missing"
+        what = "correct the rows and run the same batch again; finished rows are not paid for again"
+        return f"{self}. {listed}. What to do: {what}."
+
     def __str__(self) -> str:
         """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = [f"{number} {state}" for state, number in self.counts.items() if state != "done"]
         return f"{', '.join([f'{self.done} of {self.total} rows done', *others])}; {self.costs or 'paid nothing'}"
-
-
-def _title(row: RowResult) -> str:
-    name = row.subject if row.label in ("", str(row.row)) else row.label
-    return f"row {row.row}: {name}" if name else f"row {row.row}"
 
 
 def _row(number: int, steps: Sequence[StepReport], names: Sequence[str], result: Any) -> RowResult:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, Self, TypeVar
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
@@ -14,6 +14,7 @@ from rh_prefect.flow_runs.flow_scope import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline, run_in_flow
+from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch import Batch, BatchFile, BatchOptions, write_batch
@@ -22,6 +23,7 @@ from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import form_of
 from rh_prefect.works.journal.costs import CURRENCY
@@ -47,6 +49,19 @@ def batch_function(
         return_annotation=BatchReport
     )
     return batch
+
+
+@dataclass(frozen=True)
+class _BatchPages(PrefectPages):
+    """The pages of a batch, whose report is about rows."""
+
+    file: BatchFile
+
+    async def show_end(self, end: RunEnd, rows: Sequence[StepReport], *more: Any, **store: Any) -> None:
+        report = BatchReport.of(end.result, self.file)
+        outputs = {row.title: row.result for row in report.rows}
+        result = end.result.model_copy(update={"outputs": outputs})
+        await super().show_end(replace(end, message=report.message, result=result), rows, *more, **store)
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class WrittenBatch:
         if current_scope() is None:
             end = await run_here(self._pipeline, {**self.file.arguments, **options}, pages=pages, **around)
             return BatchReport.of(end.result, self.file)
+        around["pages"] = _BatchPages(self.file)
         state = await run_in_flow(self._pipeline, self.file.arguments, RunOptions(**options), **around)
         found: Any = await state.aresult(raise_on_failure=False)
         if isinstance(found, RunningHubError) and not isinstance(found, PipelineIncomplete):
