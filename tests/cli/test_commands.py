@@ -121,7 +121,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"-1.0" for --budget. Must be >= 0': ["run", "film", "--prompt", "x", "--budget", "-1"],
     "film has no parameter shot; did you mean shots?": ["run", "film", "--prompt", "x", "--shot", "2"],
     "There is no pipeline flim: neither a file": ["run", "flim", "--prompt", "x"],
-    'rh-prefect: Invalid value "-1.0" for --budget. Input should be greater than 0. What to do: ': ["batch", "rows.csv", "--model", "a/b", "--budget", "-1"],
+    "--budget. Input should be greater than 0. What": ["batch", "rows.csv", "--model", "a/b", "--budget", "-1"],
     "nowhere.jpg": ["run", "film", "--prompt", "x", "--image", "nowhere.jpg"],
     "'caf\\udce9' is not UTF-8": ["run", "film", "--prompt", "caf\udce9"],
     "'a\\x00b.jpg' contains a NUL byte": ["run", "film", "--prompt", "x", "--image", "a\0b.jpg"],
@@ -132,11 +132,15 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     "there is no file of kind video": ["run", "upscale", "--videos", "x" * 300],
     "z-image/turbo": ["batch", "nowhere.csv", "--model", "z-image/turbi"],
     "no file or folder nowhere.csv": ["batch", "nowhere.csv", "--model", "z-image/turbo"],
-    "rh-prefect: Command \"run\" parameter --music requires an argument. What to do: ": ["run", "film", "--music"],
+    "parameter --music requires an argument. What to do: ": ["run", "film", "--music"],
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    'into date. What to do: correct it as YYYY-MM-DD; see `rh-prefect spend --help`.': ["spend", "--since", "yesterday"],
+    "into date. What to do: correct it as YYYY-MM-DD; see `rh-prefect spend --help`.": [
+        "spend",
+        "--since",
+        "yesterday",
+    ],
 }
 
 
