@@ -107,14 +107,14 @@ def _found(
     """Finds the outputs of a place, or of a run there; also returns the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.gallery.entries import entries_of, saved_contents
-    from rh_prefect.gallery.reports import files_of, last_run, of_run, report_of, with_failures
+    from rh_prefect.gallery.reports import files_of, last_run, of_run, report_of, with_reports
     from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.works_journal import records_url
 
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place)
     where = records_url(store, get_settings()) if place is None else store.url
     records = store if where == store.url else MediaStore(where, options=store.options_for(where))
-    found, run = with_failures(store, entries_of(store, records)), run or ""
+    found, run = with_reports(store, entries_of(store, records)), run or ""
     if run:
         run = last_run(store, found) if run == _LAST else report_of(store, run)
         found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []

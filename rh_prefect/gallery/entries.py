@@ -124,7 +124,7 @@ def _read(store: MediaStore, name: str, kind: type[_R]) -> _R | None:
 
 
 def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
-    """Adds the edits that were made of the outputs of jobs, each with the run of its newest source."""
+    """Adds the edits; those that were made of the outputs of jobs have the run of their newest source."""
     by_content = {one.file.sha256: one for one in jobs if one.file is not None}
     by_text = {one.text: one for one in jobs if one.text}
     found, rest = list(jobs), list(edits)
@@ -144,7 +144,8 @@ def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
         if len(waiting) == len(rest):
             break
         rest = waiting
-    return found
+    # Those of files that no job has made, and subtitles of a parsed answer.
+    return [*found, *rest]
 
 
 def _contents(value: object) -> Iterator[str]:

@@ -23,11 +23,15 @@ _FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
 _FLOW_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 
 
-def with_failures(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
-    """Adds the failed steps of all reports, without those that have a result by now; the newest come first."""
+def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
+    """Adds the failed steps of all reports, without those that have a result by now, and names edits by their steps.
+
+    The newest come first.
+    """
     found: dict[str, Entry] = {}
     made = {entry.job.rpartition("/")[2] for entry in entries}
     times = {entry.run: entry.at for entry in reversed(entries)}
+    steps: dict[str, tuple[str, str]] = {}
     for run in runs_of(store):
         for row in _rows(store, run):
             jobs = row["jobs"].split()
@@ -35,7 +39,19 @@ def with_failures(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
             if row["state"] == "failed" and not keys & made:
                 name = jobs[0] if jobs else f"{run}/{row['step']}"
                 found[name] = _failure(row, run, name, at=time_of(run) or times.get(run, ""))
-    return sorted([*entries, *found.values()], key=lambda one: one.at, reverse=True)
+            elif not jobs:
+                for file in _files(store, row):
+                    steps.setdefault(file, (row["step"], run))  # of the run that made it
+    named = (_named_by(one, steps) for one in entries)
+    return sorted([*named, *found.values()], key=lambda one: one.at, reverse=True)
+
+
+def _named_by(entry: Entry, steps: Mapping[str, tuple[str, str]]) -> Entry:
+    """Returns an edit with its step and, where it is of no job, its run."""
+    if entry.task or entry.file is None:
+        return entry
+    step, run = steps.get(entry.saved_as) or steps.get(entry.file.uri) or ("", "")
+    return replace(entry, label=step, run=entry.run or run)
 
 
 def _failure(row: dict[str, str], run: str, name: str, *, at: str) -> Entry:
@@ -78,9 +94,12 @@ def files_of(store: MediaStore, run: str) -> set[str]:
     """Returns the names of the files that a run has made or used again, by its report; empty if it has none."""
     if not store.exists(report_name(run)):
         return set()
-    root = store.uri("x")[:-1]
-    lists = (re.split(f" (?={re.escape(root)})", row["files"]) for row in _rows(store, run))
-    return {name for files in lists for file in files if (name := store.name_of(file)) is not None}
+    return {name for row in _rows(store, run) for name in _files(store, row)}
+
+
+def _files(store: MediaStore, row: Mapping[str, str]) -> list[str]:
+    files = re.split(f" (?={re.escape(store.uri('x')[:-1])})", row["files"])
+    return [name for file in files if (name := store.name_of(file)) is not None]
 
 
 def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:

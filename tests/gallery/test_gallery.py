@@ -145,6 +145,7 @@ steps:
   clip: {model: kling-v2.6-pro-image-to-video, from: $(photo), with: {prompt: waves, duration: 5}}
   film: {edit: concat, with: {videos: [$(clip)], width: 64, height: 36}, save_as: films/$(run.id).mp4}
   sheet: {edit: contact_sheet, with: {of: [$(film)]}}
+  words: {edit: subtitles, with: {text: [Far out], at: [0], seconds: 1}}
 outputs: {film: $(film)}
 """
 
@@ -166,7 +167,15 @@ async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they
     page = tmp_path / "out" / "gallery" / f"{report.parent.name}.html"
     assert opened.read_text() == page.as_uri()
     entries = data_of(page.read_text())["entries"]
-    assert {one["model"] for one in entries} >= {"z-image/turbo", "concat"}
+    # Edits are known by their steps, even one that no job is a source of.
+    assert {(one["label"], one["model"]) for one in entries} == {
+        ("photo", "z-image/turbo"),
+        ("clip", "kling-v2.6-pro-image-to-video"),
+        ("film", "concat"),
+        ("sheet", "contact_sheet"),
+        ("words", "subtitles"),
+    }
+    assert len({one["run"] for one in entries}) == 1
     assert store_name(film.uri) in [one["saved_as"] for one in entries]
     assert len(rh.recorder.paid) == 2
 
