@@ -77,12 +77,14 @@ def docstring_of(pipeline: files.Pipeline) -> str:
     Args:
         pipeline: The pipeline.
     """
-    common = [
-        re.sub(r"^    (\w+): ", r"    \1: Run option, the same for every pipeline. ", line)
+    priced = [f"{model}: {price}" for model, price in call_prices(pipeline.checked).items()]
+    prices = f"One call costs: {'; '.join(priced)}." if priced else ""
+    options = [
+        re.sub(r"^    (\w+): ", r"    \1: Run option. ", line)
         for line in (inspect.getdoc(RunOptions) or "").partition("Attributes:\n")[2].splitlines()
     ]
+    # The form shows no other text than the descriptions of its fields.
+    common = [f"{line} {prices}" if line.startswith("    budget: ") else line for line in options]
     lines = [f"    {name}: {description_of(param)}" for name, param in pipeline.file.params.items()]
-    priced = [f"{model}: {price}" for model, price in call_prices(pipeline.checked).items()]
-    prices = ["", f"One call costs: {'; '.join(priced)}."] if priced else []
     head = pipeline.file.description or f"Runs {pipeline.name}."
-    return "\n".join([head, *prices, "", "Args:", *lines, *common])
+    return "\n".join([head, *(["", prices] if prices else []), "", "Args:", *lines, *common])

@@ -53,7 +53,7 @@ def test_the_form_describes_each_parameter_with_its_type_limits_and_default() ->
     own = list(LIMITED.split("steps:")[0].split("\n  "))[1:]
     last = sorted(shown, key=lambda name: shown[name]["position"])[len(own) :]
     assert "budget" in last
-    assert all(words[name].startswith("Run option, the same for every pipeline. ") for name in last)
-    assert words["budget"].endswith(" empty for the file's budget.")
+    assert all(words[name].startswith("Run option. ") for name in last)
+    assert words["budget"].endswith(" empty for the file's budget. One call costs: z-image/turbo: 0.04 CNY per call.")
     assert shown["sample"]["minimum"] == 0
     assert "One call costs: z-image/turbo: 0.04 CNY per call." in str(Pipeline.from_text(LIMITED).flow().description)
