@@ -464,7 +464,7 @@ class Poller:
             return min(LONGEST_LATER, LATER_WITH_WEBHOOK * self._shortest)
         age = self._clock() - task.since
         end = self._durations.estimate(age)
-        until_end = max(self._shortest, age) if end is None else max(self._shortest / 10, end - age)
+        until_end = max(self._shortest, age) if end is None else end - age
         if self._is_counted and not task.failures:
             return min(LONGEST_GAP_IF_COUNTED, until_end)
         by_age = max(self._shortest, AGE_FRACTION * age)
