@@ -12,8 +12,8 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, OutputsPending, TaskNotFound
-from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, Poller
-from rh_prefect.works.completion import CANCEL_CHECK_SECONDS, await_end, cancel_and_record
+from rh_prefect.works.accounts.poller import Poller
+from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
@@ -109,7 +109,7 @@ async def test_a_success_without_files_is_not_an_end() -> None:
     job = WaitingJob(RunningHub(EMPTY))
     with pytest.raises(OutputsPending, match=f"task {TASK} was paid for.*no file and no text.*run again later"):
         await (await job.begin())
-    assert GRACE <= now() <= GRACE + LONGEST_GAP
+    assert 300 <= now() <= 330
     assert await job.ends() == []
     job.rh.view = SUCCESS
     end = await await_end(job.work, job.submit, first_view=None)
@@ -145,7 +145,7 @@ def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
         outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
         job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=outputs)))
         end = await (await job.begin())
-        assert GRACE <= now() <= GRACE + LONGEST_GAP
+        assert 300 <= now() <= 330
         assert [link.url for link in end.links] == ["https://files/a.png", url]
         assert await job.ends() == [end]
 
@@ -189,8 +189,8 @@ def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -
         end = await waiting
         assert end is not None
         assert end.status == "CANCELLED"
-        assert now() - began <= 2 * CANCEL_CHECK_SECONDS
-        assert job.journal.reads <= 100 / CANCEL_CHECK_SECONDS + 10
+        assert now() - began <= 4
+        assert job.journal.reads <= 43
 
     check()
 
@@ -208,8 +208,8 @@ async def test_a_waiting_task_says_how_many_are_before_it() -> None:
     job.rh.view = SUCCESS
     end = await waiting
     assert heard == [("queued", "3 before it in the queue"), ("running", f"task {TASK} runs")]
-    assert end.queued_seconds is not None and 20 <= end.queued_seconds <= 20 + LONGEST_GAP
-    assert end.run_seconds is not None and 30 <= end.queued_seconds + end.run_seconds - 20 <= 30 + LONGEST_GAP
+    assert end.queued_seconds is not None and 20 <= end.queued_seconds <= 50
+    assert end.run_seconds is not None and 30 <= end.queued_seconds + end.run_seconds - 20 <= 60
 
 
 @in_virtual_time

@@ -109,19 +109,19 @@ def _check_again(file: Input, local: LocalFile) -> None:
         check_unchanged(file, digest(file.source).sha256)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Account:
     """One API key in this process, on the package's loop thread; accounts with the same key share all but the names."""
 
     name: str  # The account's name in records and reports
     block: str | None  # Name of its credentials block; None for RH_API_KEY
     provider: RunningHub  # The account at RunningHub
-    limiter: Limiter = field(compare=False, repr=False)  # Its slots
-    poller: Poller = field(compare=False, repr=False)  # Its running tasks
-    prices: Prices = field(compare=False, repr=False)
-    uploads: Uploads = field(compare=False, repr=False)  # The inputs that it can read
-    _settings: Settings = field(compare=False, repr=False)
-    _machines: dict[RunningHub, Account] = field(compare=False, repr=False)
+    limiter: Limiter = field(compare=False)  # Its slots
+    poller: Poller = field(compare=False)  # Its running tasks
+    prices: Prices = field(compare=False)
+    uploads: Uploads = field(compare=False)  # The inputs that it can read
+    _settings: Settings = field(compare=False)
+    _machines: dict[RunningHub, Account] = field(compare=False)
 
     @classmethod
     def open(cls, provider: RunningHub, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:

@@ -17,11 +17,13 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.works.accounts.limiter import Count
-from rh_prefect.works.accounts.poller import GRACE, LONGEST_GAP, MAX_POLLS, MIN_REPEATS, Poller, is_settled
+from rh_prefect.works.accounts.poller import Poller, is_settled
 from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
 HOUR = 3600.0
+GRACE, LONGEST_GAP = 300.0, 30.0
+"""Seconds for which a denial or an empty success is repeated, and between two polls at most."""
 
 
 def view(status: Any, task_id: str = "1") -> TaskView:
@@ -149,7 +151,7 @@ async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
     assert {ended.task_id for ended in await asyncio.gather(*waits) if ended is not None} == {
         str(n) for n in range(100)
     }
-    assert rh.most_in_flight == MAX_POLLS
+    assert rh.most_in_flight == 16
     assert len(rh.polls) == 300
 
 
@@ -223,7 +225,7 @@ async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> Non
     rh = RunningHub(not_found())
     with pytest.raises(TaskNotFound):
         await poller_of(rh, grace=0).wait("1")
-    assert len(rh.polls) == MIN_REPEATS
+    assert len(rh.polls) == 3
 
 
 @in_virtual_time
