@@ -189,7 +189,6 @@ class Steps:
     async def prepare(self) -> None:
         """Makes sure that the outputs can be stored, that each input has a valid link, and that the price is known."""
         work, inputs = self.work, self.work.request.inputs
-        self._spending.expect()
         await work.services.stores.check(work.store)
         if inputs and not self._links:
             work.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")

@@ -7,13 +7,11 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from rh_prefect.bounded_caches import SingleFlight
 from rh_prefect.errors import ConfigError, JournalError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
@@ -203,58 +201,43 @@ class WorkSpending:
         self._payload = payload
         self._spending = work.spending
         self._key = work.key
-        self._has_budget = work.policy.budget is not None
         request = work.request
         self._listed = None if request.estimate is None else Money(request.estimate, request.currency)
         self._currency: str | None = None
         self._price: Money | None = None
         self._guess: Money | None = None
-        self._asked: SingleFlight[Account, Money | None] = SingleFlight(10)
         self._reserved: int | None = None
 
-    def expect(self) -> None:
-        """Without a budget, counts the price of the next submission, so that a budget of another call has room."""
-        if not self._has_budget:
-            self._spending.expect(self._key, self._price or self._listed)
-
     async def find_price(self) -> None:
-        """Determines the price on the account; sends a request to RunningHub only if a budget needs the price."""
+        """Determines the price on the account as far as the catalogue has it; `reserve` requests any other."""
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
         prices = self._work.lease.account.prices
         self._currency = await prices.currency()
         self._price, self._guess = await prices.listed(self._listed), prices.guess(self._listed)
-        if self._has_budget:
-            return  # `reserve` requests it.
-        self._spending.expect(self._key, self._price, self._ask)
-        if self._price is None and self._spending.is_limited:
-            self._spending.expect(self._key, await self._ask(), self._ask)
 
     async def _ask(self) -> Money | None:
-        """Requests the price from RunningHub, once for each account of this job; None if the request fails."""
-        account = self._work.lease.account
-        ask = partial(account.prices.of, self._work.request.endpoint, self._payload(), self._listed)
+        """Requests the price from RunningHub; None if it has none or the request fails."""
         try:
-            self._price = await self._asked.get(account, ask)
+            self._price = await self._request_price()
         except RunningHubError as error:
             _log.warning("%s: its price is not known, so it is not counted in any budget: %s", self._work.job, error)
         return self._price
 
+    async def _request_price(self) -> Money | None:
+        prices = self._work.lease.account.prices
+        return await prices.of(self._work.request.endpoint, self._payload(), self._listed)
+
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         """Reserves the price of submission n, in place of an earlier one that another run made."""
-        self._unreserve()
-        prices = self._work.lease.account.prices
-        self._price = await prices.of(self._work.request.endpoint, self._payload(), self._listed)
+        self.release()
+        self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)
         self._reserved = n if short is None else None
         return short
 
     def release(self) -> None:
-        """Releases what was reserved or expected, and not claimed."""
-        self._spending.drop(self._key)
-        self._unreserve()
-
-    def _unreserve(self) -> None:
+        """Releases what was reserved and not claimed."""
         if self._reserved is not None:
             self._spending.unreserve(self._key, self._reserved)
         self._reserved = None
@@ -275,8 +258,6 @@ class WorkSpending:
     def answered(self, submit: Submit) -> Costs | None:
         """Counts an answered submission; returns the cost of the work's ended tasks."""
         self.note(submit)
-        if submit.state == "refused" and not self._has_budget:
-            self._spending.expect(self._key, self._price, self._ask)
         return self._spending.spent_on(self._key)
 
     def note(self, submit: Submit) -> None:

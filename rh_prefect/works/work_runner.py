@@ -163,8 +163,6 @@ class RunningWork:
 
     def _begin(self) -> asyncio.Task[Any]:
         if self._life is None:
-            # Before the first await: from here on, concurrent calls determine their prices before they claim.
-            self.work.spending.is_limited |= self.work.policy.budget is not None
             self._life = asyncio.ensure_future(run_work(self._steps))
             self._life.add_done_callback(self._end)
         return self._life

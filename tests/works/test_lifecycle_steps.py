@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from rh_prefect import catalog, models
+from rh_prefect import models
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import (
@@ -29,7 +29,6 @@ from rh_prefect.errors import (
     api_error,
 )
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.events import JobEvent
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
@@ -154,36 +153,6 @@ async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_j
     assert [until - since > 1 for since, until in pairwise(submitted)] == are_paused
 
 
-async def test_a_call_without_a_budget_counts_before_its_inputs_are_uploaded(tmp_path: Path) -> None:
-    """An upload of large inputs takes long, and a concurrent budget must count the price of this call."""
-    reserved = list[Decimal]()
-
-    class Watched(ExecutedWork):
-        def notify(self, event: JobEvent) -> None:
-            super().notify(event)
-            if event.state == "uploading":
-                reserved.append(self.spending.reserved())
-
-    work = Watched(tmp_path, request=WITH_INPUT)
-    await work.finish()
-    assert reserved == [WITH_INPUT.estimate]
-
-
-UNPRICED = next(
-    model
-    for model in catalog.models()
-    if model.price is None and {param.name for param in model.params if param.required} == {"prompt"}
-)
-
-
-async def test_a_call_without_a_budget_is_priced_if_its_run_has_a_budget(run: PooledRun) -> None:
-    """An unknown price is requested before the submission, so that its record has the price."""
-    await run.all(pictures(1), budget=1.0)
-    await run.all([models.input_for(UNPRICED)(prompt="a lighthouse")])
-    assert len([one for one in run.rh.recorder.requests if "price-preview" in one.path]) == 1
-    assert all(intent.estimate for intent in await run.intents())
-
-
 async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
     await work.finish()
@@ -256,11 +225,8 @@ async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_
     assert [state for state, _ in work.heard] == ["waiting", "submitted", "collecting"]
 
 
-@pytest.mark.parametrize(("budget", "amounts"), [(None, [1, 1, 1, 1]), (Decimal(5), [1, 0, 1, 1])])
-async def test_a_work_counts_once_from_its_submission_to_its_end(
-    tmp_path: Path, budget: Decimal | None, amounts: list[int]
-) -> None:
-    """Without a budget also while it pauses: a budget of another call must leave room for it."""
+@pytest.mark.parametrize("budget", [None, Decimal(5)])
+async def test_a_work_counts_once_from_its_submission_to_its_end(tmp_path: Path, budget: Decimal | None) -> None:
     reserved = list[Decimal]()
 
     class Paused(ExecutedWork):
@@ -273,31 +239,9 @@ async def test_a_work_counts_once_from_its_submission_to_its_end(
     work = Paused(tmp_path, policy=with_policy(budget=budget))
     work.main.answers, work.main.during = [api_error(RATE, doing="submit", submitting=True)], work.count
     await work.finish()
-    assert reserved == amounts, "while it is submitted, pauses, is submitted again and is waited for"
+    assert reserved == [1, 0, 1, 1], "while it is submitted, pauses, is submitted again and is waited for"
     assert work.spending.reserved() == 0
     assert work.spending.spent() == 1
-
-
-async def test_the_unknown_price_of_a_work_that_waits_for_a_slot_is_requested_if_another_one_has_a_budget(
-    tmp_path: Path,
-) -> None:
-    free, waits = asyncio.Event(), asyncio.Event()
-    work = ExecutedWork(tmp_path, request=replace(REQUEST, estimate=None))
-    work.main.price = Money(Decimal(2), "CNY")
-
-    async def acquire(on_wait: object = None) -> None:
-        waits.set()
-        await free.wait()
-
-    work.work.lease.acquire = acquire  # type: ignore[method-assign]
-    making = asyncio.ensure_future(work.finish())
-    await waits.wait()
-    assert work.did == ["check the storage"], "no budget needs the price yet"
-    assert await work.spending.reserve("other", 1, Money(Decimal(2), "CNY"), budget=Decimal(3)) is not None
-    assert work.did == ["check the storage", "price at main"]
-    free.set()
-    await making
-    assert work.did.count("price at main") == 1
 
 
 @pytest.mark.parametrize("account", ["three", "renamed"])
@@ -441,7 +385,6 @@ async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is
 async def test_a_graph_on_a_bare_machine_has_no_price(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path, request=replace(REQUEST, estimate=None))
     work.main.is_bare = True
-    work.spending.is_limited = True
     await work.finish()
     assert "price at main" not in work.did
     (intent,) = [one async for _, one in intents_of(work)]

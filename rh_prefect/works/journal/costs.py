@@ -115,10 +115,6 @@ def may_cost(submit: Submit) -> bool:
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
 
 
-_NEXT = 0
-"""The number of a submit that has no number yet: of a call without a budget, before its claim."""
-
-
 @dataclass(frozen=True, slots=True)
 class Money:
     """An expected cost of a job."""
@@ -192,8 +188,6 @@ class SpendTracker:
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
         self._is_complete = False
         self._changed: set[str] = set()
-        self.is_limited = False
-        """Whether a call of the scope has a budget; then the others determine their price before they claim."""
 
     def spent(self, currency: str = CURRENCY) -> Decimal:
         """Returns the cost of ended jobs in a currency."""
@@ -237,8 +231,8 @@ class SpendTracker:
 
     def open_costs(self) -> tuple[int, Costs]:
         """The number of submissions without a known end, and what they may cost by their prices."""
-        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.items()))
-        costs = [Costs.of(one.amount, one.currency) for n, one in entries if n != _NEXT and not one.is_spent]
+        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.values()))
+        costs = [Costs.of(one.amount, one.currency) for one in entries if not one.is_spent]
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
@@ -269,25 +263,22 @@ class SpendTracker:
         if entry is not None:
             self._put(key, n, entry)
 
-    def expect(self, key: str, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a call without a budget, which is about to submit; `claim` or `drop` ends it.
-
-        An unknown price is requested if a budget needs it.
-        """
-        self._reserve(key, _NEXT, price, ask)
-
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a submission that is claimed at this moment, whether or not it has a budget."""
-        self.drop(key)
-        self._reserve(key, n, price, ask)
+        """Reserves the price of a submission that is claimed at this moment, whether or not it has a budget.
 
-    def drop(self, key: str) -> None:
-        """Releases the amount that a call without a budget has reserved before its claim."""
-        self.release(key, _NEXT)
+        An unknown price is requested when a budget needs it.
+        """
+        self._changed.add(key)
+        self.release(key, n)
+        if price is not None:
+            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
+            return
+        self._put(key, n, Entry(None, is_spent=False))
+        if ask is not None:
+            self._asks[key, n] = ask
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
         """Reserves a job's price, if the budget allows it."""
-        self.is_limited = True
         await self.complete()
         async with self._lock:
             await self._ask_for_prices()
@@ -300,7 +291,7 @@ class SpendTracker:
         spent, reserved = self.spent(currency), self.reserved(currency)
         if price is None or spent + reserved + price.amount > budget:
             return Shortfall(price, spent=spent, reserved=reserved)
-        self._reserve(key, n, price)
+        self.claim(key, n, price)
         self._holders[key, n] = 1
         return None
 
@@ -319,29 +310,19 @@ class SpendTracker:
         if entry is not None:
             self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
 
-    def _reserve(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        self._changed.add(key)
-        self.release(key, n)
-        if price is not None:
-            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
-            return
-        self._put(key, n, Entry(None, is_spent=False))
-        if ask is not None:
-            self._asks[key, n] = ask
-
     def _put(self, key: str, n: int, entry: Entry) -> None:
         self._entries.setdefault(key, {})[n] = entry
         self._sums[entry.currency, entry.is_spent] += entry.amount or 0
 
     async def _ask_for_prices(self) -> None:
-        """Requests the unknown prices of calls without a budget, each once."""
+        """Requests the unknown prices of submissions without a budget, each once."""
         while self._asks:
             asks = set(self._asks.values())
             prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks))))
-            # During the requests a call may have ended, or have claimed its submission under another number.
+            # During the requests a submission may have ended.
             for (key, n), ask in tuple(self._asks.items()):
                 if ask in prices:
-                    self._reserve(key, n, prices[ask])
+                    self.claim(key, n, prices[ask])
 
 
 def exceeded(

@@ -185,34 +185,27 @@ async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> 
     assert await ledger.reserve("c", 1, PRICE, budget=BUDGET) is None
 
 
-async def test_a_call_without_a_budget_counts_before_its_claim(tmp_path: Path) -> None:
-    """A call that uploads inputs or waits for a slot will be paid for."""
-    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
-    ledger.expect("a", PRICE)
-    ledger.expect("a", PRICE)
-    assert ledger.reserved() == PRICE.amount
-    ledger.claim("a", 1, PRICE)
-    assert ledger.reserved() == PRICE.amount
-    ledger.expect("b", PRICE)
-    ledger.drop("b")
-    assert ledger.reserved() == PRICE.amount
-
-
 async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
-    """A call without a budget and without a listed price is priced for the first concurrent budget."""
-    ledger, requests = SpendTracker(partial(entries_in, journal(tmp_path))), []
+    """Two submissions without a budget and without a listed price; one of them ends meanwhile.
+
+    Reading the journal for the first budget keeps the request.
+    """
+    records, requests = journal(tmp_path), []
+    await write(records, {"intent-1": intent()}, key="a" * 24)
+    ledger = SpendTracker(partial(entries_in, records))
 
     async def ask() -> Money:
         requests.append("price")
         await asyncio.sleep(0)
-        ledger.claim("a", 1, None, ask)  # meanwhile it goes on
+        ledger.note("b", Submit(1, INTENT, BUSY))
         return Money(Decimal("0.70"), "CNY")
 
-    ledger.expect("a", None, ask)
+    for key in ("a" * 24, "b"):
+        ledger.claim(key, 1, None, ask)
     assert ledger.reserved() == 0
-    short = await ledger.reserve("b", 1, PRICE, budget=BUDGET)
-    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
-    await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    for _ in range(2):
+        short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
+        assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
     assert requests == ["price"]
 
 
@@ -224,20 +217,6 @@ async def test_what_a_call_claims_while_the_records_are_read_is_newer_than_they_
     ledger = SpendTracker(read)
     await ledger.complete()
     assert ledger.reserved() == PRICE.amount
-
-
-async def test_the_price_of_a_recorded_job_is_requested_if_it_is_unknown(tmp_path: Path) -> None:
-    """Reading the journal for the first budget keeps the price request of a call that is being paid for."""
-    records = journal(tmp_path)
-    await write(records, {"intent-1": intent()}, key="a" * 24)
-    ledger = SpendTracker(partial(entries_in, records))
-
-    async def ask() -> Money:
-        return Money(Decimal("0.70"), "CNY")
-
-    ledger.claim("a" * 24, 1, None, ask)
-    short = await ledger.reserve("b" * 24, 1, PRICE, budget=BUDGET)
-    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("0.70"))
 
 
 async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) -> None:
@@ -304,7 +283,6 @@ async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
                     counted[key] = price.amount
                     ledger.claim(key, 1, price)
             case "start":
-                ledger.expect(key, price)
                 ledger.claim(key, 1, price)
                 counted[key] = price.amount if price else Decimal(0)
             case "refuse" if key in counted:
