@@ -329,7 +329,7 @@ class JobCancelled(JobError):
 
 
 class JobTimeout(JobError):
-    """The caller's deadline passed; the paid task continues and can be adopted."""
+    """The caller's deadline passed; the paid task continues, and the next run waits for it."""
 
 
 class BudgetExceeded(JobError):
