@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
-from rh_prefect.pipelines.run.surroundings import Pages
+from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.scope import read_run
@@ -95,6 +97,29 @@ async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh
     assert "<b>" not in shown
     assert (await pair.plan(title="a mug")).price.most == 0
     assert len(rh.recorder.paid) == 2
+
+
+CHAIN = """
+steps:
+  sign: {model: z-image/turbo, with: {prompt: a sign}}
+  clip: {model: kling-v2.6-pro-image-to-video, from: $(sign), with: {prompt: turn, duration: 5, sound: false}}
+"""
+
+
+async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> None:
+    class Stopping(Pages):
+        def tell(self, what: What, **_: Any) -> None:
+            if what == "step":
+                rh.clock.mode, rh.clock.factor = "real", 0
+
+    run = asyncio.create_task(run_here(Pipeline.from_text(CHAIN), {"budget": 10}, pages=Stopping()))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=300)
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+    (report,) = Path(get_settings().storage_url).glob("runs/*/report.csv")
+    states = [(row["step"], row["state"]) for row in csv.DictReader(report.open())]
+    assert states == [("sign", "made"), ("clip", "unfinished")]
 
 
 SIGNS = """

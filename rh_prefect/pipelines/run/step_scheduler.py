@@ -394,6 +394,8 @@ class StepScheduler:
 
     async def look_again(self) -> None:
         """Reads what is recorded of the works that were begun and are not known to have ended, such as their tasks."""
+        if self.plan.planner is not None:
+            self.plan.instances = self.plan.planner.instances
         begun = (one for one in self.plan.instances if one.is_paid and one.address in self.outcome.begun)
         works = [work for one in begun for work in one.works if work.is_settled]
         queries = [WorkQuery(work.key, work.shape) for work in works]
