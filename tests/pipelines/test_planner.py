@@ -28,7 +28,7 @@ from rh_prefect.pipelines.types import Type
 from tests.support.hypothesis_settings import search
 from tests.support.samples.documented_pipelines import TEXTS
 from tests.support.samples.pipeline_values import some
-from tests.support.world.planned_works import Records
+from tests.support.world.planned_works import ROWS, SHOTS, Records, result
 
 EVENTS = 16
 """Results at most, of one pipeline."""
@@ -316,6 +316,35 @@ async def test_the_collector_of_cycles_is_paused_for_a_plan_only() -> None:
     with pytest.raises(StoreError):
         await pipeline.plan(known=Broken())
     assert gc.isenabled()
+
+
+async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_the_collector() -> None:
+    def steps() -> int:
+        return sum(type(one) is Instance for one in gc.get_objects())
+
+    records = Records()
+    gc.collect()
+    gc.disable()
+    try:
+        before, plan = steps(), await Pipeline.from_text(SHOTS).plan(rows=ROWS, known=records)
+        count, planner = len(plan.instances), plan.planner
+        assert planner is not None
+        plan = Plan("another one")
+        while new := [
+            (one, work)
+            for one in planner.instances
+            for work in one.works
+            if work.is_settled and work.key not in records.known
+        ]:
+            records.known.update({work.key: result(work.key, one.model) for one, work in new})
+            await planner.update([work.key for _, work in new])
+            del new
+        assert steps() == before + count
+        planner.free()
+        del planner
+        assert steps() == before
+    finally:
+        gc.enable()
 
 
 async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:

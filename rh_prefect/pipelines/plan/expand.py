@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from rh_prefect.media.names import folded, wrong_part
@@ -26,7 +27,7 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import ConditionalSteps, Missing, Said, condition_steps, is_open
+from rh_prefect.pipelines.plan.conditional_steps import About, ConditionalSteps, Missing, Said, condition_steps, is_open
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
@@ -98,14 +99,20 @@ class Planning:
         return self._strict[id(checked)]
 
 
+def _part_of(said: dict[int, Said], are_items: bool, numbers: Sequence[int]) -> Said:
+    return said[numbers[0] if are_items and numbers else 0]
+
+
 class Expander:
     """Expands parts of a plan, once: a step outside of fan-outs, or some items of an outermost one."""
 
     def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
         """Starts with nothing expanded; `are_items` says that it expands items of an outermost fan-out."""
-        self._planning, self._are_items = planning, are_items
+        self._planning = planning
         self.instances: list[Instance] = []  # Its steps
         self.said: dict[int, Said] = defaultdict(Said)  # What else it says, by the number of the item; 0 for none
+        # No method of this object: a cycle would keep its steps until a pass of the garbage collector
+        self.about: About = partial(_part_of, self.said, are_items)
         self.takes = TakeChooser(
             planning.known,
             planning.choices,
@@ -138,10 +145,6 @@ class Expander:
         await self._steps(step.steps, (*at, "steps"), frames, path)
         for frame in frames:
             _close(step, group, frame)
-
-    def about(self, numbers: Sequence[int]) -> Said:
-        """Returns what is said of the part that an item belongs to; see `Frame.numbers`."""
-        return self.said[numbers[0] if self._are_items and numbers else 0]
 
     def _note(self, instance: Instance, note: str) -> None:
         self.about(instance.numbers).notes[note] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -242,7 +243,8 @@ async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) ->
     """Plans all parts; `plan` is the plan without them."""
     planner = Planner(planning, params)
     await planner.plan()
-    return finish(planner, plan)
+    # In a thread, like all that takes long for many rows: the event loop is not blocked.
+    return await asyncio.to_thread(finish, planner, plan)
 
 
 def finish(planner: Planner, plan: Plan) -> Plan:

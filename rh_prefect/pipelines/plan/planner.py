@@ -98,8 +98,7 @@ class Planner:
             for other in names_in(step) & self._steps.keys():
                 self._later[other].append(name)
         self._ranks = {path: rank for rank, (path, _) in enumerate(planning.checked.walk())}
-        # The names that steps are saved under
-        self.clashes = NameClashes(lambda one: (self._ranks[one.path], one.numbers))
+        self.clashes = NameClashes(self._ranks)  # The names that steps are saved under
         self._named: dict[str, list[Any]] = defaultdict(list)  # the outputs that refer to each step
         self._chosen = set[str]()  # steps in an output that can be of another one
         for value in planning.checked.file.outputs.values():
@@ -125,7 +124,10 @@ class Planner:
                 await self._plan_step(name)
         except PlanTooLarge as error:
             self._too_large = error
-            return
+        else:
+            await asyncio.to_thread(self._add_up)
+
+    def _add_up(self) -> None:
         self._mark_outputs()
         steps = [one for parts in self._parts.values() for part in parts for one in part.instances]
         self._needs.replace([], steps)
@@ -157,6 +159,10 @@ class Planner:
         changed = {key: self._parts[key[0]] for key in self._changed}
         self._changed.clear()
         return {key: parts[key[1]].instances if key[1] < len(parts) else () for key, parts in changed.items()}
+
+    def free(self) -> None:
+        """Frees the plan's memory at once: its items refer to the names around them, which have all items."""
+        self._top.names.clear()
 
     def due_in(self) -> float:
         """Returns after how many seconds steps that depend on many results are to be planned; infinite for none."""

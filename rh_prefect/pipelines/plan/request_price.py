@@ -11,7 +11,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.pipelines.file_model import Assume
-from rh_prefect.pipelines.plan.planned_steps import FREE, Money
+from rh_prefect.pipelines.plan.planned_steps import Money
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, number_of
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
@@ -137,7 +137,11 @@ def _spoken(text: Any) -> Span | None:
 
 def total(prices: Iterable[tuple[Money, bool]]) -> Money:
     """Returns the sum of prices; a step that the cheapest case skips is not in the minimum."""
-    found = FREE
+    least = expected = most = Decimal(0)
+    is_open = False
     for price, is_sure in prices:
-        found += price if is_sure else Money(Decimal(0), price.expected, price.most, price.is_open)
-    return found
+        least += price.least if is_sure else 0
+        expected += price.expected
+        most += price.most
+        is_open |= price.is_open
+    return Money(least, expected, most, is_open)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 from rh_prefect.media.names import folded
 from rh_prefect.pipelines.document import visible
@@ -18,9 +17,9 @@ _LONGEST_NAME = 255
 class NameClashes:
     """The names of the files of all takes, kept up to date while steps are replaced."""
 
-    def __init__(self, order: Callable[[Instance], Any]) -> None:
-        """Starts without names."""
-        self._order = order
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        """Starts without names; `ranks` has the order of the steps in the file."""
+        self._ranks = ranks
         self._users: dict[str, list[Instance]] = defaultdict(list)
 
     def replace(self, old: Iterable[Instance], new: Iterable[Instance]) -> None:
@@ -49,4 +48,4 @@ class NameClashes:
                     yield f"{problem}{visible(folded(name))}", "use another name"
 
     def _first(self, name: str) -> Instance:
-        return min(self._users[folded(name)], key=self._order)
+        return min(self._users[folded(name)], key=lambda one: (self._ranks[one.path], one.numbers))

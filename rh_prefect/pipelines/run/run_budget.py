@@ -120,8 +120,10 @@ class RunBudget:
         is_lost: Callable[[Instance], bool] = lambda _: False,
     ) -> None:
         """Adds up the prices of the parts of a plan that are new, or that changed, for the checks that follow."""
+        if budget is None or not (budget.whole_items or budget.item is not None):
+            return  # nothing counts by items
         self._budget = budget
-        for key, steps in parts.items() if budget is not None else ():
+        for key, steps in parts.items():
             before, now = self._parts.get(key, {}), defaultdict[str, _Share](_Share)
             for one in steps:
                 share = now[one.top_item]
@@ -153,8 +155,8 @@ class RunBudget:
 
     def ended(self, instance: Instance) -> None:
         """Records that a step has ended."""
-        if instance in self._running[instance.top_item]:
-            self._running[instance.top_item].remove(instance)
+        if instance in (running := self._running.get(instance.top_item, [])):
+            running.remove(instance)
 
     def _count(self, item: str) -> None:
         if item in self._items:

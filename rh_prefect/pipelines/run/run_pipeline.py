@@ -91,20 +91,20 @@ async def _make(
     plan.refuse_unknown(run.selection, new=options.new or ())
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
-    price = run.price
     limit = run_limit(
         plan,
-        price,
+        run.price,
         budget=options.budget,
         counted=run.services.budget.spending.all_counted,
         reviewed=reviewed,
-        currency=await LOOP.call(around.accounts.pool.currency()) if price.most or price.is_open else None,
+        currency=await LOOP.call(around.accounts.pool.currency()) if run.price.most or run.price.is_open else None,
         attempt=around.scope.attempt,
         earlier=await run.earlier_costs(),
     )
     run.services.limit(limit)
     await around.pages.show_plan(await _compared(run, pipeline, around))
-    prices = {"least": str(plan.price.least), "expected": str(plan.price.expected), "most": str(plan.price.most)}
+    price = plan.price
+    prices = {"least": str(price.least), "expected": str(price.expected), "most": str(price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, around)

@@ -25,7 +25,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, WorkQuery
-from rh_prefect.pipelines.plan.planner import Pace, PartKey
+from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.step_maker import StepMaker
@@ -37,6 +37,12 @@ MAX_IN_FLIGHT = 200
 """How many steps of a run are begun at once; the account's slots decide how many of their tasks run.
 
 The steps of earlier items are begun even if so many of later ones wait for slots."""
+
+_RESULTS_PER_FREEZE = 500
+"""After so many results the collector of cycles passes once over what they have made, and then ignores it."""
+
+_PARTS_AT_ONCE = 500
+"""How many parts of a whole plan are looked at before other tasks of the thread run."""
 
 _SHARE = 50
 """What looks at all steps is done for one part in so many of the time of the run at most."""
@@ -54,6 +60,7 @@ class StepScheduler:
         """Stores the arguments; makes no plan yet."""
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
+        self.price = Money()  # The price of the selected steps in the latest whole plan
         self.selection = selection  # Which part of the pipeline is made
         self.services = services
         self._pipeline = pipeline
@@ -69,6 +76,7 @@ class StepScheduler:
         self._jobs_of: dict[PartKey, set[str]] = {}  # the paid works of this run, started or not, by their part
         self._jobs: Counter[str] = Counter()  # in how many parts each of them is
         self._failed: list[Instance] = []  # since the last plan
+        self._results = 0  # since the collector of cycles has ignored all that was there
         self._is_whole = False
         self._stopped_by = ""
         self.is_interrupted = False  # Whether it was ended before it was complete
@@ -77,28 +85,37 @@ class StepScheduler:
         """Makes a plan from all results that are known now."""
         self._known.new_works()
         self._failed.clear()
-        self.plan = await self._pipeline.plan(
-            self._params, known=self._known, failed=set(self.outcome.errors), selection=self.selection, **self._planning
-        )
-        gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
+        more = {"known": self._known, "failed": set(self.outcome.errors), "selection": self.selection}
+        with uncollected():
+            self.plan = await self._pipeline.plan(self._params, **more, **self._planning)
+            gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
+        self.price = self.plan.price_of(self.plan.instances, selection=self.selection)
         self._is_whole = True
         self._jobs_of.clear()
         self._jobs.clear()
-        if self.plan.planner is not None:
-            self._consider(self.plan.planner.parts)
+        parts = list(self.plan.planner.parts.items()) if self.plan.planner is not None else []
+        for start in range(0, len(parts), _PARTS_AT_ONCE):
+            self._consider(dict(parts[start : start + _PARTS_AT_ONCE]))
+            await asyncio.sleep(0)
         self.services.pages.expect(len(self._jobs), estimate=self._estimate())
         return self.plan
 
     async def _plan_again(self) -> None:
         """Plans again what depends on the results since the last plan; all of it where nothing runs or has changed."""
-        planner, works, failed = self.plan.planner, self._known.new_works(), self._failed
-        if planner is None or not (works or failed or self._running):
+        works, failed = self._known.new_works(), self._failed
+        if self.plan.planner is None or not (works or failed or self._running):
             if not self._is_whole:
                 self._drop_plan()
                 await self.make_plan()
             return
-        self._failed, self._is_whole = [], False
-        self.plan.instances, self.plan.works = (), ()  # as they were; the parts have them as they are
+        planner, self._failed, self._is_whole = self.plan.planner, [], False
+        self._results += len(works)
+        if self._results >= _RESULTS_PER_FREEZE:
+            self._results = 0
+            gc.collect()
+            gc.freeze()  # what was planned again stays as well
+        # As they were; the parts have them as they are.
+        self.plan.instances, self.plan.works, self.plan.outputs = (), (), {}
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
@@ -110,6 +127,7 @@ class StepScheduler:
         planner, self.plan.planner = self.plan.planner, None
         if planner is not None:
             self.plan.instances = [one for one in planner.instances if one.state == "r"]
+            planner.free()
         self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
@@ -372,11 +390,6 @@ class StepScheduler:
         return self.selection.has(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
-
-    @property
-    def price(self) -> Money:
-        """The price of the selected steps."""
-        return self.plan.price_of(self.plan.instances, self.selection)
 
     async def earlier_costs(self) -> Decimal:
         """Adds up what other runs have paid for the works of the plan, and what their tasks in progress may cost.
