@@ -1,24 +1,29 @@
-"""How a pipeline of many rows is planned and run: `python -m benchmarks.large_pipelines [plan] [run] [--rows N]`.
+"""How a pipeline of many rows is planned and run: `python -m benchmarks.large_pipelines [SCENE...] [--rows N]`.
 
 `plan` plans 50,000 rows of two steps. `run` runs 8,000 rows of two steps without Prefect's engine, on an emulator in a
-separate process whose tasks take no time, so that planning has its largest share. A second thread looks every 5 ms
-where the flow's thread is, and a task of its event loop notes the longest time between two of its turns. Each scene is
-a separate process. Memory is the peak of the whole process.
+separate process whose tasks take no time, so that planning has its largest share. Every 5 ms a signal shows where the
+flow's thread is, and a task of its event loop notes the longest time between two of its turns. `batch` gives the
+command `rh-prefect batch` on 8,000 rows of one model twice; its output goes to stderr. Each scene is a separate
+process. Memory is the peak of the whole process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import csv
+import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 
 from benchmarks.emulator_process import EmulatorProcess, started
@@ -56,8 +61,8 @@ PLANNING = (
 def main() -> None:
     """Measures in processes of their own and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", nargs="*", choices=[[], "plan", "run"], help="default: both")
-    parser.add_argument("--rows", type=int, help="default: 50,000 and 8,000")
+    parser.add_argument("scenes", nargs="*", choices=[[], "plan", "run", "batch"], help="default: plan and run")
+    parser.add_argument("--rows", type=int, help="default: 50,000 in a plan, else 8,000")
     given = parser.parse_args()
     if "plan" in (given.scenes or ["plan"]):
         found = _measured("plan", given.rows or 50_000)
@@ -69,14 +74,22 @@ def main() -> None:
         figures = [
             per_row,
             Figure("planning, of the run's time", 100 * found["planning"], 5, "%"),
-            Figure("longest block of the flow's thread", found["block"], 0.2, "s"),
+            Figure("longest block of the flow's thread", found["block"], 0.2, "s", found["where"]),
+            Figure("longest pass of the collector", found["collection"], 0.2, "s"),
             Figure("peak memory", found["peak_mb"], 300, "MB"),
         ]
         show(f"Run of {found['rows']} rows x 2 steps in {found['seconds']:.0f} s; {found['jobs']} paid jobs", figures)
+    if "batch" in given.scenes:
+        for number, found in enumerate(_measured("batch", given.rows or 8_000)["runs"]):
+            figures = [
+                Figure("CPU of the process for a row", 1000 * found["cpu"] / found["rows"], (25, 5)[number], "ms"),
+                Figure("peak memory", found["peak_mb"], 300, "MB"),
+            ]
+            show(f"Batch of {found['rows']} rows in {found['seconds']:.0f} s: {found['said']}", figures)
 
 
 def _measured(scene: str, rows: int) -> dict[str, Any]:
-    words = [sys.executable, "-m", "benchmarks.large_pipelines", "one", scene, str(rows)]
+    words = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.large_pipelines", "one", scene, str(rows)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -117,18 +130,50 @@ async def _run(rows: int) -> dict[str, Any]:
         "planning": watch.planning / max(watch.samples, 1),
         "block": watch.longest,
         "where": watch.where,
+        "collection": watch.collection,
         "peak_mb": _peak(),
     }
 
 
+def measure_batch(rows: int) -> dict[str, Any]:
+    """Gives the command twice."""
+    with started() as server, TemporaryDirectory(prefix="rh-bench-") as folder:
+        server.limit(200)
+        table, env = Path(folder) / "rows.csv", {**os.environ, **_environment(server, Path(folder))}
+        env.pop("PREFECT_API_URL", None)
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([["prompt"], *([f"mug {n}"] for n in range(rows))])
+        return {"runs": [_batch(table, rows, env) for _ in range(2)]}
+
+
+def _batch(table: Path, rows: int, env: dict[str, str]) -> dict[str, Any]:
+    words = [sys.executable, "-m", "rh_prefect.cli", "batch", str(table), "--model", "z-image/turbo"]
+    began, said = time.monotonic(), ""
+    with subprocess.Popen([*words, "--budget", "1000000"], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr, flush=True)
+            said = line.strip() if " rows done" in line else said
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+    return {
+        "rows": rows,
+        "seconds": time.monotonic() - began,
+        "cpu": used.ru_utime + used.ru_stime,
+        "said": said,
+        "peak_mb": used.ru_maxrss // 1024,
+    }
+
+
 class Watch:
-    """Looks where the thread of the event loop is, and how long one turn of the loop takes."""
+    """Looks where the thread of the event loop is, how long one turn of the loop takes, and a pass of the collector."""
 
     def __init__(self) -> None:
-        """Is made in that thread."""
-        self._thread, self._ended = threading.get_ident(), threading.Event()
+        """Is made in the main thread, which has the loop."""
         self.samples = self.planning = 0
         self.longest, self.where = 0.0, ""
+        self.collection = 0.0  # seconds of the longest pass, in any thread
+        self._began: dict[int, float] = {}
         self._seen = ""
 
     async def beat(self) -> None:
@@ -142,24 +187,32 @@ class Watch:
 
     def start(self) -> None:
         """Begins to look."""
-        threading.Thread(target=self._look, daemon=True).start()
+        signal.signal(signal.SIGALRM, self._look)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        gc.callbacks.append(self._collect)
 
     def stop(self) -> None:
         """Looks no more."""
-        self._ended.set()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.callbacks.remove(self._collect)
 
-    def _look(self) -> None:
-        while not self._ended.wait(0.005):
-            frame = sys._current_frames().get(self._thread)
-            names = list[str]()
-            while frame is not None:
-                names.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
-                frame = frame.f_back
-            self.samples += 1
-            is_idle = any("select" in name for name in names[:2])
-            self.planning += not is_idle and any(part in name for name in names for part in PLANNING)
-            if not is_idle:
-                self._seen = next((name for name in names if "/rh_prefect/" in name), names[0])
+    def _collect(self, phase: str, _: dict[str, int]) -> None:
+        now, thread = time.thread_time(), threading.get_ident()
+        if phase == "start":
+            self._began[thread] = now
+        else:
+            self.collection = max(self.collection, now - self._began.pop(thread, now))
+
+    def _look(self, _: int, frame: FrameType | None) -> None:
+        names = list[str]()
+        while frame is not None:
+            names.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
+            frame = frame.f_back
+        self.samples += 1
+        is_idle = any("select" in name for name in names[:2])
+        self.planning += not is_idle and any(part in name for name in names for part in PLANNING)
+        if not is_idle:
+            self._seen = next((name for name in names if "/rh_prefect/" in name), names[0])
 
 
 def _rows(rows: int) -> list[dict[str, str]]:
@@ -181,8 +234,10 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+SCENES = {"plan": measure_plan, "run": measure_run, "batch": measure_batch}
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        print(json.dumps({"plan": measure_plan, "run": measure_run}[sys.argv[2]](int(sys.argv[3]))))
+        print(json.dumps(SCENES[sys.argv[2]](int(sys.argv[3]))))
     else:
         main()
