@@ -60,10 +60,10 @@ class Collector:
     async def collect(
         self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
     ) -> tuple[Media, ...]:
-        """Publishes the outputs that are not in the store, and returns all files, each with its name in the store.
+        """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
-        A file that is damaged at RunningHub itself is published with `Media.defect`. `there` has the files that are in
-        the store, by index; `count` is how many the task is known to have, as its record may list fewer links.
+        If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the
+        store, by index. `count` is the known number of files, because the record may list fewer links.
         """
         end = await self._with_all_links(job, end, count=count)
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
@@ -81,7 +81,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
-        """Returns the end with a link for each of `count` files: the record of a recovered job has no links."""
+        """Returns the end with links for `count` files: the record of a recovered job has no links."""
         if not end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
         if len(_file_links(end.links)) >= count:
@@ -120,7 +120,7 @@ class Collector:
                 await self.pause(min(2.0**failures.downloads / 4, 10.0))
 
     async def _check(self, part: Path, link: Link, failures: _Failures, *, task: str) -> DownloadDefect | None:
-        """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
+        """Deletes an invalid file: a response with HTTP 200 can be a web page or half a file."""
         extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1
@@ -183,11 +183,10 @@ def _file_links(links: tuple[Link, ...]) -> list[Link]:
 
 
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
-    """Finds the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
+    """Returns the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
-    The address without the query decides, and of several links with one address the parameters that they have in
-    common. A new address belongs to the output if no other output of its node and type has a new one. If nothing tells
-    several outputs apart, their order decides.
+    Links are compared by address without query, then by the number of equal parameters. A new address belongs to the
+    output if no other output of its node and type has a new one. Otherwise the order decides.
     """
     link, pairs = recorded[index], _pairs(recorded, newer)
     if id(link) in pairs:
@@ -200,7 +199,7 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
 
 
 def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
-    """Returns the new links of recorded ones with the same address, by the identity of the recorded one."""
+    """Returns the new links with the address of a recorded one, by the identity of the recorded one."""
     pairs: dict[int, Link] = {}
     for address in dict.fromkeys(map(_address, recorded)):
         old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
@@ -215,7 +214,7 @@ def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
 
 
 def _closest(link: Link, others: list[Link]) -> Link | None:
-    """Returns the link that has most parameters in common with a link; None if that is not only one."""
+    """Returns the link that shares most parameters with a link; None if several share the same number."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
     return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
 
@@ -240,7 +239,7 @@ def _is_of_kind(one: Link, other: Link) -> bool:
 
 
 _NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "file", "other", "bin", "unknown"})
-"""Types and endings of links that leave the extension open; the content then determines it."""
+"""Types and endings of links that do not say the format; then the content determines the extension."""
 
 
 def _extension(link: Link) -> str:
@@ -250,7 +249,7 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(end: End, index: int, part: Path) -> str:
-    """Returns the extension of a downloaded output: the one that its link names, if that says its kind."""
+    """Returns the extension of a downloaded output: that of its link if it names a format, else one for its content."""
     named = _extension(_file_links(end.links)[index])
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind == said[0]):

@@ -1,4 +1,4 @@
-"""Waits for a submitted task by polling or by webhook, or cancels it, and records its end."""
+"""Waits for the end of a submitted task by polling or by webhook, or cancels it; records the end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float = 0.0) -> End:
-    """Waits until a task has ended, and records its end; the lease is at the account that paid.
+    """Waits until a task has ended, and records its end; the lease belongs to the account that paid.
 
-    The answer to the submission has the first view. The age is the seconds since RunningHub accepted the task, 0 if
+    The answer to the submission contains the first status. `age` is in seconds since RunningHub accepted the task, 0 if
     unknown.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
@@ -62,7 +62,7 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
-    """Cancels a task, and records that once RunningHub says so."""
+    """Cancels a task, and records its end when RunningHub confirms it."""
     view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})

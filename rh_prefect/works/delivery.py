@@ -1,4 +1,4 @@
-"""Brings the outputs of a work into the storage, and records its result."""
+"""Downloads the outputs of a work, publishes them in the storage, and records the result."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
 
 @dataclass(slots=True)
 class Delivery:
-    """The delivery of one work."""
+    """Downloads, publishes and records the outputs of one work."""
 
     folder: Path  # Local folder for unfinished downloads
     grace: float  # Seconds for which a file host may refuse a file
@@ -74,7 +74,7 @@ class Delivery:
     recorded: ResultRecord | None = None  # The recorded result, whose files may be missing
 
     async def restore(self, work: Work, record: ResultRecord) -> Delivered | None:
-        """Returns a recorded result, with a notice for the observer; None where its files have to be downloaded."""
+        """Returns the recorded result, and notifies the observer; None if files must be downloaded."""
         self.recorded = record
         done = await self._find(work, record)
         if done is None and record.is_adopted and not work.policy.another_task:
@@ -84,7 +84,7 @@ class Delivery:
         return done
 
     async def adopt(self, work: Work) -> ResultRecord | None:
-        """Records the newest stored result of an equal request as that of a work; None where there is none."""
+        """Records the newest stored result of an equal request as the result of this work; None if there is none."""
         found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
@@ -116,9 +116,9 @@ class Delivery:
         return Delivered(record, self._result(work, record, work.store.url), submit if is_new else None)
 
     async def record(self, work: Work, done: Delivered) -> Delivered:
-        """Stores the result beside its files, and records it unless one is recorded; returns the recorded one.
+        """Writes the stored result beside its files, and records it; returns the record, which may be an earlier one.
 
-        A result with a damaged file is only stored, so that a later run downloads the file again.
+        A result with a damaged file is not recorded, so that a later run downloads the file again.
         """
         storing = self._store(work, done)
         # Before the record, after which no call would store it.
@@ -180,7 +180,7 @@ class Delivery:
         )
 
     async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
-        """Returns a recorded result whose files are all there; None where they are not."""
+        """Returns the recorded result if all of its files exist; None otherwise."""
         if not self.is_here(record, work.store):
             return Delivered(record, self._result(work, record, record.store))
         there = await asyncio.to_thread(stored_result.whole, work.store, record)
@@ -199,7 +199,7 @@ class Delivery:
         return done.record
 
     async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:
-        """Records a result; returns the one that another process has recorded first."""
+        """Creates the result record; returns the one of another process if that was first."""
         try:
             is_first = await work.records.create_result(record, self.shape)
             return None if is_first else await work.records.read_result(self.shape)
@@ -209,7 +209,7 @@ class Delivery:
             return None
 
     def _notify(self, work: Work, done: Delivered, *, is_found: bool = False) -> None:
-        """Notifies the observer of the result, which this call, an earlier one, or another run has paid for."""
+        """Tells the observer of the result, and whether this call, an earlier one or another run has paid for it."""
         result, record = done.result, done.record
         costs = Costs() if result.reused else work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
         message = summary_of(result.model_copy(update={"reused": True}) if is_found else result)

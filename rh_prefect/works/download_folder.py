@@ -1,4 +1,4 @@
-"""Checks and manages the local folder for unfinished downloads; the check comes before any payment."""
+"""Manages the local folder for unfinished downloads, and checks it before any payment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import ResultRecord
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a folder can hold downloads, before anything is paid."""
+    """Raises an error if a folder cannot store downloads."""
     try:
         make_folder(folder)
         with TemporaryFile(dir=folder) as file:
@@ -40,10 +40,10 @@ RunAttempt: TypeAlias = tuple[str, int]
 """A flow run, or a named scope, and its attempt."""
 
 _HOLD = 60.0
-"""Seconds without a payment after a store has refused outputs; then one job may try whether it takes files again."""
+"""Seconds without a payment after a store has refused outputs; then one job may test the store."""
 
 _TOLERATED = 2
-"""Jobs with refused outputs after which others are paid for: one file, or a short disturbance, may be the cause."""
+"""Number of jobs with refused outputs before payments stop: the cause may be one file or a short fault."""
 
 
 _T = TypeVar("_T", bound=ResultRecord)
@@ -51,7 +51,7 @@ _T = TypeVar("_T", bound=ResultRecord)
 
 @dataclass(slots=True)
 class _Refusals:
-    """The jobs whose outputs a store has refused since it took one."""
+    """The jobs whose outputs a store has refused since its last accepted output."""
 
     jobs: set[str] = field(default_factory=set)  # Their names
     reason: str = ""  # Why the last one was refused
@@ -63,8 +63,8 @@ class _Refusals:
 class StoreChecks:
     """Checks, once per store, that outputs can be written to it and to the local download folder.
 
-    A disk may be full for outputs and have room for a check. So after a store has refused the outputs of several jobs
-    and taken none meanwhile, a run pays for no further job until the store takes one.
+    A full disk may have room for the check, but not for outputs. So if a store refuses the outputs of several jobs in a
+    row, a run pays for no further job until the store accepts an output.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +77,7 @@ class StoreChecks:
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
     async def storing(self, run: RunAttempt, store: MediaStore, job: str, collecting: Awaitable[_T]) -> _T:
-        """Collects the outputs of a job of a run, and notes whether the store takes or refuses them."""
+        """Records whether the store accepts or refuses the outputs that the block stores."""
         try:
             result = await collecting
         except StoreError as error:
@@ -92,7 +92,7 @@ class StoreChecks:
         return result
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
-        """Raises a `StoreError` if the store has refused the last outputs of a run, and another job tries it."""
+        """Raises a `StoreError` if the store has refused the last outputs of a run, unless this job tests the store."""
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
@@ -123,7 +123,7 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Locks a file for a download: an unfinished one of an earlier run of the same job, if it exists."""
+    """Locks a file for a download, if possible the unfinished one of an earlier run of the job."""
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)

@@ -1,4 +1,4 @@
-"""Events about changes of a job's state, for its observers; a poll without a change causes no event."""
+"""Events about changes of a job's state, for its observers."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ class JobEvent:
 
     @property
     def name(self) -> str:
-        """The name by which a person knows the job: its label, or else its model and the beginning of its prompt."""
+        """The job's name for people: its label, or else its model and the beginning of its prompt."""
         return self.label or with_prompt(self.model, self.prompt)
 
     @property
     def line(self) -> str:
-        """The name and the message; the message of an error may begin with the name already."""
+        """The name and the message, without repeating a name at the start of the message."""
         return self.message if self.message.startswith(f"{self.name}: ") else f"{self.name}: {self.message}"
 
 
 class Observer(Protocol):
-    """Receives every change; must be quick and not raise; is called on the package's loop thread."""
+    """Receives each event, on the package's loop thread; it must return quickly and not raise."""
 
     def notify(self, event: JobEvent) -> None:
-        """Receives a change."""
+        """Receives an event."""
         ...
 
 
@@ -80,7 +80,7 @@ class Silent:
 def event_of(
     result: Result, *, message: str, prompt: str, costs: Costs | None = None, sources: tuple[str, ...] = ()
 ) -> JobEvent:
-    """Creates the event for a completed job; a job with a damaged file counts as failed."""
+    """Returns the event for a completed job: `failed` if a file is damaged."""
     good: JobEventState = "reused" if result.reused else "succeeded"
     if costs is None:
         costs = Costs() if result.reused else Costs.of(result.cost, result.currency)
@@ -103,7 +103,7 @@ def event_of(
 
 
 def summary_of(result: Result) -> str:
-    """Returns a clause with the outputs of a job, whether one is damaged, and the cost."""
+    """Returns a clause about the outputs of a job: their number, damage and cost."""
     outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = (
         f"; {amount_text(result.cost)} {result.currency or CURRENCY}"

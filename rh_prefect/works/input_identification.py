@@ -53,7 +53,7 @@ class Input:
 
     @property
     def mark(self) -> str:
-        """The placeholder for the file's content in the job's payload."""
+        """Returns the placeholder for the file in the job's payload."""
         return media_mark(self.record.sha256)
 
 
@@ -62,13 +62,13 @@ Check: TypeAlias = Callable[[MediaRecord], None]
 
 
 class Copies:
-    """Content-named copies of inputs in a store, which are written once and never overwritten. All methods block."""
+    """Copies of inputs in a store, named by their content and never overwritten. All methods block."""
 
     def __init__(self, store: MediaStore) -> None:
         self._store = store
 
     def name(self, record: MediaRecord) -> str:
-        """Returns the file name of the copy of a content."""
+        """Returns the name of the copy of a content."""
         return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
 
     def uri(self, name: str) -> str:
@@ -76,14 +76,14 @@ class Copies:
         return self._store.uri(name)
 
     def has(self, record: MediaRecord) -> bool:
-        """Checks whether a complete copy of a content exists."""
+        """Returns whether the copy of a content exists and is complete."""
         try:
             return self._store.size(self.name(record)) == record.size
         except StoreError:
             return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
-        """Writes the copy of a content from a file that does not change, unless it exists; returns its name."""
+        """Writes the copy of a content, unless it exists, and returns its name; the file must not change meanwhile."""
         if not self.has(record):
             with local.open("rb") as reader:
                 self._store.write_stream(self.name(record), reader, mime=record.mime)
@@ -92,7 +92,7 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """The state of one path or URI in this process."""
+    """The recorded contents of one path or URI in this process."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     current: MediaRecord | None = None  # The content that was last read
@@ -100,20 +100,20 @@ class _Source:
 
     @property
     def only(self) -> MediaRecord | None:
-        """The recorded content; None unless there is exactly one."""
+        """The recorded content; None unless exactly one is recorded."""
         return self.records[0] if len({record.sha256 for record in self.records}) == 1 else None
 
 
 READS: Final = 16
-"""How many inputs are read at once: name resolution and the records of paid jobs also need threads of the loop."""
+"""Number of inputs that are read at once: other calls also need threads of the loop."""
 
 
 class Inputs:
     """The input files of one scope, each identified by its current content.
 
-    A file that is unchanged since it was read is not read again. If the content at a path or URI has changed, it counts
-    as another file, and a warning is logged. A link without a strong ETag does not show whether its file was replaced,
-    and hosts encode pictures again, so the content that the run has read first counts; a copy of it is in the store.
+    An unchanged file is not read again. If the content of a path or URI has changed, it is another file, and a warning
+    is logged. A link without a strong ETag does not show a change, so the run uses the content that it has read first,
+    of which the store has a copy.
     """
 
     def __init__(
@@ -126,7 +126,6 @@ class Inputs:
         clock: Callable[[], float] = time.time,
         seconds: float = READ_SECONDS,
     ) -> None:
-        """Starts without files; `copies` are those of the contents of links without a strong ETag."""
         self._journal = journal
         self._folder = folder
         self._options_for = options_for
@@ -140,9 +139,9 @@ class Inputs:
     async def identify(
         self, source: Media | str, *, check: Check = lambda _: None, check_size: CheckSize = lambda _: None
     ) -> Input:
-        """Identifies a file by its content.
+        """Returns a file's content hash and properties.
 
-        Before a content is recorded it is checked, and before it is read its size, if that is known.
+        The size is checked before the file is read, if it is known; the content is checked before it is recorded.
         """
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
@@ -164,7 +163,7 @@ class Inputs:
     async def _current(
         self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
     ) -> MediaRecord:
-        """Returns the content that counts: a recorded one with the present stamp, else the one that is read."""
+        """Returns the content to use: the recorded one if the file's stamp is the same, else the present one."""
         if state.current is not None and state.stamp is None and is_link(source):
             return state.current
         stamp = None if state.stamp is None else await self._stamp_of(source)
@@ -193,7 +192,7 @@ class Inputs:
         return same
 
     async def _with_copy(self, source: str, record: MediaRecord | None) -> MediaRecord | None:
-        """Returns the recorded content of a link; writes its copy again if it is gone and the link still has it."""
+        """Returns the recorded content of a link, and restores its copy from the link if the copy is missing."""
         copies = self._copies
         if copies is None or record is None or not record.stored:
             return record
@@ -216,7 +215,7 @@ class Inputs:
         return record
 
     async def _stamp_of(self, source: str) -> Stamp | None:
-        """The current stamp of a file; None if it has none or cannot be read. Reading it raises the error."""
+        """Returns the current stamp (version, ETag or time) of a file; None if there is none."""
         try:
             async with self._reading:
                 return (await asyncio.to_thread(file_state, source, options=self._options_for(source))).stamp
@@ -247,7 +246,7 @@ class Inputs:
             _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
     async def _record(self, name: str, records: list[MediaRecord], record: MediaRecord) -> MediaRecord:
-        """Records a content of a source, unless it is recorded."""
+        """Creates a record for a content of a source, unless one exists."""
         known = len(records)
         while record.sha256 not in {one.sha256 for one in records}:
             if await self._journal.create(_key(name, len(records) + 1), record.model_dump(mode="json")):
@@ -260,13 +259,13 @@ class Inputs:
         return next(one for one in records if one.sha256 == record.sha256)
 
     async def _add_records(self, name: str, records: list[MediaRecord]) -> None:
-        """Adds the records of a source that the list does not have yet."""
+        """Adds records of a source that are not in the list."""
         while (record := await self._journal.read(_key(name, len(records) + 1))) is not None:
             records.append(MediaRecord.model_validate(record))
 
 
 class LocalFile(NamedTuple):
-    """A source as a local file."""
+    """A source and its local file."""
 
     path: Path  # The local file
     sha256: str  # Hash of its content
@@ -285,9 +284,9 @@ def open_local(
     clock: Callable[[], float] = time.time,
     copied: bool = False,
 ) -> Iterator[LocalFile]:
-    """Provides a source as a local file for the duration of a `with` block.
+    """Opens a source as a local file for a `with` block.
 
-    With `copied`, a local file is also copied, so that it does not change while it is used.
+    With `copied`, even a local file is copied, so that it does not change meanwhile.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, seconds=seconds, clock=clock)
@@ -329,7 +328,7 @@ def _key(name: str, number: int) -> str:
 
 
 def _retrieve_error(reading: asyncio.Future[Input]) -> None:
-    """Retrieves an error whose caller was cancelled, so that asyncio does not log it."""
+    """Reads the error of a task whose caller was cancelled, so that asyncio does not log it."""
     if not reading.cancelled():
         reading.exception()
 

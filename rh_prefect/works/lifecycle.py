@@ -1,29 +1,28 @@
-"""The lifecycle of a work: all decisions about payment, without I/O.
+"""All decisions about the payment of a work, without I/O.
 
-A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the steps of
-`lifecycle_steps.Steps`, which do all I/O. So each rule about money is tested state by state, with steps that a test
-answers:
+A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the methods
+of `lifecycle_steps.Steps`, which do all I/O. So a test can replace the steps and check each rule about money:
 
     result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    accepted
     wait -> end                                                                                           ended
     publish -> result
 
-`journal/record_types.py` has the records. In the scope of one flow run, no other run waits for its works, and its
-claims need no notes: these steps do nothing there. The rules, in the order in which they apply:
+`journal/record_types.py` has the records. In the scope of one flow run, no other run waits for its works, so the steps
+about waiters and claims do nothing. The rules, in the order in which they apply:
 
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
   downloaded again; they never lead to a payment.
-- An intent without an answer is a POST in flight, or its owner has died; the process waits until this is decided.
+- If an intent has no answer, its POST is in flight, or its owner has died; the process waits until this is known.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
-- No task is submitted that would exceed the run's budget; the budget never stops a work that has a ticket.
+- No task is submitted that would exceed the run's budget; a work that has a ticket ignores the budget.
 - A refusal is recorded before any wait; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
-- A failed task is paid for again while `attempts` allows it, if its code says that a new task may help or an earlier
-  attempt of the run has met the failure; never if the same request would fail again.
+- After a failed task, another one is paid for if `attempts` allows it, and if the code says that a new task may succeed
+  or the failure belongs to an earlier attempt. It is never paid for if the same request would fail again.
 
-Records are only ever added, so a stale reading is an earlier state; what is decided by it is decided again when an
-exclusive creation fails.
+Records are only added. So a stale read shows an earlier state. A decision that it causes is repeated if an exclusive
+creation fails.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Invalid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy(Options):
-    """The options of a call for a work, and its position in the run."""
+    """The options of a call for a work, and the call's place in the run."""
 
     job: str  # The work's full name, as `rh-prefect jobs` takes it
     endpoint: str  # The endpoint, for messages
@@ -80,7 +79,7 @@ class Policy(Options):
 
     @property
     def title(self) -> str:
-        """The name that messages begin with."""
+        """The name at the start of messages."""
         return self.name or self.job
 
     def is_own(self, submit: Submit) -> bool:
@@ -88,13 +87,13 @@ class Policy(Options):
         return submit.intent.flow_run == self.run
 
     def counts(self, submit: Submit) -> bool:
-        """Whether a submission is one of the `attempts` of this run."""
+        """Whether a submission counts toward the `attempts` of this run."""
         return self.is_own(submit) and submit.intent.attempt >= self.first_attempt
 
 
 @dataclass(slots=True)
 class _Progress:
-    """The state of the work as far as this process has seen it."""
+    """The state of the work, as far as this process knows it."""
 
     waits: set[int] = field(default_factory=set)  # Numbers whose task it waited for
     paid: int = 0  # How many of the run's attempts are used
@@ -103,7 +102,7 @@ class _Progress:
 
 
 async def run_work(steps: Steps) -> Any:
-    """Gets the result of one work, and pays for it if that was not done."""
+    """Returns the result of one work, and pays for it if that was not done."""
     policy = steps.policy
     result = await steps.read_result()
     if result is not None:
@@ -139,14 +138,14 @@ async def run_work(steps: Steps) -> Any:
 
 
 async def may_cancel(records: JobRecords) -> bool:
-    """Records that a cancelled run waits for a work no more, and returns whether it may cancel the task."""
+    """Records that a cancelled run no longer waits for a work; returns whether it may cancel the task."""
     # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
     await records.release_waiter()
     return not await records.has_other_waiters()
 
 
 async def _may_claim(steps: Steps, n: int) -> bool:
-    """Gets what submission n needs: inputs, slot, budget; False where another run has made it meanwhile."""
+    """Prepares the inputs, slot and budget of submission n; returns False if another run has made it meanwhile."""
     policy = steps.policy
     if policy.forbidden:
         raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for it.", job=policy.job)
@@ -171,7 +170,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
 
 
 async def _submit(steps: Steps, n: int) -> Submit | None:
-    """Claims, posts and records submission n, without interruption; None where another process has claimed it."""
+    """Claims, posts and records submission n, without interruption; None if another process has claimed it."""
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
     await steps.records.note_claim(n)
     intent = await steps.claim(n)
@@ -231,7 +230,7 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
 
 
 async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> Any:
-    """Completes a submission that has a task, and returns the result; None if the next number may be tried."""
+    """Completes a submission that has a task, and returns the result; None if another submission may follow."""
     policy, end = steps.policy, submit.end
     # Before the task is known to callers, who may suspend the run: the task then ends while no process waits for it.
     if end is None and not policy.counts(submit):
@@ -257,7 +256,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
 
 
 async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> End:
-    """Waits for the end of a task, which is recorded before it is returned."""
+    """Waits until a task has ended and its end is recorded; returns the end."""
     # A graph that RunningHub reports as broken fails or runs in part, so waiting for it would pay for nothing.
     if submit.answer is not None and submit.answer.node_errors:
         return await steps.cancel_task(submit)
@@ -269,7 +268,7 @@ async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: b
 
 
 async def _cancel_own(steps: Steps, submit: Submit) -> End:
-    """Cancels the task for which this cancelled run waits, unless another run wants its result."""
+    """Cancels the task of this cancelled run, unless another run waits for its result."""
     policy = steps.policy
     if not await may_cancel(steps.records):
         raise JobCancelled(
@@ -287,7 +286,7 @@ async def _cancel_own(steps: Steps, submit: Submit) -> End:
 async def _final_error(
     steps: Steps, submit: Submit, end: End, failure: JobFailed | JobCancelled, progress: _Progress
 ) -> JobFailed | JobCancelled | None:
-    """Returns the error with which the work ends after a failure; None if this run may pay for the next number."""
+    """Returns the error of a work after a failure; None if this run may submit another task."""
     policy = steps.policy
     is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
     if isinstance(failure, JobCancelled):
@@ -338,7 +337,7 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 
 
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
-    """The error of the last task that `attempts` allows: no retry of the run pays for another."""
+    """Returns the error after the last task that `attempts` allows; no retry of the run submits another."""
     limit = f"`attempts` allows {policy.attempts}"
     message = f"{failure.message} Retries of this run submit no further task: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)

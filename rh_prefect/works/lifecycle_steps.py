@@ -1,4 +1,4 @@
-"""The steps of the lifecycle, for one work: all that it reads, writes and sends."""
+"""The steps of the lifecycle for one work: they read and write its records and send its requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.works.work import Work, WorkSpending
 
 LIMITER_PAUSES = 2
-"""So many refusals for want of a slot cause no pause of the job: the limiter pauses for all jobs of the account."""
+"""Number of refusals of a job for lack of a slot before it pauses: the limiter pauses all jobs of the account."""
 
 LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
@@ -51,7 +51,7 @@ WATCH_MARGIN = 10.0
 """Seconds beyond another process's limits after which this process records its submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
-"""Tokens of this process's intents whose POST will never start: recorded or not, they cost nothing."""
+"""Tokens of this process's intents whose POST will never start; these cost nothing."""
 
 _LONGEST_PAUSE: Final = 15.0
 
@@ -60,7 +60,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class Steps:
-    """Does the steps of one work, on the package's loop thread."""
+    """Performs the steps of one work, on the package's loop thread."""
 
     def __init__(self, work: Work, *, on_task: Callable[[Submit], None] = lambda _: None) -> None:
         self.work = work
@@ -82,18 +82,18 @@ class Steps:
         self._answered_at: float | None = None
 
     def end(self) -> None:
-        """Releases what an ended or interrupted work holds: its slot, and the amount that it has reserved."""
+        """Releases the slot and the reserved amount of an ended or interrupted work."""
         self._spending.release()
         self._lease.release()
 
     def uninterrupted(self, steps: Coroutine[Any, Any, T]) -> Any:
-        """Has some steps done to their end, even if the caller is cancelled or the process exits; see `critical`."""
+        """Runs a block to its end, even if the caller is cancelled or the process exits; see `critical`."""
         return LOOP.critical(steps)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
     async def read_result(self) -> Any:
-        """Reads the recorded result; None where there is none or a file is missing."""
+        """Reads the recorded result; None if there is none or a file is missing."""
         if self._is_unread:
             return None  # nothing is recorded of a new job
         delivery = self.work.delivery
@@ -132,7 +132,7 @@ class Steps:
             self.records.note_settled(submit)
 
     async def read(self) -> JobView:
-        """Reads the work, with the tickets that this machine's spool has for it."""
+        """Reads the work's records, and the task ids in this machine's spool."""
         view = await self.records.view()
         for submit in view.submits:
             answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
@@ -159,7 +159,7 @@ class Steps:
             )
 
     async def watch(self, submit: Submit) -> None:
-        """Waits until another process's submission is answered, or that process has certainly ended.
+        """Waits until another process's submission has an answer, or that process has certainly ended.
 
         Only this process's clock is used, since the clocks of two machines may differ.
         """
@@ -173,11 +173,11 @@ class Steps:
             pause = min(2.0, pause * 1.5)
 
     async def forget(self, n: int) -> None:
-        """Resolves unknown answer n: another one is submitted at the caller's risk."""
+        """Resolves unknown answer n, so that another task may be submitted at the caller's risk."""
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Checks whether the run was cancelled; `fresh` if it counts that an answer was recorded a moment ago."""
+        """Returns whether the run was cancelled; `fresh` reads the record again."""
         if fresh:  # a cancellation after the answer was sent to the journal finds the ticket there
             age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
         else:  # where the claim itself checks it, an older reading is enough
@@ -187,7 +187,7 @@ class Steps:
     # -- before the claim ----------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Makes sure that the outputs can be stored, that each input has a valid link, and that the price is known."""
+        """Checks that the outputs can be stored, gets a valid link for each input, and gets the price."""
         work, inputs = self.work, self.work.request.inputs
         await work.services.stores.check(work.store)
         if inputs and not self._links:
@@ -215,7 +215,7 @@ class Steps:
         self._lease.release(full=full)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n in the budget, if it fits."""
+        """Reserves the price of submission n in the budget; raises an error if it does not fit."""
         while True:
             try:
                 return await self._spending.reserve(n, budget)
@@ -224,7 +224,7 @@ class Steps:
                 await self.prepare()
 
     async def _leave_account(self, error: ApiError) -> None:
-        """Continues on another account after a refused upload or price request; raises if no other may accept it."""
+        """Excludes the account that refused an upload or a price request; raises if no other may accept it."""
         has_slot = self._lease.has_slot
         self._lease.release()
         if not await self.switch_account(Answer.of(error)):
@@ -233,7 +233,7 @@ class Steps:
             await self.await_slot()
 
     async def switch_account(self, refused: Answer) -> bool:
-        """Finds whether another account may pay after this refusal."""
+        """Returns whether another account may accept the job after this refusal, and selects it."""
         message = self._lease.after_refusal(refused)
         if message:
             self.work.notify("moved", message)
@@ -242,7 +242,7 @@ class Steps:
     async def pause(self, refusals: int, refused: Answer) -> None:
         """Waits before the next POST, longer after more refusals.
 
-        The first refusals for want of a slot cause no wait: `await_slot` waits until the account has room.
+        The first refusals for lack of a slot cause no pause: `await_slot` waits until the account has a free slot.
         """
         if not self._is_refused:
             self._is_refused = True
@@ -273,7 +273,7 @@ class Steps:
         return intent if is_ours else None
 
     async def post(self, intent: Intent, n: int) -> Answer:
-        """Sends POST n on the account of the lease; every outcome is an answer."""
+        """Sends POST n on the account of the lease, and returns the answer for each outcome."""
         if hindrance := await self._hindrance(intent):
             UNPOSTED.add(intent.token)
             return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
@@ -297,7 +297,7 @@ class Steps:
         return answer
 
     async def _hindrance(self, intent: Intent) -> str:
-        """Returns why a claimed submission must not be posted; empty if it may be."""
+        """Returns the reason why a claimed submission must not be posted; empty if there is none."""
         since_claim = self._clock() - self._claimed_at
         if since_claim > intent.give_up:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
@@ -308,7 +308,7 @@ class Steps:
         return ""
 
     def _payload(self) -> dict[str, Any]:
-        """Returns the payload to send: files as links, a whole graph as text, and values that are not recorded."""
+        """Returns the payload to send: with links in place of files, a whole graph as text, and secret values."""
         request = self.work.request
         payload = {**replace_marks(request.payload, self._links), **request.private}
         if isinstance(payload.get("workflow"), dict):
@@ -371,16 +371,16 @@ class Steps:
     # -- from the ticket to the result ---------------------------------------------------------------------------------
 
     async def accepted(self, submit: Submit) -> None:
-        """Tells those who wait for it that a submission has a task."""
+        """Notifies callers that a submission has a task."""
         self._on_task(submit)
 
     async def ended(self, submit: Submit, end: End) -> None:
-        """Tells those who wait for it that the task has ended, and releases its slot."""
+        """Notifies callers that the task has ended, and releases its slot."""
         self._lease.release()
         self._on_task(replace(submit, end=end))
 
     async def await_end(self, submit: Submit, *, adopted: bool) -> End:
-        """Waits until the task is terminal and records its end; returns the valid one."""
+        """Waits until the task has ended, and records its end; returns the recorded end."""
         if not (self.policy.is_own(submit) or await self._can_query(submit)):
             return await self._await_record(submit)
         await self._lease.switch_to(submit.intent)
@@ -392,7 +392,7 @@ class Steps:
         return self._counted(submit, await await_end(self.work, submit, first_view=self._first_view, age=age))
 
     async def cancel_task(self, submit: Submit) -> End:
-        """Cancels the task at RunningHub and records its end; returns the valid one."""
+        """Cancels the task at RunningHub and records its end; returns the recorded end."""
         await self._lease.switch_to(submit.intent)
         return self._counted(submit, await cancel_and_record(self.work, submit))
 
@@ -416,7 +416,7 @@ class Steps:
         return True
 
     async def _await_record(self, submit: Submit) -> End:
-        """Waits until another run has recorded the end of a task that this run cannot query."""
+        """Waits until another run has recorded the end of its task, which no key of this run can query."""
         work, account = self.work, submit.intent.account_words
         began, gap = self._clock(), 0.05
         message = (
@@ -440,7 +440,7 @@ class Steps:
         )
 
     async def report_failure(self, submit: Submit, reason: str) -> None:
-        """Reports a failed task, after which another one is tried."""
+        """Notifies the observer of a failed task before another one is submitted."""
         message = f"task {submit.task_id} failed ({reason}) and its cost is counted; another task is submitted"
         self.work.notify("waiting", message, task_id=submit.task_id)
 
@@ -451,12 +451,12 @@ class Steps:
         return await work.delivery.publish(work, replace(submit, end=end), first_time=self._first_time)
 
     async def record_result(self, result: Any) -> Any:
-        """Records the result, unless one is recorded; returns the recorded one."""
+        """Creates the result record; returns the one of another process if that was first."""
         return await self.work.delivery.record(self.work, result)
 
 
 def answer_of(error: Exception) -> Answer:
-    """Returns the answer that an error of a POST stands for; what may have arrived is `unknown`."""
+    """Returns the record of an answer for an error of a POST; `unknown` if the request may have arrived."""
     match error:
         case ConnectFailed():
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")
@@ -471,7 +471,7 @@ def answer_of(error: Exception) -> Answer:
 
 
 def _outcome(intent: Intent, *, watched: float) -> Answer | None:
-    """Returns what this process records of another one's submission; None while it may still be answered."""
+    """Returns the answer to record for another process's submission; None while that process may still record it."""
     if intent.token in UNPOSTED:
         return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
     if is_surely_dead(intent.owner):

@@ -1,7 +1,8 @@
-"""The package's own event loop: one daemon thread per process that owns clients, pollers, slots and journals.
+"""The package's event loop.
 
-A Prefect task may run on any loop, in any thread, and may be cancelled at any await. A submission must not be
-cancelled: it runs on this loop, and the caller waits for it.
+one daemon thread per process, which runs clients, pollers, slots and journals. A Prefect task may run on any loop, in
+any thread, and may be cancelled at any await. But a submission must not be cancelled. So it runs on this loop, and the
+caller waits for it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ WORKERS = 32
 class _Workers(concurrent.futures.ThreadPoolExecutor):
     """The loop's threads for blocking calls; they accept calls until the process exits.
 
-    The standard library's executor accepts none after the main thread has ended. A submission in flight at that moment
-    needs threads for DNS and to record its answer.
+    The standard library's executor accepts no calls after the main thread has ended. But a submission in flight at that
+    moment needs threads for DNS and for the record of its answer.
 
-    There is one thread more than calls have run at a time: Python 3.12 starts none at process exit. There are no more
-    than that, because each thread that allocates gets its own heap from glibc, which keeps what was freed.
+    The number of threads is the highest number of concurrent calls plus one, because Python 3.12 starts no thread at
+    process exit. More threads would cost memory: each one gets a heap from glibc, which keeps freed memory.
     """
 
     def __init__(self) -> None:
@@ -104,7 +105,7 @@ class LoopThread:
 
     @property
     def is_submitting(self) -> bool:
-        """Whether critical sections are running, which are submits."""
+        """Whether critical sections, which are submissions, are running."""
         return bool(self._critical)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -112,20 +113,23 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Starts a coroutine on the loop, to be awaited; cancellation reaches it there, outside critical sections."""
+        """Starts a coroutine on the loop, to be awaited.
+
+        A cancellation of the caller cancels it outside of critical sections.
+        """
         return asyncio.wrap_future(self.submit(coroutine))
 
     def call_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Blocks until a coroutine has run on the loop."""
+        """Runs a coroutine on the loop, and blocks until it has ended."""
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")
         return self.submit(coroutine).result()
 
     def critical(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Runs a coroutine to its end, even if the caller is cancelled; process exit waits for it too.
+        """Runs a coroutine to its end, even if the caller is cancelled; process exit also waits for it.
 
-        The future is cancelled if the process is exiting, so that the coroutine was not started.
+        If the process is exiting, the coroutine is not started and the future is cancelled.
         """
         if self._is_ending:
             coroutine.close()
@@ -138,7 +142,7 @@ class LoopThread:
         return asyncio.shield(task)
 
     async def settle(self, seconds: float) -> None:
-        """Waits until the current critical sections have ended, so many seconds at most; runs on the loop."""
+        """Waits until the current critical sections have ended, for at most the given seconds; call it on the loop."""
         if self._critical:
             await asyncio.wait(set(self._critical), timeout=seconds)
 
@@ -180,9 +184,9 @@ class LoopThread:
 
 
 async def end_task(task: asyncio.Task[None]) -> None:
-    """Cancels a task until it has ended.
+    """Cancels a task, repeatedly, until it has ended.
 
-    A library may lose a cancellation, such as one in the middle of a connection that fails.
+    A library may lose a cancellation, such as one during a connection that fails.
     """
     while not task.done():
         task.cancel()

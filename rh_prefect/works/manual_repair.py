@@ -66,7 +66,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
 
 
 def may_be_lost(submit: Submit) -> bool:
-    """Returns whether a submission's task is expected to have a result, or has one."""
+    """Returns whether a submission has a task that runs or a result that can be lost."""
     has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
     return submit.state == "ticket" or has_result
 
@@ -103,9 +103,9 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Moves a scope's tickets that are waiting on this machine into its journal.
+    """Records a scope's task ids that are waiting on this machine in its journal.
 
-    A ticket whose submission the journal does not have stays: it is of a scope of the same name in another place.
+    If the journal does not have the submission of a task id, it is of a scope of the same name elsewhere, and stays.
     """
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
@@ -132,7 +132,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
 
 
 async def _replay(entry: Spooled, records: JobRecords) -> bool:
-    """Records a ticket; False if its submission was resolved otherwise."""
+    """Records a task id; returns False if another outcome of its submission is recorded."""
     if await records.answer(entry.n, entry.answer):
         return True
     await records.resolve(
@@ -143,7 +143,7 @@ async def _replay(entry: Spooled, records: JobRecords) -> bool:
 
 
 async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
-    """Finds paid jobs in a scope that this run did not use, for example of a flow with random prompts."""
+    """Returns paid jobs of a scope that this run did not request, for example because prompts are random."""
 
     def is_orphan(view: JobView) -> bool:
         return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
@@ -152,7 +152,7 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Records again the jobs of a scope for which its store has results."""
+    """Writes the records of a scope's jobs again, from the stored results in its store."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)

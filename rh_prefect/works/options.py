@@ -61,7 +61,7 @@ class Options:
     storage: str | None = None  # Name of the storage block, for the journal
 
     def __post_init__(self) -> None:
-        """Checks the values before anything is paid."""
+        """Raises an error if a value is not valid."""
         self._check_label()
         if self.reuse not in get_args(Reuse):
             raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
@@ -113,7 +113,7 @@ class Options:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a finite number: NaN would pass each comparison with a limit."""
+    """Returns whether a value is a finite number: NaN would pass each comparison with a limit."""
     try:
         return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
     except (TypeError, ValueError, ArithmeticError):

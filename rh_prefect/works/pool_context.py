@@ -1,4 +1,4 @@
-"""`PoolContext`: the accounts that pay for works, and what all their works share in this process."""
+"""`PoolContext`: the accounts that pay for works, and the objects that all their works share in this process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from rh_prefect.works.work_runner import RunningWork
 
 WorkName: TypeAlias = tuple[str, int, str, str, str]
-"""What distinguishes works in progress: records, attempt of a run, work, the answer's shape, and the storage."""
+"""Identifies a work in progress: the records, the run's attempt, the work, the answer's shape, and the storage."""
 
 
 class PoolContext:
-    """The accounts that pay for works, with what all of these works share in this process. See `pool_context`."""
+    """The accounts that pay for works, and the objects that all these works share in this process."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
         self.pool = pool
@@ -59,17 +59,17 @@ class PoolContext:
         return await self._scopes.open(scope, store)
 
     def delivery(self, **more: Any) -> Delivery:
-        """Makes the delivery of a work; see `Delivery`."""
+        """Creates the `Delivery` of a work."""
         return Delivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     async def listen_for_ends(self, scope: Scope) -> None:
-        """Has the ends that a webhook reports about tasks of a run wake the pollers of its accounts."""
+        """Connects the notifications of ended tasks of a run to the pollers of the accounts."""
         if self._settings.webhook_url:
             for account in self.pool.accounts:
                 await scope.journal.notify_of_ends(account.poller)
 
     async def prepare(self, request: Request, scope: Scope, store: MediaStore, label: str | None) -> JobRequest:
-        """Checks a request and identifies its files by content; nothing is paid."""
+        """Checks a request and identifies its files by content, at no cost."""
         inputs = self._inputs_of(scope, store)
         if isinstance(request, ModelInput):
             return await prepare_request(request, site=self.pool.site, inputs=inputs, label=label)
@@ -82,7 +82,7 @@ class PoolContext:
         )
 
     async def price(self, request: JobRequest, store: MediaStore) -> Money | None:
-        """Returns what a request will cost, by the catalogue or else by RunningHub's preview; nothing is paid."""
+        """Returns the price of a request, from the catalogue or from RunningHub's preview, at no cost."""
         listed = None if request.estimate is None else Money(request.estimate, request.currency)
 
         async def price_on(account: Account) -> Money | None:
@@ -95,7 +95,7 @@ class PoolContext:
         return await self.pool.try_each(price_on, model=request.model)
 
     def callback(self, request: JobRequest) -> Callback | None:
-        """Returns the address to which the end of a request's task is reported; None where there is none."""
+        """Returns the webhook address for a request's task; None without webhooks."""
         # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or self.pool.provider(request.endpoint).is_bare else callback_of(self._settings)
@@ -113,7 +113,7 @@ class PoolContext:
 
 
 async def _sent(request: JobRequest, account: Account, store: MediaStore) -> Any:
-    """Returns a request's parameters with links to its files, which are uploaded."""
+    """Returns a request's parameters with its files uploaded and replaced by links."""
     links = {mark: await account.uploads.address(one, mark, store=store) for mark, one in request.inputs.items()}
     return replace_marks(request.payload, links)
 
@@ -130,9 +130,9 @@ def pool_context(
     find: Callable[[Intent], Awaitable[Account]] = unknown_account,
     pool: str | None = None,
 ) -> PoolContext:
-    """Returns this process's only `PoolContext` for some accounts, of one site; call it on the loop thread.
+    """Returns this process's only `PoolContext` for some accounts of one site; call it on the loop thread.
 
-    `find` finds the account that a record names where it is not among these; by default that is an error.
+    `find` returns the account that a record names if it is not among these; by default that is an error.
     """
     name = (settings.state_dir, pool, tuple(accounts))
     if name not in _contexts:

@@ -1,4 +1,4 @@
-"""Prepares a job's request before it is sent: checks it against the catalogue and identifies its files by content."""
+"""Prepares a job's request: checks it against the catalogue, and identifies its files by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rh_prefect.works.journal.record_types import Intent, MediaRecord
 _RECORDED = ("model", "endpoint", "site", "payload", "base", "label", "estimate", "currency", "graph")
 
 ASSET = "asset://"
-"""The start of the address of media that are registered with RunningHub; it is sent unchanged."""
+"""The scheme of media that are registered with RunningHub; such an address is sent unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class JobRequest:
 
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:
-        """Rebuilds a request from its record, to collect its outputs; it cannot be submitted again."""
+        """Builds a request from its record, to collect its outputs; it cannot be submitted."""
         return cls(**{name: getattr(intent, name) for name in _RECORDED})
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What an intent records of it, by name."""
+        """Returns the fields of an intent, by name."""
         return {name: getattr(self, name) for name in _RECORDED}
 
     @property
     def prompt(self) -> str:
-        """Returns the beginning of its prompt, for people; empty if it has none."""
+        """Returns the beginning of its prompt; empty if it has none."""
         return beginning_of_prompt(self.payload)
 
     def with_graph(self) -> JobRequest:
@@ -74,7 +74,7 @@ class JobRequest:
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
 ) -> JobRequest:
-    """Checks the parameters and files of a model, and returns its request; an invalid one is an `InputError`."""
+    """Checks the parameters and files of a model, and returns the request; raises `InputError` if one is not valid."""
     model, unchecked = model_input.entry, model_input.unchecked
     params = model_input.params()
     files: dict[str, Input] = {}
@@ -101,7 +101,7 @@ async def prepare_request(
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
-    """Replaces the marks of files in a payload; a text that is not exactly a mark of the job's files is unchanged."""
+    """Replaces the marks of files in a payload; only a text that is exactly the mark of a job's file is replaced."""
     if isinstance(value, Mapping):
         return {name: replace_marks(item, marks) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -110,7 +110,7 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 
 def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters as used for the request's hash: texts without trailing line breaks."""
+    """Returns the parameters for the request's hash: texts without trailing line breaks."""
     return {name: _without_line_breaks(value) for name, value in params.items()}
 
 
@@ -171,7 +171,7 @@ async def identify_file(
 
 
 def _longest(files: Mapping[str, Input]) -> float | None:
-    """The longest duration of the inputs, which determines the price of models that are priced by their input."""
+    """Returns the longest duration of the inputs, for models whose price depends on it."""
     durations = [file.record.seconds for file in files.values() if file.record.seconds is not None]
     return max(durations, default=None)
 

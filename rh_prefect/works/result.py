@@ -21,7 +21,7 @@ from rh_prefect.works.journal.record_types import BROKEN, End, Link
 _T = TypeVar("_T")
 _TEXT_SHOWN = 60
 _SHOWN = 3
-"""How many faults of an answer an error names."""
+"""Maximum number of faults of an answer that an error names."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
@@ -158,7 +158,7 @@ def _parse(text: str) -> Any:
 
 
 def _bracketed(text: str) -> list[str]:
-    """Returns the parts of a text from the first to the last bracket of a kind, ordered by their start."""
+    """Returns the parts of a text from the first to the last bracket of each kind, ordered by their start."""
     spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
     return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
 
@@ -172,10 +172,10 @@ def end_of(
     ran: float | None,
     currency: str | None = None,
 ) -> End:
-    """Builds the record of a task's end from its terminal view.
+    """Returns the record of a task's end from its terminal status.
 
-    The times are those that were measured; RunningHub's figure of the run time takes precedence. The currency is the
-    account's, by default the one that was known at the submission.
+    The times are measured, but RunningHub's run time takes precedence. The currency is the account's; by default it is
+    the one that was known at the submission.
     """
     row = explain(view.code, view.reason)
     status, reason = _status(view), str(view.failure) if view.failure else view.reason
@@ -202,9 +202,9 @@ def end_of(
 
 
 def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
-    """Builds the record of the end of a task that was cancelled because its graph has invalid nodes.
+    """Returns the end record of a task that was cancelled because its graph has invalid nodes.
 
-    The answer to the submission lists the nodes; a success is recorded as such.
+    The answer to the submission lists the nodes. If the task succeeded nevertheless, the record is a success.
     """
     end = end_of(submit, view, attempt=attempt, queued=0.0, ran=0.0)
     errors = submit.answer.node_errors if submit.answer else {}

@@ -23,19 +23,19 @@ from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
 
 REMEMBER = 2.0
-"""Maximum age in seconds of a "not cancelled" that is used without a new read."""
+"""Maximum age in seconds of a negative check for a cancellation before it is repeated."""
 
 BEFORE_CLAIM = 10.0
-"""The same before a claim, if the creation of the intent detects a cancellation and so prevents the POST."""
+"""The same maximum before a claim, if creating the intent also detects a cancellation."""
 
 PATIENCE = 20.0
-"""Seconds for which the cancelling process waits for submits in flight; Prefect's own grace is 30 s."""
+"""Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills after 30 s."""
 
 AT_ONCE = 16
-"""How many tasks are cancelled at a time."""
+"""Number of tasks that are cancelled at a time."""
 
 POLLS_FOR_OUTPUTS = 5
-"""How often a task that had succeeded before its cancellation is polled again for its outputs."""
+"""Number of polls for the outputs of a task that had succeeded before its cancellation."""
 
 UNCLEAR = "it is unknown whether its submit was accepted"
 _PAUSE = 0.5
@@ -46,7 +46,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class CancelWatch:
-    """A check whether a run was cancelled, without reading its journal for each of its jobs."""
+    """Checks whether runs were cancelled, without reading the journal for each job."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class CancelWatch:
         self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_CACHE_SIZE, make=asyncio.Lock)
 
     async def check(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
-        """Whether an attempt of a run has a `cancel` record, by a reading of at most `max_age` seconds."""
+        """Returns whether an attempt of a run has a `cancel` record; the reading may be `max_age` seconds old."""
         key = (journal.scope, attempt)
         if journal.is_absent(cancel_key(attempt), max_age=max_age):
             return False
@@ -74,7 +74,7 @@ class CancelWatch:
 
 
 class Cancels(Protocol):
-    """The protocol of a client that can cancel and query tasks."""
+    """The calls of a client that a cancellation needs."""
 
     async def cancel(self, task_id: str) -> None:
         """Cancels a task."""
@@ -86,7 +86,7 @@ class Cancels(Protocol):
 async def cancel_task(
     client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
-    """Cancels a task and returns its final state."""
+    """Cancels a task and returns its final status."""
     refused: ApiError | None = None
     try:
         await client.cancel(task_id)
@@ -107,7 +107,7 @@ async def cancel_task(
 async def _after_cancelling(
     client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
 ) -> TaskView | None:
-    """The current state of the task, a success with its outputs, which can be late; None if the task is not found."""
+    """Returns the current status of the task, a success with its outputs; None if the task is not found."""
     try:
         view = await client.query(task_id)
         for _ in range(POLLS_FOR_OUTPUTS):
@@ -123,9 +123,8 @@ async def _after_cancelling(
 async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: int) -> str:
     """Cancels the task of a submission, and records its end.
 
-    The record of an end is never changed, so that only a final state is recorded: neither a success whose files are not
-    listed yet, nor a cancellation that has not taken effect. Who waits for the task, or a later run, queries it again
-    before anything is paid.
+    The record of an end never changes. So neither a success without its files nor a cancellation that has not taken
+    effect is recorded. Callers that wait for the task, or a later run, query it again before anything is paid.
     """
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
@@ -134,7 +133,7 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
 
 
 def is_unclear(submit: Submit) -> bool:
-    """Returns whether a submission may have been accepted, and no process will record whether it was."""
+    """Returns whether a submission may have been accepted and no process will record its outcome."""
     return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
 
 
@@ -159,11 +158,11 @@ async def cancel_scope(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
-    """Cancels all tasks that a run has submitted, or waits for while no other run does.
+    """Cancels all tasks that a run has submitted, and shared tasks that no other run waits for.
 
-    First the `cancel` record is written: from then on a living runner submits nothing, and cancels what it has just
-    submitted. Then the records are read, and each task is cancelled as soon as its submission is. Submissions in flight
-    are read again, until they are answered or `PATIENCE` is over.
+    First it creates the `cancel` record: from then on, a live process of the run submits nothing, and cancels a task
+    that it has just submitted. Then it reads the records and cancels each task. It reads submissions in flight again
+    until they have an answer, or until `PATIENCE` has passed.
     """
     await _forbid(scope, by=by)
     cancellation = _Cancellation(scope, client_for, clock, sleep, clock() + PATIENCE)
@@ -177,11 +176,11 @@ async def cancel_scope(
 
 
 _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
-"""The records of a work, the number of a submission, and the submission where it was read already."""
+"""The records of a work, the number of a submission, and the submission if it was read already."""
 
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Lists the newest submissions of a run's jobs, but for later attempts, and of the works that it shares."""
+    """Returns the newest submissions of a run's own jobs, except those of later attempts, and of shared works."""
     async for view in jobs_of(scope.journal):
         if view.last is not None and view.last.intent.attempt <= scope.attempt:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
@@ -192,7 +191,7 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
 
 @dataclass(slots=True)
 class _Cancellation:
-    """The cancellation of one run's tasks, some at a time; an error of one does not stop the others."""
+    """Cancels the tasks of one run, several at a time; an error of one does not stop the others."""
 
     scope: Scope
     client_for: Callable[[Intent], Awaitable[Cancels]]
@@ -203,7 +202,7 @@ class _Cancellation:
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
-        """Cancels the task of a submission, once it is answered."""
+        """Cancels the task of a submission as soon as it has an answer."""
         try:
             async with self.gate:
                 submit = submit or await records.submission(n)
@@ -238,7 +237,7 @@ class _Cancellation:
 
 
 async def _forbid(scope: Scope, *, by: str) -> None:
-    """Records that the run submits nothing more; in a named scope for all processes that have opened it."""
+    """Records that the run submits nothing more; in a named scope, this applies to all its processes."""
     first = scope.attempt
     if isinstance(scope, FolderScope):
         first = min(first, await last_attempt(scope.journal, kind="cancel") + 1)

@@ -1,16 +1,14 @@
-"""The works that a flow run has paid for or waited for; the run's budget is computed from them.
+"""A flow run's notes about the works that it has paid for or waited for; its budget is computed from them.
 
 | note                             | written                                                                    |
 |----------------------------------|----------------------------------------------------------------------------|
 | `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
 | `<work>-wait<a>-<n>`             | before attempt a waits for the task of another run                         |
-| `<work>-settled-<…>-<n>`         | when the run sees that nothing can change any more what submission n costs |
+| `<work>-settled-<…>-<n>`         | when the cost of submission n is final                                     |
 
-A claim counts only where the intent is this run's: one without an intent cost nothing.
-
-The name of a `settled` note holds what the submission adds to the budget, since a storage lists names in one request
-and reads records in one request each. Submissions without such a note are read in the records of their works, so that
-a crash before the note loses nothing.
+A claim counts only if the intent is this run's; a claim without an intent cost nothing. The name of a `settled` note
+contains the cost of the submission, because a storage lists all names in one request, but needs one request for each
+record. If a submission has no such note, for example after a crash, the records of its work are read.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 _WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
 _SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)-([0-9]+)")
 _LONGEST_NOTE = 200
-"""Characters of the name of a note, which a folder's journal uses as the name of a file."""
+"""Maximum length of the name of a note; a folder's journal uses it as a file name."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -67,14 +65,14 @@ class Noted(Record):
 
 
 class RecordsPlace(Record):
-    """The location of the records of a flow run's works, for its cancellation from another process."""
+    """The record of the location of the records of works, with which another process cancels the run."""
 
     url: str  # The place
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
 async def note_place(run: Journal, place: RecordsPlace) -> None:
-    """Records where a flow run has the works that it shares with other runs: one place for all of its attempts."""
+    """Records the location of the works that a flow run shares with other runs; it is the same for all attempts."""
     if await run.create(_PLACE, place.model_dump(mode="json")):
         return
     first = await read_place(run)
@@ -88,7 +86,7 @@ async def note_place(run: Journal, place: RecordsPlace) -> None:
 
 
 async def read_place(run: Journal) -> RecordsPlace | None:
-    """Reads where a flow run has the works that it shares with other runs; None where it has none."""
+    """Returns the location of the works that a flow run shares with other runs; None if it shares none."""
     found = await run.read(_PLACE)
     return None if found is None else RecordsPlace.model_validate(found)
 
@@ -104,7 +102,7 @@ class Notes:
 
     @classmethod
     async def of(cls, run: Journal) -> Notes:
-        """Reads the names of the notes."""
+        """Builds the notes from the names of records."""
         notes = cls()
         async for name in run.names():
             notes.add(name)
@@ -121,14 +119,14 @@ class Notes:
 
     @property
     def open_claims(self) -> set[Claim]:
-        """The claims of which no note says what they cost."""
+        """The claims without a `settled` note."""
         return self.claims - self.settled.keys()
 
 
 def is_settled(submit: Submit) -> bool:
-    """Returns whether no later record can change what a submission costs, or whether its task runs.
+    """Returns whether no later record can change the cost of a submission, or whether its task runs.
 
-    A submission that was resolved by a person may still get the ticket of its late owner.
+    If a person has resolved a submission, its task id may still arrive from its late owner.
     """
     if submit.answer is None or submit.resolution or submit.lost or submit.late:
         return False
@@ -136,7 +134,7 @@ def is_settled(submit: Submit) -> bool:
 
 
 def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
-    """Returns the name of a note; None where it is too long for the amounts, whose record is read then."""
+    """Returns the name of a note; None if the amounts do not fit into a name."""
     noted: list[Any] | None = None
     if entry is not None:
         amounts = {unit: str(amount) for unit, amount in entry.costs.amounts.items()}
@@ -147,7 +145,7 @@ def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
 
 
 def _entry_in(code: str) -> Entry | None:
-    """Reads what a note says that a submission adds to the budget; see `settled_name`."""
+    """Returns the amount in the name of a note; see `settled_name`."""
     noted = json.loads(bytes.fromhex(code))
     if noted is None:
         return None
@@ -157,7 +155,7 @@ def _entry_in(code: str) -> Entry | None:
 
 
 class SharedRecords(JobRecords):
-    """One work's records that all runs share, and the notes of one run about it."""
+    """The records of one work that all runs share, and the notes of one run about it."""
 
     is_shared = True
 
@@ -173,7 +171,7 @@ class SharedRecords(JobRecords):
         self._settled: set[int] = set()
 
     def note_settled(self, submit: Submit) -> None:
-        """Notes in the run's journal what a submission has cost, if nothing can change that; waits for nothing."""
+        """Records the cost of a submission in the run's journal, if the cost is final; returns at once."""
         is_of_run = submit.intent.flow_run == self._flow_run or submit.n in self._noted
         if is_of_run and submit.n not in self._settled and is_settled(submit):
             self._settled.add(submit.n)
@@ -200,7 +198,7 @@ class SharedRecords(JobRecords):
             self._waiters.append(name)
 
     def signs_of_life(self) -> AbstractContextManager[None]:
-        """Writes regularly that the run is alive, while a caller of the run waits for the work."""
+        """Writes signs of life of the run at intervals, while a caller of the run waits for the work."""
         return signs_of_life(self._works, self._flow_run)
 
     async def release_waiter(self) -> None:
@@ -208,26 +206,26 @@ class SharedRecords(JobRecords):
         await self._works.release_waiters(self.key, self._flow_run)
 
     async def release_own_waiter(self) -> None:
-        """Records that this caller no longer waits for the work; another one in the run may."""
+        """Records that this caller no longer waits for the work; other callers of the run may still wait."""
         if self._waiters:
             await self._works.release_waiters(self.key, self._flow_run, only=self._waiters)
 
     async def has_other_waiters(self) -> bool:
-        """Checks whether another run waits for the work."""
+        """Returns whether another run waits for the work."""
         return await self._works.has_other_waiter(self.key, self._flow_run, has_ended=self._has_ended)
 
     async def note_claim(self, n: int) -> None:
-        """Notes that the run is about to claim submission n."""
+        """Records that the run is about to claim submission n."""
         self._noted.add(n)
         await self._note(f"{self.key}-claim-{n}", self._step)
 
     async def note_wait(self, n: int) -> None:
-        """Notes that this attempt waits for the task of submission n, which another run has made."""
+        """Records that this attempt waits for the task of submission n, which another run has submitted."""
         self._noted.add(n)
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
 
     async def has_waited(self, n: int) -> bool:
-        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        """Returns whether this attempt, or one that shares its `attempts`, has waited for the task."""
         attempts = range(self._run.first_attempt, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
@@ -244,11 +242,11 @@ class WorksLedger:
         self._works = works
 
     async def claims(self) -> list[Claim]:
-        """Lists the submissions that this run has claimed, or was about to claim."""
+        """Returns the submissions that this run has claimed, or was about to claim."""
         return sorted((await Notes.of(self._run.journal)).claims)
 
     async def unsettled(self) -> list[Claim]:
-        """Lists the submissions that it has claimed or waited for, and whose tasks may run."""
+        """Returns the submissions that the run has claimed or waited for, and whose tasks may run."""
         notes = await Notes.of(self._run.journal)
         return sorted((notes.claims | notes.waits) - notes.settled.keys())
 
@@ -257,11 +255,11 @@ class WorksLedger:
         return await self._read((await Notes.of(self._run.journal)).claims)
 
     async def open_jobs(self) -> list[JobView]:
-        """Reads the submissions that this run has made and of which no note says that they are settled."""
+        """Reads the submissions that this run has made and that have no `settled` note."""
         return await self._read((await Notes.of(self._run.journal)).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what the submissions of this run add to its budget, by work."""
+        """Returns the costs of the submissions of this run, by work."""
         notes = await Notes.of(self._run.journal)
         found: dict[str, Entries] = {}
         for work, n in notes.claims & notes.settled.keys():
@@ -272,7 +270,7 @@ class WorksLedger:
             yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads submissions in the records of works, by work; those of other runs are left out."""
+        """Reads submissions from the records of works, by work, except those of other runs."""
         waiting = deque(partial(self._own, work, n) for work, n in sorted(claims))
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(waiting, at_once=_AT_ONCE):
@@ -291,15 +289,15 @@ os.register_at_fork(after_in_child=_trackers.clear)
 
 
 def spending_of(run: Scope) -> SpendTracker:
-    """Returns this process's only count of what an attempt of a run pays for; call it on the loop thread.
+    """Returns this process's only `SpendTracker` of an attempt of a run; call it on the loop thread.
 
-    Each attempt reads the journal by itself: another process may have paid meanwhile.
+    Each attempt reads the journal again: another process may have paid meanwhile.
     """
     return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(_entries_of, run)))
 
 
 async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
-    """Lists what a run pays for: its own jobs, and the works that it shares with other runs."""
+    """Returns the costs of a run: of its own jobs, and of its submissions of shared works."""
     async for key, entries in entries_in(run.journal):
         yield key, entries
     for works in await run.works():

@@ -1,7 +1,7 @@
 """Stored results: the JSON file of each result, `results/<request>/<task id>.json`, beside its files.
 
-It is for people, reports and `reuse="always"`. The journal's `result` decides whether a work is done; it is written
-once, and the stored result again when files had to be downloaded again. RunningHub may give them other bytes then.
+People, reports and `reuse="always"` use it. The journal's `result` decides whether a work is done, and is written once.
+If files are downloaded again, RunningHub may return other bytes; then only the stored result is written again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class StoredResult(ResultRecord, Requested):
-    """All that is known of a finished job."""
+    """The fields of a finished job in its JSON file."""
 
     job: str  # The job's full name, `<scope>/<key>`
     seed: int | None = None  # The seed in the request, if there is one
@@ -41,12 +41,12 @@ class StoredResult(ResultRecord, Requested):
     run: Mapping[str, str] = Field(default_factory=dict)  # Details of the run, such as the flow run's id and name
 
     def result(self, store: MediaStore, *, reused: bool = False) -> Result:
-        """Returns the `Result` for a caller; a reused one cost it nothing."""
+        """Returns the `Result` for a caller; the cost of a reused one is 0."""
         return as_result(self, self, job=self.job, url=store.url, reused=reused)
 
 
 def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
-    """Returns the `Result` for a caller, with the addresses of its files in a place."""
+    """Returns the `Result` for a caller, with the addresses of its files in a storage."""
     return Result(
         model=request.model,
         endpoint=request.endpoint,
@@ -66,12 +66,12 @@ def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: 
 
 
 def files_in(url: str, outputs: Sequence[Media]) -> tuple[Media, ...]:
-    """Returns files that are named by their names in a place with their addresses."""
+    """Returns files with their addresses in a storage, in place of their names."""
     return tuple(file.model_copy(update={"uri": f"{url.rstrip('/')}/{file.uri}"}) for file in outputs)
 
 
 def name_of(result: ResultRecord) -> str:
-    """Returns the name of a stored result; a task has one name in every run that asks for its request."""
+    """Returns the name of a stored result, which is the same in each run."""
     return f"{FOLDER}/{result.base}/{result.task_id}.json"
 
 
@@ -129,9 +129,9 @@ def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[StoredResul
 
 
 def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
-    """Returns what describes the files of a result that are in the store; None if one is missing, short or another.
+    """Returns the descriptions of a result's files if all are in the store and complete; None otherwise.
 
-    The newer bytes of files that were downloaded again are in the stored result only.
+    If files were downloaded again with newer bytes, only the stored result describes these.
     """
     if all(_is_unchanged(store, record, index) for index, _ in enumerate(record.outputs)):
         return record
@@ -140,9 +140,10 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
 
 
 def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
-    """Copies a result into a store from the storage that it names, with its stored result.
+    """Copies a result and its stored result into a store, from the storage that it names.
 
-    Returns what describes its files; None if one is not whole there, or cannot be read with the options of the store.
+    Returns the descriptions of its files; None if a file is not complete there, or cannot be read with the options of
+    the store.
     """
     try:
         source = MediaStore(record.store, options=store.options_for(record.store))
@@ -163,14 +164,14 @@ def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord
 
 
 def is_whole(store: MediaStore, result: ResultRecord) -> bool:
-    """Whether all files of a result are in the store and undamaged, so that nothing has to be downloaded."""
+    """Returns whether all files of a result are in the store and undamaged."""
     return not result.is_damaged and has_all_files(store, result)
 
 
 def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
-    """Whether all files of a result are in the store, each with its recorded size and content.
+    """Returns whether all files of a result are in the store, each with its recorded size and content.
 
-    A file whose state is not the recorded one is read and hashed. Its state is stored then, so that it is read once.
+    If the state of a file is not the recorded one, the file is read and hashed, and its new state is stored.
     """
     changed = [index for index, _ in enumerate(result.outputs) if not _is_unchanged(store, result, index)]
     if not all(_is_equal(store, result.outputs[index]) for index in changed):
@@ -182,7 +183,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns the undamaged files of a task that are in the store, by index; of several descriptions the first."""
+    """Returns the undamaged files of a task that are in the store, by index; the first description of each counts."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):
@@ -194,14 +195,14 @@ def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int,
 
 
 def stamped(store: MediaStore, result: _R) -> _R:
-    """Returns a result with the present place and states of its files, whose contents are known to be right."""
+    """Returns a result with the present location and states of its files, whose contents were checked."""
     stamps = [store.stamp(file.uri) for file in result.outputs]
     states = tuple(stamp.text if stamp is not None else "" for stamp in stamps)
     return result.model_copy(update={"store": store.url, "states": states})
 
 
 def _is_unchanged(store: MediaStore, result: ResultRecord, index: int) -> bool:
-    """Whether a file has the recorded state, so that it need not be read."""
+    """Returns whether a file has the recorded state, so that it need not be read."""
     state, name = "".join(result.states[index : index + 1]), result.outputs[index].uri
     try:
         return bool(state) and (stamp := store.stamp(name)) is not None and stamp.text == state

@@ -1,4 +1,4 @@
-"""`Work`: one work that a call is for, with what submits and completes it, and what it costs."""
+"""`Work`: one work in progress, with the objects that submit and complete it, and its costs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """The webhook address to which ends of tasks are reported."""
+    """The webhook address to which RunningHub reports the ends of tasks."""
 
     url: str  # The receiver's address, as RunningHub reaches it
     token: SecretStr  # The secret part
 
     def address(self, scope: str, key: str, n: int) -> str:
-        """Returns the webhook address for one submission, by which the receiver finds the job's journal."""
+        """Returns the webhook address of one submission; it contains the job's journal and name."""
         return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
 
     def hide(self, text: str) -> str:
@@ -51,7 +51,7 @@ class Callback:
 
 
 def callback_of(settings: Settings) -> Callback | None:
-    """Determines whether and where ends of tasks are reported."""
+    """Returns the webhook address from the settings; None without webhooks."""
     if not settings.webhook_url:
         return None
     url = settings.webhook_url.strip().rstrip("/")
@@ -71,7 +71,7 @@ def callback_of(settings: Settings) -> Callback | None:
 
 
 def usable_token(token: SecretStr) -> SecretStr:
-    """Checks a token."""
+    """Returns a token, or raises an error if it is not valid."""
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
             "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: "
@@ -98,7 +98,7 @@ class Services:
 
 @dataclass(frozen=True)
 class Work:
-    """One work that a call is for, with what is needed to submit and to complete it."""
+    """One work in progress, with the objects that submit and complete it."""
 
     request: JobRequest  # The request, with its files by content
     records: JobRecords  # The job's records
@@ -125,7 +125,7 @@ class Work:
         return self.records.name
 
     def intent(self, account: Account) -> Intent:
-        """Makes the record that precedes a POST."""
+        """Returns the record to create before a POST."""
         scope = self.scope
         return Intent(
             **self.request.recorded,
@@ -145,12 +145,12 @@ class Work:
 
     @property
     def costs(self) -> Costs | None:
-        """What the work has cost this run; None if no task has ended."""
+        """The costs of the work for this run; None if no task has ended."""
         return self.spending.spent_on(self.key)
 
     @property
     def may_have_paid(self) -> bool:
-        """Whether a task of a shared work was paid for, or may have been."""
+        """Returns whether a task of a shared work was paid for, or may have been."""
         return self.records.is_shared and bool(self.spending.newest_submit(self.key))
 
     @property
@@ -159,7 +159,7 @@ class Work:
         return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
-        """Whether the run was cancelled, by a reading of at most this age in seconds."""
+        """Returns whether the run was cancelled; the reading may be `max_age` seconds old."""
         try:
             return await self.services.cancels.check(self.scope.journal, self.scope.attempt, max_age=max_age)
         except JournalError as error:
@@ -194,7 +194,7 @@ class Work:
 
 
 class WorkSpending:
-    """What one work costs, and what it adds to the spending of its run."""
+    """The costs of one work, and their part in the budget of its run."""
 
     def __init__(self, work: Work, *, payload: Callable[[], Mapping[str, Any]]) -> None:
         self._work = work
@@ -209,7 +209,7 @@ class WorkSpending:
         self._reserved: int | None = None
 
     async def find_price(self) -> None:
-        """Determines the price on the account as far as the catalogue has it; `reserve` requests any other."""
+        """Returns the price on the account; sends a request to RunningHub only if a budget needs it."""
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
         prices = self._work.lease.account.prices
@@ -217,7 +217,7 @@ class WorkSpending:
         self._price, self._guess = await prices.listed(self._listed), prices.guess(self._listed)
 
     async def _ask(self) -> Money | None:
-        """Requests the price from RunningHub; None if it has none or the request fails."""
+        """Requests the price from RunningHub, once for each account of this job; None if the request fails."""
         try:
             self._price = await self._request_price()
         except RunningHubError as error:
@@ -229,7 +229,7 @@ class WorkSpending:
         return await prices.of(self._work.request.endpoint, self._payload(), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n, in place of an earlier one that another run made."""
+        """Reserves the price of submission n, and releases that of an earlier number."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)
@@ -237,13 +237,13 @@ class WorkSpending:
         return short
 
     def release(self) -> None:
-        """Releases what was reserved and not claimed."""
+        """Releases amounts that were reserved for a submission without a claim."""
         if self._reserved is not None:
             self._spending.unreserve(self._key, self._reserved)
         self._reserved = None
 
     def claim(self, n: int) -> dict[str, Any]:
-        """Counts submission n, which is claimed now; returns what its intent says of its price."""
+        """Reserves the price of submission n, which is being claimed; returns the price for its intent."""
         # From here on the journal determines the amount, however this call ends.
         self._reserved = None
         # Before the answer is recorded, so that a concurrent job with a budget counts it.
@@ -252,18 +252,18 @@ class WorkSpending:
         return {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
 
     def give_up(self, n: int) -> None:
-        """Releases the amount of a claim that was perhaps not recorded, and is not posted."""
+        """Releases the amount of a claim that will not be posted."""
         self._spending.release(self._key, n)
 
     def answered(self, submit: Submit) -> Costs | None:
-        """Counts an answered submission; returns the cost of the work's ended tasks."""
+        """Records the outcome of a submission; returns the cost of the work's ended tasks."""
         self.note(submit)
         return self._spending.spent_on(self._key)
 
     def note(self, submit: Submit) -> None:
-        """Counts what a submission has cost, or may cost."""
+        """Records the cost, or possible cost, of a submission."""
         self._spending.note(self._key, submit)
 
     def take(self, view: JobView) -> None:
-        """Counts the submissions that were read, in place of what was known of the work."""
+        """Replaces the amounts of the work by those of newly read submissions."""
         self._spending.take(view)

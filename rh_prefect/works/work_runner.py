@@ -1,4 +1,4 @@
-"""Runs works: those of one run, and those whose records and results all runs share."""
+"""Runs works, whose records belong to one run or are shared by all runs."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class WorkCall:
 
 
 _COLLECTION: Final = WorkCall(cast(Request, None))
-"""The call that collects what is recorded, whose request is in the record."""
+"""The call that collects a recorded work; the record contains its request."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """The result of a work, as a step uses it."""
+    """The result of a work for a step."""
 
     work: str
     record: ResultRecord  # What is recorded
@@ -90,7 +90,7 @@ class WorkResult:
 
 @dataclass(frozen=True, slots=True)
 class FoundWork:
-    """What is recorded of a work that a call asks for."""
+    """The recorded state of a work."""
 
     work: str  # Its id
     request: JobRequest
@@ -99,7 +99,7 @@ class FoundWork:
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether a task of it is paid for, or may be, whose result the call takes."""
+        """Whether a task is paid for, or may be, and the call would use its result."""
         last = self.view.last
         if self.is_done or last is None:
             return False
@@ -108,12 +108,12 @@ class FoundWork:
 
 
 class RunningWork:
-    """A work that is being made, for all callers in a run that wait for it."""
+    """A work in progress, for all callers in a run that wait for it."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.callers = 0
-        """How many callers of a run wait for it."""
+        """Number of callers of a run that wait for it."""
         self.task: Submit | None = None
         """The submission with the newest task, and its end; None before a task is known."""
         self._steps = Steps(work, on_task=self._set_task)
@@ -122,35 +122,35 @@ class RunningWork:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its result, has failed or is interrupted: the next caller reads the records again."""
+        """Whether it has its result, has failed or is interrupted; then the next caller reads the records again."""
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
 
     @property
     def running_task(self) -> Submit | None:
-        """The submission whose task runs, if one does."""
+        """Returns the submission whose task runs; None if no task runs."""
         return self.task if self.task is not None and self.task.end is None else None
 
     async def submit(self) -> Submit | None:
-        """Waits until a task is known, and returns its submission; None where the result was there."""
+        """Waits until a task is known, and returns its submission; None if the result existed already."""
         await self._until(lambda: self.task is not None)
         return self.task
 
     async def next_running_task(self) -> Submit | None:
-        """Waits until a task runs, and returns its submission; None where the work has its result first."""
+        """Waits until a task runs, and returns its submission; None if the work gets its result first."""
         await self._until(lambda: self.running_task is not None)
         return self.running_task
 
     async def end_of(self, task: Submit, deadline: float | None) -> bool:
-        """Waits until a task runs no more; see `complete`."""
+        """Waits until a task has ended; see `complete`."""
         await self._until(lambda: self.running_task is not task, deadline)
         return True
 
     def complete(self, deadline: float | None = None) -> Coroutine[Any, Any, Delivered]:
-        """Waits for the result; for so many seconds at most for the end of each task."""
+        """Waits for the result, and at most the given seconds for the end of each task."""
         return self._until(lambda: False, deadline)
 
     async def _until(self, is_reached: Callable[[], bool], deadline: float | None = None) -> Any:
-        """Waits for a state, or for the result, which it returns then."""
+        """Waits for a state, or for the result, which it then returns."""
         life = self._begin()
         while not (life.done() or is_reached()):
             running = self.running_task
@@ -190,12 +190,12 @@ class RunningWork:
         return error
 
     def interrupt(self) -> None:
-        """Interrupts the work, outside of its critical sections, if it has not ended; its task goes on."""
+        """Stops the work at this process, outside of critical sections; its task continues at RunningHub."""
         if self._life is not None:
             self._life.cancel()
 
     async def leave(self) -> None:
-        """Interrupts the work, and records that no caller waits for it any more; another process of the run may."""
+        """Stops the work, and records that this process no longer waits for it; other processes of the run may."""
         self.interrupt()
         try:
             await LOOP.critical(self.work.records.release_own_waiter())
@@ -206,7 +206,7 @@ class RunningWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkRunner:
-    """A runner of the works that one call or one pipeline asks for in a run; used on the package's loop thread."""
+    """Runs the works of one call or one pipeline in a run; used on the package's loop thread."""
 
     shared: PoolContext  # The accounts that may pay, and what their works share
     scope: Scope  # The run that the works belong to
@@ -244,21 +244,21 @@ class WorkRunner:
         return self._work(base, asked), request
 
     async def make(self, asked: WorkCall) -> WorkResult:
-        """Gets the result of a step's work, and pays for it if no run has done so; see `complete`."""
+        """Returns the result of a step's work, and pays for it if no run has done so; see `complete`."""
         return result_of_step(asked, await self.complete(asked))
 
     async def complete(self, asked: WorkCall) -> Delivered:
-        """Gets the result of a work, and pays for it if that was not done."""
+        """Returns the result of a work, and pays for it if that was not done."""
         async with self.running(asked) as running:
             done = await running.complete(self.options.deadline)
         return done  # noqa: RET504 - for mypy, the block may swallow an error
 
     @asynccontextmanager
     async def running(self, asked: WorkCall) -> AsyncIterator[RunningWork]:
-        """Makes the call one of its run for the duration of a `with` block, which waits for the work.
+        """Registers a caller of a work for a `with` block, and starts the work if no other caller has.
 
-        Concurrent callers of a run share the work. Meanwhile the run gives signs of life. At an error of the last
-        caller it no longer waits for the work.
+        All callers of a run share the work. Meanwhile, the run writes signs of life. If the last caller ends with an
+        error, the run no longer waits for the work.
         """
         work, name = await self._begin(asked)
         known = self.shared.running
@@ -295,7 +295,7 @@ class WorkRunner:
         return calls.asking(work.key, self.chain, job=work.job, may_repeat=self.options.same, task=task)
 
     async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
-        """Prepares a work as far as possible without paying; returns it with its name among those in progress."""
+        """Checks a work without paying; returns it with its name among the works in progress."""
         shared = self.shared
         await shared.listen_for_ends(self.scope)
         if self.options.budget is not None:
@@ -314,7 +314,7 @@ class WorkRunner:
         return self._context(asked, work, request, is_new=was_empty and self.works is None), name
 
     async def look_up(self, asked: WorkCall) -> FoundWork:
-        """Returns what is recorded of a call's work; nothing is paid."""
+        """Returns the recorded state of a call's work; pays nothing."""
         work, request = await self.prepare(asked)
         records = self._records(work, step="")
         view, is_done = await records.view(), await records.read_result() is not None
@@ -323,7 +323,7 @@ class WorkRunner:
         return FoundWork(work, request, view, is_done)
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
-        """Completes a work that was paid for earlier, without ever submitting."""
+        """Completes a work that was paid for earlier; it never submits."""
         options = Options(label=intent.label, take=intent.take, may_submit=False)
         collecting = replace(self, options=options)
         return await RunningWork(collecting._context(_COLLECTION, key, JobRequest.of(intent))).complete()
@@ -339,7 +339,7 @@ class WorkRunner:
         return work_id(base, asked.take, asked.scope or own)
 
     def _base(self, request: JobRequest, asked: WorkCall) -> str:
-        """Returns the hash of a request in which other texts replace some of its texts."""
+        """Returns the hash of a request in which some texts are replaced."""
         if asked.stands_for:
             payload = replace_marks(request.request, asked.stands_for)
             base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
@@ -428,7 +428,7 @@ class WorkRunner:
 
 
 def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
-    """Returns the result of a work as the step that asked for it uses it."""
+    """Returns the result of a work in the form of a step."""
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(
@@ -455,7 +455,7 @@ def _state_of(error: RunningHubError) -> JobEventState:
 
 
 def _refuse_unequal(first: Policy, other: Policy) -> None:
-    """Refuses a call that shares a work in progress, and whose options say otherwise what may be paid."""
+    """Raises an error if a call shares a work in progress and has other options of payment."""
     for name in ("attempts", "on_unknown"):
         if (given := getattr(first, name)) != (now := getattr(other, name)):
             raise InputError(
@@ -465,7 +465,7 @@ def _refuse_unequal(first: Policy, other: Policy) -> None:
 
 
 def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
-    """Refuses a graph that was edited on the site after the plan was made: it would make another result."""
+    """Raises an error if a graph was edited on the site after the plan: it would make another result."""
     if asked.saved_graph != request.graph:
         raise JobError(
             f"{asked.step}: the graph of {request.model} was edited on the site after this run was planned. "

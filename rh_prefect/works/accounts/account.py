@@ -30,7 +30,7 @@ UPLOADS_AT_ONCE = 4
 
 
 class Uploads:
-    """The input files that one account can read."""
+    """The input files that one account has uploaded, and their links."""
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class Uploads:
         clock: Callable[[], float],
         lifetime: float,
     ) -> None:
-        """Starts without files; `lifetime` is how many seconds an upload is assumed to be at RunningHub."""
         self._lifetime = lifetime
         self._upload = upload
         self._folder = folder
@@ -50,9 +49,9 @@ class Uploads:
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
-        """Returns a link or a file name with which RunningHub can read an input for some more hours.
+        """Returns a link or a file name for RunningHub to read an input; it is valid for some more hours.
 
-        If the job's store has `signed_inputs`, a link is that of a content-named copy in it.
+        If the job's store has `signed_inputs`, it is a link to a copy in the store, which is named by its content.
         """
         is_name = mark == file_mark(file.record.sha256)
         if store.signed_inputs and not is_name:
@@ -64,7 +63,7 @@ class Uploads:
         return upload.file_name if is_name else upload.url
 
     def _link_to_copy(self, file: Input, store: MediaStore) -> str | None:
-        """Returns a link to a copy of the input; its name has the content's hash, so that it is never overwritten."""
+        """Returns a link to a copy of the input. The copy's name has the content's hash, so it is never overwritten."""
         copies = Copies(store)
         signed = store.signed_url(copies.name(file.record))
         if signed is None or copies.has(file.record):
@@ -102,7 +101,7 @@ class Uploads:
 
 
 def _check_again(file: Input, local: LocalFile) -> None:
-    """Rejects an upload of a local file that changed during the upload: the content at RunningHub is then unknown."""
+    """Raises an error if a local file changed during its upload: RunningHub may have either content."""
     if not is_local(file.source):
         return  # the upload was a copy of this process
     if local.stamp is None or local.stamp != file_state(file.source).stamp:
@@ -111,7 +110,10 @@ def _check_again(file: Input, local: LocalFile) -> None:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Account:
-    """One API key in this process, on the package's loop thread; accounts with the same key share all but the names."""
+    """One API key in this process, used on the package's loop thread.
+
+    Accounts with the same key share everything except their names.
+    """
 
     name: str  # The account's name in records and reports
     block: str | None  # Name of its credentials block; None for RH_API_KEY
@@ -125,9 +127,9 @@ class Account:
 
     @classmethod
     def open(cls, provider: RunningHub, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
-        """Opens an account without a name; its first job sends the first request.
+        """Opens an account without a name; sends no request.
 
-        The clock counts seconds since 1970: links of uploads expire by the wall clock, and a monotonic clock stops
+        The clock counts seconds since 1970, because links of uploads expire by the wall clock. A monotonic clock stops
         while a laptop sleeps.
         """
 
@@ -157,7 +159,7 @@ class Account:
         return replace(self._machines[provider], name=self.name, block=self.block)
 
     def is_of(self, intent: Intent) -> bool:
-        """Whether it has the name and the block of a submission's record."""
+        """Whether a submission's record names this account and its block."""
         return (self.name, self.block) == (intent.account, intent.credentials)
 
     def __str__(self) -> str:
@@ -173,9 +175,9 @@ os.register_at_fork(after_in_child=_accounts.clear)
 def account_of(
     api_key: SecretStr, *, base_url: str, settings: Settings, name: str | None = None, block: str | None = None
 ) -> Account:
-    """Returns this process's account for a key, on the loop thread; accounts with one key share all but their names.
+    """Returns this process's account for a key; call it on the loop thread.
 
-    The default of the name in records is a fingerprint of the key.
+    Without a name, records contain a fingerprint of the key.
     """
     identity = (base_url, api_key, settings.state_dir)
     if identity not in _accounts:

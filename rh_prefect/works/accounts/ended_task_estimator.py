@@ -16,11 +16,14 @@ MARGIN = 1.008
 """Factor by which a poll is later than the estimated end."""
 
 POLLS_PER_END = 2
-"""Number of tasks that are polled for each ended task; its power after further counts without a found end."""
+"""Number of tasks that are polled for each ended task. If no end is found, the number is squared, then cubed, and so
+on.
+"""
 
 FAILED_SEARCHES = 5
-"""Number of consecutive counts without a found end after which counts start no polls, until none is missing, or more
-than twice as many."""
+"""Number of consecutive counts without a found end after which counts start no polls. They start again when no ended
+task is missing, or more than twice as many are.
+"""
 
 COUNTS_PER_JOB = 4.0
 """Approximate number of counts per job if many tasks run, independent of their durations."""
@@ -29,21 +32,21 @@ MAX_GAP_PER_AGE = 0.03
 """Maximum gap between two counts, as a fraction of the youngest task's age."""
 
 COUNTS_PER_GAP = 12
-"""Maximum number of counts in the shortest gap between two polls of one task: one count is for all tasks."""
+"""Maximum number of counts in the shortest gap between two polls of a task; one count covers all tasks."""
 
 QUICK_COUNTS_PER_GAP = 30
-"""The same while a task has ended that is not found yet."""
+"""The same maximum while an ended task is searched."""
 
 QUICK_FACTOR = 4
-"""Factor by which the gap is then shorter, down to that limit."""
+"""Factor by which the gap is shorter during such a search."""
 
 
 def counting_gap(ages: Sequence[float], *, shortest: float, is_missing: bool = False) -> float:
     """Returns the time until the next count.
 
-    A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a slot
-    is idle. If few tasks run, the gap is limited by the age of the youngest task. `shortest` is the shortest gap
-    between two polls of one task; `is_missing` says that a task has ended that is not found yet.
+    A few counts between two ends cost each job a few requests. The more slots there are, the shorter a slot is idle. If
+    few tasks run, the age of the youngest task limits the gap. `shortest` is the shortest gap between two polls of one
+    task; `is_missing` says that an ended task is not found yet.
     """
     mean = sum(ages) / len(ages)
     between_ends = 2 * mean / len(ages)
@@ -56,7 +59,6 @@ class DurationHistory:
     """The durations of an account's recent tasks."""
 
     def __init__(self) -> None:
-        """Starts without durations."""
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
 
@@ -68,10 +70,10 @@ class DurationHistory:
             self._sorted.remove(self._latest.popleft())
 
     def end_probability(self, last_running: float, age: float) -> float:
-        """Estimates the probability that a task that was last known to run at one age has ended at another.
+        """Returns the probability that a task has ended at an age, if it was last seen running at `last_running`.
 
-        It is the fraction of the durations longer than `last_running` that are at most `age`; without durations, the
-        fraction of the age since `last_running`.
+        It is the fraction of the durations longer than `last_running` that are at most `age`. Without durations, it is
+        the fraction of the age since `last_running`.
         """
         first = bisect_right(self._sorted, last_running)
         ended = bisect_right(self._sorted, age) - first
@@ -93,7 +95,7 @@ class DurationHistory:
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
     def overdue(self, age: float) -> float | None:
-        """Returns for how long a task of this age has had no estimate; None if it has one, or if none is possible."""
+        """Returns the seconds since a running task had its last estimate; None if it has one, or never had."""
         if not self.is_known:
             return None
         longest = self._sorted[-MIN_DURATIONS]
@@ -104,7 +106,6 @@ class Search:
     """A policy for how many tasks to query when a count shows that some have ended."""
 
     def __init__(self) -> None:
-        """Starts with trusted counts."""
         self._failed = 0
         self._ends = 0
         self._distrusted = 0

@@ -18,25 +18,25 @@ MAX_COUNT_AGE = 5.0
 """Maximum age in seconds of a count of `queue/status` that is used."""
 
 MAX_COUNT_AGE_IF_FULL = 1.0
-"""The same while jobs wait for slots that tasks of others use: only a count shows that these have ended."""
+"""The same while jobs wait for slots of other programs' tasks: only a count shows that these have ended."""
 
 MAX_SUBMITS = 20
 """Maximum number of concurrent submissions: after a refusal, no more are sent."""
 
 MAX_SUBMITS_ALONE = 50
-"""The same if the account has no tasks of others, so that its count shows the exact number of free slots."""
+"""The same if no other program uses the account, so that its count shows the exact number of free slots."""
 
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""
 
 OTHERS_GRACE_SECONDS = 0.5
-"""Seconds before a slot that a task of others has left is used: they usually start their next task in it."""
+"""Seconds before this process uses a slot that another program has freed: it usually starts its next task there."""
 
 DISTRUST_SECONDS = 60.0
-"""Seconds after a refusal in which a slot that only the account's count shows as free is not used."""
+"""Seconds after a refusal in which a slot is not used if only the account's count shows it as free."""
 
 COUNT_TIMEOUT = 2.0
-"""Maximum wait in seconds for the count of an account before jobs wait for slots of the others."""
+"""Maximum seconds to wait for an account's count before jobs use the other accounts."""
 
 LONGEST_PAUSE = 30.0
 """Maximum pause in seconds between two submissions."""
@@ -58,13 +58,13 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When a job gets a slot among the waiting jobs of its run; runs take slots in the order of their requests."""
+    """The position of a job among the waiting jobs of its run; runs get slots in the order of their requests."""
 
     run: str = ""  # The run that orders its jobs; empty for a job without an order, which keeps its place in the queue
     position: tuple[int, ...] = ()  # Of two jobs of the run, the one with the lower position is first
 
     def precedes(self, other: Turn) -> bool:
-        """Whether a job is before another one of the same run."""
+        """Whether this job is served before another job of the same run."""
         return bool(self.run) and self.run == other.run and self.position < other.position
 
 
@@ -72,7 +72,6 @@ class Waiter:
     """A job in the queues of one or several accounts; the first free account takes the job."""
 
     def __init__(self, preferred: Limiter | None, turn: Turn) -> None:
-        """Creates the waiter outside of any queue; at the preferred account it precedes jobs that prefer others."""
         self.preferred = preferred
         self.turn = turn
         self.assigned: asyncio.Future[Limiter] = asyncio.get_running_loop().create_future()
@@ -85,7 +84,7 @@ async def first_free(
     turn: Turn | None = None,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Limiter:
-    """Waits in the queues of several accounts until one has a free slot, and takes that slot; returns its limiter.
+    """Waits until one of several accounts has a free slot, takes the slot, and returns its limiter.
 
     The preferred limiter, whose account has the job's inputs, comes first, then the others in their order. Call
     `submit_finished` after the submission, and `release` after the task's end.
@@ -116,9 +115,9 @@ def _add_when_counted(limiter: Limiter, count: asyncio.Task[None], waiter: Waite
 
 
 async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
-    """Updates old task counts of accounts; an account that does not respond delays no job.
+    """Requests new task counts of accounts whose counts are old.
 
-    Returns the request of each limiter, in the same order; those without a response after `COUNT_TIMEOUT` continue.
+    Returns the request of each limiter, in the same order. Requests without a response after `COUNT_TIMEOUT` continue.
     """
     counts = {limiter: asyncio.ensure_future(limiter.refresh()) for limiter in limiters}
     await asyncio.wait(counts.values(), timeout=COUNT_TIMEOUT)
@@ -135,7 +134,6 @@ class Limiter:
         clock: Callable[[], float],
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Starts without a count; `query_count` requests the account's limit, if known, and the number of its tasks."""
         self._query_count = query_count
         self._clock = clock
         self._jitter = jitter
@@ -169,9 +167,10 @@ class Limiter:
         return (self._held + self._others + self._announced) / (self._limit or 1)
 
     def add(self, waiter: Waiter) -> None:
-        """Adds a job to the queue: it takes the place of the next job of its run, which moves to that of the one after.
+        """Adds a job to the queue.
 
-        So the places of a run in the queue stay, and its jobs take them in their order.
+        The positions of a run in the queue do not change. If the job precedes others of its run, it gets the position
+        of the next one, and these move back by one position of the run.
         """
         if waiter.assigned.done():
             return
@@ -190,33 +189,33 @@ class Limiter:
             self._waiters.remove(waiter)
 
     def announce(self) -> None:
-        """Announces a job that will wait for a slot here, while its inputs are being uploaded."""
+        """Reserves a position for a job that uploads its inputs and will then wait for a slot of this account."""
         self._announced += 1
 
     def withdraw(self) -> None:
-        """Withdraws the announcement of a job that has a slot, on any account, or needs none."""
+        """Removes the reservation of `announce`: the job has a slot, or needs none."""
         self._announced -= 1
         self._admit()
 
     def return_unused(self) -> None:
-        """Releases an assigned slot that no job has used."""
+        """Releases a slot that was assigned to a job and not used."""
         self._submitting -= 1
         self._release()
 
     def submit_finished(self) -> None:
-        """Records that the submission for a slot was answered, or will not be sent."""
+        """Records that the submission for a slot has an answer, or will not be sent."""
         self._submitting -= 1
         self._admit()
 
     def occupy(self) -> None:
-        """Counts a running task, adopted after a crash, without waiting, even if the limit is exceeded."""
+        """Counts a task that already runs, without waiting, even if this exceeds the limit."""
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
         """Releases a slot; `full` if RunningHub refused the task because no slot was free.
 
-        Then the account has tasks that this process does not know of, so no slot is assigned for a while and the
-        tasks are counted again.
+        After such a refusal, no slot is assigned for a while, and the tasks are counted again: other programs use
+        slots.
         """
         if not full:
             self._refusals = 0
@@ -249,7 +248,7 @@ class Limiter:
         return Count(missing - ended, self._others)
 
     def _ended_of_others(self, missing: int) -> int:
-        """The number of ended tasks of others: of tasks that are missing for a while without a known end."""
+        """The number of other programs' tasks that have ended: tasks missing for a while without a known end."""
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)
@@ -287,7 +286,7 @@ class Limiter:
         return running
 
     def _shorten_pause(self, running: int) -> None:
-        """Ends a pause after a refusal early if the account was full by its count and now has a free slot."""
+        """Ends a pause after a refusal early if the account was full and its count now shows a free slot."""
         is_full = self._limit is not None and running >= self._limit
         if not is_full:
             # If the count showed a free slot at the refusal, the refusal had another cause.
@@ -308,10 +307,10 @@ class Limiter:
             self._refresh_later()
 
     def _next_waiter(self) -> Waiter | None:
-        """Removes the next job from the queue: the first one that does not prefer another account, or else the first.
+        """Removes and returns the next job: the first that does not prefer another account, else the first.
 
-        A slot is kept for a job that is uploading its inputs to this account; another job would have to upload its
-        inputs first.
+        A slot stays reserved for a job that is uploading its inputs to this account, because another job would have to
+        upload its inputs first.
         """
         waiting = [waiter for waiter in self._waiters if not waiter.assigned.done()]
         waiter = next((waiter for waiter in waiting if waiter.preferred in (None, self)), None)

@@ -1,9 +1,9 @@
-"""Polls all running tasks of one account in one loop with few requests; a job does not fail when polls fail.
+"""Polls all running tasks of one account in one loop, with few requests. A failed poll never ends a job.
 
-The next poll of a task is due after a fraction of its age, so a short task is noticed soon, and a long one causes few
-requests. A failed poll never ends a job: only RunningHub's own terminal state does. Several tasks are counted: one
-request says for all of them whether one has ended, and those that most likely have are polled. While the counts show
-every end, other polls are rare.
+The next poll of a task is due after a fraction of its age, so the end of a short task is detected soon, and a long task
+causes few requests. Only a terminal state that RunningHub reports ends a job. If several tasks run, one request counts
+them. If the count has dropped, the tasks that have most likely ended are polled. While the counts show every end, other
+polls are rare.
 
 Where webhooks report ends, polls are rare, and a notification only causes a poll. After several ends without a
 notification, polls are as frequent as without webhooks.
@@ -30,13 +30,13 @@ AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
 GOLDEN_RATIO = 0.618
-"""The multiples of it, modulo 1, are evenly spread, however many there are."""
+"""Multiples of this number modulo 1 are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
-"""Number of polls in the shortest gap of a task that runs longer than recent ones, since it can end at any moment."""
+"""Polls in the shortest gap of a task that runs longer than recent ones, since it can end at any moment."""
 
 OVERDUE_POLLS_PER_GAP_OF_LAST = 20
-"""The same if only one of many tasks is left."""
+"""The same if only one of many tasks still runs."""
 
 OVERDUE_FRACTION = 0.25
 """Gap between polls of such a task, as a fraction of the time for which it is overdue."""
@@ -45,11 +45,12 @@ MAX_POLLS = 16
 """Maximum number of concurrent polls of one account."""
 
 GRACE = 300.0
-"""Seconds for which RunningHub must repeat an answer that would end a job: that the task is unknown (a new one may be,
-at first), that the key is rejected, that the task has succeeded without a file (which can come later)."""
+"""Seconds for which RunningHub must repeat an answer that would end a job: the task is unknown, the key is rejected, or
+the task has succeeded without a file. A new task may be unknown at first, and a file can come later.
+"""
 
 MIN_REPEATS = 3
-"""Minimum number of consecutive answers of this kind, for any gap."""
+"""Minimum number of consecutive equal answers of this kind."""
 
 FIRST_WITH_WEBHOOK = 30
 """Time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
@@ -66,21 +67,21 @@ CHECK_RECORDS_AFTER = 1.0
 """Seconds from the start of notifications to a check of the records for ends that were reported before."""
 
 REMEMBERED = 4096
-"""Maximum number of stored notifications without a waiting job: a task can end before its ticket is recorded."""
+"""Maximum number of stored notifications without a waiting job: a task can end before its task id is recorded."""
 
 IsRecorded: TypeAlias = Callable[[], Awaitable[bool]]
 _log = logging.getLogger("rh_prefect")
 
 
 def is_settled(view: TaskView) -> bool:
-    """Checks whether a task has ended completely: if it succeeded, its outputs can be downloaded."""
+    """Returns whether a task has ended completely: if it succeeded, its outputs can be downloaded."""
     if view.status != "SUCCESS":
         return view.is_terminal
     return bool(view.outputs) and all(output.is_usable for output in view.outputs)
 
 
 async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
-    """Queries a task; again, a second apart, if RunningHub does not know it, since a single answer may be wrong."""
+    """Queries a task. If RunningHub does not know it, the query is repeated a second apart: one answer may be wrong."""
     for _ in range(MIN_REPEATS - 1):
         with suppress(TaskNotFound):
             return await query(task_id)
@@ -143,7 +144,6 @@ class Poller:
         grace: float = GRACE,
         count: Callable[[int], Awaitable[Count | None]] | None = None,
     ) -> None:
-        """Starts without tasks; `shortest` is the least gap between polls of a task without an estimate of its end."""
         self._query = query
         self._clock = clock
         self._shortest = shortest
@@ -220,7 +220,7 @@ class Poller:
             self._schedule(task, self._clock())
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether notifications are received; when they start, earlier ones may have been missed."""
+        """Sets whether notifications are received. When they start, the records are checked for missed ends."""
         was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
         if is_on:
             self._check_records_soon()
@@ -356,7 +356,7 @@ class Poller:
         return self._durations.end_probability(self._ran_at(task) - task.since, now - task.since)
 
     def _ran_at(self, task: _Task) -> float:
-        """The time when the task was last known to run: by a poll, or by a count of all tasks."""
+        """The time at which a poll or a count last showed that the task runs."""
         return max(task.ran_at, self._all_ran_at)
 
     def _without_webhook(self) -> list[_Task]:
@@ -443,7 +443,7 @@ class Poller:
                 _log.exception("task %s: a listener failed on the status %s", task.task_id, view.status)
 
     async def _deny(self, task: _Task, error: RunningHubError) -> None:
-        """Handles an answer that ends the wait for a paid task if it is repeated; a single one only causes a delay."""
+        """Handles an answer that would end the wait for a paid task; it ends the wait only if it is repeated."""
         if await self._ended_elsewhere(task):
             return  # RunningHub deletes a task that was cancelled in the queue
         task.denials.note(self._clock())

@@ -1,6 +1,6 @@
-"""The accounts that may pay for a job: one, or a pool of them, each with its own limit; and a job's slot there.
+"""The accounts that may pay for a job (one account or a pool), and the lease: a job's slot on one of them.
 
-A new job uses the first account with a free slot. A job that was paid, or may have been, keeps the account of its
+A new job uses the first account with a free slot. A job that was paid, or may have been, stays with the account in its
 record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the other
 accounts take its jobs: a refused job was not accepted, so it is not paid twice.
 """
@@ -37,7 +37,7 @@ _CACHE_SIZE = 200
 """Maximum number of attempts of runs for which a process stores the excluded accounts."""
 
 _CURRENCY_SECONDS = 60.0
-"""Seconds after which the accounts are asked for their currency again: a key may have been repaired meanwhile."""
+"""Seconds after which the accounts' currencies are requested again: a key may have been repaired."""
 
 
 async def unknown_account(intent: Intent) -> Account:
@@ -58,7 +58,6 @@ class Pool:
         find: Callable[[Intent], Awaitable[Account]] = unknown_account,
         name: str | None = None,
     ) -> None:
-        """Opens the pool; without accounts it only finds those of records. The name is that of the pool's block."""
         self.accounts = tuple(accounts)
         self.find = find
         self.name = name
@@ -76,7 +75,7 @@ class Pool:
         return len(self.accounts) == 1
 
     def provider(self, endpoint: str) -> RunningHub:
-        """Returns how RunningHub starts and lists the tasks of an endpoint, which is the same for all accounts."""
+        """Returns the provider of an endpoint, which starts and lists its tasks; it is the same for all accounts."""
         return self.accounts[0].provider.at(endpoint)
 
     def exclusions(self, scope: Scope) -> Exclusions:
@@ -87,7 +86,7 @@ class Pool:
         return self._exclusions[repr(scope.journal), scope.attempt]
 
     async def account_of(self, intent: Intent) -> Account:
-        """Finds the account that a job was paid on."""
+        """Returns the account that paid for a job."""
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(
@@ -98,7 +97,7 @@ class Pool:
         return account
 
     async def provider_of(self, intent: Intent) -> RunningHub:
-        """Finds the provider of the account that a job was paid on; see `account_of`."""
+        """Returns the provider of the account that paid for a job; see `account_of`."""
         return (await self.account_of(intent)).provider
 
     async def _account_of(self, intent: Intent) -> Account:
@@ -114,7 +113,7 @@ class Pool:
         return next(iter(both or named or with_block), None) or await self.find(intent)
 
     async def find_owner(self, task_id: str) -> Account:
-        """Finds the account that has a task."""
+        """Queries the accounts, and returns the one that has a task."""
         errors: list[RunningHubError] = []
         for account in self.accounts:
             try:
@@ -127,7 +126,7 @@ class Pool:
         raise min(errors, key=lambda error: isinstance(error, TaskNotFound))
 
     async def check_currency(self) -> None:
-        """Rejects a budget for accounts with wallets in different currencies; queries each account once."""
+        """Raises an error if the accounts' wallets have different currencies; queries each account once."""
         if not self.is_single:
             await self.currency()
 
@@ -150,7 +149,7 @@ class Pool:
     async def try_each(
         self, call: Callable[[Account], Awaitable[T]], *, model: str, exclusions: Exclusions | None = None
     ) -> T:
-        """Makes an unpaid call with each account in turn until one does not refuse it for reasons of the account."""
+        """Makes an unpaid call with each account in turn, until an account does not refuse it."""
         excluded = {} if exclusions is None else exclusions
         refusals = {account: known for account in self.accounts if (known := refusal_in(excluded, account, model))}
         for account in [account for account in self.accounts if account not in refusals]:
@@ -186,19 +185,18 @@ def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer |
 
 
 def describe(refusal: Answer) -> str:
-    """Returns a clause with the meaning of a refusal and the advice for the user."""
+    """Returns a clause with the meaning of a refusal and advice for the user."""
     row = explain(refusal.code, refusal.reason, submitting=True)
     reason = f', "{refusal.reason}"' if refusal.reason else ""
     return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"
 
 
 class Lease:
-    """One job's slot on an account of a pool, chosen as late as possible and released at the end."""
+    """The slot of one job on an account of a pool. The account is chosen as late as possible."""
 
     def __init__(
         self, pool: Pool, exclusions: Exclusions, *, model: str, endpoint: str, job: str, turn: Turn | None = None
     ) -> None:
-        """Starts without a slot; the tasks of some endpoints need the slot of a machine."""
         self._turn = turn
         self._pool = pool
         self._exclusions = exclusions
@@ -229,7 +227,7 @@ class Lease:
         self._announced_to.announce()
 
     async def acquire(self, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Waits until one of the accounts has a free slot, and takes the slot; calls `on_wait` if it has to wait."""
+        """Waits until one of the accounts has a free slot, and takes it; calls `on_wait` if no slot is free."""
         # A job that is resubmitted after an unknown outcome still has its slot.
         while self._limiter is None:
             accounts = {account.limiter: account for account in self._usable()}
@@ -242,7 +240,7 @@ class Lease:
                 self.release()
 
     def submit_finished(self) -> None:
-        """Records that the submission was answered, or will not be sent."""
+        """Records that the submission has an answer, or will not be sent."""
         if self._limiter is not None and self._is_submitting:
             self._is_submitting = False
             self._limiter.submit_finished()
@@ -260,7 +258,7 @@ class Lease:
             limiter.submit_finished()
 
     async def switch_to(self, intent: Intent) -> Account:
-        """Switches to the account on which this job already has a task; raises `ConfigError` if it is not known."""
+        """Selects the account that already has the job's task; raises `ConfigError` if the account is unknown."""
         account = (await self._pool.account_of(intent)).at(self._endpoint)
         if account != self.account:
             self.release()
@@ -268,7 +266,7 @@ class Lease:
         return account
 
     def occupy(self) -> None:
-        """Counts a task that already runs, without waiting, even if the limit is exceeded."""
+        """Counts a task that already runs, without waiting, even if this exceeds the limit."""
         if self._limiter is None:
             self._withdraw()
             self._limiter = self.account.limiter

@@ -24,7 +24,7 @@ from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 
 _RETRY_SECONDS = 5.0
-"""Seconds between a failed request for an account's currency and the next one, if it is only a label."""
+"""Seconds between a failed request for an account's currency and the next one, if it is only for display."""
 
 _LABEL_SECONDS = 2.0
 """Seconds for which such a request is repeated while RunningHub is busy."""
@@ -34,7 +34,6 @@ class Prices:
     """Prices of jobs on one account."""
 
     def __init__(self, provider: RunningHub, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Sends no request before the first call."""
         self._provider = provider
         self._clock = clock
         self._requests: SingleFlight[bool, str | None] = SingleFlight()
@@ -42,7 +41,7 @@ class Prices:
         self._failed_at = -math.inf
 
     def guess(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price unless the account is known to have another currency."""
+        """Returns the catalogue's price; None if the account is known to have another currency."""
         if price is None or is_placeholder(price.amount):
             return None
         currency = self._reported[0] if self._reported else None
@@ -56,7 +55,7 @@ class Prices:
         return self.guess(price) if self._reported else None
 
     async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
-        """Finds the price of a payload as it will be sent; None where neither the catalogue nor RunningHub has one."""
+        """Returns the price of a payload, from the catalogue or from RunningHub; None if neither has one."""
         currency, unknown = None, None
         try:
             currency = await self.certain_currency()
@@ -80,7 +79,7 @@ class Prices:
         return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
 
     async def currency(self) -> str | None:
-        """Returns the account's currency for a label; None if it is not reported, or unknown at the moment."""
+        """Returns the account's currency for display; None if RunningHub does not report it now."""
         # The next callers do not repeat a request that has just failed.
         if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
             return self._reported[0] if self._reported else None

@@ -1,1 +1,1 @@
-"""The records of paid jobs, which decide what was paid for: their content, place, writer and run."""
+"""The records of paid jobs: their fields, where they are stored, and how they are written and read."""

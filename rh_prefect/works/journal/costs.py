@@ -1,8 +1,8 @@
-"""Sums the costs of tasks, and refuses a job that would exceed the budget of its run.
+"""Adds up the costs of tasks, and refuses a job that would exceed the budget of its run.
 
-All jobs of a scope share one `SpendTracker` in an attempt, even those without a budget. The first job with a budget
-reads the journal: an ended job counts with its cost, a job that may still be paid for with its estimate. Each unit has
-its own sums. The tracker lives on the loop thread.
+All jobs of a scope share one `SpendTracker` in an attempt, even jobs without a budget. The first job with a budget
+reads the journal. An ended job counts with its cost, a job that may still be paid for with its estimate. Currencies and
+coins are added separately. Use the tracker on the loop thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End
 
 COINS = "coins"
-"""RunningHub's coins, which are a separate unit beside the currencies."""
+"""RunningHub's coins, a unit beside the currencies."""
 
 CURRENCY = "CNY"
 """The currency of the catalogue, and of an account that reports none."""
@@ -66,7 +66,7 @@ class Costs:
         return bool(self.unknown) or any(self.amounts.values())
 
     def __str__(self) -> str:
-        """Reads like `8.21 CNY, 25 coins, 2 tasks of unknown cost`; 0 where there is nothing."""
+        """Formats the costs, as in `8.21 CNY, 25 coins, 2 tasks of unknown cost`; `0` without costs."""
         sums = [f"{amount_text(amount, unit)} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
         tasks = f"{self.unknown} {'task' if self.unknown == 1 else 'tasks'} of unknown cost"
         return ", ".join(sums + [tasks] * bool(self.unknown)) or "0"
@@ -124,12 +124,12 @@ class Money:
 
 
 Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
-"""Requests a job's price from RunningHub; None if it has none."""
+"""Requests a job's price from RunningHub; returns None if RunningHub has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The figures of a job that the budget does not allow."""
+    """The amounts of a job that the budget does not allow."""
 
     price: Money | None  # What it would cost; None where it is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
@@ -138,7 +138,7 @@ class Shortfall:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The amount that one submission adds to the budget's count."""
+    """The amount that one submission adds to the costs of its run."""
 
     amount: Decimal | None  # In a budget; None where neither a cost nor a price is known
     is_spent: bool  # Whether its task has ended
@@ -147,7 +147,7 @@ class Entry:
 
 
 def entry_of(submit: Submit) -> Entry | None:
-    """Returns what a submission adds to its run's budget count; None if it certainly cost nothing."""
+    """Returns the amount that a submission adds to its run's costs; None if it certainly cost nothing."""
     charge, intent, end = charge_of(submit), submit.intent, submit.end
     if charge is None:
         return None
@@ -159,16 +159,16 @@ def entry_of(submit: Submit) -> Entry | None:
 
 
 Entries: TypeAlias = "dict[int, Entry | None]"
-"""What a job's submissions add to the count, by number; None for one that certainly cost nothing."""
+"""The amounts of a job's submissions, by number; None for one that certainly cost nothing."""
 
 
 def entries_of(job: JobView) -> Entries:
-    """Returns what each submission of a job adds to the count."""
+    """Returns the amount of each submission of a job."""
     return {submit.n: entry_of(submit) for submit in job.submits}
 
 
 async def entries_in(journal: Journal) -> AsyncIterator[tuple[str, Entries]]:
-    """Lists what each job of a journal adds to the count, by its key."""
+    """Returns the amounts of each job of a journal, by the job's key."""
     async for view in jobs_of(journal):
         yield view.key, entries_of(view)
 
@@ -177,7 +177,6 @@ class SpendTracker:
     """The costs of one scope's jobs, spent and reserved."""
 
     def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Entries]]]) -> None:
-        """Creates an empty tracker; `read`, for the first job with a budget, lists each recorded job once, by key."""
         self._read = read
         self._lock = asyncio.Lock()
         self._entries: dict[str, dict[int, Entry]] = {}
@@ -190,30 +189,30 @@ class SpendTracker:
         self._changed: set[str] = set()
 
     def spent(self, currency: str = CURRENCY) -> Decimal:
-        """Returns the cost of ended jobs in a currency."""
+        """Returns the total cost of ended jobs in a currency."""
         return self._sums[currency, True]
 
     def reserved(self, currency: str = CURRENCY) -> Decimal:
-        """Returns the reserved amount in a currency, which may still be paid."""
+        """Returns the amount in a currency that running jobs may still cost."""
         return self._sums[currency, False]
 
     @property
     def all_spent(self) -> Decimal:
-        """The amount of all ended jobs that counts against a budget; an account has one currency."""
+        """Returns the total cost of ended jobs in the currency of the budget."""
         return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
 
     @property
     def all_counted(self) -> Decimal:
-        """The amount of all jobs that counts against a budget, spent or reserved."""
+        """Returns the spent and the reserved amount of all jobs in the currency of the budget."""
         return sum(tuple(self._sums.values()), Decimal(0))
 
     def amount_of(self, key: str) -> Decimal:
-        """The amount of one job's ended tasks that counts against a budget."""
+        """Returns the cost of one job's ended tasks in the currency of the budget."""
         entries = tuple(self._entries.get(key, {}).values())
         return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
 
     async def complete(self) -> None:
-        """Reads the costs of the scope from its journal, once."""
+        """Reads the costs of earlier processes from the journal, once."""
         async with self._lock:
             if self._is_complete:
                 return
@@ -231,22 +230,22 @@ class SpendTracker:
         return Costs.total(ended) if len(ended) > 1 else next(iter(ended), None)
 
     def open_costs(self) -> tuple[int, Costs]:
-        """The number of submissions without a known end, and what they may cost by their prices."""
+        """Returns the number of submissions without a known end, and the sum of their prices."""
         entries = (one for job in tuple(self._entries.values()) for one in tuple(job.values()))
         costs = [Costs.of(one.amount, one.currency) for one in entries if not one.is_spent]
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
-        """The number of a job's newest submission that has or may have a task, as far as this process knows; or 0."""
+        """Returns the number of a job's newest submission that has or may have a task; 0 if this process knows none."""
         return max(tuple(self._entries.get(key, {})), default=0)
 
     async def costs(self) -> dict[str, Costs]:
-        """The costs of the ended tasks of each job, by its key, including earlier processes of the run."""
+        """Returns the costs of the ended tasks of each job, by its key, including earlier processes of the run."""
         await self.complete()
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def take(self, view: JobView) -> None:
-        """Replaces the stored data of a job with newly read data; a submission that is reserved may not be recorded."""
+        """Replaces the amounts of a job by newly read ones; a reserved amount without a record is kept."""
         self._changed.add(view.key)
         for n in tuple(self._entries.setdefault(view.key, {})):
             if (view.key, n) not in self._holders:
@@ -265,10 +264,7 @@ class SpendTracker:
             self._put(key, n, entry)
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a submission that is claimed at this moment, whether or not it has a budget.
-
-        An unknown price is requested when a budget needs it.
-        """
+        """Reserves the price of a submission that is being claimed, with or without a budget."""
         self._changed.add(key)
         self.release(key, n)
         if price is not None:
@@ -297,14 +293,14 @@ class SpendTracker:
         return None
 
     def unreserve(self, key: str, n: int) -> None:
-        """Releases what one call has reserved; does nothing if the submission was claimed meanwhile."""
+        """Releases the amount that one call has reserved, unless the submission was claimed meanwhile."""
         if (holders := self._holders.get((key, n), 0)) > 1:
             self._holders[key, n] = holders - 1
         elif holders:
             self.release(key, n)
 
     def release(self, key: str, n: int) -> None:
-        """Releases the amount of a submission; does nothing if there is none."""
+        """Releases the amount of a submission, if there is one."""
         self._asks.pop((key, n), None)
         self._holders.pop((key, n), None)
         entry = self._entries.get(key, {}).pop(n, None)
@@ -329,7 +325,7 @@ class SpendTracker:
 def exceeded(
     job: str, *, budget: Decimal, short: Shortfall, unpriced: str = "run it without a budget"
 ) -> BudgetExceeded:
-    """Builds the error for a job that the budget does not allow."""
+    """Returns the error for a job that the budget does not allow."""
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
     so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"

@@ -1,4 +1,4 @@
-"""The identity of works: hashes of requests, and the ids of works."""
+"""Hashes of requests, and ids of works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def media_mark(sha256: str) -> str:
-    """Returns a placeholder for a file in a job's payload, made from its content and not its address."""
+    """Returns a placeholder for a file in a job's payload: it contains the hash of the content, not the address."""
     return f"sha256:{sha256}"
 
 
@@ -25,7 +25,7 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
 
 
 def _plain(value: object) -> object:
-    """Returns JSON data with 5 for 5.0, so that both spellings have one hash."""
+    """Returns JSON data with 5 in place of 5.0, so that both have one hash."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Makes the keys of one job's records, and derives the job's state from its records."""
+"""Reads and writes one job's records, and derives the job's state from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import (
 
 RESUBMITTED = "on_unknown=resubmit"
 BY_A_PERSON = "a person"
-"""Who resolves an unknown submission as forgotten without a check: it may have been paid for."""
+"""Who resolved a submission if a person did: nobody checked it, so it may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
@@ -62,14 +62,14 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether its outcome is unknown, or a user gave it up without checking the outcome."""
+        """Whether its outcome is unknown, or was resolved without a check."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
 
     @property
     def task_id(self) -> str | None:
-        """RunningHub's task id, from whichever record has it."""
+        """RunningHub's task id, from any record that contains it."""
         for record in (self.end, self.resolution, self.answer):
             if record is not None and record.task_id:
                 return record.task_id
@@ -77,7 +77,7 @@ class Submit:
 
     @property
     def late_task_id(self) -> str | None:
-        """The task of a ticket that arrived after the submission was resolved without it."""
+        """The task whose id arrived after the submission was resolved without it."""
         late = self.late.task_id if self.late is not None else None
         return late if late != self.task_id else None
 
@@ -102,7 +102,7 @@ class JobView:
 
     @property
     def tickets(self) -> int:
-        """The number of tasks that this job has had, each of them paid for."""
+        """The number of tasks that were paid for this job."""
         return sum(1 for submit in self.submits if submit.task_id)
 
     def find(self, n: int) -> Submit | None:
@@ -110,13 +110,13 @@ class JobView:
         return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
-        """Returns the job with one more submission, or with newer data of one."""
+        """Returns a copy with one more submission, or with newer data of one."""
         others = (old for old in self.submits if old.n != submit.n)
         return replace(self, submits=tuple(sorted((*others, submit), key=lambda other: other.n)))
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Reads a job's records in any order."""
+        """Builds the view from a job's records, in any order."""
         by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
             kind, _, n = name.removeprefix(f"{key}-").rpartition("-")
@@ -129,9 +129,9 @@ class JobView:
 
 
 class JobRecords:
-    """One work's records in the scope of one run: the only place that makes and reads their keys.
+    """Reads and writes one work's records in the scope of one run. No other class makes their keys.
 
-    No other run can wait for the work there, so the steps for waiters, claims and waits do nothing.
+    No other run can wait for this work, so the methods for waiters, claims and waits do nothing.
     """
 
     is_shared = False  # Whether other runs share the work
@@ -146,15 +146,15 @@ class JobRecords:
         return f"{self.journal.scope}/{self.key}"
 
     async def view(self) -> JobView:
-        """Reads the job; it has no submissions if nothing is recorded."""
+        """Reads all records of the job."""
         return JobView.parse(self.key, await self.journal.job(self.key))
 
     async def submission(self, n: int) -> Submit | None:
-        """Reads one submission; None where the job has none of this number."""
+        """Reads one submission; None if the job has none of this number."""
         return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
 
     async def note_waiter(self, *, suspended: float | None = None) -> None:
-        """Records that the run waits for the work; if it is suspended and has no process, for so many seconds."""
+        """Records that the run waits for the work; a suspended run gives the number of seconds."""
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work."""
@@ -163,11 +163,11 @@ class JobRecords:
         """Records that this process no longer waits for the work."""
 
     def signs_of_life(self) -> AbstractContextManager[None]:
-        """Writes meanwhile that the run is alive."""
+        """Writes a sign of life of the run at intervals, during a `with` block."""
         return nullcontext()
 
     async def has_other_waiters(self) -> bool:
-        """Checks whether another run waits for the work."""
+        """Returns whether another run waits for the work."""
         return False
 
     async def note_claim(self, n: int) -> None:
@@ -177,11 +177,11 @@ class JobRecords:
         """Records that the run waits for the task of submission n."""
 
     async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
-        """Checks whether this attempt, or one whose payments count with it, has waited for the task."""
+        """Returns whether this attempt, or one that shares its `attempts`, has waited for the task."""
         return False
 
     def note_settled(self, submit: Submit) -> None:
-        """Notes in the run's journal what a submission has cost, if nothing can change that; waits for nothing."""
+        """Records the cost of a submission in the run's journal, if the cost is final; returns at once."""
 
     async def intent(self, n: int, record: Intent) -> bool:
         """Creates intent n; returns False if another process has created it."""
@@ -196,7 +196,7 @@ class JobRecords:
         return await self._create("resolution", n, record)
 
     async def late(self, n: int, record: Answer) -> None:
-        """Records a ticket that arrived after submission n was resolved without it."""
+        """Records a task id that arrived after submission n was resolved without it."""
         await self._create("late", n, record)
 
     async def lost(self, n: int, record: Lost) -> bool:
@@ -210,19 +210,19 @@ class JobRecords:
         return await self.read_end(n) or record
 
     async def read_end(self, n: int) -> End | None:
-        """Reads end n; None where none is recorded."""
+        """Reads end n; None if it does not exist."""
         name = f"{self.key}-end-{n}"
         record = await self.journal.read(name)
         return None if record is None else parse_record(name, End, record)
 
     async def read_result(self, shape: str = "") -> ResultRecord | None:
-        """Reads the result; None where there is none yet."""
+        """Reads the result; None if it does not exist."""
         name = result_key(self.key, shape)
         record = await self.journal.read(name)
         return None if record is None else parse_record(name, ResultRecord, record)
 
     async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
-        """Records the result; returns False if one is recorded already."""
+        """Creates the result; returns False if one exists."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
 
     async def _create(self, kind: str, n: int, record: Record) -> bool:
@@ -230,7 +230,7 @@ class JobRecords:
 
 
 def result_key(key: str, shape: str = "") -> str:
-    """Returns the key of the record that holds the result of a work."""
+    """Returns the key of a work's result record."""
     return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
 
 

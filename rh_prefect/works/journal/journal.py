@@ -34,42 +34,44 @@ JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
 
 LONGEST_SCOPE: Final = 200
-"""Characters of a scope's name; a file's name has up to 255, and that of a ticket also holds the job's key."""
+"""Maximum length of a scope's name. A file name may have 255 characters, and that of a spooled task id also contains
+the job's key.
+"""
 
 _SCOPE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SCOPE - 1}}}")
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 HEX_DIGITS: Final = "0123456789abcdef"
-"""The characters of a job's key. Keys of other records begin with a word that also has other letters."""
+"""The characters of a job's key. Keys of other records begin with a word that contains other letters."""
 
 _FOLDERS_AT_A_TIME: Final = 64
-"""Jobs that one thread reads."""
+"""Number of jobs that one thread reads."""
 _AT_ONCE: Final = 4
-"""Threads that read jobs."""
+"""Number of threads that read jobs."""
 
 T = TypeVar("T")
 V = TypeVar("V")
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
-"""Modes of new records and folders, less the umask: those of the outputs beside them."""
+"""Modes of new folders before the umask, equal to those of the output folders."""
 
 
 class EndListener(Protocol):
-    """A listener for the ends of tasks."""
+    """An object that is notified of the ends of tasks."""
 
     def wake(self, task_id: str) -> None:
-        """Handles the notice that a task has ended, by checking its state."""
+        """Handles a notification that a task has ended: queries the task."""
         ...
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether ends will be notified from now on."""
+        """Sets whether notifications arrive from now on."""
         ...
 
 
 class Journal(ABC):
-    """The storage of a scope's records.
+    """Stores the records of a scope.
 
-    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a job key of hexadecimal digits, and
-    others that begin with a word. Every method raises `JournalError` when the place cannot be used.
+    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a hexadecimal job key, and others that
+    begin with a word. Each method raises `JournalError` if the storage cannot be used.
     """
 
     scope: str  # What the journal covers: a flow-run id, or a folder's name
@@ -78,28 +80,29 @@ class Journal(ABC):
 
     @abstractmethod
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively; False if another one of this key exists.
+        """Creates a record exclusively; returns False if the key exists.
 
-        The record has a `token` that no other creation has, by which an earlier transmission of it is recognised.
+        The record has a unique `token`. If a lost response is repeated, the token shows that this creation was
+        successful.
         """
 
     @abstractmethod
     async def read(self, key: str) -> JSON | None:
-        """Reads one record; None where there is none."""
+        """Reads one record; None if it does not exist."""
 
     @abstractmethod
     async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads all records of one job, by full key; the cost does not depend on the number of jobs."""
+        """Reads all records of one job, by full key, without reading other jobs."""
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:  # noqa: ARG002 - of a journal of single files
-        """Reads the records of submission n of a job, by full key; others may be among them."""
+        """Reads the records of submission n of a job, by full key, and possibly other records of the job."""
         return await self.job(job_key)
 
     @abstractmethod
     def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs of the scope, in pages and in no order: each job's key, and its records by full key.
+        """Reads all jobs in pages, in no order: yields each job's key and its records by full key.
 
-        It yields the first jobs before the last are read. Records that are created meanwhile may be missing.
+        The first jobs are yielded before the last are read. Records that are created meanwhile may be missing.
         """
 
     @abstractmethod
@@ -107,14 +110,17 @@ class Journal(ABC):
         """Lists the full keys of all records of jobs, without reading the records."""
 
     def is_absent(self, key: str, *, max_age: float) -> bool:  # noqa: ARG002 - of a cached journal
-        """Whether a record was absent at the last read, at most the given seconds ago; sends no request."""
+        """Returns whether a record was absent at the last read, if that is at most the given seconds old.
+
+        Sends no request.
+        """
         return False
 
     async def check_cache(self) -> None:  # noqa: B027 - the same
-        """Checks that the records which are cached still exist; `JournalError` where they were deleted."""
+        """Raises `JournalError` if records that this process has cached were deleted."""
 
     async def notify_of_ends(self, listener: EndListener) -> None:  # noqa: B027 - of a journal that notifies
-        """Registers a listener for the life of this process; registering it again has no effect."""
+        """Registers a listener until the process ends; a second registration has no effect."""
 
 
 class UnreadableRecord(JournalError):
@@ -130,7 +136,7 @@ class NotExclusive(JournalError):
 
 
 def check_key(key: str) -> str:
-    """Rejects a key that is not valid in every journal."""
+    """Raises an error if a key is not valid in every journal."""
     if not _KEY.fullmatch(key):
         raise ValueError(
             f"{key!r} is not a journal key, which has only lower-case letters and digits, in parts joined by dashes"
@@ -139,12 +145,12 @@ def check_key(key: str) -> str:
 
 
 def is_scope_name(name: object) -> bool:
-    """Returns whether a scope can have a name in every journal."""
+    """Returns whether a name of a scope is valid in every journal."""
     return isinstance(name, str) and _SCOPE.fullmatch(name) is not None
 
 
 def check_scope(name: str) -> str:
-    """Rejects a name of a scope that is not valid in every journal."""
+    """Raises an error if a name of a scope is not valid in every journal."""
     if not is_scope_name(name):
         raise InputError(
             f"{str(name)[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
@@ -154,12 +160,12 @@ def check_scope(name: str) -> str:
 
 
 def is_job_key(key: str) -> bool:
-    """Whether a key, or the part of a record's key before its first dash, is the key of a job."""
+    """Returns whether a text is the key of a job."""
     return not key.strip(HEX_DIGITS) and bool(key)
 
 
 def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
-    """Groups records by their job; omits records of no job."""
+    """Groups records by job; other records are left out."""
     jobs: dict[str, dict[str, V]] = {}
     for key, record in records.items():
         job_key, dash, _ = key.partition("-")
@@ -169,7 +175,10 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
 
 
 async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
-    """Runs calls, some at a time, and yields each result when it is available; the caller may add more meanwhile."""
+    """Runs calls concurrently, limited in number, and yields each result when it is available.
+
+    The caller may add calls meanwhile.
+    """
     running: set[asyncio.Task[T]] = set()
     try:
         while waiting or running:
@@ -239,7 +248,7 @@ class FolderJournal(Journal):
         return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
 
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
-        """Reads many records at a time; returns those that exist, by key."""
+        """Reads many records concurrently; returns those that exist, by key."""
         paths = {self._path(key): key for key in keys}
         files = await self._call(self._files.read_some, list(paths))
         return {paths[path]: _decode(data, f"{self.url}/{path}") for path, data in files.items()}
@@ -250,11 +259,11 @@ class FolderJournal(Journal):
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
 
     async def sign(self, key: str, text: str) -> None:
-        """Writes a file that is no record: it may be replaced, and only the time counts at which the storage got it."""
+        """Writes or replaces a file that is not a record; readers use only its modification time."""
         await self._call(self._files.replace, self._path(key), text.encode())
 
     async def time_of(self, key: str) -> datetime | None:
-        """Returns the time at which the storage got a file, by the storage's clock; None without a file or a time."""
+        """Returns the modification time of a file by the storage's clock; None if there is no file or no time."""
         when: datetime | None = await self._call(self._files.time_of, self._path(key))
         return when
 
@@ -290,13 +299,13 @@ class FolderJournal(Journal):
 
 
 def _key_of(path: str) -> str:
-    """The key of the record in a file; see `FolderJournal._path`."""
+    """Returns the key of the record in a file; see `FolderJournal._path`."""
     *_, job, file = path.split("/")
     return f"{job}-{file.removesuffix('.json')}"
 
 
 def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
-    """Lists the scopes that have a folder at a journal's URL."""
+    """Returns the names of the scopes that have a folder at a journal's URL."""
     with _as_journal_error(shown_url(url), options or {}):
         return _open_files(url, options or {}).folders("")
 
@@ -338,7 +347,7 @@ def _open_files(url: str, options: Mapping[str, Any]) -> _LocalFiles | _StoreFil
 
 
 def _status_of(error: BaseException) -> int | None:
-    """Returns the HTTP status that a driver's error has as its cause, in the form of botocore."""
+    """Returns the HTTP status in the cause of a driver's error, as botocore stores it."""
     cause: BaseException | None = error
     while cause is not None:
         response = getattr(cause, "response", None)
@@ -412,17 +421,17 @@ class _LocalFiles:
 
 
 _PROOFS: Final = 3
-"""How many races prove that a storage creates exclusively."""
+"""Number of tests with concurrent creations before a storage is accepted."""
 _RACERS: Final = 16
 _CONFLICT: Final = 409
 _LONGEST_CONFLICT: Final = 30.0
-"""Seconds for which a creation is repeated while the storage says that another one is in progress."""
+"""Seconds for which a creation is repeated if the storage answers that another one is in progress."""
 _PROVED: LruSet[str] = LruSet(1000)
-"""The places whose exclusive creation this process has proved."""
+"""The locations that have passed these tests in this process."""
 
 
 class _StoreFiles:
-    """Any other fsspec storage whose `pipe_file(mode="create")` is exclusive."""
+    """Any other fsspec storage with an exclusive `pipe_file(mode="create")`."""
 
     _exclusive_in_process = threading.Lock()
 

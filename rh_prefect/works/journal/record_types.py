@@ -1,14 +1,14 @@
 """The journal's records about one paid job, each created once and never changed.
 
 Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records` makes and reads them.
-docs/never-pay-twice.md lists them with what they hold and when they are written.
+docs/never-pay-twice.md lists them with their content and the time of their creation.
 
-Beside the jobs a scope holds `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without gaps: a
-`MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave it,
-without a signature.
+Besides the jobs, a scope contains `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without
+gaps: a `MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave
+it, without a signature.
 
-It also holds `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
-flows holds `attempt-<n>` for each process that has opened it.
+It also contains `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
+flows contains `attempt-<n>` for each process that has opened it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rh_prefect.media.media import Media
 
 
 class Owner(BaseModel):
-    """An identified process, distinguishable from a later one with the same pid."""
+    """Identifies a process; a later process with the same pid has another identity."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -42,7 +42,7 @@ class Owner(BaseModel):
 
 
 def current_owner() -> Owner:
-    """Describes this process; read again after a fork."""
+    """Returns the identity of this process, even after a fork."""
     return _owner_of(os.getpid())
 
 
@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_owner_of.cache_clear)
 
 
 def is_surely_dead(owner: Owner) -> bool:
-    """Checks whether a process on this same host has certainly ended."""
+    """Returns whether a process on this host has certainly ended."""
     current = current_owner()
     if not (owner.boot and owner.started) or (owner.host, owner.boot) != (current.host, current.boot):
         return False
@@ -68,14 +68,14 @@ def is_surely_dead(owner: Owner) -> bool:
 
 
 def uptime() -> float:
-    """Returns a monotonic clock in seconds that includes system sleep, if the system has such a clock."""
+    """Returns seconds of a monotonic clock; it includes system sleep if the system has such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 
 @cache
 def _boot_id() -> str:
-    """The boot's id and the pid namespace: in two containers of one host the same pid is two processes."""
+    """Returns the boot's id and the pid namespace: in two containers of a host, one pid is two processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
@@ -94,7 +94,7 @@ def _exists(pid: int) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/<pid>/stat; "dead" for a zombie, None if no such process is visible."""
+    """Returns field 22 of /proc/<pid>/stat; "dead" for a zombie, None if no such process is visible."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -116,7 +116,7 @@ class Record(BaseModel):
 
 
 class Requested(BaseModel):
-    """What a submission asks for, and of which account."""
+    """The request of a submission, and its account."""
 
     account: str  # The account that pays, by name or by fingerprint of its key; never the key
     site: str  # RunningHub's host
@@ -130,12 +130,12 @@ class Requested(BaseModel):
 
     @property
     def requested(self) -> dict[str, Any]:
-        """These fields by name, for another record."""
+        """Returns these fields by name, for another record."""
         return {name: getattr(self, name) for name in Requested.model_fields}
 
 
 class Intent(Record, Requested):
-    """The record written right before a POST; from then on, the job may have been paid for."""
+    """The record before a POST. If it exists, the job may have been paid for."""
 
     owner: Owner  # The process that posts
     credentials: str | None = None  # Name of the credentials block, if one was named
@@ -154,12 +154,12 @@ class Intent(Record, Requested):
 
     @property
     def account_words(self) -> str:
-        """The account that pays, for a message; see `account_words`."""
+        """Describes the paying account in messages; see `account_words`."""
         return account_words(self.account, self.credentials)
 
 
 def account_words(account: str, block: str | None) -> str:
-    """Returns what follows "account" in a message: the account's name, or its key, and where the key is from."""
+    """Returns the words after "account" in a message: the name or fingerprint, and the source of the key."""
     source = "RH_API_KEY" if block is None else f"block {block!r}"
     return f"of {source} (key fingerprint {account})" if is_fingerprint(account) else f"{account} ({source})"
 
@@ -182,7 +182,7 @@ class Format(Record):
 
 
 NOT_DELIVERED = "not-delivered"
-"""This package's code for a request that never left this machine."""
+"""This package's code for a request that did not leave this machine."""
 
 NOT_SENT = "not-sent"
 """This package's code for a request that could not be serialised."""
@@ -191,11 +191,11 @@ BROKEN = "node-errors"
 """This package's code for a workflow in which RunningHub found broken nodes at the submit."""
 
 GAVE_UP = "gave-up"
-"""This package's code for a claim whose POST did not start, since the process was stopped before it."""
+"""This package's code for a claim without a POST, because the process was stopped."""
 
 
 class Answer(Record):
-    """The outcome of a POST."""
+    """The record of the answer to a POST."""
 
     outcome: Literal["ticket", "refused", "unknown"]  # `ticket`, `refused` (definitely not accepted) or `unknown`
     task_id: str | None = None  # RunningHub's task id; with `ticket`
@@ -210,7 +210,7 @@ class Answer(Record):
 
     @classmethod
     def of(cls, error: ApiError) -> Answer:
-        """Returns the record of an answer with an error code: here alone the code decides what follows."""
+        """Returns the record of an answer with an error code. Only the code decides how to continue."""
         return cls(
             outcome="unknown" if error.retry in ("unknown", "pending") else "refused",
             code=error.code,
@@ -222,7 +222,7 @@ class Answer(Record):
 
 
 class Resolution(Record):
-    """The settlement of an unknown answer."""
+    """The record that resolves an unknown answer."""
 
     outcome: Literal["adopted", "forgotten"]  # `adopted`, with the task, or `forgotten`: the next call pays again
     task_id: str | None = None  # The adopted task
@@ -230,7 +230,7 @@ class Resolution(Record):
 
 
 class Lost(Record):
-    """The record that an accepted and paid task will have no result, so that another one may be paid for."""
+    """The record that an accepted and paid task has no result, so that another task may be paid for."""
 
     by: str = ""  # Who has confirmed it
     # Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the task itself
@@ -238,7 +238,7 @@ class Lost(Record):
 
 
 class Link(BaseModel):
-    """One output as RunningHub lists it: a file's link or a text."""
+    """One output in RunningHub's list: the link of a file, or a text."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -249,7 +249,7 @@ class Link(BaseModel):
 
 
 class Charged(Record):
-    """What a task has cost, and how long it took."""
+    """The cost and the durations of a task."""
 
     cost: Decimal | None = None  # Its cost, if RunningHub reports it
     currency: str | None = None  # Of the cost
@@ -259,12 +259,12 @@ class Charged(Record):
 
     @property
     def charged(self) -> dict[str, Any]:
-        """These fields by name, for another record of the task."""
+        """Returns these fields by name, for another record of the task."""
         return {name: getattr(self, name) for name in Charged.model_fields.keys() - Record.model_fields.keys()}
 
 
 class End(Charged):
-    """The record of a remote task's terminal state."""
+    """The record of a task's terminal state."""
 
     status: Literal["SUCCESS", "FAILED", "CANCELLED"]  # `SUCCESS`, `FAILED` or `CANCELLED`
     task_id: str  # RunningHub's task id
@@ -277,7 +277,7 @@ class End(Charged):
 
 
 class ResultRecord(Charged):
-    """The result of a work, recorded once; an `End` alone says that the work is paid for, and this that it is done."""
+    """The record of a work's result. An `End` says that the work is paid for; this record says that it is done."""
 
     task_id: str  # RunningHub's task id
     n: int = 1  # The number of its submission
@@ -295,17 +295,17 @@ class ResultRecord(Charged):
 
     @property
     def is_adopted(self) -> bool:
-        """Whether it is the stored result of another work, so that nothing was paid for this one."""
+        """Whether it refers to the stored result of another work, so that this work cost nothing."""
         return "/" in self.flow_run
 
     @property
     def is_damaged(self) -> bool:
-        """Whether RunningHub delivered one of the files damaged."""
+        """Whether one of the files was damaged in each download from RunningHub."""
         return any(file.defect is not None for file in self.outputs)
 
 
 class MediaRecord(Record):
-    """One content of an input, as it was read under one name."""
+    """The content of an input when it was read, with the name under which it was read."""
 
     uri: str  # Where it was read, without user and query, for display
     sha256: str  # Hex digest of the content
@@ -319,6 +319,6 @@ class MediaRecord(Record):
 
 
 class Cancelled(Record):
-    """The record after which this attempt of the run makes no more submissions."""
+    """The record after which an attempt of the run submits nothing more."""
 
     by: str = ""

@@ -1,6 +1,7 @@
-"""Scopes: a flow run, or a named folder outside of flows, with the journal of its paid jobs and the calls for them.
+"""Scopes.
 
-A repeated call for a work is told from a second one, which is refused before it pays.
+a flow run, or a name outside of flows. A scope has the journal of its paid jobs and the calls for them. If a run calls
+for a work again, `Calls` decides whether this is a repeat or a second call. A second call is refused before it pays.
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ if TYPE_CHECKING:
     from rh_prefect.works.journal.works_journal import WorksJournal
 
 Chain: TypeAlias = tuple[tuple[str, int], ...]
-"""The runs around a call, outermost first: the id of each, and a number that each execution of it has alone."""
+"""The runs around a call, outermost first: the id of each, and the serial number of its execution."""
 
 _NUMBERS = count(1)
 
 REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500, make=set)
-"""Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. A flow run's keys
-are dropped when it ends. If a scope is dropped to limit the memory, its jobs are read again from the journal."""
+"""Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. The keys of a flow
+run are deleted when it ends. A scope that is deleted to limit the memory is read again from the journal.
+"""
 
 
 def is_repeat(chain: Chain, earlier: Chain) -> bool:
-    """Whether a call repeats an earlier one: the outermost run in which they differ was executed again."""
+    """Returns whether a call repeats an earlier one: the outermost run that differs was executed again."""
     for (run, number), (other, other_number) in zip(chain, earlier, strict=False):
         if (run, number) != (other, other_number):
             return run == other
@@ -65,7 +67,7 @@ class _Call:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it is about to end without a result: its caller goes on before it has ended."""
+        """Whether the call is being cancelled; its caller may continue before it has ended."""
         return self.task is not None and self.task.cancelling() > 0
 
 
@@ -74,7 +76,7 @@ _undo: ContextVar[list[Callable[[], object]] | None] = ContextVar("rh_prefect_un
 
 @contextmanager
 def delivered_at_end() -> Iterator[None]:
-    """Has the calls of a block deliver their results at its end: if it ends with an error, none has delivered one."""
+    """Counts the calls in a `with` block as delivered only when the block ends without an error."""
     outer, calls = _undo.get(), list[Callable[[], object]]()
 
     def withdraw() -> None:
@@ -94,14 +96,14 @@ def delivered_at_end() -> Iterator[None]:
 
 
 def undo_unless_delivered(undo: Callable[[], object]) -> None:
-    """Has a function called on the loop thread if the block of `delivered_at_end` around it ends with an error."""
+    """Registers a function that the loop thread calls if the block of `delivered_at_end` ends with an error."""
     calls = _undo.get()
     if calls is not None:
         calls.append(undo)
 
 
 class Calls:
-    """The calls of one attempt of a run, by their works; used on the package's loop thread."""
+    """The calls of one attempt of a run, by work; used on the package's loop thread."""
 
     def __init__(self) -> None:
         self.number = next(_NUMBERS)  # different for each attempt in this process
@@ -117,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for the duration of a `with` block, and beyond it if the block raises nothing."""
+        """Registers a call for a `with` block; it stays registered if the block raises nothing."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
@@ -140,7 +142,7 @@ class Calls:
         undo_unless_delivered(partial(self._withdraw, work, own))
 
     def _withdraw(self, work: str, own: _Call) -> None:
-        """Removes a call without a result, and restores the one before it that has not failed."""
+        """Removes a call without a result, and restores the newest earlier call that has not failed."""
         own.has_failed, before = True, own.before
         while before is not None and before.has_failed:
             before = before.before
@@ -152,7 +154,7 @@ class Calls:
 
     @staticmethod
     def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:
-        """Puts a call in the place of another one; adds it if there is no other one, and removes that one for None."""
+        """Replaces one call by another; adds it if `None` is replaced, and removes one if it is replaced by None."""
         at = len(calls) if old is None else calls.index(old)
         calls[at : at + 1] = [] if new is None else [new]
 
@@ -175,20 +177,19 @@ class Scope:
         self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> Sequence[WorksJournal]:
-        """Opens the records of the works that it shares with other runs; none where it shares none."""
+        """Opens the records of the works that this run shares with others; None if it shares none."""
         return []
 
 
 class FolderScope(Scope):
-    """A scope outside flows: a name, and its notes in a folder beside the records of its works.
+    """A scope outside of flows. Its notes are in a folder beside the records of its works.
 
-    The pipeline is that of a run, and empty for a named scope.
+    `pipeline` is the name of a pipeline if the scope is a pipeline run, else empty.
     """
 
     def __init__(
         self, journal: Journal, works: WorksJournal | None = None, *, attempt: int = 1, pipeline: str = ""
     ) -> None:
-        """Opens the scope for an existing attempt; `open_scope` and `new_run` begin one."""
         super().__init__(journal, run=journal.scope, flow=pipeline or "call", attempt=attempt)
         self.pipeline = pipeline
         self._works = works
@@ -199,20 +200,20 @@ class FolderScope(Scope):
 
 
 class Opened(Record):
-    """The record that a process has opened a scope; each opening is a new attempt."""
+    """The record that a process has opened a scope, which starts a new attempt."""
 
     owner: Owner  # The process
     pipeline: str = ""  # The pipeline of a run; empty for a named scope
 
 
 class Ended(Record):
-    """The record that a run has ended by itself."""
+    """The record that a run has ended without a crash."""
 
     state: str  # How
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
-    """Begins the scope of a run of a pipeline outside of flows; nothing is written before it notes something."""
+    """Creates the scope of a pipeline run outside of flows; it writes nothing before its first note."""
     # Names of runs are in the order of their begins.
     name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
@@ -228,7 +229,7 @@ async def end_run(run: FolderScope, state: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """What is recorded of a run of a pipeline outside of flows."""
+    """The records of a pipeline run outside of flows."""
 
     name: str
     pipeline: str  # The pipeline's name
@@ -237,7 +238,7 @@ class RecordedRun:
 
 
 async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
-    """Reads what is recorded of a run; None if it has paid for nothing."""
+    """Reads the records of a run; None if it has paid for nothing."""
     journal = works.notes_of(name)
     claimed = {key.partition("-")[0] async for key in journal.names() if "-claim-" in key}
     opened, ended = await journal.read(_attempt_key(1)), await journal.read(_END_KEY)
@@ -251,7 +252,7 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
 
 
 RUN: Final = "run-"
-"""Begins the names of the runs of pipelines outside of flows."""
+"""The prefix of names of pipeline runs outside of flows."""
 
 _END_KEY = "ended-1"
 
@@ -263,8 +264,8 @@ def _attempt_key(attempt: int) -> str:
 async def open_scope(works: WorksJournal, name: str) -> FolderScope:
     """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
 
-    Each process is an attempt, whether the previous process has ended or not. Two processes at the same time do not
-    pay for one job twice: the claim decides which one submits, and it is exclusive across attempts.
+    Each process is an attempt, even if the previous process is still running. Two processes at the same time do not pay
+    for one job twice: only the process that creates the intent submits.
     """
     journal, record = works.notes_of(name), Opened(owner=current_owner()).model_dump(mode="json")
     attempt = await last_attempt(journal) + 1
@@ -283,7 +284,7 @@ async def find_scope(works: WorksJournal, name: str) -> FolderScope:
 
 
 async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
-    """Finds the newest attempt of a named scope with few reads, since attempts are numbered without gaps."""
+    """Returns the newest attempt of a named scope, with few reads, since attempts are numbered without gaps."""
 
     async def exists(number: int) -> bool:
         return await journal.read(f"{kind}-{number}") is not None
@@ -292,7 +293,7 @@ async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
 
 
 async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
-    """Finds the last of some records that are numbered from 1 without gaps; the reads grow with its logarithm."""
+    """Returns the last number of records that are numbered from 1 without gaps; the number of reads is logarithmic."""
     newest, beyond = 0, 1
     while await exists(beyond):
         newest, beyond = beyond, 2 * beyond
@@ -303,7 +304,7 @@ async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
 
 
 _CACHE_SIZE = 1000
-"""Number of scopes for which a process stores whether they were empty; a dropped one is read again."""
+"""Number of scopes for which a process stores that they were checked; a dropped one is read again."""
 
 
 class OpenScopes:
@@ -313,10 +314,10 @@ class OpenScopes:
         self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope before the first job of an attempt; accesses the journal and the store once.
+        """Checks a scope before the first job of an attempt; reads the journal and the store once.
 
-        Later records of another process are safe: the claim of a job is exclusive, and the second process reads the
-        first one's records.
+        Later records of another process do not matter: an intent is created exclusively, and the second process reads
+        the first one's records.
         """
         # A later attempt in this process has to read the records of earlier ones.
         name = (repr(scope.journal), store.identity, scope.calls.number)
@@ -346,7 +347,7 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
 
 
 async def _begin(scope: Scope, store: MediaStore) -> None:
-    """Records the format, and the start of the run in the store, by which a restored journal is detected."""
+    """Records the format, and writes the marker of the run in the store, by which a restored journal is detected."""
     journal, marker = scope.journal, f"runs/{scope.journal.scope}.json"
     # The owner of a named scope outside of flows may delete it, to start again.
     is_flow_run = "flow_run" in scope.details
@@ -364,7 +365,7 @@ async def begin_scope(journal: Journal) -> None:
 
 
 def cancel_key(attempt: int) -> str:
-    """The key of the record after which an attempt of a run submits nothing more."""
+    """Returns the key of the record after which an attempt submits nothing more."""
     return f"cancel-{attempt}"
 
 
@@ -374,7 +375,7 @@ async def forbid_attempt(journal: Journal, attempt: int, *, by: str) -> None:
 
 
 async def is_empty(journal: Journal) -> bool:
-    """Whether a scope has no job."""
+    """Returns whether a scope has no job."""
     async for _ in journal.names():
         return False
     return True

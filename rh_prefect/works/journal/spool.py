@@ -1,10 +1,8 @@
 """A local folder for tickets (task ids) that are not recorded in the journal yet.
 
-A ticket is written here when it arrives, and deleted when the journal has it. So neither a kill between
-RunningHub's answer and the journal's, nor a journal that cannot be reached, loses a task that was paid for.
-
-A ticket belongs to the submission whose intent has its token, and no other submission uses or deletes it: scopes of one
-name in several journals have jobs of the same keys.
+A ticket is written here when it arrives, and deleted when the journal contains it. So a paid task is not lost if the
+process is killed between RunningHub's answer and its record, or if the journal does not respond. The token of an intent
+identifies the submission of a ticket: scopes of one name in several journals have jobs with the same keys.
 """
 
 from __future__ import annotations
@@ -21,14 +19,14 @@ from rh_prefect.local_files import PART, flush_folder, write_atomic
 from rh_prefect.works.journal.record_types import Answer
 
 _KEY_LENGTH, _TOKEN_LENGTH = 24, 12
-"""Characters of a key and of a token in the name of a file, which has up to 255."""
+"""Maximum lengths of a key and a token in a file name, which may have 255 characters."""
 
 _log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """An answer that the journal may not have yet."""
+    """An answer that may not be in the journal yet."""
 
     scope: str  # The journal's scope
     key: str  # The job's key
@@ -38,12 +36,12 @@ class Spooled:
 
     @property
     def submission(self) -> tuple[str, str, int, str]:
-        """What identifies the submission."""
+        """Identifies the submission."""
         return self.scope, self.key, self.n, self.token
 
 
 class Spool:
-    """A folder of answers, one small file each."""
+    """A folder with one small file for each answer."""
 
     def __init__(self, folder: Path, *, flush: Callable[[Path], None] = flush_folder) -> None:
         self.folder = folder
@@ -57,27 +55,27 @@ class Spool:
             self.put(entry)
 
     def put(self, entry: Spooled) -> None:
-        """Writes an answer atomically, safe also against a power failure."""
+        """Writes an answer atomically; it survives a power failure."""
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
         write_atomic(self._path(*entry.submission), data, flush=self._flush)
 
     def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
-        """Finds the answer of a submission."""
+        """Returns the answer of a submission; None if there is none."""
         entry = _read(self._path(scope, key, n, token))
         if entry is None:
             entry = next((one for _, one in self._parts() if one.submission == (scope, key, n, token)), None)
         return entry.answer if entry and entry.token == token else None
 
     def drop(self, scope: str, key: str, n: int, token: str) -> None:
-        """Removes an answer that the journal has."""
+        """Deletes an answer that is in the journal."""
         self._path(scope, key, n, token).unlink(missing_ok=True)
         for part, one in self._parts():
             if one.submission == (scope, key, n, token):
                 part.unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
-        """Lists the answers that are not in their journal yet."""
+        """Returns the answers that are not in their journal yet."""
         for path in sorted(self.folder.glob("*.json")):
             entry = _read(path)
             if entry is not None:
@@ -86,7 +84,7 @@ class Spool:
             yield entry
 
     def _parts(self) -> Iterator[tuple[Path, Spooled]]:
-        """Lists the answers whose writer was killed before their files had their names."""
+        """Returns answers whose writer was killed before it renamed their files."""
         for part in sorted(self.folder.glob(f".*{PART}")):
             with suppress(OSError, ValueError, KeyError, TypeError):  # without its end it says nothing
                 yield part, _parsed(part)

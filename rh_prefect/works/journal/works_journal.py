@@ -3,7 +3,7 @@
     works = await open_works(store, settings)
     result = await JobRecords(works, work_id(request.base, 1)).read_result()
 
-What decides is read by name: a work's submissions by number, its result by `result`. Listings serve commands only.
+A work's submissions are read by number and its result by name. Only commands list records.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from rh_prefect.works.journal.record_types import (
 from rh_prefect.works.journal.scope import last_number
 
 FOLDER = "works"
-"""The folder of all works, below the records' place."""
+"""The folder of all works, in the storage of the records."""
 
 ROUNDS = "rounds"
 """The folder of all rounds beside it."""
@@ -57,25 +57,25 @@ FILES = "pipelines"
 """The folder of files that are named by their content, in a storage."""
 
 HasEnded: TypeAlias = Callable[[str], Awaitable[bool | None]]
-"""Returns whether a flow run has ended; None where that is not known."""
+"""Returns whether a flow run has ended; None if that is not known."""
 
 SCOPES = "scopes"
-"""The folder of the notes of scopes outside of flows."""
+"""The folder of the notes of scopes outside of flows, beside it."""
 
 SIGNS = "runs"
-"""The folder in which runs write that they are alive."""
+"""The folder of the files by which runs show that they are alive."""
 
 SILENT_AFTER = timedelta(minutes=15)
-"""How long after its last sign of life a run counts no more that Prefect cannot be asked about."""
+"""Seconds after its last sign of life at which a run is regarded as ended, if Prefect cannot be asked about it."""
 
 _known: LruSet[str] = LruSet(1000)
-"""The places of which this process knows that they have records of this format."""
+"""The locations whose records have this format, as far as this process has checked."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
 async def no_evidence(_flow_run: str) -> bool | None:
-    """Knows of no flow run whether it has ended."""
+    """Returns None: it is not known whether a flow run has ended."""
     return None
 
 
@@ -88,13 +88,13 @@ class Waiting(Record):
 
 
 class Chosen(Record):
-    """The take that a run chose for a request that is to be made again."""
+    """The record of the take that a run has chosen for a new result of a request."""
 
     take: int  # Its number
 
 
 class WorksJournal(FolderJournal):
-    """A journal of works, which no run owns; `rounds` has the records of rounds beside it."""
+    """The records of works that runs share; `rounds` contains the records of rounds."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(url, scope=FOLDER, options=options)
@@ -108,7 +108,7 @@ class WorksJournal(FolderJournal):
         return f"WorksJournal({super().__repr__()})"
 
     async def check(self) -> None:
-        """Checks whether records can be created exclusively in this storage."""
+        """Raises an error if records cannot be created exclusively here."""
         try:
             await super().check()
         except NotExclusive as error:
@@ -130,22 +130,22 @@ class WorksJournal(FolderJournal):
         _known.add(repr(self))
 
     def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
-        """Opens the notes of a scope outside of flows."""
+        """Opens the journal of a scope outside of flows, for its notes about attempts and claims."""
         return FolderJournal(self._scopes_at, scope=scope, options=self._options, first=first)
 
     def scopes(self) -> list[str]:
-        """Lists the scopes outside of flows that have notes here; blocks."""
+        """Returns the names of the scopes outside of flows that have notes here; blocks."""
         return folder_scopes(self._scopes_at, options=self._options)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively, the first one of a place after that of the format; see `Journal.create`."""
+        """Creates a record exclusively, after the format record if this is the first one; see `Journal.create`."""
         if repr(self) not in _known:
             await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
             _known.add(repr(self))
         return await super().create(key, record)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads the submissions of a work, by number instead of a listing."""
+        """Reads the submissions of a work by number, without a listing."""
         found: dict[str, JSON] = {}
         for n in count(1):
             records = await self.numbered(job_key, n)
@@ -155,7 +155,7 @@ class WorksJournal(FolderJournal):
         raise AssertionError("a count does not end")
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:
-        """Reads the records of submission n, by full key; none where it has no intent."""
+        """Reads the records of submission n, by full key; empty if it has no intent."""
         intent = await self.read(f"{job_key}-intent-{n}")
         if intent is None:
             return {}
@@ -168,16 +168,16 @@ class WorksJournal(FolderJournal):
         return {key: parse_record(key, ResultRecord, record) for key, record in (await self.read_many(keys)).items()}
 
     def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
-        """Whether the files of a result are in a store.
+        """Returns whether the files of a result are in a store.
 
-        Those of the store in which the records lie are, also under an earlier name of it.
+        The storage that contains the records counts as the same store, even under an earlier name.
         """
         return result.store == store.url or self.url == shown_url(store.url)
 
     async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
         """Records that a flow run waits for a work, so that other runs do not cancel its task.
 
-        A suspended run waits without a process, for so many seconds.
+        A suspended run has no process; `seconds` is how long it waits.
         """
         owner = current_owner() if suspended is None else None
         waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")
@@ -191,8 +191,8 @@ class WorksJournal(FolderJournal):
     async def release_waiters(self, work: str, flow_run: str, *, only: Collection[str] | None = None) -> None:
         """Records that a flow run no longer waits for a work.
 
-        `only` names the waiters that have ended, beside those of earlier processes of the run; another caller in the
-        run may still wait. Without it the whole run has ended.
+        `only` names the waiters that have ended; waiters of earlier processes of the run are also released. Without
+        `only`, the whole run has ended.
         """
         for name, waiting in (await self._waiters(work)).items():
             is_over = only is None or name in only or waiting.owner is None or is_surely_dead(waiting.owner)
@@ -200,10 +200,10 @@ class WorksJournal(FolderJournal):
                 await self.create(f"{work}-released-{name}", Record().model_dump(mode="json"))
 
     async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
-        """Checks whether another flow run still waits for a work.
+        """Returns whether another flow run still waits for a work.
 
-        A run that has ended by `has_ended`, or whose process has certainly ended, does not; where neither is known, one
-        that was silent for 15 minutes does not.
+        A run no longer waits if `has_ended` says so, or if its process has certainly ended. If neither is known, it no
+        longer waits after 15 minutes without a sign of life.
         """
         others: dict[str, dict[str, Waiting]] = {}
         for name, one in (await self._waiters(work)).items():
@@ -221,14 +221,14 @@ class WorksJournal(FolderJournal):
         return False
 
     async def sign_of_life(self, flow_run: str) -> None:
-        """Writes that a flow run is alive."""
+        """Writes the file that shows that a flow run is alive."""
         await self._signs.sign(f"{run_name(flow_run)}-alive", flow_run)
 
     async def is_silent(self, run: str, begun: Sequence[datetime | None], *, reader: str) -> bool:
-        """Returns whether a run has given no sign of life for a long time.
+        """Returns whether the last sign of life of a run is too old.
 
-        All times are of the storage's clock, since the clocks of two machines may differ: the reader writes a file to
-        learn the present time. In a storage that tells no times, no run is ever silent.
+        The storage's clock is used, since the clocks of two machines may differ: the reader writes a file to get the
+        present time. If a storage has no modification times, the result is False.
         """
         await self._signs.sign(f"{run_name(reader)}-reads", reader)
         now = await self._signs.time_of(f"{run_name(reader)}-reads")
@@ -239,7 +239,7 @@ class WorksJournal(FolderJournal):
         return now - max(known if alive is None else [*known, alive]) > SILENT_AFTER
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
-        """Reads the waiters that were not released, by the end of their keys."""
+        """Returns the waiters that were not released, by the end of their keys."""
         records, begin = await super().job(work), f"{work}-waiter-"
         waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
         return {
@@ -250,7 +250,7 @@ class WorksJournal(FolderJournal):
 
 
 def run_name(flow_run: str) -> str:
-    """Returns the name of a run in a form that is valid in a record's key."""
+    """Returns the name of a run as a part of a record's key."""
     if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
         return flow_run
     return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
@@ -270,7 +270,7 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
 
 
 def default_works(settings: Settings) -> WorksJournal:
-    """Opens the records of works of the default storage, where named scopes and `reuse="always"` have them."""
+    """Opens the records of works of the default storage; named scopes and `reuse="always"` use them."""
     store = MediaStore(lasting_place(settings.storage_url), options=settings.storage_options)
     url = records_url(store, settings)
     return WorksJournal(url, options=store.options_for(url))
@@ -284,14 +284,14 @@ async def open_default_works() -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works by the name used in messages; returns None if they are stored elsewhere."""
+    """Opens the records of works by their name in messages; returns None if that is another location."""
     beside_storage = settings.model_copy(update={"records": None})
     places = (default_works(one) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
-    """Chooses a take that was never submitted for a request; a resumed run keeps it."""
+    """Returns a take of a request that was never submitted, and records it for resumed runs."""
     key = f"{work_id(base, 0, scope)}-take-1"
     noted = await run.read(key)
     if noted is None:
@@ -303,7 +303,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: s
 
 
 async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
-    """Finds a take of a request that was never submitted, after one that was; the reads grow with its logarithm."""
+    """Returns the first take after a submitted one that was never submitted; the number of reads is logarithmic."""
 
     async def is_submitted(take: int) -> bool:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
@@ -312,14 +312,14 @@ async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
 
 
 EVERY = 60.0
-"""Seconds between two signs of life; the first one is the record of the waiter."""
+"""Seconds between two signs of life; the record of the waiter is the first one."""
 
 _log = logging.getLogger("rh_prefect")
 
 
 @dataclass(slots=True)
 class _Writer:
-    """The task that writes for one flow run and one place of records, and how many works need it."""
+    """The task that writes the signs of life of one flow run, and the number of works that need it."""
 
     task: asyncio.Task[None]
     users: int = 0
@@ -332,9 +332,9 @@ os.register_at_fork(after_in_child=_writers.clear)
 
 @contextmanager
 def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -> Iterator[None]:
-    """Writes signs of life during a `with` block, one file for all works of a run in one place.
+    """Writes signs of life during a `with` block: one file for all works of a run.
 
-    It runs on the package's loop thread, so that a flow that computes for long is not silent.
+    The task runs on the package's loop thread, so that a flow that computes for long still writes.
     """
     name = (flow_run, repr(works))
     writer = _writers.get(name)

@@ -1,4 +1,5 @@
-"""What is special to RunningHub: its graphs, the machines of its native proxy, v1 starts and node progress.
+"""The parts of `works/` that depend on RunningHub.
 
-The rest of `works/` knows it by the class `provider.RunningHub`.
+graphs, the machines of its native proxy, v1 starts and node progress. Other modules use only the class
+`provider.RunningHub`.
 """

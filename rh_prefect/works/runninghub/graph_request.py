@@ -45,7 +45,7 @@ class GraphFields:
         self._name = name
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Rejects a node or a field that does not exist, and a field that is connected to another node."""
+        """Raises an error if a node or field does not exist, or if the field is connected to another node."""
         if node_id not in self._graph:
             raise InputError(
                 f"{self._name} has no node {node_id!r}. {self._suggestions(node_id, field)} Nothing was sent."
@@ -103,7 +103,7 @@ class AppFields:
         self._nodes: dict[tuple[str, str], AppNode] = {(node.node_id, node.field_name): node for node in app.nodes}
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Rejects a field that does not exist, and a value that the field does not allow."""
+        """Raises an error if a field does not exist, or if the value is not allowed."""
         node = self._nodes.get((node_id, field))
         if node is None:
             fields = ", ".join(f"{node_id}.{name}" for node_id, name in self._nodes)
@@ -139,12 +139,12 @@ class AppFields:
 
 
 def is_link_text(value: object) -> bool:
-    """Returns whether a value is a text that cannot be the name of a file at RunningHub, but is a link or a URI."""
+    """Returns whether a text is a link or a URI, which cannot be the name of a file at RunningHub."""
     return isinstance(value, str) and _LINK.match(value) is not None
 
 
 def _unmet_requirement(node: AppNode, value: object) -> str:
-    """The requirement of a number field that a value does not meet; empty if there is none."""
+    """Returns the requirement of a number field that a value does not meet; empty if there is none."""
     if node.field_type not in _NUMBERS:
         return ""
     number = _number(value)
@@ -166,7 +166,7 @@ def _number(value: object) -> Decimal | None:
 
 
 def _is_link(value: object) -> bool:
-    """Whether a graph's value is the output of another node: [node id, output number]."""
+    """Returns whether a graph's value is the output of another node: [node id, output number]."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
 
 
@@ -175,25 +175,25 @@ V1_QUICK = "/task/openapi/quick-ai-app/run"
 V1_APP = "/task/openapi/ai-app/run"
 
 FieldKind: TypeAlias = Literal["file", "value", "any"]
-"""Whether a field takes a file or a plain value; `any` if that is unknown."""
+"""`file` if a field takes a file, `value` if it takes a plain value, `any` if that is unknown."""
 
 _FILE_SCHEME = "file://"
-"""The start of a value that the caller gave as a `Path`, or wrote."""
+"""The scheme of a `Path` in a request, or of a URI that the caller has written."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _FILE_NAME = re.compile(r"[^\n\r]{0,1000}([/\\][^\n\r]{1,255}|\.[A-Za-z0-9]{1,8})")
 
 _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQueue", False))
-"""This package's defaults. They are not in the request's hash, so that a changed default does not create new jobs."""
+"""This package's defaults. The request's hash does not contain them, so a changed default creates no new jobs."""
 
 
 GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""A request that is checked against a graph of the site, or is one."""
+"""A request that contains a graph, or is checked against one on the site."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """What is special to a kind of request."""
+    """The parts of a request that depend on its kind."""
 
     endpoint: str
     payload: dict[str, Any]
@@ -327,7 +327,7 @@ async def _wire_value(name: str, value: object, kind: FieldKind, inputs: Inputs,
 
 
 def _source_of(value: object, kind: FieldKind) -> Media | str | None:
-    """Returns the file that a value is; None for a plain value and for the name of a file at RunningHub."""
+    """Returns the file of a value; None for a plain value and for the name of a file at RunningHub."""
     if isinstance(value, Media):
         return value
     is_file = isinstance(value, str) and kind != "value" and value.startswith(_FILE_SCHEME)
@@ -336,9 +336,9 @@ def _source_of(value: object, kind: FieldKind) -> Media | str | None:
 
 
 async def _refuse_local_file(name: str, value: object, kind: FieldKind) -> None:
-    """Refuses a text that is the path of a local file: it would be sent as text, and its meaning depends on the folder.
+    """Raises an error if a text is the path of a local file: RunningHub would get the path, not the file.
 
-    Only a text with a folder or a suffix is looked up where any text is expected.
+    If any text is allowed, only a text with a folder or a suffix is checked.
     """
     if not isinstance(value, str) or kind == "value" or (kind == "any" and not _FILE_NAME.fullmatch(value)):
         return
@@ -359,7 +359,7 @@ def _local_uri(text: str) -> str:
 
 
 def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
-    """The caller's graph with its nodes set: RunningHub ignores `nodeInfoList` in a request with a graph."""
+    """Returns the caller's graph with its nodes set: RunningHub ignores `nodeInfoList` in a request with a graph."""
     changed: dict[str, Any] = copy.deepcopy(dict(graph or {}))
     for node in nodes:
         changed[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]

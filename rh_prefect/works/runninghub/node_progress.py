@@ -1,4 +1,4 @@
-"""Reports the progress of a graph's nodes, as RunningHub's websocket of a running task tells it."""
+"""Reports the progress of a graph's nodes, from RunningHub's websocket of a running task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY = 3.0
 """Seconds between two progress lines of one job; the newest line is always reported."""
 
 AT_ONCE = 16
-"""How many jobs of this process report the progress of their nodes at a time; the others report none."""
+"""Maximum number of jobs of this process that report the progress of their nodes."""
 
 _log = logging.getLogger("rh_prefect")
 _watching: set[asyncio.Task[None]] = set()
@@ -30,7 +30,6 @@ class NodeProgress:
     def __init__(
         self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None], *, every: float = EVERY
     ) -> None:
-        """Prepares the watch; only a v1 start has an address, and `report` takes lines for people."""
         self._client = client
         self._request = request
         self._task_id = task_id
@@ -40,7 +39,7 @@ class NodeProgress:
 
     @contextmanager
     def during(self, first_view: TaskView | None) -> Iterator[None]:
-        """Reports progress for the duration of a `with` block; the answer to the submit may have the address."""
+        """Reports progress during a `with` block; the answer to the submission may contain the address."""
         url = first_view.progress_url if first_view is not None and first_view.task_id == self._task_id else None
         if url is not None:
             self._begin(lambda: self._watch(url))
@@ -51,7 +50,7 @@ class NodeProgress:
                 self._task.cancel()
 
     def runs(self) -> None:
-        """Records that the task runs, so that its progress can be read even without an address from a query."""
+        """Records that the task runs; without an address, it is then queried."""
         if self._task is None and self._request.endpoint in get_args(V1Submit):
             self._begin(self._ask_and_watch)
 
@@ -86,7 +85,6 @@ class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
-        """Reports nothing before the first event; a node without a class among the names is reported by its id."""
         self._report = report
         self._names = names
         self._every = every

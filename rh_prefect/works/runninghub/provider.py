@@ -16,7 +16,7 @@ from rh_prefect.works.runninghub.graph_request import GraphRequest, graph_reques
 from rh_prefect.works.runninghub.node_progress import NodeProgress
 
 LINK_SECONDS = 20 * 3600.0
-"""Seconds for which a link is used: RunningHub documents one day, and a job may wait for a slot in that time."""
+"""Seconds for which a link is used. RunningHub documents one day; a job may wait for a slot in that time."""
 
 MACHINE_FILE_SECONDS = 600.0
 """Seconds for which a file is assumed to remain on a machine, since the machine may be replaced."""
@@ -26,7 +26,7 @@ GRAPHS_AT_ONCE = 1
 
 
 class RunningHub:
-    """What works need of one account; errors are those of `rh_prefect.client.Client`."""
+    """The calls of one account that works need; errors are those of `rh_prefect.client.Client`."""
 
     # Whether it is a machine without the account's services: no webhooks, no prices and costs, no count of tasks, and
     # files only with the key
@@ -51,7 +51,7 @@ class RunningHub:
         return cls(client)
 
     def at(self, endpoint: str) -> RunningHub:
-        """Returns the machine that runs the graphs of an endpoint of the native proxy, else the account itself."""
+        """Returns the machine for an endpoint of the native proxy, else the account itself."""
         if endpoint not in get_args(NativeSubmit):
             return self
         if endpoint not in self._machines:
@@ -59,7 +59,7 @@ class RunningHub:
         return self._machines[endpoint]
 
     def task_list(self, endpoint: str) -> tuple[str, str]:
-        """Returns where a person looks for a task, and the form of its id."""
+        """Returns the name of the list in which a person finds a task, and the form of its id."""
         if endpoint not in get_args(NativeSubmit):
             return "RunningHub's call log", "TASK_ID"
         lists = f"{endpoint}/<key>/history and {endpoint}/<key>/queue"
@@ -82,16 +82,16 @@ class RunningHub:
         return (await self.client.account(pace_seconds=pace_seconds)).currency
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
-        """Uploads a file, for a link or for the name that a loader node takes."""
+        """Uploads a file, and returns its link and its name for loader nodes."""
         return await self.client.upload(path, name=name, mime=mime)
 
     def progress(self, request: JobRequest, task_id: str, report: Callable[[str], None]) -> NodeProgress:
-        """Makes the reader of the progress of a graph's nodes."""
+        """Creates the reader of the progress of a graph's nodes."""
         return NodeProgress(self.client, request, task_id, report)
 
 
 class Machine(RunningHub):
-    """One ComfyUI machine of an account; nothing of it is in the account's queue, prices or call log."""
+    """One ComfyUI machine of an account. The account's queue, prices and call log do not include it."""
 
     is_bare = True
     file_seconds = MACHINE_FILE_SECONDS
@@ -101,7 +101,7 @@ class Machine(RunningHub):
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
 
     async def slots(self) -> tuple[int | None, int | None]:
-        """Returns the number of graphs that are sent at once."""
+        """Returns the maximum number of concurrent graphs."""
         return GRAPHS_AT_ONCE, None
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
