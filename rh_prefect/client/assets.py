@@ -14,10 +14,10 @@ from rh_prefect.client.wire.platform import Asset, AssetGroup, AssetKind, AssetP
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}
-"""How long official code waits for each kind."""
+"""Seconds for which RunningHub's official code waits for an asset, by kind."""
 
 _BLIPS: Final = 5
-"""How many unanswered questions in a row are borne."""
+"""Maximum number of consecutive queries without an answer."""
 
 
 class Assets(Requests):
@@ -104,10 +104,10 @@ class Assets(Requests):
 
 
 class AssetGroups(Requests):
-    """The groups that assets are kept in; errors as in `Assets`."""
+    """The groups of assets; errors as in `Assets`."""
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
-        """Makes a group."""
+        """Creates a group."""
         ask = RequestInfo(f"creation of asset group {name!r}", makes=True)
         body = {"name": name, **({"description": description} if description else {})}
         answer = await self._session.make("openapi/v2/assets/groups/create", body, ask)

@@ -34,12 +34,12 @@ from rh_prefect.errors import ConfigError, InputError, MediaError, PriceUnknown
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
 V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
-"""The paths by which v1 starts a workflow, an AI app and a quick create."""
+"""The v1 endpoints that start a workflow, an AI app and a quick create."""
 
 LEGACY_UPLOAD_BYTES: Final = 30 * 1024 * 1024
-"""What the legacy upload takes at most; above, it answers 809."""
+"""Maximum size of a legacy upload; above it, RunningHub answers 809."""
 _NO_PRICE: Final = "PRICE_CONFIG_NOT_FOUND"
-"""What RunningHub says of a price preview for which it has no price."""
+"""RunningHub's message for a price preview without a price."""
 
 _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
@@ -47,18 +47,16 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class Client:
     """A client of one RunningHub account.
 
-    It belongs to one event loop. The key is in no repr, log, error or value; `rh_prefect.client.connections` says how
-    connections are used, `rh_prefect.client.responses` how answers are judged.
-
-    Every method, also of the attributes, raises `InputError` for an invalid id, page or request, of which nothing was
-    sent; `ConnectFailed` where there is no connection; `ResponseLost` without a readable response; and `ApiError` by
-    the table of codes, such as `KeyRejected`, `Busy` and `TaskNotFound`. The methods name what they raise besides.
+    It belongs to one event loop. No repr, log, error or value contains the key. Every method, including those of the
+    attributes, raises `InputError` for an invalid id, page or request (nothing was sent); `ConnectFailed` without a
+    connection; `ResponseLost` without a readable response; and the `ApiError` of RunningHub's code, such as
+    `KeyRejected`, `Busy` or `TaskNotFound`. The docstrings of methods list further errors only.
 
     Args:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         submit_timeout: The hard time limit of a submission, in seconds; after it the response counts as lost.
-        pace_seconds: How many seconds any other call is retried while RunningHub is too busy.
+        pace_seconds: Seconds for which any other call is retried while RunningHub is too busy.
         transport: Replaces the network, for tests.
 
     Attributes:
@@ -141,7 +139,7 @@ class Client:
             InputError: The request cannot be written; nothing was sent.
             ConnectFailed: It was not sent.
             ResponseLost: It may have been accepted.
-            ApiError: By the table of codes; `OutcomeUnknown` where it may have been accepted.
+            ApiError: By the table of codes; `OutcomeUnknown` if it may have been accepted.
         """
         if (machine := self._machine_of(endpoint)) is not None:
             return await machine.submit(payload)
@@ -182,7 +180,8 @@ class Client:
         """Returns the account's balance.
 
         Args:
-            pace_seconds: How long the request is repeated while RunningHub is too busy; None for the client's default.
+            pace_seconds: Seconds for which the request is repeated while RunningHub is too busy; None for the client's
+                default.
         """
         ask = RequestInfo("account status", pace_seconds=pace_seconds)
         # This endpoint alone spells the field in lower case.
@@ -263,7 +262,7 @@ class Client:
             to: The local file. An earlier partial download is resumed if the resume file beside it (`to` +
                 `.resume`) and the server agree that the remote file is unchanged; a finished one is kept.
                 `discard_partial` removes both.
-            progress: Is called with the bytes on disk and the total.
+            progress: Called with the number of bytes on disk and the total.
 
         Raises:
             LinkExpired: The link is dead.
@@ -278,7 +277,7 @@ class Client:
             return await download(self._session.pools.files, url, to, progress=progress)
 
     def _machine_of(self, name: str) -> NativeTasks | None:
-        """The native proxy's machine of an endpoint, task or URL; None if it belongs to RunningHub's own API."""
+        """Returns the native proxy's machine of an endpoint, task or URL; None if there is none."""
         return next((machine for machine in self._machines if machine.owns(name)), None)
 
     async def aclose(self) -> None:

@@ -24,17 +24,20 @@ from rh_prefect.redaction import HiddenAddressTransport, mask
 _log = logging.getLogger("httpx")
 
 DirectTransport: TypeAlias = type[CallTransport] | type[httpx.AsyncHTTPTransport]
-"""Makes the transport for direct connections."""
+"""Creates the transport for direct connections."""
 
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""
 
 chance: Final = random.SystemRandom().random
-"""Numbers from 0 to 1 for pauses. Pauses begin at any time in the loop's thread; `random.random` would there change the
-numbers of a program that has called `random.seed`, and processes with the same seed would wait equally long."""
+"""Random numbers from 0 to 1 for pauses, in a generator of this package.
+
+Pauses start in the loop's thread. `random.random` would change the random numbers of a program that has called
+`random.seed`, and processes with one seed would wait equally long.
+"""
 
 _LONGEST_PAUSE: Final = 5.0
-"""Seconds, even if `Retry-After` asks for more."""
+"""Maximum pause in seconds, even if `Retry-After` is longer."""
 
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is
@@ -59,7 +62,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
         self._draw = draw
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends once, or more often where `RESEND` allows it."""
+        """Sends a request; sends it again after a failure if `RESEND` allows it."""
         if request.extensions.get(RESEND):
             for attempt in range(self._attempts - 1):
                 response = await self._try(request)
@@ -87,14 +90,14 @@ class ResendTransport(httpx.AsyncBaseTransport):
 
 
 async def _let_go(response: httpx.Response) -> float:
-    """Releases a response's connection; returns the number of seconds that the response asks to wait."""
+    """Closes a response; returns the seconds of its `Retry-After`."""
     await response.aclose()
     header: str = response.headers.get("retry-after", "")
     return float(header) if header.isascii() and header.isdigit() else 0.0
 
 
 class EnvironmentTransport(HiddenAddressTransport):
-    """Sends through the proxy that the environment names; httpx itself does so only where it is given no transport."""
+    """Sends through the proxy in the environment; httpx does this only without an explicit transport."""
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
@@ -120,7 +123,7 @@ class EnvironmentTransport(HiddenAddressTransport):
 
 
 def proxy_for(url: httpx.URL) -> str | None:
-    """Finds the proxy for an address, by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
+    """Returns the proxy for an address, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or url.host in _LOOPBACK or proxy_bypass(url.host):
@@ -134,10 +137,10 @@ def _tls() -> ssl.SSLContext:
 
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
-"""What sending and receiving can raise.
+"""The exceptions of sending and receiving.
 
-`OSError` holds `TimeoutError` (our own deadline) and a raw `ssl.SSLError` of a cut TLS stream; `ValueError` holds the
-`UnicodeError` of a host name that DNS cannot carry.
+`OSError` includes `TimeoutError` (this package's deadline) and an `ssl.SSLError` of an interrupted TLS stream;
+`ValueError` includes the `UnicodeError` of a host name that DNS does not support.
 """
 
 _UNSENT_ERRORS: Final = (
@@ -152,10 +155,10 @@ _UNSENT_ERRORS: Final = (
 
 
 class Delivery:
-    """The delivery state of one request, recorded through the transport's `trace` extension.
+    """Records through the transport's `trace` extension whether a request was sent.
 
-    An exception alone does not tell whether anything was sent: a deadline can pass while connecting as well as while
-    waiting for the answer. From the first byte of its head on, a request counts as delivered.
+    An exception alone does not show this: a deadline can pass while connecting or while waiting for the answer. When
+    the first byte of its head is sent, a request counts as delivered.
     """
 
     def __init__(self) -> None:
@@ -170,7 +173,7 @@ class Delivery:
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
-        """Maps an exception of `FOREIGN` to ours; without evidence, assumes that the request may have arrived."""
+        """Converts an exception of `FOREIGN`; without evidence, it assumes that the request may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _UNSENT_ERRORS)):
             advice = "Check the network, the proxy and the base URL; it is safe to send it again"
@@ -210,7 +213,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Bearer(httpx.Auth):
-    """Adds the API key to a request just before sending, so that no client or default header holds it."""
+    """Adds the API key to a request just before it is sent, so that no client and no default header contains it."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key
@@ -226,7 +229,7 @@ class Bearer(httpx.Auth):
 
 
 class CallClient(httpx.AsyncClient):
-    """httpx's client, without what API calls do not need: redirects, cookies and hooks."""
+    """httpx's client without features that API calls do not need: redirects, cookies and hooks."""
 
     def __init__(self, *, transport: httpx.AsyncBaseTransport, **options: Any) -> None:
         """Takes the options of `httpx.AsyncClient`."""
@@ -234,7 +237,7 @@ class CallClient(httpx.AsyncClient):
         self._sender = transport
 
     async def send(self, request: httpx.Request, *, auth: Any = True, **_: Any) -> httpx.Response:
-        """Sends a request and reads the response; `auth=None` leaves the key out."""
+        """Sends a request and reads the response; `auth=None` sends no key."""
         if auth is not None and isinstance(self.auth, Bearer):
             self.auth.sign(request)
         try:
@@ -269,7 +272,7 @@ class Connections:
 def open_connections(
     base_url: httpx.URL, key: SecretStr, *, submit_timeout: float, transport: httpx.AsyncBaseTransport | None
 ) -> Connections:
-    """Makes the pools; nothing is connected yet."""
+    """Creates the connection pools, without connecting."""
 
     def client(
         read: float,

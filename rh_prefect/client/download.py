@@ -34,7 +34,7 @@ DEAD: Final = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-\d+|\*)/(\d+|\*)")
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are on disk, and the total where it is known."""
+"""Called with the number of bytes on disk, and the total if it is known."""
 
 
 def _short_hash(text: str) -> str:
@@ -51,7 +51,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def resume_note(to: Path) -> Path:
-    """The path of the resume file next to an unfinished download; it identifies the remote file."""
+    """Returns the path of the resume file beside an unfinished download; the file identifies the remote file."""
     return to.with_name(f"{to.name}.resume")
 
 
@@ -63,7 +63,7 @@ def discard_partial(to: Path) -> None:
 
 
 def discard_note(to: Path) -> None:
-    """Removes the resume file only; the download cannot be resumed after that."""
+    """Removes the resume file, so that the download cannot be resumed."""
     with _writable(to):
         resume_note(to).unlink(missing_ok=True)
 
@@ -71,9 +71,9 @@ def discard_note(to: Path) -> None:
 class Partial:
     """The local part of a download; its methods block and are called in threads.
 
-    Bytes are kept only where the note says what they are a part of: the link, and the strong validator that the server
-    gave for it. A link with another query, such as a new signature, may be one to another file: it needs the same ETag.
-    Until it is complete, only its user can read it.
+    It can be resumed only if the resume file contains the link and the server's strong validator (ETag). A link with
+    another query, such as a new signature, may lead to another file, so the ETag must be the same. Only the user can
+    read an incomplete file.
     """
 
     def __init__(self, to: Path, url: str) -> None:
@@ -87,7 +87,7 @@ class Partial:
         self.is_complete = False
 
     def load(self) -> None:
-        """Loads the state of an earlier call."""
+        """Reads the state that an earlier call has written."""
         note = self._read_note()
         with _writable(self._to):
             size = self._to.stat().st_size if self._to.is_file() else 0
@@ -108,7 +108,7 @@ class Partial:
         return found if isinstance(found, dict) else {}
 
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
-        """Restarts the download: empties the file first, so that old bytes never exist with a new resume file."""
+        """Starts again; empties the file first, so that old bytes never exist beside a new resume file."""
         self.close()
         self.size, self.total, self.validator, self.is_complete = 0, total, validator, False
         with _writable(self._to):
@@ -147,7 +147,7 @@ class Partial:
                 self._file = None
 
     def headers(self) -> dict[str, str]:
-        """Returns the headers that request the rest of the file, on condition that it is unchanged."""
+        """Returns the headers that request the rest of the file if it is unchanged."""
         plain = {"Accept-Encoding": "identity"}
         if not self.size:
             return plain
@@ -218,7 +218,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yields the body; what follows the first piece of a long one comes from the connection, at half of httpx's CPU."""
+    """Yields the body, after the first piece directly from the connection, with half of httpx's CPU time."""
     rest = _plain_length(response)
     pieces = response.aiter_bytes()  # without a name for it, its end would close the connection
     async for piece in pieces:
@@ -243,7 +243,7 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _plain_length(response: httpx.Response) -> int:
-    """Returns the length of a body that is sent as it is; 0 if it is not known."""
+    """Returns the length of an uncompressed body; 0 if it is not known."""
     is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
     return (_length(response) or 0) if is_plain and "network_stream" in response.extensions else 0
 
@@ -266,7 +266,10 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
-    """Prepares the file for a body; returns False for the rest of another file, which requires a new request."""
+    """Prepares the file for a body.
+
+    Returns False if the body is the rest of another file, so that a new request is needed.
+    """
     status = response.status_code
     if status in DEAD:
         advice = "Query the task again; the response may contain a new link"
@@ -311,7 +314,7 @@ def _validator(headers: Mapping[str, str]) -> str:
 
 
 def is_data_url(url: str) -> bool:
-    """Returns whether a link contains its file."""
+    """Returns whether a link is a `data:` URL, which contains the file."""
     return url[:5].lower() == "data:"
 
 

@@ -20,7 +20,7 @@ _Origin: TypeAlias = "tuple[str, str, int]"
 
 
 class CallTransport(httpx.AsyncBaseTransport):
-    """Sends requests over connections that are kept."""
+    """Sends requests over persistent connections."""
 
     def __init__(self, *, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         self._tls = verify
@@ -80,7 +80,7 @@ class CallTransport(httpx.AsyncBaseTransport):
         return _Connection(origin, reader, writer)
 
     async def aclose(self) -> None:
-        """Closes every connection that is kept."""
+        """Closes all idle connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -95,7 +95,7 @@ class _Connection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
 
     async def exchange(self, request: httpx.Request, content: bytes, seconds: float | None) -> httpx.Response:
-        """Sends a request and reads the whole response; waits at most `seconds` for the next bytes."""
+        """Sends a request and reads the whole response; waits at most `seconds` for each part."""
         head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
         events: list[h11.Event] = [head, *([h11.Data(data=content)] if content else []), h11.EndOfMessage()]
         try:
@@ -129,7 +129,7 @@ class _Connection:
                 raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
     async def is_quiet(self) -> bool:
-        """Whether nothing came since the last response: what comes unasked, as an HTTP 408, is not the next one."""
+        """Whether the server has sent nothing since the last response, such as an HTTP 408 before it closes."""
         try:
             async with asyncio.timeout(0):
                 await self._reader.read(1)
@@ -140,7 +140,7 @@ class _Connection:
         return False
 
     def begin_next(self) -> bool:
-        """Prepares for the next request; False where the server or the last response allows none."""
+        """Prepares for the next request; returns False if the connection cannot be used again."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         if self._http.trailing_data[0]:
@@ -158,7 +158,7 @@ def _origin(url: httpx.URL) -> _Origin:
 
 
 async def _tell(request: httpx.Request, event: str) -> None:
-    """Passes an httpcore event to the request's `trace`."""
+    """Calls the request's `trace` with an httpcore event."""
     trace = request.extensions.get("trace")
     if trace is not None:
         await trace(event, {})

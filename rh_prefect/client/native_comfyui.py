@@ -36,9 +36,9 @@ _CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
-    """Runs graphs on ComfyUI's own API; errors as in `Client`. The family `proxy` has 24 GB, `proxy-plus` 48 GB.
+    """ComfyUI's own API; errors as in `Client`. The family `proxy` has 24 GB, `proxy-plus` 48 GB.
 
-    One graph at a time is the safe assumption. A wrong key is not always refused here: check it with
+    Run one graph at a time; more is not documented. The machine does not always refuse a wrong key: check it with
     `Client.queue_status`.
     """
 
@@ -48,7 +48,10 @@ class NativeProxy:
         self._view = str(self._request(session.pools.calls, "GET", "view").url)
 
     async def prompt(self, graph: Mapping[str, object], *, client_id: str = "") -> ComfyPrompt:
-        """Runs a graph in API format, which costs machine time; sent once. After a `ResponseLost` it may be running."""
+        """Runs a graph in API format, which costs machine time.
+
+        It is sent once; after a `ResponseLost` it may be running.
+        """
         ask = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True)
         body = {"prompt": graph, **({"client_id": client_id} if client_id else {})}
         client, limit = self._session.pools.submits, self._session.submit_timeout
@@ -101,15 +104,15 @@ class NativeProxy:
         return await self.fetch(self.link(file), to)
 
     def link(self, file: ComfyFile) -> str:
-        """The address of a file of a run, with a mask in place of the key."""
+        """Returns the address of a file of a run, with a mask in place of the key."""
         return f"{self._view}?{urlencode({'filename': file.name, 'subfolder': file.subfolder, 'type': file.kind})}"
 
     def is_link(self, url: str) -> bool:
-        """Returns whether a link is of this kind, and of this machine."""
+        """Returns whether a link is the address of a file on this machine."""
         return url.startswith(f"{self._view}?")
 
     async def fetch(self, link: str, to: Path) -> Download:
-        """Fetches a file by its `link`; raises `LinkExpired` for a lost file, and for a URL of another machine."""
+        """Downloads a file by its `link`; raises `LinkExpired` for a lost file, or a URL of another machine."""
         if not self.is_link(link):
             raise LinkExpired(
                 f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. What to do: query the task "
@@ -126,7 +129,7 @@ class NativeProxy:
         return got
 
     async def upload(self, path: Path, *, name: str, mime: str, subfolder: str = "") -> ComfyFile:
-        """Sends a file to the machine; loader nodes take its `name`, behind its `subfolder` and a slash if any."""
+        """Sends a file to the machine. Loader nodes take its `name`, after its `subfolder` and a slash if any."""
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
         # Resending it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true", **({"subfolder": subfolder} if subfolder else {})}
@@ -153,7 +156,7 @@ class NativeProxy:
 
 
 def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
-    """Parses the response to a prompt, which comes from ComfyUI or from a gateway."""
+    """Parses the response to a prompt, from ComfyUI or a gateway."""
     source = loads(body)
     taken = read_comfy_prompt(source) if isinstance(source, dict) else None
     if taken is not None and not is_task_id(f"proxy.{taken.prompt_id}"):
@@ -169,7 +172,7 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
 
 
 NativeSubmit = Literal["/proxy", "/proxy-plus"]
-"""What a submit to the native proxy names as its endpoint: a machine of 24 GB, and one of 48 GB."""
+"""The endpoints of submissions to the native proxy: a machine of 24 GB, and one of 48 GB."""
 
 _STATUSES: Final[dict[str, TaskStatus]] = {
     "pending": "RUNNING",
@@ -187,11 +190,11 @@ class NativeTasks:
         self._prefix = f"{comfy.family}."
 
     def owns(self, name: str) -> bool:
-        """Checks whether an endpoint, a task id or a file link belongs to this machine."""
+        """Returns whether an endpoint, a task id or a file link belongs to this machine."""
         return name == f"/{self.comfy.family}" or name.startswith(self._prefix) or self.comfy.is_link(name)
 
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
-        """Runs the graph that is the payload's `prompt`; see `Client.submit`."""
+        """Runs the graph in the payload's `prompt`; see `Client.submit`."""
         graph = payload.get("prompt")
         if not isinstance(graph, Mapping):
             raise InputError("A submit to ComfyUI needs a graph in API format as its `prompt`. Nothing was sent.")
@@ -220,7 +223,7 @@ class NativeTasks:
         await self.comfy.cancel(task_id.removeprefix(self._prefix))
 
     async def _waiting(self, task_id: str, prompt_id: str) -> TaskView | None:
-        """Returns the state of a graph by the machine's queue; None if it is not in the queue."""
+        """Returns the state of a graph in the machine's queue; None if it is not in the queue."""
         try:
             queue = await self.comfy.queue()
         except RunningHubError:

@@ -43,7 +43,7 @@ class Platform(Requests):
         page: int = 1,
         size: int = 50,
     ) -> Page[Resource]:
-        """Searches the public models that loader nodes can name, at most 50 on a page; `tags` are the ids of tags."""
+        """Searches the public models for loader nodes, at most 50 on a page; `tags` are the ids of tags."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
         ids = [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
@@ -68,7 +68,7 @@ class Webhooks(Requests):
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event by its own id, to `url` or where it went before."""
+        """Requests a new delivery of an event by the event's id, to `url` or to its first address."""
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
@@ -134,8 +134,8 @@ class Workflows(Requests):
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Returns a task's results from the deprecated outputs endpoint.
 
-        Queued, running and failed are states and no errors. Of a running task it may tell the `progress_url`, which no
-        other endpoint does.
+        Queued, running and failed are states, not errors. Only this endpoint returns the `progress_url` of a running
+        task.
         """
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
@@ -161,7 +161,7 @@ class Apps(Requests):
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
     ) -> Page[AppListing]:
-        """Lists public apps, at most 50 on a page; `days` is how far back HOTTEST looks."""
+        """Lists public apps, at most 50 on a page; `days` is the period for the sort order HOTTEST."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the app list")
         body: dict[str, object] = {"current": page, "size": size, "sort": sort}

@@ -1,6 +1,6 @@
 """A running workflow's progress, node by node, from its WebSocket (`netWssUrl`).
 
-Progress is informational only: polling decides the end, and errors here only stop the events. RunningHub calls this
+Progress is only for display: polling detects the end, and an error here only stops the events. RunningHub calls this
 interface unstable, and files appear some seconds after its last frame.
 """
 
@@ -22,7 +22,7 @@ from rh_prefect.redaction import mask
 _log = logging.getLogger("rh_prefect.client")
 
 _MUTE: Final = logging.Logger("rh_prefect.client.progress.wire", level=logging.CRITICAL + 1)
-"""For the library, which would write the address, and with it the account's ticket, to the debug log."""
+"""A logger for the library without output: its debug log would contain the address, which is secret."""
 
 _LARGEST_FRAME: Final = 16 * 1024 * 1024  # previews are pictures
 _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
@@ -39,7 +39,7 @@ class ProgressEvent(Value):
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:
-    """Yields the events of a task, by its `progress_url`, until it is done or the connection ends for any reason."""
+    """Yields the events of a task from its `progress_url`, until the task is done or the connection ends."""
     address = url.get_secret_value() if isinstance(url, SecretStr) else url
     return _watch(address, _proxy(address), open_timeout)
 
@@ -70,7 +70,7 @@ def _proxy(address: str) -> str | None:
 
 
 def read_frame(frame: str | bytes) -> ProgressEvent | None:
-    """Parses one ComfyUI frame; returns None for a binary frame and for one without progress."""
+    """Parses one ComfyUI frame; returns None for a binary frame or one without progress."""
     source = table(loads(frame)) if isinstance(frame, str) else {}
     kind, data = text(source.get("type")), table(source.get("data"))
     node = text(data.get("node")) or None

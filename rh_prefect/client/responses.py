@@ -22,14 +22,14 @@ from rh_prefect.errors import CODES, HTTP_401, ApiError, KeyRejected, RequestRej
 from rh_prefect.redaction import mask
 
 _REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
-"""HTTP statuses of requests that a server did not act on."""
+"""HTTP statuses that mean that the server did not process the request."""
 
 _LONGEST_REASON: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """The purpose of a request; `doing` opens every error's message."""
+    """The purpose of a request; each error's message begins with `doing`."""
 
     doing: str
     paid: bool = False  # sent twice, it may cost twice
@@ -53,7 +53,7 @@ class ApiResponse:
 
     @property
     def task(self) -> dict[str, object]:
-        """The task object, bare as documented, or inside an envelope."""
+        """The task object, which may be inside an envelope."""
         return self.data if read_task_id(self.data) and not read_task_id(self.source) else self.source
 
     @property
@@ -64,7 +64,7 @@ class ApiResponse:
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
-    """Parses a response, which may still carry an error code; raises where there is none to be believed."""
+    """Parses a response, which may contain an error code; raises an error if it is not a response of RunningHub."""
     source = loads(body)
     answer = judge(source) if isinstance(source, dict) else None
     # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
@@ -77,7 +77,7 @@ def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
 
 
 def judge(source: dict[str, object]) -> ApiResponse:
-    """Finds the code and the message in a response's object."""
+    """Returns the code and the message in a response's object."""
     code, reason = _code(source), _reason(source)
     if not code and reason in CODES and not read_task_id(source):
         code = reason  # an error without a known number is found by its message
@@ -93,7 +93,7 @@ def _code(source: dict[str, object]) -> str:
 
 
 def _is_upload(source: dict[str, object]) -> bool:
-    """Returns whether a response has an uploaded file; by one reading of the documentation, its code is then 200."""
+    """Returns whether a response describes an uploaded file; one document says that its code is then 200."""
     return bool(text(table(source.get("data")).get("download_url")))
 
 
@@ -133,7 +133,7 @@ def _describe(status: int, body: bytes) -> str:
 
 
 def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
-    """Builds the error for a lost or unreadable response."""
+    """Returns the error for a lost or unreadable response."""
     next_step = "Nothing is lost: repeat the call"
     if ask.paid:
         next_step = "The task may exist and be paid for: check RunningHub's call log before sending it again"
@@ -149,14 +149,14 @@ def _error(answer: ApiResponse, ask: RequestInfo, **facts: object) -> ApiError |
 
 
 def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
-    """Returns a response without a code; raises the `ApiError` of any other."""
+    """Returns a response without a code; raises the `ApiError` of any code."""
     if answer.code:
         raise _error(answer, ask)
     return answer
 
 
 def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
-    """Returns the `data` of an envelope that reports success; raises `ResponseLost` if it is missing."""
+    """Returns the `data` of a successful response; raises `ResponseLost` if it is missing."""
     data = checked(answer, ask).data
     if not data:
         raise no_answer(ask, "the response reports success without data")
@@ -164,7 +164,7 @@ def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
 
 
 def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
-    """Returns the objects of a `data` that is a list; raises `ResponseLost` if there is no list."""
+    """Returns the objects in `data`; raises `ResponseLost` if `data` is not a list."""
     data = unfold(checked(answer, ask).source.get("data"))
     if not isinstance(data, list):
         raise no_answer(ask, "the response reports success without a list")
@@ -172,7 +172,7 @@ def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
 
 
 def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
-    """Reads the response to a paid submission; without a valid task id or a code of refusal, its outcome is unknown."""
+    """Reads the response to a paid submission. Without a valid task id or a code of refusal, its outcome is unknown."""
     task = answer.task
     task_id = read_task_id(task)
     if not task_id and answer.code:
@@ -201,7 +201,7 @@ def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskV
 
 
 def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """The state of a v1 code; None if the code is not a state."""
+    """Returns the state of a task for a v1 code; None if the code is not a state."""
     status = explain(answer.code).task_status
     if status is None:
         return None
@@ -215,7 +215,7 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
 def read_v1(
     answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
 ) -> TaskView:
-    """Reads a task from a v1 response: from its code, else with `by_outputs` or `by_word`."""
+    """Reads a task from a v1 response: by the response's code if that is a state, else with the given function."""
     view = by_code(answer, task_id) or read(checked(answer, ask), task_id)
     if view is None:
         raise no_answer(ask, "the response has no status")
@@ -225,7 +225,7 @@ def read_v1(
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Parses a webhook's `eventData`: v1 outputs or a v2 task, as an object or a JSON string.
 
-    None if it has no state, or that of another task.
+    Returns None if it has no state, or the state of another task.
     """
     source = table(data)
     if read_task_id(source) not in {"", task_id}:
@@ -237,9 +237,9 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
 
 
 def read_delivery(body: bytes | str) -> WebhookDelivery | None:
-    """Reads what RunningHub posts to a webhook; None where it names no task. See `WebhookDelivery`.
+    """Reads the body of a webhook; None if it names no task. See `WebhookDelivery`.
 
-    The body is untrusted: anyone who knows the URL can post there.
+    The body is not trusted: anyone who knows the URL can send one.
     """
     source = table(loads(body))
     task_id = read_task_id(source)
@@ -251,7 +251,7 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
 
 
 def by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """The task of v1's outputs; None if the response has no state."""
+    """Reads a task from the response of v1's outputs endpoint; None if it has no state."""
     if "data" not in answer.source:
         return None
     data = unfold(answer.source["data"])
@@ -271,7 +271,7 @@ def _done(items: list[object], task_id: str) -> TaskView:
 
 
 def by_word(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """The task of v1's status; None if the response has no state."""
+    """Reads a task from the response of v1's status endpoint; None if it has no state."""
     data = answer.source.get("data")
     status = read_status(text(data).strip() or first_text(table(data), "taskStatus", "status"))
     return status and TaskView(task_id=task_id, status=status)

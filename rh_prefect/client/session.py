@@ -20,20 +20,22 @@ from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 
 _AT_ONCE: Final = 16
-"""API calls in flight. The time of httpx's pool grows with the square of its waiting requests, so they wait outside."""
+"""Maximum number of concurrent API calls. httpx's pool slows down quadratically with waiting requests, so they wait
+outside of it.
+"""
 _CALL_SECONDS: Final = 90.0
 """The time limit of a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
-"""How long a call other than a submission is retried while RunningHub is too busy."""
+"""Seconds for which a call other than a submission is retried while RunningHub is too busy."""
 _LONGEST_PAUSE: Final = 8.0
 JSON: Final = {"Content-Type": "application/json"}
 V1_KEY: Final = "apiKey"
-"""The field of a v1 body that holds the key."""
+"""The field of a v1 body that contains the key."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Session:
-    """Sends every request of one account."""
+    """Sends all requests of one account."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Session:
     ) -> ApiResponse:
         """Sends a request that may be repeated; without a body it is a GET.
 
-        `key_field` is the field of the body that the endpoint wants the key in, beside the header.
+        `key_field` is the field of the body in which the endpoint also requires the key.
         """
         client = self.pools.calls
         if body is None:
@@ -65,7 +67,7 @@ class Session:
         return await self.resent(client, self.json_request(client, path, body, ask, key_field=key_field), ask)
 
     async def call_v1(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
-        """Sends a request to a v1 endpoint, which needs the key in the body as well."""
+        """Sends a request to a v1 endpoint, which also requires the key in the body."""
         return await self.call(path, body, ask, key_field=V1_KEY)
 
     def masked_request(
@@ -77,7 +79,10 @@ class Session:
         content: bytes | FileBody | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Request:
-        """Builds a request whose URL has `***` in place of the key; the transport puts the key in, below the logs."""
+        """Builds a request whose URL has `***` in place of the key.
+
+        The transport inserts the key, so that no log contains it.
+        """
         request = client.build_request(method, url, content=content, headers=headers)
         request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
         return request
@@ -116,7 +121,7 @@ class Session:
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
     ) -> ApiResponse:
-        """Sends a request that may be repeated, with a limit on requests in flight; one with a file may take long."""
+        """Sends a request that may be repeated, with a limit on concurrent requests; one with a file may take long."""
         request.extensions[RESEND] = True
         is_file = client is self.pools.uploads
 
@@ -153,7 +158,7 @@ class Session:
         auth: bool = True,
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
-        """Sends a request; returns the status, and the body without the key. Raises as `Delivery.explain` says."""
+        """Sends a request; returns the status, and the body without the key. Errors are those of `Delivery.explain`."""
         delivery = Delivery()
         request.extensions["trace"] = delivery.trace
         options: dict[str, Any] = {} if auth else {"auth": None}
@@ -200,7 +205,10 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
 
 
 def usable_id(value: str, *, of: str) -> str:
-    """Returns an id without spaces around it; raises `InputError` for other than letters, digits, `.`, `_` and `-`."""
+    """Returns an id without surrounding spaces.
+
+    Raises `InputError` if it has other characters than letters, digits, `.`, `_` and `-`.
+    """
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
@@ -219,7 +227,10 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
 
 
 class Backoff:
-    """Sends again for so many seconds, with doubled and jittered pauses; never with 0 seconds."""
+    """Repeats a request for at most the given seconds, with doubled and jittered pauses.
+
+    With 0 seconds it never repeats.
+    """
 
     def __init__(
         self,
@@ -237,7 +248,10 @@ class Backoff:
         self._draw = draw
 
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
-        """Sends until it is accepted or rejected for another reason; in the end gives the last response or `Busy`."""
+        """Sends until the request is accepted, or rejected for another reason.
+
+        At the end it returns the last response or raises `Busy`.
+        """
         limit = self._seconds if seconds is None else min(seconds, self._seconds)
         began, tries = self._clock(), 0
         while True:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 LONGEST_NUMBER: Final = 40
-"""The most digits of an amount or an id before the decimal point."""
+"""Maximum number of digits of an amount or an id before the decimal point."""
 
 
 def loads(body: bytes | str) -> object:
-    """Decodes JSON with every digit kept, as `int` or `Decimal`; None for `null` and for text that is not JSON."""
+    """Decodes JSON with all digits of numbers, as `int` or `Decimal`; None for `null` and for invalid JSON."""
     try:
         return json.loads(body, parse_float=_number, parse_constant=str)
     except (ValueError, RecursionError):
@@ -29,7 +29,7 @@ def _number(digits: str) -> object:
 
 
 def text(value: object) -> str:
-    """Returns any scalar as text: a number keeps all its digits; null, booleans and containers are empty."""
+    """Returns a scalar as text. A number keeps all its digits; null, booleans and containers become an empty text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -68,7 +68,7 @@ def flag(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """Returns the value of an input field, as a user would type it."""
+    """Returns the value of an input field in the form that a user would type."""
     return str(value).lower() if isinstance(value, bool) else compact(value)
 
 
@@ -94,7 +94,7 @@ def _plain(value: object) -> object:
 
 
 def unfold(value: object) -> object:
-    """Decodes JSON that was sent as a string inside JSON, as `promptTips` and `traceback` are."""
+    """Decodes JSON in a string inside JSON, as in `promptTips` and `traceback`."""
     while isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
         inner = loads(value)
         if inner is None or inner == value:
@@ -110,7 +110,7 @@ def table(value: object) -> dict[str, object]:
 
 
 def rows(value: object) -> list[object]:
-    """Returns the value as a list: null is an empty list; any other value that is not a list is its only row."""
+    """Returns the value as a list: null becomes an empty list, and any other value a list of itself."""
     found = unfold(value)
     if found is None:
         return []
@@ -142,7 +142,7 @@ Flag = Annotated[bool, BeforeValidator(flag)]
 
 
 def wire(*names: str, default: object = "", repr: bool = True) -> Any:  # noqa: A002, as of `Field`
-    """A field of a `Value` that a response has under one of these names."""
+    """Declares a field of a `Value`, with the names that it may have in a response."""
     return Field(default=default, validation_alias=AliasChoices(*names), repr=repr)
 
 
@@ -153,7 +153,7 @@ class Value(BaseModel):
 
     @classmethod
     def read(cls, source: dict[str, object], **known: object) -> Self:
-        """Reads the `wire` fields: the first name that is not empty counts, else what is known."""
+        """Reads the `wire` fields: the first name with a value counts, otherwise the default."""
         for field, info in cls.model_fields.items():
             names = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else ()
             values = (source.get(str(name)) for name in names)
@@ -173,7 +173,8 @@ Item = TypeVar("Item", bound=Value)
 class Page(Value, Generic[Item]):
     """One page of a list.
 
-    Each kind of page is a separate class: Prefect's stored results find a class by its name, and `Page[…]` has none.
+    Each kind of page is a separate class, because Prefect finds the class of a stored result by its name, and `Page[…]`
+    has none.
     """
 
     items: tuple[Item, ...] = ()  # What is on it

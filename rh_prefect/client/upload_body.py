@@ -19,9 +19,9 @@ CHUNK: Final = 1024 * 1024
 
 
 class RawBody(httpx.AsyncByteStream):
-    """The unchanged content of a file, of exactly known length, that can be sent more than once.
+    """The unchanged content of a file, of known length, that can be sent more than once.
 
-    httpx reads 64 KiB at a time on the event loop; this reads MiB in a thread.
+    httpx reads 64 KiB at a time on the event loop; this class reads MiB in a thread.
     """
 
     def __init__(self, path: Path, *, mime: str = "application/octet-stream") -> None:
@@ -68,8 +68,8 @@ class RawBody(httpx.AsyncByteStream):
 class FileBody(RawBody):
     """A multipart form with one file.
 
-    In its `name`, anything but plain ASCII is replaced, since not every server reads more. `field` is the file's field,
-    `fields` are the others; the values of `secrets`, further fields, are put in when the body is sent.
+    `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the file's field and
+    `fields` are the others; `secrets` are further fields whose values are inserted when the body is sent.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class FileBody(RawBody):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Converts file system errors to this package's own error."""
+    """Converts file system errors to `MediaError`."""
     try:
         yield
     except OSError as error:

@@ -1,5 +1,5 @@
-"""What RunningHub's answers hold, as frozen values, and the readers that make them from JSON.
+"""The contents of RunningHub's answers as frozen values, and the functions that read them from JSON.
 
-The readers are total: a field that is missing, null or of another type than documented becomes an empty value, never an
-exception. Whether an answer stands for an error is decided in `rh_prefect.client.responses`.
+These functions do not raise: a field that is missing, null or of an undocumented type becomes an empty value.
+`rh_prefect.client.responses` decides whether an answer is an error.
 """

@@ -36,7 +36,7 @@ _MEDIA: Final[dict[str, Literal["image", "video", "audio"]]] = {"IMAGE": "image"
 
 
 class AppOption(Value):
-    """One value that a field of an app may have; `value` is sent."""
+    """One allowed value of a field of an app; `value` is sent."""
 
     value: str
     name: str = ""
@@ -46,8 +46,8 @@ class AppOption(Value):
 class AppNode(Value):
     """One field of an app that can be set; `nodeInfoList` takes its `node_id` and `field_name`.
 
-    `field_value` is what the author left, as text, and `default` the node's own. `field_type` is STRING, INT, FLOAT,
-    BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known. Without `options`, any value may be given; numbers
+    `field_value` is the author's value as text, and `default` the node's default. `field_type` is STRING, INT, FLOAT,
+    BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known. Without `options`, any value is allowed; numbers
     are multiples of `step`.
     """
 
@@ -106,7 +106,10 @@ class StyleLora(Value):
 
 
 class Style(Value):
-    """One style of quick create's library; `key` is the input that it is for, `trigger` the words that call it."""
+    """One style of quick create's library.
+
+    `key` is the input that it is for; the words of `trigger` in a prompt activate it.
+    """
 
     style_id: Text = wire("id")
     webapp_id: Text = wire("webappId")
@@ -204,7 +207,7 @@ class ComfyFile(Value):
 
 
 class ComfyPrompt(Value):
-    """An accepted graph; with rejected nodes in `node_errors`, only a part of it runs."""
+    """An accepted graph. If it has `node_errors`, only a part of it runs."""
 
     prompt_id: str
     node_errors: dict[str, str] = Field(default_factory=dict)
@@ -220,7 +223,7 @@ class ComfyQueue(Value):
 class ComfyRun(Value):
     """The state of a graph; an `interrupted` one was cancelled.
 
-    Nothing is written down about a graph before it ends, so a queued one is `pending` as well.
+    ComfyUI records a graph only when it ends, so a queued graph is also `pending`.
     """
 
     prompt_id: str
@@ -249,7 +252,7 @@ def read_comfy_run(entry: dict[str, object], *, prompt_id: str) -> ComfyRun:
 
 
 def read_comfy_queue(source: dict[str, object]) -> ComfyQueue:
-    """Reads the queue: each entry begins with its place, a number, and the graph's id; they come in any order."""
+    """Reads the queue: each entry begins with its position and the graph's id, in any order."""
     return ComfyQueue(running=_ids(source.get("queue_running")), waiting=_ids(source.get("queue_pending")))
 
 

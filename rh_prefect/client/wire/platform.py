@@ -28,9 +28,9 @@ from rh_prefect.redaction import MASK
 
 
 class Upload(Value):
-    """A file that RunningHub holds for a day: `url` for models, `file_name` for loader nodes of workflows.
+    """A file that RunningHub stores for a day: `url` for models, `file_name` for loader nodes of workflows.
 
-    The legacy upload gives no `url`.
+    The legacy upload has no `url`.
     """
 
     url: Text = wire("download_url", "downloadUrl", "url")
@@ -49,7 +49,7 @@ class QueueStatus(Value):
 
 
 class PricePreview(Value):
-    """The price of a request; nothing is created."""
+    """The price of a request."""
 
     amount: Decimal
     currency: OptionalText
@@ -67,7 +67,7 @@ class Account(Value):
 
 
 class Download(Value):
-    """A file that has been fetched completely."""
+    """A file that was downloaded completely."""
 
     size: int
 
@@ -75,7 +75,8 @@ class Download(Value):
 def read_price(source: dict[str, object]) -> PricePreview | None:
     """Reads a price preview; returns None if it has no price.
 
-    Models that are charged by tokens show 0, which is not their price unless the call is said to be free.
+    For models that are charged by tokens, RunningHub returns 0, which is the price only if the response says that the
+    call is free.
     """
     price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
     if not price and not free:
@@ -91,7 +92,7 @@ def _masked(key: object) -> str:
 
 
 class ApiKey(Value):
-    """One key of the account, masked. Times are as RunningHub writes them; `quota_limit` None means no limit."""
+    """One key of the account, masked. Times are in RunningHub's format; `quota_limit` None means no limit."""
 
     name: Text = wire("apiKeyName")
     masked: Annotated[str, BeforeValidator(_masked)] = wire("key")
@@ -159,7 +160,7 @@ _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"
 class Asset(Value):
     """A registered file; `kind` is Image, Video or Audio. Fields that a response does not contain are empty.
 
-    `status` is RunningHub's word for how far it is; `state` says what that means.
+    `status` is RunningHub's word for its progress; `state` is its meaning.
     """
 
     asset_id: Text = wire("assetId", "id")
@@ -176,7 +177,7 @@ class Asset(Value):
 
     @property
     def state(self) -> Literal["ready", "failed", "pending"]:
-        """Whether the asset can be used: ready, pending or failed; an undocumented status counts as pending."""
+        """`ready`, `pending` or `failed`; an undocumented status is `pending`."""
         if self.status.upper() in _READY:
             return "ready"
         return "failed" if self.status.upper() in _FAILED else "pending"

@@ -34,7 +34,7 @@ _log = logging.getLogger("rh_prefect.client")
 TaskStatus = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
 
 _LINKS: Final = ("url", "outputUrl", "fileUrl")
-"""The names under which a row of `results` has the link of its file."""
+"""The field names for the link of a file in a row of `results`."""
 
 _STATUSES: Final[dict[str, TaskStatus]] = {
     "CREATE": "QUEUED",
@@ -53,9 +53,9 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,16}")
 
 
 def is_task_id(text: str) -> bool:
-    """Checks whether a text is a task's id: only digits, or a machine followed by a prompt's id.
+    """Returns whether a text is a task id: only digits, or a machine followed by a prompt's id.
 
-    Ids become parts of file names and addresses. Therefore any other text is refused.
+    Ids become parts of file names and addresses, so any other text is refused.
     """
     return bool(_TASK_ID.fullmatch(text) and text.strip("0"))
 
@@ -77,7 +77,7 @@ class RemoteOutput(Value):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is a text, or a link that can be fetched."""
+        """Whether it is a text, or a link that can be downloaded."""
         return self.url is None or _is_link(self.url)
 
 
@@ -127,15 +127,15 @@ class TaskView(Value):
     Attributes:
         task_id: All digits of the id.
         status: One of a closed set; an undocumented status is read as RUNNING.
-        code: RunningHub's code, empty where all is well.
-        reason: RunningHub's own words to it.
+        code: RunningHub's code, empty without an error.
+        reason: RunningHub's message for the code.
         outputs: All results; empty until the end, and sometimes for some seconds longer.
         usage: What it cost so far.
-        failure: The failing node, where one is named.
-        node_errors: For each refused node of a workflow, what is wrong with it: such a task fails or runs in part.
-        progress_url: Where a running workflow tells its progress; a secret, since it holds a ticket of the account.
-            In no repr and no dump.
-        ahead: How many tasks are before it in the queue, where that is known.
+        failure: The failing node, if RunningHub names one.
+        node_errors: The fault of each refused node of a workflow; such a task fails, or only a part of it runs.
+        progress_url: The address of a running workflow's progress. It contains a secret of the account, and is in no
+            repr and no dump.
+        ahead: The number of tasks before it in the queue, if that is known.
     """
 
     task_id: str
@@ -209,8 +209,8 @@ def _note_unknown_status(name: str) -> None:
 def read_task_id(source: dict[str, object]) -> str:
     """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`.
 
-    A number with an exponent was rounded by its writer, and stays as it was written: it is no valid id. A fraction of 0
-    after all digits takes nothing away.
+    A number with an exponent was rounded by the sender, so it is returned unchanged, which is not a valid id. A
+    fraction of 0 is removed.
     """
     names = ("taskId", "task_id")
     given = {
@@ -275,7 +275,7 @@ def _is_link(url: str) -> bool:
 
 
 def extension_of_link(url: str) -> str | None:
-    """Reads the file extension that a link or a `data:` URL names; returns None if it names no valid one."""
+    """Returns the file extension in a link or a `data:` URL; None if it has no valid one."""
     if url[:5].lower() == "data:":
         mime = url[5:].partition(",")[0].partition(";")[0].lower()
         return read_extension(mimetypes.guess_extension(mime) or "")
@@ -292,7 +292,7 @@ def read_extension(name: str) -> str | None:
 
 
 def read_usage(usage: object) -> Usage:
-    """Reads the four billing fields, each a string, a number or null."""
+    """Reads the four billing fields, each of which is a string, a number or null."""
     source = table(usage)
     seconds = amount(source.get("taskCostTime"))
     return Usage(
@@ -304,7 +304,7 @@ def read_usage(usage: object) -> Usage:
 
 
 def _billed(source: dict[str, object], name: str) -> Decimal | None:
-    """Reads an amount that a task used; a negative one would lower the sums of a run, so it counts as unknown."""
+    """Reads an amount of a task; a negative one would lower the sums of a run, so it is treated as unknown."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
         _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)
@@ -313,7 +313,7 @@ def _billed(source: dict[str, object], name: str) -> Decimal | None:
 
 
 def read_item_usage(items: list[object]) -> Usage:
-    """Reads the billing fields of `/task/openapi/outputs`: each item repeats the cost of the whole task."""
+    """Reads the billing fields of `/task/openapi/outputs`, where each item repeats the cost of the whole task."""
     usages = (read_usage(item) for item in items)
     return next((usage for usage in usages if usage != Usage()), Usage())
 
@@ -363,9 +363,9 @@ class WebhookDelivery(Value):
     """A webhook's body. It is not signed: confirm it with a query before you use it.
 
     Attributes:
-        task_id: The task that it claims to be about.
-        event: What it says has happened.
-        view: The task as it says it is; None where it says nothing readable.
+        task_id: The task in its body.
+        event: The kind of event in its body.
+        view: The state of the task in its body; None if that is not readable.
     """
 
     task_id: str
@@ -384,16 +384,16 @@ class WebhookEvent(Value):
     """RunningHub's record of one task's webhook.
 
     Attributes:
-        event_id: What `resend` takes.
+        event_id: The id for `resend`.
         task_id: The task.
-        url: Where it was sent. It may hold the receiver's secret, and is in no repr.
+        url: The receiver's address. It may contain the receiver's secret, and is in no repr.
         event: Its kind.
         view: The task, unverified.
-        status: How the delivery ended: SUCCESS and FAILED are known.
-        response: What the receiver answered, or why it could not be reached. In no repr, as `url`.
-        retries: How often it was tried again.
-        created_at: When, in RunningHub's words, without a time zone.
-        updated_at: When it was last tried.
+        status: The outcome of the delivery: SUCCESS and FAILED are known.
+        response: The receiver's answer, or the reason why it did not answer. In no repr, like `url`.
+        retries: The number of repeated deliveries.
+        created_at: The time in RunningHub's format, without a time zone.
+        updated_at: The time of the last delivery.
     """
 
     event_id: Text = wire("id", "webhookId")
