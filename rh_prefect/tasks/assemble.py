@@ -41,10 +41,10 @@ _log = logging.getLogger("rh_prefect")
 SHEET_COLUMNS = 4
 
 _UNHEARD = 0.3
-"""Seconds at the end of a speech that are silent anyway."""
+"""Seconds at the end of a speech that are usually silent."""
 
 MediaLike = Media | Result | str
-"""What a file may be given as."""
+"""The types that a parameter for a file accepts."""
 
 
 class Film(BaseModel):
@@ -93,7 +93,7 @@ async def assemble(
 
     Raises:
         InputError: There are no clips.
-        MediaError: A file cannot be read, or is not what it should be.
+        MediaError: A file cannot be read, or is of another kind.
         StoreError: The storage refuses the film.
     """
     if not clips:
@@ -114,7 +114,7 @@ async def assemble(
 
 
 async def _note(parts: Mapping[str, Any], film: Media, store: MediaStore) -> None:
-    """Records what the film is made of, for the gallery."""
+    """Records the sources of the film, for the gallery."""
     named = film.model_copy(update={"uri": store.name_of(film.uri) or film.uri})
     try:
         await LOOP.call(open_edits(store, get_settings()).note("assemble", parts, named))
@@ -123,7 +123,7 @@ async def _note(parts: Mapping[str, Any], film: Media, store: MediaStore) -> Non
 
 
 async def _name(name: str, recipe: str) -> str:
-    """Returns the film's name in the storage: the same one in each attempt, and another one for each other film."""
+    """Returns the film's name in the storage: the same in each attempt, and different for another film."""
     scope = current_scope()
     if scope is None:
         return f"films/{recipe[:12]}/{name}"
@@ -137,7 +137,7 @@ async def _name(name: str, recipe: str) -> str:
 
 
 class _Cut:
-    """One film in the making, in a scratch folder."""
+    """Makes one film in a scratch folder."""
 
     def __init__(self, scratch: Path, store: MediaStore) -> None:
         self.sheet = scratch / "sheet.jpg"
@@ -149,7 +149,7 @@ class _Cut:
 
     @property
     def sources(self) -> list[str]:
-        """The addresses of the files that it is made of."""
+        """The addresses of its source files."""
         return [one.uri if isinstance(one, Media) else one for one in self._given.values()]
 
     def make(
@@ -159,7 +159,7 @@ class _Cut:
         music: MediaLike | None,
         captions: Sequence[str],
     ) -> str:
-        """Makes the film and its contact sheet; returns a hash of everything that they are made of."""
+        """Makes the film and its contact sheet; returns a hash of all inputs."""
         videos = [self._local(clip, f"clip-{number}") for number, clip in enumerate(clips)]
         spoken, played = self._optional(speech, "speech"), self._optional(music, "music")
         with naming(self._given):

@@ -31,14 +31,15 @@ from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 AT_ONCE = 50
-"""How many jobs are begun at once: as many as an account has slots, usually."""
+"""Number of jobs that start at once; usually an account has as many slots."""
 
 WAVE = 10
-"""How many task runs start together: a thousand starts in one go would hold up the event loop for seconds, and
-Prefect's server for longer, which takes note of some 25 task runs a second."""
+"""Number of task runs that start together. A thousand would block the event loop for seconds, and Prefect's server for
+longer: it records about 25 task runs a second.
+"""
 
 LOOKED_UP_AT_ONCE = 16
-"""How many jobs of a list with a budget are looked up at once."""
+"""Number of jobs whose records are read at once, for a list with a budget."""
 
 BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
@@ -53,7 +54,7 @@ def generate_many(
     scope: str | None = None,
     **options: Unpack[JobOptions],
 ) -> Coroutine[Any, Any, list[Result]]:
-    """Runs many jobs at once and waits for all of them, the failed ones included.
+    """Runs many jobs at once, and waits until all have ended or failed.
 
     Use this and not `generate.map`, which gives each waiting job its own thread and event loop.
 
@@ -61,13 +62,13 @@ def generate_many(
                                      for photo in photos], wait="suspend")
 
     Args:
-        requests: What to run; RunningHub's own limit decides how many of them run at once. Requests that are equal are
-            refused before anything is paid.
+        requests: The inputs of the jobs. RunningHub's limit decides how many run at once. Equal requests are refused
+            before anything is paid.
         takes: How many results of each request.
         labels: A label for each request, in place of `label`, which all of them share.
-        wait: How to wait: `suspend` suspends the run when all jobs are submitted, so that it holds no worker, and goes
-            on when they have ended. It needs a deployment and a receiver of webhooks; else the run waits in its
-            process, as with `poll`.
+        wait: With `suspend`, the run suspends when all jobs are submitted, and is resumed when they have ended.
+            Meanwhile it occupies no worker. It needs a deployment and a receiver of webhooks. Otherwise, and with
+            `poll`, the run waits in its process.
         scope: Your own idempotency key; see `generate`.
         **options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
 
@@ -78,8 +79,8 @@ def generate_many(
         InputError: This is not a list of inputs; nothing was sent.
         EqualRequest: Two of the requests are equal; nothing was paid.
         BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; none was submitted.
-        JobsFailed: Some failed: an `ExceptionGroup`; each of its errors names its job. Its `results` has for each job
-            its result or its error, and running the same flow run again pays only for what is missing.
+        JobsFailed: An `ExceptionGroup` of the errors of failed jobs. Its `results` contains the result or the error of
+            each job. If the same flow run is run again, it pays only for missing results.
     """
     if isinstance(requests, get_args(Request)):
         raise InputError(
@@ -110,7 +111,7 @@ def generate_many(
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
-    """Raises `EqualRequest` where two requests are written alike; the others are compared when their files are read."""
+    """Raises `EqualRequest` if two requests are written alike; others are compared when files are read."""
     seen: dict[str, int] = {}
     for number, one in enumerate(requests, 1):
         first = seen.setdefault(repr(one), number)
@@ -141,7 +142,7 @@ async def _run_jobs(
 
 
 async def _refuse_over_budget(jobs: Sequence[tuple[Request, dict[str, Any]]], scope: str | None) -> None:
-    """Raises `BudgetExceeded` where the jobs cost more together than the budget of the run has left."""
+    """Raises `BudgetExceeded` if the jobs together cost more than the rest of the run's budget."""
     first, options = jobs[0]
     chosen = Options(**{name: value for name, value in options.items() if name != "scope"})
     runner, call = await prepare_call(first, chosen, scope=scope, is_in_task=False)
@@ -151,10 +152,10 @@ async def _refuse_over_budget(jobs: Sequence[tuple[Request, dict[str, Any]]], sc
 
 
 async def _check_prices(runner: WorkRunner, calls: Sequence[WorkCall], budget: Decimal, *, what: str) -> None:
-    """Raises `BudgetExceeded` where jobs cost more together than a budget has left; nothing is paid.
+    """Raises `BudgetExceeded` if jobs together cost more than the rest of a budget; nothing is paid.
 
-    Jobs with a result cost nothing. A list with a task in progress is not refused, because its result would not be
-    downloaded; each of its jobs is checked before its submission.
+    Jobs with a result cost nothing. If the task of a job is in progress, the list is not refused, because then that
+    result would not be downloaded; each of its jobs is checked before its submission.
     """
     await runner.pool.check_currency()
     at_once, prices = asyncio.Semaphore(LOOKED_UP_AT_ONCE), dict[str, Money | None]()

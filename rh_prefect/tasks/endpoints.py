@@ -1,6 +1,6 @@
 """One task per model, built on first use: `await endpoints.z_image_turbo(prompt="a lighthouse")`.
 
-The stub beside this file is generated from the catalogue and says what each task takes.
+The stub beside this file is generated from the catalogue and contains the parameters of each task.
 """
 
 from __future__ import annotations

@@ -50,14 +50,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SUBMITTED = "Submitted"
-"""The name of a good end of a task run whose job goes on at RunningHub while its flow run is suspended."""
+"""The state name of a task run whose flow run is suspended while the job continues at RunningHub."""
 
 
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Checks whether a retry of the task may succeed without the risk of paying twice for the same job.
+    """Returns whether a retry of the task may succeed.
 
-    The journal makes every retry safe; this only avoids hopeless ones. A failed task is not one for a retry: the call
-    itself pays for another task where that may help.
+    The journal makes every retry safe; this function only avoids useless ones. A failed task needs no retry: the call
+    itself pays for another task if that may succeed.
     """
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, StoreError | JournalError):
@@ -92,7 +92,7 @@ def _name() -> str:
 
 
 def run_name(parameters: Mapping[str, Any]) -> str:
-    """Names a task run after its model and the beginning of its prompt."""
+    """Returns the name of a task run: its model and the beginning of its prompt."""
     request = parameters["request"]
     # The body rejects a value of another type.
     model, params = getattr(request, "model", type(request).__name__), getattr(request, "__dict__", {})
@@ -101,7 +101,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
 
 
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
-    """Names a task run; see `run_name`."""
+    """Returns the name of a task run; see `run_name`."""
     return with_prompt(f"{label}: {model}" if label else model, beginning_of_prompt(params))
 
 
@@ -133,8 +133,8 @@ async def generate(
         request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
         take: The number of the result, if the request has several: a run pays once for each number.
-        same: Whether this call may share the result of an equal call of the run. By default the second equal call is
-            refused before it pays.
+        same: Whether this call may share the result of an equal call of the run. By default, the second of two equal
+            calls is refused before it pays.
         label: A name for the output, for people: a part of the names of its task run and its file.
         reuse: `always` takes the result of an identical request of any run from the storage, at no cost.
         on_unknown: What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits
@@ -146,19 +146,19 @@ async def generate(
             started.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-        scope: Your own idempotency key, such as an order's number: in one scope a request is paid for once, in
-            whichever process or flow run it is made. By default the scope is the flow run.
+        scope: Your own idempotency key, such as an order's number: in one scope, a request is paid for once by all
+            processes and flow runs. By default the scope is the flow run.
 
     Returns:
-        The outputs, already in the storage, with what they cost.
+        The outputs, which are in the storage, and their cost.
 
     Raises:
         InputError: A parameter or file is wrong; nothing was sent.
-        EqualRequest: The run has asked for the same request and take before; nothing was paid for this call.
+        EqualRequest: An earlier call of the run has the same request and take; nothing was paid for this call.
         SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
         BudgetExceeded: It was not started, since it would exceed the budget.
         JobFailed: The task failed; the message says why, and whether another run can succeed.
-        RunningHubError: Everything else; see `rh_prefect.errors`.
+        RunningHubError: Any other failure; see `rh_prefect.errors`.
     """
     options = Options(
         take=take,
@@ -207,7 +207,7 @@ async def _run(
 
 
 def check_request(request: object) -> None:
-    """Raises `InputError` for what is not an input of a model, a workflow or an app."""
+    """Raises `InputError` if a value is not an input of a model, a workflow or an app."""
     if not isinstance(request, get_args(Request)):
         raise InputError(
             f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
@@ -228,7 +228,7 @@ def _named(step: str) -> Iterator[None]:
 async def prepare_call(
     request: Request, options: Options, *, scope: str | None, is_in_task: bool = True
 ) -> tuple[WorkRunner, WorkCall]:
-    """Finds the accounts that pay, the run in which a call is made, and the records of its work."""
+    """Returns the accounts, the run and the records of a call."""
     if scope is not None:
         _check_name(scope)
     shared = await load_pool_context(options.credentials)
@@ -256,7 +256,7 @@ def _check_name(scope: str) -> None:
 async def _works_for(
     here: Scope, name: str | None, options: Options, shared: PoolContext, store: MediaStore
 ) -> WorksJournal | None:
-    """Returns the records of a work that several runs may ask for; None for a work of one flow run."""
+    """Returns the records of a work that runs share; None for a work of one flow run."""
     if isinstance(here, FolderScope):
         return (await here.works())[0]
     if name is None and options.reuse == "never":
@@ -267,7 +267,7 @@ async def _works_for(
 
 
 async def _default_works(here: Scope) -> WorksJournal:
-    """Opens the records of the default storage, and notes in a flow run's journal where they are."""
+    """Opens the records of the default storage, and records their location in a flow run's journal."""
     works = await open_default_works()
     name = (repr(here.journal), here.calls.number, works.url)
 
@@ -280,13 +280,13 @@ async def _default_works(here: Scope) -> WorksJournal:
 
 
 _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
-"""The attempts of runs that have noted the place of the works that they share."""
+"""The attempts of runs that have recorded the location of their shared works."""
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
-"""The scopes of this process outside of flows, each opened once: a scope is one attempt of its calls."""
+"""The scopes outside of flows that this process has opened; each is one attempt."""
 _process: list[str] = []
-"""The name of the scope of this process, once it has one."""
+"""The name of this process's scope, if it has one."""
 
 
 def _forget() -> None:
@@ -302,8 +302,8 @@ os.register_at_fork(after_in_child=_forget)
 async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_task: bool = True) -> Scope:
     """Returns the scope of a call: its flow run, else the named scope, its outermost task run, or the process.
 
-    With `is_found_again` a later process finds the work in any case; with `is_in_task` the innermost task run is the
-    call's own.
+    If `is_found_again`, a later process finds the work even without a scope. If `is_in_task`, the innermost task run is
+    that of the call itself.
     """
     inside = current_scope()
     if inside is not None:

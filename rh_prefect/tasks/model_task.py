@@ -1,4 +1,4 @@
-"""Builds the task of one model: its parameters as keyword arguments, and the same paid path as `generate`."""
+"""Builds the task of one model: its parameters are keyword arguments, and it runs the same code as `generate`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rh_prefect.works.result import Result
 T = TypeVar("T")
 
 File: TypeAlias = Media | Result | str | PathLike[str]
-"""What a file may be given as."""
+"""The types that a parameter for a file accepts."""
 
 HOME = "rh_prefect.tasks.endpoints"
-"""Where every model's task can be imported from."""
+"""The module from which the task of each model can be imported."""
 
 _UNCHECKED = "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks."
 _RETURNS = "The outputs, already in the storage, with what they cost."
@@ -49,10 +49,10 @@ def build(model: Model) -> PaidTask[...]:
 
 @dataclass(frozen=True, slots=True)
 class Omitted(Generic[T]):
-    """A default in a signature that behaves like its value and marks that no argument was given.
+    """A default value that also shows that the caller gave no argument.
 
-    Prefect fills in defaults before it calls a task. What the caller did not give must not be sent, or the same
-    call through `generate` would be another job.
+    Prefect fills in defaults before it calls a task. A parameter that the caller omitted must not be sent: otherwise
+    the equal call of `generate` would be another job.
     """
 
     value: T
@@ -68,7 +68,7 @@ class Omitted(Generic[T]):
 
 
 def signature(model: Model) -> inspect.Signature:
-    """Makes the signature of a model's task: the model's parameters, then the options of `generate`."""
+    """Returns the signature of a model's task: the model's parameters, then the options of `generate`."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     params = [
         inspect.Parameter(param.name, keyword, default=_default(param), annotation=_annotation(param))
@@ -81,7 +81,7 @@ def signature(model: Model) -> inspect.Signature:
 
 @cache
 def options() -> Mapping[str, inspect.Parameter]:
-    """The options of `generate`, which every model's task also takes."""
+    """Returns the options of `generate`, which each model's task also accepts."""
     found = inspect.signature(generate.fn, eval_str=True).parameters
     return {name: param for name, param in found.items() if name != "request"}
 

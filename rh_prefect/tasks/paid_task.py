@@ -1,4 +1,4 @@
-"""`PaidTask`: a Prefect task of a paid call, which a type checker knows to give a `Result`."""
+"""`PaidTask`: a Prefect task with one paid call, typed for type checkers to return a `Result`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
     class PaidTask(Task[P, Coroutine[Any, Any, Result]]):
-        """A task that makes a paid call; Prefect types the future of an async task as a future of a coroutine."""
+        """A task with one paid call.
+
+        Its types differ from Prefect's, where the future of an async task contains a coroutine.
+        """
 
         # Without overloads: of those, type checkers do not say which option is misspelt.
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:  # type: ignore[override]
-            """Runs the job as one task run, in a flow or alone."""
+            """Runs the job as a task run, inside or outside of a flow."""
 
         @overload  # type: ignore[override]
         def submit(self, *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[Result]: ...

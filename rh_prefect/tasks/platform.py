@@ -1,4 +1,4 @@
-"""RunningHub's platform as tasks: the account, the library, workflows, apps, tasks and webhooks.
+"""Tasks for RunningHub's platform: the account, the library, workflows, apps, tasks and webhooks.
 
 `credentials` names a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL are used.
 """
@@ -42,9 +42,9 @@ Body: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 async def ask(
     question: Callable[[Client], Coroutine[Any, Any, T]], credentials: str | None, *, of_task: str | None = None
 ) -> T:
-    """Sends a request on the package's loop thread, over the connections that its jobs use.
+    """Sends a request on the package's loop thread, over the connections of its jobs.
 
-    Of several accounts, it uses the one that has the task `of_task`, else the first.
+    In a pool, it uses the account that has the task `of_task`, else the first account.
     """
     payer = await load_pool_context(credentials)
 
@@ -62,7 +62,7 @@ def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, 
 
 
 def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    """Creates a task that is retried only if the request was never sent, since it creates or ends something."""
+    """Creates a task that is retried only if the request was not sent, for requests that create or end something."""
     return _task(name, ConnectFailed)
 
 
@@ -88,13 +88,13 @@ def _task(
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Checks that a value is one of the accepted words, before anything is sent."""
+    """Raises an error if a value is not one of the allowed words."""
     if value not in allowed:
         raise InputError(f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent.")
 
 
 def words(name: str, value: object) -> str:
-    """Checks that a text is not empty, before anything is sent."""
+    """Raises an error if a text is empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")
     return value
@@ -114,7 +114,7 @@ async def queue_status(*, credentials: str | None = None) -> QueueStatus:
 
 @repeatable("list of API keys")
 async def list_api_keys(*, credentials: str | None = None) -> tuple[ApiKey, ...]:
-    """Lists the account's keys, masked, with what each may spend and has spent; costs nothing."""
+    """Lists the account's keys, masked, with the limit and the cost of each; costs nothing."""
     return await ask(lambda client: client.platform.api_keys(), credentials)
 
 
@@ -133,15 +133,15 @@ async def list_resources(
 
     Args:
         kind: UNET, CHECKPOINT, LORA or GGUF.
-        name: A part of its name.
-        base_models: Only those made for one of these.
-        tags: Only those with one of these tags, by their ids.
-        page: From 1.
-        size: Of a page.
+        name: A part of the model's name.
+        base_models: Only models for one of these base models.
+        tags: Only models with one of these tags, given by id.
+        page: The number of the page, from 1.
+        size: The number of models on a page.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
 
     Returns:
-        The page; `node_model_name` is what a loader node takes.
+        The page; pass `node_model_name` to a loader node.
     """
     one_of("kind", kind, get_args(ResourceKind))
     return await ask(
@@ -160,7 +160,7 @@ async def workflow_json(workflow_id: str, *, credentials: str | None = None) -> 
 
 @repeatable("call example of app {webapp_id}")
 async def app_call_example(webapp_id: str, *, credentials: str | None = None) -> App:
-    """Reads what an AI app takes, with the options of its lists; costs nothing."""
+    """Reads the fields of an AI app, with the options of its lists; costs nothing."""
     return await ask(lambda client: client.apps.demo(webapp_id), credentials)
 
 
@@ -173,14 +173,14 @@ async def list_apps(
     size: int = 50,
     credentials: str | None = None,
 ) -> Page[AppListing]:
-    """Lists public AI apps, at most 50 on a page, which begin at 1; costs nothing. HOTTEST looks back `days`."""
+    """Lists public AI apps, at most 50 on a page; costs nothing. `days` is the period for HOTTEST."""
     one_of("sort", sort, get_args(AppSort))
     return await ask(lambda client: client.apps.list(sort=sort, days=days, page=page, size=size), credentials)
 
 
 @repeatable("styles of quick create {webapp_id}")
 async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str | None = None) -> tuple[Style, ...]:
-    """Lists the styles that a module of quick create offers; `kind` is its `type`, 2 in every published sample."""
+    """Lists the styles of a module of quick create; `kind` is its `type`, 2 in each published sample."""
     return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)
 
 
@@ -217,7 +217,7 @@ def storable(view: TaskView) -> TaskView:
 async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
     """Returns RunningHub's record of a task's webhook; `RequestRejected` if there is none yet.
 
-    Its `event_id` is what `resend_webhook` takes. The secret of our own receiver's address is masked.
+    Pass its `event_id` to `resend_webhook`. The secret in the address of this package's receiver is masked.
     """
     event = await ask(lambda client: client.webhooks.detail(task_id), credentials, of_task=task_id)
     view = event.view and storable(event.view)

@@ -1,4 +1,4 @@
-"""`PlainTask`: a Prefect task that is a plain call where there is no Prefect run around it and no Prefect API."""
+"""`PlainTask`: a Prefect task that is an ordinary call if it is outside of Prefect runs and no Prefect API is set."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
-    """A task of this package; Prefect's engine would start a server for a task run that is shown nowhere.
+    """A task of this package. Outside of runs, Prefect's engine would start a server only to show this task run.
 
-    A plain call has the retries of the task. With other options, or with `.submit` and `.map`, it is always a task run.
+    An ordinary call has the retries of the task. With other options, or with `.submit` and `.map`, it is always a task
+    run.
     """
 
     # A type checker sees Prefect's own overloads.
@@ -50,7 +51,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             return self._run(call)
 
         async def create_local_run(self, *args: Any, **kwargs: Any) -> TaskRun:
-            """Makes the task run, with the tag of its model and the task runs that made its files as inputs."""
+            """Creates the task run with a tag for its model. Its inputs are the task runs that made its files."""
             run = await super().create_local_run(*args, **kwargs)
             parameters = kwargs.get("parameters") or {}
             model = getattr(parameters.get("request"), "model", None)

@@ -1,4 +1,4 @@
-"""Files at RunningHub: uploads, registered assets with their groups, and the price of a model for given files.
+"""Tasks for files at RunningHub: uploads, registered assets and their groups, and price previews.
 
 `credentials` names a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL are used.
 """
@@ -55,7 +55,8 @@ def _name() -> str:
 async def upload_file(source: Source, *, credentials: str | None = None, storage: str | None = None) -> Upload:
     """Uploads a file, which RunningHub keeps for a day; costs nothing.
 
-    Paid tasks upload their inputs by themselves. This is for what is built by hand: a graph, a node list, an asset.
+    Paid tasks upload their inputs automatically. Use this task for graphs, node lists and assets that you build
+    yourself.
 
     Args:
         source: A `Media`, a path, any fsspec URI, a link, or the result of a job.
@@ -85,9 +86,10 @@ async def upload_file_legacy(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Upload:
-    """Uploads a file up to 30 MB by the deprecated v1 endpoint: a `file_name` for loader nodes, and no `url`.
+    """Uploads a file up to 30 MB by the deprecated v1 endpoint.
 
-    `upload_file` has no such limit. Older documentation of the API requires the type.
+    The result has a `file_name` for loader nodes, and no `url`. `upload_file` has no such limit. Older documentation of
+    the API requires the type.
     """
     one_of("file_type", file_type, get_args(LegacyType))
     store = await load_storage(storage)
@@ -101,14 +103,14 @@ async def upload_file_legacy(
 
 @repeatable("upload of LoRA {name}")
 async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: str | None = None) -> str:
-    """Uploads a LoRA for a RHLoraLoader node, and returns what its `file_name` takes; it is sent once."""
+    """Uploads a LoRA, once, and returns the `file_name` for a RHLoraLoader node."""
     words("name", name)
     return await ask(lambda client: client.upload_lora(Path(path), name=name), credentials)
 
 
 @asynccontextmanager
 async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Local]:
-    """Provides a local copy of a file for an `async with` block; a local file is used directly."""
+    """Provides a local copy of a file for an `async with` block; a local file is used without a copy."""
     media = as_media_input(source)
     uri = media.uri if isinstance(media, Media) else media
     copy = open_local(uri, get_settings().state_dir / "inputs", options=store.options_for(uri))
@@ -125,7 +127,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
 async def link_to(
     source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
 ) -> str:
-    """Returns a link that RunningHub can read: an existing link, or one from uploading the file."""
+    """Returns a link that RunningHub can read: the given link, or that of an uploaded file."""
     media = as_media_input(source)
     if isinstance(media, str) and media.lower().startswith(_LINKS):
         return media
@@ -144,18 +146,18 @@ async def register_asset(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Asset:
-    """Registers media once, so that Seedance accepts real persons in it, and waits until it is usable.
+    """Registers media, so that Seedance accepts real people in it, and waits until the asset is usable.
 
     Args:
         source: A link that RunningHub can read; any other file is uploaded first.
-        group_id: The group that it belongs to.
-        kind: What it is.
-        name: Its name.
+        group_id: The group of the asset.
+        kind: The kind of media.
+        name: The name of the asset.
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block.
         storage: Name of the `MediaStorage` block whose options open the file.
 
     Returns:
-        The asset; give its `uri` where a model takes media.
+        The asset; pass its `uri` to a model's parameter for media.
 
     Raises:
         InputError: An invalid kind or name, or an unreadable file; nothing was registered.
@@ -212,7 +214,7 @@ async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None
 
 @once("asset group {name}")
 async def create_asset_group(name: str, *, description: str = "", credentials: str | None = None) -> AssetGroup:
-    """Makes a group for assets."""
+    """Creates a group for assets."""
     words("name", name)
     return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
 
@@ -227,7 +229,7 @@ async def query_asset_group(group_id: str, *, credentials: str | None = None) ->
 async def list_asset_groups(
     *, name: str = "", page: int = 1, size: int = 20, credentials: str | None = None
 ) -> Page[AssetGroup]:
-    """Lists groups of assets, those of a name or all, at most 100 on a page; costs nothing."""
+    """Lists groups of assets, all or those of a name, at most 100 on a page; costs nothing."""
     return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
 
 
@@ -268,10 +270,10 @@ async def price_preview(
         storage: Name of the `MediaStorage` block whose options open the files.
 
     Returns:
-        The price, and whether this very call would be free.
+        The price, and whether this call would be free.
 
     Raises:
-        InputError: A parameter or a file is not what the model takes; nothing was sent.
+        InputError: A parameter or a file is not valid for the model; nothing was sent.
     """
     if not isinstance(request, ModelInput):
         raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was sent.")
