@@ -31,7 +31,7 @@ def __dir__() -> list[str]:
 
 
 def pipelines_here() -> dict[str, Path]:
-    """Finds the pipelines of the working folder, by the names of their flows."""
+    """Returns the paths of the pipelines in the working folder, by the names of their flows."""
     files = [file for folder in FOLDERS for file in sorted(Path(folder).glob("*")) if file.suffix in ENDINGS]
     files = [file for file in files if not file.name.endswith(".takes.yaml") and file.name != "prefect.yaml"]
     return {file.stem.replace("-", "_"): file for file in reversed(files)}

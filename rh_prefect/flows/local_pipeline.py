@@ -32,18 +32,18 @@ async def run_here(
     pages: Pages | None = None,
     **more: Any,
 ) -> RunEnd:
-    """Runs a pipeline as plain calls; its notes are in a folder beside the records of its works.
+    """Runs a pipeline in this process; its notes are in a folder beside the records of its works.
 
     Args:
         pipeline: The pipeline.
-        values: Its parameters and the options of the run, as its flow takes them.
-        reviewed: A plan that was reviewed; the run pays for nothing else.
-        pages: Where the run shows what it does; by default nowhere.
+        values: Its parameters and the options of the run, as for its flow.
+        reviewed: A reviewed plan; the run pays for nothing else.
+        pages: The views that the run updates; by default none.
         **more: Further surroundings of the run; see `Surroundings`.
 
     Raises:
         InputError: An option cannot be used; nothing was paid.
-        RunningHubError: As `run_pipeline` says.
+        RunningHubError: See `run_pipeline`.
     """
     params = dict(values)
     options = _options({name: params.pop(name) for name in RUN_OPTIONS if name in params})

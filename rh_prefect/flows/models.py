@@ -18,11 +18,11 @@ from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.options import Reuse
 
 HOME = "rh_prefect.flows.models"
-"""Where every model's flow can be imported from."""
+"""The module from which the flow of each model can be imported."""
 
 
 def for_model(name: str) -> PipelineFlow:
-    """Gives the flow of a model; the same one each time.
+    """Returns the flow of a model, always the same object.
 
     It can be deployed by name, without writing a file: its entrypoint is
     `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`. Its result has the output `result`.
@@ -68,7 +68,7 @@ async def _any_model(
     Args:
         model: Any name of a model.
         params: Its parameters, by name; a file is a path, a URI or a link.
-        budget: What the run may cost, in the account's currency. Empty: the price of the model.
+        budget: Maximum cost of the run, in the account's currency. Empty: the price of the model.
         reuse: `never` makes a new result, and continues a run that stopped early; `always` uses the result of any run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.

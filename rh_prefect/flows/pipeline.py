@@ -50,7 +50,7 @@ PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
 
 
 class Pipeline(files.Pipeline):
-    """A pipeline that was read and checked, and can be run.
+    """A pipeline that was read and checked.
 
     film = Pipeline.from_file("film.yaml")
     done = await film.run(prompt="a lighthouse at dawn", budget=25)
@@ -58,7 +58,7 @@ class Pipeline(files.Pipeline):
     """
 
     def flow(self, reviewed: ReviewedPlan | None = None) -> PipelineFlow:
-        """Makes the pipeline's flow, for `.serve()` and `.deploy()`.
+        """Returns the pipeline's flow, for `.serve()` and `.deploy()`.
 
         Args:
             reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
@@ -66,7 +66,7 @@ class Pipeline(files.Pipeline):
         return pipeline_flow(self, reviewed=reviewed)
 
     async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
-        """Returns what a run would do and pay, as `rh-prefect plan` shows it: results that exist cost nothing.
+        """Returns the plan of a run, as `rh-prefect plan` shows it. Existing results cost nothing.
 
         Args:
             params: The parameters' values. If it is given, `more` has only options: a file may have a parameter with
@@ -107,7 +107,7 @@ class Pipeline(files.Pipeline):
 
         Raises:
             PipelineError: Something is wrong with the file or the parameters; nothing was paid.
-            PlanChanged: The run would not be what the reviewed plan says; nothing was paid.
+            PlanChanged: The run would differ from the reviewed plan; nothing was paid.
             PipelineIncomplete: Some steps were not made; its result has the state of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
@@ -123,14 +123,14 @@ def pipeline_flow(
     reviewed: ReviewedPlan | None = None,
     reuse: Reuse | None = None,
 ) -> PipelineFlow:
-    """Makes the flow of a pipeline.
+    """Returns the flow of a pipeline.
 
     Args:
         pipeline: The pipeline. Its parameters become the flow's.
-        module: The module that a deployment imports it from.
-        name: Its name there.
+        module: The module from which a deployment imports the flow.
+        name: The flow's name in this module.
         reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
-        reuse: The default of the option `reuse`; empty for what the file says.
+        reuse: The default of the option `reuse`; empty for the value in the file.
     """
 
     async def run(**arguments: Any) -> Any:
@@ -168,7 +168,7 @@ def local_flow(
     name: str,
     entrypoint: str,
 ) -> PipelineFlow:
-    """Makes a flow that calls `local` where a call would start a server: outside of flows, without an API."""
+    """Creates a flow that calls `local` outside of flows if no API is set, where a call would start a server."""
     run.__module__, _, run.__name__ = entrypoint.partition(":")
     run.__qualname__ = run.__name__
     # The outputs are in the store; Prefect keeps no second copy of the result.
@@ -178,9 +178,9 @@ def local_flow(
 
 
 class _LocalFlow(Flow[..., Coroutine[Any, Any, Any]]):
-    """A flow that runs in its process where a call would start a server; see `rh_prefect.flows.local_pipeline`.
+    """A flow that runs without Prefect's engine if a call would start a server; see `rh_prefect.flows.local_pipeline`.
 
-    It refuses parameters which Prefect's API cannot take, before a flow run is created with them.
+    If Prefect's API does not accept the parameters, it raises an error before a flow run is created.
     """
 
     local: Callable[..., Coroutine[Any, Any, Any]]
@@ -212,17 +212,17 @@ async def run_in_flow(
     reviewed: ReviewedPlan | None = None,
     **more: Any,
 ) -> State[Any]:
-    """Runs a pipeline in the flow run that the caller is in; see `rh_prefect.pipelines.run.run_pipeline.run_pipeline`.
+    """Runs a pipeline in the caller's flow run; see `rh_prefect.pipelines.run.run_pipeline.run_pipeline`.
 
     Args:
         pipeline: The pipeline.
         params: Its parameters.
-        options: How it is run.
+        options: The options of the run.
         reviewed: A plan that was reviewed; the run pays for nothing else.
         **more: Further surroundings of the run; see `Surroundings`.
 
     Returns:
-        A state whose data is a `PipelineResult`; a failed one holds a `PipelineIncomplete`.
+        A state whose data is a `PipelineResult`, or in a failed state a `PipelineIncomplete`.
     """
     scope = current_scope()
     if scope is None:
@@ -264,7 +264,7 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
 async def _places(
     pipeline: files.Pipeline, options: RunOptions
 ) -> tuple[PoolContext, MediaStore, tuple[str | None, str | None]]:
-    """Opens the accounts and the storage of a run; also returns the names of their blocks."""
+    """Opens the accounts and the storage of a run, and returns them with the names of their blocks."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     return await load_pool_context(credentials), await load_storage(storage), (credentials, storage)

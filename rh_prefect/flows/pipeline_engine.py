@@ -24,12 +24,11 @@ class PrefectEngine(StepEngine):
     """The engine of a run in a flow run; see `rh_prefect.pipelines.run.surroundings.StepEngine`."""
 
     def __init__(self) -> None:
-        """Waits for all tasks in this process, until `open` is called."""
         self._group: RunSuspender | None = None
         self._ended: dict[str, State[Any]] = {}
 
     async def open(self, wait: Wait) -> None:
-        """Begins to suspend the flow run while it only waits for tasks, if it can be and `wait` says so."""
+        """From now on, suspends the flow run when it only waits for tasks, if `wait` says so and it is possible."""
         self._group = await open_suspend_group(wait)
 
     @property
@@ -38,11 +37,14 @@ class PrefectEngine(StepEngine):
         return self._group is not None and self._group.is_suspended
 
     async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:
-        """Runs a step as a task run of its address."""
+        """Runs a step as a task run with the step's address as its name."""
         self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
 
     def _upstream_states(self, instance: Instance) -> list[State[Any]]:
-        """Returns the task runs that a step depends on, for the dashboard's arrows; for a review, its candidates'."""
+        """Returns the task runs on which a step depends, for the dashboard's arrows.
+
+        For a review, those of its candidates.
+        """
         found: dict[str, State[Any]] = {}
         for need in instance.needs:
             for one in (need, *(need.needs if need.model == "review" else ())):
@@ -51,7 +53,7 @@ class PrefectEngine(StepEngine):
         return list(found.values())
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
-        """Makes a work; None where its task is left for a suspension of the flow run."""
+        """Makes a work; returns None if the flow run will be suspended for its task."""
         group = self._group
         if group is None:
             return await LOOP.call(runner.make(asked))
@@ -73,7 +75,7 @@ class PrefectEngine(StepEngine):
             await LOOP.call(self._group.end())
 
     async def suspend(self) -> None:
-        """Suspends the flow run; returns only where Prefect refuses, and from then on waits in this process."""
+        """Suspends the flow run. It returns only if Prefect refuses; then the run waits in this process."""
         if self._group is not None:
             await self._group.suspend()
         self._group = None

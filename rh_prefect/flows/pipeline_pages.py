@@ -1,4 +1,4 @@
-"""`PrefectPages`: shows a pipeline run in Prefect: plan, graph and report, events, and a tag that finds the run."""
+"""`PrefectPages`: shows a pipeline run in Prefect, with a plan, a graph, a report, events, and a tag for searches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PrefectPages(Pages):
         await _tag(plan.pipeline)
 
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
-        """Emits `runninghub.pipeline.<what>`, with the flow run beside it; nothing without a configured Prefect API."""
+        """Emits `runninghub.pipeline.<what>`, related to the flow run; does nothing if no Prefect API is set."""
         if not PREFECT_API_URL.value():
             return
         emit(
@@ -69,7 +69,7 @@ class PrefectPages(Pages):
 
     @property
     def choosing(self) -> str:  # type: ignore[override]
-        """Says where the candidates of reviews are shown."""
+        """Returns a sentence that says where the candidates of reviews are shown."""
         return f"the artifact {Page.current_key('report')} shows the candidates and says how"
 
     async def show_end(
@@ -107,14 +107,14 @@ async def _tag(pipeline: str) -> None:
 
 
 MOST_SHOWN = 60
-"""Candidates on the contact sheets; each is fetched from the storage for its picture."""
+"""Maximum number of candidates on the contact sheets; each is downloaded from the storage."""
 
 _ROOM_FOR_CHOICES, _ROOM_FOR_FILES, _ROOM_FOR_QUESTIONS, _ROOM_FOR_STEPS = 30_000, 30_000, 10_000, 60_000
 _LATER = "choose here first; the next run shows others"
 
 
 async def choices_of(reviews: Sequence[Instance], store: MediaStore) -> list[str]:
-    """Returns the part of a report with the candidates of reviews, and how each is chosen."""
+    """Returns the part of a report that shows the candidates of reviews and how to choose them."""
     shown = [one for review in reviews for one in candidates(review)]
     found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
     # A parameter's file is read at the address that was given, whose signature no page shows.
@@ -140,12 +140,12 @@ def _questions(reviews: Sequence[Instance]) -> list[str]:
 
 
 def _as_text(value: Any) -> str:
-    """Returns a text as it is, and a parsed answer as JSON."""
+    """Returns a text unchanged, and a parsed answer as JSON."""
     return value if isinstance(value, str) else json.dumps(mark(value), ensure_ascii=False, indent=2)
 
 
 def _how(reviews: Sequence[Instance]) -> str:
-    """Returns the form's value for `choices`, with the first candidate of each review, and the same as a command."""
+    """Returns the form's value for `choices`, with the first candidate of each review, and the equal command."""
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
     first = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]
@@ -162,7 +162,7 @@ def _how(reviews: Sequence[Instance]) -> str:
 
 
 def _other_ways(reviews: Sequence[Instance]) -> str:
-    """Says how to get other candidates, of the first review with a paid step, and how to correct a text."""
+    """Returns a sentence about how to get other candidates, and how to correct a text."""
     paid = ({one.address: one.works[-1].take + 1 for one in paid_steps(each.needs) if one.works} for each in reviews)
     again, said = next(filter(None, paid), None), list[str]()
     if again:

@@ -40,7 +40,7 @@ def _default(param: Param) -> Any:
 
 
 def _annotation(param: Param) -> Any:
-    """Returns an annotation with the schema of the form that takes any value: the pipeline's reader checks values."""
+    """Returns an annotation whose form schema allows any value, because the pipeline's reader checks values."""
     kind = _kind(param)
     schema = TypeAdapter(kind | None if param.optional else kind).json_schema()
     for one in (schema, *schema.get("anyOf", ())):

@@ -30,7 +30,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 
 @flow(name="reconcile", flow_run_name=run_name)
 async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> State[Any]:
-    """Checks and settles flow runs with paid jobs that were cancelled, have failed or have crashed.
+    """Checks flow runs with paid jobs that were cancelled, failed or crashed, and completes their unfinished actions.
 
     Tasks of cancelled runs that still run at RunningHub are cancelled on the account that paid for them, and results
     of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported: a resumed run waits
@@ -64,7 +64,7 @@ def _log(one: Finding) -> None:
 
 
 def _state(done: Reconciled) -> State[Any]:
-    """Returns a failed state if a job remains that only a user can repair."""
+    """Returns a failed state if a job remains that only a person can repair."""
     if not done.stuck:
         return Completed(message=str(done))
     sentences = (_sentence(done, kind, what) for kind, what in _STUCK.items())

@@ -27,7 +27,7 @@ from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
 from rh_prefect.works.loop_thread import LOOP
 
 _DEAREST = 10
-"""How many of the most expensive runs are shown."""
+"""Number of the most expensive runs in the report."""
 
 Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
 
@@ -38,7 +38,7 @@ async def spend(month: Month | None = None, budget: float | None = None, storage
 
     Args:
         month: The month, as in `2026-11`, in UTC. Empty for the current one.
-        budget: What the month may cost, in CNY. It does not stop any run.
+        budget: The budget of the month in CNY, for display: it does not stop any run.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     month = month or f"{datetime.now(UTC):%Y-%m}"

@@ -1,4 +1,4 @@
-"""Batches: the same work on many rows, with a reported result for each row."""
+"""Batches: one model, or a chain of models, on many rows, with a report of each row."""
 
 from rh_prefect.flows.batch.flow import batch
 from rh_prefect.flows.batch.report import BatchReport, RowResult

@@ -34,7 +34,7 @@ class RowResult(BaseModel):
         reason: The reason, unless it is done.
         result: The file of its last step, or its text; None unless it is done.
         tasks: RunningHub's task ids of its results, and of the task that failed.
-        jobs: Its jobs, as `rh-prefect jobs` takes them.
+        jobs: The names of its jobs, for `rh-prefect jobs`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,8 +61,8 @@ class BatchReport(BaseModel):
     Attributes:
         batch: The batch's name.
         rows: Every row.
-        costs: What this run has paid.
-        csv_uri: Where the report of all steps is, as a table.
+        costs: The total cost of this run.
+        csv_uri: The address of the report of all steps, a table.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,7 +74,7 @@ class BatchReport(BaseModel):
 
     @classmethod
     def of(cls, result: PipelineResult, made: BatchFile) -> BatchReport:
-        """Makes the report of a batch from the result of its pipeline."""
+        """Returns the report of a batch, from the result of its pipeline."""
         steps = defaultdict[int, list[StepReport]](list)
         for step in result.steps:
             steps[step.number].append(step)
@@ -91,7 +91,7 @@ class BatchReport(BaseModel):
 
     @property
     def results(self) -> list[Any]:
-        """The result of each row: a `Media`, or a text; None where the row is not done."""
+        """The result of each row: a `Media` or a text; None if the row is not done."""
         return [row.result for row in self.rows]
 
     @property
@@ -131,7 +131,7 @@ class BatchReport(BaseModel):
 
     @property
     def message(self) -> str:
-        """What became of it, and what to do."""
+        """The outcome of the batch in one sentence, and what to do."""
         if self.is_complete:
             return f"{self}."
         listed = f"Each row and its reason are listed in {self.csv_uri}" if self.csv_uri else "Its report is missing"
@@ -139,7 +139,7 @@ class BatchReport(BaseModel):
         return f"{self}. {listed}. What to do: {what}."
 
     def __str__(self) -> str:
-        """Reads like `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
+        """Formats the counts and costs, as in `2 of 4 rows done, 1 failed, 1 not started; 0.08 CNY`."""
         others = [f"{number} {state}" for state, number in self.counts.items() if state != "done"]
         return f"{', '.join([f'{self.done} of {self.total} rows done', *others])}; {self.costs or 'paid nothing'}"
 

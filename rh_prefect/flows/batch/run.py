@@ -37,7 +37,7 @@ T = TypeVar("T")
 def batch_function(
     declared: Callable[P, Batch], run: Callable[[Batch], Awaitable[T]], summary: str
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Makes a function with the parameters and the docstring of `Batch`."""
+    """Returns a function with the parameters and the docstring of `Batch`."""
 
     async def batch(*args: P.args, **kwargs: P.kwargs) -> T:
         return await run(declared(*args, **kwargs))
@@ -53,7 +53,7 @@ def batch_function(
 
 @dataclass(frozen=True)
 class _BatchPages(PrefectPages):
-    """The pages of a batch, whose report is about rows."""
+    """The pages of a batch; its report is about rows."""
 
     file: BatchFile
 
@@ -66,7 +66,7 @@ class _BatchPages(PrefectPages):
 
 @dataclass(frozen=True)
 class WrittenBatch:
-    """A batch with the pipeline that was written for it."""
+    """A batch with its generated pipeline."""
 
     batch: Batch
     file: BatchFile
@@ -74,7 +74,7 @@ class WrittenBatch:
 
     @classmethod
     async def at(cls, batch: Batch, site: str, store: MediaStore, *, whole_items: bool = True) -> Self:
-        """Writes the pipeline of a batch; see `write_batch`."""
+        """Generates the pipeline of a batch; see `write_batch`."""
         # Here, and not row by row: an invalid option is invalid for all rows.
         Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
         place = batch.rows if isinstance(batch.rows, str) else None
@@ -94,14 +94,14 @@ class WrittenBatch:
         return Pipeline.from_text(self.file.text, name=f"{self.file.name}.yaml")
 
     async def plan(self, known: KnownWorks) -> Plan:
-        """Returns what the batch would make and pay."""
+        """Returns the plan of the batch."""
         batch = self.batch
         selection = Selection(frozenset(batch.only), frozenset(batch.items), batch.sample)
         more: dict[str, Any] = {"known": known, "selection": selection, "inputs": self.inputs}
         return await self._pipeline.plan(self.file.arguments, **more)
 
     async def run(self, pages: Pages | None = None) -> BatchReport:
-        """Runs the batch: in the flow run that the caller is in, else in this process without Prefect's engine."""
+        """Runs the batch in the caller's flow run; outside of flows in this process, without Prefect's engine."""
         batch = self.batch
         options: dict[str, Any] = {
             "only": list(batch.only) or None,
