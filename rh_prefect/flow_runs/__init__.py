@@ -1,1 +1,1 @@
-"""Paid jobs in a flow run: where their records are stored, how calls are identified, and hooks on flows."""
+"""Paid jobs in flow runs: their journal, the scope of a call, hooks, reports, suspension and queries."""

@@ -1,4 +1,4 @@
-"""Cancels the tasks that a flow run has submitted, and detects in the run's process that it was cancelled."""
+"""Cancels the tasks of a flow run, and detects in the run's process that it was cancelled."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 
 async def recorded_jobs(scope: FlowScope) -> list[JobView]:
-    """Returns the jobs of a cancelled run from its records, since its process has ended."""
+    """Returns the jobs of a cancelled run from its records, because its process has ended."""
     found = [view async for view in jobs_of(scope.journal)]
     for works in await scope.works():
         found += await WorksLedger(scope, works).jobs()
@@ -60,7 +60,7 @@ def status_of(submit: Submit) -> str:
 
 
 def outcome_of(views: Sequence[JobView]) -> tuple[float, str]:
-    """Returns the percentage of jobs with a result, and the outcome of a cancelled run in one sentence."""
+    """Returns the percentage of jobs with a result, and a sentence about the outcome of a cancelled run."""
     if not views:
         return 0.0, "The run was cancelled before it submitted a job; nothing was charged."
     counts = Counter(status_of(view.submits[-1]) for view in views)
@@ -71,21 +71,24 @@ def outcome_of(views: Sequence[JobView]) -> tuple[float, str]:
 
 
 def cost_of(*views: JobView) -> Costs:
-    """Returns what jobs have cost, as far as it is recorded."""
+    """Returns the recorded cost of jobs."""
     charges = (charge_of(submit) for view in views for submit in view.submits)
     return Costs.total(charge.costs for charge in charges if charge is not None)
 
 
 EVERY: Final = 5.0
-"""Seconds between two checks: one small request for each process that has paid jobs, however many they are."""
+"""Seconds between two checks, each of which is one small request for all jobs of the process."""
 
 _log = logging.getLogger("rh_prefect")
 _watches: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
-"""What each watch waits for between its checks: that the process ends."""
+"""The event by which each watch ends early: the process is exiting."""
 
 
 def watch(status: RunProgress) -> None:
-    """Monitors a run until its jobs or the run itself have ended, on the loop thread; a second call has no effect."""
+    """Checks at intervals whether a run was cancelled, until its jobs or the run have ended.
+
+    A second call has no effect.
+    """
     if status.page is not None and status.page.flow_run_id not in _watches and status.has_work:
         run = status.page.flow_run_id
         ends = asyncio.Event()
@@ -103,7 +106,7 @@ async def _watch(status: RunProgress, run: UUID, ends: asyncio.Event) -> None:
 
 
 async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
-    """Cancels the tasks of a run that was cancelled; returns whether to check again."""
+    """Cancels the tasks of a run if it was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))
     except ObjectNotFound:
@@ -129,7 +132,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
 
 
 async def _last_look() -> None:
-    """Checks all watched runs a last time: a cancelled run ends its process within a second or two, often unchecked."""
+    """Checks all watched runs once more when the process exits: it often ends a second or two after a cancellation."""
     # By the watches themselves: each has the Prefect API of its run, which the settings may no longer name.
     looking = list(_watches.values())
     for ends, _ in looking:

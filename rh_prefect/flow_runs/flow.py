@@ -1,4 +1,4 @@
-"""`flow`: Prefect's own `@flow`, with hooks that cancel, collect and report the paid jobs of its runs."""
+"""`flow`: Prefect's `@flow` with hooks that cancel, collect and report the paid jobs of its runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _HookedDecorator(FlowDecorator):
 
 
 def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., Any]:
-    """Returns a flow's function that ends with a state whose message says what was made and paid, or what failed."""
+    """Returns a flow's function whose final state has a message about results and cost, or about the failure."""
     completed, failed, wait_for = _completed, _failed, run_coro_as_sync
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -96,7 +96,7 @@ def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., An
 
 
 def _failed(function: FunctionType, error: Exception) -> Coroutine[Any, Any, State[Any]]:
-    """Makes the failed state of a flow run, from which Prefect raises the error to the caller."""
+    """Returns the failed state of a flow run, from which Prefect raises the error to the caller."""
     if type(error) is ExceptionGroup:  # of a `TaskGroup`
         first, *others = error.exceptions
         shown = jobs_failed(error.exceptions, total=len(others) + 1, what="tasks") if others else first
@@ -119,7 +119,7 @@ async def _failed_state(error: Exception, results: ResultStore) -> State[Any]:
 
 
 def _run_of(function: FunctionType) -> FlowRunContext | None:
-    """Returns the context of the flow run that a function is; None if another flow or a task calls it."""
+    """Returns the context of the function's own flow run; None if another flow or a task calls the function."""
     context = FlowRunContext.get()
     if context is None or context.flow is None or TaskRunContext.get() is not None:
         return None
@@ -146,20 +146,20 @@ _SUBJECTS = (
     *("prompt", "idea", "rows", "products", "model", "month"),
     *("video", "videos", "image", "photo", "pictures", "folder", "text", "title", "topic", "subject"),
 )
-"""The parameters by which a run is named, the first that it has."""
+"""The parameters that can name a run; the first one with a value is used."""
 
 
 def run_name() -> str:
-    """Names a flow run by its flow, its subject and its time, as in `film: A lighthouse at dawn, 2026-11-26 16:04`.
+    """Returns a name for a flow run, as in `film: A lighthouse at dawn, 2026-11-26 16:04`.
 
-    Give it to a flow as `flow_run_name`.
+    Pass this function to a flow as `flow_run_name`.
     """
     parameters = flow_run.parameters
     return run_name_with(next((parameters[name] for name in _SUBJECTS if parameters.get(name)), ""))
 
 
 def run_name_with(subject: object) -> str:
-    """Names a flow run like `run_name`, by a subject that is not one of its parameters."""
+    """Returns a name like `run_name`, with a subject that is not one of the parameters."""
     name = str(flow_run.name or "")
     if name and set(name.split("-")) - _generated_words() and not _NAME_OF_THE_FORM.fullmatch(name):
         return name  # a person gave it, or an earlier attempt
@@ -174,8 +174,9 @@ _GREEK = (
     "psi|omega"
 )
 _NAME_OF_THE_FORM = re.compile(rf"(?:{_GREEK})[0-9]+(?:-[a-z]+)+")
-"""Matches what the dashboard's form fills in as the name of a run: a letter, a number and the name of a star. One in
-nine has no number, and is kept, for a person could have written it."""
+"""Matches a run name that the dashboard's form has generated: a letter, a number and the name of a star. One generated
+name in nine has no number and does not match, because a person could have written it.
+"""
 
 
 @cache
@@ -191,7 +192,7 @@ def _generated_words() -> frozenset[str]:
 
 
 def _named(value: object) -> str:
-    """Returns a parameter as part of a name: of a row, its first value; of a path or a link, its last part unsigned."""
+    """Returns a parameter as part of a name: the first value of a row, the last part of a path or a link."""
     if isinstance(value, BaseModel):  # a file, or the parameters of a model
         value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
     if isinstance(value, Mapping):
@@ -208,7 +209,7 @@ _log = logging.getLogger("rh_prefect")
 async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
     """Cancels a cancelled flow run's tasks at RunningHub; attach it with `on_cancellation`.
 
-    Prefect calls it in another process, after the flow's own has gone, with its arguments by name.
+    Prefect calls it in another process, after the flow's process has ended, with its arguments by name.
     """
     with patient():
         await _cancel_remote_jobs(flow, flow_run)
@@ -251,7 +252,7 @@ async def _store_of(intent: Intent) -> MediaStore | None:
 
 
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
-    """The page of a flow run whose attempt has ended; a hook is in none."""
+    """Returns the page of a flow run whose attempt has ended: a hook has no context of a run."""
     now = datetime.now(UTC) if flow_run.run_count > 1 else None
     return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
 
@@ -260,7 +261,7 @@ _ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CA
 
 
 async def _recorded_step(view: JobView, scope: FlowScope, report: CancelReport) -> tuple[StepReport, tuple[Media, ...]]:
-    """Returns what became of a job of a cancelled run, and its files."""
+    """Returns the outcome of a job of a cancelled run, and its files."""
     submit = view.submits[-1]
     intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), status_of(submit)
     files, task = await _files_of(view), submit.task_id or ""
@@ -388,7 +389,7 @@ def add_hooks(to: F) -> F:
 flow = _HookedDecorator()
 """Used and typed like `prefect.flow`.
 
-A flow that it makes cancels its jobs at RunningHub when it is cancelled, shows a report in the dashboard, and downloads
-what an earlier attempt paid for and this one did not request. `some_flow.with_options(on_cancellation=[…])` replaces
-all hooks of that event, as it always does in Prefect; name ours in that list too.
+If such a flow is cancelled, it cancels its jobs at RunningHub. It shows a report in the dashboard, and downloads
+results that an earlier attempt paid for and this attempt did not request. `some_flow.with_options(on_cancellation=[…])`
+replaces all hooks of that event, as in Prefect; also list this package's hook there.
 """

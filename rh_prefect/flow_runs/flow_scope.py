@@ -1,7 +1,7 @@
-"""Finds the scope of a paid call, which is the root flow run with its journal, and the runs around the call.
+"""Finds the scope of a paid call (the root flow run with its journal) and the runs around the call.
 
-The root and not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
-again. A flow that was started with `run_deployment` is its own root.
+The scope is not the innermost flow run, because a completed child flow gets a new flow-run id when its parent is run
+again. A flow that was started with `run_deployment` is a root.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from rh_prefect.works.loop_thread import LOOP
 _V = TypeVar("_V")
 
 _CACHE_SIZE = 1000
-"""How many child flow runs one process remembers the parents of; one that was forgotten is asked for again."""
+"""Number of child flow runs whose parents a process stores; a dropped one is read again."""
 
 
 class PerObject(Generic[_V]):
-    """A mapping from objects, by identity, to values; an entry is removed with its object."""
+    """A mapping from objects, by identity, to values; an entry is deleted together with its object."""
 
     def __init__(self, make: Callable[[], _V]) -> None:
         self._make = make
@@ -59,22 +59,24 @@ class PerObject(Generic[_V]):
 
 
 _serial_of: PerObject[int] = PerObject(count(1).__next__)
-"""A number for each context, which is another object at each execution of a run; `id` alone is used again."""
+"""A serial number for each context object: each execution of a run has a new one, but Python reuses `id` values."""
 
 _calls_of: PerObject[Calls] = PerObject(Calls)
-"""By the root's context, an object that is new in every attempt; after a resume Prefect's own run count is not."""
+"""The calls by the context object of the root, which is new in every attempt. (Prefect's run count is not new after a
+resume.)
+"""
 
 _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE, make=Calls)
-"""The same in worker processes, where each task has another context object: by flow run and attempt."""
+"""The calls by flow run and attempt, for worker processes, where each task has another context object."""
 
 _parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
-"""By a child flow run's id, the flow run around it that the context of a worker process lacks, and its flow's name."""
+"""The parent flow run and flow name of each child flow run that a worker process knows without its parent."""
 
 
 def current_scope() -> FlowScope | None:
-    """The caller's scope; None outside of flows, `ConfigError` in a task that outlived its child flow.
+    """Returns the caller's scope; None outside of flows.
 
-    In a worker process, call `find_root` before.
+    Raises `ConfigError` in a task whose child flow has returned. In a worker process, call `find_root` first.
     """
     flows = flow_contexts()
     if not flows:
@@ -97,7 +99,7 @@ def current_scope() -> FlowScope | None:
 
 
 def current_chain() -> Chain:
-    """The runs around a paid call, its own task run included, outermost first."""
+    """Returns the runs around a paid call, outermost first, including its own task run."""
     return tuple(map(_link, reversed(run_contexts())))
 
 
@@ -114,7 +116,7 @@ def _link(run: RunContext) -> tuple[str, int]:
 
 
 def _root_of(flow_run: FlowRun, name: str = "") -> tuple[FlowRun, str]:
-    """The outermost flow run that is known around one, and its flow's name."""
+    """Returns the outermost known flow run around a flow run, and its flow's name."""
     while flow_run.id in _parents:
         flow_run, name = _parents[flow_run.id]
     return flow_run, name
@@ -131,7 +133,7 @@ def _check_alive(root: FlowRunContext) -> None:
 
 
 async def find_root() -> None:
-    """Reads the flow runs around a child flow run that is the outermost one which a worker process knows."""
+    """Reads the parents of the outermost flow run that a worker process knows, up to the root."""
     flows = flow_contexts()
     if flows and is_detached(flows[-1]) and flows[-1].flow_run is not None:
         await LOOP.call(_read_parents(flows[-1].flow_run))
@@ -147,7 +149,7 @@ async def _read_parents(flow_run: FlowRun) -> None:
 
 
 async def _caller_of(task_run_id: UUID) -> UUID:
-    """Reads the flow run of the task run that has started a child flow."""
+    """Reads the flow run of the task run that started a child flow."""
     what = f"The task run {task_run_id}, which has started a child flow, cannot be read"
     task_run = await ask_repeatedly(lambda api: api.read_task_run(task_run_id), what=what)
     if task_run.flow_run_id is None:

@@ -1,4 +1,4 @@
-"""The jobs of a run, one row each, for its table and progress bar; the observer that logs each change of a job."""
+"""The jobs of a run, for its table and progress bar, and the observer that logs each change of a job."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from rh_prefect.works.journal.costs import Costs
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
 _GRAPHS_IN_LINE = 3
-"""Of how many running graphs the line above the bar shows the progress."""
+"""Maximum number of running graphs whose progress is in the line above the bar."""
 
 _FILES_KEPT = 200
-"""Of how many jobs the files are kept for the run's report."""
+"""Maximum number of jobs whose files are stored for the run's report."""
 
 _CACHE_SIZE = 200
-"""How many runs one process remembers, so that a long-lived one does not grow without limit."""
+"""Maximum number of runs that one process stores, so that a long-lived process does not grow without limit."""
 
 
 @dataclass(slots=True)
 class RunProgress:
-    """The jobs of one root flow run in this process, in the order in which they were first reported.
+    """The jobs of one root flow run in this process, in the order of their first events.
 
-    A run that is reported has shown its own table and results.
+    `is_reported` says that the run has shown its own table and results.
     """
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class RunProgress:
 
     @property
     def ended(self) -> int:
-        """The number of jobs that have ended, with any result."""
+        """The number of jobs that have ended, with or without a result."""
         return sum(self._states[state] for state in ENDED)
 
     @property
@@ -110,12 +110,12 @@ class RunProgress:
 
     @property
     def percent_done(self) -> float:
-        """The percentage of jobs with a result, 0 to 100, which the bar shows when the run has ended."""
+        """The percentage of jobs with a result, 0 to 100; the bar shows it at the end of the run."""
         return 100.0 * self.done / self.total if self.total else 0.0
 
     @property
     def line(self) -> str:
-        """The text above the bar: the numbers of jobs by state, and the progress of graphs that report it."""
+        """The text above the bar: the numbers of jobs by state, and the progress of graphs."""
         with self._lock:
             events = [self.rows[job] for job in islice(self._steps, _GRAPHS_IN_LINE)]
         estimate = [f"estimate {self.estimate}"] if self.estimate else []
@@ -141,7 +141,7 @@ class RunProgress:
 
     @property
     def cost(self) -> Costs:
-        """The total cost of all jobs, as far as it is known."""
+        """The known total cost of all jobs."""
         return Costs.total(event.costs for event in self.rows.values())
 
     @property
@@ -226,21 +226,21 @@ _LEVELS: Final[dict[JobEventState, int]] = {
 _log = logging.getLogger("rh_prefect")
 
 listeners: list[Callable[[JobEvent], None]] = []
-"""Called with every change in this process, on the package's loop thread; the command line shows them."""
+"""Functions that are called with each event in this process, on the package's loop thread; the command line uses
+them."""
 
 
 class RunObserver:
     """The observer of the jobs of one call."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], status: RunProgress | None) -> None:
-        """Sets up the watch."""
         self._log = log
         self._status = status
 
     def notify(self, event: JobEvent) -> None:
-        """Forwards a change; see `rh_prefect.works.events.Observer`.
+        """Forwards an event to the run's progress, log and listeners; see `rh_prefect.works.events.Observer`.
 
-        A part of it that fails is logged once and stops nothing: the job may be paid for.
+        If one of these fails, that is logged once and stops nothing: the job may be paid for.
         """
         _guarded(self._write, event)
         if self._status is not None and not event.is_edit and not is_exiting():
@@ -271,7 +271,7 @@ class RunObserver:
 
 
 _failed: set[Callable[[JobEvent], None]] = set()
-"""Listeners whose failure was logged."""
+"""Listeners whose failure was logged already."""
 
 
 def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
@@ -297,7 +297,7 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 
 
 def run_observer(store: MediaStore | None = None) -> Observer:
-    """Makes an observer for the run that the caller is in, whose files go to a storage."""
+    """Returns an observer for the caller's run; the files of its jobs go to a storage."""
     scope = current_scope()
     status = _progress_in(scope) if scope is not None else None
     if status is not None:
@@ -306,7 +306,7 @@ def run_observer(store: MediaStore | None = None) -> Observer:
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """Prefect's logger of the run that the caller is in; the package's own outside of runs."""
+    """Returns Prefect's logger of the caller's run; outside of runs, the package's logger."""
     try:
         return get_run_logger()
     except MissingContextError:
@@ -321,7 +321,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
 
 
 def mark_reported() -> None:
-    """Records that the current flow run has shown its own table and results, if its jobs are its own."""
+    """Records that the current flow run has shown its own table and results, if it is the root."""
     page = Page.current()
     status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:

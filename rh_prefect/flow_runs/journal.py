@@ -1,9 +1,9 @@
-"""`FlowRunJournal`: the records of a flow run's paid jobs, kept as inputs of that flow run in the Prefect API.
+"""`FlowRunJournal`: the records of a flow run's paid jobs, stored as inputs of that flow run in the Prefect API.
 
-Creating an input is atomic there (a second one with the same key meets a 409), every worker and hook reaches it, and
-it outlives kill -9 and every final state. Deleting the flow run deletes its journal.
+Prefect creates an input atomically (a second one with the same key gets a 409). Every worker and hook can read it,
+after kill -9 and in every final state. If the flow run is deleted, its journal is deleted.
 
-The inputs `rh-log-<number>` are the entries of a `RecordLog`. The format of the scope is an input by itself,
+The inputs `rh-log-<number>` are the entries of a `RecordLog`. The format of the scope is a separate input,
 `rh-format-1`, so that a version without a log refuses the scope.
 """
 
@@ -44,13 +44,13 @@ _PREFIX: Final = "rh-"
 _LOG: Final = "rh-log-"
 _DIGITS: Final = 8
 _BLOCK: Final = 100
-"""Entries that one request reads: those whose numbers differ in the last two digits."""
+"""Number of entries that one request reads: those whose numbers differ in the last two digits."""
 PAGE: Final = 200
-"""Prefect's default limit of a page: a longer one may be refused."""
+"""Prefect's default limit of a page; it may refuse a longer one."""
 _NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
-"""Characters of the logs that one process keeps beside those that it uses."""
+"""Maximum characters of unused logs that one process stores."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
@@ -62,7 +62,7 @@ _logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]
 class FlowRunJournal(Journal):
     """A journal in the inputs of one flow run; see `rh_prefect.works.journal.journal.Journal`.
 
-    Works on any event loop; the Prefect API is the one of the caller's settings. All journals of a flow run on one loop
+    It works on any event loop, with the Prefect API in the caller's settings. All journals of a flow run on one loop
     share one log.
     """
 
@@ -70,10 +70,10 @@ class FlowRunJournal(Journal):
     notifies = True
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
-        """Opens the journal of a root flow run; sends no request before the first call.
+        """Opens the journal of a root flow run, without a request.
 
-        For `patience` seconds a call is repeated while the API does not answer. Prefect's own client repeats too, for
-        up to a minute, so that a call may take twice as long.
+        If the API does not respond, a call is repeated for `patience` seconds. Prefect's client also repeats, for up to
+        a minute, so that a call may take longer.
         """
         self._inputs = _Inputs(flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id), patience)
         self.scope = self._inputs.scope
@@ -99,12 +99,12 @@ class FlowRunJournal(Journal):
         return None if text is None else self._inputs.decode(key, text)
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
-        """Returns whether a record was absent a moment ago; see `Journal.is_absent`."""
+        """Returns whether a record was absent at the last read; see `Journal.is_absent`."""
         log = self._log()
         return log.is_current(max_age) and key not in log.records
 
     async def check_cache(self) -> None:
-        """Checks that the records that were read still exist; see `Journal.check_cache`."""
+        """Raises an error if cached records were deleted; see `Journal.check_cache`."""
         number = await self._log().missing()
         if number is not None:
             raise JournalError(
@@ -125,7 +125,7 @@ class FlowRunJournal(Journal):
             yield name
 
     async def jobs_with(self, *kinds: str) -> list[str]:
-        """Lists the keys of the jobs that have a record of one of the given kinds, such as `intent`."""
+        """Returns the keys of the jobs that have a record of one of the given kinds, such as `intent`."""
         return (await self._log().read()).jobs_with(kinds)
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
@@ -164,7 +164,7 @@ class FlowRunJournal(Journal):
 
 
 def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
-    """Drops the least recently used logs while all logs together are too large; a log in use stays alive."""
+    """Deletes the least recently used logs while all logs together are too large, except logs in use."""
     sizes = {key: log.records.size for key, log in logs.items()}
     total = sum(sizes.values())
     for key, size in sizes.items():
@@ -187,7 +187,7 @@ class _Inputs:
         return await self.create(_entry_name(number), text)
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from this number to the end of its block."""
+        """Reads the entries from a number to the end of its block."""
         if number == 1:
             return await self._oldest()
         first = number - number % _BLOCK
@@ -200,7 +200,7 @@ class _Inputs:
         return await self.read(_entry_name(number))
 
     async def _oldest(self) -> tuple[Mapping[int, str], bool]:
-        """Reads the first entries, and checks whether a version without a log has written in this scope."""
+        """Reads the first entries; raises an error if a version without a log has written in this scope."""
         found = await self._filter(_PREFIX, leaving_out=())
         written = _PREFIX + FORMAT_KEY
         if written in found:
@@ -247,7 +247,7 @@ class _Inputs:
         return {one.key: one.value for one in found}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, with retries as long as they may help; raises every other failure as a `JournalError`."""
+        """Sends one request, with useful retries; raises `JournalError` for any other failure."""
         what = f"The journal of flow run {self.scope} cannot {doing}"
         try:
             return await ask_repeatedly(request, what=what, patience=self.patience)

@@ -1,6 +1,6 @@
-"""Cancels the tasks that cancelled flow runs have left at RunningHub, and collects the paid outputs of failed runs.
+"""Cancels remaining tasks of cancelled flow runs at RunningHub, and collects the paid outputs of failed runs.
 
-No process calls the cancellation hook of a run that was cancelled while it was suspended, or whose worker had died.
+If a run was cancelled while it was suspended, or while its worker was dead, no process calls its cancellation hook.
 Tasks of crashed and failed runs are not cancelled: a resumed run waits for them.
 """
 
@@ -37,11 +37,11 @@ from rh_prefect.works.run_ledger import WorksLedger
 Done = Literal[
     "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"
 ]
-"""What was done about a job, or why a person has to act."""
+"""The action for a job, or the reason why a person has to act."""
 
 _OPEN: Final[frozenset[Done]] = frozenset({"still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"})
 _AT_A_TIME: Final = 4
-"""Jobs of one run that are looked after at a time."""
+"""Number of jobs of one run that are handled concurrently."""
 
 _Judged = tuple[Done, str] | None
 _Judge = Callable[[JobView, Submit, Scope], Awaitable[_Judged]]
@@ -62,7 +62,7 @@ class Finding:
 
     @property
     def is_open(self) -> bool:
-        """Whether something is left to do, so that the run is checked again."""
+        """Whether an action is left, so that the run is checked again."""
         return self.done in _OPEN
 
     def row(self) -> dict[str, str]:
@@ -78,14 +78,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The result of checking flow runs; `runs` is the number of runs that needed a check of their jobs."""
+    """The result of a check of flow runs; `runs` is the number of runs whose jobs were checked."""
 
     runs: int
     findings: tuple[Finding, ...]
 
     @property
     def stuck(self) -> tuple[Finding, ...]:
-        """Tasks that may still run although their run was cancelled, or whose paid results cannot be downloaded."""
+        """Tasks of cancelled runs that may still run, and paid results that cannot be downloaded."""
         return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
 
     def __str__(self) -> str:
@@ -95,9 +95,10 @@ class Reconciled:
 
 
 async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0) -> Reconciled:
-    """Checks and settles one flow run, or all that ended recently; runs on the loop thread.
+    """Checks one flow run, or all recently ended ones, and completes their unfinished actions.
 
-    What is wrong with one run keeps no other away, and doing it again changes nothing.
+    Call it on the loop thread. An error of one run does not stop the others. The function can be repeated without
+    further effects.
     """
     runs, findings = 0, list[Finding]()
     async for flow_run in _runs(flow_run_id, hours):
@@ -117,7 +118,7 @@ async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun
 
 
 def _mark(flow_run: FlowRun) -> str:
-    """Returns the key of the record that an attempt needs no further action, which shortens the next check."""
+    """Returns the key of the record that an attempt needs no further action; it shortens the next check."""
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 
@@ -167,7 +168,7 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
 
 
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
-    """Reports the works of a cancelled pipeline run; the results of those that have ended are left to its next run."""
+    """Handles the works of a cancelled pipeline run; its next run collects the results of ended tasks."""
     found = []
     try:
         for works in await scope.works():
@@ -182,7 +183,7 @@ async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -
 
 
 def _cancelled(report: CancelReport) -> _Judge:
-    """Judges the jobs of a run that was cancelled; results of tasks that succeeded before are downloaded."""
+    """Handles the jobs of a cancelled run: downloads the results of tasks that succeeded before."""
 
     async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
         judged = _by_report(report, f"{one.journal.scope}/{view.key}", submit)
@@ -199,7 +200,7 @@ def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
 
 
 async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Downloads the results of ended tasks before their links expire; running tasks are left to a resumed run."""
+    """Downloads the results of ended tasks before their links expire; a resumed run waits for running tasks."""
     match submit.state:
         case "open" | "unknown":
             job = f"{scope.journal.scope}/{view.key}"
@@ -221,7 +222,7 @@ async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
 
 
 async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Collects one job's outputs, unless that was done before."""
+    """Collects one job's outputs, unless they were collected before."""
     if submit.end is not None and submit.end.status != "SUCCESS":
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a run shows of its files in Prefect: which task runs made and use them, and the assets that they are."""
+"""Connects task runs that make and use a file in Prefect, and emits files as Prefect assets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.urls import is_local, local_path, shown_url
 
 _FILES_KNOWN = 10_000
-"""Of how many files one process remembers the task run that made them."""
+"""Number of files whose task run one process stores."""
 
 _made: LruCache[tuple[UUID | None, str], UUID] = LruCache(_FILES_KNOWN)
-"""The task run that made a content, by the flow run and the content."""
+"""The task run that made a content, by flow run and content."""
 
 _makers: LruCache[str, bool] = LruCache(_FILES_KNOWN)
 """The ids of this package's task runs."""
 
 
 def note_made(files: Iterable[Media]) -> None:
-    """Records the files that the caller's task run has made."""
+    """Records that the caller's task run has made files."""
     if (context := TaskRunContext.get()) is not None:
         _makers[str(context.task_run.id)] = True
         for file in files:
@@ -38,8 +38,8 @@ def note_made(files: Iterable[Media]) -> None:
 def add_inputs(run: TaskRun, parameters: Mapping[str, Any]) -> None:
     """Connects a task run with those that made the files in its parameters.
 
-    Prefect finds only whole results, by the identity of their parts: in a request there are their files, and two
-    results share an empty tuple or a currency.
+    Prefect itself compares whole results by the identity of their parts. But a request contains only their files, and
+    unrelated results share parts such as an empty tuple.
     """
     for name, value in parameters.items():
         others = [one for one in run.task_inputs.get(name, ()) if str(getattr(one, "id", "")) not in _makers]
@@ -60,7 +60,7 @@ def _files_in(value: object) -> Iterator[Media]:
 
 
 def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | None = None, **facts: Any) -> None:
-    """Emits the event by which Prefect knows a file as an asset, and those it was made from; sends no request.
+    """Emits the event with which Prefect records a file as an asset, and its sources; sends no request.
 
     `sources` are addresses; `flow_run` is for a caller outside of its context; `facts` are of plain JSON.
     """
@@ -90,4 +90,4 @@ def _asset(uri: str, name: str | None = None) -> Asset | None:
 
 _ROLE = "prefect.resource.role"
 _KEPT = dict.fromkeys("\n\r\t\0 #?&%\"'<>[]{}|\\^`", "_")
-"""Signs that the key of an asset cannot have."""
+"""Characters that are not allowed in the key of an asset."""

@@ -30,7 +30,7 @@ _C = TypeVar("_C", FlowRunContext, TaskRunContext)
 
 
 def flow_contexts() -> list[FlowRunContext]:
-    """The flow runs that the caller is in, innermost first."""
+    """Returns the flow runs around the caller, innermost first."""
     flow = FlowRunContext.get()
     if flow is None:
         return []
@@ -39,13 +39,13 @@ def flow_contexts() -> list[FlowRunContext]:
 
 
 def task_contexts() -> list[TaskRunContext]:
-    """The task runs that the caller is in, innermost first."""
+    """Returns the task runs around the caller, innermost first."""
     task = TaskRunContext.get()
     return _first_each(_outwards(task), lambda context: context.task_run.id) if task is not None else []
 
 
 def run_contexts() -> list[RunContext]:
-    """All runs that the caller is in, innermost first: each flow run after the task runs that are directly in it."""
+    """Returns all runs around the caller, innermost first: each flow run after its own task runs."""
     flows, tasks = flow_contexts(), task_contexts()
     if not flows:
         return [*tasks]
@@ -58,7 +58,7 @@ def run_contexts() -> list[RunContext]:
 
 
 def is_deployed() -> bool:
-    """Whether the caller runs in a deployment: a deployed flow run, or a process that a runner started."""
+    """Returns whether the caller runs in a deployment: a deployed flow run, or a process of a runner."""
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         return True
     return any(run.flow_run is not None and run.flow_run.deployment_id is not None for run in flow_contexts())
@@ -68,10 +68,10 @@ ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:
-    """Finds a flow run that is active in this process, for a caller without its own run context.
+    """Finds a flow run that is active in this process, for a caller without a run context.
 
-    A context variable is not visible to other threads, so this checks all objects in memory, in about 15 ms, spent
-    only where a call would otherwise belong to nothing. Prefect enters a context for as long as its flow run lasts.
+    Other threads do not see context variables. So this searches all objects in memory, in about 15 ms, only for calls
+    without a scope. Prefect enters a context while its flow run lasts.
     """
     for one in gc.get_objects():
         if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:
@@ -80,7 +80,7 @@ def flow_running_elsewhere() -> str | None:
 
 
 def is_entered(context: RunContext) -> bool:
-    """Whether the run is still active."""
+    """Returns whether the run is still active."""
     try:
         return context._token is not None
     except (AttributeError, TypeError):  # another thread is creating it at this moment
@@ -88,7 +88,7 @@ def is_entered(context: RunContext) -> bool:
 
 
 def _outwards(context: _C) -> Iterator[_C]:
-    """Walks from a context to those around it: each one's token holds the context that it replaced."""
+    """Yields a context and those around it: each context's token contains the context that it replaced."""
     inner: _C | None = context
     while inner is not None:
         yield inner
@@ -105,9 +105,9 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
 
 
 async def drain() -> None:
-    """Waits until Prefect has sent everything; without a server, it would retry for a minute at process exit.
+    """Waits until Prefect has sent all events and logs; without a server, it would retry for a minute at process exit.
 
-    What no server has taken within half a minute is given up: the work itself is done by then.
+    After half a minute, the rest is dropped: the jobs are done by then.
     """
     for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
         if inspect.isawaitable(drained):
@@ -116,9 +116,9 @@ async def drain() -> None:
 
 
 def is_exiting() -> bool:
-    """Whether the interpreter is ending its threads: Prefect can then send no more events and logs.
+    """Returns whether the interpreter is ending its threads, so that Prefect can send no more events and logs.
 
-    A submission in flight is waited for even later, and reports its answer.
+    A submission in flight may still report its answer after that.
     """
     return bool(getattr(threading, "_SHUTTING_DOWN", False))
 
@@ -130,20 +130,20 @@ def emit(event: str, resource: dict[str, str], **details: Any) -> None:
 
 
 def awaiting_retry() -> State[Any]:
-    """The state of a run that is about to be retried, with the name that Prefect's engine uses."""
+    """Returns the state of a run before a retry, with the name that Prefect's engine uses."""
     return Scheduled(name="AwaitingRetry")
 
 
 def is_detached(context: FlowRunContext) -> bool:
-    """Whether only a part of the flow run's context exists here, as in a worker process."""
+    """Returns whether this process has only a part of the flow run's context, as a worker process."""
     return context.detached
 
 
 def is_retried_in_process(flow_run: FlowRun) -> bool:
-    """Whether this attempt is one of the flow's own `retries`; a manual retry has another type."""
+    """Returns whether the flow's own `retries` started this attempt; a manual retry has another state type."""
     return flow_run.empirical_policy.retry_type == "in_process"
 
 
 def pause_keys(flow_run: FlowRun) -> set[str]:
-    """The keys of the suspensions that the flow run has had."""
+    """Returns the keys of the run's suspensions so far."""
     return flow_run.empirical_policy.pause_keys or set()

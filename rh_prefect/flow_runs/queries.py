@@ -51,16 +51,16 @@ async def works_of(run: Journal) -> list[WorksJournal]:
 
 
 def run_folder(flow_run: FlowRun) -> str:
-    """Returns a flow run's short name for file names: the day on which it was created, and the end of its id.
+    """Returns a flow run's short name for file names: the day of its creation, and the end of its id.
 
-    The end, because the start of an id may be a time stamp that runs started together share.
+    The start of an id may be a time stamp, which runs that start together share.
     """
     end = flow_run.id.hex[-12:]
     return f"{flow_run.created:%Y-%m-%d}-{end}" if flow_run.created is not None else end
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
-    """Returns the scope of a flow run, for a reader outside the run."""
+    """Returns the scope of a flow run, for a caller outside of the run."""
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
@@ -71,13 +71,13 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
 
 
 async def recorded_scope(flow_run_id: str) -> FlowScope:
-    """The scope of a flow run, by its id; `ConfigError` where there is no such flow run."""
+    """Returns the scope of a flow run, by its id; raises `ConfigError` if there is no such flow run."""
     flow_run = await read_flow_run(flow_run_id)
     return scope_of(flow_run, await flow_name_of(flow_run))
 
 
 def is_flow_run(scope: str) -> bool:
-    """Returns whether a scope is a flow run, and not a folder."""
+    """Returns whether a scope is a flow run."""
     try:
         UUID(scope)
     except ValueError:
@@ -86,9 +86,10 @@ def is_flow_run(scope: str) -> bool:
 
 
 async def has_ended(flow_run: str) -> bool | None:
-    """Returns whether a flow run has ended, by its state in Prefect; None where Prefect does not know it, or is away.
+    """Returns whether a flow run has ended, by its state in Prefect.
 
-    A run that is suspended, paused, scheduled or awaits a retry has not ended.
+    None if Prefect does not know it or does not respond. A run that is suspended, paused, scheduled or awaits a retry
+    has not ended.
     """
     if not is_flow_run(flow_run) or not is_available():
         return None
@@ -113,7 +114,7 @@ def journal_of(scope: str) -> Journal:
 
 
 async def scope_named(scope: str) -> Scope:
-    """A scope by its name; see `journal_of`. `ConfigError` or `InputError` where there is none."""
+    """Returns a scope by its name; see `journal_of`. Raises `ConfigError` or `InputError` if there is none."""
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
@@ -132,7 +133,7 @@ async def scope_named(scope: str) -> Scope:
 
 
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Finds those of the latest 30 flow runs that have paid jobs: each with its flow's name and its number of jobs."""
+    """Returns those of the latest 30 flow runs that have paid jobs, each with its flow's name and number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
         try:
@@ -153,7 +154,7 @@ _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> FlowRun:
     """Reads one flow run; raises `ConfigError` if it does not exist.
 
-    For `patience` seconds the request is repeated while the API does not answer; a command fails at once.
+    If the API does not respond, the request is repeated for `patience` seconds.
     """
     what = f"The flow run {flow_run_id} cannot be read"
     try:
@@ -167,12 +168,12 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
 
 
 def is_suspended(state: State[Any]) -> bool:
-    """Whether a run is suspended: its process has ended, while the process of a run that is only paused still lives."""
+    """Returns whether a run is suspended. Its process has ended; a paused run's process still lives."""
     return state.is_paused() and state.state_details.pause_reschedule
 
 
 def _own_server() -> str:
-    """Returns a hint to the server that the command line starts for itself, if that server has runs."""
+    """Returns a hint at the server that the command line starts for itself, if that server has runs."""
     if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
         return ""
     return (
@@ -202,7 +203,7 @@ async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: 
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Lists flow runs that are being cancelled and those that did not complete, latest end first."""
+    """Returns flow runs that are being cancelled or did not complete, latest end first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
     cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))
@@ -227,8 +228,8 @@ async def has_records(journal: FlowRunJournal) -> bool:
 async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
     """Returns the jobs of a flow run that were or may have been submitted, and the works that a pipeline run claimed.
 
-    A journal also has other records of jobs: of calls before they submit, of reused results, and, in a pipeline's run,
-    of the takes that it chose and of the tasks of other runs that it waits for.
+    A journal also contains records of other jobs: of calls before they submit, of reused results and, in a pipeline's
+    run, of chosen takes and of other runs' tasks.
     """
     return await journal.jobs_with("intent", "claim")
 

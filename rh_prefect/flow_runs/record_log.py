@@ -1,7 +1,7 @@
 """`RecordLog`: the records of one scope as numbered entries of an append-only log, with compare-and-append.
 
-An entry holds records of many jobs, and number n is created exclusively, by a process that has read 1 to n-1. So a
-record's key has one writer: another process that wants to create it has to read the entry that holds it first.
+An entry contains records of many jobs. Entry n is created exclusively, by a process that has read entries 1 to n-1. So
+only one process can create a record: any other process first reads the entry with this record.
 """
 
 from __future__ import annotations
@@ -22,57 +22,62 @@ from rh_prefect.errors import JournalError
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
 
 VERSION: Final = 1
-"""Of the form of an entry, which its first line says."""
+"""The version of the format of an entry, in its first line."""
 
 LARGEST_ENTRY: Final = 128 * 1024
-"""Bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB; a short write
-keeps SQLite's lock for a short time, and a reader's page of a hundred entries within some megabytes."""
+"""Maximum bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB. A short
+write locks SQLite for a short time, and a page of a hundred entries stays within some megabytes.
+"""
 
 LINGER: Final = 0.2
-"""Seconds for which an answer, an end or a result waits for others that share its entry, where other jobs are under
-way. Nothing that pays waits for them."""
+"""Seconds for which an answer, an end or a result waits for other records of its entry, while other jobs are in
+progress. No payment waits for them.
+"""
 
 SPACING: Final = 0.03
-"""Seconds between the beginnings of two entries: what is recorded in a burst shares entries, and what comes alone
-waits for nothing."""
+"""Minimum seconds between the starts of two entries: records of a burst share entries, and a single record does not
+wait.
+"""
 
 _PAUSE_EVERY: Final = 4
-"""Entries in a row after which a writer pauses, so that another process, which had to read them, can append."""
+"""Number of consecutive entries after which a writer pauses, so that another process, which must read them first, can
+append.
+"""
 _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
-"""For how long a process that has appended is expected to append again."""
+"""Seconds for which a process that has appended is expected to append again."""
 _PROMPT: Final = 0
 _LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
 
 
 class EntryRefused(JournalError):
-    """The error for an entry that the store rejects as a whole; all but one of its records may still be accepted."""
+    """The store rejects an entry as a whole; other records of it may still be accepted."""
 
 
 class Store(Protocol):
-    """The storage of the entries."""
+    """Stores the entries."""
 
     async def append(self, number: int, text: str) -> bool:
-        """Creates an entry exclusively; returns False if the number is taken."""
+        """Creates an entry exclusively; returns False if the number exists."""
         ...
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads entries from a number on, in order; also returns whether there may be more."""
+        """Reads entries from a number on, in order; also returns whether more may follow."""
         ...
 
     async def entry(self, number: int) -> str | None:
-        """Reads one entry; returns None if it does not exist."""
+        """Reads one entry; None if it does not exist."""
         ...
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
-    """Encodes an entry: one line for its writer, and one line for each record."""
+    """Encodes an entry: one line about its writer, and one line for each record."""
     head = json.dumps({"log": VERSION, "by": by})
     return "\n".join([head, *(f"{key} {text}" for key, text in records.items())])
 
 
 def decode(text: str) -> tuple[str, dict[str, str]]:
-    """Reads an entry; see `encode`. `ValueError` where it is not one of this version."""
+    """Decodes an entry; see `encode`. Raises `ValueError` if it has another version."""
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("log") != VERSION:
@@ -90,7 +95,6 @@ class Records:
     """The records read from a log, as text; for each key, the first record is kept."""
 
     def __init__(self) -> None:
-        """Starts before the first entry."""
         self.next = 1  # The number of the entry after the last one that was read
         self.size = 0  # Characters of all records
         self._all: dict[str, str] = {}
@@ -101,7 +105,7 @@ class Records:
         return key in self._all
 
     def get(self, key: str) -> str | None:
-        """One record, or None."""
+        """Returns one record, or None."""
         return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
@@ -122,15 +126,15 @@ class Records:
         self._jobs[name].append(key)
 
     def job(self, name: str) -> dict[str, str]:
-        """The records whose keys begin with a name and a dash."""
+        """Returns the records whose keys begin with a name and a dash."""
         return {key: self._all[key] for key in self._jobs.get(name, ())}
 
     def jobs(self) -> list[str]:
-        """The keys of all jobs."""
+        """Returns the keys of all jobs."""
         return self._job_keys.copy()
 
     def names(self) -> list[str]:
-        """The keys of all records of jobs."""
+        """Returns the keys of all records of jobs."""
         return [key for name in self._job_keys for key in self._jobs[name]]
 
     def jobs_with(self, kinds: Collection[str]) -> list[str]:
@@ -144,7 +148,7 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A record that is to be created."""
+    """A record to create."""
 
     key: str
     text: str
@@ -160,7 +164,7 @@ def _urgency(key: str) -> int:
 
 
 class RecordLog:
-    """One process's view of a log, on one event loop, with one writer and one cursor for all its jobs."""
+    """One process's view of a log on one event loop, with one writer for all its jobs."""
 
     def __init__(
         self,
@@ -170,7 +174,7 @@ class RecordLog:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = chance,
     ) -> None:
-        """Opens a log; sends no request before the first call. A creation waits for the store `patience` seconds."""
+        """Opens a log, without a request; a creation is repeated for `patience` seconds if the store fails."""
         self.records = Records()
         self._store = store
         self._patience = patience
@@ -205,7 +209,7 @@ class RecordLog:
         return await item.done
 
     def _note_job(self, key: str) -> None:
-        """Tracks the jobs of this process that will have more records."""
+        """Records which jobs of this process will have more records."""
         name, _, rest = key.partition("-")
         what = rest.partition("-")[0]
         if what in ("intent", "claim"):
@@ -214,11 +218,11 @@ class RecordLog:
             self._under_way.discard(name)
 
     def is_current(self, max_age: float) -> bool:
-        """Whether the records were read at most the given number of seconds ago."""
+        """Returns whether the last read is at most the given number of seconds ago."""
         return self._read_at >= self._clock() - max_age
 
     async def read(self) -> Records:
-        """Returns the records in their state at the time of the call, or later."""
+        """Returns the records that existed at the time of the call, and possibly later ones."""
         began = self._clock()
         async with self._turn:
             # A read that started after this call began serves all waiting callers.
@@ -227,10 +231,10 @@ class RecordLog:
         return self.records
 
     async def missing(self) -> int | None:
-        """Checks whether the last entry that this process has read or written is still the one in the store.
+        """Returns whether the last entry that this process has read or written was deleted or replaced.
 
-        A person who deletes entries usually also deletes the last one. Each entry has its own name of its writer,
-        so that another entry in its place is noticed.
+        A person who deletes entries usually also deletes the last one. Each entry contains a unique name of its writer,
+        so a replaced entry is detected.
         """
         async with self._turn:
             number, last = self.records.next - 1, self._last  # this process may append meanwhile
@@ -271,7 +275,7 @@ class RecordLog:
         self._last = by
 
     def _is_same(self, key: str, token: object) -> bool:
-        """Returns whether an existing record is the one to be created: the response to its creation may be lost."""
+        """Returns whether an existing record is the one to create: the response to its creation may be lost."""
         text = self.records.get(key)
         with suppress(ValueError):
             there = json.loads(text or "{}")
@@ -317,7 +321,7 @@ class RecordLog:
         return max(self._sent_at + SPACING, min(due, default=0.0))
 
     def _next_batch(self) -> list[_Item]:
-        """Takes the next records from the queue, the most urgent first; completes those that already exist."""
+        """Takes the next records from the queue, the most urgent first; completes those that exist already."""
         batch: dict[str, _Item] = {}
         rest, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):
@@ -363,7 +367,7 @@ class RecordLog:
                 item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
-        """Appends one entry; completes the records that another process has created first."""
+        """Appends one entry; completes the records that another process has created before."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]
@@ -400,7 +404,7 @@ class RecordLog:
         return True
 
     async def _pause(self, in_a_row: int) -> None:
-        """Pauses, so that other processes, which must read before they append, can append entries."""
+        """Pauses, so that other processes, which read before they append, can append entries."""
         if not self._queue:
             return
         pause = min(_LONGEST_PAUSE, self._took * (1.5 + self._jitter()))

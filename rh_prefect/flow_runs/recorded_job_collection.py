@@ -1,4 +1,4 @@
-"""Confirms the end of a recorded job and collects its outputs, without a repetition of its call."""
+"""Confirms the end of a recorded job and collects its outputs, without running its flow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRecords:
-    """Finds the records of a submission: of a run's own job, or of a work that a pipeline shares with other runs."""
+    """Returns the records of a submission: of a run's own job, or of a shared work of a pipeline."""
     scope, key = split_job(job)
     run = flow_run or scope
     if is_flow_run(run):
@@ -48,17 +48,17 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Queries RunningHub for the end of a task, and records it; runs on the loop thread."""
+    """Queries RunningHub for the end of a task, and records it; call it on the loop thread."""
     return await record_end(submit, await queried(submit, task_id), records=records)
 
 
 async def queried(submit: Submit, task_id: str) -> TaskView:
-    """Queries RunningHub for a task, with the account that has paid for it; runs on the loop thread."""
+    """Queries RunningHub for a task, with the account that paid for it; call it on the loop thread."""
     return await (await RECORDED.provider_of(submit.intent)).query(task_id)
 
 
 async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> End | None:
-    """Records the end of a task; returns the recorded one, or None if the task is not over or an output is missing."""
+    """Records the end of a task, and returns the record; None if the task still runs or an output is missing."""
     if not is_settled(view):
         return None
     attempt = await _attempt(submit.intent.flow_run or records.journal.scope, submit, view)
@@ -71,7 +71,7 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
 
 
 async def _currency(submit: Submit) -> str | None:
-    """Returns the currency of the account that has paid; None if it is not known now."""
+    """Returns the currency of the account that paid; None if it is not known now."""
     try:
         return await (await RECORDED.account_of(submit.intent)).prices.currency()
     except RunningHubError:
@@ -86,7 +86,7 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> int:
 
 
 async def store_of(intent: Intent) -> MediaStore:
-    """Returns the storage in a job's record; `ConfigError` where its block is gone."""
+    """Returns the storage in a job's record; raises `ConfigError` if its block no longer exists."""
     if intent.storage is not None or not intent.store:
         return await load_storage(intent.storage)
     return MediaStorage(url=intent.store, options=SecretDict(get_settings().storage_options)).get_store()
@@ -109,7 +109,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
 
 
 async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
-    """Returns the records that hold a job; None for those of the run itself."""
+    """Returns the shared records that contain a job; None if it is a job of the run itself."""
     for works in await scope.works():
         if await JobRecords(works, view.key).submission(1) is not None:
             return works
@@ -117,7 +117,7 @@ async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
 
 
 async def collected_result(view: JobView) -> Result | None:
-    """Returns the result of a job if an earlier run has collected it; sends no request to RunningHub."""
+    """Returns the result of a job if it was collected before; sends no request to RunningHub."""
     if view.last is None:
         return None
     intent = view.last.intent

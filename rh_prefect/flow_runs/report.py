@@ -25,10 +25,10 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.run.result import StepReport
 
 MOST_ROWS = 200
-"""How many steps and how many outputs a report shows; the table file has all."""
+"""Maximum number of steps and of outputs in a report; the table file has all."""
 
 PER_SHEET = 12
-"""Pictures on one contact sheet: with more, one could not see what is on them."""
+"""Maximum number of pictures on one contact sheet; more would be too small."""
 
 _SHEET_BYTES, _SHEET_SIDE, _WIDE = 60_000, 1024, 6
 _LONGEST_REASON, _LONGEST_TEXT, _MOST_REASONS = 240, 300, 20
@@ -42,7 +42,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a report shows."""
+    """The contents of a report."""
 
     head: str  # The outcome and the cost in one sentence, as in the state's message
     steps: Sequence[StepReport]
@@ -89,7 +89,7 @@ class Report:
         return f"Files: {links.to(store.url, store.url)}.{file}{days}"
 
     def _failures(self) -> Iterator[str]:
-        """Yields each reason once, with the steps that failed for it."""
+        """Yields each reason once, with the steps that failed for this reason."""
         steps = defaultdict[str, list[str]](list)
         for one in self.steps:
             if one.state in ("failed", "unknown"):
@@ -103,33 +103,32 @@ class Report:
 
 
 class Links:
-    """Makes the links to files that a person's browser opens."""
+    """Creates links to files for a person's browser."""
 
     def __init__(self, store: MediaStore | None) -> None:
-        """Signs links to files of a storage."""
         self._store = store
 
     def to(self, uri: str, name: str) -> str:
-        """Returns a link in Markdown; the address as text if a browser cannot open it."""
+        """Returns a link in Markdown; the address as text if browsers cannot open it."""
         url = link_to(uri, self._store)
         # The default dashboard shows a backslash in the text of a link.
         return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"
 
 
 def file_name(uri: str, step: str) -> str:
-    """Returns the name of a file for a person, without a job's key; of one that is made of its content, the step's."""
+    """Returns the name of a file for people: without a job's key, or the step's name if the name is a content hash."""
     stem, dot, ending = uri.rpartition("/")[2].rpartition(".")
     stem = re.sub(r"-?[0-9a-f]{16,64}(-1)?$", "", stem) or step.rpartition(".")[2]
     return f"{shortened(stem, _FILE)}{dot}{ending}"
 
 
 def escaped(text: str) -> str:
-    """Returns a text on one line that is not read as Markdown."""
+    """Returns a text on one line, with Markdown escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~!&$])", r"\\\1", visible(" ".join(text.split())))
 
 
 def wrapped(text: str, width: int) -> str:
-    """Returns a text for a cell of a table, in lines of at most so many characters."""
+    """Returns a text for a cell of a table, in lines of a maximum length."""
     return "<br>".join(map(escaped, textwrap.wrap(" ".join(text.split()), width)))
 
 
@@ -157,7 +156,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def values_in(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields the single values of the outputs, each with its name."""
+    """Yields each single value of the outputs, with its name."""
     for name, value in outputs.items():
         if isinstance(value, list | tuple):
             yield from values_in({f"{name}[{number}]": one for number, one in enumerate(value, 1)})
@@ -174,7 +173,7 @@ def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
 
 
 async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, most: int) -> list[str]:
-    """Makes contact sheets of images and videos, each with its caption, as paragraphs of Markdown."""
+    """Returns contact sheets of images and videos with captions, as paragraphs of Markdown."""
     pictures = [(name, file) for name, file in pictures if file.kind in ("image", "video") and file.defect is None]
     parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
     found = [(part, await _sheet(part, store)) for part in parts]

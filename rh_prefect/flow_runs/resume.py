@@ -1,4 +1,4 @@
-"""Runs a flow run once more under its own id, so that it finds what it has paid for already."""
+"""Runs a flow run again under its id, so that it finds the jobs that it has paid for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import read_place
 
 CANCELLATION = timedelta(seconds=60)
-"""Time for a cancellation: a worker stops the process, calls the hooks for 30 s at most, and sets the state."""
+"""Maximum time of a cancellation: a worker stops the process, calls the hooks for up to 30 s, and sets the state."""
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
 
     Raises:
         ConfigError: There is no such flow run.
-        InputError: It is one of another flow.
+        InputError: It is a run of another flow.
     """
     flow_run = await _prepare(flow, flow_run_id)
     try:
@@ -77,17 +77,17 @@ def resume(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
 def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     """Resumes an interrupted or failed run of your own flow; nothing is paid for twice.
 
-    The flow run keeps its id, so that its jobs are found again: what is paid for is fetched, what is missing is made.
-    Call it as you call the flow, with `await` where it is async:
+    The flow run keeps its id, so that its jobs are found: existing results are used, and missing ones are made. Call
+    `resume` like the flow, with `await` if the flow is async:
 
         await resume(lighthouse, "6d6ba215-c5be-4f88-8824-26faa747bb74")
 
     Args:
-        flow: The flow, as it was; its parameters are taken from the flow run.
-        flow_run_id: The flow run, as the dashboard and `rh-prefect jobs list` show it.
+        flow: The flow; its parameters are those of the flow run.
+        flow_run_id: The id of the flow run, from the dashboard or `rh-prefect jobs list`.
 
     Returns:
-        What the flow returns.
+        The return value of the flow.
 
     Raises:
         ConfigError: There is no such flow run, or this is called inside a flow.
@@ -104,7 +104,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
-    """Creates a flow run before it starts, so that its id, for `rerun`, is known even if this process ends at once."""
+    """Creates a flow run before it starts, so that `rerun` can use its id even if this process ends at once."""
     try:
         values = flow.validate_parameters(parameters)
     except ParameterTypeError as error:
@@ -116,13 +116,13 @@ async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:
 
 
 def _wrong(error: Exception) -> str:
-    """Returns the problems that Prefect found, without the heading and on one line."""
+    """Returns the problems in Prefect's error, without the heading and on one line."""
     heading, *found = str(error).split("\n - ")
     return " ".join("; ".join(found or [heading]).split()).rstrip(".")
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
-    """Finds a run of a flow; `ConfigError` where there is none, `InputError` if it is one of another flow."""
+    """Returns a run of a flow; `ConfigError` if there is none, `InputError` if it is a run of another flow."""
     flow_run = await read_flow_run(flow_run_id)
     name = await flow_name_of(flow_run)
     wrong = f"belongs to the flow {name!r}, not to {flow.name!r}" if name != flow.name else None

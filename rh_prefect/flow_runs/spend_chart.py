@@ -15,7 +15,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.works.journal.costs import amount_text
 
 Bars = Mapping[str, Sequence[tuple[str, Decimal]]]
-"""By unit: names with amounts, in the order of the chart."""
+"""Names with amounts, by unit, in the order of the chart."""
 
 _WIDTH, _ROW, _NAME, _BAR = 960, 26, 300, 520
 """Pixels of a PNG, of one bar with its space, of the names, and of the longest bar."""

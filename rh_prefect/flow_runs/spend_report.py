@@ -1,7 +1,7 @@
 """Computes the cost of each task, counted once, from the journals of all runs and the results in a storage.
 
-The journals know of what failed, was cancelled, was lost or was an earlier attempt. The stored results
-outlive the journals, which are deleted with their flow runs.
+Only the journals contain failed, cancelled and lost tasks and earlier attempts. But a journal is deleted with its flow
+run; the stored results remain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rh_prefect.works.run_ledger import RecordsPlace, read_place
 from rh_prefect.works.stored_result import StoredResult
 
 _AT_ONCE = 16
-"""How many journals are read together."""
+"""Number of journals that are read concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class TaskCharge:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """The cost of all tasks, each task once; `unread` has the locations that could not be read, with the reasons."""
+    """The cost of all tasks, each task once; `unread` lists the locations that could not be read, with the reasons."""
 
     tasks: tuple[TaskCharge, ...]
     unread: Mapping[str, str]
@@ -64,11 +64,11 @@ class Charges:
 async def charges(
     store: MediaStore, *, with_prefect: bool, default: WorksJournal | None = None, records: str | None = None
 ) -> Charges:
-    """Lists every task that was or may have been paid for, regardless of where its outputs are.
+    """Returns every task that was or may have been paid for, in any storage.
 
-    All places are read at the same time, a limited number of journals at once. A place that cannot be read keeps no
-    other away. `default` are the records of works of the default storage, where it may be another one; `records` is
-    where works are recorded that runs share, by default the storage.
+    Locations are read concurrently, with a limit on journals. If a location cannot be read, the others are still read.
+    `default` are the records of works of the default storage, if it may be another one. `records` is the location of
+    shared works, by default the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
@@ -81,14 +81,14 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Lists the tasks of a storage, by the name of its block, and of all that is recorded elsewhere."""
+    """Returns the tasks of a storage, by the name of its block, and of all other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
 
 
 class _Reader:
-    """Reads the charges of all places."""
+    """Reads the charges of all locations."""
 
     def __init__(self, works: str) -> None:
         self.recorded: list[TaskCharge] = []  # In the journals
@@ -124,7 +124,7 @@ class _Reader:
             await self._read(journal)
 
     async def read_works(self, url: str, store: MediaStore) -> None:
-        """Reads the works of pipelines in one place."""
+        """Reads the shared works in one location."""
         try:
             journal = WorksJournal(url, options=store.options_for(url))
         except RunningHubError as error:
@@ -133,7 +133,7 @@ class _Reader:
             await self.read_journal(journal)
 
     async def read_other_works(self) -> None:
-        """Reads the works of pipelines with other storages or another RH_RECORDS, which are recorded there."""
+        """Reads the shared works with other storages or another RH_RECORDS that flow runs have recorded."""
         await asyncio.gather(*map(self._read_place, self._places.values()))
 
     async def _read_place(self, place: RecordsPlace) -> None:
@@ -154,7 +154,7 @@ class _Reader:
             self.unread[f"results in {store.url}"] = error.message
 
     async def read_journal(self, journal: Journal) -> None:
-        """Reads one journal, when it is its turn."""
+        """Reads one journal, limited in concurrency."""
         async with self._gate:
             await self._read(journal)
 
@@ -177,7 +177,7 @@ def _works_in(url: str) -> str:
 
 
 def once_each(recorded: Sequence[TaskCharge], from_results: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Merges the charges from journals and stored results, by task id."""
+    """Merges the charges from journals and stored results by task id."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
     for one in (*recorded, *from_results):
@@ -221,7 +221,7 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
 
 
 def _step_of(one: Intent | StoredResult) -> tuple[str, str]:
-    """Returns the pipeline and the step of a work that runs share; empty texts for a job of one run."""
+    """Returns the pipeline and the step of a shared work; empty texts for a job of one run."""
     return (one.flow, (one.label or "").partition(", take ")[0]) if one.flow_run else ("", "")
 
 

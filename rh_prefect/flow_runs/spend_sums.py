@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sum:
-    """One row: the tasks of one name whose cost is in one unit, or unknown."""
+    """One row: the tasks with one name whose cost is in one unit, or unknown."""
 
     tasks: int = 0
     amount: Decimal = Decimal(0)
@@ -26,7 +26,7 @@ class Sum:
 
 
 def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
-    """Returns the sums as bars: times in their order, with the days without a task; others by their amounts."""
+    """Returns the sums as bars: dates in order, including days without a task; other names by amount."""
     bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
     for (name, unit), row in sorted(sums_of(found, by).items()):
         if unit:

@@ -1,8 +1,8 @@
-"""Brings back deployed runs that have stopped and that the automations have missed.
+"""Restarts deployed runs that have crashed, if the automations have missed them.
 
-Prefect's server forgets what an automation waits for if it restarts meanwhile, and an automation for heartbeats waits
-from the first one on. So a schedule looks at the runs themselves, by the limits that the automations state; an
-automation that is absent or paused has its runs left alone.
+If Prefect's server restarts, its automations forget the runs that they monitor, and an automation for heartbeats needs
+a first heartbeat. So a scheduled flow checks the runs, with the limits in the automations. Runs of absent or paused
+automations are not changed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MARK_CRASHED: Final = "Mark runs without heartbeats as crashed"
 """The names of the automations in deployments/automations.yaml."""
 
 MARGIN: Final = timedelta(minutes=1)
-"""How much longer than an automation a reconciliation waits, since of two that act the second would be in vain."""
+"""Additional seconds before a reconciliation acts in place of an automation, so that they do not both act."""
 
 _TAG: Final = "prefect.tag."
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
@@ -47,7 +47,7 @@ _NEWEST_EVENTS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an automation does with which runs."""
+    """The state, the limit and the tags of the runs that an automation handles."""
 
     tags: list[str]  # The tags of the runs; they have all
     within: timedelta  # How long it waits
@@ -56,7 +56,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class StoppedRun:
-    """A run that was brought back, or marked as crashed, and what was done."""
+    """A run that was scheduled again or marked as crashed, and the action."""
 
     flow_run_id: UUID
     name: str
@@ -64,7 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without a sign of life as crashed, and schedules runs again that crashed in the last `hours`."""
+    """Marks runs without heartbeats as crashed, and schedules again the runs that crashed in the last `hours`."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
@@ -102,7 +102,7 @@ async def _mark_crashed(rule: Rule, now: datetime) -> AsyncIterator[StoppedRun]:
 
 
 async def _is_silent(flow_run_id: UUID, *, since: datetime, until: datetime) -> bool:
-    """Returns whether a run sent no heartbeat; False where none of its events was stored, which says nothing."""
+    """Returns whether a run sent no heartbeat; False if no event of the run is stored, since that proves nothing."""
 
     async def names(since: datetime) -> list[str]:
         found = EventFilter(
@@ -129,7 +129,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
 
 
 async def _crashes(flow_run_id: UUID) -> int:
-    """Returns how often a run has crashed that never ran, whose attempts Prefect does not count."""
+    """Returns how often a run crashed before it started; Prefect does not count these attempts."""
     states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
     return sum(state.is_crashed() for state in states)
 
@@ -137,7 +137,7 @@ async def _crashes(flow_run_id: UUID) -> int:
 async def _deployed(
     rule: Rule, types: list[StateType], *, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
-    """Finds the runs of deployments to which a rule applies; only they can be scheduled."""
+    """Returns the runs of deployments to which a rule applies; only these can be scheduled."""
     ended = FlowRunFilterEndTime(after_=since) if since else None
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
@@ -152,7 +152,7 @@ async def _deployed(
 
 
 async def _set_state(flow_run: FlowRun, expected: State, state: State) -> bool:
-    """Sets a state, unless the run has another one than expected by now."""
+    """Sets a state, unless the run's state has changed meanwhile."""
     current = await ask(lambda api: api.read_flow_run(flow_run.id))
     if current.state is None or current.state.id != expected.id:
         return False

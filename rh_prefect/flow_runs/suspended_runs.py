@@ -1,9 +1,8 @@
-"""Watches suspended runs from another process: reads the tasks that they wait for, and resumes those that can go on.
+"""Monitors suspended runs from another process, and resumes a run when its tasks have ended.
 
-A run that is about to suspend writes down the tasks that it waits for, as `suspend-<n>` in its own journal, and then
-suspends with a pause key that names this record. So a reader of suspended runs tells ours from others, and knows
-what to ask for. A run is woken when all these tasks have ended, or when its time has come; then it finds its jobs in
-the journal and collects them.
+Before a run suspends, it records its running tasks as `suspend-<n>` in its journal, and then suspends with a pause key
+that names this record. So the monitor can recognise such runs and query their tasks. A run is resumed when all these
+tasks have ended, or when its time limit has passed. Then it finds its jobs in the journal and collects them.
 """
 
 from __future__ import annotations
@@ -42,14 +41,15 @@ from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.loop_thread import LOOP, end_task
 
 BY_THE_CLOCK: Final = 60.0
-"""Seconds between two checks that query RunningHub: they find the ends that no webhook reports."""
+"""Seconds between two checks that query RunningHub; they find ends without a webhook."""
 
 SHORTEST: Final = 1.0
-"""Seconds between two checks, however many ends are reported."""
+"""Minimum seconds between two checks, for any number of reported ends."""
 
 AFTER_AN_END: Final = (1, 2, 4, 8, 16, 30)
-"""After so many times the shortest pause the runs are checked again after an end, each counted from the check before:
-the run that waits for it may be just about to suspend."""
+"""Multiples of the shortest pause after which the runs are checked again after a reported end, because the run that
+waits for it may be about to suspend.
+"""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -64,22 +64,21 @@ class SuspendedRun:
 
     @property
     def record(self) -> str:
-        """The key of its record."""
+        """Returns the key of its record."""
         return f"{SUSPEND}-{self.n}"
 
 
 async def wake_suspended() -> list[UUID]:
-    """Resumes each suspended run whose tasks have ended or whose wait has expired; on the loop thread.
+    """Resumes each suspended run whose tasks have ended or whose time limit has passed; call it on the loop thread.
 
-    RunningHub itself is queried, so that a lost webhook costs only time. Of each run's tasks, it queries only
-    as many as have ended, and one more. It can be called at any time, concurrently, and as often as needed: a run is
-    resumed once.
+    It queries RunningHub, so that a lost webhook only causes a delay. For each run, it stops at the first task that
+    still runs. It can be called concurrently and repeatedly: a run is resumed once.
     """
     return await Resumer().check(asks=True)
 
 
 async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
-    """Finds the flow runs that have suspended themselves until their tasks have ended."""
+    """Returns the flow runs that are suspended until their tasks have ended."""
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
@@ -95,7 +94,7 @@ async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
 
 @dataclass(slots=True)
 class _Watched:
-    """A suspension, and its tasks that have not ended as far as is known."""
+    """A suspension, and its tasks that are not known to have ended."""
 
     suspension: Suspension  # What the run has recorded
     running: list[PendingTask] = field(default_factory=list)  # Its tasks that may still be running
@@ -103,14 +102,13 @@ class _Watched:
 
 
 class Resumer:
-    """Resumes suspended runs, and keeps between checks which tasks have ended; runs on the loop thread."""
+    """Resumes suspended runs, and stores between checks which tasks have ended; used on the loop thread."""
 
     def __init__(self) -> None:
-        """Starts without suspensions."""
         self._watched: dict[SuspendedRun, _Watched] = {}
 
     async def check(self, *, asks: bool) -> list[UUID]:
-        """Checks the suspended runs once; without `asks`, only by the journals and not at RunningHub."""
+        """Checks the suspended runs once; without `asks` it reads only journals, and does not query RunningHub."""
         found = [run async for run in suspended_runs_with_tasks()]
         self._watched = {one: known for one, known in self._watched.items() if one in found}
         return [run.flow_run_id for run in found if await self._can_wake(run, asks=asks)]
@@ -126,7 +124,7 @@ class Resumer:
         return False
 
     async def _reason(self, run: SuspendedRun, *, asks: bool) -> str | None:
-        """Returns the reason to resume a run; None if it may stay suspended."""
+        """Returns the reason to resume a run; None if it stays suspended."""
         watched = self._watched.get(run) or await self._begin(run)
         if watched is None:
             return None
@@ -170,8 +168,9 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
 async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
     """Returns whether RunningHub repeats that it does not know a task.
 
-    A single answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If it is
-    repeated for one task, the others are not asked about again: with the key of another account, all are unknown.
+    One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If the answer
+    is repeated for one task, the queries of the others are not repeated: with the key of another account, all are
+    unknown.
     """
     if not watched.has_unknown:
         client = await RECORDED.provider_of(submit.intent)
@@ -201,7 +200,6 @@ class SuspendedRunResumer:
         shortest: float = SHORTEST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts idle; `every` is the time between two regular checks, `shortest` between any two, in seconds."""
         self._every = every
         self._shortest = shortest
         self._clock = clock
@@ -212,7 +210,7 @@ class SuspendedRunResumer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Starts the monitoring; further calls, from any thread, have no effect."""
+        """Starts the monitor; further calls, from any thread, have no effect."""
         with self._lock:
             if self._is_started or not PREFECT_API_URL.value():
                 return
@@ -220,11 +218,11 @@ class SuspendedRunResumer:
         LOOP.submit(self._begin())
 
     def notify(self) -> None:
-        """Records that a task has ended; runs on the loop thread."""
+        """Records that a task has ended; call it on the loop thread."""
         self._end_event.set()
 
     async def close(self) -> None:
-        """Stops the monitoring, which can be started again; runs on the loop thread."""
+        """Stops the monitor, which can be started again; call it on the loop thread."""
         with self._lock:
             self._is_started = False
         task, self._task = self._task, None

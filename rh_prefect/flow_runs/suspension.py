@@ -1,8 +1,9 @@
-"""Suspends a flow run when all its jobs are submitted: the process ends; the run resumes after the jobs have ended.
+"""Suspends a flow run when all its jobs are submitted.
 
-While a job of the run has no ticket yet, the other jobs are waited for as usual, since their ends free the slots. When
-all jobs are submitted, the tasks that still run are recorded, and the ends are read once more. So a receiver that hears
-of an end meanwhile finds either a run that has seen the end, or the record of a run that is about to suspend.
+Its process ends, and it is resumed after the jobs have ended. While a job has no task yet, the run waits for the other
+jobs as usual, since their ends free slots. When all jobs are submitted, it records the tasks that still run, and then
+reads the ends once more. So if a task ends meanwhile, either the run notices it, or the receiver finds the record of
+the suspension.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 UNTIL_IT_FAILS: Final = 18 * 3600
-"""Seconds from the latest time at which a run should have been resumed until Prefect itself fails it. No process looks
-after suspended runs then. Links to outputs expire after a day, so a retry may still find them."""
+"""Seconds after the latest resume time at which Prefect fails the run, if no process resumes suspended runs. Links to
+outputs expire after a day, so a retry may still find them.
+"""
 
 SUSPEND: Final = "suspend"
-"""Begins the keys of a run's records of its suspensions."""
+"""The prefix of the keys of a run's suspension records."""
 
 PAUSE_KEY: Final = "rh-suspend-"
-"""Begins the pause keys of our suspensions; the number of the record follows."""
+"""The prefix of pause keys of this package; the number of the record follows."""
 
 T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
@@ -57,7 +59,7 @@ _group: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_suspend_group",
 
 
 class PendingTask(BaseModel):
-    """A task that a suspended run waits for."""
+    """A task for which a suspended run waits."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,24 +69,23 @@ class PendingTask(BaseModel):
 
 
 class Suspension(Record):
-    """The record that is written right before a run suspends itself."""
+    """The record that a run creates right before it suspends itself."""
 
     tasks: tuple[PendingTask, ...]  # What it waits for
     wake_by: datetime  # When it is to be woken at the latest
 
 
 Verdict: TypeAlias = Literal["leave", "stay", "ended"]
-"""Whether what runs may be left; `ended` says that all of it has ended meanwhile, so that there is none to wait for."""
+"""Whether the run may be suspended; `ended` means that all tasks have ended meanwhile."""
 
 
 class SuspendGroup:
-    """A group of job sequences in one run; the run is suspended only when all of them wait."""
+    """A group of sequences of jobs in one run; the run is suspended only when each sequence waits."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
-        """Starts without members; `decide` is called with all running tasks when every member waits."""
         self._decide = decide
         self.timeout = timeout
-        """Seconds for which the run waits at most while it is suspended."""
+        """Maximum seconds for which the run stays suspended."""
         self._busy = 0
         self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
         self._over = asyncio.Event()
@@ -92,11 +93,11 @@ class SuspendGroup:
 
     @property
     def is_suspended(self) -> bool:
-        """Whether the group has ended and its running tasks continue during the suspension."""
+        """Whether the run is being suspended while the group's tasks continue."""
         return self._over.is_set()
 
     async def expect(self, members: int) -> None:
-        """Registers more members of the group before the first of them starts."""
+        """Registers members of the group before they start."""
         self._busy += members
 
     async def end(self) -> None:
@@ -105,7 +106,7 @@ class SuspendGroup:
         self._look()
 
     async def run(self, runner: WorkRunner, asked: WorkCall) -> Delivered | PendingTask:
-        """Submits one work and waits for its result; returns the task where the group is suspended first."""
+        """Submits one work and waits for its result; returns its task if the run is suspended first."""
         async with runner.running(asked) as running:
             work = running.work
             while (submit := await running.next_running_task()) is not None:
@@ -118,7 +119,7 @@ class SuspendGroup:
         return done  # noqa: RET504 - for mypy, the block may swallow an error
 
     async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
-        """Waits for `end`; None where the group is suspended first. `poll_now` notices a recorded end at once."""
+        """Waits for `end`; returns None if the run is suspended first. `poll_now` detects a recorded end at once."""
         ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, poll_now)
         self._waiting.append(entry)
         self._busy -= 1
@@ -163,10 +164,9 @@ class SuspendGroup:
 
 
 class RunSuspender(SuspendGroup):
-    """All active jobs of one attempt of a flow run, while the run may still be suspended."""
+    """The active jobs of one attempt of a flow run, while the run may be suspended."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
-        """Starts without a job, with the suspensions that the run has had; `wake_after` is in seconds."""
         super().__init__(self._decide_for_run, timeout=int(wake_after) + UNTIL_IT_FAILS)
         self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
@@ -191,7 +191,7 @@ class RunSuspender(SuspendGroup):
         return "ended"
 
     async def suspend(self) -> None:
-        """Suspends the run that the caller is in; returns only where Prefect refuses."""
+        """Suspends the caller's run; returns only if Prefect refuses."""
         async with self._turn:
             if self._pause is not None:
                 raise self._pause
@@ -217,11 +217,11 @@ class _Place:
 
 
 _places: PerObject[_Place] = PerObject(_Place)
-"""By the root's context, an object that is new in every attempt and after every resume."""
+"""The suspenders by the context object of the root, which is new in every attempt and after every resume."""
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
-    """Opens the suspend group of the flow run that the caller is in."""
+    """Returns a new suspend group of the caller's flow run."""
     if wait not in ("poll", "suspend"):
         raise InputError(f'wait must be "poll" or "suspend", not {wait!r}. Nothing was sent.')
     if wait == "poll":
@@ -240,11 +240,11 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
 
 
 class _StaysError(Exception):
-    """The error with the reason why the caller's run is not suspended."""
+    """The error with the reason why the caller's run cannot be suspended."""
 
 
 def _suspendable() -> FlowRun:
-    """Returns the caller's run; raises an error if the run evidently cannot be suspended."""
+    """Returns the caller's run; raises an error if it cannot be suspended."""
     flow = FlowRunContext.get()
     if flow is None or flow.flow_run is None:
         raise _StaysError("there is no run: it was called outside of a flow.")
@@ -282,7 +282,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
 
 @contextmanager
 def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
-    """Makes every paid call of a `with` block a member of a group."""
+    """Makes each paid call in a `with` block a member of a group."""
     token = _group.set(group)
     try:
         yield
@@ -291,7 +291,7 @@ def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
 
 
 def current_suspend_group() -> SuspendGroup | None:
-    """Returns the group that the caller's paid calls are members of; None outside of a group."""
+    """Returns the group of the caller's paid calls; None outside of a group."""
     return _group.get()
 
 
@@ -319,7 +319,7 @@ async def idle(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 
 async def wait_for(task: PendingTask) -> Result:
-    """Waits for a job that was left for a suspension, if the run could not be suspended."""
+    """Waits for a job whose run was to be suspended and could not be."""
     scope = current_scope()
     if scope is None:
         raise InputError(f"{task.job}: only the flow run that has submitted its task can wait for it.")

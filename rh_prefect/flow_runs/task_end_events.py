@@ -1,6 +1,6 @@
 """Notifies waiting processes of the end of a task through Prefect events, which the receiver emits.
 
-An event is a reason to look, never a fact: the job that it wakes reads the journal, or asks RunningHub.
+An event is not trusted: the notified job reads the journal or queries RunningHub.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger("rh_prefect")
 def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str | None) -> None:
     """Emits the event that a task has ended; Prefect treats repeated events as one.
 
-    Does nothing where no Prefect API is configured: an event would start a throw-away server for itself.
+    Does nothing if no Prefect API is configured, because an event would start a temporary server.
     """
     if not PREFECT_API_URL.value():
         return
@@ -45,9 +45,9 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 
 
 def subscribe(listener: EndListener) -> None:
-    """Registers a listener for ends of tasks, on this process's only subscription; on the loop thread.
+    """Registers a listener for ends of tasks on this process's subscription; call it on the loop thread.
 
-    The API is the one of the caller's settings. Without a subscription, the listener is set to not receiving.
+    It uses the Prefect API in the caller's settings. If the subscription fails, it sets the listener to not receiving.
     """
     url = PREFECT_API_URL.value()
     if not url:
@@ -64,7 +64,6 @@ class Subscription:
     """A subscription to one Prefect API, which reconnects after every interruption."""
 
     def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Starts without listeners and without a connection."""
         self._listeners: WeakSet[EndListener] = WeakSet()
         self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
         self._sleep = sleep
