@@ -1,1 +1,1 @@
-"""Files: what they are, where they are kept, and the editing that a film needs."""
+"""Media files: types, storages, inputs and editing."""

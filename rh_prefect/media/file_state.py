@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fsspec import AbstractFileSystem
 
 SETTLED = 2.0
-"""Seconds after which a file that is changed gets another time stamp on every file system, FAT included."""
+"""Seconds after which a change gives a file another time stamp on every file system, including FAT."""
 
 _VERSIONS = ("VersionId", "version_id", "versionId", "generation")
 _TAGS = ("ETag", "etag")
@@ -21,24 +21,25 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The state of a file as its storage reports it: equal texts mean the same state.
+    """The state of a file as its storage reports it.
 
-    `changed_at` is the time in a time stamp, in seconds since 1970; None where the text alone is proof.
+    equal texts mean the same state. `changed_at` is the time in the state, in seconds since 1970; None if an equal text
+    is sufficient proof.
     """
 
     text: str
     changed_at: float | None = None
 
     def is_proof(self, *, read_at: float) -> bool:
-        """Returns whether a file with this stamp still has the content whose reading began at `read_at`, in Unix time.
+        """Returns whether a file with this stamp still has the content that was read from `read_at` on, in Unix time.
 
-        What is changed shortly after another change may keep its time stamp.
+        Two changes shortly after each other may have the same time stamp.
         """
         return self.changed_at is None or read_at - self.changed_at > SETTLED
 
 
 def of_stat(found: os.stat_result) -> Stamp:
-    """The stamp of a local file."""
+    """Returns the stamp of a local file."""
     parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return Stamp(f"file {' '.join(map(str, parts))}", max(found.st_mtime_ns, found.st_ctime_ns) / 1e9)
 
@@ -59,13 +60,13 @@ def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> 
 
 
 def of_headers(headers: Mapping[str, str]) -> Stamp | None:
-    """The stamp of a link, by an answer's headers; None without a strong ETag."""
+    """Returns the stamp of a link from the headers of an answer; None without a strong ETag."""
     tag = headers.get("etag", "").strip()
     return None if not tag or tag.startswith("W/") else Stamp(f"etag {tag}")
 
 
 def _seconds(when: object) -> float:
-    """Converts a time to seconds since 1970; an unreadable one is infinite, as if in the future, and proves nothing."""
+    """Converts a time to seconds since 1970; an unreadable time becomes infinite, which is never proof."""
     if isinstance(when, int | float):
         return float(when)
     with suppress(ValueError, TypeError):

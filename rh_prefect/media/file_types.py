@@ -14,15 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, TypeAlias
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
-"""What a file is, by its content."""
+"""The kind of a file, from its content."""
 
 HEAD = 4096
-"""The number of bytes that identifies a file type."""
+"""Number of bytes that are sufficient to identify a file type."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """A kind of file: what a model takes it for, its MIME type, and its usual extension without a dot."""
+    """A file type: its kind for models, its MIME type, and its usual extension without a dot."""
 
     kind: Kind
     mime: str
@@ -77,16 +77,16 @@ FORMATS: dict[str, tuple[Kind, str]] = {
     **{name: ("audio", name) for name in ("mp3", "wav", "flac")},
     **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), ("3d", "3d")),
 }
-"""What an extension says of a file: its kind, and its format; players read the extensions of one format alike."""
+"""The kind and the format of each extension; players read all extensions of one format alike."""
 
 
 def format_named(name: str) -> tuple[Kind, str] | None:
-    """Returns the kind and the format that a file's name says; None if it says none."""
+    """Returns the kind and the format of a file name's extension; None if it is unknown."""
     return FORMATS.get(PurePosixPath(name).suffix.lower().lstrip("."))
 
 
 def is_made_from(wanted: tuple[Kind, str], own: tuple[Kind, str]) -> bool:
-    """Returns whether a file of one kind and format is converted to another format: a picture to PNG or JPEG."""
+    """Returns whether a file can be converted to another format: a picture to PNG or JPEG."""
     return wanted[0] == own[0] == "image" and wanted[1] in ("png", "jpg")
 
 
@@ -185,7 +185,7 @@ def _is_json(text: str) -> bool:
 
 
 def _sniff_stl(head: bytes, size: int) -> FileType | None:
-    """Detects a binary STL, which has no magic bytes, but whose number of triangles determines its size."""
+    """Detects a binary STL. It has no magic bytes, but its number of triangles determines its size."""
     triangles = int.from_bytes(head[80:84], "little")
     return STL if len(head) >= 84 and triangles and size == 84 + 50 * triangles else None
 
@@ -197,7 +197,7 @@ _PAGE = re.compile(
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a web page, in any encoding that begins like ASCII."""
+    """Returns whether a file that begins with these bytes is a web page, in any ASCII-like encoding."""
     return _PAGE.match(head) is not None
 
 
@@ -208,14 +208,14 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _FLV_TAGS = (8, 9, 18)
 """Sound, picture, data."""
 _PART_HEAD = 27 + 255
-"""Bytes that give a part's length in any of these formats; an Ogg page needs the most."""
+"""Maximum number of bytes that contain a part's length in any of these formats."""
 
 _Step: TypeAlias = "Callable[[bytes], int | None]"
-"""Returns the length of a part of a file by its head; None if another kind of content follows, or the last part."""
+"""Returns the length of a part of a file from its head; None at the last part or at other content."""
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
-    """Returns the number of bytes missing at the end, by the lengths in the file; 0 if no lengths are known."""
+    """Returns the number of bytes missing at the end, from the lengths in the file; 0 if it contains none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if found is MP3:
@@ -245,7 +245,7 @@ def _end(file: BinaryIO, size: int, found: FileType) -> int:
 
 
 def _ends(file: BinaryIO, size: int, at: int, step: _Step) -> Iterator[int]:
-    """Yields where the parts of a file end by their lengths, without reading them; the first part begins at `at`."""
+    """Yields the ends of a file's parts from their lengths, without reading them; the first part begins at `at`."""
     while at < size:
         file.seek(at)
         length = step(file.read(_PART_HEAD))
@@ -260,7 +260,7 @@ def _last_end(file: BinaryIO, size: int, at: int, step: _Step) -> int:
 
 
 def _box(head: bytes) -> int | None:
-    """The length of a box of MP4 or MOV; the last one may have none, and some writers end a file with padding."""
+    """Returns the length of a box of MP4 or MOV. The last box may have none, and some writers add padding."""
     length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
     return length if len(head) >= 8 and length >= 8 else None
 
@@ -270,7 +270,7 @@ def _chunk(head: bytes) -> int | None:
 
 
 def _page(head: bytes) -> int | None:
-    """The length of an Ogg page; live encoders do not mark the last one, so its mark proves nothing."""
+    """Returns the length of an Ogg page; live encoders do not mark the last page, so its mark proves nothing."""
     if not head.startswith(b"OggS"[: len(head)]):
         return None  # something else, such as a tag, follows
     return 27 + head[26] + sum(head[27 : 27 + head[26]]) if len(head) >= 27 else 27
@@ -281,14 +281,14 @@ def _tag(head: bytes) -> int | None:
 
 
 def _announced_by_flv(head: bytes) -> int:
-    """The size that an FLV's first tag announces, since a cut between two tags leaves no half tag; 0 if unknown."""
+    """Returns the size in an FLV's first tag, since a cut between two tags is not visible otherwise; 0 if unknown."""
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0
 
 
 def _end_of_segment(head: bytes) -> int:
-    """Finds the length of a Matroska file's one segment; unknown if it was written as a live stream."""
+    """Returns the end of a Matroska file's segment; unknown for a live stream."""
     at = head.find(_SEGMENT)
     if at < 0 or at + 5 > len(head):
         return 0
@@ -302,16 +302,16 @@ _BIT_RATES = (
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
 )
-"""kbit/s of MPEG 2's and MPEG 1's layer III, by the bits of a frame's header."""
+"""Bit rates in kbit/s of MPEG 2's and MPEG 1's layer III, by the bits of a frame's header."""
 _SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _COUNTED = 3
-"""The flags of a Xing header that has the numbers of frames and bytes."""
+"""The flags of a Xing header that contains the numbers of frames and bytes."""
 
 
 def _missing_of_mp3(file: BinaryIO, size: int) -> int:
-    """Returns what is missing by an MP3's Xing header, if both its number of bytes and that of frames say so.
+    """Returns the missing bytes of an MP3 from its Xing header, if its numbers of bytes and frames agree.
 
-    Taggers and editors leave one of them wrong; a sound without this header does not say its length.
+    Editors of tags often leave one of them wrong. Without this header, an MP3 does not contain its length.
     """
     start = _last_end(file, size, 0, _id3)
     file.seek(start)
@@ -333,7 +333,7 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
 
 
 def _id3(head: bytes) -> int | None:
-    """The length of an ID3 tag, which has seven bits in a byte."""
+    """Returns the length of an ID3 tag, which has seven bits in a byte."""
     if len(head) < 10 or not head.startswith(b"ID3"):
         return None
     length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
@@ -341,7 +341,7 @@ def _id3(head: bytes) -> int | None:
 
 
 def _frame_length(head: bytes) -> int | None:
-    """Returns the length of an MP3 frame in bytes by its header."""
+    """Returns the length of an MP3 frame in bytes, from its header."""
     if _sniff_frames(head) is not MP3:
         return None
     version, rate = head[1] >> 3 & 0x03, head[2] >> 2 & 0x03
@@ -353,7 +353,7 @@ def _frame_length(head: bytes) -> int | None:
 
 
 def size_of(path: Path) -> int:
-    """Returns the size of a regular file in bytes; `OSError` where it is missing or a folder."""
+    """Returns the size of a regular file in bytes; raises `OSError` if it is missing or a folder."""
     if path.is_dir():
         raise IsADirectoryError(os.fspath(path))
     return path.stat().st_size

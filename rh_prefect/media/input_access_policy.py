@@ -1,8 +1,8 @@
 """Restricts which files and addresses may be read as inputs, since table rows and form fields may name any.
 
-Two rules hold. A link is read from public addresses only, unless private ones are allowed; that is checked where the
-connection is made, for each redirect, on the same address that is connected to. And where inputs are restricted, as in
-deployments, a file is read only below one of the roots.
+There are two rules. First, links are read from public addresses only, unless private ones are allowed. Each connection
+is checked, redirects included, with the address that it uses. Second, if inputs are restricted, as in deployments, a
+file is read only below one of the roots.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from rh_prefect.redaction import actual_request, hide_redirect
 from rh_prefect.settings import get_settings
 
 _EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-"""IPv6 networks whose last four bytes are an IPv4 address that is connected to."""
+"""IPv6 networks in which the last four bytes are the IPv4 address of the connection."""
 
 _UNCHECKED: Final = frozenset({"http", "https", "webhdfs", "reference"})
-"""Protocols with which fsspec sends HTTP requests to hosts that the URL, or the file behind it, names."""
+"""Protocols for which fsspec sends HTTP requests to hosts in the URL, or in the file behind it."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class InputAccess:
-    """The rules for what may be read as an input: everything below the roots, which are folders and URL prefixes.
+    """The inputs that may be read.
 
-    Besides, restricted inputs are behind https links to public addresses; `private_links` also allows other links.
+    files below the roots, which are folders and URL prefixes, and https links to public addresses. `private_links` also
+    allows other links.
     """
 
     roots: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class InputAccess:
     private_links: bool = False
 
     def check(self, source: str) -> None:
-        """Raises `MediaError` for a source that may not be read; sends no request."""
+        """Raises `MediaError` if a source may not be read; sends no request."""
         if self._is_below_root(source):
             return
         if is_web_link(source):
@@ -63,7 +64,7 @@ class InputAccess:
         self._check_unchecked(source)
 
     def check_listing(self, place: str) -> None:
-        """Raises `MediaError` for a folder or pattern on a web host, whose listing follows links to any address."""
+        """Raises `MediaError` for a folder or pattern on a web host: its listing follows links to any address."""
         if not self._is_below_root(place):
             self._check_unchecked(place)
 
@@ -76,7 +77,7 @@ class InputAccess:
             )
 
     def check_address(self, address: str, *, host: str) -> None:
-        """Raises `MediaError` for an address that a link may not lead to, as it is not public."""
+        """Raises `MediaError` if a link may not lead to an address, because the address is not public."""
         if not self.private_links and not is_public(address):
             raise MediaError(
                 f"A link to {host} may not be read: {address} is not a public address. What to do: pass "
@@ -85,7 +86,7 @@ class InputAccess:
             )
 
     def reads_any_address(self, url: str) -> bool:
-        """Whether a link may lead to any address."""
+        """Whether links may lead to any address."""
         return self.private_links or self._is_below_root(url)
 
     def _check_link(self, url: str) -> None:
@@ -104,7 +105,7 @@ class InputAccess:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's: not private, loopback, link-local, shared or multicast."""
+    """Returns whether an IP address is public: not private, loopback, link-local, shared or multicast."""
     found: Address = ipaddress.ip_address(address.partition("%")[0])
     return all(one.is_global and not one.is_multicast for one in (found, *_embedded(found)))
 
@@ -169,7 +170,7 @@ def is_deployed() -> bool:
 def allow_below(*roots: str) -> None:
     """Allows files below folders and prefixes that a caller names, for the rest of its context.
 
-    Links are left out: a form may name any address, and each link is checked where it is opened.
+    Links are not allowed by this: a form may name any address, and each link is checked when it is opened.
     """
     _roots.set(tuple(dict.fromkeys((*_roots.get(), *(root for root in roots if not is_web_link(root))))))
 
@@ -204,7 +205,7 @@ def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
 
 
 class CheckedTransport(httpx.BaseTransport):
-    """A transport that sends requests only to allowed addresses; each redirect is checked too."""
+    """A transport that sends requests, and follows redirects, only to allowed addresses."""
 
     def __init__(self, access: InputAccess, *, resolve: Callable[[str, int], Iterable[str]] | None = None) -> None:
         self._access = access
@@ -236,7 +237,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _send_checked(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request to a checked address: the name may lead to another one a moment later."""
+        """Resolves a name, checks the address, and sends the request to this address: the name may change."""
         host = request.url.raw_host.decode("ascii")
         try:
             addresses = self._check_name(host, request.url.port or 0)
@@ -263,7 +264,7 @@ class CheckedTransport(httpx.BaseTransport):
 
 
 def _sent_to(address: str, request: httpx.Request, host: str) -> httpx.Request:
-    """Returns a request that goes to an address, for the host that its headers and its certificate name."""
+    """Returns a request to an address that keeps the host name for its headers and its certificate."""
     extensions = {**request.extensions, "sni_hostname": host}
     url, headers = request.url.copy_with(host=address), request.headers
     return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)

@@ -28,21 +28,21 @@ from rh_prefect.media.writers import BLOCK_SIZE, Tally
 from rh_prefect.redaction import hide_signature
 
 Source = Media | str | os.PathLike[str]
-"""What can be read: a `Media`, a path, an fsspec URI or an http(s) URL."""
+"""The types of an input: a `Media`, a path, an fsspec URI or an http(s) URL."""
 
 CheckSize: TypeAlias = Callable[[int], None]
-"""Raises where a file of so many bytes will not do."""
+"""Raises an error if a size in bytes is not allowed."""
 
 READ_SECONDS = 1800.0
-"""Seconds that reading one input may take in all."""
+"""Maximum seconds for reading one input."""
 
 _TIMEOUT = httpx.Timeout(60, connect=30)
 
 _TRIES = 3
-"""How often a file is read that changes meanwhile."""
+"""Number of times that a file is read if it changes meanwhile."""
 
 _TELLING = frozenset({401, 403, 404, 410, 429, 500, 502, 503, 504})
-"""What a host answers about the file, and not about the way in which it was asked."""
+"""HTTP statuses that concern the file, not the form of the request."""
 
 _DIGITS = 19
 
@@ -51,7 +51,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """What was read, and the stamp of its state; `is_proof` if an equal stamp means the same content."""
+    """The content that was read, and its stamp; `is_proof` if an equal stamp means the same content."""
 
     sha256: str
     size: int
@@ -61,7 +61,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """The state of a file before it is read; None for a value that its storage does not report."""
+    """The state of a file before it is read; values are None if its storage does not report them."""
 
     stamp: Stamp | None = None
     size: int | None = None
@@ -70,8 +70,8 @@ class FileState:
 def identity_uri(source: Source) -> str:
     """Returns the canonical URI of a file: absolute, without a link's fragment; a path becomes `file:///…`.
 
-    Nothing is cut out of a name: user, query and signature may say which file is meant. So it may hold a secret, and is
-    compared and hashed, and never shown or recorded; that is what `shown` is for.
+    It contains the whole address, because user, query and signature may identify the file. So it may contain a secret:
+    it is compared and hashed, and never shown or recorded. For messages, use `shown`.
     """
     uri = _text(source)
     if is_local(uri):
@@ -86,7 +86,7 @@ def identity_uri(source: Source) -> str:
 
 
 def unsigned_uri(source: Source) -> str | None:
-    """A presigned link without its signature; None for any other source."""
+    """Returns a presigned link without its signature; None for any other source."""
     text = _text(source)
     name = unsigned(text) if is_link(text) else None
     return None if name is None else identity_uri(name)
@@ -105,7 +105,7 @@ def shown(source: Source) -> str:
 
 @contextmanager
 def naming(copies: Mapping[Path, Source]) -> Iterator[None]:
-    """Names the files that were given in errors about their copies."""
+    """In a `with` block, replaces the names of copies in errors by the names of the given files."""
     try:
         yield
     except RunningHubError as error:
@@ -115,12 +115,12 @@ def naming(copies: Mapping[Path, Source]) -> Iterator[None]:
 
 
 def is_link(source: Source) -> bool:
-    """Whether it is an http(s) link."""
+    """Returns whether a source is an http(s) link."""
     return is_web_link(_text(source))
 
 
 def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
-    """Reads the state and length of a file from its storage, not its content; `MediaError` if it is no regular file."""
+    """Reads the state and length of a file, not its content; raises `MediaError` if it is not a regular file."""
     return _Reading(source, options or {}).state()
 
 
@@ -152,11 +152,11 @@ def fetch(
     seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
-    """Copies a file to this machine, with constant memory use; the local file is there whole or not at all.
+    """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
-    `check_size` raises where a file of so many bytes will not do; it is called before anything is read if the length is
-    known, else while it is read. The content of a `Media` must have its hash. `MediaError` as in `open_input`, and if
-    the file keeps changing; `OSError` if the local one cannot be written.
+    `check_size` raises an error if the size is not allowed. It is called before the reading if the length is known,
+    else during the reading. The content of a `Media` must have its hash. `MediaError` as in `open_input`, and if the
+    file keeps changing; `OSError` if the local one cannot be written.
     """
     with atomic_path(to, durable=False) as part:
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)
@@ -172,7 +172,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Reads one file, in at most so many seconds."""
+    """Reads one file within a time limit."""
 
     source: Source
     options: Mapping[str, object]
@@ -189,7 +189,7 @@ class _Reading:
             return _state_of_link(text) if is_web_link(text) else _state_of_object(*_filesystem(text, self.options))
 
     def settled(self, to: Path | None, clock: Callable[[], float]) -> Fetched:
-        """Reads until the file's state is the same before and after the reading: a mix of two states is invalid."""
+        """Reads until the file's state is the same before and after the reading, so that no mixture is returned."""
         if is_link(self.source):
             return self._read(to, None)  # its state comes with the response that is read
         for _ in range(_TRIES):
@@ -281,7 +281,7 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def _regular(found: os.stat_result, text: str) -> os.stat_result:
-    """Rejects files without a known end: pipes, devices and sockets."""
+    """Raises an error for files without a known end: pipes, devices and sockets."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError
     if not stat.S_ISREG(found.st_mode):
@@ -293,7 +293,7 @@ def _regular(found: os.stat_result, text: str) -> os.stat_result:
 
 
 def _state_of_object(fs: AbstractFileSystem, path: str) -> FileState:
-    """Reads an object's state without the listing cache, which may be older than the file that is read."""
+    """Reads an object's state without the listing cache, which may be out of date."""
     fs.invalidate_cache()
     info = fs.info(path)
     if info["type"] == "directory":
@@ -303,7 +303,7 @@ def _state_of_object(fs: AbstractFileSystem, path: str) -> FileState:
 
 
 def _state_of_link(url: str) -> FileState:
-    """Requests only the first byte, because presigned links refuse HEAD."""
+    """Requests only the first byte, because presigned links do not allow HEAD."""
     with ExitStack() as stack:
         response = _get(stack, url, {"Range": "bytes=0-0"})
         if response.status_code in _TELLING:

@@ -37,7 +37,7 @@ _BLOCK = 2 * 2**20
 
 
 class Media(BaseModel):
-    """One file in a store: where it is, what it is, and the hash of its content.
+    """One file in a store: its location, its type, and the hash of its content.
 
     The outputs of a result are values of this class. Pass them wherever a call takes media:
 
@@ -45,9 +45,9 @@ class Media(BaseModel):
         await generate(models.KlingV26ProImageToVideo(image_url=picture.first_output, prompt="waves", duration="5"))
 
     Attributes:
-        uri: Where it is: a path or an fsspec URI, without credentials.
-        kind: What it is, by its content.
-        mime: Its MIME type, by its content.
+        uri: The location: a path or an fsspec URI, without credentials.
+        kind: The kind of file, from its content.
+        mime: The MIME type, from its content.
         size: Bytes.
         sha256: Hex digest of its content.
         width: Pixels, as shown (a rotation in the file is applied).
@@ -55,7 +55,7 @@ class Media(BaseModel):
         seconds: Duration of a video or audio.
         fps: Frames a second of a video.
         has_audio: Whether a video has a sound track.
-        defect: What is wrong with it, as in "a broken png", if RunningHub delivered it like this every time.
+        defect: The defect, as in "a broken png", if it was damaged in every download.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,13 +83,13 @@ class Media(BaseModel):
 
     @property
     def facts(self) -> str:
-        """What a person wants to know of it, as in `270 × 480, 5.0 s, 0.2 MB`."""
+        """The properties of the file for people, as in `270 × 480, 5.0 s, 0.2 MB`."""
         shape = f"{self.width} × {self.height}" if self.width else ""
         length = f"{self.seconds:.1f} s" if self.seconds is not None else ""
         return ", ".join(filter(None, (shape, length, size_text(self.size), self.defect)))
 
     def __repr__(self) -> str:
-        """Says what it is and where."""
+        """Returns the kind, the properties and the location of the file."""
         return f"<Media {self.kind}: {self.uri}, {self.facts}>"
 
     __str__ = __repr__
@@ -99,8 +99,8 @@ class Media(BaseModel):
         """Opens the file for reading, with constant memory use.
 
         Args:
-            options: fsspec's storage options for its place; by default those of `RH_STORAGE_OPTIONS`, if it is of
-                the same kind as `RH_STORAGE_URL`.
+            options: fsspec's storage options for its storage; by default those of `RH_STORAGE_OPTIONS`, if it is of the
+                same kind as `RH_STORAGE_URL`.
 
         Yields:
             A binary reader.
@@ -117,7 +117,7 @@ class Media(BaseModel):
             yield guarded(pieces_of(reader.read), error_guard)
 
     def read(self, *, options: Mapping[str, object] | None = None) -> bytes:
-        """Returns the content of the file; `options` and errors as of `open`."""
+        """Returns the content of the file; for `options` and errors see `open`."""
         with self.open(options=options) as reader:
             return reader.read()
 
@@ -132,7 +132,7 @@ class Media(BaseModel):
             The path of the copy.
 
         Raises:
-            MediaError: The file cannot be read, or its content is not the one that was made.
+            MediaError: The file cannot be read, or was changed after it was made.
             OSError: The copy cannot be written.
         """
         to = Path(path)
@@ -154,11 +154,11 @@ class Media(BaseModel):
         """Returns a link that a browser opens: `file://` for a local file, else a signed link, which expires.
 
         Args:
-            seconds: How long a signed link is valid; S3 allows at most 7 days.
+            seconds: Validity of a signed link; S3 allows at most 7 days.
             options: As of `open`.
 
         Raises:
-            StoreError: The storage signs no links.
+            StoreError: The storage cannot sign links.
         """
         if is_web_link(self.uri):
             return self.uri
@@ -188,7 +188,7 @@ def _file_system(uri: str, options: Mapping[str, object]) -> tuple[AbstractFileS
 
 
 def _options_for(uri: str) -> Mapping[str, object]:
-    """Returns the storage options of the environment for a file of the same kind of place."""
+    """Returns the environment's storage options, if a file is in the same kind of storage."""
     settings = get_settings()
     return settings.storage_options if protocol_of(uri) == protocol_of(settings.storage_url) else {}
 
@@ -196,8 +196,8 @@ def _options_for(uri: str) -> Mapping[str, object]:
 def as_media_input(value: object) -> Media | str:
     """Returns a file as a `Media`, or the path or URI as it was given; reads nothing.
 
-    The value is one of these, the JSON form of a `Media`, or anything whose attribute `first_output` is a `Media`, such
-    as the result of another job. `InputError` if it is none of them, or a `Media` that is damaged.
+    The value is one of these, the JSON form of a `Media`, or an object with a `Media` as `first_output`, such as the
+    result of a job. Raises `InputError` for any other value, and for a damaged `Media`.
     """
     if isinstance(value, Media):
         return _whole(value)
@@ -216,14 +216,14 @@ def as_media_input(value: object) -> Media | str:
 
 
 def without_mark(value: object) -> object:
-    """Removes the mark of a file, which a parameter that the catalogue knows as a file does not need."""
+    """Removes the mark of a file from a value; a parameter for files in the catalogue does not need it."""
     if isinstance(value, list):
         return [without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value
 
 
 def _whole(media: Media) -> Media:
-    """Rejects a damaged file, because a job with it would be paid for in vain."""
+    """Raises an error for a damaged file, because a job with it would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
             f"{media.uri} is damaged ({media.defect}): every download from RunningHub returned it "
@@ -234,7 +234,7 @@ def _whole(media: Media) -> Media:
 
 
 def _refuse_unfinished(value: object) -> None:
-    """Raises an error for a coroutine, or a future of Prefect or Python, that explains how to get its result."""
+    """Raises an error for a coroutine or a future; it explains how to get the result."""
     name = type(value).__name__
     if inspect.isawaitable(value) and not hasattr(value, "result"):
         raise InputError(f"Expected a file, not a {name} that was never awaited. What to do: put `await` before it.")

@@ -11,10 +11,10 @@ from string import Formatter
 from rh_prefect.errors import ConfigError, InputError
 
 DEFAULT_TEMPLATE = "{flow}/{run}/{label}-{key}-{index}.{ext}"
-"""One folder a run; the job's key tells equal labels apart, the index a job's several files."""
+"""One folder per run; the job's key distinguishes equal labels, the index a job's files."""
 
 FIELDS = ("run", "flow", "label", "model", "key", "task", "index", "ext")
-"""What a template may name."""
+"""The fields of a template."""
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|{}]+')
 _EXTENSION = re.compile(r"[A-Za-z0-9]{1,16}")
@@ -24,7 +24,7 @@ _HASH = 10
 
 
 def check_template(template: str) -> str:
-    """Raises a `ConfigError` for a template under which two files could get the same name, or with an unknown field."""
+    """Raises a `ConfigError` if a template could give two files the same name, or has an unknown field."""
     if flaw := _flaw_of(template):
         raise ConfigError(
             f"The naming template {template!r} {flaw} Fields are {', '.join(FIELDS)}; "
@@ -59,14 +59,14 @@ def _flaw_of(template: str) -> str:
 
 
 def fill(template: str, fields: dict[str, str | int]) -> str:
-    """Returns the name from a template; each field is sanitised first, so that it adds no folder."""
+    """Returns the name from a template; fields are sanitised first, so that they add no folder."""
     return template.format_map({key: safe(v) if isinstance(v, str) else v for key, v in fields.items()})
 
 
 def safe(text: str) -> str:
-    """Sanitises a text for a file name: any script is kept, and invalid characters become a dash.
+    """Returns a text as a part of a file name: it keeps letters of all scripts; dashes replace invalid characters.
 
-    A text that was changed or cut ends with a hash of the whole, so that two texts never become one name.
+    If the text was changed or cut, the name ends with a hash of the text, so that two texts never get one name.
     """
     clean = _UNSAFE.sub("-", text).strip(" .-")
     # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.
@@ -78,13 +78,13 @@ def safe(text: str) -> str:
 
 
 def extension_of(text: str) -> str:
-    """The text as a file extension without its dot; `bin` if it is not valid."""
+    """Returns a text as a file extension without a dot; `bin` if it is not valid."""
     extension = text.lstrip(".")
     return extension if _EXTENSION.fullmatch(extension) else "bin"
 
 
 def check_name(name: str) -> str:
-    """Raises an `InputError` for a name outside the store, or one that some file system cannot hold."""
+    """Raises an `InputError` for a name outside of the store, or one that some file system does not allow."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
         raise InputError(
@@ -95,7 +95,7 @@ def check_name(name: str) -> str:
 
 
 def wrong_part(text: str) -> str:
-    """Returns a clause which says that a text cannot be one part of a file's name, and offers one; empty if it can."""
+    """Returns a clause about why a text cannot be one part of a file name, with a valid one; empty if it can."""
     if "/" in text or "\\" in text or text in ("", ".", ".."):
         return "it must be one part of a name, without / and .."
     if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
@@ -105,5 +105,5 @@ def wrong_part(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Returns the form in which a store that ignores case or Unicode forms, as on macOS or Windows, compares names."""
+    """Returns the form of a name that is equal if a store ignores case or Unicode forms, as on macOS or Windows."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 _SIDE = 512
 _PICTURE_BYTES = 60_000
 _SHOWN = 12
-"""How many results are shown; a notebook keeps their pictures."""
+"""Maximum number of results that are shown; the notebook stores their pictures."""
 
 _NAME_WIDTH = 40
 
 _PLAYED_BYTES = 5_000_000
-"""The most bytes of a video or sound that a notebook keeps, which saves what it shows."""
+"""Maximum bytes of a video or sound that is embedded in a notebook."""
 
 
 def as_html(media: Media) -> str:
-    """Returns HTML that contains a file and shows it; a notebook opens no link to a local file."""
+    """Returns HTML with an embedded file; notebooks do not open links to local files."""
     try:
         shown = _shown(media)
     except (RunningHubError, OSError) as error:
@@ -37,7 +37,7 @@ def as_html(media: Media) -> str:
 
 
 def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
-    """Returns HTML of named results below a line; of many, the first ones are shown and the others named."""
+    """Returns HTML of named results below a line; if there are many, the others are only named."""
     named = list(_single(values))
     parts = [f"<p>{escape(head)}</p>"]
     for name, value in named[:_SHOWN]:

@@ -23,20 +23,20 @@ from rh_prefect.media.file_types import FileType, Kind, is_web_page, missing_byt
 from rh_prefect.media.storage_errors import as_media_error
 
 _FULL_DECODE = 16_000_000
-"""Pixels up to which a picture is decoded whole, to be sure of it; more would take too much memory."""
+"""Maximum pixels of a picture that is decoded completely; more would need too much memory."""
 
 _PROGRESSIVE_DECODE = 100_000_000
-"""The same for a progressive JPEG at any scale: the decoder keeps up to 6 bytes of each of its pixels."""
+"""The same for a progressive JPEG at any scale: the decoder needs up to 6 bytes for each pixel."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-"""Values of EXIF's orientation that swap width and height."""
+"""Values of EXIF's orientation with swapped width and height."""
 
 _UNDECODABLE = re.compile(r"unknown pixel mode|cannot handle \d+-bit|unsupported", re.IGNORECASE)
-"""What Pillow says about a whole picture in a form that it does not know, such as a TIFF in colour of 32-bit floats."""
+"""Pillow's messages about a valid picture in an unsupported form, such as a TIFF with 32-bit float colours."""
 
 _FLAC_TOLERANCE = 0.02
-"""Seconds by which a FLAC file may be shorter than it says."""
+"""Seconds by which a FLAC file may be shorter than its header says."""
 
 _SOUND_ONLY = {
     "video/mp4": types.M4A,
@@ -49,7 +49,7 @@ _WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts of a file by its content, in the units of `Media`, and its usual extension without a dot."""
+    """The properties of a file from its content, in the units of `Media`, and its usual extension without a dot."""
 
     kind: Kind
     mime: str
@@ -64,9 +64,9 @@ class Facts:
 def probe(path: Path) -> Facts:
     """Reads the properties of a file; memory use does not depend on its size.
 
-    A picture is decoded, of a video or audio the first frame; that no bytes are missing at the end is checked by the
-    lengths that are written in the file. Raw AAC, MPEG-TS and MP3 without a Xing header have none. `MediaError` for a
-    file that is missing, a folder, empty, cut short or broken.
+    A picture is decoded completely, a video or audio only at its first frame. The lengths in the file show whether
+    bytes are missing at the end; raw AAC, MPEG-TS and MP3 without a Xing header contain none. Raises `MediaError` for a
+    file that is missing, a folder, empty, incomplete or broken.
     """
     found = file_type(path)
     if missing_bytes(path, found):
@@ -87,7 +87,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Detects the type of a local file by its first bytes; `MediaError` if it is missing, a folder or empty."""
+    """Detects the type of a local file from its first bytes; `MediaError` if it is missing, a folder or empty."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:
@@ -109,12 +109,12 @@ _BY_CONTENT: Final = {
 
 
 def extension_for(mime: str, name: str) -> str:
-    """Returns the extension of a file: by its content, unless that says less than its name, as for texts."""
+    """Returns the extension for a file's content, or that of its name if that is more exact, as for texts."""
     return _BY_CONTENT.get(mime) or Path(name).suffix.lower().removeprefix(".")
 
 
 def facts_or_type(path: Path) -> Facts:
-    """The facts of a file, or only its type if it is broken; `MediaError` where it is missing."""
+    """Returns the properties of a file, or only its type if it is broken; raises `MediaError` if it is missing."""
     try:
         return probe(path)
     except MediaError:
@@ -143,7 +143,7 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
 
 
 def pictures_of(file: InputContainer) -> list[VideoStream]:
-    """The video streams of a file; a cover picture does not count."""
+    """Returns the video streams of a file, without cover pictures."""
     return [one for one in file.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
 
 
@@ -163,7 +163,7 @@ def _read_stream(path: Path, facts: Facts) -> Facts:
 
 
 def _check_end_of_flac(file: InputContainer) -> None:
-    """Checks that the samples that a FLAC file announces are there; raises a `ValueError` if not."""
+    """Raises a `ValueError` if a FLAC file has fewer samples than its header says."""
     stream = file.streams.audio[0]
     announced = stream.duration or 0  # its time base is a sample
     least = announced - stream.rate * _FLAC_TOLERANCE
@@ -173,7 +173,7 @@ def _check_end_of_flac(file: InputContainer) -> None:
 
 
 def _end_of_sound(file: InputContainer, stream: AudioStream, start: int) -> int:
-    """Decodes a sound from about a sample on, and returns the first sample after its end."""
+    """Decodes a sound from a sample near its end, and returns the number of its samples."""
     end = 0
     with suppress(av.FFmpegError):
         file.seek(max(0, start), stream=stream)
@@ -205,7 +205,7 @@ def _seconds(file: InputContainer) -> float | None:
 
 
 def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
-    """Returns the facts with the type in `names`, since one container may hold a film or only its sound."""
+    """Returns the properties with the type in `names`, because one container may contain a film or only a sound."""
     found = names.get(facts.mime)
     return facts if found is None else replace(facts, kind=found.kind, mime=found.mime, extension=found.extension)
 
@@ -237,7 +237,7 @@ _NO_TEXT: Final = (
     | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}
     | {"glb", "usdz", "3mf", "blend", "zip", "7z", "rar", "gz", "tar", "pdf", "npy", "npz", "safetensors"}
 )
-"""Extensions, and kinds in place of one, of files that are never a text."""
+"""Extensions and kinds of files that are never texts."""
 
 _OTHER_TEXT: Final = {"fbx", "stl", "obj", "mtl", "ply", "usda", "dae", "srt", "vtt", "ass", "ssa", "lrc"}
 """Extensions of texts that are neither JSON nor a web page."""
@@ -250,8 +250,8 @@ _PAGES: Final = {"html", "htm", "xhtml"}
 class DownloadDefect:
     """A defect of a downloaded file, as in "a web page", and the hash of the received content.
 
-    If the file is damaged at RunningHub itself, a second download has the same hash. The hash is empty for
-    a defect that a file at RunningHub cannot have.
+    If the file is damaged at RunningHub, a second download has the same hash. The hash is empty if the defect arose
+    during the download.
     """
 
     what: str
@@ -274,7 +274,7 @@ def defect_of(path: Path, *, extension: str) -> DownloadDefect | None:
 
 
 def _is_message(path: Path, found: FileType, extension: str) -> bool:
-    """Whether a server has answered with a page or a message in place of the file."""
+    """Returns whether a server has sent a page or a message in place of the file."""
     if found.kind == "text" and (extension in _NO_TEXT or (found is types.JSON and extension in _OTHER_TEXT)):
         return True
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Errors of file systems and storage services as errors of this package."""
+"""Converts errors of file systems and storage services to errors of this package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rh_prefect.media.urls import masked_url
 
 
 class Fault(NamedTuple):
-    """A kind of error: what happened, what to do, and whether it repeats until a person has changed something."""
+    """A kind of error: its cause, the advice, and whether it repeats until a person acts."""
 
     what: str
     advice: str
@@ -54,7 +54,7 @@ _BY_CLASS: dict[str, Fault] = {
     "ServiceUnavailable": _BUSY,
     "InternalError": _BUSY,
 }
-"""Exceptions and S3 error codes by name: the libraries behind fsspec are not imported to find out."""
+"""Faults by the name of an exception or an S3 error code, so that fsspec's libraries need not be imported."""
 
 _BY_ERRNO: dict[int, Fault] = {
     errno.ENOSPC: Fault("the disk is full", "free some space or choose another location"),
@@ -101,13 +101,13 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
 _PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
-"""A user and a password without a scheme before them, as libraries quote parts of an address."""
+"""A user and a password without a scheme, as libraries quote parts of an address."""
 
 _PORT = re.compile(r"(?i)\bport\b.*'")
-"""A library's words about a port that is not a number: it quotes what may be the beginning of a password."""
+"""A library's message about an invalid port, which may quote the beginning of a password."""
 
 _BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
-"""What S3's library takes for a bucket's name, where a key and a secret are in its place."""
+"""The bucket name in S3's message, which may be a key and a secret."""
 
 
 @contextmanager
@@ -154,14 +154,14 @@ def describe(
 
 
 def masked(text: str, options: Mapping[str, object] | None = None) -> str:
-    """The text without the values of storage options, user names and passwords."""
+    """Returns a text with the values of storage options, user names and passwords masked."""
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
 
 
 def fault_of(error: Exception) -> Fault:
-    """Returns what a third-party error means."""
+    """Returns the kind of a third-party error."""
     for name in _names(error):
         if name in _BY_CLASS:
             return _BY_CLASS[name]
@@ -177,7 +177,7 @@ def fault_of(error: Exception) -> Fault:
 
 
 def _names(error: BaseException) -> Iterator[str]:
-    """Yields the names that may identify an error: its classes, its S3 code, and those of its causes."""
+    """Yields the names of an error for a lookup: its classes, its S3 code, and those of its causes."""
     for one in _chain(error):
         yield from (kind.__name__ for kind in type(one).__mro__)
         response = getattr(one, "response", None)
@@ -186,7 +186,7 @@ def _names(error: BaseException) -> Iterator[str]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and its causes, as a traceback shows them."""
+    """Yields an error and its causes, in the order of a traceback."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -204,7 +204,7 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
 
 
 ErrorGuard = Callable[[], AbstractContextManager[None]]
-"""Makes a context that converts third-party errors to this package's."""
+"""Creates a context that converts third-party errors."""
 
 _PIECE = 2**20
 
@@ -212,7 +212,7 @@ _PIECE = 2**20
 class _Pieces(io.RawIOBase):
     """A reader of pieces of any length that converts the errors of each of its reads.
 
-    An error that the code of a `with` block raises itself is not converted; a conversion around the block would do so.
+    Unlike a conversion around a `with` block, it does not convert errors of the block's own code.
     """
 
     def __init__(self, pieces: Iterator[bytes], error_guard: ErrorGuard) -> None:
@@ -233,7 +233,7 @@ class _Pieces(io.RawIOBase):
 
 
 def guarded(pieces: Iterator[bytes], error_guard: ErrorGuard) -> BinaryIO:
-    """A buffered reader of pieces, which are not empty, that converts the errors of each of its reads."""
+    """Returns a buffered reader of pieces that converts the errors of each read."""
     return cast(BinaryIO, io.BufferedReader(_Pieces(pieces, error_guard), _PIECE))
 
 
@@ -243,7 +243,7 @@ def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def in_time(pieces: Iterator[bytes], seconds: float, name: str) -> Iterator[bytes]:
-    """Raises an error if a stream is too slow or never ends."""
+    """Yields pieces; raises an error if the stream is too slow or never ends."""
     deadline = time.monotonic() + seconds
     for piece in pieces:
         if time.monotonic() > deadline:

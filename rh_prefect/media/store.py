@@ -45,17 +45,18 @@ from rh_prefect.media.urls import (
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
 
 LONGEST_LINK = 7 * 86400
-"""How many seconds a signed link can be valid on S3."""
+"""Maximum validity of a signed link on S3, in seconds."""
 
 _log = logging.getLogger("rh_prefect")
 _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
 
 _OPEN: LruCache[str, _Opened] = LruCache(16)
-"""This process's file systems and their roots, by place and options: one for S3 takes 1.5 MB, and a store is made for
-each flow run. They are not those that fsspec keeps, one for each thread and without a limit."""
+"""This process's file systems and roots, by location and options. One for S3 takes 1.5 MB, and each flow run opens a
+store. fsspec's own cache has one for each thread, without a limit.
+"""
 
 _INHERITED: list[object] = []
-"""File systems of a parent process, kept: to end one here would take the parent's connections off its event loop."""
+"""File systems of a parent process, which are kept: closing them would close the parent's connections."""
 
 
 def _after_fork() -> None:
@@ -69,9 +70,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def lasting_place(url: str) -> str:
-    """Returns the URL of a place for outputs or records, a local folder as an absolute path.
+    """Returns the URL of a location for outputs or records, a local folder as an absolute path.
 
-    Raises a `ConfigError` if it is relative to the folder that a worker has made for a run, and deletes when it ends.
+    Raises a `ConfigError` if it is relative to the temporary folder of a worker.
     """
     if not is_local(url):
         return url
@@ -100,16 +101,16 @@ class MediaStore:
     Args:
         url: A folder or an fsspec URL.
         options: fsspec's storage options, such as key and secret; they are never shown.
-        signed_inputs: Whether RunningHub can reach signed links to this place.
+        signed_inputs: Whether RunningHub can reach signed links to this storage.
         template: How files are named, see `name_for`.
 
     Attributes:
-        url: The place, without credentials; a local folder as an absolute path.
-        protocol: fsspec's name for the kind of place; "file" for a local folder.
+        url: The location, without credentials; a local folder as an absolute path.
+        protocol: fsspec's name for the kind of storage; "file" for a local folder.
         signed_inputs: As given.
         template: As given.
-        identity: Equal for stores of one place with the same options, in this process only: two services can have
-            buckets of one name. A process caches facts about a store by this value, not by the URL.
+        identity: Equal for stores of one location with the same options, in this process only: two services can have
+            buckets of one name. Caches use this value, not the URL.
 
     Raises:
         ConfigError: The URL or the template cannot be used.
@@ -164,7 +165,7 @@ class MediaStore:
         return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
 
     def options_for(self, source: str | Media) -> Mapping[str, object]:
-        """The storage options for reading an input: this store's own if the protocol is the same."""
+        """Returns the storage options for an input: this store's own if the protocol is the same."""
         uri = source.uri if isinstance(source, Media) else source
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
@@ -208,7 +209,7 @@ class MediaStore:
         return self.uri(name)
 
     def read_bytes(self, name: str) -> bytes:
-        """Reads a small file; `StoreError` where it cannot be read."""
+        """Reads a small file; raises `StoreError` if it cannot be read."""
         with self._at(name, "read") as (fs, path):
             data = fs.cat_file(path)
         return bytes(data)
@@ -223,11 +224,11 @@ class MediaStore:
             yield guarded(pieces_of(reader.read), error_guard)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether there is a file of this name."""
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None if it does not exist."""
+        """Returns the size of a file in bytes; None if it does not exist."""
         with self._at(name, "look at") as (fs, path):
             try:
                 info = fs.info(path)
@@ -236,7 +237,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """The state of a file, which shows a later change; None if it is missing or the storage reports none."""
+        """Returns the state of a file, which shows later changes; None if it is missing or has none."""
         with self._at(name, "look at") as (fs, path):
             try:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
@@ -244,22 +245,22 @@ class MediaStore:
                 return None
 
     def modified(self, name: str) -> datetime:
-        """When a file was last written."""
+        """Returns the time of the last change of a file."""
         with self._at(name, "look at") as (fs, path):
             found: datetime = fs.modified(path)
             return found
 
     def digest(self, name: str) -> str:
-        """The SHA-256 of a file, which is read."""
+        """Reads a file, and returns its SHA-256."""
         with self.open(name) as reader:
             return Tally().drain(reader).digest.hexdigest()
 
     def list(self, folder: str = "") -> list[str]:
-        """The names of all files below a folder, sorted; empty if the folder does not exist."""
+        """Returns the names of all files below a folder, sorted; empty if the folder does not exist."""
         return sorted(self.sizes(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The sizes in bytes of all files below a folder, by name; empty if the folder does not exist."""
+        """Returns the sizes in bytes of all files below a folder, by name; empty if the folder does not exist."""
         with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
@@ -286,7 +287,7 @@ class MediaStore:
     def link(self, name: str, *, seconds: int = 86400) -> str | None:
         """Returns a link that a browser opens: `file://` for a folder, else a signed link, which expires.
 
-        None if the storage signs no links.
+        Returns None if the storage cannot sign links.
         """
         if self.protocol == "file":
             return Path(self.uri(name)).as_uri()
@@ -351,9 +352,9 @@ class MediaStore:
 
 
 def link_to(uri: str, store: MediaStore | None) -> str:
-    """Returns a link to a file that a browser opens, valid as long as can be; empty if there is none.
+    """Returns a link to a file for browsers, with the longest validity; empty if there is none.
 
-    `store` signs the link to a file of it.
+    If the file is in `store`, the store signs the link.
     """
     if is_web_link(uri):
         return uri
@@ -368,7 +369,7 @@ def link_to(uri: str, store: MediaStore | None) -> str:
 
 
 def _facts(local: Path, known: Media | None) -> Facts:
-    """Returns the facts of a file: the known ones, or those that its content shows."""
+    """Returns the given properties of a file, or those of its content."""
     if known is None:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}
@@ -376,7 +377,7 @@ def _facts(local: Path, known: Media | None) -> Facts:
 
 
 def _stamp_of(path: Path) -> Stamp:
-    """Returns the state of a local file that is the same on each machine that mounts its disk, and after a move."""
+    """Returns the state of a local file without properties that differ between machines or change when it is moved."""
     found = path.stat()
     return Stamp(f"time {found.st_mtime_ns} {found.st_size}", found.st_mtime_ns / 1e9)
 

@@ -16,39 +16,40 @@ from rh_prefect.redaction import bare
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)::(?=\S*://)")
-"""How a chain of places begins, as in `simplecache::ftp://host/file`."""
+"""The start of a chain of locations, as in `simplecache::ftp://host/file`."""
 
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
-"""A user's name and password, as a URL has them."""
+"""A user name and password in a URL."""
 
 _BROKEN_USER = re.compile(r"(?<=://)(?![^/\s@]*:\d{1,5}(?:[/?#]|$))[^/\s:@]*:[^\s@]*/[^\s]*@")
-"""The same with a slash in the password. No port is a number there, so nothing can be opened."""
+"""The same with a slash in the password; then the port is not a number and nothing can be opened."""
 
 _HOST = r"(?:localhost|[^/\s:@]*\.[^/\s:@]*|\[[^\]\s]*\])"
 _CREDENTIALS = re.compile(rf"(?<=://)(?:(?!{_HOST}:\d{{1,5}}(?:[/?#]|$))[^/\s:@]*:\S*@|[^/?#\s]*@)")
-"""What may be a user's name and password in a text, up to the last `@`: rather too much than a part of a password."""
+"""A possible user name and password in a text, up to the last `@`, so that no part of a password remains."""
 
 _SAME = {"s3a": "s3", "local": "file", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 
 _READ_ONLY = {"http", "https", "data", "github", "zip", "tar"}
 
 _KEYS_IN_OPTIONS = {"s3", "gs", "abfs", "memory"}
-"""Places whose URL begins with a bucket, never with a user and a password."""
+"""Protocols whose URLs begin with a bucket, and never contain a user and a password."""
 
 _REMEMBERING = {"s3", "gs", "abfs"}
-"""Places whose library remembers listings, and so would not see what another process wrote."""
+"""Protocols whose library caches listings, and so would miss files of other processes."""
 
 WITHOUT_THREADS = {"ftp"}
-"""Places whose library has one connection, which several threads use at once, and remembers listings: outputs of jobs
-that run at the same time would be lost or mixed up."""
+"""Protocols whose library uses one connection in several threads, and caches listings: concurrent outputs would be lost
+or mixed up.
+"""
 
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?\s\"'<>]+)=([^&;#\s\"'<>]+)")
 
 _SECRET = re.compile(r"(?i)(?:sig|signature|token|secret|password|passwd|credentials?|key)$")
-"""How the names of a URL's parameters end whose values give access without a key."""
+"""The ends of names of URL parameters whose values give access."""
 
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
-"""Begin the names of what the libraries behind fsspec read from the environment when they open a file system."""
+"""Prefixes of environment variables that fsspec's libraries read when they open a file system."""
 
 _PROCESS_KEY = os.urandom(32)
 
@@ -56,7 +57,7 @@ _PROCESS_KEY = os.urandom(32)
 def protocol_of(url: str) -> str:
     """Returns fsspec's canonical protocol name of a URL; "file" for a path.
 
-    Of a chain, as in `simplecache::ftp://host/file`, it is that of the first link.
+    For a chain, as in `simplecache::ftp://host/file`, it is that of the first part.
     """
     found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
@@ -64,12 +65,12 @@ def protocol_of(url: str) -> str:
 
 
 def is_web_link(url: str) -> bool:
-    """Whether it is an http(s) link; `::` in one is a part of its address, as in `http://[::1]/`."""
+    """Returns whether a URL is an http(s) link; `::` in one belongs to its address, as in `http://[::1]/`."""
     return url.lower().startswith(("http://", "https://"))
 
 
 def protocols_of(url: str) -> list[str]:
-    """Returns the protocols of a URL's links, outermost first: several of a chain, as fsspec splits it."""
+    """Returns the protocols of a URL's parts, outermost first; a chain has several."""
     if is_web_link(url) or is_local(url):
         return [protocol_of(url)]
     # fsspec takes a bare word for a protocol, as the first link of `zip::http://host/a.zip`.
@@ -77,17 +78,17 @@ def protocols_of(url: str) -> list[str]:
 
 
 def is_local(url: str) -> bool:
-    """Whether it is a path on this machine, with or without `file://`."""
+    """Returns whether a URL is a path on this machine, with or without `file://`."""
     return protocol_of(url) == "file"
 
 
 def is_relative(url: str) -> bool:
-    """Whether it is a path on this machine that begins at the working folder of the process."""
+    """Returns whether a URL is a path relative to the working folder."""
     return is_local(url) and not Path(_path_of(url)).expanduser().is_absolute()
 
 
 def local_path(url: str) -> str:
-    """The absolute path of a local file or folder; `~` is the home folder."""
+    """Returns the absolute path of a local file or folder; `~` is the home folder."""
     found, path = _SCHEME.match(url), _path_of(url)
     # Browsers and pathlib write file:// with escapes, fsspec without: what exists decides.
     if found and "%" in path and not Path(path).exists():
@@ -102,19 +103,19 @@ def _path_of(url: str) -> str:
 
 
 def without_user(url: str) -> str:
-    """The URL without a user's name and password; each URL of a chain."""
+    """Returns a URL without user name and password, in each part of a chain."""
     url = _BROKEN_USER.sub("", url)
     # Azure writes container@account, which is not a user name.
     return _USER.sub(lambda user: "" if ":" in user[0] or protocol_of(url) != "abfs" else user[0], url)
 
 
 def has_password(url: str) -> bool:
-    """Whether a URL holds a user's password."""
+    """Returns whether a URL contains a password."""
     return any(":" in found[0] for pattern in (_USER, _BROKEN_USER) for found in pattern.finditer(url))
 
 
 def has_signature(url: str) -> bool:
-    """Whether a URL with a protocol holds a signature or a token among its parameters, as Azure's `?sig=…`."""
+    """Returns whether a URL has a signature or a token as a parameter, as in Azure's `?sig=…`."""
     query = url.partition("?")[2] if "://" in url else ""
     return any(_SECRET.search(unquote(pair.partition("=")[0])) for pair in re.split("[&#?]", query))
 
@@ -122,7 +123,7 @@ def has_signature(url: str) -> bool:
 def shown_url(url: str) -> str:
     """Returns the URL for messages: without user and password, or masked if these cannot be identified.
 
-    Values of parameters that give access are masked; the http(s) links of a chain have no parameters.
+    Values of parameters that give access are masked; http(s) links in a chain are shown without parameters.
     """
     masked = _CREDENTIALS.sub("***@", url)
     text = without_user(url) if masked == _USER.sub("***@", url) else masked
@@ -132,7 +133,7 @@ def shown_url(url: str) -> str:
 
 
 def masked_url(text: str) -> str:
-    """A URL, or a text with URLs, with `***` for user names, passwords and parameters that give access."""
+    """Returns a URL or text with `***` for user names, passwords and parameters that give access."""
     return _masked_parameters(_CREDENTIALS.sub("***@", text))
 
 
@@ -146,7 +147,7 @@ def _masked_parameters(text: str) -> str:
 def locate(url: str) -> str:
     """Returns a store's absolute path, or its URL without a final slash.
 
-    Raises a `ConfigError` if nothing can be written there, or fsspec does not know such a place.
+    Raises a `ConfigError` if the location is read-only, or unknown to fsspec.
     """
     if not url.strip() or "::" in url:
         raise ConfigError(
@@ -190,7 +191,7 @@ def locate(url: str) -> str:
 
 
 def _refuse_missing_slash(url: str) -> None:
-    """Refuses a folder such as `s3:/bucket`: most likely a bucket is meant, and the results would stay on a worker."""
+    """Raises an error for a folder such as `s3:/bucket`: most likely a bucket is meant."""
     name, colon, _ = url.partition(":")
     is_scheme = colon and _SCHEME.fullmatch(f"{name}://") is not None and not _SCHEME.match(url)
     if is_scheme and protocol_of(f"{name}://") in available_protocols():
@@ -201,7 +202,7 @@ def _refuse_missing_slash(url: str) -> None:
 
 
 def refuse_signature(url: str) -> None:
-    """Raises a `ConfigError` for the URL of a place that holds a signature, since such URLs are shown and recorded."""
+    """Raises a `ConfigError` if the URL of a storage contains a signature, since such URLs are shown and recorded."""
     if has_signature(url):
         raise ConfigError(
             f"{masked_url(url.partition('?')[0])} has a signature or a token after its question mark, but the URL of a "
@@ -216,7 +217,7 @@ def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, obje
 
 
 def identity_of(where: str, options: Mapping[str, object]) -> str:
-    """Returns what identifies a place, its options and their environment in this process; it shows no secret.
+    """Returns a value without secrets that identifies a location, its options and their environment in this process.
 
     An object among the options is equal only to itself.
     """
@@ -261,13 +262,13 @@ _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
         ("Signature Key-Pair-Id", "Expires Policy Hash-Algorithm"),
     )
 )
-"""For each way of signing: the parameters that it cannot do without, and the others that belong to it."""
+"""For each way of signing: its required parameters, and the other ones."""
 
 
 def unsigned(link: str) -> str | None:
-    """The link without its signature; None if it is not presigned.
+    """Returns a link without its signature; None if it is not presigned.
 
-    Every other parameter stays: `token=`, `x-oss-process=` or `versionId=` may say which file is meant.
+    Other parameters are kept: `token=`, `x-oss-process=` or `versionId=` may identify the file.
     """
     head, mark, query = link.partition("?")
     query, hash_mark, fragment = query.partition("#")

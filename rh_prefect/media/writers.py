@@ -18,17 +18,17 @@ from fsspec import AbstractFileSystem
 from rh_prefect.local_files import PART, atomic_path, flush_folder
 
 PART_SIZE = 5 * 2**20
-"""Bytes of one part of an S3 upload: the least that S3 takes, and enough for files of 48 GB."""
+"""Bytes of one part of an S3 upload: the minimum of S3, sufficient for files of 48 GB."""
 
 BLOCK_SIZE = 2 * 2**20
-"""Bytes that are asked for at once when a file is read from a remote place."""
+"""Bytes of one read from a remote storage."""
 
 _CHUNK = 2**20
 
 
 @dataclass(slots=True)
 class Tally:
-    """A counter and hash of the bytes that pass through it."""
+    """Counts and hashes the bytes that are read through it."""
 
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -41,18 +41,18 @@ class Tally:
             yield chunk
 
     def drain(self, reader: BinaryIO) -> Tally:
-        """Counts the reader's bytes up to its end."""
+        """Reads to the end and counts the bytes."""
         for _ in self.chunks(reader):
             pass
         return self
 
 
 Writer: TypeAlias = "Callable[[AbstractFileSystem, str, BinaryIO, str], Tally]"
-"""Writes a stream with its MIME type to a path, which then has all of it or what it had before."""
+"""Writes a stream with its MIME type to a path, atomically: the path has the new content or the old one."""
 
 
 def writer_for(protocol: str) -> Writer:
-    """The writer for this kind of storage."""
+    """Returns the writer for a kind of storage."""
     return {"file": to_folder, "s3": to_s3}.get(protocol, to_other)
 
 
@@ -68,7 +68,7 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) ->
 
 
 def move_to_folder(local: Path, path: str) -> Tally | None:
-    """Moves a local file to its final name, synced to the disk; None if it is on another disk and must be copied."""
+    """Moves a local file to its final name, synced to the disk; returns None if it is on another disk."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     if local.is_symlink() or local.stat().st_dev != final.parent.stat().st_dev:
@@ -87,7 +87,7 @@ def move_to_folder(local: Path, path: str) -> Tally | None:
 
 
 def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Makes one request, or for a larger file one multipart upload, which is aborted if it fails."""
+    """Writes with one request, or for a larger file with one multipart upload, which is aborted if it fails."""
     tally = Tally()
     file = fs.open(path, "wb", block_size=PART_SIZE, ContentType=mime)
     try:
@@ -104,7 +104,7 @@ def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tal
 
 
 def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Writes to a temporary name and moves it, because an unknown storage may show a file while it is written."""
+    """Writes to a temporary name and renames it, because an unknown storage may show a file while it is written."""
     del mime
     tally = Tally()
     folder = path.rpartition("/")[0]

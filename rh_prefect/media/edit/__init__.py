@@ -1,14 +1,14 @@
 """Editing of local files with FFmpeg's libraries: join, cut, resize, mix sound, stills, logos and texts.
 
-A film is three calls, each of which reads and writes piece by piece, in memory that does not grow with the length:
+A film needs three calls. Each reads and writes piece by piece, so that memory use does not grow with the length:
 
     joined = concat(clips, work / "picture.mp4")
     mix([(joined.starts[0], line)], music, work / "track.wav", seconds=joined.seconds)
     mux(work / "picture.mp4", work / "track.wav", work / "film.mp4")
 
-A result is at its name whole or not at all. Every function raises these errors, which name the file: `MediaError` for
-an input that is missing, broken, cut short or of the wrong kind; `StoreError` for a place that cannot be written to;
-`InputError` for an argument that cannot be used, such as a name whose ending says another type.
+A result file is complete or does not exist. Every function raises these errors, which name the file: `MediaError` if an
+input is missing, damaged, incomplete or of the wrong kind; `StoreError` if the result cannot be written; `InputError`
+if an argument is not valid, such as a name with the extension of another type.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def concat(
 ) -> Joined:
     """Joins clips to one H.264 video (yuv420p, MP4) of the largest clip's size and of the highest frame rate.
 
-    `audio` drops the sound, for `mux`, or keeps that of the clips, with silence for clips without sound. `fit` shows
-    a clip with another aspect ratio with bars (`contain`), cropped (`cover`) or distorted (`stretch`). The result has
-    the start of each clip, which is the time of its line of speech in `mix`.
+    `audio` drops the sound, for `mux`, or keeps that of the clips, with silence for clips without sound. A clip with
+    another aspect ratio gets bars (`contain`), is cropped (`cover`) or distorted (`stretch`). The result contains the
+    start of each clip, to be used as the time of its line of speech in `mix`.
     """
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
@@ -59,7 +59,7 @@ def concat(
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
 _TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-"""Containers that give every packet its times; only from these can packets be copied."""
+"""Containers that store the time of each packet; packets can be copied only from these."""
 
 _USUAL_RATE = 25
 
@@ -96,7 +96,7 @@ def _copyable(source: InputContainer, stream: VideoStream) -> bool:
 def _copied(
     stream: VideoStream, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
 ) -> Iterator[float]:
-    """Copies a picture; yields the time up to which sound may be written, after each packet and at the end."""
+    """Copies a picture stream; yields the time up to which sound may be written, after each packet and at the end."""
     start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
     one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
     for packet in packets:
@@ -116,7 +116,7 @@ def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterat
 
 
 def _encoded(frames: Iterator[av.VideoFrame], picture: Picture) -> Iterator[float]:
-    """Encodes a picture that cannot be copied; yields the same as `_copied`."""
+    """Encodes a picture stream that cannot be copied; yields the same as `_copied`."""
     for frame in frames:
         picture.write(frame)
         yield picture.seconds

@@ -22,10 +22,10 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000
-"""Samples a second of everything that is edited."""
+"""Samples per second of all edited sound."""
 
 PIECE = 4096
-"""Samples that are handled at a time."""
+"""Number of samples that are processed at a time."""
 
 Samples = NDArray[np.float32]
 """Shape (2, n): left and right, full scale at 1."""
@@ -33,10 +33,12 @@ Samples = NDArray[np.float32]
 Pieces = Generator[Samples, None, None]
 
 _LEAST_GAP = 0.1
-"""Seconds between two frames that are a gap; times of less are inexact, and encoders put padding at the start."""
+"""Minimum seconds between two frames that count as a gap: shorter times are inexact, and encoders add padding at the
+start.
+"""
 
 _OVERLAP = RATE // 4
-"""How much of a loop's end is weighted together with its next beginning."""
+"""Length of the cross-fade at the end of a loop."""
 
 
 class Sound:
@@ -122,7 +124,7 @@ def exactly(samples: int, sound: Sound) -> Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A piece of speech with its first and last sample, and the gain of its samples."""
+    """A piece of speech: its first and last sample, and its gain."""
 
     path: Path
     start: int
@@ -154,7 +156,7 @@ def _together(speaking: Sequence[tuple[Line, Sound]], at: int) -> Samples:
 
 
 def frame_of(piece: Samples, at: int) -> av.AudioFrame:
-    """Returns samples as an FFmpeg frame whose time is `at` samples after the start."""
+    """Returns samples as an FFmpeg frame; its time is `at` samples after the start."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
     return frame
@@ -166,7 +168,7 @@ def add_entrance(graph: Graph) -> FilterContext:
 
 
 def pulled(graph: Graph) -> Iterator[Samples]:
-    """Returns the output of an audio filter graph so far; the graph must end in planar float stereo."""
+    """Yields the available output of an audio filter graph, which must end in planar float stereo."""
     return map(_samples_of, _frames(graph))
 
 
@@ -191,7 +193,7 @@ def _begin(stream: av.stream.Stream) -> float:
 
 
 def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
-    """Decodes a sound in stereo at `RATE`; what its times leave out is silent, so that it stays with its picture."""
+    """Decodes a sound in stereo at `RATE`; gaps in its times become silence, so that it stays synchronous."""
     with reading(path):
         resampler: av.AudioResampler | None = None
         clock = _Clock(longest=file.duration / av.time_base if file.duration else math.inf)
@@ -212,13 +214,13 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
 
 @dataclass(slots=True)
 class _Clock:
-    """Finds gaps between the frames of a sound by their times; one longer than the file is an error in its times."""
+    """Finds gaps between the frames of a sound by their times; a gap longer than the file is an error in the times."""
 
     longest: float
     _due: float | None = None
 
     def gap_before(self, frame: av.AudioFrame) -> float:
-        """Returns how many seconds are missing before the next frame; 0 if there is no gap."""
+        """Returns the missing seconds before the next frame; 0 if there is no gap."""
         time = frame.time if frame.time is not None else self._due or 0.0
         gap = time - self._due if self._due is not None else 0.0
         is_jump = abs(gap) > _LEAST_GAP
@@ -250,7 +252,7 @@ def _without_first(samples: int, pieces: Iterable[Samples]) -> Pieces:
 
 
 def _crossfade(old: Samples, new: Samples) -> Samples:
-    """Cross-fades the end of `old` into the beginning of `new`, as far as both reach."""
+    """Cross-fades the end of `old` into the beginning of `new`, over the length of the shorter one."""
     both = min(old.shape[1], new.shape[1])
     if not both:
         return np.concatenate([old, new], axis=1)
@@ -263,7 +265,7 @@ _BLOCK = 0.4
 """Seconds over which loudness is measured."""
 
 _SILENT = -70.0
-"""LUFS of what is too quiet to count."""
+"""LUFS below which a sound is regarded as silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,7 @@ def audio_level(path: Path) -> Level:
 
 
 def _measured(graph: Graph, lufs: float) -> float:
-    """Returns the loudness of all that a graph has measured, by its last frame; `lufs` if there is no new one."""
+    """Returns the loudness from the last frame of a measuring graph; `lufs` if there is no new frame."""
     for frame in _frames(graph):
         lufs = max(_SILENT, float(frame.metadata.get("lavfi.r128.I", lufs)))
     return lufs

@@ -23,7 +23,7 @@ from rh_prefect.media.edit.output import image_format, write_image
 from rh_prefect.media.edit.video_reader import check_time, frames_of, opened, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
-"""What shows through a picture's transparent parts, and between pictures."""
+"""The colour behind transparent parts and between pictures."""
 
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}
@@ -33,22 +33,22 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 
 
 At: TypeAlias = "float | Literal['first', 'middle', 'last']"
-"""Which frame of a video: that of a second, or of its beginning, middle or end."""
+"""The position of a frame in a video: a second, or the first, middle or last frame."""
 
 
 def frame(video: Path, to: Path, *, at: At = "first") -> None:
-    """Saves a frame of a video as `.png` or `.jpg`. The next clip can begin with the last frame."""
+    """Saves a frame of a video as `.png` or `.jpg`, such as the last frame, with which the next clip can begin."""
     image_format(to)
     write_image(_frame(video, at), to)
 
 
 def convert_image(source: Path, to: Path) -> None:
-    """Saves a picture, with its rotation applied, as `.png` or `.jpg`; a JPEG has no transparent parts."""
+    """Saves a picture, with its rotation applied, as `.png` or `.jpg`; a JPEG loses transparency."""
     write_image(image_for(source, to), to)
 
 
 def image_for(source: Path, to: Path) -> Image.Image:
-    """Returns a picture, upright, in a mode that the new file's format knows."""
+    """Returns a picture, upright, in a mode that the new file's format supports."""
     form, image = image_format(to), open_image(source)
     return image.convert("RGBA") if form == "PNG" and image.has_transparency_data else flat(image)
 
@@ -86,7 +86,7 @@ def still(source: Path, *, side: int) -> Image.Image:
 
 
 def _frame(video: Path, at: At) -> Image.Image:
-    """Returns a frame of a video; jumps to a key frame before it, or else decodes from the start."""
+    """Returns a frame of a video; seeks to an earlier key frame if possible, else decodes from the start."""
     if isinstance(at, int | float):
         check_time("at", at)
     image = _look(video, at, jump=True) or _look(video, at, jump=False)
@@ -125,7 +125,7 @@ def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
 
 
 def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
-    """Returns when a video's last frame ends: it is shown for as long as the others."""
+    """Returns the end of a video's last frame, which is as long as the others."""
     length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
     return (frame.pts or 0) + length
 
@@ -148,13 +148,13 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
 
 
 _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
-"""The values that can be white in pictures of integers and of floats; the others have 16 bits."""
+"""The values of white in pictures of integers and of floats; others have 16 bits."""
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
     """Returns a picture whose values have 8 bits; Pillow would convert all greater ones, as of a depth map, to white.
 
-    Values of integers and floats that fit no usual range, such as distances in millimetres, are spread over all greys.
+    Integers and floats outside of the usual ranges, such as distances in millimetres, are scaled to all greys.
     """
     if image.mode not in _WHITES and not image.mode.startswith("I;16"):
         return image
@@ -198,11 +198,12 @@ _FONTS = (
     ),
     *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
 )
-"""Fonts with more letters than Pillow's own, as they are called on Linux, macOS and Windows; the last five know
-Chinese, Japanese and Korean."""
+"""Fonts with more letters than Pillow's own, by their names on Linux, macOS and Windows; the last five contain Chinese,
+Japanese and Korean.
+"""
 
 _NO_LETTER = "\U0010fffe"
-"""A code point that is no letter, and is drawn like one that the font lacks."""
+"""A code point without a letter; it is drawn like a letter that the font lacks."""
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -261,7 +262,7 @@ def contact_sheet(
 
 
 def _small(source: Path, across: int) -> Image.Image:
-    """Returns a picture no larger than a cell needs, since a hundred large ones must not be in memory at once."""
+    """Returns a picture no larger than a cell, so that a hundred large pictures are not in memory at once."""
     picture = still(source, side=across)
     picture.thumbnail((across, 2 * across))
     return picture
@@ -286,7 +287,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, gri
 
 
 def font_for(text: str, size: int, file: Path | None = None) -> Font:
-    """Returns a file's font, or Pillow's own, or one of this machine that has all letters of a text."""
+    """Returns a file's font, or without a file Pillow's own or one of this machine that has all letters."""
     if file is not None:
         with reading(file):
             return ImageFont.truetype(str(file), size)
@@ -301,7 +302,7 @@ def font_for(text: str, size: int, file: Path | None = None) -> Font:
 
 
 def missing_letter(text: str, font: Font) -> str:
-    """Returns the first letter of a text that a font lacks; empty if it has all."""
+    """Returns the first letter of a text that a font lacks; empty if it has all letters."""
     unknown = bytes(font.getmask(_NO_LETTER))
     letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
     return next((letter for letter in letters if bytes(font.getmask(letter)) == unknown), "")

@@ -23,19 +23,19 @@ from rh_prefect.media.edit.video_reader import Shape, check_time, even, fitted, 
 _INK, _EDGE = "white", "black"
 _GROUND = (16, 16, 20)
 _WIDTH = 0.9
-"""The share of the picture's width that a line of text may have."""
+"""Maximum width of a line of text, as a share of the picture's width."""
 
 _WORD = re.compile(r"\s*[^\s\u2e80-\uffff]+|\s*[\u2e80-\uffff]")
 """A word, or a letter of Chinese or Japanese, with the spaces before it."""
 
 _MARGIN = 0.05
 _TITLE = 0.1
-"""The height of a title's letters, as a share of the picture's."""
+"""Height of a title's letters, as a share of the picture's height."""
 
 _TITLE_RATE = Fraction(25)
 _FADE = 0.4
 _VEIL = 0.55
-"""How much of a title's picture is left under its text."""
+"""Brightness of the picture under a title, as a share."""
 
 
 def captions(
@@ -86,7 +86,7 @@ def title_clip(
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:
     """Draws a text on a transparent picture of its own size, in lines of at most 90 % of a picture's width.
 
-    Letters have a height of `share` of the picture's, and less where so many lines would not fit.
+    The height of letters is `share` of the picture's height, or less if the lines would not fit.
     """
     for letters in (share, share * 0.7, share * 0.5, share * 0.35):
         pixels = max(8, round(size[1] * letters))
@@ -115,7 +115,7 @@ def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
 
 
 def _wrapped(text: str, font: Font, room: float) -> Iterator[str]:
-    """Divides a text into lines; where a language has no spaces, or a word is too long, between two letters."""
+    """Divides a text into lines, between words, or between letters if there are no spaces or a word is too long."""
     for paragraph in text.splitlines():
         line = ""
         for word in _WORD.findall(paragraph):
@@ -154,7 +154,7 @@ def _captioned(
 
 
 def periods(cues: Sequence[Cue]) -> list[Cue]:
-    """Returns the times in which the same texts are shown; texts that overlap are shown together."""
+    """Returns the periods in which the same texts are shown; overlapping texts are shown together."""
     times = sorted({time for cue in cues for time in (cue.start, cue.end)})
     found = []
     for start, end in pairwise(times):

@@ -30,10 +30,10 @@ from rh_prefect.media.edit.audio_samples import (
 from rh_prefect.media.edit.output import Track, create_file, product
 
 LOUDNESS = -16.0
-"""LUFS that a finished track is near: what video sites and podcasts ask for."""
+"""Target loudness in LUFS of a finished track, which video sites and podcasts require."""
 
 _STEP_BACK = 2.0
-"""LU by which the music between the lines is below them; under them it is ducked by some 13 dB more."""
+"""LU by which the music between lines is quieter than the speech; under speech it is lowered by about 13 dB more."""
 
 _MOST_GAIN = 20.0
 _TAIL = 1.5
@@ -47,7 +47,7 @@ _LIMIT = "limit=0.79:attack=5:release=50:level=0:latency=1"
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """The values that must be known before the first sample is made."""
+    """The values of a mix that are needed before its first sample."""
 
     lines: tuple[Line, ...]
     music: Path | None
@@ -64,13 +64,13 @@ def mix(
     music_level: float | None = None,
     loudness: float = LOUDNESS,
 ) -> float:
-    """Makes one sound track of speech and music, and returns its seconds.
+    """Mixes speech and music to one sound track, and returns its seconds.
 
     `speech` is a file that begins at 0, or lines with the second at which each begins; they get the same `loudness` in
     LUFS. The music is at `music_level`, by default somewhat below the speech, is lowered under each line, is repeated
     if it is too short, and fades out at the end. A limiter keeps the peaks below full scale. Without `seconds`, the
-    music continues for a moment after the last word. For a track that is used in `mux`, write a WAV: then only the
-    film's AAC is compressed with a loss.
+    music continues for a moment after the last word. For `mux`, write a WAV, so that only the film's AAC is compressed
+    with a loss.
     """
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
     with create_track(to) as track:
@@ -131,7 +131,7 @@ def _gain(lufs: float, target: float) -> float:
 
 
 def _mixed(score: _Score) -> Iterator[Samples]:
-    """Yields the samples of a mix; its filters hold some of them back until the end."""
+    """Yields the samples of a mix; the filters delay some of them until the end."""
     graph = Graph()
     entrances = add_entrance(graph), add_entrance(graph)
     _connect(graph, *entrances, score)
@@ -147,7 +147,7 @@ def _mixed(score: _Score) -> Iterator[Samples]:
 
 
 def _connect(graph: Graph, speech: FilterContext, music: FilterContext, score: _Score) -> None:
-    """Adds the filters of a mix: speech goes into it, and controls the compressor that lowers the music."""
+    """Adds the filters of a mix; the speech also controls the compressor that lowers the music."""
     split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
     volume = graph.add("volume", f"{score.music_gain:.6f}")
     total = graph.add("amix", "inputs=2:normalize=0")

@@ -36,7 +36,7 @@ def product(to: Path) -> Iterator[Path]:
 
 
 def create_file(part: Path, form: Literal["mp4", "wav"] = "mp4") -> OutputContainer:
-    """Opens a file for writing; the index of an MP4 is at the front, so that it plays while it is still loading."""
+    """Opens a file for writing; the index of an MP4 is written at the front, so that it plays while it loads."""
     return av.open(str(part.absolute()), "w", format=form, options={"movflags": "+faststart"} if form == "mp4" else {})
 
 
@@ -67,7 +67,7 @@ _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le":
 
 
 class Picture:
-    """An H.264 stream; add it to a file before anything is written there."""
+    """An H.264 stream; add it to a file before the first write."""
 
     def __init__(self, file: OutputContainer, canvas: Shape) -> None:
         self._file, self._rate = file, canvas.rate
@@ -81,7 +81,7 @@ class Picture:
 
     @property
     def seconds(self) -> float:
-        """How long it is so far."""
+        """The length so far."""
         return float(self._frames / self._rate)
 
     def write(self, frame: av.VideoFrame) -> None:
@@ -96,7 +96,7 @@ class Picture:
 
 
 class Track:
-    """A stereo stream; add it to a file before anything is written there, and after the picture."""
+    """A stereo stream; add it to a file before the first write, and after the picture."""
 
     def __init__(self, file: OutputContainer, codec: Literal["aac", "pcm_s16le"] = "aac") -> None:
         self._file = file
@@ -110,7 +110,7 @@ class Track:
         self._samples += piece.shape[1]
 
     def reach(self, seconds: float, sound: Sound) -> None:
-        """Adds sound, then silence, up to this time after the start."""
+        """Appends sound, and then silence, up to a time."""
         for piece in exactly(max(0, round(seconds * RATE) - self._samples), sound):
             self.write(piece)
 
@@ -127,7 +127,7 @@ class Film:
     track: Track | None
 
     def write(self, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
-        """Adds frames, and for each of them the sound up to its end, so that little is held in memory."""
+        """Appends frames, each with its sound, so that little is held in memory."""
         for frame in frames:
             self.picture.write(frame)
             if self.track is not None:

@@ -39,7 +39,7 @@ Zoom: TypeAlias = Literal["none", "in", "out"]
 
 _STILL_RATE = Fraction(25)
 _LEAST_RATE = 10
-"""Frames a second that make the length of a cut exact enough."""
+"""Minimum frames per second for a cut of exact length."""
 _ZOOM = 0.12
 _MARGIN = 0.03
 
@@ -155,7 +155,7 @@ def _kind_of(path: Path) -> Kind:
 
 
 def _canvas_to_cut(video: Path) -> Shape:
-    """Returns a video's canvas; a slow video shows each frame several times, since a cut has only whole frames."""
+    """Returns a video's canvas; frames of a slow video are repeated, since a cut has only whole frames."""
     canvas = Shape.around([shape_of(video)])
     return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
@@ -198,7 +198,7 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
 
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:
-    """Returns the logo at its size: a share of the width, and never higher than the file."""
+    """Returns the logo, scaled to a share of the width, and at most as high as the file."""
     logo = open_image(path).convert("RGBA")
     scale = min(share * size[0] / logo.width, size[1] * (1 - 2 * _MARGIN) / logo.height)
     logo = logo.resize((max(1, round(logo.width * scale)), max(1, round(logo.height * scale))))
@@ -216,7 +216,7 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
 def overlaid(
     frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, place: tuple[int, int]
 ) -> Iterator[av.VideoFrame]:
-    """Lays a picture over each frame, its upper left corner at a place."""
+    """Draws a picture over each frame; `at` is its upper left corner."""
     left, top = place
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     graph, clock = Graph(), 1 / canvas.rate
@@ -253,7 +253,7 @@ def _size_of(picture: Image.Image, width: int | None, height: int | None) -> tup
 
 
 def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
-    """Returns the part of a picture that the camera sees, at a share of its movement."""
+    """Returns the part of a picture that the camera shows at a share of its movement."""
     if zoom == "none":
         return picture
     scale = 1 + _ZOOM * (share if zoom == "in" else 1 - share)

@@ -15,14 +15,14 @@ from rh_prefect.media.edit.video_reader import check_time, reading
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
 _READ = 15.0
-"""Characters that are read in a second."""
+"""Reading speed in characters per second."""
 _SHORTEST = 1.0
 _GAP = 0.04
 _CLOCK = r"(?:\d+:)?\d+:\d+[,.]\d+"
 _TIMES = re.compile(rf"(?P<start>{_CLOCK})\s*-->\s*(?P<end>{_CLOCK})")
 _STYLE = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _ARROW = re.compile(r"-{2,}>")
-"""Separates the times of a cue; SRT has no way to escape it in a text."""
+"""Separates the times of a cue; in SRT, a text cannot contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def subtitles(
 
     `at` has the second at which each text begins. Texts with the same start share the time until the next start, in
     proportion to their lengths. Without `at`, all sentences share `seconds`, the length of the film, in this way.
-    Without `seconds`, the last text is shown for the time that it takes to read it.
+    Without `seconds`, the last text is shown as long as reading it takes.
     """
     cues = cues_of(texts, at=at, seconds=seconds)
     if form == "vtt":
@@ -110,7 +110,7 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
 
 
 def _end(start: float, texts: Sequence[str], following: float | None, seconds: float | None) -> float:
-    """Returns the time at which the texts that begin together are no longer shown."""
+    """Returns the end of the texts that begin together."""
     if following is not None:
         return following - _GAP if following - start > 2 * _GAP else following
     return seconds if seconds is not None else start + sum(max(_SHORTEST, len(text) / _READ) for text in texts)

@@ -19,10 +19,10 @@ from rh_prefect.media.edit.output import create_film
 from rh_prefect.media.edit.video_reader import Fit, Shape, check_time, fitted, shape_of
 
 Look = Literal["fade", "black"]
-"""The next picture appears over the old one, or the old one becomes black before."""
+"""The next picture is faded in over the old one, or the old one first becomes black."""
 
 LONGEST = 5.0
-"""Seconds of a transition: its frames are held in memory."""
+"""Maximum seconds of a transition: its frames are in memory."""
 
 _BLACK = (16, 128)
 """Luma and chroma of black."""
@@ -84,7 +84,7 @@ def _too_short(clip: Path, seconds: float) -> MediaError:
 
 
 def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
-    """Yields as many samples of two sounds, the first one becoming silent and the second one loud."""
+    """Yields samples that cross-fade from one sound to another."""
     for start in range(0, samples, PIECE):
         length = min(PIECE, samples - start)
         up = np.linspace(start / samples, (start + length) / samples, length, endpoint=False, dtype=np.float32)
@@ -94,7 +94,7 @@ def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
 
 
 def _blend(old: av.VideoFrame, new: av.VideoFrame, share: float, look: Look) -> av.VideoFrame:
-    """Returns a frame between two, at a share of the transition."""
+    """Returns a mixture of two frames, at a share of the transition."""
     first, second = (_planes(frame) for frame in (old, new))
     if look == "black":
         shown, visible = (first, 1 - 2 * share) if share < 0.5 else (second, 2 * share - 1)

@@ -21,10 +21,10 @@ from rh_prefect.media.file_types import missing_bytes
 from rh_prefect.media.probe import file_type, pictures_of
 
 FASTEST = Fraction(60)
-"""Frames a second beyond which a joined film does not go."""
+"""Maximum frames per second of a joined film."""
 
 Fit: TypeAlias = Literal["contain", "cover", "stretch"]
-"""How a picture gets another size: with bars, cropped, or distorted."""
+"""How a picture is fitted to another size: with bars, cropped, or distorted."""
 
 _USUAL_RATE = Fraction(25)
 _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
@@ -36,7 +36,7 @@ _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=cl
 
 
 def check_time(name: str, seconds: float | None) -> None:
-    """Raises an `InputError` for a time that is negative, infinite or no number; None is no time."""
+    """Raises an `InputError` if a time is negative, infinite or not a number; None is allowed."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")
 
@@ -101,14 +101,14 @@ class Shape:
 
     @classmethod
     def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Shape:
-        """Returns the shape of a film of clips: the highest frame rate, and the largest size unless one is given."""
+        """Returns the shape of a film of clips: the highest frame rate, and the given or the largest size."""
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged, has_audio = any(shape.tagged for shape in shapes), any(shape.has_audio for shape in shapes)
         return cls(even(width or largest.width), even(height or largest.height), rate, tagged, has_audio)
 
     def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
-        """The size that a picture gets before bars are added to it or it is cropped."""
+        """Returns the size of a picture before bars are added or it is cropped."""
         if fit == "stretch":
             return self.width, self.height
         scales = Fraction(self.width, width), Fraction(self.height, height)
@@ -132,13 +132,13 @@ def shape_of(path: Path) -> Shape:
 
 
 def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """Width and height as a player shows them: with square pixels, the right way up."""
+    """Returns the width and height as shown: with square pixels, upright."""
     width, height = max(1, round(frame.width * (stream.sample_aspect_ratio or 1))), frame.height
     return (height, width) if frame.rotation % 180 else (width, height)
 
 
 def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
-    """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p, their times mean nothing."""
+    """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p without valid times."""
     with opened(path) as file:
         stream = picture_of(file, path)
         graph: Graph | None = None
@@ -171,7 +171,7 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit)
 
 
 def pulled_frames(graph: Graph) -> Iterator[av.VideoFrame]:
-    """Returns the output frames of a video filter graph so far."""
+    """Yields the available output frames of a video filter graph."""
     while True:
         try:
             yield graph.vpull()
@@ -180,5 +180,5 @@ def pulled_frames(graph: Graph) -> Iterator[av.VideoFrame]:
 
 
 def even(length: Fraction | int) -> int:
-    """The nearest even number of pixels, which H.264 needs."""
+    """Returns the nearest even number of pixels, which H.264 requires."""
     return max(2, round(Fraction(length) / 2) * 2)
