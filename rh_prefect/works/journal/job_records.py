@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import (
 
 RESUBMITTED = "on_unknown=resubmit"
 BY_A_PERSON = "a person"
-"""Who resolved a submission if a person did: nobody checked it, so it may have been paid for."""
+"""The source of a resolution without a check: the submission may have been paid for."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
