@@ -185,10 +185,7 @@ async def _records(storage: str | None) -> str:
     try:
         rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))
     except StoreError as error:
-        return (
-            f"pipelines and named scopes keep them in {where}. Whether the bucket deletes old objects is not known: "
-            f"{error.message}"
-        )
+        return f"those of paid results are in {where}. Whether the bucket deletes them is not known: {error.message}"
     if rules:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
@@ -196,7 +193,8 @@ async def _records(storage: str | None) -> str:
             "again. What to do: remove the rule, give it a prefix that leaves works/, scopes/, rounds/, edits/, names/ "
             "and pipelines/ out, or set RH_RECORDS to another place."
         )
-    return f"pipelines and named scopes keep them in {where}; no rule of the place deletes them"
+    note = "; no rule of the bucket deletes them" if protocol_of(url) == "s3" else ""
+    return f"those of paid results are in {where}{note}"
 
 
 async def _webhook() -> str:
@@ -214,7 +212,7 @@ async def _webhook() -> str:
             "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set RH_WEBHOOK_URL "
             "to the address at which RunningHub reaches `rh-prefect webhook serve`; or unset the token to poll instead."
         )
-    return "no webhook is set, so the end of each task is detected by polling"
+    return "none is set; RunningHub is asked at intervals whether a task has ended"
 
 
 async def _machine() -> str:

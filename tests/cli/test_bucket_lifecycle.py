@@ -34,7 +34,7 @@ def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
     monkeypatch.setenv("RH_STORAGE_URL", place)
     monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
     doctor()
-    assert "no rule of the place deletes them" in capsys.readouterr().out
+    assert "no rule of the bucket deletes them" in capsys.readouterr().out
     set_rule(s3, f"{root}/works/")
     with pytest.raises(SystemExit):
         doctor()

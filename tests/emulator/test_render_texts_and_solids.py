@@ -52,6 +52,8 @@ def test_json_where_it_is_asked_for() -> None:
         "Six shots about a fox as a JSON list of objects with picture and line",
         "Write 6 shots. Answer with a JSON list only. Each shot has picture and line.",
         "6 shots of a fox, a JSON list of objects that have picture, line",
+        """6 shots of a fox. Answer with a JSON list, each item an object with "picture" and "line".""",
+        "6 shots of a fox as a JSON list of objects with the keys `picture`, `line`",
     ],
 )
 def test_the_items_of_a_list_have_the_fields_that_are_asked_for(asked: str) -> None:

@@ -21,7 +21,7 @@ _LISTED = re.compile(
     re.IGNORECASE,
 )
 _FIELDS = re.compile(
-    r"\b(?:each \w+ has|objects?,? (?:with|of|that has|that have)(?: the (?:keys|fields))?:?) "
+    r"\b(?:each \w+ has|objects?,? (?:with|of|that has|that have)(?: (?:the )?(?:keys?|fields?))?:?) "
     r"((?:\w+,\s*)*\w+(?:,?\s+and\s+\w+)?)",
     re.IGNORECASE,
 )
@@ -84,6 +84,8 @@ def write(prompt: str, *, variant: str = "") -> str:
         prompt: The request.
         variant: Distinguishes answers to the same prompt.
     """
+    if "json" in prompt.lower():
+        prompt = re.sub(r"([\"'`])(\w+)\1", r"\2", prompt)  # the names of fields may be quoted
     subject = subject_of(prompt)
     found = _LISTED.search(prompt)
     if found is None and "json" not in prompt.lower():
