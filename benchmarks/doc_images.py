@@ -160,7 +160,8 @@ def terminal(to: Path, folder: Path, width: int) -> None:
         screens = list(_screens(main_end))
         assert run.wait() == 0, screens[-1]
     # The time that is left is good once some jobs have ended.
-    busy = max(screens[:-1], key=lambda lines: (min(4, "".join(lines).count("✓")), "".join(lines).count("~")))
+    said_left = ["".join(lines).count(" left") for lines in screens[:-1]]
+    busy = max(zip(said_left, screens), key=lambda pair: (pair[0] > 0, "".join(pair[1]).count("~")))[1]
     said = [*busy[-14:], "", "...", "", *screens[-1][-7:]]
     text = "\n".join(line.replace(str(folder), "~/films") for line in said)
     console = Console(record=True, width=width, file=StringIO())

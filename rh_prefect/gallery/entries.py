@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -23,6 +24,9 @@ _MARK = "sha256:"
 _PROMPT_SHOWN = 200
 _PARAMETER_SHOWN = 2_000
 """Characters of one parameter on the page; RunningHub's longest prompts are longer."""
+
+_HASH = 64
+"""The length of a file's name that is made of its content."""
 
 _R = TypeVar("_R", bound=Record)
 _log = logging.getLogger("rh_prefect")
@@ -91,8 +95,10 @@ def _of_result(result: StoredResult) -> Iterator[Entry]:
 
 
 def _of_edit(recipe: str, result: EditResult) -> Entry:
+    name = PurePosixPath(result.file.uri).stem if result.file is not None else ""
     return Entry(
         model=result.edit,
+        label="" if len(name) == _HASH else name,  # of a step, its report has the name
         request=recipe,
         file=result.file,
         text="" if result.file is not None else result.text or "",

@@ -24,9 +24,9 @@ function card(entry) {
   else if (entry.kind !== "image") poster.append(make("em", `${SIGNS[entry.kind] || ""} ${length}`.trim()));
   const words = make("div", undefined, { className: "words" });
   const name = entry.saved_as.split("/").pop();
-  words.append(make("strong", name || entry.label || entry.model), make("span", entry.prompt || entry.model));
+  words.append(make("strong", name || entry.label || entry.model), make("span", entry.prompt || (name && entry.label) || entry.model));
   const take = entry.take > 1 ? `take ${entry.take}` : "";
-  words.append(make("span", [take, entry.cost, entry.prompt && entry.model].filter(Boolean).join(" · ")));
+  words.append(make("span", [take, entry.cost, (entry.prompt || (name && entry.label)) && entry.model].filter(Boolean).join(" · ")));
   made.append(poster, words);
   made.title = entry.prompt || entry.model;
   made.addEventListener("click", () => open(entry));

@@ -51,7 +51,7 @@ def _named_by(entry: Entry, steps: Mapping[str, tuple[str, str]]) -> Entry:
     if entry.task or entry.file is None:
         return entry
     step, run = steps.get(entry.saved_as) or steps.get(entry.file.uri) or ("", "")
-    return replace(entry, label=step, run=entry.run or run)
+    return replace(entry, label=step or entry.label, run=entry.run or run)
 
 
 def _failure(row: dict[str, str], run: str, name: str, *, at: str) -> Entry:

@@ -207,7 +207,7 @@ async def test_what_assemble_makes_in_a_flow_is_shown_with_the_run_of_its_clips(
     )
     film = await assemble([made])
     (entry, clip) = entries_of(storage(), storage())
-    assert (entry.model, clip.model) == ("assemble", made.model)
+    assert (entry.model, entry.label, clip.model) == ("assemble", "film", made.model)
     assert entry.file is not None
     assert (entry.file.uri, entry.sources, entry.run) == (
         store_name(film.film.uri), (made.first_output.sha256,), clip.run,
