@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,29 +40,51 @@ def main() -> None:
 
 
 def ours(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: ARG001 - set by RH_POLL_SECONDS
-    """A flow of this package."""
-    from rh_prefect import flow, generate_many, models
+    """A flow of this package with `generate_many`."""
+    from rh_prefect import generate_many, models
+
+    asked = [models.ZImageTurbo(prompt=prompt(one, number)) for number, one in enumerate(seconds)]
+
+    async def make() -> int:
+        return len(await generate_many(asked))
+
+    return _in_flow(make, len(seconds))
+
+
+def batch(seconds: Sequence[float], factor: float) -> dict[str, Any]:  # noqa: ARG001 - set by RH_POLL_SECONDS
+    """A flow of this package with a batch."""
+    from rh_prefect.flows.batch.run import batch
+
+    rows = [{"prompt": prompt(one, number)} for number, one in enumerate(seconds)]
+
+    async def make() -> int:
+        return (await batch(rows, model="z-image/turbo")).done
+
+    return _in_flow(make, len(seconds))
+
+
+def _in_flow(make: Callable[[], Awaitable[int]], jobs: int) -> dict[str, Any]:
+    """Makes all jobs in a flow; `make` returns how many are done."""
+    from rh_prefect import flow
     from rh_prefect.media.store import MediaStore
 
     requests, operations = requests_to(os.environ["PREFECT_API_URL"]), _operations_of(MediaStore)
-    asked = [models.ZImageTurbo(prompt=prompt(one, number)) for number, one in enumerate(seconds)]
     measured: dict[str, Any] = {}
 
     @flow(log_prints=False)
-    async def batch() -> None:
+    async def scene() -> None:
         _start_together()
         requests.clear()
         began, cpu = time.monotonic(), time.process_time()
         try:
-            results = await generate_many(asked)
-            measured["done"] = len(results)
+            measured["done"] = await make()
         except* Exception as errors:
-            measured["done"] = len(seconds) - len(errors.exceptions)
+            measured["done"] = jobs - len(errors.exceptions)
             measured["errors"] = [str(error)[:200] for error in errors.exceptions[:3]]
         measured.update(seconds=time.monotonic() - began, cpu=time.process_time() - cpu)
         measured["listings"] = _listings(_journal_of(requests) + operations)
 
-    asyncio.run(batch())
+    asyncio.run(scene())
     return {**measured, "prefect": requests.total(), "operations": dict(_journal_of(requests) + operations)}
 
 
@@ -135,6 +157,7 @@ def sdk(seconds: Sequence[float], factor: float) -> dict[str, Any]:
 
 CONTENDERS: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {
     "ours": ours,
+    "batch": batch,
     "plain": plain,
     "eager": eager,
     "sdk": sdk,

@@ -316,15 +316,17 @@ class StepScheduler:
     def _start(self) -> None:
         """Starts the steps that are ready: the first items first, and those that have failed before at last."""
         planner, before, later = self.plan.planner, sorted(one.numbers for one in self._running.values()), []
+        shapes = {key: shape for one in self._running.values() for key, shape in _shapes_of(one)}
         while self._ready and bisect(before, self._ready[0][1]) < MAX_IN_FLIGHT:
             entry = heappop(self._ready)
             instance = entry[-1]
             is_old = planner is None or not planner.has(instance) or instance.address in self.outcome.begun
             if is_old or not self._is_ready(instance) or self._is_lost(instance):
                 continue
-            if self._runs_in_other_shape(instance):
-                later.append(entry)
+            if any(shapes.get(work.key, work.shape) != work.shape for work in instance.works):
+                later.append(entry)  # the answer of the same work is there when the running step ends
             elif self._may_begin(instance):
+                shapes.update(_shapes_of(instance))
                 self.outcome.begun.add(instance.address)
                 insort(before, instance.numbers)
                 task = asyncio.ensure_future(self._maker.make(instance))
@@ -336,11 +338,6 @@ class StepScheduler:
         """Returns whether this run does not make a step: it has failed, needs a failed one, or is not selected."""
         errors = self.outcome.errors
         return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
-
-    def _runs_in_other_shape(self, instance: Instance) -> bool:
-        """Returns whether a running step makes the same work with another shape; its answer is there when it ends."""
-        shapes = {work.key: work.shape for one in self._running.values() if one.is_paid for work in one.works}
-        return any(shapes.get(work.key, work.shape) != work.shape for work in instance.works)
 
     def stopped_by(self) -> str:
         """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
@@ -438,3 +435,8 @@ class StepScheduler:
         saved = self._maker.saved
         if self.selection != Selection():  # else the run saves all results itself
             await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))
+
+
+def _shapes_of(step: Instance) -> Iterator[tuple[str, str]]:
+    """Yields the paid works of a step, each with how its answer is read."""
+    return ((work.key, work.shape) for work in step.works if step.is_paid)
