@@ -73,7 +73,7 @@ def main() -> None:
         per_row = Figure("CPU of the process for a row", 1000 * found["cpu"] / found["rows"], 25, "ms")
         figures = [
             per_row,
-            Figure("planning, of the run's time", 100 * found["planning"], 5, "%"),
+            Figure("planning, of the CPU", 100 * found["planning"] / found["cpu"], 5, "%"),
             Figure("longest block of the flow's thread", found["block"], 0.2, "s", found["where"]),
             Figure("longest pass of the collector", found["collection"], 0.2, "s"),
             Figure("peak memory", found["peak_mb"], 300, "MB"),
@@ -127,7 +127,7 @@ async def _run(rows: int) -> dict[str, Any]:
         "jobs": result.new,
         "seconds": time.monotonic() - began,
         "cpu": time.process_time() - cpu,
-        "planning": watch.planning / max(watch.samples, 1),
+        "planning": watch.planning,
         "block": watch.longest,
         "where": watch.where,
         "collection": watch.collection,
@@ -170,11 +170,11 @@ class Watch:
 
     def __init__(self) -> None:
         """Is made in the main thread, which has the loop."""
-        self.samples = self.planning = 0
+        self.planning = 0.0  # seconds of the processor
         self.longest, self.where = 0.0, ""
         self.collection = 0.0  # seconds of the longest pass, in any thread
         self._began: dict[int, float] = {}
-        self._seen = ""
+        self._seen, self._looked = "", time.thread_time()
 
     async def beat(self) -> None:
         """Notes how much of the processor each turn of the event loop takes; others may use the machine, too."""
@@ -208,10 +208,10 @@ class Watch:
         while frame is not None:
             names.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
             frame = frame.f_back
-        self.samples += 1
-        is_idle = any("select" in name for name in names[:2])
-        self.planning += not is_idle and any(part in name for name in names for part in PLANNING)
-        if not is_idle:
+        now = time.thread_time()
+        self.planning += now - self._looked if any(part in name for name in names for part in PLANNING) else 0
+        self._looked = now
+        if not any("select" in name for name in names[:2]):
             self._seen = next((name for name in names if "/rh_prefect/" in name), names[0])
 
 

@@ -39,6 +39,17 @@ async def test_a_call_makes_new_results_and_reuse_takes_those_that_exist(rh: Emu
     third, fourth = [await flows.image_to_video(**asked, resolution="720p", reuse="always") for _ in range(2)]
     assert third["video"] == fourth["video"]
     assert paid(rh) == {MOTION: 3, LARGE: 1}
+    video = str(samples.mp4(tmp_path / "video.mp4"))
+    of_video: list[tuple[Any, dict[str, Any]]] = [
+        (flows.upscale, {"videos": [video]}),
+        (flows.add_soundtrack, {"video": video, "narration": "hi"}),
+        (flows.for_model("rh-video-upscaler"), {"video_url": video, "target_resolution": "4k"}),
+    ]
+    for made, given in of_video:
+        before = len(rh.recorder.paid)
+        for reuse in ("never", "never", "always", "always"):
+            await made(**given, reuse=reuse)
+        assert len(rh.recorder.paid) == before + 3, f"{made.name}: two new results, and one for all runs"
 
 
 async def test_a_film_that_failed_is_continued_and_the_next_one_is_new(rh: Emulator) -> None:
