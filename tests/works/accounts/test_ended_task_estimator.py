@@ -2,15 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from rh_prefect.works.accounts.ended_task_estimator import (
-    FAILED_SEARCHES,
-    MARGIN,
-    MIN_DURATIONS,
-    REMEMBERED,
-    DurationHistory,
-    Search,
-    counting_gap,
-)
+from rh_prefect.works.accounts.ended_task_estimator import DurationHistory, Search, counting_gap
+
+FAILED_SEARCHES, MARGIN = 5, 1.008
+"""After how many failed searches counts are not trusted, and how much later than the estimated end a task is polled."""
 
 
 def durations_of(*seconds: float) -> DurationHistory:
@@ -29,18 +24,18 @@ def test_the_number_of_counts_per_job_is_independent_of_the_number_of_tasks(leng
 
 
 def test_short_tasks_are_counted_more_often_than_one_task_is_polled() -> None:
-    assert counting_gap([3.0] * 50, shortest=2.0) < 0.3
+    assert counting_gap([3.0] * 50, shortest=2.0) == pytest.approx(2.0 / 12)
 
 
 def test_counts_are_more_frequent_while_a_task_that_has_ended_is_not_found() -> None:
     usual, quick = (counting_gap([60.0] * 50, shortest=2.0, is_missing=is_missing) for is_missing in (False, True))
-    assert usual / 5 < quick < usual / 2
-    assert counting_gap([3.0] * 50, shortest=2.0, is_missing=True) >= 2.0 / 30
+    assert [usual, quick] == pytest.approx([0.6, 0.15]), "four counts for each job, or a quarter of it"
+    assert counting_gap([3.0] * 50, shortest=2.0, is_missing=True) == pytest.approx(2.0 / 30)
 
 
 def test_the_gap_between_counts_is_limited_by_the_youngest_task() -> None:
     assert counting_gap([3600.0, 1.0], shortest=2.0) == 2.0
-    assert counting_gap([600.0, 600.0], shortest=2.0) < 0.1 * 600
+    assert counting_gap([600.0, 600.0], shortest=2.0) == pytest.approx(0.03 * 600)
 
 
 def test_without_durations_the_task_that_was_polled_the_longest_ago_is_likeliest() -> None:
@@ -68,14 +63,15 @@ def test_the_estimate_is_the_median_of_the_longer_durations() -> None:
 
 
 def test_few_durations_give_no_estimate() -> None:
-    few = durations_of(*[6.0] * (MIN_DURATIONS - 1))
+    few, enough = (durations_of(*[6.0] * count) for count in (4, 5))
     assert few.estimate(0.0) is None
-    assert not few.is_known
+    assert [few.is_known, enough.is_known] == [False, True]
 
 
 def test_only_the_latest_durations_are_stored() -> None:
-    durations = durations_of(*[6.0] * 50, *[60.0] * REMEMBERED)
-    assert durations.estimate(0.0) == pytest.approx(60.0 * MARGIN)
+    for count, most in ((100, 60.0), (99, 6.0)):
+        durations = durations_of(*[6.0] * 200, *[60.0] * count)
+        assert durations.estimate(0.0) == pytest.approx(most * MARGIN), "the median of the latest 200"
 
 
 def test_the_search_polls_more_tasks_while_it_finds_no_end() -> None:
