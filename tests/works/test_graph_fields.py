@@ -1,4 +1,4 @@
-"""The valid values of the fields of an app."""
+"""The fields of graphs and of apps, and their valid values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.client import App, AppNode, AppOption
 from rh_prefect.errors import InputError
-from rh_prefect.works.runninghub.graph_request import AppFields
+from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields
 
 FIELDS = AppFields(
     App(
@@ -62,3 +62,14 @@ def test_a_number_that_the_app_does_not_accept_is_refused(field: str, value: obj
 def test_a_value_that_the_app_accepts_is_sent_unchanged(name: str, value: object) -> None:
     node_id, _, field = name.partition(".")
     assert FIELDS.check(node_id, field, value) is value
+
+
+def test_a_seed_of_a_graph_is_a_field_that_no_other_node_sets() -> None:
+    inputs = {
+        "3": {"seed": 5, "steps": 20},
+        "4": {"seed": ["3", 0], "noise_seed": 1},
+        "5": {"rand_seed": 2},
+    }
+    graph = {node: {"class_type": "KSampler", "inputs": fields} for node, fields in inputs.items()}
+    fields = GraphFields({**graph, "6": {"class_type": "Note"}}, "WorkflowInput")
+    assert list(fields.seeds()) == [("3", "seed"), ("4", "noise_seed"), ("5", "rand_seed")]
