@@ -13,25 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.references import Reference, references_in
+from rh_prefect.pipelines.run.options import RunOptions
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
 """Names that a step and an `as` may not have."""
 
-RUN_OPTIONS = (
-    "budget",
-    "takes",
-    "choices",
-    "new",
-    "reuse",
-    "only",
-    "items",
-    "sample",
-    "require_new",
-    "credentials",
-    "storage",
-    "wait",
-)
+RUN_OPTIONS = tuple(RunOptions.__dataclass_fields__)
 """The options of every run; a parameter of a file that is run has none of these names."""
 
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.run.options import RunOptions
 from tests.support.samples.pipeline_assets import photo
 
 MOVES = "model: kling-v2.6-pro-image-to-video"
@@ -60,10 +58,6 @@ async def test_an_empty_cell(tmp_path: Path) -> None:
             "{type: image, optional: true} (and 12 further rows)"
         )
     ]
-
-
-def test_the_names_that_a_parameter_may_not_have_are_those_of_the_options_of_a_run() -> None:
-    assert tuple(RunOptions.__dataclass_fields__) == RUN_OPTIONS
 
 
 def test_a_used_file_may_have_a_parameter_with_the_name_of_an_option(tmp_path: Path) -> None:
