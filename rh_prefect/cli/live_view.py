@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import fmean
@@ -68,18 +68,22 @@ class LiveView:
     def remaining(self) -> float | None:
         """The remaining seconds: what tasks of these models took, with as many at once as now; None if unknown."""
         board, now = self._board, self._clock()
-        models = [(self._rows[job].event.model, since) for job, since in self._submitted.items()]
-        if not self._took or board.ended >= board.total or not self._is_typical(model for model, _ in models):
+        if not self._is_typical or board.ended >= board.total:
             return None
-        running = [max(0.0, fmean(self._took[model]) - (now - since)) for model, since in models]
-        later = (board.total - board.ended - len(running)) * max(map(fmean, self._took.values()))
+        longest = max(map(fmean, self._took.values()))
+        running = [
+            max(0.0, fmean(self._took.get(self._rows[job].event.model, (longest,))) - (now - since))
+            for job, since in self._submitted.items()
+        ]
+        later = (board.total - board.ended - len(running)) * longest
         return max([*running, (sum(running) + later) / max(1, len(running))])
 
-    def _is_typical(self, running: Iterable[str]) -> bool:
+    @property
+    def _is_typical(self) -> bool:
         """Whether what has ended says how long the rest takes: the cheap jobs, which come first, are the fast ones."""
-        paid, estimate = (self._board.cost.amounts, (self._board.estimate or Costs()).amounts)
+        paid, estimate = self._board.cost.amounts, (self._board.estimate or Costs()).amounts
         is_much = all(paid.get(unit, 0) >= amount * _TYPICAL_SHARE for unit, amount in estimate.items())
-        return is_much and all(model in self._took for model in running)
+        return is_much and bool(self._took)
 
     def take(self, event: JobEvent) -> None:
         """Takes a change of a job or an edit."""
