@@ -14,9 +14,9 @@ from rh_prefect.pipelines.planning_values import (
     Frame,
     Items,
     Maybe,
-    StepOutput,
     Unknown,
     number_of,
+    parts,
     undecided_in,
 )
 
@@ -103,16 +103,8 @@ def _equal(first: Any, second: Any) -> bool | None:
 
 
 def _holds_unknown(value: Any) -> bool:
-    match value:
-        case StepOutput():
-            return _holds_unknown(value.value)
-        case Items():
-            return value.count is not None or not all(value.sure) or any(map(_holds_unknown, value.values))
-        case dict():
-            return any(map(_holds_unknown, value.values()))
-        case list():
-            return any(map(_holds_unknown, value))
-    return isinstance(value, Unknown)
+    is_open = isinstance(value, Items) and (value.count is not None or not all(value.sure))
+    return is_open or isinstance(value, Unknown) or any(map(_holds_unknown, parts(value)))
 
 
 def _ordered(low: Any, high: Any) -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from rh_prefect.errors import InputError
 from rh_prefect.media import edit
@@ -28,7 +28,17 @@ class Rendered:
 def render(name: str, params: Params, folder: Path) -> Rendered:
     """Renders an edit."""
     _check_files(name, params)
-    return _EDITS[name](params, folder)
+    if name not in _SIMPLE:
+        return _EDITS[name](params, folder)
+    make, file, source = _SIMPLE[name]
+    return _made(make, folder / file, params, source)
+
+
+def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
+    """Makes a file of what an edit is about; the other parameters keep their names."""
+    options = {name: value for name, value in params.items() if name not in (*sources, "format")}
+    made = make(*(params[name] for name in sources), to, **options)
+    return Rendered(to, seconds=getattr(made, "seconds", made))
 
 
 def _check_files(name: str, params: Params) -> None:
@@ -43,30 +53,17 @@ def _check_files(name: str, params: Params) -> None:
 
 
 def _concat(params: Params, folder: Path) -> Rendered:
-    to, videos = folder / "film.mp4", params["videos"]
-    audio: Literal["keep", "drop"] = "keep" if any(map(edit.has_sound, videos)) else "drop"
-    joined = edit.concat(videos, to, audio=audio, **_select(params, "fit", "width", "height"))
-    return Rendered(to, seconds=joined.seconds)
-
-
-def _transition(params: Params, folder: Path) -> Rendered:
-    to, names = folder / "film.mp4", ("seconds", "look", "fit", "width", "height")
-    return Rendered(to, seconds=edit.crossfaded(params["videos"], to, **_select(params, *names)).seconds)
-
-
-def _title(params: Params, folder: Path) -> Rendered:
-    to = folder / "title.mp4"
-    seconds = edit.title_clip(params["text"], to, **_select(params, "seconds", "width", "height", "image", "font"))
-    return Rendered(to, seconds=seconds)
+    audio = "keep" if any(map(edit.has_sound, params["videos"])) else "drop"
+    return _made(edit.concat, folder / "film.mp4", {**params, "audio": audio}, "videos")
 
 
 def _captions(params: Params, folder: Path) -> Rendered:
-    to, video = folder / "captioned.mp4", params["video"]
     if "file" in params:
         cues = edit.read_cues(params["file"])
     else:
-        cues = edit.cues_of(params["text"], at=params.get("at"), seconds=probe(video).seconds)
-    return Rendered(to, seconds=edit.captions(video, to, cues=cues, **_select(params, "place", "size", "font")))
+        cues = edit.cues_of(params["text"], at=params.get("at"), seconds=probe(params["video"]).seconds)
+    options = _select(params, "video", "place", "size", "font")
+    return _made(edit.captions, folder / "captioned.mp4", {**options, "cues": cues}, "video")
 
 
 def _mix(params: Params, folder: Path) -> Rendered:
@@ -100,43 +97,21 @@ def _mux(params: Params, folder: Path) -> Rendered:
 
 
 def _resize(params: Params, folder: Path) -> Rendered:
-    to = folder / f"resized.{_picture_format(params['file'], params.get('format'))}"
-    seconds = edit.resize(params["file"], to, **_select(params, "width", "height", "fit"))
-    return Rendered(to, seconds=seconds)
+    name = f"resized.{_picture_format(params['file'], params.get('format'))}"
+    return _made(edit.resize, folder / name, params, "file")
 
 
 def _trim(params: Params, folder: Path) -> Rendered:
-    to = folder / f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}"
-    return Rendered(to, seconds=edit.trim(params["file"], to, **_select(params, "start", "seconds")))
-
-
-def _still(params: Params, folder: Path) -> Rendered:
-    to = folder / "still.mp4"
-    seconds = edit.still_clip(params["image"], to, **_select(params, "seconds", "width", "height", "zoom"))
-    return Rendered(to, seconds=seconds)
-
-
-def _frame(params: Params, folder: Path) -> Rendered:
-    to = folder / "frame.jpg"
-    edit.frame(params["video"], to, **_select(params, "at"))
-    return Rendered(to)
-
-
-def _contact_sheet(params: Params, folder: Path) -> Rendered:
-    to = folder / "sheet.jpg"
-    edit.contact_sheet(params["of"], to, **_select(params, "captions", "columns"))
-    return Rendered(to)
+    name = f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}"
+    return _made(edit.trim, folder / name, params, "file")
 
 
 def _extract_audio(params: Params, folder: Path) -> Rendered:
-    to = folder / f"sound.{params.get('format', 'm4a')}"
-    return Rendered(to, seconds=edit.extract_audio(params["video"], to, **_select(params, "loudness")))
+    return _made(edit.extract_audio, folder / f"sound.{params.get('format', 'm4a')}", params, "video")
 
 
 def _watermark(params: Params, folder: Path) -> Rendered:
-    to = folder / f"marked.{_picture_format(params['file'])}"
-    seconds = edit.watermark(params["file"], params["logo"], to, **_select(params, "corner", "size", "opacity"))
-    return Rendered(to, seconds=seconds)
+    return _made(edit.watermark, folder / f"marked.{_picture_format(params['file'])}", params, "file", "logo")
 
 
 def _subtitles(params: Params, folder: Path) -> Rendered:
@@ -162,18 +137,22 @@ def _picture_format(source: Path, form: str | None = None) -> str:
     return form or ("png" if kind.extension == "png" else "jpg")
 
 
+_SIMPLE: Mapping[str, tuple[Callable[..., Any], str, str]] = {
+    "transition": (edit.crossfaded, "film.mp4", "videos"),
+    "title": (edit.title_clip, "title.mp4", "text"),
+    "still": (edit.still_clip, "still.mp4", "image"),
+    "frame": (edit.frame, "frame.jpg", "video"),
+    "contact_sheet": (edit.contact_sheet, "sheet.jpg", "of"),
+}
+"""Edits that take one thing and options: the function, the name of the file, and the parameter that they are about."""
+
 _EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
     "concat": _concat,
-    "transition": _transition,
-    "title": _title,
     "captions": _captions,
     "mix": _mix,
     "mux": _mux,
     "resize": _resize,
     "trim": _trim,
-    "still": _still,
-    "frame": _frame,
-    "contact_sheet": _contact_sheet,
     "extract_audio": _extract_audio,
     "watermark": _watermark,
     "subtitles": _subtitles,

@@ -133,23 +133,26 @@ def certain(value: Any) -> Any:
     return value.value if isinstance(value, Maybe) else value
 
 
+def parts(value: Any) -> Iterable[Any]:
+    """Returns the values that a value is made of; none of a single one."""
+    match value:
+        case StepOutput() | Maybe():
+            return (value.value,)
+        case Items():
+            return value.values
+        case dict():
+            return value.values()
+        case list() | tuple():
+            return value
+    return ()
+
+
 def undecided_in(value: Any) -> Iterator[Maybe]:
     """Yields the undecided parts of a value."""
-    match value:
-        case Maybe():
-            yield value
-            yield from undecided_in(value.value)
-        case StepOutput():
-            yield from undecided_in(value.value)
-        case Items():
-            for one in value.values:
-                yield from undecided_in(one)
-        case dict():
-            for one in value.values():
-                yield from undecided_in(one)
-        case list() | tuple():
-            for one in value:
-                yield from undecided_in(one)
+    if isinstance(value, Maybe):
+        yield value
+    for one in parts(value):
+        yield from undecided_in(one)
 
 
 def deciders_of(values: Iterable[Maybe]) -> list[Instance]:
@@ -274,21 +277,10 @@ def leaves(value: Any) -> Iterator[Any]:
 
 def makers(value: Any) -> Iterator[Instance]:
     """Yields the steps that a value comes from."""
-    match value:
-        case File() | Unknown():
-            if value.maker is not None:
-                yield value.maker
-        case StepOutput() | Maybe():
-            yield from makers(value.value)
-        case Items():
-            for one in value.values:
-                yield from makers(one)
-        case dict():
-            for one in value.values():
-                yield from makers(one)
-        case list() | tuple():
-            for one in value:
-                yield from makers(one)
+    if isinstance(value, File | Unknown) and value.maker is not None:
+        yield value.maker
+    for one in parts(value):
+        yield from makers(one)
 
 
 def number_of(value: Any) -> Span | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rh_prefect.pipelines.evaluation import results
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown, parts
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.request_preparation import as_request
 
@@ -34,20 +34,10 @@ def mark(value: Any) -> Any:
 
 def is_settled(value: Any) -> bool:
     """Checks whether all parts of a value that affect a request are known."""
-    match value:
-        case File() | Unknown():
-            return value.is_settled
-        case Maybe():
-            return False
-        case StepOutput():
-            return is_settled(value.value)
-        case Items():
-            return value.count is None and all(is_settled(one) for one in results(value))
-        case dict():
-            return all(is_settled(one) for one in value.values())
-        case list() | tuple():
-            return all(is_settled(one) for one in value)
-    return True
+    if isinstance(value, File | Unknown):
+        return value.is_settled
+    is_open = isinstance(value, Maybe) or (isinstance(value, Items) and value.count is not None)
+    return not is_open and all(map(is_settled, parts(value)))
 
 
 def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
