@@ -263,15 +263,14 @@ async def test_a_run_has_a_most_of_paid_jobs() -> None:
     text = TABLE.replace("sign: {", "sign: {takes: 5, ", 1)
     plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(40_001)])
     [problem] = plan.problems
-    assert problem.message.startswith("each.sign asks for 200005 paid jobs; a run has at most 200000; select fewer")
+    assert problem.message.startswith("with each.sign, the run has over 200000 paid jobs, the most of a run; select")
 
 
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(33_334)])
-    assert [problem.message for problem in plan.problems] == [
-        "with each.again, the run has over 200000 paid jobs, the most of a run; select fewer items with limit or where"
-    ]
+    [problem] = plan.problems
+    assert problem.message.startswith("with each.again, the run has over 200000 paid jobs, the most of a run; select")
 
 
 MANY = 1_000_000
@@ -324,7 +323,7 @@ WRITTEN = f"steps: {{a: {{model: z-image/turbo, takes: {MANY}, with: {{prompt: x
 TOO_LARGE = {
     "takes of a form": (FORM, "takes must be at most 8000, but $(params.n) is 1000000; make it lower"),
     "takes": (WRITTEN, "takes must be at most 8000, but this is 1000000; make it lower"),
-    "takes of items": (TAKES_OF_ITEMS, "each.a asks for 240000 paid jobs; a run has at most 200000; select fewer"),
+    "takes of items": (TAKES_OF_ITEMS, "with each.a, the run has over 200000 paid jobs, the most of a run; select"),
     "items of an answer": (ANSWER, "at_most must be at most 8000, but $(params.n) is 1000000; make it lower"),
     "a matrix": (
         MATRIX,

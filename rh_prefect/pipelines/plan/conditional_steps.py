@@ -56,6 +56,40 @@ class Missing(AbstractSet[str]):
         self.blocked.discard(instance.address)
         self.unsure.discard(instance)
 
+    def waits_for(self, step: Step, frame: Frame) -> tuple[Instance, ...]:
+        """Returns the steps that decide whether a step is made, and under which name its file is saved.
+
+        They are those of its conditions, those of its item, and those whose results are in `save_as`.
+        """
+        if not (step.conditions or step.named_by):
+            return tuple(frame.waits_for)
+        failed = self if step.require == "any" else ()
+        found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
+        return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
+
+    def mark(self, instance: Instance, *, is_open: bool = False) -> Instance | None:
+        """Marks a step that may cost nothing in this run, or that a failed step prevents.
+
+        Returns the step without whose result it cannot be made; None if it can be made.
+        """
+        if is_open or any(need in self.unsure for need in instance.needs):
+            instance.is_sure = False
+            self.unsure.add(instance)
+        needs = (*instance.waits_for, *instance.needs)
+        causes = (one.address if one.address in self.failed else one.blocked_by for one in needs)
+        if cause := next(filter(None, causes), ""):
+            instance.blocked_by = cause
+            self.blocked.add(instance.address)
+        return next((need for need in needs if need.address in self.lost), None)
+
+    def keep_open(self, draft: Draft, step: Step) -> bool:
+        """Leaves a request open while undecided conditions can change its values; returns whether only they do so."""
+        undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
+        was_settled, instance = draft.is_settled, draft.instance
+        draft.is_settled &= not undecided
+        instance.waits_for = tuple(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
+        return was_settled and bool(undecided)
+
 
 @dataclass(slots=True, repr=False)
 class Said:
@@ -75,74 +109,25 @@ About: TypeAlias = Callable[[Sequence[int]], Said]
 """Returns what is said of the part of a plan that an item belongs to; see `Frame.numbers`."""
 
 
-class ConditionalSteps:
-    """The conditions of a part of a plan, and the steps without a result."""
+def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
+    """Returns the undecided parts of what is referred to."""
+    return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
 
-    def __init__(self, missing: Missing, about: About) -> None:
-        """Stores the arguments."""
-        self.failed, self._about = missing, about
 
-    @property
-    def lost(self) -> dict[str, Instance]:
-        """Steps that cannot be made, each with the one whose `expect` is false."""
-        return self.failed.lost
-
-    def waits_for(self, step: Step, frame: Frame) -> tuple[Instance, ...]:
-        """Returns the steps that decide whether a step is made, and under which name its file is saved.
-
-        They are those of its conditions, those of its item, and those whose results are in `save_as`.
-        """
-        if not (step.conditions or step.named_by):
-            return tuple(frame.waits_for)
-        failed = self.failed if step.require == "any" else ()
-        found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
-        return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
-
-    def cause(self, instance: Instance) -> Instance | None:
-        """Returns the step whose missing result prevents this one; None if this one can be made."""
-        return next((need for need in (*instance.waits_for, *instance.needs) if need.address in self.lost), None)
-
-    def mark_blocked(self, instance: Instance) -> None:
-        """Marks a step that this run cannot make since one that it needs failed, or is blocked by a failed one."""
-        needs = (*instance.waits_for, *instance.needs)
-        causes = (one.address if one.address in self.failed.failed else one.blocked_by for one in needs)
-        if cause := next(filter(None, causes), ""):
-            instance.blocked_by = cause
-            self.failed.blocked.add(instance.address)
-
-    def mark_unsure(self, instance: Instance, *, is_open: bool = False) -> None:
-        """Marks a step that may cost nothing in this run, since an undecided choice is in it, or in what it needs."""
-        if is_open or any(need in self.failed.unsure for need in instance.needs):
-            instance.is_sure = False
-            self.failed.unsure.add(instance)
-
-    def keep_open(self, draft: Draft, step: Step) -> None:
-        """Leaves a request open while undecided conditions can change its values, even where all results exist."""
-        undecided = self.undecided_in(step.taken, draft.frame, self.failed if step.require == "any" else ())
-        if not undecided:
-            return
-        instance = draft.instance
-        self.mark_unsure(instance, is_open=draft.is_settled)
-        draft.is_settled = False
-        instance.waits_for = tuple(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
-
-    @staticmethod
-    def undecided_in(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
-        """Returns the undecided parts of what is referred to."""
-        return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
-
-    def not_numbers(self, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]) -> list[str]:
-        """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
-        found: list[str] = []
-        for key in keys:
-            condition = step.get(key)
-            if condition is None or truth(condition, frame) is not None:
-                continue
-            for path, clause in not_numbers(condition, frame):
-                numbers = frame.numbers if frame.outer is None else frame.numbers or frame.outer.numbers
-                self._about(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
-                found.append(clause)
-        return found
+def report_not_numbers(
+    about: About, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
+) -> list[str]:
+    """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
+    found: list[str] = []
+    for key in keys:
+        condition = step.get(key)
+        if condition is None or truth(condition, frame) is not None:
+            continue
+        for path, clause in not_numbers(condition, frame):
+            numbers = frame.numbers if frame.outer is None else frame.numbers or frame.outer.numbers
+            about(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
+            found.append(clause)
+    return found
 
 
 def _without(value: Any, failed: Collection[str]) -> Any:

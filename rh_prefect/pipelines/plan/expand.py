@@ -27,7 +27,15 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import About, ConditionalSteps, Missing, Said, condition_steps, is_open
+from rh_prefect.pipelines.plan.conditional_steps import (
+    About,
+    Missing,
+    Said,
+    condition_steps,
+    is_open,
+    report_not_numbers,
+    undecided_parts,
+)
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
@@ -122,8 +130,8 @@ class Expander:
             pipeline=planning.pipeline,
             scope=planning.checked.file.scope or "",
         )
-        self.conditions = ConditionalSteps(planning.missing, self.about)
-        self.fan_outs = FanOuts(self.conditions, planning.size, self.about)
+        self.missing = planning.missing
+        self.fan_outs = FanOuts(self.missing, planning.size, self.about)
         self._checked = planning.checked
         self._used_at: Path = ()
         self._stops_run = False
@@ -160,7 +168,6 @@ class Expander:
         live = [frame for frame in frames if self._is_live(name, step, at, frame, path)]
         if not live:
             return
-        self._count_paid(step, at, live, path)
         if isinstance(step, GroupStep):
             outputs: list[Any] = await self._group(step, at, live, path)
         elif isinstance(step, UseStep):
@@ -168,7 +175,7 @@ class Expander:
         elif isinstance(step, ReviewStep):
             outputs = [self._review(step, at, frame, path) for frame in live]
         elif isinstance(step, EditStep | ModelStep | GraphStep):
-            outputs, failed = [], self.conditions.failed
+            outputs, failed = [], self.missing
             for start in range(0, len(live), AT_ONCE):
                 drafts = [self._draft(step, at, path, frame, failed) for frame in live[start : start + AT_ONCE]]
                 outputs += await self._work_out(drafts, step)
@@ -177,32 +184,22 @@ class Expander:
         for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = maybe(value, frame.undecided.get(at))
 
-    def _count_paid(self, step: Step, at: Path, frames: Sequence[Frame], path: str) -> int:
-        """Counts the paid jobs of a step before they are made; equal ones are a problem unless they are meant."""
-        if not isinstance(step, PaidStep) or step.same is True or self._used_at or not frames:
-            return 0
-        various = frames if isinstance(step.takes, str) else frames[:1]
-        number = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in various) * len(frames) // len(various)
-        if number > MOST_WORKS:
-            lower = "" if step.takes is None else ", or lower takes"
-            raise PlanTooLarge(
-                at,
-                f"{path} asks for {number} paid jobs; a run has at most {MOST_WORKS}; select fewer items with limit or "
-                f"where{lower}",
-            )
-        return number
+    def _count_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
+        """Counts the paid jobs of a fan-out's items before any of them is made, without those that may be absent.
 
-    def _count_all_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the paid jobs of a fan-out's items before any of them is made, without those that may be absent."""
+        Equal ones are a problem unless they are meant.
+        """
         number = self._planning.size.works
-        for name, step in steps.items():
-            number += 0 if step.when is not None else self._count_paid(step, (*at, name), frames, f"{path}.{name}")
-            if number > MOST_WORKS:
-                raise _too_many_paid((*at, name), f"{path}.{name}")
+        for name, step in steps.items() if frames and not self._used_at else ():
+            if isinstance(step, PaidStep) and step.same is not True and step.when is None:
+                various = frames if isinstance(step.takes, str) else frames[:1]
+                takes = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in various)
+                number += takes * len(frames) // len(various)
+                _refuse_many(number, (*at, name), f"{path}.{name}")
 
     def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
         """Counts the items of the fan-outs in the items of another one, as far as their lists are known before it."""
-        counts = FanOuts(self.conditions, Size(), self.about)
+        counts = FanOuts(self.missing, Size(), self.about)
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
                 for frame in frames:
@@ -240,7 +237,7 @@ class Expander:
         if found is None:
             frame.undecided[at] = tuple(condition_steps(step.when, frame))
         wrong = (
-            self.conditions.not_numbers(self._checked, step, at, frame, ("when", "expect"))
+            report_not_numbers(self.about, self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)
             else []
         )
@@ -268,18 +265,18 @@ class Expander:
             return
         instance.problems = (*instance.problems, *causes)
         self._explain(instance, f"{causes[0]}; this item fails before anything is paid for it")
-        self.conditions.lost[instance.address] = instance
+        self.missing.lost[instance.address] = instance
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
     def _block(self, instance: Instance, cause: Instance) -> StepOutput:
         """Removes a step from the run, together with those that need it."""
-        first = self.conditions.lost[cause.address]
+        first = self.missing.lost[cause.address]
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
         instance.needs = tuple(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
-        self.conditions.lost[instance.address] = first
+        self.missing.lost[instance.address] = first
         self._add(instance)
         return self._missing_output(instance)
 
@@ -306,11 +303,9 @@ class Expander:
         for draft in drafts:
             instance, frame = draft.instance, draft.frame
             instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
-            instance.waits_for = self.conditions.waits_for(step, frame)
-            self.conditions.keep_open(draft, step)
-            self.conditions.mark_unsure(instance)
-            self.conditions.mark_blocked(instance)
-            if (cause := self.conditions.cause(instance)) is not None:
+            instance.waits_for = self.missing.waits_for(step, frame)
+            cause = self.missing.mark(instance, is_open=self.missing.keep_open(draft, step))
+            if cause is not None:
                 outputs[id(draft)] = self._block(instance, cause)
             elif wrong := self._skipped(draft):
                 outputs[id(draft)] = self._skip(instance, wrong)
@@ -348,7 +343,7 @@ class Expander:
         """Fails a step of an invalid item before anything is paid for the item; the others are made."""
         instance.settle("x")
         instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
-        self.conditions.lost[instance.address] = instance
+        self.missing.lost[instance.address] = instance
         self._add(instance)
         return self._missing_output(instance)
 
@@ -389,19 +384,13 @@ class Expander:
         users = self._planning.users[key]
         work = self._planning.works.get((key, shape))
         if work is None:
-            if not users:
-                self._count(draft)
+            self._planning.size.works += bool(draft.endpoint) and not users
+            _refuse_many(self._planning.size.works, draft.instance.at, draft.instance.path)
             state = state_of(known, [draft.instance], is_settled=draft.is_settled)
             work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
             self._planning.works[key, shape] = work
         users.append(draft.instance)
         return work
-
-    def _count(self, draft: Draft) -> None:
-        size = self._planning.size
-        size.works += bool(draft.endpoint)
-        if size.works > MOST_WORKS:
-            raise _too_many_paid(draft.instance.at, draft.instance.path)
 
     def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
         instance = draft.instance
@@ -446,12 +435,10 @@ class Expander:
         needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
         instance.needs = tuple(dict.fromkeys(needs))
         instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
-        undecided = self.conditions.undecided_in((one for _, one in references_in(step.sources)), frame)
-        waits_for = [*self.conditions.waits_for(step, frame), *deciders_of(undecided)]
+        undecided = undecided_parts((one for _, one in references_in(step.sources)), frame)
+        waits_for = [*self.missing.waits_for(step, frame), *deciders_of(undecided)]
         instance.waits_for = tuple(dict.fromkeys(waits_for))
-        self.conditions.mark_unsure(instance, is_open=bool(undecided))
-        self.conditions.mark_blocked(instance)
-        if (cause := self.conditions.cause(instance)) is not None:
+        if (cause := self.missing.mark(instance, is_open=bool(undecided))) is not None:
             return self._block(instance, cause)
         self._add(instance)
         self._save_as(instance, frame)
@@ -522,7 +509,7 @@ class Expander:
         address = Instance(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self._wrong(frame, (*at, "with", name), clause, address)
-        waits_for, names = self.conditions.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
+        waits_for, names = self.missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
         # What is made of an argument that is not decided may exist.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
@@ -560,7 +547,7 @@ class Expander:
         if step.is_fan_out:
             inner = [one for group in groups for one in group.frames]
             self._planning.size.steps += self._count_steps(steps, len(inner), at, path)
-            self._count_all_paid(steps, (*at, "steps"), inner, path)
+            self._count_paid(steps, (*at, "steps"), inner, path)
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
@@ -593,12 +580,11 @@ def _close(step: GroupStep, group: Group, frame: Frame) -> None:
     frame.is_sure &= group.chosen is None
 
 
-def _too_many_paid(at: Path, path: str) -> PlanTooLarge:
-    return PlanTooLarge(
-        at,
-        f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run; select fewer items with limit or "
-        "where",
-    )
+def _refuse_many(number: int, at: Path, path: str) -> None:
+    """Refuses a plan with more paid jobs than a run can have."""
+    if number > MOST_WORKS:
+        more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run"
+        raise PlanTooLarge(at, f"{more}; select fewer items with limit or where, or lower takes")
 
 
 def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: bool) -> State:

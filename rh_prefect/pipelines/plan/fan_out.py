@@ -14,7 +14,15 @@ from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
-from rh_prefect.pipelines.plan.conditional_steps import About, ConditionalSteps, condition_steps, is_open, is_unmade
+from rh_prefect.pipelines.plan.conditional_steps import (
+    About,
+    Missing,
+    condition_steps,
+    is_open,
+    is_unmade,
+    report_not_numbers,
+    undecided_parts,
+)
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
@@ -52,9 +60,9 @@ class _Taken:
 class FanOuts:
     """The fan-outs of one plan."""
 
-    def __init__(self, conditions: ConditionalSteps, size: Size, about: About) -> None:
+    def __init__(self, missing: Missing, size: Size, about: About) -> None:
         """Starts without any."""
-        self._conditions, self._size, self._about = conditions, size, about
+        self._missing, self._size, self._about = missing, size, about
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer."""
@@ -75,7 +83,7 @@ class FanOuts:
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group in one frame; a group without fan-out has one."""
         if not isinstance(step, FanOutStep):
-            waits_for = self._conditions.waits_for(step, frame)
+            waits_for = self._missing.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
             one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, by=by)
             one.numbers, one.meaning = frame.numbers, frame.meaning
@@ -103,12 +111,12 @@ class FanOuts:
 
     def _taken(self, step: FanOutStep, lists: Mapping[str, Items], frame: Frame) -> _Taken:
         """Returns all items of a fan-out, each with what it waits for."""
-        waits_for = self._conditions.waits_for(step, frame)
+        waits_for = self._missing.waits_for(step, frame)
         pending = is_open(step, frame, waits_for)
         frames = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
         is_answer, items = any(one.is_pending for one in frames), _Taken(frames)
         for one in frames:
-            lost = [maker for maker in makers(one.names) if maker.address in self._conditions.lost]
+            lost = [maker for maker in makers(one.names) if maker.address in self._missing.lost]
             waits = [*waits_for, *lost, *(one.by or ()), *condition_steps(step.where, one)]
             one.waits_for = list(dict.fromkeys(waits))
             one.is_pending |= pending or one.by is not None or is_unmade(one.waits_for)
@@ -116,7 +124,7 @@ class FanOuts:
             if not is_answer and (one.by is not None or (frame.is_sure and not one.is_sure)):
                 items.doubtful.add(id(one))
         written = (one for _, one in references_in([step.foreach, step.matrix]))
-        undecided = self._conditions.undecided_in(written, frame, self._conditions.failed)
+        undecided = undecided_parts(written, frame, self._missing)
         items.may_change = is_answer or bool(undecided)
         return items
 
@@ -134,7 +142,7 @@ class FanOuts:
         """Orders the items; while the order is not known, all of them wait for it."""
         if step.sort is None:
             return
-        if _is_order_known(items.frames, step.sort.by, self._conditions.failed):
+        if _is_order_known(items.frames, step.sort.by, self._missing):
             items.frames = _ordered(items.frames, step.sort.by, descending=step.sort.descending)
             return
         order = list(makers([part(one.names.get("item"), step.sort.by) for one in items.frames]))
@@ -157,13 +165,13 @@ class FanOuts:
 
     def _is_selected(self, step: FanOutStep, at: Path, one: Frame, checked: Checked) -> bool:
         """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
-        wrong = self._conditions.not_numbers(checked, step, at, one, ("where",))
+        wrong = report_not_numbers(self._about, checked, step, at, one, ("where",))
         one.problems = [*one.problems, *wrong]
         return bool(one.problems) or _is_selected(step, one)
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
         """Makes items wait for those before them that may turn out absent, where their numbers count."""
-        failed = self._conditions.failed  # what waits for a failed step stays undecided, and keeps its number
+        failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
         if behind and (step.id is None or uses(step, "number")):
@@ -174,7 +182,7 @@ class FanOuts:
 
     def _limit(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
-        if wrong and not any(maker.address in self._conditions.lost for maker in makers(evaluate(step.limit, frame))):
+        if wrong and not any(maker.address in self._missing.lost for maker in makers(evaluate(step.limit, frame))):
             address = Instance(path, frame.id, step, at).address if frame.id else ""
             self._about(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
         return limit

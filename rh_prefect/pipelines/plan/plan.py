@@ -15,6 +15,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked, notes_of
 from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
+from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.expand import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
@@ -197,9 +198,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan as plain JSON data; `rh_prefect/pipelines/plan/schema.json` describes it."""
-        from rh_prefect.pipelines.plan.render import as_json
-
-        return as_json(self)
+        return render.as_json(self)
 
     def to_json(self) -> str:
         """The plan as JSON text."""
@@ -207,21 +206,15 @@ class Plan:
 
     def table(self, width: int = 0) -> str:
         """The plan as a table of steps with states and prices, of at most `width` columns; 0 for any number."""
-        from rh_prefect.pipelines.plan.render import table
-
-        return table(self, width)
+        return render.table(self, width)
 
     def markdown(self) -> str:
         """The plan as Markdown for a comment, with the difference from the plan that it is compared with."""
-        from rh_prefect.pipelines.plan.render import markdown
-
-        return markdown(self)
+        return render.markdown(self)
 
     def svg(self) -> str:
         """The steps as an SVG picture, with counts and prices."""
-        from rh_prefect.pipelines.plan.render import svg
-
-        return svg(self)
+        return render.svg(self)
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
