@@ -32,7 +32,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
         attempts=work.attempts,
         parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
         shape=instance.shape,
-        stands_for=dict(_stand_ins(list(instance.values.values()))),
+        stands_for=dict(_stand_ins(instance.values)),
         planned=work.key,
         price=work.price.most / work.attempts if assume is not None else None,
         forbidden=instance.forbidden,
@@ -48,7 +48,7 @@ def request_of(instance: Instance) -> Request:
         return any_input(instance.model, values)
     if step.graph is not None:
         return GraphInput(graph=dict(instance.graph), nodes=values, opens_texts=False)
-    nodes = {name: value if name in _files(instance) else text_of(value) for name, value in values.items()}
+    nodes = {name: value if isinstance(value, Media) else text_of(value) for name, value in values.items()}
     if step.workflow is not None:
         return WorkflowInput(id=str(step.workflow), nodes=nodes, opens_texts=False)
     return AppInput(id=str(step.app), nodes=nodes, opens_texts=False)
@@ -74,23 +74,17 @@ def known_values(instance: Instance) -> dict[str, Any]:
 
 def has_all_ids(instance: Instance) -> bool:
     """Returns whether the ids of RunningHub that a step sends are there; its request is known without them."""
-    return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(list(instance.values.values())))
+    return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
 def has_all_files(instance: Instance) -> bool:
     """Returns whether the files that a step sends are there."""
-    return all(one.media is not None for one in leaves(list(instance.values.values())) if isinstance(one, File))
+    return all(one.media is not None for one in leaves(instance.values) if isinstance(one, File))
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
     """Maps the actual hash of each file that was rendered again to the hash that requests use."""
-    files = [one for one in leaves(list(instance.values.values())) if isinstance(one, File) and one.media is not None]
-    found = {one.media.sha256: one.key.removeprefix("sha256:") for one in files if one.media is not None}
-    return {own: first for own, first in found.items() if own != first}
-
-
-def _files(instance: Instance) -> set[str]:
-    return {name for name, value in instance.values.items() if any(isinstance(one, File) for one in leaves(value))}
+    return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 
 def _sent(value: Any) -> Any:

@@ -143,10 +143,6 @@ class Document:
                 return Place(number, at + 1)
         return node.place
 
-    def excerpt(self, place: Place) -> str:
-        """The line of a place with a caret below it."""
-        return excerpt(self.lines, place)
-
 
 def excerpt(lines: Sequence[str], place: Place) -> str:
     """A line with a caret below one of its columns; a long line is cut around it."""
@@ -180,11 +176,7 @@ class Problems:
 
     def add(self, document: Document, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
         """Adds a problem."""
-        self.add_at(document, document.place(path, needle, key=key), message)
-
-    def add_at(self, document: Document, place: Place, message: str) -> None:
-        """Adds a problem at a known place."""
-        self.take(problem_at(document.name, document.lines, place, message))
+        self.take(problem_at(document.name, document.lines, document.place(path, needle, key=key), message))
 
     def take(self, problem: Problem) -> None:
         """Adds an existing `Problem` object."""

@@ -179,7 +179,7 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
     for given, owner, is_sure in found:
         value, by = certain(given), given.by if isinstance(given, Maybe) else None
         if isinstance(value, Group) and value.is_fan_out:
-            values.extend([maybe(maybe(_one_frame(frame), frame.by), by) for frame in value.frames])
+            values.extend([maybe(maybe(frame.names, frame.by), by) for frame in value.frames])
             owners.extend(value.frames)
             sure.extend(frame.is_sure and is_sure for frame in value.frames)
         elif isinstance(value, Items):
@@ -205,10 +205,6 @@ def _joined(values: Sequence[Any]) -> Items:
     for count in counts:
         span = span.plus(count.span or exactly(0))
     return replace(items, count=Unknown("integer", digest([one.key for one in counts]), span, counts[0].maker))
-
-
-def _one_frame(frame: Frame) -> dict[str, Any]:
-    return frame.names
 
 
 def results(items: Items) -> tuple[Any, ...]:

@@ -68,7 +68,7 @@ class Bound:
         if not isinstance(value, Type):
             # The catalogue checks known values; only files are told from texts here.
             for one in _each(value):
-                if param.is_media or _is_known_file(one):
+                if param.is_media or isinstance(one, File):
                     self.say(at, types.misfit(type_of(one), param, named(one, written)))
         elif isinstance(written, list) and param.multiple:
             for here, one, type_ in items_in(self.say, at, written, value):
@@ -131,7 +131,7 @@ def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Eva
             continue
         if param is not None and param.is_media:
             bound.fit((*at, name), one, value, param, model)
-        elif param is None and any(map(_is_known_file, _each(value))):
+        elif param is None and any(isinstance(each, File) for each in _each(value)):
             bound.say(at, f"{name} is a file, and {model.name} has no file parameter of this name")
         key = name if param is None else param.name
         found[key], bound.written[key] = value, one
@@ -322,10 +322,6 @@ def _each(value: Any) -> Iterator[Any]:
             yield from _each(one)
     else:
         yield value
-
-
-def _is_known_file(value: Any) -> bool:
-    return isinstance(value, File)
 
 
 def _is_switch(param: Param) -> bool:

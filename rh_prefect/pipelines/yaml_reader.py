@@ -26,6 +26,8 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+")
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _STANDARD = "tag:yaml.org,2002:"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""With libyaml if PyYAML has it, else in Python; both give equal trees."""
 
 
 def read(text: str, name: str, *, loader: Any = None) -> Document:
@@ -36,17 +38,12 @@ def read(text: str, name: str, *, loader: Any = None) -> Document:
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
-        root = _Reader(lines).read(yaml.parse(text, Loader=loader or default_loader()))
+        root = _Reader(lines).read(yaml.parse(text, Loader=loader or _LOADER))
     except _WrongAt as wrong:
         raise PipelineError([problem_at(name, lines, wrong.place, wrong.message)]) from None
     except yaml.YAMLError as error:
         raise PipelineError([_syntax_problem(name, text, error)]) from None
     return Document(name, text, root)
-
-
-def default_loader() -> Any:
-    """Returns the loader with libyaml if PyYAML has it, else the Python loader; both give equal trees."""
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _WrongAt(Exception):  # carries a message from the reading of an event to the creation of the problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -29,6 +30,11 @@ class Checked:
     outputs: dict[str, Type] = field(default_factory=dict)  # The type of each output
     graphs: dict[str, dict[str, Any]] = field(default_factory=dict)  # The graphs of nodes, by the names of their files
     notes: list[str] = field(default_factory=list)  # What is worth knowing, one sentence each
+
+    @cached_property
+    def strict(self) -> set[Path]:
+        """The paths of the steps after whose failure the run starts no more steps."""
+        return {path for path, step in self.file.walk() if step.on_error == "fail"}
 
     def walk(self, before: str = "") -> Iterator[tuple[str, Step]]:
         """All steps of the file and of those that it uses, in order, with their names in a plan, as in `each.clip`."""

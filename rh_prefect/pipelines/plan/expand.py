@@ -94,17 +94,10 @@ class Planning:
     users: dict[str, list[Instance]] = field(init=False, default_factory=lambda: defaultdict(list))
     missing: Missing = field(init=False)  # The steps without a result
     size: Size = field(init=False, default_factory=Size)  # How much was counted
-    _strict: dict[int, set[Path]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Knows the works and the failed steps of its options."""
         self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
-
-    def strict_steps(self, checked: Checked) -> set[Path]:
-        """Returns the paths of the steps of a file after whose failure the run starts no more steps."""
-        if id(checked) not in self._strict:
-            self._strict[id(checked)] = {path for path, step in checked.file.walk() if step.on_error == "fail"}
-        return self._strict[id(checked)]
 
 
 def _part_of(said: dict[int, Said], are_items: bool, numbers: Sequence[int]) -> Said:
@@ -292,7 +285,7 @@ class Expander:
 
     def _is_strict(self, at: Path) -> bool:
         """Returns whether `on_error` of a step, or of a group around it, is `fail` in its file."""
-        strict = self._planning.strict_steps(self._checked)
+        strict = self._checked.strict
         return bool(strict) and any(at[:end] in strict for end in range(len(at) + 1))
 
     # -- works -----------------------------------------------------------------------------------------------------

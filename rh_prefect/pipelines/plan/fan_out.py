@@ -23,7 +23,7 @@ from rh_prefect.pipelines.plan.conditional_steps import (
     report_not_numbers,
     undecided_parts,
 )
-from rh_prefect.pipelines.plan.identity import mark
+from rh_prefect.pipelines.plan.identity import mark, without_places
 from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.planning_values import (
@@ -105,7 +105,7 @@ class FanOuts:
         self._check_ids(step, at, items.frames, path, frame, checked)
         for one in items.frames:
             if one.is_numbered or frame.meaning:
-                own = mark(_content(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
+                own = without_places(mark(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
                 one.meaning = digest([frame.meaning, own])[:8]
         return Group(items.frames, is_fan_out=True, chosen=chosen, count=_size_of(lists, len(items.frames)))
 
@@ -132,11 +132,17 @@ class FanOuts:
         """Leaves the items for which `where` is, or may turn out, true."""
         if step.where is None:
             return
-        items.frames = [one for one in items.frames if self._is_selected(step, at, one, checked)]
+        found = list[Frame]()
         for one in items.frames:
-            if truth(step.where, one) is None:
+            wrong = report_not_numbers(self._about, checked, step, at, one, ("where",))
+            one.problems, holds = [*one.problems, *wrong], truth(step.where, one)
+            if holds is not False or one.problems:  # the steps of an item with problems fail
+                found.append(one)
+            if holds is None:
+                one.is_sure, one.is_pending = one.is_sure and bool(one.problems), one.is_pending or not one.problems
                 one.wait_for(condition_steps(step.where, one))
                 items.doubtful.add(id(one))
+        items.frames = found
 
     def _sort(self, step: FanOutStep, items: _Taken) -> None:
         """Orders the items; while the order is not known, all of them wait for it."""
@@ -162,12 +168,6 @@ class FanOuts:
         for one in items.frames[limit:]:
             one.wait_for(deciders)
         return True
-
-    def _is_selected(self, step: FanOutStep, at: Path, one: Frame, checked: Checked) -> bool:
-        """Returns whether `where` is not false; an item for which it cannot be evaluated stays, and its steps fail."""
-        wrong = report_not_numbers(self._about, checked, step, at, one, ("where",))
-        one.problems = [*one.problems, *wrong]
-        return bool(one.problems) or _is_selected(step, one)
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
         """Makes items wait for those before them that may turn out absent, where their numbers count."""
@@ -213,14 +213,6 @@ class FanOuts:
 
 def _deciders(frame: Frame) -> set[str]:
     return {one.address for one in (*(frame.by or ()), *frame.waits_for)}
-
-
-def _is_selected(step: FanOutStep, frame: Frame) -> bool:
-    """Whether `where` is true for an item; an item for which that is unknown is kept as uncertain."""
-    found = truth(step.where, frame)
-    frame.is_sure &= found is True
-    frame.is_pending |= found is None
-    return found is not False
 
 
 def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
@@ -299,11 +291,6 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
         # The address has the number until then; a request, or a name of a file, waits for the id.
         one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", unmade.span, unmade.maker)
     return unmade is None
-
-
-def _content(item: Any) -> Any:
-    """Returns an item without the place of its row, which changes when another row is inserted."""
-    return {name: one for name, one in item.items() if not name.startswith("\0")} if isinstance(item, dict) else item
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:

@@ -53,14 +53,14 @@ def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
 
 def pipeline_id(pipeline: str, params: Mapping[str, Any]) -> str:
     """Returns the id of a pipeline with its parameters, to which its rounds belong; 40 hex digits."""
-    return recipe_id(f"pipeline {pipeline}", {name: _without_places(mark(value)) for name, value in params.items()})
+    return recipe_id(f"pipeline {pipeline}", {name: without_places(mark(value)) for name, value in params.items()})
 
 
-def _without_places(value: Any) -> Any:
-    """Returns a value without this package's own fields, such as the place of a table's row."""
+def without_places(value: Any) -> Any:
+    """Returns a value without this package's own fields, such as the place of a row, which changes with other rows."""
     if isinstance(value, dict):
-        return {name: _without_places(one) for name, one in value.items() if not name.startswith("\0")}
-    return [_without_places(one) for one in value] if isinstance(value, list) else value
+        return {name: without_places(one) for name, one in value.items() if not name.startswith("\0")}
+    return [without_places(one) for one in value] if isinstance(value, list) else value
 
 
 def equal_numbers(value: Any) -> Any:

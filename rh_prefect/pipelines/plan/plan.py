@@ -50,7 +50,6 @@ class Plan:
         earlier: The plan to compare prices with, as plain JSON data.
         records: Where the records are, in words.
         new_takes: The take that was chosen for each step which is to be made again, by address.
-        items: How many items the top fan-outs have, by their names.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
         selection: The part that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
@@ -251,7 +250,6 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     for one in instances:
         for problem, advice in planner.clashes.problems_of(one):
             problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}; {advice}")
-    _refuse_same_addresses(instances, checked, problems)
     _note_repeated(planner.planning.options.equal.repeated, notes)
     _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
     _note_unknown_addresses(instances, notes, planner.planning.choices)
@@ -299,15 +297,6 @@ def _equal(items: Sequence[Instance]) -> list[Instance]:
 def _allows_same_works(one: Instance, checked: Checked) -> bool:
     user = next((step for path, step in checked.file.walk() if path == one.used_at), None)
     return any(step is not None and step.get("same") for step in (one.step, user))
-
-
-def _refuse_same_addresses(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports two steps with one address, under which a run could keep only one of them."""
-    seen: dict[str, Instance] = {}
-    for one in instances:
-        if seen.setdefault(one.address, one) is not one:
-            problem = f"two items have the address {visible(one.address)}; give each item an id of its own"
-            problems.add(checked.document, one.used_at or one.at, problem)
 
 
 def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ class WorkQuery:
 
 def id_part(name: str) -> str:
     """Returns an item's id as a part of an address, in which `/` separates the ids of nested items."""
-    return name.replace("/", "%2F")
+    return re.sub("%(?=(25)*2F)", "%25", name).replace("/", "%2F")
 
 
 @dataclass(frozen=True, slots=True)
