@@ -136,12 +136,14 @@ class StoredWorks(KnownWorks):
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; the result is None for a work without records."""
-        paid = list(dict.fromkeys(query for query in queries if not query.is_edit))
-        results = await self._results([result_key(query.work, query.shape) for query in paid])
+        keys = {query: result_key(query.work, query.shape) for query in queries if not query.is_edit}
+        results = await self._results(list(keys.values()))
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
         again = await self._downloaded_again(results) if results else {}
-        begun = await self._begun([query for query in paid if result_key(query.work, query.shape) not in results])
-        return [self._answer(query, results, again, edits, begun) for query in queries]
+        found = await self._begun([query for query, key in keys.items() if key not in results])
+        found |= {one: self._known(one, results[key], again.get(key)) for one, key in keys.items() if key in results}
+        found |= {one: self._edit(edits[one.work]) for one in queries if one.is_edit and one.work in edits}
+        return [found.get(query) for query in queries]
 
     async def _results(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
         if self._cache is None or not keys:
@@ -196,20 +198,6 @@ class StoredWorks(KnownWorks):
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
         """Keeps the takes that a round uses for a step; see `KnownWorks.keep_takes`."""
         return await self._rounds.keep_takes(choice, takes)
-
-    def _answer(
-        self,
-        query: WorkQuery,
-        results: Mapping[str, ResultRecord],
-        again: Mapping[str, ResultRecord],
-        edits: Mapping[str, EditResult],
-        begun: Mapping[WorkQuery, KnownWork],
-    ) -> KnownWork | None:
-        if query.is_edit:
-            result = edits.get(query.work)
-            return None if result is None else self._edit(result)
-        key = result_key(query.work, query.shape)
-        return self._known(query, results[key], again.get(key)) if key in results else begun.get(query)
 
     def _known(self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None) -> KnownWork:
         # The files may lie in another store, which is read when they are needed.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 from rh_prefect.catalog import validation
 from rh_prefect.catalog.model import Model, Param
@@ -21,14 +21,11 @@ from rh_prefect.pipelines.planning_values import ABSENT, File, Unknown, characte
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import FILES, PLAIN, Type
 
+Evaluate: TypeAlias = Callable[[Path, Any, bool], Any]
+"""Returns what is written at a path below the step as a value, or as a `Type` where only that is known.
 
-class Evaluate(Protocol):
-    """Returns what is written at a path below the step as a value, or as a `Type` where only that is known."""
-
-    def __call__(self, at: Path, written: Any, *, can_be_absent: bool = False) -> Any:
-        """Evaluates a value; `can_be_absent` says that a parameter is left out where the value is absent."""
-        ...
-
+It is also told whether the parameter is left out where the value is absent.
+"""
 
 LIKE = 0.8
 """From which similarity on a parameter that a model lacks is a misspelt parameter of the model."""
@@ -96,7 +93,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
             continue
         param = model.find_param(name)
         is_optional = param is not None and (not param.required or param.default is not None)
-        value = evaluate(at, written, can_be_absent=is_optional)
+        value = evaluate(at, written, is_optional)
         if param is None:
             _lacks(bound, model, name, step, is_choice=is_choice)
         elif is_choice and param.name in model.added and not param.required:
@@ -126,7 +123,7 @@ def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Eva
         return {}
     found = {}
     for name, one in written.items():
-        value, param = evaluate((*at, name), one), model.find_param(name)
+        value, param = evaluate((*at, name), one, False), model.find_param(name)
         if value is ABSENT:
             continue
         if param is not None and param.is_media:
@@ -187,7 +184,7 @@ def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
 
 def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate) -> None:
     """Binds a file of `from` to the parameter that takes it."""
-    value = evaluate(at, written)
+    value = evaluate(at, written, False)
     wrong = [one for one in _each(value) if not isinstance(value, Type) and type_of(one).kind in PLAIN]
     found = type_of(value)
     if value is ABSENT or (value == [] and not isinstance(value, Type)):

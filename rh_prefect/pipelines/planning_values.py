@@ -179,7 +179,6 @@ class Frame:
     outer: Frame | None = None  # The frame around it
     names: dict[str, Any] = field(default_factory=dict)  # Values by name
     id: str = ""  # The item's id, with those of the items around it: `anna/calm-5`
-    number: int = 0  # Its number among its siblings, from 1
     is_sure: bool = True  # Whether the item is also there in the cheapest course of the run
     row: str = ""  # The row that it comes from, for messages
     is_pending: bool = False  # Whether it is not known yet that there is such an item

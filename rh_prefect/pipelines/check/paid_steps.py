@@ -152,8 +152,8 @@ class PaidCheck(ValueCheck):
         """Checks the arguments of a step with each model that it can call; what only some have is for those only."""
         before, values = self._problem_count, dict[Path, Type]()
 
-        def evaluate(at: Path, written: Any, *, can_be_absent: bool = False) -> Type:
-            may_be_absent = can_be_absent and self._is_left_out(written, scope)
+        def evaluate(at: Path, written: Any, is_optional: bool) -> Type:
+            may_be_absent = is_optional and self._is_left_out(written, scope)
             if at not in values:
                 values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent) or Type("any")
             return values[at]

@@ -12,7 +12,7 @@ from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import edit_value, no_caption, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.document import Path, PipelineError, Problems, nearest, not_replaced
-from rh_prefect.pipelines.edits import EDITS, Edit
+from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
 from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
@@ -50,7 +50,10 @@ class OtherCheck(PaidCheck):
             self._say((*path, "with", "text"), wrong)
         missing = [param.name for param in edit.params if param.required and param.name not in step.with_]
         missing += ["at"] if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys() else []
-        self._check_missing(path, edit, not_replaced(missing, unknown))
+        for name in not_replaced(missing, unknown):
+            either = "subtitles needs at (the start time of each text) or seconds (for one text)"
+            is_either = edit.name == "subtitles" and name == "at"
+            self._say((*path, "edit"), either if is_either else f"{name} is missing; {edit.name} needs it")
         film = re.fullmatch(r"\$\(([\w.-]+)\.starts\)", str(step.with_.get("at", "")))
         if edit.name == "subtitles" and film is not None and "seconds" not in step.with_:
             place = self._document.place((*path, "with", "at"))
@@ -65,13 +68,6 @@ class OtherCheck(PaidCheck):
         )
         members = first.possible if kind == "mixed" else ()
         return Type(kind, is_result=True, extra={**extra, **timed}, members=members)
-
-    def _check_missing(self, path: Path, edit: Edit, missing: list[str]) -> None:
-        for name in missing:
-            problem = f"{name} is missing; {edit.name} needs it"
-            if edit.name == "subtitles" and name == "at":
-                problem = "subtitles needs at (the start time of each text) or seconds (for one text)"
-            self._say((*path, "edit"), problem)
 
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
         """Returns whether a value fits a parameter of an edit; reports the problem if not."""

@@ -85,7 +85,7 @@ class FanOuts:
         if not isinstance(step, FanOutStep):
             waits_for = self._missing.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
-            one = Frame(frame, {}, frame.id, frame.number, frame.is_sure, frame.row, pending, waits_for, by=by)
+            one = Frame(frame, {}, frame.id, frame.is_sure, frame.row, pending, waits_for, by=by)
             one.numbers, one.meaning = frame.numbers, frame.meaning
             return Group([one], is_fan_out=False)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
@@ -95,8 +95,7 @@ class FanOuts:
         limit = self._limit(step, at, frame, path, checked)
         chosen = limit if self._cut(step, items, limit) else None
         for number, one in enumerate(items.frames, 1):
-            one.number = one.names["number"] = number
-            one.numbers = (*frame.numbers, number)
+            one.names["number"], one.numbers = number, (*frame.numbers, number)
             items.may_change |= not _name_item(step, one, frame)
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
@@ -196,8 +195,8 @@ class FanOuts:
         for name in twice:
             # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
             for one in [frame for frame in frames if frame.id == name][1:]:
-                own, number = one.names["id"], count(one.number)
-                base = one.number if isinstance(own, Unknown) else own
+                own, number = one.names["id"], count(one.numbers[-1])
+                base = one.numbers[-1] if isinstance(own, Unknown) else own
                 while one.id in taken:
                     _rename(one, f"{base}-{next(number)}", outer)
                 taken.add(one.id)
@@ -284,7 +283,7 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     one.is_numbered = not name or any(
         option[0] == "number" for _, reference in references_in(step.id) for option in reference.options
     )
-    name = name or str(one.number)
+    name = name or str(one.numbers[-1])
     _rename(one, name, outer)
     unmade = next((value for value in source if isinstance(value, Unknown)), None)
     if unmade is not None:

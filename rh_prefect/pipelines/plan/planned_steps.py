@@ -210,7 +210,6 @@ class Work:
     is_needed: bool = True  # Whether anything needs it that is not there yet
     # Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`
     is_spare: bool = False
-    users: int = 0  # How many steps share it
     scope: str = ""  # The round that it belongs to; empty for one that all runs share
 
     @property

@@ -209,7 +209,7 @@ class Planner:
         step = self._steps[name]
         assert isinstance(step, FanOutStep)  # noqa: S101 - it has items
         for start in range(0, len(parts), AT_ONCE):
-            some = {part.frame.number: part for part in parts[start : start + AT_ONCE] if part.frame is not None}
+            some = {part.frame.numbers[0]: part for part in parts[start : start + AT_ONCE] if part.frame is not None}
             frames = [part.frame for part in some.values() if part.frame is not None]
             for frame, part in zip(frames, some.values(), strict=True):
                 frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
@@ -380,7 +380,7 @@ def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
         work.is_spare = False
         own = [one for one in users if work in one.works]
         before = work.price, work.attempts, work.is_needed, work.state
-        work.price, work.attempts, work.users = price, attempts, len(own)
+        work.price, work.attempts = price, attempts
         work.is_sure, work.is_needed = any(one.is_sure for one in own), any(one.is_needed for one in own)
         work.state = state_of(work.known, own, is_settled=work.is_settled)
         is_other |= before != (work.price, work.attempts, work.is_needed, work.state)

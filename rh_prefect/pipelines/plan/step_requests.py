@@ -139,10 +139,7 @@ def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collect
     instance.endpoint = model.endpoint
     draft = Draft(instance, frame, kind_of(model.output), model.endpoint)
 
-    def value_of(at: Path, written: Any, *, can_be_absent: bool = False) -> Any:  # noqa: ARG001 - of the protocol
-        return plain(without_failed(evaluate(written, frame), step, failed))
-
-    bound = bind(step, model, value_of)
+    bound = bind(step, model, lambda _, written, __: plain(without_failed(evaluate(written, frame), step, failed)))
     found, wrong = check_values(step, model, bound)
     draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
     draft.notes.extend([*bound.notes, *found.notices])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rh_prefect.pipelines.plan.conditional_steps import About
@@ -54,28 +55,22 @@ class EqualRequests:
         return self._takes[name]
 
 
+@dataclass(frozen=True, slots=True)
 class TakeChooser:
     """Chooses the takes of steps that are planned together."""
 
-    def __init__(
-        self,
-        known: KnownWorks,
-        choices: Choices,
-        about: About,
-        *,
-        selection: Selection,
-        equal: EqualRequests,
-        pipeline: str,
-        scope: str,
-    ) -> None:
-        """Chooses nothing yet."""
-        self._known, self._choices, self._about = known, choices, about
-        self._selection, self._equal, self._pipeline, self._scope = selection, equal, pipeline, scope
+    known: KnownWorks
+    choices: Choices
+    about: About
+    selection: Selection
+    equal: EqualRequests
+    pipeline: str
+    scope: str
 
     async def choose(self, drafts: Sequence[Draft]) -> list[list[int]]:
         """Returns the numbers of the takes of some steps, and sets the scopes of their works."""
         for draft in drafts:
-            draft.scope = self._scope if draft.endpoint else ""
+            draft.scope = self.scope if draft.endpoint else ""
         asking = [one for one in drafts if one.endpoint and (one.instance.reuse != "always" or self._wants_new(one))]
         found = dict(zip(map(id, asking), await asyncio.gather(*map(self._of_records, asking)), strict=True))
         return [self._apart(one, found.get(id(one)) or self._configured_takes(one)) for one in drafts]
@@ -84,8 +79,8 @@ class TakeChooser:
         """Returns takes that no other item has, for `same: separate`."""
         if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes
-        first = self._equal.first_take(draft, takes[0], len(takes))
-        new = self._about(draft.instance.numbers).new_takes
+        first = self.equal.first_take(draft, takes[0], len(takes))
+        new = self.about(draft.instance.numbers).new_takes
         if draft.instance.address in new:
             new[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
@@ -94,7 +89,7 @@ class TakeChooser:
         reuse, takes = draft.instance.reuse, self._configured_takes(draft)
         if reuse == "always":
             return await self._new(draft, takes)
-        current = await self._known.round(self._pipeline)
+        current = await self.known.round(self.pipeline)
         if current.note:
             self._note(draft, f"{draft.instance.path} has reuse: {reuse}; {current.note}.")
         if reuse == "never":
@@ -103,38 +98,38 @@ class TakeChooser:
         return takes if reuse == "never" else await self._fresh(draft, takes, reuse, current)
 
     def _note(self, draft: Draft, note: str) -> None:
-        self._about(draft.instance.numbers).notes[note] = None
+        self.about(draft.instance.numbers).notes[note] = None
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance = draft.instance
         number, _ = count_of("takes", instance.step.get("takes"), draft.frame)
-        first = self._choices.take_of(instance.address, instance.item_meaning)
+        first = self.choices.take_of(instance.address, instance.item_meaning)
         return list(range(first, first + (number or 1)))
 
     async def _new(self, draft: Draft, takes: list[int]) -> list[int]:
         """Returns the takes of a step; of a step to be made again, they begin with one that was never submitted."""
         if not self._wants_new(draft):
             return takes
-        first = await self._known.new_take(draft.base, draft.scope)
-        self._about(draft.instance.numbers).new_takes[draft.instance.address] = first
+        first = await self.known.new_take(draft.base, draft.scope)
+        self.about(draft.instance.numbers).new_takes[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
 
     def _wants_new(self, draft: Draft) -> bool:
         """Returns whether a step is to be made again."""
-        one, selection = draft.instance, self._selection
+        one, selection = draft.instance, self.selection
         names = {one.path, one.address}
         if one.item or not (selection.items or selection.sample):
             names.add("*")  # a new result of a step that the selected items share would change the other items
-        return draft.is_settled and not names.isdisjoint(self._choices.new) and selection.has(one)
+        return draft.is_settled and not names.isdisjoint(self.choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
         """Returns takes that an age allows, as many as given. A round chooses them once."""
         if not draft.is_settled or self._wants_new(draft):
             return takes
         choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
-        chosen = await self._known.takes_of(choice)
+        chosen = await self.known.takes_of(choice)
         if chosen is None:
-            chosen = await self._known.keep_takes(choice, await self._allowed(draft, takes, reuse, current))
+            chosen = await self.known.keep_takes(choice, await self._allowed(draft, takes, reuse, current))
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
@@ -153,7 +148,7 @@ class TakeChooser:
 
     async def _find(self, draft: Draft, take: int) -> KnownWork | None:
         query = query_of(draft, take)
-        (known,) = await self._known.find([query]) if query is not None else (None,)
+        (known,) = await self.known.find([query]) if query is not None else (None,)
         return None if known is None or known.state == "+" else known
 
     def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
