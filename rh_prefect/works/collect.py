@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from rh_prefect.client import Download, TaskView, discard_partial
+from rh_prefect.client import discard_partial
 from rh_prefect.client.wire.task import extension_of_link
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError
 from rh_prefect.media.file_types import format_named
@@ -18,7 +18,8 @@ from rh_prefect.media.names import extension_of
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
 from rh_prefect.redaction import bare
 from rh_prefect.works.download_folder import part_file, remove
-from rh_prefect.works.journal.record_types import End, Link
+from rh_prefect.works.journal.record_types import End, Intent, Link
+from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")
 
@@ -29,8 +30,8 @@ LONGEST_PAUSE = 30.0
 """Maximum time in seconds between two requests for a file that its host refuses."""
 
 
-Publish: TypeAlias = Callable[[Path, int, str], Media]
-"""Moves a downloaded output into the store, by its index, from 0, and its extension; `uri` is the name there."""
+Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
+"""Moves a downloaded output of a task into the store, by its index, from 0, and its extension; `uri` is its name."""
 
 
 @dataclass(slots=True)
@@ -47,80 +48,75 @@ class _Failures:
 class Collector:
     """Downloads and publishes the outputs of one task."""
 
-    # Downloads a link into a local file; resumes an interrupted download
-    download: Callable[[str, Path], Awaitable[Download]]
-    query: Callable[[str], Awaitable[TaskView]]  # Queries a task on the account that paid for it, for new links
+    work: Work
+    intent: Intent  # The record of its submission, which names the account that paid
+    end: End  # The record of the task's end
+    publish: Publish
     folder: Path  # Local folder for unfinished downloads
     grace: float  # Seconds for which a file host may refuse a file before `OutputsExpired` is raised
     advice: str  # What to do where a file cannot be downloaded
-    pause: Callable[[float], Awaitable[None]]  # Waits before the next request
-    clock: Callable[[], float]  # Monotonic seconds
-    jitter: Callable[[], float]  # Numbers from 0 to 1
 
-    async def collect(
-        self, job: str, end: End, publish: Publish, *, there: Mapping[int, Media], count: int
-    ) -> tuple[Media, ...]:
-        """Publishes the outputs that are not in the store, and returns all files, named as in the store.
+    async def collect(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
+        """Publishes the outputs that are not in the store, and returns all files, each with its name in the store.
 
         If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the
         store, by index. `count` is the known number of files, because the record may list fewer links.
         """
-        end = await self._with_all_links(job, end, count=count)
+        if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them
+            await self.work.lease.switch_to(self.intent)
+        links = await self._all_links(count)
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
         # saved is saved before the error of another one ends the job, and with it perhaps the process.
         outputs = await asyncio.gather(
-            *(
-                self._output(job, end, index, publish, there.get(index))
-                for index, _ in enumerate(_file_links(end.links))
-            ),
-            return_exceptions=True,
+            *(self._output(links, index, there.get(index)) for index, _ in enumerate(links)), return_exceptions=True
         )
         errors = [one for one in outputs if isinstance(one, BaseException)]
         if errors:
             raise errors[0]
         return tuple(one for one in outputs if isinstance(one, Media))
 
-    async def _with_all_links(self, job: str, end: End, *, count: int) -> End:
-        """Returns the end with links for `count` files: the record of a recovered job has no links."""
-        if not end.links:  # its stored result may also be gone, and each task that succeeded has an output
+    async def _all_links(self, count: int) -> list[Link]:
+        """Returns a link for each of `count` files: the record of a recovered job has no links."""
+        links = _file_links(self.end.links)
+        if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
-        if len(_file_links(end.links)) >= count:
-            return end
-        newer = await self._newer_links(end)
-        if len(newer) < count:
-            raise self._without_links(job, end)
-        texts = [link for link in end.links if link.url is None]
-        return end.model_copy(update={"links": (*newer, *texts)})
+        if len(links) < count:
+            links = await self._newer_links()
+        if len(links) < count:
+            raise self._error(
+                "not all of its files are in the storage, and neither its record nor RunningHub still lists its files. "
+                f"No new task was submitted. What to do: put the files back into the storage, or {self.advice}"
+            )
+        return links
 
-    async def _output(self, job: str, end: End, index: int, publish: Publish, there: Media | None) -> Media:
+    async def _output(self, links: list[Link], index: int, there: Media | None) -> Media:
         if there is not None:
             return there
-        with part_file(self.folder, f"{end.task_id}-{index}") as part:
-            defect = await self._download(job, end, index, part)
-            extension = await asyncio.to_thread(extension_of_output, end, index, part)
-            media = await asyncio.to_thread(publish, part, index, extension)
+        with part_file(self.folder, f"{self.end.task_id}-{index}") as part:
+            defect = await self._download(links, index, part)
+            extension = await asyncio.to_thread(extension_of_output, links[index], part)
+            media = await asyncio.to_thread(self.publish, self.work, self.end, part, index, extension)
             await asyncio.to_thread(remove, part)
             return media.model_copy(update={"defect": defect.what if defect else None})
 
-    async def _download(self, job: str, end: End, index: int, part: Path) -> DownloadDefect | None:
+    async def _download(self, links: list[Link], index: int, part: Path) -> DownloadDefect | None:
         """Downloads a file, with retries; returns its defect if the file is damaged at RunningHub itself."""
-        link, failures = _file_links(end.links)[index], _Failures()
-        url, task = link.url or "", f"{job}: task {end.task_id}"
+        url, failures = links[index].url or "", _Failures()
         while True:
             try:
-                await self.download(url, part)
-                return await self._check(part, link, failures, task=task)
+                await self.work.lease.account.provider.download(url, part)
+                return await self._check(part, links[index], failures)
             except LinkExpired as error:
-                await self._pause_after_refusal(failures, job, end, error)
-                url = await self._newer_link(end, index) or url
+                await self._pause_after_refusal(failures, error)
+                url = _renewed(links, index, await self._newer_links()) or url
             except RunningHubError:
                 failures.downloads, failures.refusals = failures.downloads + 1, 0
                 if failures.downloads >= TRIES:
                     raise
-                await self.pause(min(2.0**failures.downloads / 4, 10.0))
+                await self.work.services.sleep(min(2.0**failures.downloads / 4, 10.0))
 
-    async def _check(self, part: Path, link: Link, failures: _Failures, *, task: str) -> DownloadDefect | None:
-        """Deletes an invalid file: a response with HTTP 200 can be a web page or half a file."""
+    async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
+        """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
         extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1
@@ -130,52 +126,42 @@ class Collector:
         failures.hashes.update({defect.sha256} - {""})
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
-            f"{task} was paid for, but the file host returned {defect.what} instead of a complete "
-            f"{f'{extension} file' if extension else 'file'}, which was discarded. What to do: run again within a day, "
-            "at no cost."
+            f"{self.work.job}: task {self.end.task_id} was paid for, but the file host returned {defect.what} instead "
+            f"of a complete {f'{extension} file' if extension else 'file'}, which was discarded. What to do: run again "
+            "within a day, at no cost."
         )
 
-    async def _pause_after_refusal(self, failures: _Failures, job: str, end: End, error: LinkExpired) -> None:
+    async def _pause_after_refusal(self, failures: _Failures, error: LinkExpired) -> None:
         """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake."""
+        services = self.work.services
         if not failures.refusals:
-            failures.refused_since = self.clock()
+            failures.refused_since = services.clock()
         failures.refusals += 1
         if failures.refusals == 1:
             return  # a new link is tried first
-        waited = self.clock() - failures.refused_since
+        waited = services.clock() - failures.refused_since
         if waited >= self.grace:
-            raise self._expired(job, end, error, waited=waited) from error
+            raise self._error(
+                f"its file could not be downloaded within {waited:.0f} s: {error.message} No new task was submitted. "
+                f"What to do: {self.advice}"
+            ) from error
         longest = min(LONGEST_PAUSE, 2.0 ** min(failures.refusals - 2, 10))
-        await self.pause(longest * (0.5 + self.jitter() / 2))
+        await services.sleep(longest * (0.5 + services.jitter() / 2))
 
-    async def _newer_link(self, end: End, index: int) -> str | None:
-        return _renewed(_file_links(end.links), index, await self._newer_links(end))
-
-    async def _newer_links(self, end: End) -> list[Link]:
+    async def _newer_links(self) -> list[Link]:
         """Queries the task again: RunningHub may return links with a new signature."""
         try:
-            view = await self.query(end.task_id)
+            # Only this needs the account: links take no key, and published outputs need no link.
+            account = await self.work.lease.switch_to(self.intent)
+            view = await account.provider.query(self.end.task_id)
         except RunningHubError as error:
-            _log.info("task %s: requesting new links from RunningHub failed: %s", end.task_id, error)
+            _log.info("task %s: requesting new links from RunningHub failed: %s", self.end.task_id, error)
             return []
         return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
 
-    def _expired(self, job: str, end: End, error: LinkExpired, *, waited: float) -> OutputsExpired:
-        return OutputsExpired(
-            f"{job}: task {end.task_id} was paid for and succeeded, but its file could not be downloaded "
-            f"within {waited:.0f} s: {error.message} No new task was submitted. What to do: {self.advice}",
-            job=job,
-            task_id=end.task_id,
-        )
-
-    def _without_links(self, job: str, end: End) -> OutputsExpired:
-        return OutputsExpired(
-            f"{job}: task {end.task_id} was paid for and succeeded; not all of its files are in the "
-            "storage, and neither its record nor RunningHub still lists its files. No new task was "
-            f"submitted. What to do: put the files back into the storage, or {self.advice}",
-            job=job,
-            task_id=end.task_id,
-        )
+    def _error(self, what: str) -> OutputsExpired:
+        job, task_id = self.work.job, self.end.task_id
+        return OutputsExpired(f"{job}: task {task_id} was paid for and succeeded, but {what}", job=job, task_id=task_id)
 
 
 def _file_links(links: tuple[Link, ...]) -> list[Link]:
@@ -248,9 +234,9 @@ def _extension(link: Link) -> str:
     return next((one for one in named if one and one not in _NO_EXTENSIONS), "")
 
 
-def extension_of_output(end: End, index: int, part: Path) -> str:
-    """Returns the extension of a downloaded output: that of its link if it names a format, else one for its content."""
-    named = _extension(_file_links(end.links)[index])
+def extension_of_output(link: Link, part: Path) -> str:
+    """Returns the extension of a downloaded output: the one that its link names, if that says its kind."""
+    named = _extension(link)
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind == said[0]):
         return extension_of(named)

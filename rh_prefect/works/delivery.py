@@ -7,14 +7,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from rh_prefect.client import TaskView
 from rh_prefect.errors import JournalError, OutputsExpired, TransportError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
-from rh_prefect.works.collect import Collector
+from rh_prefect.works.collect import Collector, Publish
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import Submit
@@ -23,9 +22,6 @@ from rh_prefect.works.lifecycle import Invalid
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
 from rh_prefect.works.work import Work
-
-Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
-"""Moves a downloaded output of a task into the store, by its index, from 0, and its extension."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -143,41 +139,16 @@ class Delivery:
         is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
-        collector = await self._collector(work, submit, grace=0.0 if is_complete else self.grace)
+        grace = 0.0 if is_complete else self.grace
+        collector = Collector(work, submit.intent, end, self.publish_file, self.folder, grace, self.advice)
         try:
-            outputs = await collector.collect(
-                work.job,
-                end,
-                lambda part, index, extension: self.publish_file(work, end, part, index, extension),
-                there=there,
-                count=max((len(one.outputs) for one in known), default=0),
-            )
+            outputs = await collector.collect(there=there, count=max((len(one.outputs) for one in known), default=0))
         except (OutputsExpired, TransportError):
             if earlier is None or not is_complete:
                 raise
             return earlier
         record = record.model_copy(update={"outputs": outputs})
         return await asyncio.to_thread(stored_result.stamped, store, record)
-
-    async def _collector(self, work: Work, submit: Submit, *, grace: float) -> Collector:
-        lease, services = work.lease, work.services
-
-        async def query(task_id: str) -> TaskView:
-            # Only the query needs the account: links take no key, and published outputs need no link.
-            return await (await lease.switch_to(submit.intent)).provider.query(task_id)
-
-        # Files of a machine are behind the key that paid for them.
-        account = await lease.switch_to(submit.intent) if lease.account.provider.is_bare else lease.account
-        return Collector(
-            download=account.provider.download,
-            query=query,
-            folder=self.folder,
-            grace=grace,
-            advice=self.advice,
-            pause=services.sleep,
-            clock=services.clock,
-            jitter=services.jitter,
-        )
 
     async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns the recorded result if all of its files exist; None otherwise."""
