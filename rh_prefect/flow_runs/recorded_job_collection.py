@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.pool_context import pool_context
-from rh_prefect.works.result import Result, broken_end, end_of
+from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
@@ -62,12 +62,8 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
     if not is_settled(view):
         return None
     attempt = await _attempt(submit.intent.flow_run or records.journal.scope, submit, view)
-    if submit.answer is not None and submit.answer.node_errors:
-        end = broken_end(submit, view, attempt=attempt)
-    else:
-        currency = await _currency(submit) if view.cost is not None else None
-        end = end_of(submit, view, attempt=attempt, queued=None, ran=None, currency=currency)
-    return await records.end(submit.n, end)
+    currency = await _currency(submit) if view.cost is not None else None
+    return await records.end(submit.n, end_of(submit, view, attempt=attempt, currency=currency))
 
 
 async def _currency(submit: Submit) -> str | None:

@@ -12,7 +12,7 @@ from rh_prefect.redaction import bare
 from rh_prefect.works.accounts.poller import IsRecorded, is_settled
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End
-from rh_prefect.works.result import broken_end, end_of, with_times
+from rh_prefect.works.result import end_of, with_times
 from rh_prefect.works.run_cancellation import cancel_task
 from rh_prefect.works.work import Work
 
@@ -66,9 +66,9 @@ async def cancel_and_record(work: Work, submit: Submit) -> End:
     view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})
-        return broken_end(submit, accepted, attempt=work.scope.attempt)
+        return end_of(submit, accepted, attempt=work.scope.attempt)
     _check_outputs(work, view)
-    return await _record(work, submit, broken_end(submit, view, attempt=work.scope.attempt))
+    return await _record(work, submit, end_of(submit, view, attempt=work.scope.attempt))
 
 
 async def _wait(

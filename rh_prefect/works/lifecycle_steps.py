@@ -139,7 +139,7 @@ class Steps:
             if answer is not None and submit.task_id == answer.task_id:
                 self._unspool(submit.n, submit.intent)
             elif answer is not None:
-                view = view.adding(await self._record(submit.intent, submit.n, answer))
+                view = view.adding(await self._record(submit, answer))
         return view
 
     @property
@@ -325,16 +325,16 @@ class Steps:
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
         self._answered_at = self._clock()
-        submit = await self._record(intent, n, answer)
+        submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
         before = self._spending.answered(submit)
         if submit.state == "ticket":
             self.work.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id, costs=before)
         return submit
 
-    async def _record(self, intent: Intent, n: int, answer: Answer) -> Submit:
+    async def _record(self, submit: Submit, answer: Answer) -> Submit:
         try:
-            submit = await self._write_answer(intent, n, answer)
+            settled = await self.records.settle(submit, answer, by="the late owner")
         except JournalError as error:
             if answer.outcome != "ticket":
                 raise
@@ -344,29 +344,8 @@ class Steps:
                 f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
                 f"machine, which takes it over; on another machine: rh-prefect jobs adopt {job} {answer.task_id}."
             ) from error
-        self._unspool(n, intent)
-        return submit
-
-    async def _write_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        if await self.records.answer(n, answer):
-            return Submit(n, intent, answer)
-        # Another process has waited for this intent and recorded it as unknown; this answer resolves it.
-        if answer.outcome == "ticket":
-            adopted = Resolution(outcome="adopted", task_id=answer.task_id, by="the late owner")
-            await self.records.resolve(n, adopted)
-        elif answer.outcome == "refused":
-            late = "the previous owner, whose late claim was rejected"
-            await self.records.resolve(n, Resolution(outcome="forgotten", by=late))
-        submit = (await self.records.view()).find(n) or Submit(n, intent)
-        if answer.outcome == "ticket" and submit.task_id != answer.task_id:
-            await self.records.late(n, answer)
-            _log.error(
-                "%s: task %s was accepted after its submission was abandoned; it may have been paid for "
-                "but not be used. What to do: check it in RunningHub's call log.",
-                self.work.job,
-                answer.task_id,
-            )
-        return submit
+        self._unspool(submit.n, submit.intent)
+        return settled
 
     # -- from the ticket to the result ---------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from rh_prefect.works.journal.record_types import (
     is_surely_dead,
 )
 from rh_prefect.works.journal.scope import begin_scope, is_empty
-from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.stored_result import StoredResult, read_all
 
 _log = logging.getLogger("rh_prefect")
@@ -120,26 +120,11 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
                 records.name,
             )
             continue
-        if await _replay(entry, records):
+        settled = await records.settle(submit, entry.answer, by="this machine's spool")
+        if settled.task_id == task_id:
             replayed.append(task_id)
-        else:
-            await records.late(entry.n, entry.answer)
-            _log.error(
-                "%s: task %s was paid for, but another outcome of its submission is recorded", records.name, task_id
-            )
         spool.drop(*entry.submission)
     return replayed
-
-
-async def _replay(entry: Spooled, records: JobRecords) -> bool:
-    """Records a task id; returns False if another outcome of its submission is recorded."""
-    if await records.answer(entry.n, entry.answer):
-        return True
-    await records.resolve(
-        entry.n, Resolution(outcome="adopted", task_id=entry.answer.task_id, by="this machine's spool")
-    )
-    submit = await records.submission(entry.n)
-    return submit is not None and submit.task_id == entry.answer.task_id
 
 
 async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:

@@ -168,8 +168,8 @@ def end_of(
     view: TaskView,
     *,
     attempt: int,
-    queued: float | None,
-    ran: float | None,
+    queued: float | None = None,
+    ran: float | None = None,
     currency: str | None = None,
 ) -> End:
     """Returns the record of a task's end from its terminal status.
@@ -183,7 +183,7 @@ def end_of(
     if status == "FAILED":
         reason = reason or (row.meaning if view.code else "")
         failure = {"next_task": row.next_task, "advice": row.failure_advice}
-    return End(
+    end = End(
         status=status,
         task_id=submit.task_id or view.task_id,
         links=tuple(Link.model_validate(output.model_dump()) for output in view.outputs),
@@ -199,17 +199,10 @@ def end_of(
         run_seconds=view.usage.seconds or _rounded(ran),
         attempt=attempt,
     )
-
-
-def broken_end(submit: Submit, view: TaskView, *, attempt: int) -> End:
-    """Returns the end record of a task that was cancelled because its graph has invalid nodes.
-
-    The answer to the submission lists the nodes. If the task succeeded nevertheless, the record is a success.
-    """
-    end = end_of(submit, view, attempt=attempt, queued=0.0, ran=0.0)
     errors = submit.answer.node_errors if submit.answer else {}
-    if end.status == "SUCCESS" or not errors:
+    if status == "SUCCESS" or not errors:
         return end
+    # The task was cancelled because its graph has invalid nodes, which the answer to the submission lists.
     reason = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
     broken = {"status": "FAILED", "code": BROKEN, "reason": reason, "next_task": "never", "advice": ""}
     return end.model_copy(update=broken)

@@ -129,7 +129,7 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
         return last.status if last.is_terminal else "CANCELLED"
-    return (await records.end(submit.n, end_of(submit, last, attempt=attempt, queued=None, ran=None))).status
+    return (await records.end(submit.n, end_of(submit, last, attempt=attempt))).status
 
 
 def is_unclear(submit: Submit) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ BY_A_PERSON = "a person"
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
 _R = TypeVar("_R", bound=Record)
+_log = logging.getLogger("rh_prefect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,29 @@ class JobRecords:
     async def answer(self, n: int, record: Answer) -> bool:
         """Creates answer n; returns False if one is already recorded."""
         return await self._create("answer", n, record)
+
+    async def settle(self, submit: Submit, answer: Answer, *, by: str) -> Submit:
+        """Records the answer to a submission, and returns the valid submission.
+
+        If another process has waited for the answer and recorded it as unknown, this one resolves it.
+        """
+        n = submit.n
+        if await self.answer(n, answer):
+            return replace(submit, answer=answer)
+        if answer.outcome == "ticket":
+            await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by=by))
+        elif answer.outcome == "refused":
+            await self.resolve(n, Resolution(outcome="forgotten", by=by))
+        valid = await self.submission(n) or submit
+        if answer.outcome == "ticket" and valid.task_id != answer.task_id:
+            await self.late(n, answer)
+            _log.error(
+                "%s: task %s was paid for, but another outcome of its submission is recorded, so it is not used. What "
+                "to do: check it in RunningHub's call log.",
+                self.name,
+                answer.task_id,
+            )
+        return valid
 
     async def resolve(self, n: int, record: Resolution) -> bool:
         """Creates the resolution of unknown answer n; returns False if one is already recorded."""
