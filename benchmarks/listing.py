@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -102,7 +101,7 @@ async def _works(server: PrefectServer, count: int) -> list[Figure]:
         await works.check()
         run = await seed_records(server, partial(_record_works, works, count, is_noted=is_noted))
         scope = _Sharing(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1, place=works)
-        for measure in (_count_costs(WorksLedger(scope, works), count), _cancel_works(scope)):
+        for measure in (_count_costs(WorksLedger(scope), count), _cancel_works(scope)):
             files.seconds, files.reads, began = REQUEST_SECONDS, 0, time.monotonic()
             await LOOP.call(measure)
             measured.append((time.monotonic() - began, files.reads))
@@ -147,8 +146,8 @@ class _Sharing(FlowScope):
 
     place: WorksJournal
 
-    async def works(self) -> Sequence[WorksJournal]:
-        return [self.place]
+    async def works(self) -> WorksJournal:
+        return self.place
 
 
 async def _cancel_works(scope: Scope) -> None:

@@ -350,12 +350,12 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     """Returns a run's jobs by time, works of pipelines too: each with its scope, and the error if it is unreadable."""
     own = await _scope(run)
-    every = await own.works()
+    works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [
         (scope.journal.scope, view, "")
         async for scope, view in _jobs(own)
-        if view.last is not None or not every or scope.journal.scope != own.journal.scope
+        if view.last is not None or works is None or scope.journal.scope != own.journal.scope
     ]
 
     async def read(works: WorksJournal, work: str, n: int) -> list[tuple[str, JobView, str]]:
@@ -366,8 +366,9 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
         is_own = submit is not None and submit.intent.flow_run == own.journal.scope
         return [(works.scope, JobView(work, (submit,)), "")] if submit is not None and is_own else []
 
-    claims = [(works, claim) for works in every for claim in await WorksLedger(own, works).claims()]
-    waiting = deque(partial(read, works, work, n) for works, (work, n) in claims)
+    if works is None:
+        return found
+    waiting = deque(partial(read, works, work, n) for work, n in await WorksLedger(own).claims())
     async for rows in run_together(waiting, at_once=16):
         found += rows
     return sorted(found, key=lambda row: row[1].submits[0].intent.at if row[1].submits else "")
@@ -403,9 +404,8 @@ async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     async for found in _jobs(scope):
         yield found
     if isinstance(scope, FolderScope):
-        for works in await scope.works():
-            for view in await WorksLedger(scope, works).jobs():
-                yield scope, view
+        for view in await WorksLedger(scope).jobs():
+            yield scope, view
 
 
 def _row(run: str, view: JobView, problem: str) -> tuple[object, ...]:
@@ -440,7 +440,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
     """Marks the unknown submissions of a run; returns them, and what could not be settled."""
     own = await _scope(run)
-    every: list[Journal] = [own.journal, *await own.works()]
+    every: list[Journal] = [one for one in (own.journal, await own.works()) if one is not None]
     journals = {journal.scope: journal for journal in every}
     for journal in every:
         await manual_repair.replay_spool(_spool(), journal)

@@ -41,7 +41,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
     await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
     report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended)
-    for works in await scope.works():
+    if (works := await scope.works()) is not None:
         await leave_rounds(scope.journal, works.rounds)
     return report
 
@@ -49,8 +49,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 async def recorded_jobs(scope: FlowScope) -> list[JobView]:
     """Returns the jobs of a cancelled run from its records, because its process has ended."""
     found = [view async for view in jobs_of(scope.journal)]
-    for works in await scope.works():
-        found += await WorksLedger(scope, works).jobs()
+    found += await WorksLedger(scope).jobs()
     return [view for view in found if view.submits]
 
 

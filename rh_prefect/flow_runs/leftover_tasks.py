@@ -171,11 +171,12 @@ async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -
     """Handles the works of a cancelled pipeline run; its next run collects the results of ended tasks."""
     found = []
     try:
-        for works in await scope.works():
-            for view in await WorksLedger(scope, works).open_jobs():
-                judged = None if view.last is None else _by_report(report, f"{works.scope}/{view.key}", view.last)
-                if view.last is not None and judged is not None:
-                    found.append(_finding(flow_run, f"{works.scope}/{view.key}", view.last, judged))
+        works = await scope.works()
+        for view in await WorksLedger(scope).open_jobs():
+            job = f"{works.scope if works else ''}/{view.key}"
+            judged = None if view.last is None else _by_report(report, job, view.last)
+            if view.last is not None and judged is not None:
+                found.append(_finding(flow_run, job, view.last, judged))
     except RunningHubError as error:
         state = flow_run.state.name or "" if flow_run.state else ""
         found.append(Finding(flow_run.id, flow_run.name, state, "", "", None, "NOT cancelled", error.message))

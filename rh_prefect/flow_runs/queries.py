@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -36,18 +36,18 @@ _log = logging.getLogger("rh_prefect")
 class FlowScope(Scope):
     """The scope of a flow run."""
 
-    async def works(self) -> Sequence[WorksJournal]:
+    async def works(self) -> WorksJournal | None:
         """Opens the records of the works that it shares with other runs."""
         return await works_of(self.journal)
 
 
-async def works_of(run: Journal) -> list[WorksJournal]:
+async def works_of(run: Journal) -> WorksJournal | None:
     """Opens the records of the works that a flow run shares with other runs."""
     place = await read_place(run)
     if place is None:
-        return []
+        return None
     store = await load_storage(place.storage)
-    return [WorksJournal(place.url, options=store.options_for(place.url))]
+    return WorksJournal(place.url, options=store.options_for(place.url))
 
 
 def run_folder(flow_run: FlowRun) -> str:

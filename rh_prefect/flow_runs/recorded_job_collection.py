@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from prefect.types import SecretDict
 
@@ -38,12 +37,13 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
         journal = FlowRunJournal(run)
         if scope == run and await JobRecords(journal, key).submission(n) is not None:
             return JobRecords(journal, key)
-        places: Sequence[WorksJournal] = await works_of(journal)
+        works = await works_of(journal)
     else:
-        places = [default_works(get_settings())]
-    for works in places:
-        if works.scope == scope or (scope == run and await JobRecords(works, key).submission(n) is not None):
-            return JobRecords(works, key)
+        works = default_works(get_settings())
+    if works is not None:
+        records = JobRecords(works, key)
+        if works.scope == scope or (scope == run and await records.submission(n) is not None):
+            return records
     return JobRecords(journal_of(scope), key)
 
 
@@ -105,11 +105,10 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
 
 
 async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
-    """Returns the shared records that contain a job; None if it is a job of the run itself."""
-    for works in await scope.works():
-        if await JobRecords(works, view.key).submission(1) is not None:
-            return works
-    return None
+    """Returns the records that hold a job; None for those of the run itself."""
+    works = await scope.works()
+    is_there = works is not None and await JobRecords(works, view.key).submission(1) is not None
+    return works if is_there else None
 
 
 async def collected_result(view: JobView) -> Result | None:

@@ -258,7 +258,7 @@ async def _works_for(
 ) -> WorksJournal | None:
     """Returns the records of a work that runs share; None for a work of one flow run."""
     if isinstance(here, FolderScope):
-        return (await here.works())[0]
+        return await here.works()
     if name is None and options.reuse == "never":
         return None
     # The record of a scope's format is its first one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -37,7 +36,6 @@ from rh_prefect.works.journal.record_types import (
 )
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.request_preparation import replace_marks
 from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.works.work import Work, WorkSpending
 
@@ -127,7 +125,7 @@ class Steps:
     async def _read_view(self) -> None:
         self._view = await self.read()
         own = tuple(filter(self.policy.is_own, self._view.submits))
-        self._spending.take(replace(self._view, submits=own))
+        self.work.spending.take(replace(self._view, submits=own))
         for submit in self._view.submits:
             self.records.note_settled(submit)
 
@@ -268,7 +266,7 @@ class Steps:
         except BaseException:
             # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)
-            self._spending.give_up(n)
+            self.work.spending.release(self.records.key, n)
             raise
         return intent if is_ours else None
 
@@ -308,12 +306,7 @@ class Steps:
         return ""
 
     def _payload(self) -> dict[str, Any]:
-        """Returns the payload to send: with links in place of files, a whole graph as text, and secret values."""
-        request = self.work.request
-        payload = {**replace_marks(request.payload, self._links), **request.private}
-        if isinstance(payload.get("workflow"), dict):
-            payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
-        return payload
+        return self.work.request.sent(self._links)
 
     async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
         try:
@@ -380,7 +373,7 @@ class Steps:
         self.records.note_settled(submit)
         # Another run's task counts in that run's budget.
         if self.policy.is_own(submit):
-            self._spending.note(submit)
+            self.work.spending.note(self.records.key, submit)
         return end
 
     async def _can_query(self, submit: Submit) -> bool:

@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
-from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request, replace_marks
+from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request
 from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Callback, Services, callback_of
 
@@ -90,7 +90,9 @@ class PoolContext:
                 return None
             if (known := await account.prices.listed(listed)) is not None:
                 return known
-            return await account.prices.of(request.endpoint, await _sent(request, account, store), listed)
+            files = request.inputs.items()
+            links = {mark: await account.uploads.address(one, mark, store=store) for mark, one in files}
+            return await account.prices.of(request.endpoint, request.sent(links), listed)
 
         return await self.pool.try_each(price_on, model=request.model)
 
@@ -110,12 +112,6 @@ class PoolContext:
                 copies=Copies(store),
             )
         return self._inputs[name]
-
-
-async def _sent(request: JobRequest, account: Account, store: MediaStore) -> Any:
-    """Returns a request's parameters with its files uploaded and replaced by links."""
-    links = {mark: await account.uploads.address(one, mark, store=store) for mark, one in request.inputs.items()}
-    return replace_marks(request.payload, links)
 
 
 _contexts: dict[tuple[Path, str | None, tuple[Account, ...]], PoolContext] = {}

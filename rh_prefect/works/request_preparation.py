@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -65,6 +66,13 @@ class JobRequest:
     def prompt(self) -> str:
         """Returns the beginning of its prompt; empty if it has none."""
         return beginning_of_prompt(self.payload)
+
+    def sent(self, links: Mapping[str, str]) -> dict[str, Any]:
+        """Returns the parameters to send: files as links, a whole graph as text, and values that are not recorded."""
+        payload = {**replace_marks(self.payload, links), **self.private}
+        if isinstance(payload.get("workflow"), dict):
+            payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
+        return payload
 
     def with_graph(self) -> JobRequest:
         """Returns the request with the site's current graph in its hash, for reuse of results."""

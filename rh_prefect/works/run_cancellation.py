@@ -184,8 +184,8 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
     async for view in jobs_of(scope.journal):
         if view.last is not None and view.last.intent.attempt <= scope.attempt:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
-    for works in await scope.works():
-        for work, n in await WorksLedger(scope, works).unsettled():
+    if (works := await scope.works()) is not None:
+        for work, n in await WorksLedger(scope).unsettled():
             yield SharedRecords(works, work, scope, has_ended=has_ended), n, None
 
 

@@ -235,11 +235,10 @@ class SharedRecords(JobRecords):
 
 
 class WorksLedger:
-    """The claims of one flow run, and the submissions that it pays for."""
+    """The claims of one run for works that it shares with other runs, and the submissions that it pays for."""
 
-    def __init__(self, run: Scope, works: WorksJournal) -> None:
+    def __init__(self, run: Scope) -> None:
         self._run = run
-        self._works = works
 
     async def claims(self) -> list[Claim]:
         """Returns the submissions that this run has claimed, or was about to claim."""
@@ -259,7 +258,9 @@ class WorksLedger:
         return await self._read((await Notes.of(self._run.journal)).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Returns the costs of the submissions of this run, by work."""
+        """Lists what the submissions of this run add to its budget, by work."""
+        if await self._run.works() is None:
+            return
         notes = await Notes.of(self._run.journal)
         found: dict[str, Entries] = {}
         for work, n in notes.claims & notes.settled.keys():
@@ -270,15 +271,18 @@ class WorksLedger:
             yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads submissions from the records of works, by work, except those of other runs."""
-        waiting = deque(partial(self._own, work, n) for work, n in sorted(claims))
+        """Reads submissions in the records of works, by work; those of other runs are left out."""
+        works = await self._run.works()
+        if works is None:
+            return []
+        waiting = deque(partial(self._own, works, work, n) for work, n in sorted(claims))
         found: dict[str, dict[str, JSON]] = {}
         async for work, records in run_together(waiting, at_once=_AT_ONCE):
             found.setdefault(work, {}).update(records)
         return [JobView.parse(work, records) for work, records in found.items()]
 
-    async def _own(self, work: str, n: int) -> tuple[str, dict[str, JSON]]:
-        records = await self._works.numbered(work, n)
+    async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, dict[str, JSON]]:
+        records = await works.numbered(work, n)
         is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self._run.journal.scope
         return work, records if is_own else {}
 
@@ -300,6 +304,5 @@ async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
     """Returns the costs of a run: of its own jobs, and of its submissions of shared works."""
     async for key, entries in entries_in(run.journal):
         yield key, entries
-    for works in await run.works():
-        async for key, entries in WorksLedger(run, works).entries():
-            yield key, entries
+    async for key, entries in WorksLedger(run).entries():
+        yield key, entries

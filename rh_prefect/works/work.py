@@ -20,7 +20,7 @@ from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs import Costs, Money, Shortfall, SpendTracker
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, current_owner, uptime
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.spool import Spool
@@ -251,19 +251,7 @@ class WorkSpending:
         price = self._price or self._guess
         return {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
 
-    def give_up(self, n: int) -> None:
-        """Releases the amount of a claim that will not be posted."""
-        self._spending.release(self._key, n)
-
     def answered(self, submit: Submit) -> Costs | None:
-        """Records the outcome of a submission; returns the cost of the work's ended tasks."""
-        self.note(submit)
-        return self._spending.spent_on(self._key)
-
-    def note(self, submit: Submit) -> None:
-        """Records the cost, or possible cost, of a submission."""
+        """Counts an answered submission; returns the cost of the work's ended tasks."""
         self._spending.note(self._key, submit)
-
-    def take(self, view: JobView) -> None:
-        """Replaces the amounts of the work by those of newly read submissions."""
-        self._spending.take(view)
+        return self._spending.spent_on(self._key)

@@ -57,10 +57,6 @@ def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
     return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
 
 
-async def ledger_of(run: PipelineRun) -> WorksLedger:
-    return WorksLedger(run.scope, await run.works())
-
-
 async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
     return SharedRecords(await run.works(), work, run.scope, has_ended=no_evidence)
 
@@ -102,8 +98,8 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
     for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
         await (await notes_of(run, work)).note_claim(n)
     await (await notes_of(run, "ef")).note_wait(1)
-    assert await (await ledger_of(run)).claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
-    assert [view.key for view in await (await ledger_of(run)).jobs() if view.submits] == [], (
+    assert await WorksLedger(run.scope).claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
+    assert [view.key for view in await WorksLedger(run.scope).jobs() if view.submits] == [], (
         "a claim without an intent cost nothing"
     )
 
@@ -140,12 +136,12 @@ async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dic
     first = asyncio.ensure_future(run.one(picture()))
     await _ticketed(run)
     # A claim that came too late: the intent is the first run's.
-    ((work, n),) = await (await ledger_of(run)).claims()
+    ((work, n),) = await WorksLedger(run.scope).claims()
     await (await notes_of(other, work)).note_claim(n)
     report = await cancel(other)
     assert rh.recorder.cancelled == []
     assert (report.cancelled, report.failed) == ([], {})
-    assert [view.key for view in await (await ledger_of(other)).jobs() if view.submits] == []
+    assert [view.key for view in await WorksLedger(other.scope).jobs() if view.submits] == []
     rh.clock.polls = 1
     assert (await first).is_new
 
@@ -176,7 +172,7 @@ async def seed(run: PipelineRun, *, open_ones: int) -> None:
 async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
     operations: list[str] = []
     run = PipelineRun(**given, operation=operations.append)
-    ledger = await ledger_of(run)
+    ledger = WorksLedger(run.scope)
     await seed(run, open_ones=3)
 
     def read() -> int:
@@ -195,7 +191,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
 
 async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
-    ledger = await ledger_of(run)
+    ledger = WorksLedger(run.scope)
     await seed(run, open_ones=0)
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
@@ -206,7 +202,7 @@ async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(giv
 
 async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
     """The entries of a run, once all its submissions are noted as settled."""
-    ledger = await ledger_of(run)
+    ledger = WorksLedger(run.scope)
     for _ in range(3000):
         if not await ledger.open_jobs():
             return {work: entries async for work, entries in ledger.entries()}
@@ -224,7 +220,7 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     words = ("refused once", "fails once", "of another run")
     made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall(ink, "ink"))
     assert [type(one) for one in made] == [WorkResult] * 4
-    recorded = {view.key: entries_of(view) for view in await (await ledger_of(run)).jobs() if view.submits}
+    recorded = {view.key: entries_of(view) for view in await WorksLedger(run.scope).jobs() if view.submits}
     noted = await _noted(run)
     assert noted == recorded
     assert sorted(map(len, noted.values())) == [1, 2, 2]

@@ -175,7 +175,7 @@ async def test_what_does_not_fit_into_the_budget_reserves_nothing_and_claims_not
         await run.one(picture(), budget=0.03)
     assert rh.recorder.submissions == []
     assert await reserved(run) == 0
-    assert await WorksLedger(run.scope, await run.works()).claims() == []
+    assert await WorksLedger(run.scope).claims() == []
 
 
 @pytest.mark.parametrize("budget", [None, 1])
@@ -195,7 +195,7 @@ async def test_a_cancelled_run_submits_nothing(rh: Emulator, given: dict[str, An
         await run.one(picture(), budget=budget)
     assert rh.recorder.submissions == []
     assert await reserved(run) == 0
-    assert await WorksLedger(run.scope, await run.works()).claims() == []
+    assert await WorksLedger(run.scope).claims() == []
 
 
 async def _submitting(rh: Emulator, run: PipelineRun) -> asyncio.Task[WorkResult]:

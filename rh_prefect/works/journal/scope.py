@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -176,9 +176,9 @@ class Scope:
     def __post_init__(self) -> None:
         self.first_attempt = self.first_attempt or self.attempt
 
-    async def works(self) -> Sequence[WorksJournal]:
-        """Opens the records of the works that this run shares with others; None if it shares none."""
-        return []
+    async def works(self) -> WorksJournal | None:
+        """Opens the records of the works that it shares with other runs; None where it shares none."""
+        return None
 
 
 class FolderScope(Scope):
@@ -194,9 +194,9 @@ class FolderScope(Scope):
         self.pipeline = pipeline
         self._works = works
 
-    async def works(self) -> Sequence[WorksJournal]:
+    async def works(self) -> WorksJournal | None:
         """Returns the records of its works."""
-        return [] if self._works is None else [self._works]
+        return self._works
 
 
 class Opened(Record):
