@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from rh_prefect.bounded_caches import NamedLocks
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (
-    READ_SECONDS,
     CheckSize,
     Fetched,
     digest,
@@ -41,6 +40,8 @@ from rh_prefect.works.journal.record_types import MediaRecord
 FOLDER: Final = "inputs"
 """The folder of copies of inputs in a store."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
 
 
@@ -92,11 +93,17 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """The recorded contents of one path or URI in this process."""
+    """What this process knows of one path or URI."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
-    current: MediaRecord | None = None  # The content that was last read
-    stamp: Stamp | None = None  # The stamp that proves that the content is unchanged
+    stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
+    current: MediaRecord | None = None  # The content that counted last
+
+    def add(self, record: MediaRecord) -> None:
+        """Adds a record of the journal."""
+        self.records.append(record)
+        if record.stamp:
+            self.stamps[record.stamp] = record
 
     @property
     def only(self) -> MediaRecord | None:
@@ -117,21 +124,14 @@ class Inputs:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        folder: Path,
-        *,
-        options_for: Callable[[str], Mapping[str, object]],
-        copies: Copies | None = None,
-        clock: Callable[[], float] = time.time,
-        seconds: float = READ_SECONDS,
+        self, journal: Journal, folder: Path, store: MediaStore, *, clock: Callable[[], float] = time.time
     ) -> None:
+        """Starts without files; the store gets the copies, and has the options with which files are read."""
         self._journal = journal
         self._folder = folder
-        self._options_for = options_for
-        self._copies = copies
+        self._options_for = store.options_for
+        self._copies = Copies(store)
         self._clock = clock
-        self._seconds = seconds
         self._sources: dict[str, _Source] = {}
         self._locks = NamedLocks()
         self._reading = asyncio.Semaphore(READS)
@@ -157,85 +157,75 @@ class Inputs:
         async with self._locks.of(name):
             record = await self._current(source, self._sources.setdefault(name, _Source()), name, check, check_size)
         check(record)
-        stored = self._copies.uri(record.stored) if self._copies and record.stored else ""
-        return Input(stored or source, record)
+        return Input(self._copies.uri(record.stored) if record.stored else source, record)
 
     async def _current(
         self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
     ) -> MediaRecord:
-        """Returns the content to use: the recorded one if the file's stamp is the same, else the present one."""
-        if state.current is not None and state.stamp is None and is_link(source):
-            return state.current
-        stamp = None if state.stamp is None else await self._stamp_of(source)
-        if state.current is not None and stamp is not None and stamp == state.stamp:
-            return state.current
-        await self._add_records(name, state.records)
-        if stamp is None and any(record.stamp for record in state.records):
-            stamp = await self._stamp_of(source)
-        same = next((one for one in state.records if stamp is not None and one.stamp == stamp.text), None)
-        # None may also say that the host could not be asked; a link had a strong ETag if a record has its stamp.
-        had_stamp = state.stamp is not None or any(record.stamp for record in state.records)
-        if same is None and stamp is None and is_link(source) and not had_stamp:
-            same = await self._with_copy(source, state.only)
-        if same is None:
-            try:
-                async with self._reading:
-                    read, stamp = await asyncio.to_thread(self._read, source, state.records, check, check_size)
-            except MediaError as error:
-                if (known := state.current or state.only) is None:
-                    raise
-                _log.warning("%s The recorded content is used.", error.message)
-                return known
-            self._warn_of_change(state, read)
-            same = await self._record(name, state.records, read)
-        state.current, state.stamp = same, stamp
-        return same
+        """Returns the content that counts: a recorded one with the present stamp, else the one that is read."""
+        if state.current is None:
+            await self._add_records(name, state)
+        # Without a strong ETag, the first content of a link counts for the whole run.
+        first = state.records[0] if is_link(source) and state.records and not state.stamps else None
+        if first is not None and (state.current is not None or await self._in_thread(self._copies.has, first)):
+            same: MediaRecord | None = first
+        else:
+            same = await self._unchanged(source, state)
+        state.current = same or await self._read(source, state, name, first, check, check_size)
+        return state.current
 
-    async def _with_copy(self, source: str, record: MediaRecord | None) -> MediaRecord | None:
-        """Returns the recorded content of a link, and restores its copy from the link if the copy is missing."""
-        copies = self._copies
-        if copies is None or record is None or not record.stored:
-            return record
+    async def _unchanged(self, source: str, state: _Source) -> MediaRecord | None:
+        """Returns the content that a file's present stamp proves; None where it has to be read."""
+        if not state.stamps:
+            return None
+        try:
+            stamp = (await self._in_thread(file_state, source, options=self._options_for(source))).stamp
+        except MediaError:
+            return None  # reading it raises the error
+        return None if stamp is None else state.stamps.get(stamp.text)
 
-        def restore() -> None:
-            if copies.has(record):
-                return
-            try:
-                with open_local(source, self._folder, options=self._options_for(source), seconds=self._seconds) as file:
-                    if file.sha256 == record.sha256:
-                        copies.put(file.path, record)
-                        return
-                    problem = f"{record.uri} is not the file any more that this run has used."
-            except MediaError as error:
-                problem = error.message
-            _log.warning("%s The copy of that file is gone, so that a new job with it will fail, unpaid.", problem)
-
-        async with self._reading:
-            await asyncio.to_thread(restore)
+    async def _read(
+        self,
+        source: str,
+        state: _Source,
+        name: str,
+        first: MediaRecord | None,
+        check: Check,
+        check_size: CheckSize,
+    ) -> MediaRecord:
+        """Reads a file, and records its content; if that fails, the recorded content counts."""
+        try:
+            read, stamp = await self._in_thread(self._content_of, source, state.records, check, check_size)
+        except MediaError as error:
+            if (known := state.current or state.only) is None:
+                raise
+            _log.warning("%s The recorded content is used.", error.message)
+            return known
+        if first is not None and read.sha256 != first.sha256:
+            _log.warning(
+                "%s is not the file any more that this run has used, and the copy of that file is gone, so that a new "
+                "job with it will fail, unpaid.",
+                first.uri,
+            )
+            return first
+        self._warn_of_change(state, read)
+        record = await self._record(name, state, read)
+        if stamp is not None:
+            state.stamps[stamp.text] = record
         return record
 
-    async def _stamp_of(self, source: str) -> Stamp | None:
-        """Returns the current stamp (version, ETag or time) of a file; None if there is none."""
-        try:
-            async with self._reading:
-                return (await asyncio.to_thread(file_state, source, options=self._options_for(source))).stamp
-        except MediaError:
-            return None
+    async def _in_thread(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+        async with self._reading:
+            return await asyncio.to_thread(function, *args, **options)
 
-    def _read(
+    def _content_of(
         self, source: str, records: Sequence[MediaRecord], check: Check, check_size: CheckSize
     ) -> tuple[MediaRecord, Stamp | None]:
-        with open_local(
-            source,
-            self._folder,
-            options=self._options_for(source),
-            check_size=check_size,
-            seconds=self._seconds,
-            clock=self._clock,
-        ) as file:
+        options = self._options_for(source)
+        with open_local(source, self._folder, options=options, check_size=check_size, clock=self._clock) as file:
             record = next((one for one in records if one.sha256 == file.sha256), None) or _described(source, file)
             check(record)
-            if self._copies and is_link(source) and file.stamp is None:
+            if is_link(source) and file.stamp is None:
                 record = record.model_copy(update={"stored": self._copies.put(file.path, record)})
         return record, file.stamp
 
@@ -245,23 +235,23 @@ class Inputs:
             since = "earlier in this run" if state.current else "in an earlier attempt of this run"
             _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
-    async def _record(self, name: str, records: list[MediaRecord], record: MediaRecord) -> MediaRecord:
-        """Creates a record for a content of a source, unless one exists."""
-        known = len(records)
-        while record.sha256 not in {one.sha256 for one in records}:
-            if await self._journal.create(_key(name, len(records) + 1), record.model_dump(mode="json")):
-                records.append(record)
+    async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
+        """Records a content of a source, unless it is recorded."""
+        known = len(state.records)
+        while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
+            if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
+                state.add(record)
                 return record
-            await self._add_records(name, records)
+            await self._add_records(name, state)
             # If several processes read a link at once, the first record counts for all of them.
-            if record.stored and records[known].stored:
-                return records[known]
-        return next(one for one in records if one.sha256 == record.sha256)
+            if record.stored and state.records[known].stored:
+                return state.records[known]
+        return same
 
-    async def _add_records(self, name: str, records: list[MediaRecord]) -> None:
-        """Adds records of a source that are not in the list."""
-        while (record := await self._journal.read(_key(name, len(records) + 1))) is not None:
-            records.append(MediaRecord.model_validate(record))
+    async def _add_records(self, name: str, state: _Source) -> None:
+        """Adds the records of a source that are not known yet."""
+        while (record := await self._journal.read(_key(name, len(state.records) + 1))) is not None:
+            state.add(MediaRecord.model_validate(record))
 
 
 class LocalFile(NamedTuple):
@@ -280,7 +270,6 @@ def open_local(
     *,
     options: Mapping[str, object] | None = None,
     check_size: CheckSize = lambda _: None,
-    seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
     copied: bool = False,
 ) -> Iterator[LocalFile]:
@@ -289,7 +278,7 @@ def open_local(
     With `copied`, even a local file is copied, so that it does not change meanwhile.
     """
     if is_local(source) and not copied:
-        content = digest(source, check_size=check_size, seconds=seconds, clock=clock)
+        content = digest(source, check_size=check_size, clock=clock)
         yield _local(Path(local_path(source)), content)
         return
     with local_errors(folder):
@@ -298,7 +287,7 @@ def open_local(
     with scratch as private:
         copy = Path(private) / "input"
         with local_errors(folder):
-            content = fetch(source, copy, options=options, check_size=check_size, seconds=seconds, clock=clock)
+            content = fetch(source, copy, options=options, check_size=check_size, clock=clock)
         yield _local(copy, content)
 
 

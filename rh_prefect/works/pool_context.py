@@ -18,7 +18,7 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
-from rh_prefect.works.input_identification import Copies, Inputs
+from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
@@ -105,12 +105,7 @@ class PoolContext:
     def _inputs_of(self, scope: Scope, store: MediaStore) -> Inputs:
         name = (scope.journal.scope, scope.attempt, store.identity)
         if name not in self._inputs:
-            self._inputs[name] = Inputs(
-                scope.journal,
-                self._scratch / "inputs",
-                options_for=store.options_for,
-                copies=Copies(store),
-            )
+            self._inputs[name] = Inputs(scope.journal, self._scratch / "inputs", store)
         return self._inputs[name]
 
 

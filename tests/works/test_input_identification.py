@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.file_types import Kind
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.input_identification import READS, Copies, Inputs, check_unchanged, open_local
+from rh_prefect.works.input_identification import READS, Inputs, check_unchanged, open_local
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.loop_thread import LOOP, WORKERS
@@ -25,20 +25,9 @@ from tests.support.servers.link_server import LinkHost
 PICTURE = samples.picture("PNG")
 
 
-class Options:
-    """Returns no storage options, and counts the accesses to files."""
-
-    def __init__(self) -> None:
-        self.accesses: list[str] = []
-
-    def __call__(self, source: str) -> dict[str, object]:
-        self.accesses.append(source)
-        return {}
-
-
 @pytest.fixture
-def options() -> Options:
-    return Options()
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(tmp_path / "out")
 
 
 def settled() -> float:
@@ -47,14 +36,14 @@ def settled() -> float:
 
 
 @pytest.fixture
-def inputs(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
-    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled)
+def inputs(journal: FolderJournal, tmp_path: Path, store: MediaStore) -> Inputs:
+    return Inputs(journal, tmp_path / "scratch", store, clock=settled)
 
 
 @pytest.fixture
-def later_run(journal: FolderJournal, tmp_path: Path, options: Options) -> Inputs:
+def later_run(journal: FolderJournal, tmp_path: Path, store: MediaStore) -> Inputs:
     """The next attempt of the scope, in a new process."""
-    return Inputs(journal, tmp_path / "scratch", options_for=options, clock=settled)
+    return Inputs(journal, tmp_path / "scratch", store, clock=settled)
 
 
 @pytest.fixture
@@ -165,14 +154,11 @@ async def test_a_later_run_does_not_read_an_unchanged_file(
     assert again.stamp
 
 
-async def test_a_media_is_identified_without_being_read(
-    inputs: Inputs, journal: FolderJournal, options: Options
-) -> None:
+async def test_a_media_is_identified_without_being_read(inputs: Inputs, journal: FolderJournal) -> None:
     media = Media(uri="s3://b/film.MP4", kind="video", mime="video/mp4", size=9, sha256="a" * 64, seconds=5.0)
     file = await inputs.identify(media)
     assert file.mark == media_mark("a" * 64)
     assert (file.record.extension, file.record.seconds, file.source) == ("mp4", 5.0, "s3://b/film.MP4")
-    assert not options.accesses
     assert not Path(journal.url).exists()
 
 
@@ -281,11 +267,13 @@ async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, ph
     assert len({first.mark, one.mark, (await inputs.identify(str(photo))).mark}) == 3
 
 
-async def test_a_recently_changed_file_is_hashed_each_time(journal: FolderJournal, tmp_path: Path, photo: Path) -> None:
+async def test_a_recently_changed_file_is_hashed_each_time(
+    journal: FolderJournal, tmp_path: Path, photo: Path, store: MediaStore
+) -> None:
     """Within 2 s of a change, a time stamp is not reliable, and the file is hashed again."""
     times = photo.stat()
     now = max(times.st_mtime, times.st_ctime) + 1
-    inputs = Inputs(journal, tmp_path / "scratch", options_for=lambda _: {}, clock=lambda: now)
+    inputs = Inputs(journal, tmp_path / "scratch", store, clock=lambda: now)
     await inputs.identify(str(photo))
     [record] = records(journal)
     assert '"stamp": ""' in record.read_text()
@@ -360,14 +348,13 @@ async def test_a_valid_presigned_link_is_read_again(
 
 
 async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_link(
-    journal: FolderJournal, tmp_path: Path, links: LinkHost, caplog: pytest.LogCaptureFixture
+    journal: FolderJournal, tmp_path: Path, store: MediaStore, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
-    store = MediaStore(tmp_path / "out")
 
     def process() -> Inputs:
-        return Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store))
+        return Inputs(journal, tmp_path / "scratch", store)
 
     identified = list(await asyncio.gather(*(process().identify(link) for _ in range(3))))
     begun = len(links.reads)
@@ -379,17 +366,17 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
     copy.unlink()
     assert (await process().identify(link)).mark == identified[0].mark, "even if its copy is gone"
-    assert "The copy of that file is gone" in caplog.text
+    assert "the copy of that file is gone" in caplog.text
 
 
 async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(
-    journal: FolderJournal, tmp_path: Path, links: LinkHost
+    journal: FolderJournal, tmp_path: Path, store: MediaStore, links: LinkHost
 ) -> None:
     """A new job with the link failed, because a file was missing that the user had not named."""
-    store, link = MediaStore(tmp_path / "out"), links.put("photo.png", PICTURE)
+    link = links.put("photo.png", PICTURE)
 
     def process() -> Inputs:
-        return Inputs(journal, tmp_path / "scratch", options_for=store.options_for, copies=Copies(store))
+        return Inputs(journal, tmp_path / "scratch", store)
 
     first = await process().identify(link)
     Path(first.source).unlink()

@@ -11,6 +11,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
+from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
@@ -23,7 +24,7 @@ SITE = "www.runninghub.cn"
 
 @pytest.fixture
 def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
-    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+    return Inputs(journal, tmp_path / "scratch", MediaStore(tmp_path / "out"))
 
 
 def with_default(model: Model, name: str, default: str) -> Model:

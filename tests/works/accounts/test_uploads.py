@@ -87,7 +87,7 @@ def uploads(rh: RunningHub, clock: Clock, tmp_path: Path) -> Uploads:
 
 @pytest.fixture
 def inputs(journal: FolderJournal, tmp_path: Path) -> Inputs:
-    return Inputs(journal, tmp_path / "scratch", options_for=lambda _: {})
+    return Inputs(journal, tmp_path / "scratch", MediaStore(tmp_path / "out"))
 
 
 @pytest.fixture
