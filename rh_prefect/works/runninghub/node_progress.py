@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import get_args
 
@@ -42,7 +42,7 @@ class NodeProgress:
         """Reports progress during a `with` block; the answer to the submission may contain the address."""
         url = first_view.progress_url if first_view is not None and first_view.task_id == self._task_id else None
         if url is not None:
-            self._begin(lambda: self._watch(url))
+            self._begin(url)
         try:
             yield
         finally:
@@ -52,31 +52,25 @@ class NodeProgress:
     def runs(self) -> None:
         """Records that the task runs; without an address, it is then queried."""
         if self._task is None and self._request.endpoint in get_args(V1Submit):
-            self._begin(self._ask_and_watch)
+            self._begin(None)
 
-    def _begin(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    def _begin(self, url: SecretStr | None) -> None:
         if len(_watching) >= AT_ONCE:
             return
-        self._task = asyncio.ensure_future(work())
+        self._task = asyncio.ensure_future(self._watch(url))
         _watching.add(self._task)
         self._task.add_done_callback(_watching.discard)
 
-    async def _ask_and_watch(self) -> None:
-        try:
-            view = await self._client.workflows.outputs_v1(self._task_id)
-        except Exception as error:  # the task is polled elsewhere
-            _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
-            return
-        if view.progress_url is not None:
-            await self._watch(view.progress_url)
-
-    async def _watch(self, url: SecretStr) -> None:
+    async def _watch(self, url: SecretStr | None) -> None:
+        """Reads the progress at an address; asks RunningHub for the address where none is given."""
         lines = Lines(self._report, self._request.node_names, every=self._every)
         try:
-            async for event in watch_progress(url):
-                lines.take(event)
-        except Exception as error:  # as above
-            _log.debug("the progress of a task's nodes is no longer reported: %s", error)
+            url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
+            if url is not None:
+                async for event in watch_progress(url):
+                    lines.take(event)
+        except Exception as error:  # the task is polled elsewhere
+            _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
         finally:
             lines.close()
 
