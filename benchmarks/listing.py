@@ -29,12 +29,12 @@ from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.costs import SpendTracker, entry_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
-from rh_prefect.works.journal.record_types import End, Intent
+from rh_prefect.works.journal.record_types import End, Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
-from rh_prefect.works.run_ledger import Noted, WorksLedger, settled_name
+from rh_prefect.works.run_ledger import WorksLedger, settled_name
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world import slow_filesystem
 from tests.support.world.job_records import intent, ticket
@@ -130,7 +130,7 @@ def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool)
             files.pipe_file(path, record.model_dump_json().encode() if record else b"")
         name = settled_name(key, 1, entry_of(submit))
         names = [f"{key}-claim-1", *([name] if name and is_noted and not is_running else [])]
-        notes |= {one: Noted(attempt=1).model_dump_json() for one in names}
+        notes |= {one: Record().model_dump_json() for one in names}
     return notes
 
 

@@ -232,14 +232,13 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
 async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> Any:
     """Completes a submission that has a task, and returns the result; None if another submission may follow."""
     policy, end = steps.policy, submit.end
-    # Before the task is known to callers, who may suspend the run: the task then ends while no process waits for it.
-    if end is None and not policy.counts(submit):
-        await steps.records.note_wait(submit.n)
-    if end is None or end.status == "SUCCESS":
-        await steps.accepted(submit)
     if end is None:
+        # Before the task is known to callers, who may suspend the run: the task then ends while no process waits.
+        if not policy.counts(submit):
+            await steps.records.note_wait(submit.n)
+        await steps.accepted(submit)
         end = await _wait(steps, submit, progress, adopted=adopted)
-        await steps.ended(submit, end)
+        await steps.ended()
     failure: JobFailed | JobCancelled
     if end.status == "SUCCESS":
         result = await steps.publish(submit, end)

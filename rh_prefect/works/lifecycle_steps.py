@@ -60,7 +60,7 @@ _log = logging.getLogger("rh_prefect")
 class Steps:
     """Performs the steps of one work, on the package's loop thread."""
 
-    def __init__(self, work: Work, *, on_task: Callable[[Submit], None] = lambda _: None) -> None:
+    def __init__(self, work: Work, *, on_task: Callable[[Submit | None], None] = lambda _: None) -> None:
         self.work = work
         self.policy = work.policy
         self._on_task = on_task
@@ -346,10 +346,10 @@ class Steps:
         """Notifies callers that a submission has a task."""
         self._on_task(submit)
 
-    async def ended(self, submit: Submit, end: End) -> None:
-        """Notifies callers that the task has ended, and releases its slot."""
+    async def ended(self) -> None:
+        """Tells those who wait for it that the task has ended, and releases its slot."""
         self._lease.release()
-        self._on_task(replace(submit, end=end))
+        self._on_task(None)
 
     async def await_end(self, submit: Submit, *, adopted: bool) -> End:
         """Waits until the task has ended, and records its end; returns the recorded end."""

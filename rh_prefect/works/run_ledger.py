@@ -57,13 +57,6 @@ Claim = tuple[str, int]
 """A work and the number of a submission."""
 
 
-class Noted(Record):
-    """A note in a flow run's journal about a claim or a wait."""
-
-    attempt: int  # The attempt of the flow run
-    name: str = ""  # The step, for people
-
-
 class RecordsPlace(Record):
     """The record of the location of the records of works, with which another process cancels the run."""
 
@@ -159,12 +152,11 @@ class SharedRecords(JobRecords):
 
     is_shared = True
 
-    def __init__(self, works: WorksJournal, work: str, run: Scope, *, name: str = "", has_ended: HasEnded) -> None:
+    def __init__(self, works: WorksJournal, work: str, run: Scope, *, has_ended: HasEnded) -> None:
         super().__init__(works, work)
         self._works = works
         self._run = run
         self._flow_run = run.journal.scope
-        self._step = name
         self._has_ended = has_ended
         self._waiters: list[str] = []
         self._noted: set[int] = set()
@@ -186,7 +178,7 @@ class SharedRecords(JobRecords):
         except RunningHubError as error:
             _log.info(
                 "%s: the outcome of submission %d is known, but could not be recorded for the budget: %s",
-                self._step,
+                self.name,
                 submit.n,
                 error,
             )
@@ -217,7 +209,7 @@ class SharedRecords(JobRecords):
     async def note_claim(self, n: int) -> None:
         """Records that the run is about to claim submission n."""
         self._noted.add(n)
-        await self._note(f"{self.key}-claim-{n}", self._step)
+        await self._note(f"{self.key}-claim-{n}")
 
     async def note_wait(self, n: int) -> None:
         """Records that this attempt waits for the task of submission n, which another run has submitted."""
@@ -230,8 +222,8 @@ class SharedRecords(JobRecords):
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
 
-    async def _note(self, key: str, name: str = "") -> None:
-        await self._run.journal.create(key, Noted(attempt=self._run.attempt, name=name).model_dump(mode="json"))
+    async def _note(self, key: str) -> None:
+        await self._run.journal.create(key, Record().model_dump(mode="json"))
 
 
 class WorksLedger:

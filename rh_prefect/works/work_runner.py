@@ -113,9 +113,9 @@ class RunningWork:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.callers = 0
-        """Number of callers of a run that wait for it."""
-        self.task: Submit | None = None
-        """The submission with the newest task, and its end; None before a task is known."""
+        """How many callers of a run wait for it."""
+        self.running_task: Submit | None = None
+        """The submission whose task runs, if one does."""
         self._steps = Steps(work, on_task=self._set_task)
         self._life: asyncio.Task[Any] | None = None
         self._changed = asyncio.get_running_loop().create_future()
@@ -124,16 +124,6 @@ class RunningWork:
     def is_over(self) -> bool:
         """Whether it has its result, has failed or is interrupted; then the next caller reads the records again."""
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
-
-    @property
-    def running_task(self) -> Submit | None:
-        """Returns the submission whose task runs; None if no task runs."""
-        return self.task if self.task is not None and self.task.end is None else None
-
-    async def submit(self) -> Submit | None:
-        """Waits until a task is known, and returns its submission; None if the result existed already."""
-        await self._until(lambda: self.task is not None)
-        return self.task
 
     async def next_running_task(self) -> Submit | None:
         """Waits until a task runs, and returns its submission; None if the work gets its result first."""
@@ -167,8 +157,8 @@ class RunningWork:
             self._life.add_done_callback(self._end)
         return self._life
 
-    def _set_task(self, submit: Submit) -> None:
-        self.task = submit
+    def _set_task(self, running: Submit | None) -> None:
+        self.running_task = running
         self._changed.set_result(None)
         self._changed = asyncio.get_running_loop().create_future()
 
@@ -316,7 +306,7 @@ class WorkRunner:
     async def look_up(self, asked: WorkCall) -> FoundWork:
         """Returns the recorded state of a call's work; pays nothing."""
         work, request = await self.prepare(asked)
-        records = self._records(work, step="")
+        records = self._records(work)
         view, is_done = await records.view(), await records.read_result() is not None
         if not is_done and self.options.reuse == "always" and not view.submits:
             is_done = await asyncio.to_thread(find_equal, self.store, request, take=asked.take) is not None
@@ -347,14 +337,14 @@ class WorkRunner:
         # In the scope of one run an edited graph of the site makes no other work.
         return (request if self.works is None else request.with_graph()).base
 
-    def _records(self, work: str, *, step: str) -> JobRecords:
+    def _records(self, work: str) -> JobRecords:
         if self.works is None:
             return JobRecords(self.scope.journal, work)
-        return SharedRecords(self.works, work, self.scope, name=step, has_ended=self.has_ended)
+        return SharedRecords(self.works, work, self.scope, has_ended=self.has_ended)
 
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         shared, scope = self.shared, self.scope
-        pool, records = shared.pool, self._records(work, step=asked.step or "")
+        pool, records = shared.pool, self._records(work)
         requested = REQUESTED_KEYS[scope.journal.scope]
         is_new = is_new and work not in requested
         requested.add(work)

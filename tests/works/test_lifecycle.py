@@ -517,7 +517,7 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
         ("accepted", submit),
         ("is_cancelled", True),
         ("await_end", submit, True),
-        ("ended", submit, SUCCESS),
+        ("ended",),
         ("publish", submit, SUCCESS),
         ("record_result", "files"),
     ]
@@ -591,6 +591,6 @@ def test_the_end_of_a_failed_task_is_a_stage_before_another_one_is_tried() -> No
     assert life.send(submit) == ("accepted", submit)
     assert life.send(None) == ("is_cancelled", True)
     assert life.send(False) == ("await_end", submit, True)
-    assert life.send(end) == ("ended", submit, end)
+    assert life.send(end) == ("ended",)
     assert life.send(None)[0] == "report_failure"
     assert life.send(None) == ("read_submission", 2)

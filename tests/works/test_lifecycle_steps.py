@@ -529,7 +529,7 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
             await asyncio.Event().wait()
 
     work.main.during = wait
-    task = await work.running.submit()
+    task = await work.running.next_running_task()
     assert task is not None
     assert task.task_id == TASK
     assert work.running.running_task is task

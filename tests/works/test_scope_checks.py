@@ -17,7 +17,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs import COINS, Costs, costs_of
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, current_owner
+from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, current_owner
 from rh_prefect.works.journal.scope import (
     FolderScope,
     Opened,
@@ -31,7 +31,6 @@ from rh_prefect.works.journal.scope import (
 )
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
-from rh_prefect.works.run_ledger import Noted
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.world.job_records import dead_owner
 
@@ -243,8 +242,8 @@ async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:
     await stopped.create("attempt-1", Opened(owner=dead_owner(), pipeline="film").model_dump(mode="json"))
     states = list[tuple[str, str, int]]()
     for journal in (running.journal, stopped):
-        await journal.create("abc-claim-1", Noted(attempt=1).model_dump(mode="json"))
-    await stopped.create("def-claim-1", Noted(attempt=1).model_dump(mode="json"))
+        await journal.create("abc-claim-1", Record().model_dump(mode="json"))
+    await stopped.create("def-claim-1", Record().model_dump(mode="json"))
     for name in (running.journal.scope, "run-1"):
         found = await read_run(works, name)
         assert found is not None
