@@ -172,10 +172,6 @@ def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> 
     assert "read timeout" in error.message
 
 
-def test_an_unknown_answer_of_an_earlier_run_is_raised_again() -> None:
-    Life().raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
-
-
 def test_a_dead_owner_s_intent_becomes_unknown() -> None:
     theirs = Submit(1, INTENT)
     life = Life().answers((("read_submission", 1), theirs))
@@ -404,8 +400,11 @@ def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
 
 
 def test_a_job_pays_for_at_most_attempts_tasks() -> None:
+    """The error does not ask for a retry that cannot pay, and names what can."""
     submits = paid_and_failed(1, 1, 1)
-    Life(POLICY).reads_and_raises(JobFailed, *submits)
+    error = Life(POLICY).reads_and_raises(JobFailed, *submits)
+    assert error.new_task is False
+    assert "`attempts` allows 3" in error.message
     assert Life(POLICY).reads(*submits[:2]).step == ("prepare",)
 
 
@@ -416,12 +415,6 @@ def test_the_defaults_of_a_policy_are_safe() -> None:
         may_switch_account=False,
         unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip
-
-
-def test_a_job_pays_for_at_most_three_tasks_by_default() -> None:
-    policy = Policy(job="run/key", endpoint="some/model")
-    assert Life(policy).reads(*paid_and_failed(1, 1)).step == ("prepare",)
-    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
 
 
 def test_a_deliberate_rerun_has_fresh_attempts() -> None:
@@ -437,13 +430,6 @@ def test_automatic_flow_retries_count_together() -> None:
     """Retries that Prefect makes by itself do not pay for more than `attempts` tasks in all."""
     policy = replace(POLICY, attempt=4, first_attempt=1, attempts=3)
     Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 2, 3))
-
-
-def test_a_failure_after_all_attempts_is_not_retried_and_the_message_says_so() -> None:
-    """The error does not ask for a retry that cannot pay, and names what can."""
-    error = Life().reads_and_raises(JobFailed, *paid_and_failed(1, 1, 1))
-    assert error.new_task is False
-    assert "`attempts` allows 3" in error.message
 
 
 def test_refusals_do_not_count_as_attempts() -> None:
@@ -578,19 +564,3 @@ def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_wait
     while steps[-1][0] != "cancel_task":
         steps.append(life.send(came.get(steps[-1][0])))
     assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", submit)]
-
-
-def test_the_end_of_a_failed_task_is_a_stage_before_another_one_is_tried() -> None:
-    submit, life = Submit(n=1, intent=INTENT, answer=TICKET), life_of(POLICY)
-    end = failed("1504")
-    assert (life.send(None), life.send(None), life.send(None)) == (
-        ("read_result",),
-        ("note_waiter",),
-        ("read_submission", 1),
-    )
-    assert life.send(submit) == ("accepted", submit)
-    assert life.send(None) == ("is_cancelled", True)
-    assert life.send(False) == ("await_end", submit, True)
-    assert life.send(end) == ("ended",)
-    assert life.send(None)[0] == "report_failure"
-    assert life.send(None) == ("read_submission", 2)

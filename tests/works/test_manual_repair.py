@@ -43,20 +43,17 @@ async def test_a_job_without_records_is_an_error(journal: FolderJournal) -> None
             await work
 
 
-async def test_adopt_records_the_task(journal: FolderJournal) -> None:
-    await write(journal, UNKNOWN)
-    await adopt(journal, KEY, TASK)
-    view = await read_job(journal, KEY)
-    assert view.last is not None
-    assert (view.state, view.last.task_id) == ("ticket", TASK)
-
-
 async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal: FolderJournal) -> None:
     """The message said that the task belongs to another job, and advised `mark-refused`."""
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
     with pytest.raises(InputError, match=rf"is unknown \(its last task is {TASK}\)\. .* What to do: run the job"):
         await adopt(journal, KEY, TASK)
+    with pytest.raises(InputError, match=f"no submission of this job is unknown.*{TASK}"):
+        await mark_refused(journal, KEY)
+    view = await read_job(journal, KEY)
+    assert view.last is not None
+    assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
 async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
@@ -74,14 +71,6 @@ async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal) -> N
     await mark_refused(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.tickets) == ("forgotten", 0)
-
-
-async def test_a_resolved_submission_cannot_be_resolved_again(journal: FolderJournal) -> None:
-    await write(journal, UNKNOWN)
-    await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=f"no submission of this job is unknown.*{TASK}"):
-        await mark_refused(journal, KEY)
-    assert (await read_job(journal, KEY)).state == "ticket"
 
 
 async def test_one_of_two_concurrent_resolutions_succeeds(journal: FolderJournal) -> None:
@@ -186,15 +175,6 @@ async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, sp
     assert (await read_job(there, KEY)).submits[0].late is None
     assert await replay_spool(spool, here) == [TASK]
     assert list(spool.entries()) == []
-
-
-async def test_a_spooled_ticket_resolves_an_unknown_submission(journal: FolderJournal, spool: Spool) -> None:
-    await write(journal, UNKNOWN)
-    spool.put(SPOOLED)
-    assert await replay_spool(spool, journal) == [TASK]
-    view = await read_job(journal, KEY)
-    assert view.last is not None
-    assert (view.state, view.last.task_id) == ("ticket", TASK)
 
 
 async def test_a_spooled_ticket_that_is_recorded_is_dropped(journal: FolderJournal, spool: Spool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import uuid
 import zlib
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.blocks.lookup import load_pool_context
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.errors import ConfigError, JobFailed, StoreError
+from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.journal import FolderJournal
@@ -135,21 +134,6 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
     assert sent(rh, new) == sent(rh, rh.recorder.paid[0])
 
 
-async def test_a_job_that_failed_is_submitted_again_with_the_bytes_of_its_record(
-    rh: Emulator, run: Run, links: LinkHost
-) -> None:
-    """A later submission sends the recorded content, even if the link returns other bytes."""
-    numbers = iter(range(100))
-    link = links.make("photo.png", lambda: picture(str(next(numbers))))
-    rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
-    with pytest.raises(JobFailed):
-        await run.pay(enlarge(link))
-    run.begin(2)
-    await run.pay(enlarge(link))
-    assert len({sent(rh, one) for one in rh.recorder.paid}) == 1
-    assert len(rh.recorder.paid) == 2
-
-
 async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
     """A link with a new signature does not create a new job."""
     first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
@@ -161,16 +145,6 @@ async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: 
     for number in "12":
         await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
     assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
-
-
-async def test_a_job_with_a_missing_file_is_found_again(rh: Emulator, run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    first = await run.pay(enlarge(str(samples.png(folder / "photo.png"))))
-    shutil.rmtree(folder)
-    run.begin(2)
-    assert (await run.pay(enlarge(str(folder / "photo.png")))).task_id == first.task_id
-    assert len(rh.recorder.paid) == 1
 
 
 @pytest.mark.s3

@@ -103,11 +103,6 @@ async def test_an_accepted_cancellation_is_no_end_while_the_task_runs(journal: F
     assert (await read_job(journal, KEY)).submits[0].end is not None
 
 
-async def test_a_task_that_had_succeeded_keeps_its_outputs() -> None:
-    for refuses in (None, api_error("301", "too late", doing="cancel")):
-        assert await cancel_task(RunningHub(SUCCESS, refuses=refuses), TASK) == SUCCESS
-
-
 async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: Time) -> None:
     assert await cancel_task(RunningHub(EMPTY, EMPTY, SUCCESS), TASK, sleep=time.sleep) == SUCCESS
     assert await cancel_task(RunningHub(EMPTY), TASK, sleep=time.sleep) == EMPTY
@@ -156,7 +151,8 @@ async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: 
 
 async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
     await write(journal, SUBMITTED)
-    assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
+    refuses = api_error("301", "too late", doing="cancel")
+    assert await cancel(journal, RunningHub(SUCCESS, refuses=refuses), time) == (set(), {TASK}, {})
     end = (await read_job(journal, KEY)).submits[0].end
     assert end is not None
     assert (end.queued_seconds, end.run_seconds) == (None, None), "this process has not watched the task"
@@ -205,17 +201,14 @@ async def test_the_wait_for_a_submission_in_flight_is_limited_and_reported(
     assert 20 <= time.now < 30, "Prefect ends the cancelling process after 30 s"
 
 
-async def test_the_submission_of_a_dead_process_is_reported_without_a_wait(journal: FolderJournal, time: Time) -> None:
-    await write(journal, {"intent-1": intent(owner=dead_owner())})
+@pytest.mark.parametrize("answer", [{}, {"answer-1": unknown()}], ids=["a dead process", "unknown"])
+async def test_a_submission_of_which_nothing_will_be_known_is_reported_without_a_wait(
+    journal: FolderJournal, time: Time, answer: dict[str, Record]
+) -> None:
+    await write(journal, {"intent-1": intent(owner=dead_owner()), **answer})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
     assert "it is unknown" in failed[f"run/{KEY}"]
     assert time.now == 0
-
-
-async def test_an_unknown_submission_is_reported(journal: FolderJournal, time: Time) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": unknown()})
-    _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
-    assert "it is unknown" in failed[f"run/{KEY}"]
 
 
 @pytest.mark.parametrize(
@@ -256,13 +249,6 @@ async def test_not_cancelled_is_cached_briefly(journal: FolderJournal, time: Tim
     assert not await watch.check(journal, 1)
     time.now = 2.0
     assert await watch.check(journal, 1)
-
-
-async def test_a_check_without_a_maximum_age_reads_the_journal(journal: FolderJournal, time: Time) -> None:
-    watch = CancelWatch(clock=time.clock)
-    assert not await watch.check(journal, 1)
-    await cancel(journal, RunningHub(RUNNING), time)
-    assert await watch.check(journal, 1, max_age=0.0)
 
 
 async def test_cancelled_is_cached_for_each_run(journal: FolderJournal, time: Time) -> None:

@@ -255,15 +255,6 @@ async def test_a_refusal_that_cannot_be_recorded_is_no_paid_task(
         await submitted(open_steps())
 
 
-async def test_a_kill_between_the_answer_and_its_record_keeps_the_spooled_ticket(
-    open_steps: OpenSteps, journal: FlakyJournal, spool: Spool
-) -> None:
-    paid = intent(owner=dead_owner())
-    await write(journal, {"intent-1": paid})
-    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
-    assert await state(open_steps) == "ticket"
-
-
 async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
     open_steps: OpenSteps, journal: FlakyJournal, spool: Spool
 ) -> None:
@@ -349,14 +340,6 @@ async def test_a_dead_owner_s_intent_is_unknown_at_once(open_steps: OpenSteps, j
     assert view.state == "unknown"
     assert view.submits[0].answer is not None
     assert "ended unexpectedly" in view.submits[0].answer.reason
-
-
-async def test_an_intent_without_an_answer_within_its_limits_is_unknown(
-    open_steps: OpenSteps, journal: FlakyJournal
-) -> None:
-    await write(journal, {"intent-1": intent(give_up=-1000.0)})
-    steps = open_steps()
-    assert (await watched(steps)).state == "unknown"
 
 
 async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(

@@ -496,11 +496,6 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
     assert did == ["listen", "prepare"]
 
 
-def test_a_step_asks_for_one_result_and_one_task_by_default() -> None:
-    asked = picture()
-    assert (asked.take, asked.scope, asked.attempts, asked.price) == (1, "", 1, None)
-
-
 async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     runner = await run.runner()

@@ -150,21 +150,6 @@ async def test_what_stands_for_a_text_counts_in_its_place(given: dict[str, Any])
     assert not {one.work for one in done} & {(await run.one(picture("session 0"))).work}
 
 
-async def test_a_failed_task_is_paid_again_within_attempts_and_by_a_later_run(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    rh.faults.add(Fault("submit", kind="fail", code="1504", every=1, times=3))
-    with pytest.raises(JobFailed, match=r"picture of a lighthouse: task .* failed"):
-        await PipelineRun(**given).one(picture())
-    assert len(rh.recorder.paid) == 1
-    with pytest.raises(JobFailed):
-        await PipelineRun(**given).one(picture())  # the resumed run has used its attempt
-    assert len(rh.recorder.paid) == 1
-    done = await PipelineRun(**given, name="two").one(picture(attempts=3))
-    assert len(rh.recorder.paid) == 4
-    assert (done.record.n, done.is_new) == (4, True)
-
-
 async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
     rh: Emulator, given: dict[str, Any]
 ) -> None:
