@@ -211,17 +211,6 @@ async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: Folde
     assert (again, host.times) == (whole, 0)
 
 
-async def test_a_file_that_is_missing_in_the_store_is_downloaded_again(journal: FolderJournal, tmp_path: Path) -> None:
-    """A recorded result whose file is missing does not replace a file that cannot be downloaded."""
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
-    store = store_in(tmp_path)
-    store.delete(str(store.name_of(first.first_output.uri)))
-    with pytest.raises(OutputsExpired):
-        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
-    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
-    assert Path(again.first_output.uri).read_bytes() == PICTURE
-
-
 async def test_links_of_files_that_only_the_result_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
     """A recovered record has no links; its files that are missing in the store are not ignored."""
     first = await collect(FileHost(PICTURE), journal, tmp_path)
@@ -337,20 +326,6 @@ async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: 
     host = FileHost(dead(), PICTURE, links=["https://files/a.png?sign=2"])
     await collect(host, journal, tmp_path)
     assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
-
-
-async def test_a_file_of_another_job_at_the_name_of_an_output_is_replaced(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    """A file at the final name is replaced unless the result of this job has its content."""
-    store, other = store_in(tmp_path), samples.picture("PNG", size=(40, 30))
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
-    name = str(store.name_of(first.first_output.uri))
-    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
-    store.write_bytes(name, other)
-    result = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False)
-    assert host.times == 1
-    assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
 async def test_outputs_that_were_published_before_a_crash_are_downloaded_again_under_their_names(

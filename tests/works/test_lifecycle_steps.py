@@ -508,15 +508,6 @@ async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
     assert reads[0] == reads[1]
 
 
-async def test_a_new_run_does_not_read_what_it_knows_to_be_absent(tmp_path: Path) -> None:
-    reads = list[int]()
-    for is_new in (False, True):
-        work = ExecutedWork(tmp_path / f"{is_new}", is_new=is_new)
-        await work.finish()
-        reads.append(work.journal.reads)
-    assert reads[0] == reads[1] + 1
-
-
 async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continued_by_the_next_one(
     tmp_path: Path,
 ) -> None:

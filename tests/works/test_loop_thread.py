@@ -34,15 +34,6 @@ async def test_calls_get_the_context_variables_and_run_on_one_thread() -> None:
     assert LOOP.submit(where()).result() == ("caller", "rh_prefect")
 
 
-async def test_a_context_variable_that_is_set_on_the_loop_is_not_set_in_the_caller() -> None:
-    async def rename() -> None:
-        NAME.set("another")
-
-    NAME.set("caller")
-    await LOOP.call(rename())
-    assert NAME.get() == "caller"
-
-
 async def from_another_loop() -> tuple[str, str]:
     return await LOOP.call(where())
 
@@ -75,14 +66,6 @@ def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
     assert worker_threads() - before == 2
     loop.call_sync(all_together())
     assert worker_threads() - before == WORKERS
-
-
-async def test_an_exception_is_raised_unchanged() -> None:
-    async def fail() -> None:
-        raise LookupError("here")
-
-    with pytest.raises(LookupError, match="here"):
-        await LOOP.call(fail())
 
 
 async def test_cancelling_the_wait_cancels_the_coroutine_on_the_loop() -> None:

@@ -29,14 +29,6 @@ def test_an_unfinished_download_is_resumed_by_the_next_run(folder: Path) -> None
         assert again.read_bytes() == b"half"
 
 
-def test_a_failed_download_is_kept(folder: Path) -> None:
-    with pytest.raises(OSError, match="cut"), part_file(folder, NAME) as part:
-        part.write_bytes(b"half")
-        raise OSError("cut")
-    with part_file(folder, NAME) as again:
-        assert again.read_bytes() == b"half"
-
-
 def test_each_output_has_its_own_file(folder: Path) -> None:
     with part_file(folder, "1-1") as one, part_file(folder, "1-2") as two, part_file(folder, "11-1") as three:
         assert len({one, two, three}) == 3

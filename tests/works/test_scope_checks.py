@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
 from collections.abc import AsyncIterator, Mapping
-from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect.errors import ConfigError, InputError, JournalError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs import COINS, Costs, costs_of
@@ -82,56 +79,6 @@ async def test_a_later_attempt_in_the_same_process_reads_the_scope_again(journal
     assert not await scopes.open(scope_of(journal), store)
 
 
-async def test_concurrent_jobs_read_the_scope_once(journal: Counting, store: MediaStore) -> None:
-    scopes, scope = OpenScopes(), scope_of(journal)
-    assert await asyncio.gather(*(scopes.open(scope, store) for _ in range(20))) == [True] * 20
-    assert journal.reads == 1
-
-
-class Failing(FolderJournal):
-    """A journal whose first read raises another error than `JournalError`."""
-
-    failures = 2
-
-    async def names(self) -> AsyncIterator[str]:
-        if self.failures:
-            self.failures -= 1
-            raise ConfigError("There is no Prefect API")
-        async for key in super().names():
-            yield key
-
-
-async def test_an_error_is_not_cached(tmp_path: Path, store: MediaStore) -> None:
-    """A scope that could not be read is read again by the next job."""
-    scopes, scope = OpenScopes(), scope_of(Failing(str(tmp_path / "journal"), scope="night"))
-    for _ in range(2):
-        with pytest.raises(ConfigError):
-            await scopes.open(scope, store)
-    assert await scopes.open(scope, store)
-
-
-class Context:
-    """An object that a context variable references, like Prefect's flow run."""
-
-
-_context: ContextVar[Context] = ContextVar("context")
-
-
-async def test_the_context_of_the_first_caller_is_not_kept(journal: Counting, store: MediaStore) -> None:
-    """The flow run in which a scope was first checked is not kept in memory."""
-    scopes = OpenScopes()
-
-    async def look() -> weakref.ref[Context]:
-        _context.set(Context())
-        await scopes.open(scope_of(journal), store)
-        return weakref.ref(_context.get())
-
-    context = await asyncio.create_task(look())
-    await asyncio.sleep(0)
-    gc.collect()
-    assert context() is None
-
-
 @pytest.mark.parametrize("number", [1, FORMAT + 1])
 async def test_a_scope_of_another_format_is_refused(journal: Counting, store: MediaStore, number: int) -> None:
     record = Format(format=number).model_dump(mode="json")
@@ -168,8 +115,9 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
         await recover(restored, store)
     stored = StoredResult(
         job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, take=2, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
-        ended_at="2026-01-01T00:01:00.000+00:00",
+        payload={"prompt": "x"}, take=2, label="dawn", graph="g", task_id="2030",
+        submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
+        run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
     )  # fmt: skip
     stored_result.write(store, stored)
     stored_result.write(store, stored.model_copy(update={"job": "another/1", "task_id": "2031"}))
@@ -179,6 +127,12 @@ async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store:
     assert (view.state, view.tickets) == ("ended", 1)
     assert view.last is not None and view.last.intent.take == 2 and view.last.task_id == "2030"
     assert view.last.answer is not None and view.last.answer.task_id == "2030"
+    end, intent = view.last.end, view.last.intent
+    assert end is not None
+    assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
+    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
+    assert [link.text for link in end.links] == ["one", "two"]
+    assert (intent.label, intent.graph, intent.at) == ("dawn", "g", stored.submitted_at)
     assert not await OpenScopes().open(scope_of(restored), store)
 
 
@@ -194,25 +148,6 @@ async def test_a_run_that_has_only_works_that_runs_share_is_recovered(tmp_path: 
     stored_result.write(store, stored)
     assert await recover(restored, store) == []
     assert await OpenScopes().open(scope_of(restored), store)
-
-
-async def test_a_recovered_job_has_its_costs_and_texts(tmp_path: Path, store: MediaStore) -> None:
-    stored = StoredResult(
-        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, label="dawn", graph="g", task_id="2030",
-        submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
-        run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
-    )  # fmt: skip
-    stored_result.write(store, stored)
-    journal = FolderJournal(str(tmp_path / "restored"), scope="night")
-    await recover(journal, store)
-    (submit,) = JobView.parse("ab" * 12, await journal.job("ab" * 12)).submits
-    end, intent = submit.end, submit.intent
-    assert end is not None
-    assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
-    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
-    assert [link.text for link in end.links] == ["one", "two"]
-    assert (intent.label, intent.graph, intent.at) == ("dawn", "g", stored.submitted_at)
 
 
 async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_opened_with(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import PoolContext
-from rh_prefect.works.run_ledger import SharedRecords, WorksLedger, spending_of
+from rh_prefect.works.run_ledger import SharedRecords, spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
@@ -167,17 +167,6 @@ async def test_a_later_run_pays_again_unless_the_same_request_would_fail_again(
     assert len(rh.recorder.paid) == paid
 
 
-async def test_what_does_not_fit_into_the_budget_reserves_nothing_and_claims_nothing(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    run = PipelineRun(**given)
-    with pytest.raises(BudgetExceeded, match=r"0\.03"):
-        await run.one(picture(), budget=0.03)
-    assert rh.recorder.submissions == []
-    assert await reserved(run) == 0
-    assert await WorksLedger(run.scope).claims() == []
-
-
 @pytest.mark.parametrize("budget", [None, 1])
 async def test_an_unknown_submission_stays_reserved(rh: Emulator, given: dict[str, Any], budget: Any) -> None:
     rh.faults.add(Fault("submit", number=1))
@@ -185,17 +174,6 @@ async def test_an_unknown_submission_stays_reserved(rh: Emulator, given: dict[st
     with pytest.raises(SubmissionUnknown):
         await run.one(picture(), budget=budget)
     assert await reserved(run) == PRICE
-
-
-@pytest.mark.parametrize("budget", [None, 1])
-async def test_a_cancelled_run_submits_nothing(rh: Emulator, given: dict[str, Any], budget: Any) -> None:
-    run = PipelineRun(**given)
-    await cancel(run)
-    with pytest.raises(JobCancelled, match="before this job was submitted"):
-        await run.one(picture(), budget=budget)
-    assert rh.recorder.submissions == []
-    assert await reserved(run) == 0
-    assert await WorksLedger(run.scope).claims() == []
 
 
 async def _submitting(rh: Emulator, run: PipelineRun) -> asyncio.Task[WorkResult]:
