@@ -77,13 +77,9 @@ class Silent:
         """Does nothing."""
 
 
-def event_of(
-    result: Result, *, message: str, prompt: str, costs: Costs | None = None, sources: tuple[str, ...] = ()
-) -> JobEvent:
-    """Returns the event for a completed job: `failed` if a file is damaged."""
+def event_of(result: Result, *, message: str, prompt: str, costs: Costs, sources: tuple[str, ...] = ()) -> JobEvent:
+    """Creates the event for a completed job; a job with a damaged file counts as failed."""
     good: JobEventState = "reused" if result.reused else "succeeded"
-    if costs is None:
-        costs = Costs() if result.reused else Costs.of(result.cost, result.currency)
     return JobEvent(
         state="failed" if result.damaged else good,
         job=result.job,

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from rh_prefect.works.lifecycle_steps import Steps
 
 
+_UNDELIVERED_TRIES = 5
+"""How often in a row a request that cannot leave this machine is tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invalid:
     """A successful task whose answer does not have the structure that the caller requires."""
@@ -66,7 +70,6 @@ class Policy(Options):
     run: str = ""  # The run, as intents name it; empty in the scope of one run, whose submissions are all its own
     attempt: int = 1  # The attempt of the run, from 1
     first_attempt: int = 1  # The first attempt whose payments count together with this one's; see `Scope.first_attempt`
-    undelivered_tries: int = 5  # How often in a row a request that cannot leave this machine is tried
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
     may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
@@ -198,7 +201,7 @@ async def _end_attempt(steps: Steps, submit: Submit | None, progress: _Progress)
 
 
 def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -> None:
-    if refused.code == NOT_DELIVERED and undelivered >= policy.undelivered_tries:
+    if refused.code == NOT_DELIVERED and undelivered >= _UNDELIVERED_TRIES:
         raise ConnectFailed(
             f"{policy.title}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."

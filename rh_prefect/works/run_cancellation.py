@@ -132,11 +132,6 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     return (await records.end(submit.n, end_of(submit, last, attempt=attempt))).status
 
 
-def is_unclear(submit: Submit) -> bool:
-    """Returns whether a submission may have been accepted and no process will record its outcome."""
-    return submit.state == "unknown" or (submit.state == "open" and is_surely_dead(submit.intent.owner))
-
-
 @dataclass(slots=True)
 class CancelReport:
     """The results of a run's tasks after the run was cancelled."""

@@ -40,13 +40,13 @@ class StoredResult(ResultRecord, Requested):
     ended_at: str  # ISO 8601, UTC
     run: Mapping[str, str] = Field(default_factory=dict)  # Details of the run, such as the flow run's id and name
 
-    def result(self, store: MediaStore, *, reused: bool = False) -> Result:
-        """Returns the `Result` for a caller; the cost of a reused one is 0."""
-        return as_result(self, self, job=self.job, url=store.url, reused=reused)
+    def result(self, store: MediaStore) -> Result:
+        """Returns the `Result` for a caller."""
+        return as_result(self, self, job=self.job, url=store.url, reused=False)
 
 
 def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
-    """Returns the `Result` for a caller, with the addresses of its files in a storage."""
+    """Returns the `Result` for a caller, with the addresses of its files in a place; a reused one cost it nothing."""
     return Result(
         model=request.model,
         endpoint=request.endpoint,

@@ -19,6 +19,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.collect import extension_of_output
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import event_of, summary_of
+from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, ResultRecord
@@ -151,7 +152,7 @@ async def test_a_file_with_the_same_damage_in_each_download_is_published_as_dama
     assert stored_result.files_in(store.url, stored.outputs) == result.outputs
     assert stored_result.find(store, stored.base) is None, "`reuse` does not serve it"
     assert await recorded(journal) is None
-    event = event_of(result, prompt="", message=summary_of(result))
+    event = event_of(result, prompt="", message=summary_of(result), costs=Costs())
     assert event.state == "failed"
     assert "damaged" in event.message
 

@@ -262,11 +262,11 @@ def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
 
 def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
     away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
-    life = Life(replace(POLICY, undelivered_tries=2))
-    for n, answer in enumerate((away, BUSY, away), 1):
+    life, answers = Life(), (away, BUSY, *[away] * 4)
+    for n, answer in enumerate(answers, 1):
         pause = ("pause", n, answer)
         life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (pause, None))
-    life.answers(*posts(4, away))
+    life.answers(*posts(7, away))
     life.raises(ConnectFailed, ("free_slot", False), None)
 
 
@@ -411,7 +411,7 @@ def test_a_job_pays_for_at_most_attempts_tasks() -> None:
 def test_the_defaults_of_a_policy_are_safe() -> None:
     assert Policy(job="run/key", endpoint="some/model") == Policy(
         job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
-        on_unknown="raise", may_submit=True, undelivered_tries=5, budget=None,
+        on_unknown="raise", may_submit=True, budget=None,
         may_switch_account=False,
         unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip

@@ -173,11 +173,6 @@ def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> 
     assert made.job == f"run/{KEY}"
 
 
-def test_a_reused_result_costs_nothing(store: MediaStore) -> None:
-    made = result(store).result(store, reused=True)
-    assert (made.cost, made.reused) == (Decimal(0), True)
-
-
 def test_the_first_output_of_a_result_without_files_is_an_error(store: MediaStore) -> None:
     with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
         _ = result(store, texts=("words",)).result(store).first_output

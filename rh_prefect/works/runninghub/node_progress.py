@@ -27,14 +27,12 @@ _watching: set[asyncio.Task[None]] = set()
 class NodeProgress:
     """The node progress of one job's task, while the job waits for its end."""
 
-    def __init__(
-        self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None], *, every: float = EVERY
-    ) -> None:
+    def __init__(self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None]) -> None:
+        """Prepares the watch; only a v1 start has an address, and `report` takes lines for people."""
         self._client = client
         self._request = request
         self._task_id = task_id
         self._report = report
-        self._every = every
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -63,7 +61,7 @@ class NodeProgress:
 
     async def _watch(self, url: SecretStr | None) -> None:
         """Reads the progress at an address; asks RunningHub for the address where none is given."""
-        lines = Lines(self._report, self._request.node_names, every=self._every)
+        lines = Lines(self._report, self._request.node_names)
         try:
             url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
             if url is not None:
@@ -78,7 +76,8 @@ class NodeProgress:
 class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
-    def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float) -> None:
+    def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float = EVERY) -> None:
+        """Reports nothing before the first event; a node without a class among the names is reported by its id."""
         self._report = report
         self._names = names
         self._every = every
