@@ -36,11 +36,13 @@ from rh_prefect.works.journal.record_types import (
 )
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import BEFORE_CLAIM, REMEMBER
 from rh_prefect.works.work import Work, WorkSpending
 
 LIMITER_PAUSES = 2
 """Number of refusals of a job for lack of a slot before it pauses: the limiter pauses all jobs of the account."""
+
+BEFORE_CLAIM = 10.0
+"""Seconds for which a reading of a cached journal counts before a claim, which detects a cancellation by itself."""
 
 LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
@@ -175,11 +177,11 @@ class Steps:
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Returns whether the run was cancelled; `fresh` reads the record again."""
-        if fresh:  # a cancellation after the answer was sent to the journal finds the ticket there
-            age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
-        else:  # where the claim itself checks it, an older reading is enough
-            age = BEFORE_CLAIM if self.work.scope.journal.is_cached else REMEMBER
+        """Checks whether the run was cancelled; `fresh` if it counts that an answer was recorded a moment ago."""
+        if not fresh:
+            return await self.work.is_cancelled(max_age=BEFORE_CLAIM)
+        # A cancellation after the answer was sent to the journal finds the ticket there.
+        age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
         return await self.work.is_cancelled(max_age=age)
 
     # -- before the claim ----------------------------------------------------------------------------------------------

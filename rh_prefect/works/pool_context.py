@@ -25,7 +25,6 @@ from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
 from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request
-from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Callback, Services, callback_of
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class PoolContext:
         self._scratch = settings.state_dir
         self.services = Services(
             spool=Spool(self._scratch / "spool"),
-            cancels=CancelWatch(),
             stores=StoreChecks(self._scratch / "parts"),
             sleep=asyncio.sleep,
             jitter=chance,

@@ -9,24 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from rh_prefect.bounded_caches import LruCache
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, Submit, jobs_of
-from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
-from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key, forbid_attempt, last_attempt
+from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
-
-REMEMBER = 2.0
-"""Maximum age in seconds of a negative check for a cancellation before it is repeated."""
-
-BEFORE_CLAIM = 10.0
-"""The same maximum before a claim, if creating the intent also detects a cancellation."""
 
 PATIENCE = 20.0
 """Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills after 30 s."""
@@ -39,38 +31,8 @@ POLLS_FOR_OUTPUTS = 5
 
 UNCLEAR = "it is unknown whether its submit was accepted"
 _PAUSE = 0.5
-_CACHE_SIZE = 1000
-"""Number of attempts of runs for which a process stores whether they were cancelled."""
 
 _log = logging.getLogger("rh_prefect")
-
-
-class CancelWatch:
-    """Checks whether runs were cancelled, without reading the journal for each job."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._checks: LruCache[tuple[str, int], tuple[bool, float]] = LruCache(_CACHE_SIZE)
-        self._turns: LruCache[tuple[str, int], asyncio.Lock] = LruCache(_CACHE_SIZE, make=asyncio.Lock)
-
-    async def check(self, journal: Journal, attempt: int, *, max_age: float = REMEMBER) -> bool:
-        """Returns whether an attempt of a run has a `cancel` record; the reading may be `max_age` seconds old."""
-        key = (journal.scope, attempt)
-        if journal.is_absent(cancel_key(attempt), max_age=max_age):
-            return False
-        # A read that started after this call counts as new, so that concurrent callers share one read.
-        oldest = self._clock() - max_age
-        if not self._is_cached(key, oldest):
-            async with self._turns[key]:
-                if not self._is_cached(key, oldest):
-                    requested_at = self._clock()
-                    cancelled = await journal.read(cancel_key(attempt)) is not None
-                    self._checks[key] = (cancelled, requested_at)
-        return self._checks[key][0]
-
-    def _is_cached(self, key: tuple[str, int], oldest: float) -> bool:
-        cached = self._checks.get(key)
-        return cached is not None and (cached[0] or cached[1] > oldest)
 
 
 class Cancels(Protocol):

@@ -22,11 +22,10 @@ from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs import Costs, Money, Shortfall, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, current_owner, uptime
-from rh_prefect.works.journal.scope import Scope
+from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
-from rh_prefect.works.run_cancellation import REMEMBER, CancelWatch
 
 if TYPE_CHECKING:
     from rh_prefect.works.delivery import Delivery
@@ -80,6 +79,9 @@ def usable_token(token: SecretStr) -> SecretStr:
     return token
 
 
+REMEMBER = 2.0
+"""Seconds for which a reading of a cached journal shows that a run was not cancelled."""
+
 _log = logging.getLogger("rh_prefect")
 
 
@@ -88,7 +90,6 @@ class Services:
     """The objects that all jobs of one `PoolContext` share."""
 
     spool: Spool  # This machine's tickets that are not in the journal yet
-    cancels: CancelWatch  # Checks whether a run was cancelled
     stores: StoreChecks  # Checks that outputs can be written
     sleep: Callable[[float], Awaitable[None]]  # Waits
     jitter: Callable[[], float]  # Numbers from 0 to 1
@@ -159,9 +160,10 @@ class Work:
         return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
-        """Returns whether the run was cancelled; the reading may be `max_age` seconds old."""
+        """Whether the run was cancelled, by a reading of at most this age in seconds if the journal is cached."""
+        journal, key = self.scope.journal, cancel_key(self.scope.attempt)
         try:
-            return await self.services.cancels.check(self.scope.journal, self.scope.attempt, max_age=max_age)
+            return not journal.is_absent(key, max_age=max_age) and await journal.read(key) is not None
         except JournalError as error:
             # Before a claim the journal is read again; after a ticket, the task can be cancelled later.
             _log.warning("%s: could not check whether the run was cancelled: %s", self.job, error)

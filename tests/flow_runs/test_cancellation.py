@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
 from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.works.journal.scope import cancel_key
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import CancelWatch
 from tests.e2e import flows
 from tests.e2e.runs import begin
 from tests.support.servers.faulty_proxy import FaultyProxy
@@ -85,8 +85,7 @@ async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: 
     journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
     third = FlowScope(journal=journal, run="run", flow="many", attempt=3)
     await LOOP.call(cancel_run(third, by="a test"))
-    watch = CancelWatch()
-    looks = [await watch.check(journal, attempt, max_age=0.0) for attempt in (1, 2, 3, 4)]
+    looks = [await journal.read(cancel_key(attempt)) is not None for attempt in (1, 2, 3, 4)]
     assert looks == [True, True, True, False], "a later attempt is a new decision"
 
 

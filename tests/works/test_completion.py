@@ -18,7 +18,7 @@ from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.run_cancellation import CancelWatch, cancel_scope
+from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.samples import contexts
 from tests.support.samples.contexts import no_progress
 from tests.support.world.executed_work import REQUEST
@@ -84,7 +84,7 @@ class WaitingJob:
             release=lambda: None,
             query_error=lambda _, error: error,
         )
-        shared = contexts.services(cancels=CancelWatch(clock=now), clock=now)
+        shared = contexts.services(clock=now)
         self.work = contexts.work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
 
     async def begin(self) -> asyncio.Task[End]:

@@ -573,16 +573,19 @@ async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path
     assert view.last.state == "ticket"
 
 
-async def test_an_earlier_cancellation_check_counts_for_two_seconds(tmp_path: Path) -> None:
-    for seconds, submits in ((1, 1), (3, 0)):
-        work = ExecutedWork(tmp_path / f"{seconds}")
-        assert not await work.work.is_cancelled()
-        work.pauses.append(seconds)
-        await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
-        work.main.view = CANCELLED
-        with pytest.raises(JobCancelled):
-            await work.finish()
-        assert work.did.count("submit to main") == submits
+@pytest.mark.parametrize(("seconds", "is_claimed"), [(9, True), (11, False)])
+async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_claim_and_never_before_a_post(
+    tmp_path: Path, seconds: int, is_claimed: bool
+) -> None:
+    work = ExecutedWork(tmp_path)
+    work.journal.is_cached = True
+    work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
+    work.pauses.append(seconds)
+    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    with pytest.raises(JobCancelled):
+        await work.finish()
+    assert "submit to main" not in work.did
+    assert (await work.records.submission(1) is not None) == is_claimed
 
 
 async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:

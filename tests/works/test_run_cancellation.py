@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,12 +12,10 @@ from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, 
 from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
-from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.scope import FolderScope, cancel_key
 from rh_prefect.works.run_cancellation import (
     PATIENCE,
     POLLS_FOR_OUTPUTS,
-    REMEMBER,
-    CancelWatch,
     cancel_scope,
     cancel_task,
 )
@@ -235,31 +232,7 @@ async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
 
 async def test_a_run_is_cancelled_for_its_attempt(journal: FolderJournal, time: Time) -> None:
     await cancel(journal, RunningHub(RUNNING), time)
-    watch = CancelWatch(clock=time.clock)
-    assert await watch.check(journal, 1, max_age=0.0)
-    assert not await watch.check(journal, 2, max_age=0.0)
-
-
-async def test_not_cancelled_is_cached_briefly(journal: FolderJournal, time: Time) -> None:
-    watch = CancelWatch(clock=time.clock)
-    assert not await watch.check(journal, 1)
-    await cancel(journal, RunningHub(RUNNING), time)
-    assert not await watch.check(journal, 1)
-    time.now += REMEMBER - 0.1
-    assert not await watch.check(journal, 1)
-    time.now = 2.0
-    assert await watch.check(journal, 1)
-
-
-async def test_cancelled_is_cached_for_each_run(journal: FolderJournal, time: Time) -> None:
-    await cancel(journal, RunningHub(RUNNING), time)
-    watch = CancelWatch(clock=time.clock)
-    other = FolderJournal(journal.url, scope="other")
-    assert await watch.check(journal, 1, max_age=0.0)
-    assert not await watch.check(other, 1, max_age=0.0)
-    time.now += 1e6
-    shutil.rmtree(journal.url)
-    assert await watch.check(journal, 1, max_age=0.0)
+    assert [await journal.read(cancel_key(attempt)) is not None for attempt in (1, 2)] == [True, False]
 
 
 async def test_jobs_of_later_attempts_are_not_cancelled(journal: FolderJournal) -> None:

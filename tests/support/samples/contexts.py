@@ -15,7 +15,6 @@ from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
-from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Services, Work
 
 
@@ -29,7 +28,6 @@ async def _storing(_run: object, _store: object, _job: object, collecting: Any) 
 def services(**facts: Any) -> Services:
     made: dict[str, Any] = {
         "spool": Spool(Path("/nowhere")),
-        "cancels": CancelWatch(),
         "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None, storing=_storing),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,

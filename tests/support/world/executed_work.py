@@ -21,7 +21,6 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
-from rh_prefect.works.run_cancellation import CancelWatch
 from rh_prefect.works.work import Services, Work
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.samples.contexts import no_progress
@@ -181,7 +180,6 @@ class ExecutedWork:
         self.records = JobRecords(self.journal, key)
         services = Services(
             spool=ImmediateSpool(folder / "spool"),
-            cancels=CancelWatch(clock=self._clock),
             stores=self,  # type: ignore[arg-type]
             sleep=self._sleep,
             jitter=lambda: 0.5,
