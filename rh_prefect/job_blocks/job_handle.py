@@ -304,7 +304,7 @@ class RunningHubJobRun(JobRun[Result]):
         work, runner = self._work(), self._runner
         while (submit := await self._newest()) is not None:
             if submit.state == "ticket":
-                provider = await runner.pool.provider_of(submit.intent)
+                provider = await runner.shared.pool.provider_of(submit.intent)
                 status = await cancel_submission(provider, submit, records=self._records, attempt=runner.scope.attempt)
                 # RunningHub may continue to report it as running, and waiting for it would never end.
                 if status == "CANCELLED" and work.cancel():

@@ -157,7 +157,7 @@ async def _check_prices(runner: WorkRunner, calls: Sequence[WorkCall], budget: D
     Jobs with a result cost nothing. If the task of a job is in progress, the list is not refused, because then that
     result would not be downloaded; each of its jobs is checked before its submission.
     """
-    await runner.pool.check_currency()
+    await runner.shared.pool.check_currency()
     at_once, prices = asyncio.Semaphore(LOOKED_UP_AT_ONCE), dict[str, Money | None]()
 
     async def look_up(call: WorkCall) -> bool:

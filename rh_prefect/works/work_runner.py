@@ -30,7 +30,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
-from rh_prefect.works.accounts.pool import Lease, Pool
+from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.journal.costs import Costs
@@ -209,11 +209,6 @@ class WorkRunner:
     observer: Observer = field(default_factory=Silent)  # Is notified of every change
     pipeline: str = ""  # The pipeline's name, for the records
     has_ended: HasEnded = no_evidence  # Returns whether a flow run has certainly ended; it may wait for a work no more
-
-    @property
-    def pool(self) -> Pool:
-        """The accounts that may pay."""
-        return self.shared.pool
 
     async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
         """Checks a work as far as possible without paying."""

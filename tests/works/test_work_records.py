@@ -351,7 +351,7 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
                 spent = spending_of(of.scope).spent_on(first.work) or Costs()
                 found = {work: str(cost) for work, cost in (await runner.costs()).items()}
                 assert str(spent) == found.get(first.work, "0")
-                assert await runner.pool.currency() == "CNY"
+                assert await runner.shared.pool.currency() == "CNY"
                 number, open_costs = spending_of(of.scope).open_costs()
                 assert (number, str(open_costs)) == (0, "0")
                 return found
