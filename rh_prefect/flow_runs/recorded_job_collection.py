@@ -105,7 +105,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
 
 
 async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
-    """Returns the records that hold a job; None for those of the run itself."""
+    """Returns the shared records that contain a job; None if it is a job of the run itself."""
     works = await scope.works()
     is_there = works is not None and await JobRecords(works, view.key).submission(1) is not None
     return works if is_there else None

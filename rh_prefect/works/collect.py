@@ -57,7 +57,7 @@ class Collector:
     advice: str  # What to do where a file cannot be downloaded
 
     async def collect(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
-        """Publishes the outputs that are not in the store, and returns all files, each with its name in the store.
+        """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
         If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the
         store, by index. `count` is the known number of files, because the record may list fewer links.
@@ -76,7 +76,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _all_links(self, count: int) -> list[Link]:
-        """Returns a link for each of `count` files: the record of a recovered job has no links."""
+        """Returns links for `count` files: the record of a recovered job has no links."""
         links = _file_links(self.end.links)
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
@@ -116,7 +116,7 @@ class Collector:
                 await self.work.services.sleep(min(2.0**failures.downloads / 4, 10.0))
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Discards an invalid file: a response with HTTP 200 can be a web page or half a file."""
+        """Deletes an invalid file: a response with HTTP 200 can be a web page or half a file."""
         extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1
@@ -235,7 +235,7 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(link: Link, part: Path) -> str:
-    """Returns the extension of a downloaded output: the one that its link names, if that says its kind."""
+    """Returns the extension of a downloaded output: that of its link if it names a format, else one for its content."""
     named = _extension(link)
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind == said[0]):

@@ -78,7 +78,7 @@ class Silent:
 
 
 def event_of(result: Result, *, message: str, prompt: str, costs: Costs, sources: tuple[str, ...] = ()) -> JobEvent:
-    """Creates the event for a completed job; a job with a damaged file counts as failed."""
+    """Returns the event for a completed job: `failed` if a file is damaged."""
     good: JobEventState = "reused" if result.reused else "succeeded"
     return JobEvent(
         state="failed" if result.damaged else good,

@@ -93,7 +93,7 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """What this process knows of one path or URI."""
+    """The recorded contents of one path or URI in this process."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
@@ -162,7 +162,7 @@ class Inputs:
     async def _current(
         self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
     ) -> MediaRecord:
-        """Returns the content that counts: a recorded one with the present stamp, else the one that is read."""
+        """Returns the content to use: the recorded one if the file's stamp is the same, else the present one."""
         if state.current is None:
             await self._add_records(name, state)
         # Without a strong ETag, the first content of a link counts for the whole run.
@@ -236,7 +236,7 @@ class Inputs:
             _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
 
     async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
-        """Records a content of a source, unless it is recorded."""
+        """Creates a record for a content of a source, unless one exists."""
         known = len(state.records)
         while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
             if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
@@ -249,7 +249,7 @@ class Inputs:
         return same
 
     async def _add_records(self, name: str, state: _Source) -> None:
-        """Adds the records of a source that are not known yet."""
+        """Adds records of a source that are not known yet."""
         while (record := await self._journal.read(_key(name, len(state.records) + 1))) is not None:
             state.add(MediaRecord.model_validate(record))
 

@@ -177,7 +177,7 @@ class Steps:
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Checks whether the run was cancelled; `fresh` if it counts that an answer was recorded a moment ago."""
+        """Returns whether the run was cancelled; `fresh` reads the record again."""
         if not fresh:
             return await self.work.is_cancelled(max_age=BEFORE_CLAIM)
         # A cancellation after the answer was sent to the journal finds the ticket there.
@@ -349,7 +349,7 @@ class Steps:
         self._on_task(submit)
 
     async def ended(self) -> None:
-        """Tells those who wait for it that the task has ended, and releases its slot."""
+        """Notifies callers that the task has ended, and releases its slot."""
         self._lease.release()
         self._on_task(None)
 

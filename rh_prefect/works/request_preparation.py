@@ -68,7 +68,7 @@ class JobRequest:
         return beginning_of_prompt(self.payload)
 
     def sent(self, links: Mapping[str, str]) -> dict[str, Any]:
-        """Returns the parameters to send: files as links, a whole graph as text, and values that are not recorded."""
+        """Returns the payload to send: with links in place of files, a whole graph as text, and secret values."""
         payload = {**replace_marks(self.payload, links), **self.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)

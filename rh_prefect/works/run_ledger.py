@@ -250,7 +250,7 @@ class WorksLedger:
         return await self._read((await Notes.of(self._run.journal)).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Lists what the submissions of this run add to its budget, by work."""
+        """Returns the costs of the submissions of this run, by work."""
         if await self._run.works() is None:
             return
         notes = await Notes.of(self._run.journal)
@@ -263,7 +263,7 @@ class WorksLedger:
             yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads submissions in the records of works, by work; those of other runs are left out."""
+        """Reads submissions from the records of works, by work, except those of other runs."""
         works = await self._run.works()
         if works is None:
             return []

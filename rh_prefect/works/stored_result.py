@@ -46,7 +46,7 @@ class StoredResult(ResultRecord, Requested):
 
 
 def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
-    """Returns the `Result` for a caller, with the addresses of its files in a place; a reused one cost it nothing."""
+    """Returns the `Result` for a caller, with addresses of its files in a storage; the cost of a reused one is 0."""
     return Result(
         model=request.model,
         endpoint=request.endpoint,

@@ -160,7 +160,7 @@ class Work:
         return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
-        """Whether the run was cancelled, by a reading of at most this age in seconds if the journal is cached."""
+        """Returns whether the run was cancelled; a cached reading may be `max_age` seconds old."""
         journal, key = self.scope.journal, cancel_key(self.scope.attempt)
         try:
             return not journal.is_absent(key, max_age=max_age) and await journal.read(key) is not None
@@ -254,6 +254,6 @@ class WorkSpending:
         return {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
 
     def answered(self, submit: Submit) -> Costs | None:
-        """Counts an answered submission; returns the cost of the work's ended tasks."""
+        """Records the outcome of a submission; returns the cost of the work's ended tasks."""
         self._spending.note(self._key, submit)
         return self._spending.spent_on(self._key)

@@ -113,9 +113,9 @@ class RunningWork:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.callers = 0
-        """How many callers of a run wait for it."""
+        """Number of callers of a run that wait for it."""
         self.running_task: Submit | None = None
-        """The submission whose task runs, if one does."""
+        """The submission whose task runs; None if no task runs."""
         self._steps = Steps(work, on_task=self._set_task)
         self._life: asyncio.Task[Any] | None = None
         self._changed = asyncio.get_running_loop().create_future()

@@ -177,7 +177,7 @@ class Scope:
         self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that it shares with other runs; None where it shares none."""
+        """Opens the records of the works that this run shares with others; None if it shares none."""
         return None
 
 

@@ -28,7 +28,6 @@ class NodeProgress:
     """The node progress of one job's task, while the job waits for its end."""
 
     def __init__(self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None]) -> None:
-        """Prepares the watch; only a v1 start has an address, and `report` takes lines for people."""
         self._client = client
         self._request = request
         self._task_id = task_id
@@ -77,7 +76,6 @@ class Lines:
     """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float = EVERY) -> None:
-        """Reports nothing before the first event; a node without a class among the names is reported by its id."""
         self._report = report
         self._names = names
         self._every = every
