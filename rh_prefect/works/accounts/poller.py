@@ -2,8 +2,8 @@
 
 The next poll of a task is due after a fraction of its age, so the end of a short task is detected soon, and a long task
 causes few requests. Only a terminal state that RunningHub reports ends a job. If several tasks run, one request counts
-them. If the count has dropped, the tasks that have most likely ended are polled. While the counts show every end, other
-polls are rare.
+them. If the count has dropped, the tasks that were not polled for the longest time are polled. While the counts show
+every end, other polls are rare.
 
 Where webhooks report ends, polls are rare, and a notification only causes a poll. After several ends without a
 notification, polls are as frequent as without webhooks.
@@ -16,14 +16,16 @@ import heapq
 import itertools
 import logging
 import math
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from rh_prefect.bounded_caches import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.works.accounts.ended_task_estimator import DurationHistory, Search, counting_gap
 from rh_prefect.works.accounts.limiter import Count
 
 AGE_FRACTION = 0.05
@@ -35,11 +37,32 @@ GOLDEN_RATIO = 0.618
 OVERDUE_POLLS_PER_GAP = 4
 """Polls in the shortest gap of a task that runs longer than recent ones, since it can end at any moment."""
 
-OVERDUE_POLLS_PER_GAP_OF_LAST = 20
-"""The same if only one of many tasks still runs."""
-
 OVERDUE_FRACTION = 0.25
 """Gap between polls of such a task, as a fraction of the time for which it is overdue."""
+
+MIN_DURATIONS = 5
+"""Minimum number of durations for an estimate of an end."""
+
+DURATIONS = 200
+"""Number of recent durations that are stored: the speed of models and of RunningHub changes."""
+
+MARGIN = 1.008
+"""Factor by which a poll is later than the estimated end."""
+
+POLLS_PER_END = 2
+"""Number of tasks that are polled at each count for an ended task that is not found."""
+
+COUNTS_PER_JOB = 4.0
+"""Approximate number of counts per job if many tasks run, independent of their durations."""
+
+MAX_COUNT_GAP_PER_AGE = 0.03
+"""Maximum gap between two counts, as a fraction of the youngest task's age."""
+
+COUNTS_PER_GAP = 12
+"""Maximum number of counts in the shortest gap between two polls of one task: one count is for all tasks."""
+
+COUNTS_IN_SEARCH = 4
+"""Factor by which counts are more frequent while an ended task is searched."""
 
 MAX_POLLS = 16
 """Maximum number of concurrent polls of one account."""
@@ -62,9 +85,6 @@ LATER_WITH_WEBHOOK = 120
 LONGEST_LATER = 240.0
 MISSED_NOTIFICATIONS = 3
 """Number of consecutive ends without a notification after which polls are as frequent as without webhooks."""
-
-CHECK_RECORDS_AFTER = 1.0
-"""Seconds from the start of notifications to a check of the records for ends that were reported before."""
 
 REMEMBERED = 4096
 """Maximum number of stored notifications without a waiting job: a task can end before its task id is recorded."""
@@ -128,8 +148,43 @@ class _Task:
     ran_at: float = field(init=False)
     is_polling: bool = False
     is_notified: bool = False
-    poll_due: float | None = None
     poll_again: bool = False
+
+
+class DurationHistory:
+    """The durations of an account's recent tasks."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def note(self, seconds: float) -> None:
+        """Records one duration."""
+        self._latest.append(seconds)
+        insort(self._sorted, seconds)
+        if len(self._latest) > DURATIONS:
+            self._sorted.remove(self._latest.popleft())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough durations are recorded for an estimate."""
+        return len(self._sorted) >= MIN_DURATIONS
+
+    def estimate(self, age: float) -> float | None:
+        """Estimates the age at which a running task of this age ends.
+
+        It is the median of the longer durations, times `MARGIN`; None if there are fewer than `MIN_DURATIONS`.
+        """
+        first = bisect_right(self._sorted, age)
+        longer = len(self._sorted) - first
+        return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
+
+    def overdue(self, age: float) -> float | None:
+        """Returns for how long a task of this age has had no estimate; None if it has one, or if none is possible."""
+        if not self.is_known:
+            return None
+        longest = self._sorted[-MIN_DURATIONS]
+        return age - longest if age >= longest else None
 
 
 class Poller:
@@ -151,10 +206,11 @@ class Poller:
         self._count = count
         self._count_due = math.inf
         self._is_counted = False
-        self._ends = 0
-        self._durations, self._search = DurationHistory(), Search()
+        self._durations = DurationHistory()
         self._all_ran_at = -math.inf
-        self._is_missing = False
+        self._missing = 0
+        self._searched_since = -math.inf
+        self._is_searching = False
         self._tasks: dict[str, _Task] = {}
         self._due: list[tuple[float, int, _Task]] = []
         self._order = itertools.count()
@@ -164,7 +220,7 @@ class Poller:
         self._requests: set[asyncio.Task[None]] = set()
         self._is_receiving = False
         self._missed_notifications = 0
-        self._early_notifications: dict[str, None] = {}
+        self._early_notifications: LruSet[str] = LruSet(REMEMBERED)
 
     async def wait(
         self,
@@ -199,11 +255,9 @@ class Poller:
         self._missed_notifications = 0
         task = self._tasks.get(task_id)
         if task is None:
-            self._early_notifications[task_id] = None
-            if len(self._early_notifications) > REMEMBERED:
-                del self._early_notifications[next(iter(self._early_notifications))]
-            return
-        self._poll_now(task)
+            self._early_notifications.add(task_id)
+        else:
+            self._poll_now(task)
 
     def poll_often(self, task_id: str) -> None:
         """Polls a task now, and from now on as often as a task without a webhook."""
@@ -220,26 +274,15 @@ class Poller:
             self._schedule(task, self._clock())
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether notifications are received. When they start, the records are checked for missed ends."""
+        """Sets whether notifications are received. The next poll finds an end that was missed until then."""
         was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
-        if is_on:
-            self._check_records_soon()
-        elif was_on:
+        if was_on and not is_on:
             self._poll_all_often()
             self._count_soon()
-
-    def _check_records_soon(self) -> None:
-        """Schedules a check of the records, which sends no request to RunningHub."""
-        soon = self._clock() + CHECK_RECORDS_AFTER
-        for task in self._tasks.values():
-            if task.has_webhook and not task.is_polling and task.due > soon:
-                task.poll_due = task.due
-                self._schedule(task, soon)
 
     def _poll_all_often(self) -> None:
         for task in self._without_webhook():
             if not task.is_polling:
-                task.poll_due = None
                 self._schedule(task, max(self._clock(), task.polled_at + self._gap(task)))
 
     def _expects_notification(self, task: _Task) -> bool:
@@ -315,21 +358,19 @@ class Poller:
         running, requested_at = sum(not task.done.done() for task in self._tasks.values()), self._clock()
         count = await self._request_count(running)
         if count is not None:
-            self._is_missing = count.missing > 0
-            if not self._is_missing and not count.others:
+            if not (count.missing or count.others):
                 self._all_ran_at = requested_at
-            self._poll_likeliest(count.missing)
+            self._search(count.missing)
         now = self._clock()
         ages = [now - task.since for task in self._without_webhook()]
         # For a single task, a poll gives more information than a count.
         is_worth_it = len(ages) > 1
         if is_worth_it:
-            is_missing = self._is_missing and self._search.is_trusted
-            self._count_due = now + counting_gap(ages, shortest=self._shortest, is_missing=is_missing)
+            self._count_due = now + self._counting_gap(ages)
             self._wake.set()
         was_counted = self._is_counted
         # With tasks of others the count is unreliable: it stays equal if a task ends and another starts.
-        self._is_counted = is_worth_it and count is not None and not count.others and self._search.is_trusted
+        self._is_counted = is_worth_it and count is not None and not count.others
         if was_counted and not self._is_counted:
             self._poll_all_often()
 
@@ -342,18 +383,30 @@ class Poller:
             _log.info("the account's tasks could not be counted, which only causes a delay: %s", error)
             return None
 
-    def _poll_likeliest(self, missing: int) -> None:
+    def _search(self, missing: int) -> None:
+        """Polls the tasks that were not polled the longest, each once until more have ended: a count may be wrong."""
         now = self._clock()
-        polling = sum(task.is_polling for task in self._without_webhook())
-        if missing and polling >= missing:
-            return  # the polls in flight may find the ended tasks
-        idle = [task for task in self._without_webhook() if not task.is_polling and task.due > now]
-        idle.sort(key=lambda task: self._end_probability(task, now), reverse=True)
-        for task in idle[: self._search.polls(max(0, missing - polling), ends=self._ends)]:
+        if missing > self._missing:
+            self._searched_since = now
+        self._missing = missing
+        tasks = self._without_webhook()
+        polling = sum(task.is_polling for task in tasks)  # these may find the ended tasks
+        idle = [task for task in tasks if not task.is_polling and task.polled_at < self._searched_since]
+        self._is_searching = bool(missing and (idle or polling))
+        idle.sort(key=self._ran_at)
+        for task in idle[: max(0, POLLS_PER_END * (missing - polling))]:
             self._schedule(task, now)
 
-    def _end_probability(self, task: _Task, now: float) -> float:
-        return self._durations.end_probability(self._ran_at(task) - task.since, now - task.since)
+    def _counting_gap(self, ages: list[float]) -> float:
+        """Returns the time until the next count.
+
+        A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a
+        slot is idle. If few tasks run, the gap is limited by the age of the youngest task.
+        """
+        between_ends = 2 * sum(ages) / len(ages) ** 2
+        longest = max(self._shortest, MAX_COUNT_GAP_PER_AGE * min(ages))
+        gap = min(longest, max(self._shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
+        return gap / COUNTS_IN_SEARCH if self._is_searching else gap
 
     def _ran_at(self, task: _Task) -> float:
         """The time at which a poll or a count last showed that the task runs."""
@@ -364,14 +417,10 @@ class Poller:
 
     async def _poll(self, task: _Task) -> None:
         async with self._semaphore:
-            was_notified, poll_due = task.is_notified, task.poll_due
-            task.is_notified, task.poll_due = False, None
-            is_record_check = poll_due is not None and not was_notified
-            is_over = (was_notified or is_record_check) and await self._ended_elsewhere(task)
-            if not is_over and not is_record_check:
+            was_notified, task.is_notified = task.is_notified, False
+            if not (was_notified and await self._ended_elsewhere(task)):
                 await self._query_task(task, was_notified=was_notified)
-        gap = poll_due - self._clock() if is_record_check and poll_due is not None else self._gap(task)
-        gap = 0.0 if task.poll_again else max(0.0, gap)
+        gap = 0.0 if task.poll_again else self._gap(task)
         task.is_polling = task.poll_again = False
         if not task.done.done() and self._is_current(task):
             self._schedule(task, self._clock() + gap)
@@ -430,7 +479,7 @@ class Poller:
             ran_at = min(self._ran_at(task), task.polled_at)
             was_known = self._durations.is_known
             self._durations.note((ran_at + task.polled_at) / 2 - task.since)
-            self._ends += 1
+            self._missing = 0
             task.done.set_result(view)
             if self._durations.is_known and not was_known and not self._is_counted:
                 self._poll_all_often()
@@ -470,6 +519,5 @@ class Poller:
         by_age = max(self._shortest, AGE_FRACTION * age)
         overdue = self._durations.overdue(age)
         if overdue is not None:
-            polls = OVERDUE_POLLS_PER_GAP_OF_LAST if len(self._tasks) == 1 else OVERDUE_POLLS_PER_GAP
-            by_age = min(by_age, max(self._shortest / polls, OVERDUE_FRACTION * overdue))
+            by_age = min(by_age, max(self._shortest / OVERDUE_POLLS_PER_GAP, OVERDUE_FRACTION * overdue))
         return min(LONGEST_GAP, min(until_end, by_age) * (1 + task.failures))

@@ -17,7 +17,7 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.works.accounts.limiter import Count
-from rh_prefect.works.accounts.poller import Poller, is_settled
+from rh_prefect.works.accounts.poller import DurationHistory, Poller, is_settled
 from tests.support.world.virtual_time import in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
@@ -455,21 +455,25 @@ async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_second
 
 
 @in_virtual_time
-async def test_after_an_end_the_likeliest_tasks_are_polled_and_counts_come_sooner() -> None:
-    """While no duration is known, a short task is the likeliest to have ended since the last count."""
+async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_often_meanwhile() -> None:
     account = Account()
     poller = account.poller()
-    ages = {f"old {n}": 600.0 for n in range(18)} | {f"young {n}": 0.0 for n in range(2)}
-    waits = [asyncio.create_task(poller.wait(name, age=age)) for name, age in ages.items()]
+    waits = [asyncio.create_task(poller.wait(str(n), age=600.0)) for n in range(20)]
     await asyncio.sleep(60)
     usual = account.counts[-1] - account.counts[-2]
     account.counts.clear()
     account.rh.polled.clear()
     account.ended.add("never found")
-    while len(account.counts) < 2:  # noqa: ASYNC110 - nothing else tells it
+    while len(account.rh.polled) < 20:  # noqa: ASYNC110 - nothing else tells it
         await asyncio.sleep(0.05)
-    assert account.rh.polled[:2] == ["young 0", "young 1"]
-    assert account.counts[1] - account.counts[0] < usual / 2
+    assert account.counts[1] - account.counts[0] == pytest.approx(usual / 4, rel=0.1)
+    assert account.counts[-1] - account.counts[0] < 3 * usual
+    assert sorted(account.rh.polled) == sorted(map(str, range(20)))
+    account.counts.clear()
+    while len(account.counts) < 3:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.05)
+    assert account.counts[2] - account.counts[1] == pytest.approx(usual, rel=0.25)
+    assert len(account.rh.polled) == 20
     for wait in waits:
         wait.cancel()
 
@@ -558,3 +562,18 @@ async def test_no_counts_are_requested_without_waiters() -> None:
     counts = len(account.counts)
     await asyncio.sleep(HOUR)
     assert len(account.counts) == counts
+
+
+def test_the_estimate_is_the_median_of_the_longer_durations_of_the_last_200() -> None:
+    durations = DurationHistory()
+    for seconds in [6.0] * 4:
+        durations.note(seconds)
+    assert durations.estimate(0.0) is None
+    for seconds in [6.0] * 96 + [40.0] * 60 + [180.0] * 40:
+        durations.note(seconds)
+    median = [durations.estimate(age) for age in (0.0, 6.2, 41.0, 181.0)]
+    assert median == pytest.approx([40.0 * 1.008, 40.0 * 1.008, 180.0 * 1.008, None])
+    assert [durations.overdue(age) for age in (6.2, 190.0)] == [None, 10.0]
+    for _ in range(200):
+        durations.note(6.0)
+    assert durations.estimate(6.2) is None

@@ -181,28 +181,13 @@ async def test_a_task_without_a_webhook_is_polled_often() -> None:
 
 
 @in_virtual_time
-async def test_ends_during_a_disconnection_are_found_in_the_records() -> None:
+async def test_an_end_during_a_disconnection_is_found_soon_after_it() -> None:
     tasks = Tasks(a=5, b=500)
     waiting = [tasks.wait("a"), tasks.wait("b")]
-    await asyncio.sleep(5)
-    tasks.recorded.add("a")
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.sleep(6)
     tasks.poller.set_receiving(is_on=True)
-    assert await waiting[0] is None
-    assert (tasks.polls, round(now())) == ([], 6)
+    await waiting[0]
+    assert now() < 8
     await waiting[1]
-    assert [round(moment) for _, moment in tasks.polls] == [60, 300, 540]
-
-
-@in_virtual_time
-async def test_a_check_of_the_records_does_not_delay_a_poll_or_a_notification() -> None:
-    tasks = Tasks(a=60.2, b=60.2)
-    waiting = [tasks.wait("a"), tasks.wait("b")]
-    await asyncio.sleep(59.8)
-    tasks.poller.set_receiving(is_on=True)
-    await asyncio.sleep(0.1)
-    tasks.poller.wake("b")
-    await settle()
-    assert tasks.polls == [("b", 59.9)]
-    await tasks.notify("b")
-    await asyncio.gather(*waiting)
-    assert tasks.polls[1] == ("a", 60.0)
+    assert len(tasks.polls) < 10
