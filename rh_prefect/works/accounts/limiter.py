@@ -32,9 +32,6 @@ LONGEST_PAUSE_WITH_ROOM = 5.0
 OTHERS_GRACE_SECONDS = 0.5
 """Seconds before this process uses a slot that another program has freed: it usually starts its next task there."""
 
-DISTRUST_SECONDS = 60.0
-"""Seconds after a refusal in which a slot is not used if only the account's count shows it as free."""
-
 COUNT_TIMEOUT = 2.0
 """Maximum seconds to wait for an account's count before jobs use the other accounts."""
 
@@ -146,7 +143,6 @@ class Limiter:
         self._missing = 0
         self._missing_since = 0.0
         self._surplus = 0
-        self._distrust_until = 0.0
         self._released = 0
         self._counted_at: float | None = None
         self._paused_until = 0.0
@@ -225,7 +221,6 @@ class Limiter:
             self._paused_until = self._clock() + pause_seconds(self._refusals, jitter=self._jitter())
             self._counted_at = None
             self._refused_at = self._clock()
-            self._distrust_until = self._clock() + DISTRUST_SECONDS
         self._release()
 
     async def count(self, polled: int) -> Count | None:
@@ -322,7 +317,7 @@ class Limiter:
         return waiter
 
     def _has_free_slot(self) -> bool:
-        is_alone = self._limit is not None and not self._others and self._clock() >= self._distrust_until
+        is_alone = self._limit is not None and not self._others
         max_submits = MAX_SUBMITS_ALONE if is_alone else MAX_SUBMITS
         if self._clock() < self._paused_until or self._submitting >= max_submits:
             return False

@@ -340,26 +340,6 @@ async def test_a_slot_that_a_count_shows_free_is_assigned_before_the_end_is_foun
 
 
 @in_virtual_time
-async def test_after_a_refusal_a_slot_that_only_a_count_shows_free_is_not_assigned() -> None:
-    account = Account(5)
-    slots = slots_of(account)
-    await acquired(slots, 5)
-    slots.release(full=True)
-    tasks = await acquired(slots, 4)
-    await asyncio.sleep(COUNT_AGE)
-    assert done(tasks) == 1
-    account.others = -2
-    await slots.count(5)
-    await settle()
-    assert done(tasks) == 1
-    for seconds, free in ((50, 1), (6, 3)):
-        await asyncio.sleep(seconds)
-        await slots.count(5)
-        await settle()
-        assert done(tasks) == free
-
-
-@in_virtual_time
 async def test_submissions_in_flight_do_not_count_as_free_slots() -> None:
     account = Account(5)
     slots = slots_of(account)
