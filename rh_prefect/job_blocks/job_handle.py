@@ -111,12 +111,6 @@ class PassingJournal(Journal):
         """Reads all records of one job, by full key."""
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
 
-    async def names(self) -> AsyncIterator[str]:
-        """Lists the keys of the records of all jobs."""
-        for records in by_job(self._records).values():
-            for key in records:
-                yield key
-
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
         """Reads all jobs."""
         for key, records in by_job(self._records).items():

@@ -105,9 +105,11 @@ class Journal(ABC):
         The first jobs are yielded before the last are read. Records that are created meanwhile may be missing.
         """
 
-    @abstractmethod
-    def names(self) -> AsyncIterator[str]:
-        """Lists the full keys of all records of jobs, without reading the records."""
+    async def names(self) -> AsyncIterator[str]:
+        """Lists the full keys of all records of jobs."""
+        async for _, records in self.jobs():
+            for key in records:
+                yield key
 
     def is_absent(self, key: str, *, max_age: float) -> bool:  # noqa: ARG002 - of a cached journal
         """Returns whether a record was absent at the last read, if that is at most the given seconds old.

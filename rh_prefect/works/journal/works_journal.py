@@ -15,12 +15,11 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
-from rh_prefect.bounded_caches import LruSet
+from rh_prefect.bounded_caches import LruSet, SharedTasks
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media.store import MediaStore, lasting_place
 from rh_prefect.media.urls import shown_url
@@ -317,17 +316,9 @@ EVERY = 60.0
 _log = logging.getLogger("rh_prefect")
 
 
-@dataclass(slots=True)
-class _Writer:
-    """The task that writes the signs of life of one flow run, and the number of works that need it."""
-
-    task: asyncio.Task[None]
-    users: int = 0
-
-
-_writers: dict[tuple[str, str], _Writer] = {}
+_writers: SharedTasks[tuple[str, str], None] = SharedTasks()
 # The tasks are the parent's, which a forked child does not have.
-os.register_at_fork(after_in_child=_writers.clear)
+os.register_at_fork(after_in_child=_writers.__init__)  # type: ignore[misc]
 
 
 @contextmanager
@@ -336,18 +327,12 @@ def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -
 
     The task runs on the package's loop thread, so that a flow that computes for long still writes.
     """
-    name = (flow_run, repr(works))
-    writer = _writers.get(name)
-    if writer is None:
-        writer = _writers[name] = _Writer(asyncio.ensure_future(_write(works, flow_run, every)))
-    writer.users += 1
+    writing = _writers.run((flow_run, repr(works)), lambda: _write(works, flow_run, every))
+    needs_it = asyncio.ensure_future(writing)
     try:
         yield
     finally:
-        writer.users -= 1
-        if not writer.users:
-            _writers.pop(name, None)
-            writer.task.cancel()
+        needs_it.cancel()
 
 
 async def _write(works: WorksJournal, flow_run: str, every: float) -> None:

@@ -52,11 +52,6 @@ class MemoryJournal(Journal):
     async def job(self, job_key: str) -> dict[str, JSON]:
         return self.place.job(self.scope, job_key)
 
-    async def names(self) -> AsyncIterator[str]:
-        for key in self.place.keys(self.scope):
-            for name in self.place.job(self.scope, key):
-                yield name
-
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
         for key in self.place.keys(self.scope):
             yield key, self.place.job(self.scope, key)
