@@ -38,8 +38,10 @@ MAX_IN_FLIGHT = 200
 
 The steps of earlier items are begun even if so many of later ones wait for slots."""
 
-_RESULTS_PER_FREEZE = 500
-"""After so many results the collector of cycles passes once over what they have made, and then ignores it."""
+_RESULTS_PER_FREEZE = 2000
+"""After so many results the collector of cycles passes once over what they have made, and then ignores it.
+
+The cycles of works that are in progress at this moment are freed at the end of the run only."""
 
 _PARTS_AT_ONCE = 500
 """How many parts of a whole plan are looked at before other tasks of the thread run."""
