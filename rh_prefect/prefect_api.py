@@ -74,7 +74,7 @@ _is_patient: ContextVar[bool] = ContextVar("is_patient", default=False)
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Lets a hook, which runs outside of its run's context, repeat requests as long as the run itself."""
+    """Repeats failed requests of a `with` block as long as in a run; hooks, which have no run context, use it."""
     before = _is_patient.set(True)
     try:
         yield
@@ -83,7 +83,7 @@ def patient() -> Iterator[None]:
 
 
 def patience() -> float:
-    """Returns for how many seconds a failed read is repeated: in a run and in its hooks; a command fails at once."""
+    """Returns the seconds for which a failed read is repeated: in a run and in its hooks; 0 in a command."""
     in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
     return PATIENCE if in_run or _is_patient.get() else 0.0
 

@@ -23,24 +23,24 @@ from rh_prefect.table_files import form_of
 from rh_prefect.works.options import Reuse, Wait
 
 RowInput: TypeAlias = str | Sequence[Any]
-"""The source of a batch's rows: a place, or rows that are mappings of parameters or files."""
+"""The source of a batch's rows: a location, or rows that are mappings of parameters or files."""
 
 FOLDER = "batches"
-"""Where outputs with a label go, in the storage."""
+"""The folder in the storage for outputs with a label."""
 
 ROWS = "rows"
-"""The name of the parameter, and of the fan-out over it."""
+"""The name of the parameter for the rows, and of the fan-out over it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """The options that `batch` has in Python, in the form of a deployment and as a command; declared here only.
+    """The options of `batch` in Python, in the form of a deployment and on the command line.
 
     Attributes:
         model: The model, by any of its names.
         label_column: The column with the names of outputs.
         ignore_columns: Columns that are not parameters.
-        budget: What the rows may cost together in all runs, in the account's currency; by default without a limit.
+        budget: Maximum total cost of the rows in all runs, in the account's currency; by default without a limit.
         strict: Stop before anything is paid if one row, or one file, is invalid.
         attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
@@ -69,9 +69,9 @@ class Batch(BatchOptions):
     Attributes:
         rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or files. A
             table's columns are parameters of the models, its relative paths start from its own folder.
-        chain: Further models, each a name or an object with `model` and parameters; each takes the output of the one
-            before.
-        values: Parameters for every row; a name is of the first model that has it, `2.name` is the second's.
+        chain: Further models, each a name or an object with `model` and parameters; each gets the output of the
+            previous one.
+        values: Parameters for every row. A name belongs to the first model that has it, `2.name` to the second model.
         wait: `poll` waits in the process. `suspend` suspends the run of a deployment when every row's job is
             submitted; the webhook receiver resumes it, once for each step of a chain.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
@@ -89,7 +89,7 @@ class Batch(BatchOptions):
 
 @dataclass(slots=True)
 class BatchFile:
-    """A pipeline that was written for a batch."""
+    """The generated pipeline of a batch."""
 
     name: str  # Its name, `batch-` and a hash of what the batch is
     text: str  # The file, as YAML
@@ -99,14 +99,14 @@ class BatchFile:
 
 @dataclass(slots=True)
 class _Columns:
-    """The columns of the table, and what the steps take from them."""
+    """The columns of the table, and the parameters that they set."""
 
     declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     used: list[dict[str, str]] = field(default_factory=list)  # of each stage: parameter -> reference
 
 
 async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, whole_items: bool = True) -> BatchFile:
-    """Writes the pipeline of a batch."""
+    """Returns the pipeline of a batch."""
     stages = stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
     name = f"batch-{_hash([source.identity, _identity(stages, batch.label_column), place_of_results])[:16]}"
@@ -146,12 +146,12 @@ def _budget(amount: float | None, *, whole_items: bool) -> Any:
 
 
 def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
-    """Returns the values that distinguish a batch from another one of the same rows."""
+    """Returns the values that distinguish batches of the same rows."""
     return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], label_column]
 
 
 def _plain(value: object) -> object:
-    """Returns a value for an identity: files by content, where it is known, other values as written."""
+    """Returns a value for an identity: files by content, if it is known, other values unchanged."""
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in sorted(value.items(), key=lambda pair: str(pair[0]))}
     if isinstance(value, list | tuple):
@@ -242,7 +242,7 @@ def _unmarked(value: object) -> object:
 
 
 def _file_of(value: object) -> object:
-    """Returns a file as a `Media` or a text; another value stays, and its row is invalid."""
+    """Returns a file as a `Media` or a text; any other value unchanged, which makes its row invalid."""
     try:
         return as_media_input(value)
     except InputError:
@@ -260,7 +260,7 @@ def _kind(first: Stage) -> str:
 
 
 async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, inputs: Inputs) -> _Columns:
-    """Declares the columns that the rows have."""
+    """Returns the declarations of the columns of the rows."""
     found = _Columns(used=[{} for _ in stages])
     if not source.is_table:
         param = file_param(stages[0].model)
@@ -344,7 +344,7 @@ def _plain_file(value: Any) -> Any:
 
 
 def _literal(value: Any) -> Any:
-    """Returns a value in which no text is read as a reference."""
+    """Returns a value with its texts escaped, so that they are not read as references."""
     if isinstance(value, str):
         return value.replace("$(", "$$(")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The models of a batch: which column or value sets which parameter of which of them."""
+"""The models of a batch, and the parameter of a model that each column or value sets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Stage:
 
 
 def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, object]) -> list[Stage]:
-    """Finds the models of a batch, and gives them the values for every row."""
+    """Returns the models of a batch, with the values for every row."""
     stages = [Stage(catalog.get(model), "", {})]
     for number, step in enumerate(chain):
         own = dict(step) if isinstance(step, Mapping) else {"model": step}
@@ -58,7 +58,7 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
 
 
 def _named(stages: Sequence[Stage]) -> list[Stage]:
-    """Names the steps after what they make; those of equal kinds are numbered."""
+    """Returns names for the steps by their output kinds; equal kinds are numbered."""
     kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
     names: list[str] = []
     for number, stage in enumerate(stages, 1):
@@ -68,10 +68,10 @@ def _named(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
-    """Finds the stage and the parameter that a name belongs to.
+    """Returns the stage and the parameter of a name.
 
-    `name` is a Python or wire name, of the first step that has it; `2.name` is the second step's. `unchecked` is of the
-    first step, and no parameter.
+    `name` is a Python or wire name of the first step that has it; `2.name` belongs to the second step. `unchecked`
+    belongs to the first step, and is not a parameter.
     """
     numbered = _OF_STEP.fullmatch(name)
     if numbered and 1 <= int(numbered[1]) <= len(stages):
@@ -91,7 +91,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
 
 
 def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> None:
-    """Rejects two names of one parameter, which leave it unclear what to pay for."""
+    """Raises an error if one parameter is given by two names."""
     known: dict[tuple[int, str], str] = {}
     for name in names:
         try:
@@ -117,7 +117,7 @@ def file_param(model: Model, *, kind: str = "") -> Param | None:
 
 
 def column_of(param: Param) -> dict[str, Any]:
-    """Returns the declaration of a column that sets a parameter."""
+    """Returns the declaration of a column for a parameter."""
     if param.is_media:
         return {"type": "files", "of": param.type} if param.multiple else {"type": param.type}
     if param.multiple or param.type == "json":
@@ -138,7 +138,7 @@ def _fed(before: Model, model: Model) -> Param:
 
 
 def _read(param: Param | None, value: object) -> object:
-    """Converts a value for its parameter, as a cell of a table; the catalogue rejects invalid values later."""
+    """Converts a cell of a table for its parameter; the catalogue rejects invalid values later."""
     if param is None:
         return value
     if not param.is_media:

@@ -21,7 +21,7 @@ from rh_prefect.works.work_runner import WorkCall
 
 
 def work_call(instance: Instance, work: Work) -> WorkCall:
-    """Makes the call of one take of a paid step."""
+    """Returns the call of one take of a paid step."""
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
@@ -41,7 +41,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
 
 
 def request_of(instance: Instance) -> Request:
-    """Makes the request of a paid step."""
+    """Returns the request of a paid step."""
     step, values = instance.step, known_values(instance)
     if not isinstance(step, GraphStep):
         _check_files(instance, values)
@@ -55,7 +55,7 @@ def request_of(instance: Instance) -> Request:
 
 
 def _check_files(instance: Instance, values: dict[str, Any]) -> None:
-    """Refuses a text in the place of a file, which would be read as a path; the plan has refused it already."""
+    """Raises an error if a text is given in place of a file: it would be opened as a path."""
     model = catalog.get(instance.model)
     files = {param.name for param in model.file_params}
     given = [*values.items(), *values.get("unchecked", {}).items()]
@@ -68,22 +68,22 @@ def _check_files(instance: Instance, values: dict[str, Any]) -> None:
 
 
 def known_values(instance: Instance) -> dict[str, Any]:
-    """Returns the parameters of a step in the form that is sent: files as `Media`, lists as lists."""
+    """Returns the parameters of a step as they are sent: files as `Media`, lists as lists."""
     return {name: _sent(value) for name, value in instance.values.items()}
 
 
 def has_all_ids(instance: Instance) -> bool:
-    """Returns whether the ids of RunningHub that a step sends are there; its request is known without them."""
+    """Returns whether the ids of RunningHub that a step sends exist; its request is known without them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
 def has_all_files(instance: Instance) -> bool:
-    """Returns whether the files that a step sends are there."""
+    """Returns whether the files that a step sends exist."""
     return all(one.media is not None for one in leaves(instance.values) if isinstance(one, File))
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
-    """Maps the actual hash of each file that was rendered again to the hash that requests use."""
+    """Returns the hash in requests for the actual hash of each file that was rendered again."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 
@@ -103,7 +103,7 @@ def _sent(value: Any) -> Any:
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """Yields sent values with the values that requests use: ids that expire, and files that were rendered again."""
+    """Yields sent values with the values in requests: for ids that expire, and files that were rendered again."""
     for one in leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key

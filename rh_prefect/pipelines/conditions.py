@@ -25,7 +25,7 @@ ORDERED = ("lt", "lte", "gt", "gte")
 
 
 def truth(condition: Any, frame: Frame) -> bool | None:
-    """Whether a condition holds; None where that is not known yet."""
+    """Returns whether a condition is true; None if that is not known yet."""
     if isinstance(condition, bool):
         return condition
     if isinstance(condition, str):
@@ -47,7 +47,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
 
 
 def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
-    """Yields the known values of `lt` and `gt` that are not numbers: their paths in the condition, and clauses."""
+    """Yields the known values of `lt` and `gt` that are not numbers: path in the condition, and clause."""
     if not isinstance(condition, dict):
         return
     [(operator, argument)] = condition.items()

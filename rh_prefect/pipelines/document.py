@@ -1,4 +1,4 @@
-"""`Document`: a parsed file whose values and problems have line and column."""
+"""`Document`: a parsed file with the line and column of each value and problem."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Node:
 
     @property
     def data(self) -> Any:
-        """The value as plain JSON data."""
+        """Returns the value as plain JSON data."""
         if isinstance(self.value, dict):
             return {key: node.data for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -55,17 +55,17 @@ class Problem:
     excerpt: str = ""  # The line and a caret below the place; empty where the line may not be shown
 
     def __str__(self) -> str:
-        """Reads like `film.yaml:7:13: when takes a condition, ...`, then the line and a caret."""
+        """Formats the problem as `film.yaml:7:13: when takes a condition, ...`, then the line and a caret."""
         head = f"{self.file}:{self.line}:{self.column}: {self.message}"
         return f"{head}\n{self.excerpt}" if self.excerpt else head
 
     @property
     def head(self) -> str:
-        """The first line alone."""
+        """Returns only the first line."""
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
 
     def as_json(self) -> dict[str, object]:
-        """The problem as `--json` writes it."""
+        """Returns the problem for `--json`."""
         return {"file": self.file, "line": self.line, "column": self.column, "message": self.message}
 
 
@@ -77,25 +77,23 @@ class PipelineError(InputError):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Lists the problems."""
         self.found = tuple(problems)
         super().__init__("\n".join(map(str, self.found)), problems=tuple(one.head for one in self.found))
 
 
 class Document:
-    """One file that was read: its name as the user gave it, its tree and its lines."""
+    """A parsed file: its name as the user gave it, its tree and its lines."""
 
     def __init__(self, name: str, text: str, root: Node) -> None:
-        """Keeps what was read."""
         self.name, self.root, self.lines = name, root, text.split("\n")
 
     @property
     def data(self) -> Any:
-        """The whole file as plain JSON data."""
+        """Returns the whole file as plain JSON data."""
         return self.root.data
 
     def node(self, path: Path) -> Node:
-        """The value at a path, or the nearest one above it that exists."""
+        """Returns the value at a path, or the nearest existing one above it."""
         node = self.root
         for part in path:
             inner = self.child(node, part)
@@ -105,7 +103,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """The value of a key or at a position; of a step also one that the file's `defaults` give."""
+        """Returns the value of a key or at a position; for a step also one from the file's `defaults`."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -130,7 +128,7 @@ class Document:
         return self._find(node, needle) if needle else node.place
 
     def hide(self, secret: str) -> None:
-        """Masks a text in all lines that are shown from now on; columns stay where they are."""
+        """Masks a text in all lines that are shown later, without a change of columns."""
         self.lines = [line.replace(secret, "*" * len(secret)) for line in self.lines]
 
     def _find(self, node: Node, needle: str) -> Place:
@@ -145,7 +143,7 @@ class Document:
 
 
 def excerpt(lines: Sequence[str], place: Place) -> str:
-    """A line with a caret below one of its columns; a long line is cut around it."""
+    """Returns a line with a caret below one of its columns; a long line is cut around it."""
     if not 0 < place.line <= len(lines):
         return ""
     line, at = lines[place.line - 1].rstrip("\r"), place.column - 1
@@ -163,7 +161,6 @@ class Problems:
     """Collects problems, each once."""
 
     def __init__(self) -> None:
-        """Starts without any."""
         self._found: dict[tuple[str, int, int, str], Problem] = {}
 
     def __len__(self) -> int:
@@ -183,16 +180,13 @@ class Problems:
         self._found.setdefault((problem.file, problem.line, problem.column, problem.message), problem)
 
     def refuse(self) -> None:
-        """Raises all problems as one error, if there is any."""
+        """Raises all problems as one error; does nothing without problems."""
         if self._found:
             raise PipelineError(self)
 
 
 def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: float = 0.0) -> list[str]:
-    """Returns the missing names that no misspelt name accounts for.
-
-    One misspelt name makes another one missing; only the misspelt one is reported.
-    """
+    """Returns the missing names, without those that a misspelt name was probably meant to be."""
     remaining = list(missing)
     for name in unknown:
         for closest in get_close_matches(name, remaining, n=1, cutoff=cutoff):
@@ -214,11 +208,11 @@ def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
 
 
 def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:
-    """Returns `nearest` as the end of a sentence, with control characters shown; the same arguments."""
+    """Returns `nearest` as the end of a sentence, with control characters escaped."""
     clause = visible(nearest(name, names, none=none))
     return clause if clause.endswith("?") else f"{clause}."
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
-    """Creates a problem that includes the text of its line."""
+    """Returns a problem with the text of its line."""
     return Problem(name, place.line, place.column, message, excerpt(lines, place))

@@ -1,4 +1,4 @@
-"""Renders the local edits: takes parameters with local files, and makes a file or a text."""
+"""Renders local edits: from parameters with local files to a file or a text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> 
 
 
 def _check_files(name: str, params: Params) -> None:
-    """Refuses a text in the place of a file, which would be opened as a path; the plan has refused it already."""
+    """Raises an error if a text is given in place of a file: it would be opened as a path."""
     for param in EDITS[name].params:
         value = params.get(param.name)
         values = value if param.many and isinstance(value, list) else [value]
@@ -130,7 +130,7 @@ def _select(params: Params, *names: str) -> dict[str, Any]:
 
 
 def _picture_format(source: Path, form: str | None = None) -> str:
-    """Returns the extension of a picture or video that is made from another one."""
+    """Returns the extension for a picture or video that is made from another one."""
     kind = file_type(source)
     if kind.kind == "video":
         return "mp4"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 EditKind = Literal["image", "video", "audio", "file", "string", "same"]
-"""What an edit makes; `same`: what its first parameter holds."""
+"""The kind of an edit's output; `same`: the kind of its first parameter."""
 
 Length = Literal["sum", "overlapped", "input", "seconds", ""]
-"""How long the result is: all inputs together, these less `seconds` between each two, as the first input, what
-`seconds` says; empty: it has no length."""
+"""The length of the result: `sum` of all inputs, the sum less `seconds` between each two, that of the first input, or
+the parameter `seconds`; empty without a length.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,12 @@ class EditParam:
 
     @property
     def takes_files(self) -> bool:
-        """Whether it takes files."""
+        """Whether it accepts files."""
         return not {"string", "number", "integer", "boolean", "enum"} & {*self.kinds}
 
     @property
     def takes(self) -> str:
-        """What a message says that a parameter for files takes."""
+        """Returns the words for the files that it accepts, for messages."""
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
 
@@ -51,7 +52,7 @@ class Edit:
     extension: str = ""  # Of the result's file, where `format` does not say another
 
     def param(self, name: str) -> EditParam | None:
-        """Finds a parameter."""
+        """Returns a parameter by name."""
         return next((param for param in self.params if param.name == name), None)
 
 
@@ -245,4 +246,4 @@ EDITS: Mapping[str, Edit] = {
         ),
     )
 }
-"""Every edit by its name."""
+"""All edits by name."""

@@ -1,4 +1,4 @@
-"""Evaluates references: what a value of the file stands for in one item, as far as a plan knows it."""
+"""Evaluates references in the values of a file for one item, as far as a plan knows the results."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    While it is not decided whether that one exists, its length covers those of the next options, up to a certain one;
-    of lists, it is the longest one.
+    While it is not known whether that option exists, the length of the value covers the next options, up to one that
+    certainly exists. For lists, it is the longest list.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -64,7 +64,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
 
 
 def maker_of(reference: Reference, frame: Frame) -> Instance | None:
-    """Returns the step that a reference's value comes from, even where that is a known text; None if there is none."""
+    """Returns the step that makes a reference's value, even if that is a known text; None if no step does."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
@@ -93,7 +93,7 @@ def _hull(spans: Sequence[Span]) -> Span:
 
 
 def follow(names: Names, frame: Frame) -> Any:
-    """Returns the value of a name and its fields."""
+    """Returns the value of a name with its fields."""
     value = frame.find(names[0])
     for name in names[1:]:
         value = part(value, name)
@@ -108,7 +108,7 @@ def _result(value: Any) -> Any:
 
 
 def part(value: Any, name: str) -> Any:
-    """Returns a field of a value; of a list, the field of each item."""
+    """Returns a field of a value; for a list, the field of each item."""
     match value:
         case Maybe():
             return maybe(part(value.value, name), value.by)
@@ -138,7 +138,7 @@ def part(value: Any, name: str) -> Any:
 
 
 def slug(text: str) -> str:
-    """Returns a text as a part of a file's name: letters, digits and single dashes; an accent is left out."""
+    """Returns a text as a part of a file name: letters, digits and single dashes, without accents."""
     plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
     found = re.sub(r"[\W_]+", "-", plain.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-")
     return found or digest(text)[:8]
@@ -166,13 +166,13 @@ def _of_items(group: Group, name: str) -> Any:
 
 
 def _open_like(sources: Sequence[Any], items: Items) -> Items:
-    """Returns a list that is as long as a list of an answer: its length is not known while that of a source is not."""
+    """Returns a list as long as the list of an answer; its length is unknown if that of a source is unknown."""
     counts = (one.count for one in map(certain, sources) if isinstance(one, Items | Group))
     return replace(items, count=next(filter(None, counts), None))
 
 
 def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
-    """Returns one list of all present values, in order; lists do not nest."""
+    """Returns one list of all present values, in order, without nesting."""
     values: list[Any] = []
     owners: list[Frame | None] = []
     sure: list[bool] = []
@@ -194,7 +194,7 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
 
 
 def _joined(values: Sequence[Any]) -> Items:
-    """Returns one list of single values and of the values of lists, as `[$(intro), $(each.clip)]` means it."""
+    """Returns one list of single values and the values of inner lists, as for `[$(intro), $(each.clip)]`."""
     items = _flat((value, None, True) for value in values)
     lists = [one for one in map(certain, values) if isinstance(one, Items) and one.count is not None]
     counts = [one.count for one in lists if one.count is not None]
@@ -277,7 +277,7 @@ def _unknown_text(parts: Sequence[Any]) -> Any:
 
 
 def type_of(value: Any) -> Type:
-    """Returns the type of a value, as `check` has it for a value of which only that is known."""
+    """Returns the type of a value for a check of values whose content is not known."""
     match value:
         case Type():
             return value
@@ -295,6 +295,6 @@ def type_of(value: Any) -> Type:
 
 
 def named(value: Any, written: Any) -> str:
-    """Returns how a message names a value: a known one as it is, another one as it is written."""
+    """Returns the name of a value for messages: a known value itself, otherwise its text in the file."""
     text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

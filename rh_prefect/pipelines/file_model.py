@@ -17,15 +17,15 @@ from rh_prefect.pipelines.run.options import RunOptions
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 RESERVED = ("params", "run", "item", "number", "id", "previous", "matrix")
-"""Names that a step and an `as` may not have."""
+"""Names that are not allowed for steps and `as`."""
 
 RUN_OPTIONS = tuple(RunOptions.__dataclass_fields__)
-"""The options of every run; a parameter of a file that is run has none of these names."""
+"""The options of every run; parameters of a file must have other names."""
 
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", "any", "list", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
-"""The keys of which a step has exactly one."""
+"""The keys of a step's action; a step has exactly one of them."""
 
 ANSWER_TYPES = ("string", "integer", "number", "boolean", "handle")
 
@@ -35,7 +35,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def shown_value(value: Any) -> str:
-    """Returns a value as named in a message: `'params.ask' is a text`."""
+    """Returns a value as a clause for messages: `'params.ask' is a text`."""
     if isinstance(value, str):
         return f"'{value if len(value) <= 40 else value[:37] + '...'}' is a text"
     if value is None:
@@ -70,7 +70,7 @@ def _kind_of(value: Any) -> str:
 
 
 def holds_reference(value: Any) -> bool:
-    """Whether there is a reference in a value."""
+    """Returns whether a value contains a reference."""
     return isinstance(value, str) and "$(" in value
 
 
@@ -133,7 +133,7 @@ class Param(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        """`name: string` is short for `{type: string}`."""
+        """Converts `name: string` to `{type: string}`."""
         if isinstance(value, str):
             return {"type": value}
         if not isinstance(value, dict):
@@ -142,12 +142,12 @@ class Param(_Strict):
 
     @property
     def kind(self) -> str:
-        """The type, `enum` where options are given."""
+        """The type; `enum` if options are given."""
         return "enum" if self.enum is not None else self.type or ""
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The names that a column can have in the table; empty for its own name."""
+        """The possible names of a column in the table; empty if it has its own name."""
         return (self.header,) if isinstance(self.header, str) else tuple(self.header or ())
 
     @property
@@ -175,7 +175,7 @@ class TextAnswer(_Strict):
 
 
 class Parse(_Strict):
-    """How a model's answer is read; see `answer_type`."""
+    """The expected structure of a model's answer; see `answer_type`."""
 
     text: TextAnswer | None = None
     object: Names | None = None
@@ -184,7 +184,7 @@ class Parse(_Strict):
 
 
 class AssumedPrice(_Strict):
-    """A price that the author assumes, because no catalogue has it."""
+    """A price that the author assumes, because the catalogue has none."""
 
     expected: Number
     most: Number
@@ -206,7 +206,7 @@ class AssumedPrice(_Strict):
 
 
 class Assume(_Strict):
-    """The author's assumptions about facts that no catalogue has."""
+    """The author's assumptions about facts that the catalogue does not have."""
 
     seconds: Seconds | None = None
     price: AssumedPrice | None = None
@@ -214,7 +214,7 @@ class Assume(_Strict):
 
 
 class Budget(_Strict):
-    """The most money that a run may spend."""
+    """The maximum cost of a run."""
 
     amount: Number
     whole_items: Bool = False
@@ -254,11 +254,11 @@ def _written_out(value: Any) -> Any:
 
 
 Condition = Annotated[Any, BeforeValidator(_written_out)]
-"""A condition as it stands in the file; `check` says what is wrong with one."""
+"""A condition as written in the file; `check` reports errors in it."""
 
 
 class Step(_Strict):
-    """What all steps have; each kind of step is a subclass, which `tag_of` tells from the step's keys."""
+    """The keys of all steps. Each kind of step is a subclass; `tag_of` finds it from the step's keys."""
 
     when: Condition = None
     require: Literal["all", "any"] = "all"
@@ -273,31 +273,31 @@ class Step(_Strict):
 
     @property
     def action(self) -> str:
-        """Which of `ACTIONS` it has."""
+        """The one of `ACTIONS` that it has."""
         return next(name for name in ACTIONS if self.get(name) is not None)
 
     @cached_property
     def conditions(self) -> tuple[Reference, ...]:
-        """The references in its conditions, which are looked up for each item."""
+        """The references in its conditions, which are evaluated for each item."""
         return tuple(one for _, one in references_in([self.when, self.get("expect")]))
 
     @cached_property
     def named_by(self) -> tuple[Reference, ...]:
-        """The references in the name that its file is saved under."""
+        """The references in the name under which its file is saved."""
         return tuple(one for _, one in references_in(self.get("save_as")))
 
     @cached_property
     def taken(self) -> tuple[Reference, ...]:
-        """The references in its values and in the name that its file is saved under."""
+        """The references in its values and in the name under which its file is saved."""
         values = tuple(one for _, one in references_in([self.get("with_"), self.get("from_")]))
         return (*values, *self.named_by)
 
     def get(self, field: str) -> Any:
-        """The value of a field that not all steps have; None for the others."""
+        """Returns the value of a field that not all steps have; None for the others."""
         return getattr(self, field, None)
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
-        """Itself and all steps in it, in order, with their paths in the file."""
+        """Yields itself and all steps in it, in order, with their paths in the file."""
         yield path, self
 
 
@@ -332,7 +332,7 @@ class ModelStep(PaidStep):
 
 
 class GraphStep(PaidStep):
-    """A request to a saved workflow, an app, or a graph of nodes, whose fields are in no catalogue."""
+    """A request to a saved workflow, an app, or a graph of nodes; the catalogue does not have their fields."""
 
     workflow: Id | None = None
     app: Id | None = None
@@ -359,7 +359,7 @@ class UseStep(Step):
 
 
 class ReviewStep(Step):
-    """A choice that a person makes."""
+    """A choice by a person."""
 
     review: Refs
     ask: Text = ""
@@ -385,7 +385,7 @@ class GroupStep(Step):
 
 
 class FanOutStep(GroupStep):
-    """A group that is made for each item of a list, or for each combination of the values of several lists."""
+    """A group for each item of a list, or for each combination of values of several lists."""
 
     foreach: Items | None = None
     matrix: Names | None = None
@@ -409,13 +409,13 @@ _TAGS = {
 
 
 def actions_in(data: Mapping[str, Any]) -> list[str]:
-    """Returns which of `ACTIONS` a step has, without blank ones where there is another one."""
+    """Returns the keys of `ACTIONS` in a step; empty ones only if there is no other."""
     found = [name for name in ACTIONS if name in data]
     return [name for name in found if data[name] is not None] or found
 
 
 def tag_of(data: Any) -> str | None:
-    """Returns the name of the kind of a step; None unless it has exactly one of `ACTIONS`."""
+    """Returns the name of a step's kind; None unless it has exactly one of `ACTIONS`."""
     if not isinstance(data, dict):
         return "ModelStep"  # which says that it takes a mapping
     actions = actions_in(data)
@@ -428,7 +428,7 @@ KINDS: Mapping[str, type[Step]] = {
     kind.__name__: kind for kind in (ModelStep, GraphStep, EditStep, UseStep, ReviewStep, GroupStep, FanOutStep)
 }
 Defaults = dict[Literal["model", "workflow", "app", "graph", "edit", "use", "review", "steps"], Names]
-"""Keys of all steps of a kind that do not have them; of `with`, single parameters."""
+"""Default keys for all steps of a kind, and default parameters in `with`."""
 
 
 def with_defaults(steps: Any, defaults: Mapping[str, Any]) -> Any:
@@ -461,12 +461,12 @@ Steps = dict[str, AnyStep]
 
 
 def uses(step: Step, name: str) -> bool:
-    """Checks whether anything in a group refers to a name, such as `previous`, with which items must run in order."""
+    """Returns whether a group refers to a name, such as `previous`, which makes its items run in order."""
     return name in names_in(step)
 
 
 def names_in(step: Step) -> set[str]:
-    """Returns the names that anything in a step refers to."""
+    """Returns the names to which a step refers."""
     return {
         option[0]
         for _, one in step.walk(())
@@ -495,6 +495,6 @@ class PipelineFile(_Strict):
     outputs: dict[str, Any] = Field(default_factory=dict)
 
     def walk(self) -> Iterator[tuple[Path, Step]]:
-        """All steps, in order, with their paths in the file."""
+        """Yields all steps, in order, with their paths in the file."""
         for name, step in self.steps.items():
             yield from step.walk(("steps", name))

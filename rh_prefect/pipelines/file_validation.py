@@ -31,7 +31,7 @@ from rh_prefect.pipelines.file_model import (
 )
 
 _SIMILAR = 0.6
-"""From which similarity on a key is a misspelt one; others may be additions of the author's."""
+"""Minimum similarity of a misspelt key; less similar ones may be the author's additions."""
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
@@ -46,7 +46,7 @@ _WHAT: Mapping[type[BaseModel], str] = {
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Returns the keys of one of the models above."""
+    """Returns the keys of a model."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -55,7 +55,7 @@ STEP_KEYS = list(dict.fromkeys([*ACTIONS, *(key for kind in KINDS.values() for k
 
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
-    """Builds the model of a file; invalid parts are reported as problems."""
+    """Returns the model of a file; reports invalid parts as problems."""
     data = document.data
     if not isinstance(data, dict):
         problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
@@ -77,13 +77,13 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 
 
 def _step_kind(data: Any) -> type[Step]:
-    """Returns the kind of a step; `Step` if it has not exactly one action."""
+    """Returns the class of a step; `Step` unless it has exactly one action."""
     tag = tag_of(data)
     return Step if tag is None else KINDS[tag]
 
 
 def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
-    """Yields the keys of a valid file that have no value, where a forgotten one would change what is paid."""
+    """Yields keys without a value whose omission would change the cost."""
     for name in keys_of(model):
         value, at = data.get(name, ...) if isinstance(data, dict) else ..., (*path, name)
         if value is None and name != "default":
@@ -98,7 +98,7 @@ def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
 def _independent(errors: list[Any]) -> Iterator[Any]:
     """Yields the errors that do not follow from other errors.
 
-    Those are the keys that are missing because they are misspelt, and that a list with wrong items is not a text.
+    Following errors are missing keys that were misspelt, and lists with wrong items that "are not a text".
     """
     for one in errors:
         if _is_other_form(one, errors):
@@ -110,7 +110,7 @@ def _independent(errors: list[Any]) -> Iterator[Any]:
 
 
 def _is_other_form(error: Any, errors: list[Any]) -> bool:
-    """Returns whether an error says that a list is not a text, where an item of the list is wrong as well."""
+    """Returns whether an error says that a list is not a text, although only an item of the list is wrong."""
     at, form = error["loc"][:-1], error["loc"][-1:]
     items = (one["loc"][len(at)] for one in errors if one["loc"][: len(at)] == at and len(one["loc"]) > len(at))
     return form == ("str",) and isinstance(error["input"], list) and any(str(one).startswith("list[") for one in items)
@@ -161,7 +161,7 @@ def _unknown_key(document: Document, path: Path, name: str, model: type[BaseMode
 
 
 def _report_actions(document: Document, problems: Problems, path: Path, step: Mapping[str, Any]) -> None:
-    """Reports a step with none, or with several, of `ACTIONS`; a misspelt key may be the one."""
+    """Reports a step with none or several of `ACTIONS`, or with a misspelt one."""
     actions = actions_in(step)
     unknown = [name for name in step if name not in STEP_KEYS]
     if actions:
@@ -185,7 +185,7 @@ def _hint(value: Any, name: str) -> str:
 
 
 def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
-    """The part of pydantic's location that exists in the file, and the model of the mapping that its last key is in."""
+    """Returns the part of pydantic's location that exists in the file, and the model of its last mapping."""
     node, path = document.root, []
     model: type[BaseModel] = PipelineFile
     inner: type[BaseModel] | None = model
@@ -203,7 +203,7 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
 
 
 def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
-    """Returns the model of the value of a key, if it has one."""
+    """Returns the model of the value of a key; None if it has none."""
     return _INNER.get((PaidStep if issubclass(model, PaidStep) else model, str(name)))
 
 

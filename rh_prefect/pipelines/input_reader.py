@@ -39,10 +39,10 @@ MOST_OBJECTS = 100_000
 MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
-"""Folders of a storage in which this package writes results."""
+"""Folders of a storage for this package's results."""
 _AT_ONCE = 8
 Table: TypeAlias = tuple[str, str, list[Row]]
-"""A table's name for messages, the folder that its relative paths start from, and the rows."""
+"""The name of a table for messages, the folder of its relative paths, and its rows."""
 
 _SUFFIXES = {
     "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"}),
@@ -53,9 +53,9 @@ _SUFFIXES = {
 
 
 class Inputs:
-    """The files, folders and tables of parameters: each is read once.
+    """The files, folders and tables of parameters; each is read once.
 
-    A run plans again after each result, and all its steps must use the same rows and the same files.
+    A run makes a new plan after each result, and all its steps must use the same rows and files.
     """
 
     def __init__(
@@ -66,19 +66,18 @@ class Inputs:
         own: str = "",
         is_open: bool = False,  # Whether a row may name all files that this process may read
     ) -> None:
-        """Reads nothing yet."""
         self.allow, self.is_open, self._own = tuple(allow), is_open, own
         self._options = options or {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
 
     async def file(self, source: str) -> Media:
-        """Returns the hash of a file's content, and its facts; see `identify`."""
+        """Returns the hash of a file's content, and its properties; see `identify`."""
         found: Media = await self._once(("file", source), lambda: identify(source, self._options))
         return found
 
     async def files(self, place: str, kind: str) -> Sequence[str]:
-        """Lists the files of one kind in a place; see `list_files`."""
+        """Returns the files of one kind in a folder; see `list_files`."""
 
         def read() -> Sequence[str]:
             found = list_files(place, kind, self._options)
@@ -103,10 +102,9 @@ class Inputs:
 
 
 class InputReader:
-    """A reader of the inputs of one plan."""
+    """Reads the inputs of one plan."""
 
     def __init__(self, checked: Checked, problems: Problems, inputs: Inputs) -> None:
-        """Starts without inputs."""
         self._checked, self._problems, self._inputs = checked, problems, inputs
         self._rows = ItemProblems(problems, of_rows=True)
         self._skips = checked.file.invalid_items == "skip"
@@ -117,13 +115,13 @@ class InputReader:
 
     @property
     def inputs(self) -> list[dict[str, str]]:
-        """The files that were read: where they are, and the hash of their content, or of a table's values."""
+        """The locations of the files that were read, with the hash of their content, or of a table's values."""
         files = [{"uri": shown(media), "sha256": media.sha256} for media in self._files.values() if media is not None]
         further = (one for reader in self._used.values() for one in reader.inputs)
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives each parameter its value."""
+        """Returns the value of each parameter."""
         params = self._checked.file.params
         for name in arguments:
             if name not in params:
@@ -134,7 +132,7 @@ class InputReader:
         return dict(zip(params, values, strict=True))
 
     async def bind_used(self, used: Checked, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Gives each parameter of a used file its value."""
+        """Returns the value of each parameter of a used file."""
         reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._inputs))
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
@@ -214,7 +212,7 @@ class InputReader:
         return Items(tuple(await asyncio.gather(*(self._listed_file(param, one) for one in found))))
 
     async def _listed_file(self, param: Param, value: Any) -> File:
-        """Returns a file of a list; one that cannot be used has its problem where such items are skipped."""
+        """Returns a file of a list; if invalid items are skipped, an unusable file contains its problem."""
         try:
             return await self._file(param, as_media_input(value), "it")
         except InputError as error:
@@ -283,7 +281,7 @@ class InputReader:
         return value
 
     def _add(self, cells: dict[str, Any], place: Path, clause: str) -> None:
-        """Adds a problem of a row, or keeps it in the row where such items are skipped."""
+        """Adds a problem of a row, or stores it in the row if invalid items are skipped."""
         if self._skips:
             cells.setdefault("\0problems", []).append(clause)
         else:
@@ -308,9 +306,9 @@ class InputReader:
         return await self._file(column, source, name)
 
     def _check_access(self, source: str, root: str) -> None:
-        """Rejects a file that a row may not name: it must be below the table's folder, or behind https.
+        """Raises an error for a file that a row may not name: it must be below the table's folder, or an https link.
 
-        Rows that the caller gives as a list are the caller's own words, as are the parameters beside them.
+        Rows that the caller gives as a list are trusted like parameters.
         """
         if not root or self._inputs.is_open:
             return
@@ -326,7 +324,7 @@ class InputReader:
 
 
 def is_default(param: Param, value: Any) -> bool:
-    """Whether a parameter has this value even when it is not given."""
+    """Returns whether a value equals the parameter's default."""
     default = param.default
     if value in (None, "") or value == default:
         return True
@@ -339,7 +337,7 @@ def is_default(param: Param, value: Any) -> bool:
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
-    Links are left out: a form may name any address, and each link is checked where it is opened.
+    Links are not included: a form may name any address, and each link is checked when it is opened.
     """
     found = []
     for name, param in params.items():
@@ -362,7 +360,7 @@ def _parent(place: str) -> str:
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
-    """Reads a file, and returns its content's hash and its facts; `MediaError` if it is damaged."""
+    """Reads a file, and returns the hash of its content and its properties; raises `MediaError` if it is damaged."""
     with open_local(source, get_settings().state_dir / "inputs", options=options) as held:
         with naming({held.path: source}):
             facts = probe(held.path)
@@ -381,7 +379,7 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
 
 
 def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
-    """Lists the files of one kind, by their names, in a folder, prefix or pattern, sorted by name."""
+    """Returns the files of one kind in a folder, prefix or pattern, sorted by name."""
     protocol = protocol_of(place)
     with as_store_error("list", shown(place), options=options):
         current_access().check_listing(place)
@@ -396,7 +394,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Leaves out what lies in a storage: all of it if it lies in the listed place, else the folders of results."""
+    """Removes files of a storage from a list: all of them if it is below the listed folder, else the results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
@@ -415,7 +413,7 @@ def _folder_in(file: str, base: str) -> str:
 
 
 def _real(place: str) -> str:
-    """Returns the real location of a place, for comparisons."""
+    """Returns the real path of a location, for comparisons."""
     if is_local(place):
         return os.path.realpath(local_path(place)).rstrip("/")
     return f"{protocol_of(place)}://{without_user(place).partition('://')[2].strip('/')}"
@@ -464,7 +462,7 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
 
 
 def _undeclared(row: Row, table: Param) -> Iterator[str]:
-    """Yields a clause for each value of a row in a column that its table does not have."""
+    """Yields a clause for each value of a row in an undeclared column."""
     known = [header for one, column in (table.columns or {}).items() for header in column.headers or (one,)]
     for name, value in row.values.items():
         if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
@@ -475,7 +473,7 @@ def _undeclared(row: Row, table: Param) -> Iterator[str]:
 
 
 def _files_in(cell: Any) -> Sequence[Any]:
-    """Returns the files in a cell: a list, also in JSON, or places separated by semicolons."""
+    """Returns the files in a cell: a list, which may be in JSON, or paths separated by semicolons."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
             cell = json.loads(cell)

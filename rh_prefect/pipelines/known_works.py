@@ -1,4 +1,4 @@
-"""Looks up the recorded works and edits in a store, for a plan, and caches them on this machine; pays for nothing."""
+"""Reads the recorded works and edits in a store for a plan, and caches them on this machine; pays nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from rh_prefect.works.journal.works_journal import (
 T = TypeVar("T")
 
 MOST_CACHED = 200_000
-"""How many results are kept, about 1 kB each; the oldest copies are deleted first."""
+"""Maximum number of cached results, about 1 kB each; the oldest are deleted first."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS results (place TEXT, key TEXT, record TEXT, UNIQUE (place, key))"
 _DELETE_OLDEST = "DELETE FROM results WHERE rowid <= (SELECT max(rowid) FROM results) - ?"
@@ -50,18 +50,17 @@ _log = logging.getLogger("rh_prefect")
 class ResultCache:
     """The cached results, in one SQLite file. A recorded result never changes, but its record can be deleted.
 
-    `StoredWorks` uses a copy only while the result's files exist, and keeps none of a result without files. If the file
-    cannot be used, results are read from their records, which only takes longer.
+    `StoredWorks` uses a cached result only while its files exist; results without files are not cached. If the SQLite
+    file cannot be used, the records are read, which only takes longer.
     """
 
     def __init__(self, path: Path, place: str, *, most: int = MOST_CACHED) -> None:
-        """Stores the path; does not open the file."""
         self._path = path
         self._place = place
         self._most = most
 
     def read(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
-        """Reads results; returns those in the cache, by key."""
+        """Returns the results in the cache, by key."""
 
         def read(database: sqlite3.Connection) -> list[tuple[str, str]]:
             query = "SELECT key, record FROM results WHERE place = ? AND key IN (SELECT value FROM json_each(?))"
@@ -102,11 +101,11 @@ _AT_ONCE = 32
 
 
 class StoredWorks(KnownWorks):
-    """A source of recorded works in a store; see `planned_steps.KnownWorks`.
+    """Reads recorded works in a store; see `planned_steps.KnownWorks`.
 
-    One read for each work that has a result, many at a time, unless this machine has a copy of the record. For the
-    others their submissions are read. The files of results are looked for in one listing, which decides nothing that is
-    paid. A copy counts only if the listing has its files: so records and files that were deleted are missed.
+    It reads each result once, many at a time, unless this machine has a copy of the record. For works without a result,
+    it reads the submissions. One listing shows which files of results exist; no payment depends on it. A copy counts
+    only if the listing contains its files, so deleted records and files are noticed.
     """
 
     def __init__(
@@ -119,7 +118,6 @@ class StoredWorks(KnownWorks):
         cache: ResultCache | None = None,
         run: Journal | None = None,
     ) -> None:
-        """Stores the arguments; reads nothing yet."""
         self._rounds = rounds
         self._run = run
         self._cache = cache
@@ -131,7 +129,7 @@ class StoredWorks(KnownWorks):
 
     @property
     def url(self) -> str:
-        """The location of the records, in a form without secrets."""
+        """The location of the records, without secrets."""
         return self._works.url
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
@@ -157,7 +155,7 @@ class StoredWorks(KnownWorks):
         return copies | read
 
     async def _downloaded_again(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
-        """Returns what the store has of the results whose recorded files are missing or short, by key."""
+        """Returns the present files of results whose recorded files are missing or incomplete, by key."""
         missing = await self._without_files(results)
         if missing:
             self._sizes = None  # another run may have made them since the last listing
@@ -178,11 +176,11 @@ class StoredWorks(KnownWorks):
         return self._sizes
 
     def _is_here(self, result: ResultRecord) -> bool:
-        """Returns whether a result's files are in this store, so that its listing has them."""
+        """Returns whether a result's files are in this store, so that its listing contains them."""
         return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:
-        """Finds a take number of a request that was never submitted."""
+        """Returns a take number of a request that was never submitted."""
         if self._run is None:
             return await next_take(self._works, base, scope)
         return await choose_new_take(self._works, self._run, base, scope)
@@ -196,7 +194,7 @@ class StoredWorks(KnownWorks):
         return await self._rounds.takes_of(choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that a round uses for a step; see `KnownWorks.keep_takes`."""
+        """Records the takes that a round uses for a step; see `KnownWorks.keep_takes`."""
         return await self._rounds.keep_takes(choice, takes)
 
     def _known(self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None) -> KnownWork:
@@ -224,7 +222,7 @@ class StoredWorks(KnownWorks):
         return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
 
     async def _begun(self, queries: Sequence[WorkQuery]) -> dict[WorkQuery, KnownWork]:
-        """Returns the works that were submitted and have no result in the shape that is asked for."""
+        """Returns the works that were submitted and have no result of the requested shape."""
         intents = await self._works.read_many({f"{query.work}-intent-1": None for query in queries})
         begun = [query for query in queries if f"{query.work}-intent-1" in intents]
         found = await asyncio.gather(*map(self._state, begun))
@@ -242,7 +240,7 @@ class StoredWorks(KnownWorks):
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
-    """Opens the records of a store read-only, for a plan."""
+    """Opens the records of a store for a plan, without write access."""
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     rounds = Rounds(works.rounds, deployment=deployment)
@@ -255,18 +253,18 @@ def cache_of(works: WorksJournal, settings: Settings) -> ResultCache:
 
 
 def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
-    """Maps the hash of each file that RunningHub has given again, with other bytes, to the recorded one."""
+    """Returns the recorded hash for the hash of each file that RunningHub has returned again with other bytes."""
     pairs = zip(files, record.outputs)
     return {file.sha256: first.sha256 for file, first in pairs if file.sha256 != first.sha256}
 
 
 def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
-    """Returns whether a listing has all files of a result; results without files are not cached."""
+    """Returns whether a listing contains all files of a result; False for a result without files."""
     return all(sizes.get(file.uri) == file.size for file in result.outputs)
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns what a submission has cost, or may cost, as the budget of its run counts it: else by its price."""
+    """Returns the cost, or possible cost, of a submission as its run's budget counts it, else its price."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
     return (
@@ -275,7 +273,7 @@ def _cost_of(submit: Submit) -> Decimal:
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:
-    """Returns the state of a submission for a plan; None if another submission is to be made."""
+    """Returns the state of a submission for a plan; None if another submission follows."""
     task_id = submit.task_id or ""
     match submit.state:
         case "unknown":

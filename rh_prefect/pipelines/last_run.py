@@ -1,8 +1,8 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
-The record decides nothing that is paid: a later run replaces it, and without it a plan compares with nothing.
-`pipelines/<name>/<deployment>.json` is the last run of a deployment, `pipelines/<name>/cli.json` the last one outside
-of deployments, and `pipelines/<name>/latest.json` the last one of all.
+No payment depends on this record: a later run replaces it. The last run of a deployment is in
+`pipelines/<name>/<deployment>.json`, the last one outside of deployments in `pipelines/<name>/cli.json`, and the last
+one of all in `pipelines/<name>/latest.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rh_prefect.works.journal.works_journal import records_url
 
 FOLDER = "pipelines"
 _OWN_NAMES = ("cli", "latest")
-"""The files that are not those of deployments with these names."""
+"""Names of files that are not those of deployments."""
 
 
 class LastRun(BaseModel):
@@ -43,12 +43,12 @@ class LastRun(BaseModel):
 
     @property
     def words(self) -> str:
-        """Returns the text for the last run in the first line of a plan."""
+        """Returns a description of the last run for the first line of a plan."""
         by = "" if self.deployment == COMMAND_LINE else f" (deployment {self.deployment})"
         return f"the run of {self.at:%d %b %H:%M}{by}"
 
     def as_json(self) -> dict[str, str]:
-        """The data about the last run in a plan's JSON."""
+        """Returns the data about the last run for a plan's JSON."""
         return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment}
 
 
@@ -56,11 +56,10 @@ class LastRuns:
     """The last runs of pipelines, in the storage of the records."""
 
     def __init__(self, place: MediaStore) -> None:
-        """Stores the location; reads nothing."""
         self._place = place
 
     async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
-        """Reads the last run of a deployment, else the last one of the pipeline; None where there is none."""
+        """Reads the last run of a deployment, else the last one of the pipeline; None if there is none."""
         for name in _files(pipeline, deployment):
             found = await asyncio.to_thread(self._read, name)
             if found is not None:
@@ -68,7 +67,7 @@ class LastRuns:
         return None
 
     def write(self, plan: Plan, *, run: str, deployment: str) -> None:
-        """Replaces the last run by one with this plan; takes long for many rows."""
+        """Replaces the last run by one with this plan; slow for many rows."""
         data = LastRun(run=run, deployment=deployment, plan=plan.as_json()).model_dump_json().encode()
         for name in _files(plan.pipeline, deployment):
             self._place.write_bytes(name, data)
@@ -89,20 +88,20 @@ def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
 
 
 def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
-    """Marks in a plan what changed since the last run."""
+    """Marks the changes since the last run in a plan."""
     compare(plan, last.plan, params)
     plan.compared_with, plan.since = last.words, last.as_json()
 
 
 def _files(pipeline: str, deployment: str) -> tuple[str, str]:
-    """Returns the name of a deployment's last run, or of that outside of deployments, and of the last run of all."""
+    """Returns the file names of a deployment's last run and of the last run of all."""
     folder = f"{FOLDER}/{_part(pipeline)}"
     own = _part(deployment, other_than=_OWN_NAMES) if deployment else "cli"
     return f"{folder}/{own}.json", f"{folder}/latest.json"
 
 
 def _part(name: str, *, other_than: Sequence[str] = ()) -> str:
-    """A name as one part of a path; two names never share one."""
+    """Returns a name as one part of a path; two names never share one."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", name) and name.lower() not in other_than:
         return name
     return f"{re.sub(r'[^A-Za-z0-9-]+', '-', name)[:40].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
 """Binds the arguments of a step to the parameters of its model: `check` binds types, a plan binds values.
 
-What is wrong is the same for both, so that a plan reports only what the types did not say.
+Both use the same messages, so that a plan reports only problems that the types did not show.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ It is also told whether the parameter is left out where the value is absent.
 """
 
 LIKE = 0.8
-"""From which similarity on a parameter that a model lacks is a misspelt parameter of the model."""
+"""Minimum similarity of a misspelt parameter to one of the model."""
 
 _LINK = "https://stand-in.invalid/file"
 
 
 class Fault(NamedTuple):
-    """What is wrong with an argument: its path below the step, a message, and whether the key is meant."""
+    """A wrong argument: its path below the step, a message, and whether the message concerns the key."""
 
     at: Path
     message: str
@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Bound:
-    """The arguments of a step."""
+    """The bound arguments of a step."""
 
     # Values and types by the Python names of the parameters; those below `unchecked` by that key
     values: dict[str, Any] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Bound:
     left_out: set[str] = field(default_factory=set)  # Parameters that are left out where an optional value is absent
 
     def say(self, at: Path, message: str, *, key: bool = False) -> None:
-        """Adds a fault; an empty message says that nothing is wrong."""
+        """Adds a fault; an empty message adds nothing."""
         if message:
             self.faults.append(Fault(at, message, key))
 
     def fit(self, at: Path, written: Any, value: Any, param: Param, model: Model, *, is_choice: bool = False) -> None:
-        """Adds what is wrong with a value of a parameter."""
+        """Adds the fault of a value for a parameter, if it has one."""
         if param.type == "json" or (is_choice and not param.is_media and has_reference(written)):
             return  # of several models, each may have its own values
         if not isinstance(value, Type):
@@ -117,7 +117,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
 
 
 def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> Mapping[str, Any]:
-    """Binds what is sent as it is, except that files are files."""
+    """Binds the values of `unchecked`; they are sent unchanged, except files."""
     if not isinstance(written, Mapping):
         bound.say(at, f"unchecked takes a mapping of parameters, but {shown_value(written)}")
         return {}
@@ -146,7 +146,7 @@ def _lacks(bound: Bound, model: Model, name: str, step: ModelStep, *, is_choice:
 
 
 def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
-    """Returns a message about a parameter that a model lacks, if its name is nearly that of one which is not given."""
+    """Returns a message about an unknown parameter if its name is similar to a parameter that is not given."""
     if model.incomplete or model.find_param(name) is not None:
         return ""
     own = {param.name for one in given if (param := model.find_param(one)) is not None}
@@ -160,7 +160,7 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
 def items_in(
     say: Callable[[Path, str], object], at: Path, written: list[Any], found: Type
 ) -> Iterator[tuple[Path, Any, Type]]:
-    """Yields the items of a written list that are not wrong by themselves: their paths, texts and types."""
+    """Yields the valid items of a written list: their paths, texts and types."""
     for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
         if isinstance(one, list):
             say((*at, n), "this is a list in a list; write its items in the outer list")
@@ -171,7 +171,7 @@ def items_in(
 
 
 def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
-    """Returns a message about a list of files where one file is taken; empty if that is not the case."""
+    """Returns a message if a list of files is given for a parameter with one file; empty otherwise."""
     if not found.many or param.multiple or not param.is_media:
         return ""
     if not all(one.kind in ("any", *FILES) for one in found.possible):
@@ -183,7 +183,7 @@ def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
 
 
 def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate) -> None:
-    """Binds a file of `from` to the parameter that takes it."""
+    """Binds a file of `from` to a parameter."""
     value = evaluate(at, written, False)
     wrong = [one for one in _each(value) if not isinstance(value, Type) and type_of(one).kind in PLAIN]
     found = type_of(value)
@@ -208,7 +208,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
 
 
 def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
-    """Returns the parameter of a model that receives a file given in `from`."""
+    """Returns the parameter of a model for a file of `from`."""
     fitting, free = list[Param](), list[Param]()
     for files in model.feeds:
         fitting = [param for param, _ in files if kind in (param.form.type, "file")]
@@ -231,7 +231,7 @@ def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param
 
 
 def flat(bound: Bound) -> dict[str, Any]:
-    """Returns all values by the names of their parameters, those below `unchecked` included."""
+    """Returns all values by the names of their parameters, including those below `unchecked`."""
     return {**{name: one for name, one in bound.values.items() if name != "unchecked"}, **unchecked_in(bound)}
 
 
@@ -242,7 +242,7 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
 
 
 def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.Checked, list[Fault]]:
-    """Checks the values with the catalogue; stand-ins replace what is not known."""
+    """Checks the values with the catalogue; placeholders replace unknown values."""
     unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {
         name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])
@@ -275,7 +275,7 @@ def _names_file(model: Model, problem: str) -> bool:
 
 
 def _stand_in(value: Any, param: Param | None) -> Any:
-    """Returns a value that a parameter accepts, for one that is not known yet."""
+    """Returns a valid placeholder for a value that is not known yet."""
     if isinstance(value, list):
         return [_stand_in(one, param) for one in value]
     if isinstance(value, dict):
@@ -309,7 +309,7 @@ def _likely(value: Unknown, param: Param | None) -> Any:
 
 
 def _is_literal(written: Any, value: Any) -> bool:
-    """Returns whether a type is that of a value which is written in the file."""
+    """Returns whether a type is that of a literal value in the file."""
     return isinstance(value, Type) and not has_reference(written)
 
 
@@ -322,5 +322,5 @@ def _each(value: Any) -> Iterator[Any]:
 
 
 def _is_switch(param: Param) -> bool:
-    """Whether a parameter is a boolean, even if the API expects it as text."""
+    """Returns whether a parameter is a boolean, even if the API has it as text."""
     return param.type == "bool" or {*param.options} == {"true", "false"}

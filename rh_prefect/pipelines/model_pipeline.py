@@ -13,7 +13,7 @@ from rh_prefect.catalog.descriptions import describe, summary
 from rh_prefect.pipelines.batch_models import column_of
 
 RESULT = "result"
-"""The name of the step, and of the output."""
+"""The name of the step and of the output."""
 
 
 def pipeline_name(model: Model) -> str:
@@ -22,7 +22,7 @@ def pipeline_name(model: Model) -> str:
 
 
 def write_model(model: Model) -> str:
-    """Writes the pipeline of a model, as YAML."""
+    """Returns the pipeline of a model, as YAML."""
     given = {param.name: f"$(params.{param.name})" for param in model.known_params}
     data = {
         "name": pipeline_name(model),
@@ -35,9 +35,9 @@ def write_model(model: Model) -> str:
 
 
 def _declared(param: Param) -> dict[str, Any]:
-    """Declares a parameter; one with a default of the model is optional, since a default that is sent is another work.
+    """Returns the declaration of a parameter, with limits for numbers and texts for the form of a deployment.
 
-    A number and a text have their limits: the form of a deployment shows them.
+    If the model has a default, the parameter is optional: a request with the default would be another work.
     """
     declared = column_of(param)
     if declared.get("type") in ("integer", "number"):

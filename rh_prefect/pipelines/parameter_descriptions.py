@@ -1,4 +1,4 @@
-"""Describes the parameters and outputs of a pipeline in words, for the form of its deployment and for `--help`."""
+"""Descriptions of a pipeline's parameters and outputs, for the form of its deployment and for `--help`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def output_words(type_: Type) -> str:
 
 
 def call_prices(checked: Checked) -> dict[str, str]:
-    """Returns what one call of each model of a pipeline costs, in the order of the file; see `call_price`."""
+    """Returns the price of one call of each model of a pipeline, in the order of the file; see `call_price`."""
     models = (step.model for _, step in checked.walk() if isinstance(step, ModelStep))
     return {name: price for name in models if (price := call_price(name))}
 
 
 def call_price(model: str) -> str:
-    """Returns what one call of a model costs, in words; empty for a name that a parameter or a row gives."""
+    """Returns the price of one call of a model as text; empty if a parameter or a row names the model."""
     try:
         return str(catalog.get(model).price or "not published")
     except UnknownModelError:

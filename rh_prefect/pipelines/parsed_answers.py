@@ -12,7 +12,7 @@ from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse, shown_value
 from rh_prefect.pipelines.types import Type
 
 _SHOWN = 300
-"""How many characters of an answer a message shows."""
+"""Maximum number of characters of an answer in a message."""
 
 _FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
@@ -22,7 +22,7 @@ class InvalidAnswerError(ValueError):
 
 
 def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
-    """The type of a parsed answer."""
+    """Returns the type of a parsed answer."""
     shapes = [name for name in ("text", "object", "list") if getattr(parse, name) is not None]
     if len(shapes) != 1:
         return Type("any"), [((), "parse takes exactly one of text, object and list")]
@@ -70,7 +70,7 @@ def _field(value: Any) -> tuple[Any, int | None]:
 
 
 def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
-    """Returns a short text that is different for each way to parse an answer; empty without `parse`."""
+    """Returns a short text that identifies a structure of `parse`; empty without `parse`."""
     if parse is None:
         return ""
     shape = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})
@@ -78,7 +78,7 @@ def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
 
 
 def fits_shape(text: str, shape: str) -> bool:
-    """Checks whether a model's answer has a shape."""
+    """Returns whether a model's answer has a structure."""
     if not shape:
         return True
     parse = Parse.model_validate_json(shape)

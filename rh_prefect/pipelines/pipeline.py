@@ -31,7 +31,7 @@ from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.pipelines.yaml_reader import read
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
-"""The endings of names that are always those of files."""
+"""Extensions that always mean a file."""
 
 
 class Pipeline:
@@ -50,12 +50,12 @@ class Pipeline:
 
         Args:
             checked: The file.
-            takes: Where the takes and choices of its runs are noted; nowhere without it.
+            takes: The takes file of its runs; without it, takes and choices are not recorded.
         """
         self.checked, self.takes = checked, takes
 
     def __repr__(self) -> str:
-        """Names the parameters, the number of steps and the outputs."""
+        """Returns a text with the parameters, the number of steps and the outputs."""
         params, outputs = (", ".join(names) or "none" for names in (self.file.params, self.file.outputs))
         return f"<Pipeline {self.name}: parameters {params}; {len(self.file.steps)} steps; outputs {outputs}>"
 
@@ -65,7 +65,7 @@ class Pipeline:
 
         Args:
             file: Its path.
-            loader: A loader of PyYAML; both give the same.
+            loader: A loader of PyYAML; the result does not depend on it.
 
         Raises:
             PipelineError: Something is wrong with it; every problem has its line, column and remedy.
@@ -83,11 +83,11 @@ class Pipeline:
 
     @classmethod
     def from_text(cls, text: str, *, name: str = "pipeline.yaml", loader: Any = None) -> Self:
-        """Parses a YAML text; files beside it are unavailable, as in `use: ./x.yaml`.
+        """Parses a YAML text; it cannot use other files, as in `use: ./x.yaml`.
 
         Args:
             text: YAML or JSON.
-            name: How messages name it.
+            name: Its name in messages.
             loader: As for `from_file`.
 
         Raises:
@@ -124,7 +124,7 @@ class Pipeline:
 
     @classmethod
     def of_model(cls, name: str) -> Self:
-        """Makes the pipeline of a model: its parameters are those of the model, its output is `result`.
+        """Returns the pipeline of a model: its parameters are those of the model, its output is `result`.
 
         Args:
             name: Any name of the model.
@@ -140,7 +140,7 @@ class Pipeline:
         """Reads a file, or by its name a shipped pipeline or the pipeline of a model.
 
         Args:
-            name: A path, or a name such as `film` or `z-image/turbo`. A file of that name goes before.
+            name: A path, or a name such as `film` or `z-image/turbo`. A file of that name has priority.
 
         Raises:
             PipelineError: Something is wrong with the file.
@@ -188,14 +188,14 @@ class Pipeline:
         return self.file.name or Path(self.checked.document.name).stem
 
     async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
-        """Returns what a run would do and pay. Nothing is submitted.
+        """Returns the plan of a run: its steps, states and prices. Nothing is submitted.
 
         Args:
             params: The parameters' values, for names that are not valid in Python.
             **more: Parameters by name, and options; see `PlanOptions`.
 
         Returns:
-            The plan; `problems` says what is wrong with it.
+            The plan; `problems` contains its errors.
         """
         if params is None:
             self._refuse_options_as_params(more)
@@ -229,7 +229,7 @@ class Pipeline:
         return plan
 
     def _refuse_options_as_params(self, given: Iterable[str]) -> None:
-        """Refuses options that can as well be meant as parameters of the file."""
+        """Raises an error for options that can also be parameters of the file."""
         name = next((name for name in given if name in OPTIONS and name in self.file.params), None)
         if name is not None:
             raise InputError(
@@ -249,7 +249,7 @@ class Pipeline:
         return replace(found, takes={**found.takes, **takes}, choices=all_choices, given=takes.keys())
 
     def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
-        """Makes a plan like `plan`, for callers without an event loop.
+        """Returns a plan like `plan`, for callers without an event loop.
 
         Args:
             params: See `plan`.
@@ -284,7 +284,7 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
-    """Returns whether a plan shows a parameter only in part, although a run needs its whole value."""
+    """Returns whether a plan shows only a part of a parameter, so that a run needs its whole value."""
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -293,7 +293,7 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """Returns a parameter in the form for a plan: links without their signature and password."""
+    """Returns a parameter for a plan's JSON: links without signature and password."""
     if isinstance(value, str):
         return shown(value) if "://" in value else value
     if isinstance(value, Mapping):

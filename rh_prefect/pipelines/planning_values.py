@@ -1,4 +1,4 @@
-"""Values during planning: known ones, and partial information on values that a step has not made yet."""
+"""Values during planning: known values, and the known properties of values that a step has not made yet."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 
 FRAME_SECONDS = 1 / 24
-"""How much longer than asked a generated clip is: a 5 s clip has 121 frames of a 24th of a second."""
+"""Seconds by which a generated clip is longer than requested: a 5 s clip has 121 frames of 1/24 s."""
 
 
 class Span(NamedTuple):
-    """A number that is known within bounds."""
+    """A number with a known minimum and maximum."""
 
     least: float
     expected: float
     most: float
 
     def plus(self, other: Span) -> Span:
-        """The sum."""
+        """Returns the sum."""
         return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
     def less(self, other: Span) -> Span:
-        """The difference."""
+        """Returns the difference."""
         return Span(self.least - other.most, self.expected - other.expected, self.most - other.least)
 
     def times(self, factor: float) -> Span:
-        """A multiple."""
+        """Returns a multiple."""
         return Span(self.least * factor, self.expected * factor, self.most * factor)
 
 
 def exactly(number: float) -> Span:
-    """A number that is known."""
+    """Returns the span of a known number."""
     return Span(number, number, number)
 
 
@@ -58,7 +58,7 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class File:
-    """A file that exists or that a step will make."""
+    """A file that exists, or that a step will make."""
 
     kind: str  # Its kind; `file` where that is not known
     key: str  # Stands for its content: `sha256:…` once that is known, else what it is made by
@@ -73,7 +73,7 @@ class File:
 
     @property
     def length(self) -> Span | None:
-        """Its length in seconds; None where it has none, or it is not known."""
+        """Its length in seconds; None if it has none, or if it is not known."""
         if self.seconds is None and self.media is not None and self.media.seconds is not None:
             return exactly(self.media.seconds)
         return self.seconds
@@ -86,7 +86,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unknown:
-    """A text, number or boolean that is not known yet."""
+    """A text, number or boolean without a known value."""
 
     kind: str  # Its type
     key: str  # What it is made by
@@ -98,7 +98,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Items:
-    """A list, each value with the item that it belongs to."""
+    """A list whose values belong to items of a fan-out."""
 
     values: tuple[Any, ...]  # The values; none of them is absent
     owners: tuple[Frame | None, ...] = ()  # The items
@@ -106,21 +106,21 @@ class Items:
     count: Unknown | None = None  # How many there are, where the list itself is not known yet
 
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
-        """Values with their items."""
+        """Yields the values with their items."""
         size = len(self.values)
         yield from zip(self.values, self.owners or (None,) * size, self.sure or (True,) * size, strict=True)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Maybe:
-    """A value that may turn out absent: an undecided condition is a barrier for what depends on it."""
+    """A value that may be absent, because a condition is undecided; steps that use it wait."""
 
     value: Any  # What it is if it is there
     by: tuple[Instance, ...] = field(default=(), compare=False)  # The steps that decide it
 
 
 def maybe(value: Any, by: Iterable[Instance] | None) -> Any:
-    """Returns a value that is there only if some steps decide so; `by` is None where it is there for sure."""
+    """Returns a value whose existence some steps decide; `by` is None if it certainly exists."""
     if by is None or value is ABSENT:
         return value
     if isinstance(value, Maybe):
@@ -129,7 +129,7 @@ def maybe(value: Any, by: Iterable[Instance] | None) -> Any:
 
 
 def certain(value: Any) -> Any:
-    """Returns a value as if it were there for sure."""
+    """Returns a value without its uncertainty."""
     return value.value if isinstance(value, Maybe) else value
 
 
@@ -156,7 +156,7 @@ def undecided_in(value: Any) -> Iterator[Maybe]:
 
 
 def deciders_of(values: Iterable[Maybe]) -> list[Instance]:
-    """Returns the steps that decide whether some values are there."""
+    """Returns the steps that decide whether some values exist."""
     return list(dict.fromkeys(one for value in values for one in value.by))
 
 
@@ -174,7 +174,7 @@ class StepOutput:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """The names that can be referenced in one item."""
+    """The names for references in one item."""
 
     outer: Frame | None = None  # The frame around it
     names: dict[str, Any] = field(default_factory=dict)  # Values by name
@@ -196,7 +196,7 @@ class Frame:
     meaning: str = ""
 
     def find(self, name: str) -> Any:
-        """The value of a name; absent where there is none."""
+        """Returns the value of a name; `Absent` if there is none."""
         frame: Frame | None = self
         while frame is not None:
             if name in frame.names:
@@ -212,30 +212,30 @@ class Frame:
             frame = frame.outer
 
     def wait_for(self, steps: Iterable[Instance]) -> None:
-        """Makes it undecided whether it is there, until some steps decide it."""
+        """Makes the item's existence depend on some steps."""
         steps = list(steps)
         self.by = tuple(dict.fromkeys([*(self.by or ()), *steps]))
         self.waits_for = tuple(dict.fromkeys([*self.waits_for, *steps]))
 
     def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[Instance, ...]:
-        """Returns the steps that decide whether it, those around it, and a step in it are there."""
+        """Returns the steps that decide whether the item, the items around it, and a step in it exist."""
         by = (step for frame in self.around() for step in frame.by or ())
         return tuple(dict.fromkeys([*self.undecided.get(at, ()), *by]))
 
     @property
     def row_around(self) -> str:
-        """The row of the item, or of the item around it."""
+        """The row of the item, or of the nearest item around it with a row."""
         return next((frame.row for frame in self.around() if frame.row), "")
 
     @property
     def problems_around(self) -> list[str]:
-        """What is wrong with the values of the files around it; a run knows them only later than its plan."""
+        """Problems of files in the items around it, which are known only during the run."""
         return [problem for frame in self.around() for problem in frame.problems]
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Group:
-    """A group after it was expanded."""
+    """An expanded group."""
 
     frames: list[Frame]  # Its items; of a group without fan-out its one frame
     is_fan_out: bool  # Whether it is a fan-out
@@ -253,14 +253,14 @@ def characters(value: Any) -> Span:
 
 
 def problems_of(item: Any) -> Sequence[str]:
-    """Returns what is wrong with an item of a table or of a list of files."""
+    """Returns the problems of an item of a table or of a list of files."""
     if isinstance(item, File):
         return (item.problem,) if item.problem else ()
     return item.get("\0problems", ()) if isinstance(item, dict) else ()
 
 
 def digest(value: Any) -> str:
-    """A short hash of JSON data, for keys within one plan."""
+    """Returns a short hash of JSON data, for keys within one plan."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -275,7 +275,7 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def makers(value: Any) -> Iterator[Instance]:
-    """Yields the steps that a value comes from."""
+    """Yields the steps that make a value."""
     if isinstance(value, File | Unknown) and value.maker is not None:
         yield value.maker
     for one in parts(value):

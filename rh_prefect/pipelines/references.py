@@ -1,4 +1,4 @@
-"""References, `$(name.field or other)`, and the texts that hold them."""
+"""Parses references, `$(name.field or other)`, in the texts of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 Names: TypeAlias = tuple[str, ...]
-"""One way to a value: a name and the fields behind it."""
+"""One option of a reference: a name and its fields."""
 
 _PATH = re.compile(r"[^\W]\w*(?:-\w+)*(?:\.\w+(?:-\w+)*)*")
 _OPEN = re.compile(r"\$\$\(|\$\(")
@@ -38,17 +38,16 @@ class Template:
 
 
 class WrongReferenceError(ValueError):
-    """A text contains something that starts like a reference but is not a valid one."""
+    """A text contains an invalid reference."""
 
     def __init__(self, message: str, needle: str) -> None:
-        """Says what is wrong with which part."""
         super().__init__(message)
         self.needle = needle  # The wrong part of the text
 
 
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Template:
-    """Reads a text."""
+    """Returns the references in a text."""
     parts: list[str | Reference] = []
     at = 0
     for mark in _OPEN.finditer(text):
@@ -111,7 +110,7 @@ def in_quotes(text: str, option: str) -> str:
 
 
 def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
-    """Returns a message about a text behind the last `or` without quotes, or with wrong ones; else nothing."""
+    """Returns a message if a text after the last `or` has no quotes or wrong ones; None otherwise."""
     if (
         option is not options[-1]
         or len(options) < 2
@@ -151,7 +150,7 @@ def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference
 
 
 def is_reference(value: Any) -> bool:
-    """Whether a value is exactly one reference."""
+    """Returns whether a value is exactly one reference."""
     if not isinstance(value, str):
         return False
     try:
@@ -161,7 +160,7 @@ def is_reference(value: Any) -> bool:
 
 
 def has_reference(value: Any) -> bool:
-    """Whether there is a reference in a value."""
+    """Returns whether a value contains a reference."""
     return next(iter(references_in(value)), None) is not None
 
 

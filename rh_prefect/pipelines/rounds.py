@@ -1,9 +1,9 @@
-"""Rounds: which flow runs together make one set of the results that no later run may use.
+"""Rounds.
 
-A step with `reuse: never` makes a new result in each run, and a run that ended early has to be continued by the next
-one without a second payment. So such a step belongs to a *round*, which is a part of its work's identity. A run that
-made everything closes its round; the next run begins another one. Until then, runs of the same pipeline, deployment and
-parameters continue it. `rounds/<key>/` in the records' place holds:
+one complete production of a pipeline, by one flow run or several. A step with `reuse: never` makes a new result in each
+run. But if a run ended early, the next run must continue it without a second payment. So the id of such a step's work
+contains a *round*. A run that has made everything closes its round, and the next run begins another one. Until then,
+runs of the same pipeline, deployment and parameters continue the round. `rounds/<key>/` beside the works contains:
 
 | record              | written                                     | holds                                     |
 |---------------------|---------------------------------------------|-------------------------------------------|
@@ -13,7 +13,7 @@ parameters continue it. `rounds/<key>/` in the records' place holds:
 | `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process meanwhile      |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
-| `<n>-<step>-takes`  | when an age has decided which takes are used | their numbers                             |
+| `<n>-<step>-takes`  | when an age has selected takes               | their numbers                             |
 
 The journal of each flow run notes its round, so that a retry continues it.
 """
@@ -36,10 +36,10 @@ from rh_prefect.works.journal.scope import last_number
 from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 
 COMMAND_LINE = ""
-"""In place of a deployment's name, outside of deployments."""
+"""Replaces the deployment's name, outside of deployments."""
 
 ABANDONED_AFTER = timedelta(hours=24)
-"""How long after its last sign of life an open round is continued."""
+"""Time after its last sign of life for which an open round can be continued."""
 
 _NOTE = "-round-1"
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -59,20 +59,20 @@ def _utc_now() -> datetime:
 
 
 class Begun(Record):
-    """The record that a round exists."""
+    """The record that a round has begun."""
 
     flow_run: str  # The flow run that began it
 
 
 class Holder(Record):
-    """The record that a flow run makes the results of a round."""
+    """The record that a flow run is working on a round."""
 
     flow_run: str
     owner: Owner  # Its process
 
 
 class Left(Record):
-    """The record that a holder has ended."""
+    """The record that a flow run no longer works on a round."""
 
     waits_for_review: bool = False  # Whether a review of the round is left to be decided, which can take days
 
@@ -84,7 +84,7 @@ class Decided(Record):
 
 
 class NotedRound(Record):
-    """The note of a flow run about its round."""
+    """A flow run's record of its round."""
 
     n: int  # The number of the round
 
@@ -105,11 +105,11 @@ class RoundState:
 
     @property
     def waits_for_review(self) -> bool:
-        """Whether a person has yet to decide at a review of it."""
+        """Whether the round waits for a person's choice at a review."""
         return self.left is not None and self.left.waits_for_review
 
     def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
-        """Decides what a run does that is neither a retry nor scheduled."""
+        """Returns the decision for a run that is neither a retry nor scheduled: continue, begin, or refuse."""
         if not self.n or self.is_closed:
             return "begin"
         if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:
@@ -118,7 +118,7 @@ class RoundState:
 
 
 class Rounds:
-    """The rounds of a pipeline, for one flow run, or for a plan, which writes nothing."""
+    """The rounds of a pipeline, for one flow run or for a plan; a plan writes nothing."""
 
     def __init__(
         self,
@@ -131,7 +131,6 @@ class Rounds:
         is_silent: IsSilent = _not_silent,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """Stores the arguments; reads nothing yet."""
         self._records = records
         self._run, self._deployment = run, deployment
         self._is_scheduled, self._has_ended, self._is_silent = is_scheduled, has_ended, is_silent
@@ -141,7 +140,7 @@ class Rounds:
         self._seen = now()
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round that this run makes, or the one that a plan expects; a run begins it if necessary."""
+        """Returns the round of this run, which it begins if necessary; for a plan, the expected round."""
         if self._round is None:
             key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
@@ -153,18 +152,18 @@ class Rounds:
         return self._round
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that a round uses for a step; None where that is not decided yet."""
+        """Returns the takes that a round uses for a step; None if they are not chosen yet."""
         noted = await self._records.read(f"{choice}-takes")
         return None if noted is None else Decided.model_validate(noted).takes
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Decides which takes a round uses for a step; a plan decides nothing."""
+        """Records the takes that a round uses for a step; for a plan, it records nothing."""
         if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
             return takes
         return await self.takes_of(choice) or takes
 
     async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
-        """Ends this run's part in its round."""
+        """Records that this run no longer works on its round."""
         if self._run is None or self._round is None:
             return
         if is_complete:
@@ -173,7 +172,7 @@ class Rounds:
         self._round = None
 
     async def suspend(self) -> None:
-        """Keeps the round for this run while it is suspended; when it is resumed, it holds the round again."""
+        """Reserves the round for this run while it is suspended."""
         if self._run is None or self._round is None:
             return
         await self._create(f"{self._round.scope}-suspended-{self._number}", Record())
@@ -182,7 +181,7 @@ class Rounds:
     # -- choosing ------------------------------------------------------------------------------------------------------
 
     async def _open(self, key: str, run: Journal) -> Round:
-        """Returns the round of a flow run, which holds it from now on."""
+        """Returns the round of a flow run, and records that the run works on it."""
         note = f"{key}{_NOTE}"
         noted = await run.read(note)
         own = None if noted is None else NotedRound.model_validate(noted).n
@@ -212,7 +211,7 @@ class Rounds:
         return Round(f"{key}-{chosen.n}", chosen.began, text)
 
     async def _expected(self, key: str) -> Round:
-        """Returns the round that a run would make if it began now."""
+        """Returns the round of a run that would start now."""
         state, now = await self.newest(key), self._now()
         verdict = state.verdict(now=now, is_running=await self._is_running(state))
         if verdict in ("continue", "refuse"):
@@ -220,7 +219,7 @@ class Rounds:
         return Round(f"{key}-{state.n + 1}", now, _note(verdict, state))
 
     async def _is_running(self, state: RoundState) -> bool:
-        """Returns whether another flow run may still make a round."""
+        """Returns whether another flow run may still be working on a round."""
         holder = state.holder
         if holder is None or state.left is not None or (not state.is_suspended and is_surely_dead(holder.owner)):
             return False
@@ -234,7 +233,7 @@ class Rounds:
     # -- records -------------------------------------------------------------------------------------------------------
 
     async def newest(self, key: str) -> RoundState:
-        """Reads the newest round of a key; the number of reads grows with the logarithm of the number of rounds."""
+        """Reads the newest round of a key; the number of reads is logarithmic."""
         n = await last_number(lambda number: self._exists(f"{key}-{number}"))
         return await self.read(key, n) if n else RoundState()
 
@@ -272,7 +271,7 @@ class Rounds:
 
 
 async def leave_rounds(run: Journal, records: Journal) -> None:
-    """Ends a cancelled run's part in its rounds, so that the next run need not wait for it."""
+    """Records that a cancelled run no longer works on its rounds, so that the next run need not wait for it."""
     rounds = Rounds(records, deployment=COMMAND_LINE)
     noted = [
         (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)

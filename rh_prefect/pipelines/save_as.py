@@ -1,7 +1,7 @@
-"""Copies results to the names of `save_as`; a file that a user or another pipeline has saved is not replaced.
+"""Copies results to the names of `save_as`; a file from a user or another pipeline is not replaced.
 
-A picture is converted to PNG or JPEG if its name says so. Other files keep their format, and are not saved under a name
-that says another one.
+A picture is converted if its name ends in .png or .jpg. Other files are not converted; if the extension does not fit,
+they are not saved.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _converts(file: Media, name: str) -> bool:
 
 
 class SavedName(Record):
-    """A content that was saved under a name, or was about to be."""
+    """The record of a content that was saved under a name, or was about to be."""
 
     name: str  # The name in the store
     sha256: str  # The content
@@ -54,14 +54,14 @@ class SavedName(Record):
 
 
 class SavedStamp(SavedName):
-    """The state in which the storage reports a saved file, so that it is not read again to know its content."""
+    """The storage's state of a saved file, by which its content is known without reading it."""
 
     stamp: str  # See `rh_prefect.media.file_state`
 
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """What is at a name."""
+    """The file at a name."""
 
     name: str
     key: str  # The beginning of its records' keys
@@ -70,24 +70,23 @@ class _There:
     stamps: Mapping[str, str]  # Content by the state of the file that had it
 
     def converted(self, file: Media) -> Media | None:
-        """Returns a picture as it was converted for the name; None if it was not."""
+        """Returns a picture in the form that was converted for the name; None if it was not converted."""
         return next((one.file for one in self.saved.values() if one.source == file.sha256), None)
 
 
 class SavedNames:
-    """The names of results in one store, and a record of each content that was saved under a name."""
+    """Saves results under names in one store, and records each content that was saved under a name."""
 
     def __init__(
         self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None, pipeline: str = ""
     ) -> None:
-        """Stores the locations; reads nothing."""
         self._pipeline = pipeline
         self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
         self._locks = NamedLocks()
 
     async def save(self, file: Media, name: str) -> Media:
-        """Copies a result to a name, unless the name already has it."""
+        """Copies a result to a name, unless the name already has this content."""
         # A store that ignores case has one file for two such names; the second one finds the first one's.
         async with self._locks.of(folded(name)):
             return await self._save(file, name)
@@ -117,7 +116,7 @@ class SavedNames:
         return saved
 
     async def find(self, file: Media, name: str) -> Media | None:
-        """Finds a result that was saved under a name; returns None if the name has no file or another one."""
+        """Returns a result that was saved under a name; None if the name has no file or other content."""
         there = await self._look(name)
         wanted = there.converted(file) or file
         if there.size != wanted.size or wanted.sha256 not in there.saved:
@@ -132,7 +131,10 @@ class SavedNames:
         return _There(name, key, size, saved, stamps)
 
     async def _content(self, there: _There, file: Media) -> str:
-        """Returns the hash of the file at a name; reads the file unless its state is noted. Empty: another content."""
+        """Returns the hash of the file at a name; reads the file unless its state is recorded.
+
+        Empty for unknown content.
+        """
         if not there.saved and there.size != file.size:
             return ""
         stamp, began = await asyncio.to_thread(self._store.stamp, there.name), time.time()

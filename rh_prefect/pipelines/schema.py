@@ -16,7 +16,7 @@ _NUMBER = {"type": "number"}
 
 
 def schema(models: Iterable[str] = ()) -> dict[str, Any]:
-    """The schema: all keys, the names of all models and edits, and the parameters of all edits and of some models."""
+    """Returns the schema: all keys, models and edits, the parameters of edits and of some models."""
     found = PipelineFile.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "rh-prefect pipeline"
@@ -37,7 +37,7 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def models_in(value: Any) -> Iterator[str]:
-    """The names of the models that a file uses."""
+    """Returns the names of the models that a file uses."""
     if isinstance(value, dict):
         if isinstance(value.get("model"), str) and "$(" not in value["model"]:
             yield value["model"]
@@ -57,7 +57,7 @@ def _known(names: Iterable[str]) -> Iterator[Model]:
 
 
 def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
-    """Allows the short form as an alternative to the mapping."""
+    """Adds the short form as an alternative to the mapping."""
     parts[name] = {"anyOf": [short, parts[name]]}
 
 

@@ -1,7 +1,6 @@
-"""Reads the graphs of workflows and apps as they are saved on the site now; they are part of the requests.
+"""Reads the graphs of workflows and apps that are saved on the site now; they are part of the requests.
 
-A step's graph counts without the fields that `with` sets. An app's graph cannot be read; its call example stands for
-it.
+The fields that a step sets in `with` are ignored. An app's graph cannot be read; its call example is used instead.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class SavedGraph:
 
 @dataclass(frozen=True, slots=True)
 class UsedGraph:
-    """The graph that a step of the last run used, as the run's plan names it."""
+    """The graph that a step of the last run used, from the run's plan."""
 
     fingerprint: str  # Without the fields that the step sets
     nodes: Mapping[str, str]  # See `node_digests`
@@ -46,11 +45,11 @@ class UnreadGraph:
 
 
 SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
-"""By `workflow` or `app`, and the id."""
+"""Graphs by `workflow` or `app`, and the id."""
 
 
 def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
-    """The workflows and apps that a file and those that it uses name: `workflow` or `app`, and the id."""
+    """Returns the workflows and apps in a file and in used files: `workflow` or `app`, and the id."""
     for _, step in checked.walk():
         if step.action in ("workflow", "app"):
             yield step.action, str(step.get(step.action))
@@ -77,7 +76,7 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
-    """Returns the graphs; those that cannot be read contain the data that the last run used."""
+    """Returns the graphs; a graph that cannot be read is replaced by that of the last run."""
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
         request, nodes = step.get("request") or {}, step.get("nodes") or {}

@@ -1,7 +1,7 @@
 """The results of local edits, stored by recipe: `edits/<recipe>/result.json` next to the works' records.
 
-A *recipe* is an edit, its parameters and its input files by content. The first result of a recipe stands for it in all
-requests that follow, because the same recipe can give other bytes on another machine.
+A *recipe* is an edit, its parameters and its input files by content. The same recipe can give other bytes on another
+machine. So all later requests contain the hash of its first result.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.works_journal import FILES, records_url
 
 Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
-"""Renders an edit from local files; see `rendering.render`."""
+"""Renders an edit from local files; see `edit_rendering.render`."""
 
 FOLDER = "edits"
-"""The folder of all recipes, below the records' place."""
+"""The folder of all recipes, in the storage of the records."""
 
 
 class EditResult(Record):
@@ -50,7 +50,7 @@ class EditResult(Record):
 
 @dataclass(frozen=True, slots=True)
 class EditOutput:
-    """The result of an edit as a step uses it."""
+    """The result of an edit for a step."""
 
     result: EditResult  # What stands for the recipe
     # The file with its address. It differs from `result.file` where the first file was lost and the edit, done again,
@@ -70,20 +70,19 @@ class EditResults:
         options: Mapping[str, Any] | None = None,
         rendering: Rendering = render,
     ) -> None:
-        """Stores the location; reads nothing before the first call."""
         self._rendering = rendering
         self._records = FolderJournal(url, scope=FOLDER, options=options)
         self._store = store
         self._is_beside = self._records.url == shown_url(store.url)
 
     async def read(self, recipe: str) -> EditResult | None:
-        """Reads the result of a recipe; returns None if it was never rendered."""
+        """Returns the result of a recipe; None if it was never rendered."""
         key = f"{recipe}-result"
         record = await self._records.read(key)
         return None if record is None else _parse(key, record)
 
     async def read_many(self, recipes: Iterable[str]) -> dict[str, EditResult]:
-        """Reads the results of many recipes at once: those that are there, by recipe."""
+        """Returns the existing results of many recipes, by recipe."""
         found = await self._records.read_many(f"{recipe}-result" for recipe in recipes)
         return {key.removesuffix("-result"): _parse(key, record) for key, record in found.items()}
 
@@ -99,7 +98,7 @@ class EditResults:
             return await self._make(recipe, known, edit, params, counts_as or {}, Path(scratch))
 
     async def note(self, edit: str, params: Mapping[str, Any], file: Media) -> None:
-        """Records a file that was made outside of pipelines, named by its name in the store, for the gallery."""
+        """Records a file that was made outside of pipelines, with its name in the store, for the gallery."""
         result = EditResult(edit=edit, params=dict(params), store=self._store.url, file=file, seconds=file.seconds)
         await self._records.create(f"{recipe_id(edit, params)}-result", result.model_dump(mode="json"))
 
@@ -212,7 +211,7 @@ def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
 
 
 def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of an edit as used in its recipe: files by content."""
+    """Returns the parameters of an edit for its recipe: files by content."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Media):

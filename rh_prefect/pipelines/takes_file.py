@@ -1,4 +1,4 @@
-"""The user's decisions about single results: the takes and choices next to a pipeline's file."""
+"""The takes file beside a pipeline's file: the user's takes and choices for single results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Choices:
 
     @property
     def bare(self) -> set[str]:
-        """The addresses of the takes file without their item."""
+        """The addresses in the takes file without a hash of their item."""
         return self.takes.keys() - self.items.keys() - set(self.given)
 
 
@@ -60,7 +60,7 @@ class Choice(BaseModel):
 
 
 class ItemTake(BaseModel):
-    """The take of an item that has a number and no id."""
+    """The take of an item without an id: its number, and a hash of the item."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,7 +78,7 @@ class TakesFile(BaseModel):
 
 
 def step_of(address: str) -> str:
-    """Returns the step of an address: `each.picture` of `each[A-17].picture`."""
+    """Returns the step of an address: `each.picture` for `each[A-17].picture`."""
     return re.sub(r"\[.*\]", "", address, flags=re.DOTALL)
 
 
@@ -143,7 +143,7 @@ def add_choices(
 
 
 def _moved(found: Choices, now: Mapping[str, str]) -> Choices:
-    """Returns takes under the numbers that their items have now, so that another item's take does not replace one."""
+    """Returns takes with the present numbers of their items, so that no take of another item is replaced."""
     addresses = {(step_of(address), item): address for address, item in now.items()}
     names = {one: addresses.get((step_of(one), item), one) for one, item in found.items.items()}
     order = sorted(found.takes, key=lambda one: one in found.items and names[one] in now and names[one] != one)

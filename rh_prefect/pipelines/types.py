@@ -1,4 +1,4 @@
-"""Types of values: the type of a reference, whether it can be absent, and which types are compatible."""
+"""Types of values: the type of a reference, whether it can be absent, and whether it fits a parameter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "string": {"slug": "string"},
     "enum": {"slug": "string"},
 }
-"""What can be referred to of a file or a text of each kind, and the type of that."""
+"""The fields of a file or a text of each kind, with their types."""
 
 _WORDS = {
     "string": "a text",
@@ -65,7 +65,7 @@ class Type:
 
     @property
     def words(self) -> str:
-        """The type as it is named in a message."""
+        """The name of the type in messages."""
         if self.many:
             return "a list"
         if self.kind == "mixed":
@@ -81,12 +81,12 @@ class Type:
 
     @property
     def is_open(self) -> bool:
-        """Whether the value, or an item of the list, can be of a type that is not known."""
+        """Whether the value, or an item of the list, can have an unknown type."""
         return any(one.kind == "any" for one in self.possible)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one value that can be written in a text, as far as its type is known."""
+        """Whether it is one value that can be inserted in a text, as far as its type is known."""
         return not self.many and all(one.kind in ("any", *PLAIN) for one in self.possible)
 
     @property
@@ -95,15 +95,15 @@ class Type:
         return replace(self, many=False, guards=frozenset())
 
     def as_list(self) -> Type:
-        """Returns the type of a list of such values, without absent ones."""
+        """Returns the type of a list of such values, without absent values."""
         return replace(self, many=True, guards=frozenset())
 
     def guarded(self, guards: Iterable[str]) -> Type:
-        """The type of a value that exists only where further conditions hold."""
+        """Returns the type of a value that exists only under further conditions."""
         return replace(self, guards=self.guards | frozenset(guards))
 
     def known_fields(self) -> dict[str, Type]:
-        """The fields of a value that can be referenced, by name."""
+        """The fields of a value for references, by name."""
         if self.kind == "group" and not self.many:
             return dict(self.fields)
         if self.many:
@@ -121,7 +121,7 @@ class Type:
 
 
 def of_param(param: Param, guard: str = "") -> Type:
-    """The type of a parameter's value, or of a column's."""
+    """Returns the type of a parameter's value, or of a column's."""
     guards = frozenset([guard] if guard and param.optional and param.default is None else [])
     if param.kind == "enum":
         return Type("enum", options=param.options, guards=guards)
@@ -149,7 +149,7 @@ def kind_of(output: str) -> str:
 
 
 def negated(guard: str) -> str:
-    """Returns the condition that holds if another one does not."""
+    """Returns the opposite of a condition."""
     return guard[1:] if guard.startswith("!") else f"!{guard}"
 
 
@@ -189,7 +189,7 @@ def merged(types: Sequence[Type]) -> Type:
 
 
 def _common_fields(fields: Sequence[Mapping[str, Type]]) -> dict[str, Type]:
-    """Returns the fields that a value has, whichever of several types it is of."""
+    """Returns the fields that values of all given types have."""
     first, *others = fields or ({},)
     shared = [name for name in first if all(name in other for other in others)]
     return {name: merged([one[name] for one in fields]) for name in shared if not any(one[name].many for one in fields)}
@@ -202,7 +202,7 @@ def _shared(name: str, types: Sequence[Type]) -> Type:
 
 
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:
-    """Returns why a value does not fit a model's parameter; empty if it fits or is not known yet."""
+    """Returns a clause about why a value does not fit a model's parameter; empty if it fits or is not known yet."""
     if type_.kind == "any":
         return ""
     if type_.kind == "mixed":
@@ -233,7 +233,7 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
 
 
 def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
-    """Returns why a value does not fit an edit's parameter; empty if it fits."""
+    """Returns a clause about why a value does not fit an edit's parameter; empty if it fits."""
     if type_.many and not param.many:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"
@@ -257,7 +257,7 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
 
 
 def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str:
-    """Returns the fault of the first type that the value, or an item of the list, can have."""
+    """Returns the fault of the first type that does not fit."""
     members = (replace(one, many=type_.many) for one in type_.possible)
     fault = next(filter(None, map(fault_of, members)), "")
     return fault.replace(f"{shown} is ", f"{shown} can be ", 1)
@@ -302,7 +302,7 @@ def _is_number(value: Any) -> bool:
 
 
 def may_be_number(type_: Type) -> bool:
-    """Returns whether a value of a type can be a number; a text is one if it is written like one."""
+    """Returns whether a value of a type can be a number; a text can if it is written like one."""
     if type_.many or all(one.kind not in ("string", "enum", *NUMBERS, "any") for one in type_.possible):
         return False
     return not type_.options or any(map(_is_number, type_.options))

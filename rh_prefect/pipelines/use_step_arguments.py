@@ -1,4 +1,4 @@
-"""Reads the arguments of a `use` step for the parameters of the used file, also values that are not known yet."""
+"""Reads the arguments of a `use` step for the parameters of the used file, including unknown values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
 
 
 def wrong_file(param: Param, media: Media, what: str) -> str:
-    """Returns why a parameter does not take a file; empty if it does."""
+    """Returns a clause about why a parameter does not accept a file; empty if it does."""
     kind = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
     if kind not in ("file", media.kind):
         return (

@@ -1,4 +1,4 @@
-"""The names that a reference can use at one place of a file, and the errors for unknown names."""
+"""The names for references at one position of a file, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rh_prefect.pipelines.references import Names, Reference, WrongReferenceErro
 from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
-"""A condition that is wrong, so that what holds where it is true is not known."""
+"""Marks a wrong condition, for which it is not known what exists if it is true."""
 
 
 @dataclass(slots=True)
 class Scope:
-    """The names that can be referenced at one place."""
+    """The names for references at one position."""
 
     outer: Scope | None = None  # The scope around it
     names: dict[str, Type] = field(default_factory=dict)  # The values by name
@@ -31,25 +31,25 @@ class Scope:
             scope = scope.outer
 
     def find(self, name: str) -> Type | None:
-        """The value of a name."""
+        """Returns the value of a name."""
         return next((scope.names[name] for scope in self if name in scope.names), None)
 
     @property
     def holding(self) -> frozenset[str]:
-        """All conditions that hold in this scope."""
+        """Returns all conditions that are true in this scope."""
         return frozenset(guard for scope in self for guard in scope.guards)
 
     def known(self) -> list[str]:
-        """All names, the nearest first."""
+        """Returns all names, the nearest first."""
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
     def within(self, guards: Iterable[str]) -> Scope:
-        """Returns the same scope with further conditions that are true."""
+        """Returns the same scope with further true conditions."""
         return Scope(outer=self, guards=frozenset(guards), own=self.own)
 
 
 def resolve(reference: Reference, scope: Scope) -> Type:
-    """Finds the type of a reference; its `guards` are the conditions under which it exists beyond those that hold."""
+    """Returns the type of a reference; its `guards` are further conditions under which it exists."""
     found = [_follow(option, reference, scope) for option in reference.options]
     if reference.fallback is not None:
         literal = of_literal(reference.fallback)
@@ -83,7 +83,7 @@ def _alike(one: Type, other: Type) -> bool:
 
 
 def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> frozenset[str]:
-    """Returns the conditions under which one of several alternatives exists; empty if one always does."""
+    """Returns the conditions under which one of several alternatives exists; empty if one always exists."""
     remaining = [one.guards - holding for one in types]
     if UNKNOWN_GUARD in holding or any(not guards for guards in remaining):
         return frozenset()

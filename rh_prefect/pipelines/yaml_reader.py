@@ -1,8 +1,8 @@
 """Reads a pipeline's YAML with the position of each value, within limits.
 
-The text is read as a stream of PyYAML's events: nothing is built but the tree of the document, no call is nested as
-deep as the text is, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: only `true`, `false`,
-`null`, integers and decimals are not text.
+The text is read as a stream of PyYAML's events. So only the tree of the document is built, calls are not nested like
+the text, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: only `true`, `false`, `null`, integers
+and decimals are not text.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _WrongAt(Exception):  # carries a message from the reading of an event to 
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping whose end has not been read yet."""
+    """A list or mapping before its end."""
 
     node: Node
     is_mapping: bool
@@ -64,7 +64,7 @@ class _Open:
 
 
 class _Reader:
-    """Makes one tree of a stream of events."""
+    """Builds a tree from a stream of events."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
@@ -163,7 +163,7 @@ class _Reader:
 
 
 def _merge(node: Node) -> None:
-    """Adds the keys of the mappings below `<<` that a mapping does not have itself; the first mapping goes before."""
+    """Adds keys of the mappings below `<<` that a mapping does not have; the first mapping has priority."""
     below, place = node.value.pop("<<"), node.keys.pop("<<")
     for one in below.value if isinstance(below.value, list) else [below]:
         if not isinstance(one.value, dict):
@@ -202,7 +202,7 @@ _LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)
 
 
 def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
-    """Builds the problem from the Python loader's error, so that the message does not depend on the loader."""
+    """Returns the problem for the Python loader's error, so that the message does not depend on the loader."""
     lines = text.split("\n")
     try:
         _Reader(lines).read(yaml.parse(text, Loader=yaml.SafeLoader))

@@ -37,7 +37,7 @@ class Checked:
         return {path for path, step in self.file.walk() if step.on_error == "fail"}
 
     def walk(self, before: str = "") -> Iterator[tuple[str, Step]]:
-        """All steps of the file and of those that it uses, in order, with their names in a plan, as in `each.clip`."""
+        """Yields all steps of the file and of used files, in order, with their names in a plan, as in `each.clip`."""
         for at, step in self.file.walk():
             name = before + ".".join(map(str, at[1::2]))
             yield name, step
@@ -71,7 +71,6 @@ class ItemProblems:
     """Problems of items, each reported once, with the first item and the number of other items."""
 
     def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
-        """Collects for a list of problems."""
         self._problems, self._of_rows = problems, of_rows
         self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
 
@@ -81,7 +80,7 @@ class ItemProblems:
         addresses.append(address)
 
     def flush(self) -> None:
-        """Adds the collected problems to the report, equal ones once."""
+        """Adds the collected problems to the report, equal problems once."""
         for (_, at, clause), (checked, addresses) in self._found.items():
             first = f"{visible(addresses[0])}: " if addresses[0] else ""
             what = "rows" if self._of_rows else "items"

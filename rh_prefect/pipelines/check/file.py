@@ -48,7 +48,7 @@ _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
 def check_document(
     document: Document, problems: Problems, *, folder: FilePath | None = None, depth: int = 0
 ) -> Checked | None:
-    """Checks one file and those that it uses."""
+    """Checks one file and the files that it uses."""
     file = build(document, problems)
     if file is None:
         return None
@@ -58,7 +58,7 @@ def check_document(
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Returns what is worth knowing of a file, also with another default of `reuse`; see `Pipeline.with_reuse`."""
+    """Returns notes about a file, possibly with another default of `reuse`; see `Pipeline.with_reuse`."""
     budget, notes = checked.file.budget, list(checked.notes)
     if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
         notes.append(
@@ -70,7 +70,7 @@ def notes_of(checked: Checked) -> list[str]:
 
 
 def _made_again(checked: Checked) -> Iterator[str]:
-    """The paid steps, also of used files, whose results later rounds do not use."""
+    """Returns the paid steps, including those of used files, that each round makes again."""
     for path, step in checked.file.walk():
         if step.is_paid and (step.get("reuse") or checked.file.reuse or "always") != "always":
             yield str(path[-1])
@@ -87,7 +87,7 @@ def _is_uuid(text: str) -> bool:
 
 
 class FileCheck(OtherCheck):
-    """One check of one file."""
+    """The check of one file."""
 
     def whole(self) -> None:
         """Checks everything, in the order of the file."""
@@ -115,7 +115,7 @@ class FileCheck(OtherCheck):
             self._say(("scope",), f"scope takes a name of {takes}")
 
     def _check_flow_name(self) -> None:
-        """Refuses what the name of a flow may not have."""
+        """Reports characters that Prefect does not allow in the name of a flow."""
         name = self._file.name or FilePath(self._document.name).stem
         wrong = next((sign for sign in _NOT_IN_NAMES if sign in name), "")
         if wrong and self._depth == 0:
@@ -219,7 +219,7 @@ class FileCheck(OtherCheck):
         return found
 
     def _check_saved_kind(self, path: Path, step: Step, save_as: str, found: Type) -> None:
-        """Checks whether a step makes a file of the kind, and if known of the format, that the name says."""
+        """Reports a step whose file is not of the kind, or not of the format, in the name for saving."""
         said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
             self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
@@ -273,7 +273,7 @@ class FileCheck(OtherCheck):
         return found.one
 
     def _items(self, path: Path, step: FanOutStep, inner: Scope, outer: Scope) -> dict[str, Type]:
-        """Adds the names of an item to a scope; returns those that the list of all items also has."""
+        """Adds the names of an item to a scope; returns the names that the list of all items also has."""
         fields = {"id": Type("string")}
         inner.names["number"] = Type("integer")
         if step.matrix is not None:
@@ -324,7 +324,7 @@ class FileCheck(OtherCheck):
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: Scope) -> Type:
-        """Returns the type of the item before: that of an item, which is checked once without reports."""
+        """Returns the type of the previous item: that of an item, which is checked once without reports."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no item before it"
         unknown = Type("any", guards=frozenset([guard]))

@@ -15,7 +15,7 @@ from rh_prefect.pipelines.file_model import Param, shown_value
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
-"""Python does not convert each larger number to a decimal, or to a text."""
+"""Python cannot convert each larger number to a decimal or a text."""
 _WORDS = {"true": True, "false": False}
 
 
@@ -48,7 +48,7 @@ def read_value(param: Param, value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """Reads a text that is a list or an object in JSON, as a cell of a CSV file has it."""
+    """Reads a text that is a list or an object in JSON, as in a cell of a CSV file."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -58,7 +58,7 @@ def _json(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Reads a text as a list in JSON, or as texts with commas between them, as on a command line or in a cell."""
+    """Reads a text as a list in JSON, or as texts separated by commas, from a command line or a cell."""
     found = _json(value)
     if isinstance(found, str):
         found = [one.strip() for one in found.split(",") if one.strip()]
@@ -78,7 +78,7 @@ def _number(text: str, value: str) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """Converts a float such as 2.0 to an integer; spreadsheets and forms write whole numbers so."""
+    """Converts a float such as 2.0 to an integer; spreadsheets and forms write whole numbers like this."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -137,12 +137,12 @@ def _wrong_number(param: Param, value: Any) -> str:
 
 
 def are_whole(options: tuple[Any, ...]) -> bool:
-    """Whether there are options and all of them are whole numbers."""
+    """Returns whether all options are whole numbers; False without options."""
     return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
 
 
 def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """All texts in a value, with their paths."""
+    """Yields all texts in a value, with their paths."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict | list):

@@ -149,7 +149,7 @@ class PaidCheck(ValueCheck):
                 )
 
     def _connect(self, path: Path, step: ModelStep, scope: Scope, *models: Model, is_complete: bool = True) -> None:
-        """Checks the arguments of a step with each model that it can call; what only some have is for those only."""
+        """Checks the arguments of a step for each model that it can call, with the parameters of that model."""
         before, values = self._problem_count, dict[Path, Type]()
 
         def evaluate(at: Path, written: Any, is_optional: bool) -> Type:
@@ -168,7 +168,7 @@ class PaidCheck(ValueCheck):
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: Scope) -> bool:
-        """Returns whether a value is one optional parameter or cell: without it, an optional parameter is left out."""
+        """Returns whether a value is one optional parameter or cell, so that an empty one is omitted."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
         except WrongReferenceError:
@@ -176,7 +176,7 @@ class PaidCheck(ValueCheck):
         return bool(guards) and all(one.startswith(DECLARED) for one in guards)
 
     def _check_names(self, path: Path, step: ModelStep, models: Sequence[Model]) -> list[Path]:
-        """Reports, and returns, the parameters that no model has which a reference can name."""
+        """Reports and returns parameters that none of the possible models has."""
         unknown = list[Path]()
         any_of = models or [model for model in catalog.models() if not model.incomplete]
         for name in step.with_:
@@ -196,7 +196,7 @@ class PaidCheck(ValueCheck):
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Returns the set fields that a step's graph lacks, that are connected to another node, or are links for a file."""
+    """Returns fields that a step's graph lacks, that are connected to another node, or that get a link."""
     fields, found = GraphFields(graph, name), list[tuple[Path, str]]()
     for one, value in values.items():
         node, _, field = one.partition(".")
@@ -213,13 +213,13 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
 
 
 DECLARED = "exists:params"
-"""Begins the condition of a parameter or a column that is declared as optional."""
+"""The prefix of the condition of a parameter or column that is declared as optional."""
 
 _MOST_SUGGESTED = 5
 
 
 def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
-    """Builds the message for an unknown model name, with the closest names."""
+    """Returns the message for an unknown model name, with the closest names."""
     taken = [kind for kind in kinds if kind in ("image", "video", "audio")]
     among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)} the" if taken else "the"
     near = _nearest(name, taken)
@@ -234,7 +234,7 @@ def _nearest(name: str, kinds: Sequence[str]) -> list[Model]:
 
 
 def _takes(model: Model, kinds: Sequence[str]) -> bool:
-    """Returns whether a model takes one file of each kind, and requires no other file."""
+    """Returns whether a model accepts one file of each kind, and requires no other file."""
     one = [param.type for param in model.media_params if not param.multiple]
     needed = [param.type for param in model.media_params if param.required]
     return all(kind in one for kind in kinds) and (not kinds or sorted(needed) in ([], sorted(kinds)))

@@ -24,7 +24,7 @@ DEEPEST_USE = 2
 
 
 class OtherCheck(PaidCheck):
-    """A check of the unpaid steps: edits, other files and reviews."""
+    """Checks the unpaid steps: edits, other files and reviews."""
 
     def _edit(self, path: Path, step: EditStep, scope: Scope) -> Type:
         edit = EDITS.get(step.edit)
@@ -70,7 +70,7 @@ class OtherCheck(PaidCheck):
         return Type(kind, is_result=True, extra={**extra, **timed}, members=members)
 
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
-        """Returns whether a value fits a parameter of an edit; reports the problem if not."""
+        """Returns whether a value fits a parameter of an edit; reports a problem otherwise."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
             self._say(path, f"{param.name} takes {param.takes}, but {shown_value(value)}; use a reference")
             return False
@@ -145,7 +145,7 @@ class OtherCheck(PaidCheck):
             self._say(path, f"{path[-1]} {wrong}")
 
     def _fit_files(self, path: Path, name: str | int, value: Any, found: Type, expected: Type) -> None:
-        """Checks whether a value, or each of a list, is a file of a kind."""
+        """Checks whether a value, or each item of a list, is a file of a kind."""
         if not _is_file_of(found, expected):
             self._say(path, f"{name} takes {expected.words}, but {shown(value)} is {found.one.words}")
 
@@ -227,11 +227,11 @@ class OtherCheck(PaidCheck):
 
 
 def _has_items(value: Any) -> bool:
-    """Whether a value is a list with references, whose items are known only by their types."""
+    """Returns whether a value is a list with references, whose items are known only by type."""
     return isinstance(value, list) and has_reference(value)
 
 
 def _is_file_of(found: Type, expected: Type) -> bool:
-    """Returns whether a value, or each of a list, can be a file of a kind."""
+    """Returns whether a value, or each item of a list, can be a file of a kind."""
     kinds = types.FILES if expected.kind == "file" else ("file", expected.kind)
     return all(one.kind in ("any", *kinds) for one in found.possible)

@@ -1,7 +1,6 @@
-"""Checks names, references, values and conditions at one place of a file.
+"""Checks names, references, values and conditions in a file.
 
-A value whose declaration is wrong has the type `any`, with which no other check finds fault: what only follows from a
-problem is not reported.
+A value with a wrong declaration gets the type `any`, so that the same problem is not reported again.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class ValueCheck:
             self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, but {shown_value(reuse)}")
 
     def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
-        """Checks whether a step or an item may have a name."""
+        """Reports a name that a step or an item may not have."""
         if not NAME.fullmatch(name):
             self._say(
                 path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
@@ -135,7 +134,7 @@ class ValueCheck:
         return Type("string") if literal is None else Type("string", options=(literal,))
 
     def _check_spelling(self, path: Path, text: str, scope: Scope) -> None:
-        """Refuses references in the spelling of other tools, which a model would get as text."""
+        """Reports references in the syntax of other tools, which a model would get as text."""
         for found in _OTHER_SPELLING.finditer(text):
             names = tuple(found["names"].split("."))
             own = Reference(f"$({found['names']})", (names,))
@@ -152,7 +151,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
-        """Checks a condition; returns the guards that hold if it is true."""
+        """Checks a condition; returns what is known to exist if the condition is true."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}
@@ -245,7 +244,7 @@ class ValueCheck:
     def _values_of(
         self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope, *, skip: Collection[Path] = ()
     ) -> None:
-        """Checks the references in the values of a step, apart from those that were checked."""
+        """Checks the references in the values of a step, except those that were checked before."""
         given: list[tuple[Path, Any]] = [(("with", name), value) for name, value in step.with_.items()]
         given += step.sources if isinstance(step, ModelStep) else []
         for at, value in given:

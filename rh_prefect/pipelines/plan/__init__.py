@@ -1,4 +1,4 @@
-"""The plan of a pipeline: every step of every item with its state and price, before anything is paid."""
+"""Plans of pipelines: the state and the price of each step of each item."""
 
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, WorkQuery

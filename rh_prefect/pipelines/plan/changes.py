@@ -1,4 +1,4 @@
-"""Finds differences from an earlier plan: file, parameters, inputs, requests, added/removed steps."""
+"""Finds differences from an earlier plan: in file, parameters, inputs and requests, and new and removed steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _LONGEST = 60
 _LEAD = 20
-"""Characters before the difference of two long texts that are shown."""
+"""Number of characters that are shown before the difference of two long texts."""
 
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
-    """Marks in a plan what differs from an earlier one, and why."""
+    """Marks the differences from an earlier plan, with their causes, in a plan."""
     before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") not in ("x", "-")}
     for one in plan.instances:
         step = before.get(one.address)
@@ -41,7 +41,7 @@ def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param])
 
 
 def step_changes(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
-    """Returns what differs in a step from an earlier plan: its model, or its parameters and nodes, or its take."""
+    """Returns the differences of a step from an earlier plan: its model, its parameters and nodes, or its take."""
     model = {"model": one.model, "endpoint": one.endpoint}
     found = _differences({name: step.get(name, model[name]) for name in model}, model)[:1]
     if not found:
@@ -60,7 +60,7 @@ def step_changes(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the parameters that differ between two requests; values that are not known yet are not compared."""
+    """Returns the parameters that differ between two requests, without values that are not known yet."""
     return [
         {"param": name, "was": was.get(name), "is": now.get(name)}
         for name in dict.fromkeys([*now, *was])
@@ -71,7 +71,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[st
 
 
 def _exact(value: Any) -> str:
-    """Converts a value to a text for comparisons: 5 and 5.0 are equal, and 1 and `true` are not."""
+    """Converts a value to a text for comparisons: 5 and 5.0 are equal, 1 and `true` are not."""
     return json.dumps(equal_numbers(value), sort_keys=True, default=str)
 
 
@@ -83,11 +83,13 @@ def _is_pending(value: Any) -> bool:
 _PENDING = re.compile(
     r"(?:made-by|review|undecided|text|handle|start|count):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)", re.DOTALL
 )
-"""Begins what stands in a request for a value that a step has yet to make; a hash in it tells it from a prompt."""
+"""The prefix of a value in a request that a step still has to make; it contains a hash, which distinguishes it from a
+prompt.
+"""
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
-    """Lists the changes outside the steps, as `{what, was, is}`: file, parameters, inputs, catalogue."""
+    """Returns the changes outside of steps, as `{what, was, is}`: file, parameters, inputs, catalogue."""
     if earlier.get("spec_sha256") != plan.spec_sha256:
         yield {"what": "file", "was": _digits(earlier.get("spec_sha256")), "is": _digits(plan.spec_sha256)}
     was = earlier.get("params") or {}
@@ -111,7 +113,7 @@ def _value_or_default(value: Any, default: Any) -> Any:
 
 
 def _as_texts(value: Any) -> Any:
-    """Returns a parameter with its values as texts for comparisons, since a command line has only texts."""
+    """Returns a parameter with its values as texts for comparisons: a command line has only texts."""
     if isinstance(value, Mapping):
         return {name: _as_texts(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -120,7 +122,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def _typed_like(other: Any, value: Any) -> Any:
-    """Returns a value with the type of another one where it is the text of a command line."""
+    """Returns a command line's text in the type of another value."""
     if isinstance(value, str) and not isinstance(other, str):
         with suppress(ValueError):
             return json.loads(value)
@@ -159,12 +161,12 @@ def _cut(text: str, start: int) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Shortens a list of addresses: an item with all its steps becomes one name, as in `each[A-4]`."""
+    """Shortens a list of addresses: one name replaces all steps of an item, as in `each[A-4]`."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 
 
 def _item(address: str) -> str:
-    """The outermost item of an address; empty for a step outside of fan-outs."""
+    """Returns the outermost item of an address; empty for a step outside of fan-outs."""
     head, bracket, _ = address.partition("]")
     return f"{head.partition('/')[0]}]" if bracket else ""

@@ -1,4 +1,4 @@
-"""Records for a plan which steps depend on undecided conditions, and which steps have failed."""
+"""Records the steps of a plan that depend on undecided conditions, and the steps that have failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rh_prefect.pipelines.references import Reference, references_in
 
 @dataclass(slots=True, eq=False, repr=False)
 class Missing(AbstractSet[str]):
-    """The steps of a plan without a result, as a set of their addresses."""
+    """The addresses of a plan's steps without a result."""
 
     failed: set[str]  # Those that the run could not make
     # Those which cannot be made, each with the one whose `expect` is false
@@ -39,7 +39,7 @@ class Missing(AbstractSet[str]):
     unsure: set[Instance] = field(default_factory=set)  # Steps that may cost nothing in this run
 
     def __contains__(self, address: object) -> bool:
-        """Whether a step is without a result."""
+        """Returns whether a step has no result."""
         return address in self.failed or address in self.lost or address in self.blocked
 
     def __iter__(self) -> Iterator[str]:
@@ -47,11 +47,11 @@ class Missing(AbstractSet[str]):
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:
-        """How many there are at most; 0 for none."""
+        """Returns the maximum number of these steps; 0 if there is none."""
         return len(self.failed) + len(self.lost) + len(self.blocked)
 
     def forget(self, instance: Instance) -> None:
-        """Removes a step that is planned again."""
+        """Removes a step that is being planned again."""
         self.lost.pop(instance.address, None)
         self.blocked.discard(instance.address)
         self.unsure.discard(instance)
@@ -93,7 +93,7 @@ class Missing(AbstractSet[str]):
 
 @dataclass(slots=True, repr=False)
 class Said:
-    """What a part of a plan says beside its steps."""
+    """The data of a part of a plan besides its steps."""
 
     notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
     # What is wrong: the file, the place in it, a clause, and the item's address
@@ -106,7 +106,7 @@ class Said:
 
 
 About: TypeAlias = Callable[[Sequence[int]], Said]
-"""Returns what is said of the part of a plan that an item belongs to; see `Frame.numbers`."""
+"""Returns the data of the part of a plan that an item belongs to; see `Frame.numbers`."""
 
 
 def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
@@ -142,29 +142,29 @@ def _without(value: Any, failed: Collection[str]) -> Any:
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
-    """Returns the steps that conditions refer to; whether one fails is decided only when it has ended."""
+    """Returns the steps in conditions; only after they have ended is it known whether they failed."""
     return deciding_steps((one for _, one in references_in(conditions)), frame)
 
 
 def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Instance]:
-    """Returns the steps that what is referred to comes from, or depends on."""
+    """Returns the steps that make referenced values, or on which these depend."""
     values = (lookup(one, frame) for one in references)
     return [step for one in values for step in (*makers(one), *deciders_of(undecided_in(one)))]
 
 
 def naming_steps(step: Step, frame: Frame) -> list[Instance]:
-    """Returns the steps without a result that `save_as` refers to: a file is saved when it is made."""
+    """Returns the steps in `save_as` without a result: a file is named only when it is made."""
     values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 
 
 def is_unmade(instances: Sequence[Instance]) -> bool:
-    """Returns whether any of some steps has no result yet."""
+    """Returns whether one of some steps has no result."""
     return any(one.found not in "=x" for one in instances)
 
 
 def is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
-    """Returns whether it is still unknown if a step is to be made."""
+    """Returns whether it is not known yet if a step will be made."""
     conditions = (step.when, step.get("expect"))
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
     return frame.is_pending or is_unknown or is_unmade(waits_for)

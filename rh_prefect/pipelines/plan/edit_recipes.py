@@ -1,4 +1,4 @@
-"""Builds the recipe for one edit of one item: checks its values, and computes its identity and length."""
+"""Builds the recipe for one edit of one item: checks its values, and computes its id and its length."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rh_prefect.pipelines.types import edit_misfit
 
 
 def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
-    """Makes the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
+    """Returns the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
     edit = EDITS[step.edit]
     instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
@@ -101,7 +101,7 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[str]) -> dict[str, Any]:
-    """Removes the values of failed steps from the lists, and what stands at their places in lists of equal length."""
+    """Removes the values of failed steps from the lists, and the values at the same positions of equally long lists."""
     if step.require != "any" or not failed:
         return values
     lists = {
@@ -119,7 +119,7 @@ def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[s
 
 
 def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
-    """Converts the known values of an edit's parameter; returns them, and what is wrong with the first wrong one."""
+    """Returns the known values of an edit's parameter, converted, and a clause about the first wrong one."""
     if isinstance(value, list) and param.many:
         found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
@@ -129,7 +129,7 @@ def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
 
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Returns a clause which says that `at` has not one time for each item, where both lists are known in length."""
+    """Returns a clause if `at` has not one time for each item; empty if a length is not known."""
     first = "text" if edit.param("text") is not None else edit.params[0].name
     pair = [(lists.get(name), values.get(name)) for name in (first, "at")]
     if not all(isinstance(value, list) for _, value in pair):
@@ -141,10 +141,10 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
 
 
 def equal_times(step: EditStep, frame: Frame, values: Mapping[str, Any]) -> str:
-    """Describes two texts that begin in the same millisecond; empty where there are none.
+    """Returns a clause about two texts that begin in the same millisecond; empty if there are none.
 
-    Only times that a person gave count: such a person can correct them. Times that a step has made are known after
-    something was paid, and the texts then share the time.
+    It checks only times from a person, who can correct them. Times from a step are known only after payments; such
+    texts then share the time.
     """
     times, texts = values.get("at"), values.get("text")
     if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
@@ -168,7 +168,7 @@ def _named(*texts: Any) -> str:
 
 
 def _are_inputs(written: Any, frame: Frame) -> bool:
-    """Returns whether a value comes from the file, its parameters or a table's rows, and not from a step."""
+    """Returns whether a value comes from the file, its parameters or a table's rows."""
     names = [names for _, reference in references_in(written) for names in reference.options]
     return all(_is_input(one, frame) for one in names)
 
@@ -203,7 +203,7 @@ def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any
 
 
 def _overlap(edit: Edit, values: Mapping[str, Any]) -> Span | None:
-    """Returns for how long two clips are shown together; None for an edit of which that is not known yet."""
+    """Returns the seconds for which two clips are shown together; None if they are not known."""
     if edit.length != "overlapped":
         return exactly(0)
     seconds = edit.param("seconds")
@@ -223,7 +223,7 @@ def _sum(listed: Any, files: list[File], overlap: Span | None) -> Span | None:
 
 
 def _starts(listed: Any, files: list[Any], overlap: Span | None) -> Items:
-    """Returns the start of each clip, known as far as the lengths of the earlier clips are."""
+    """Returns the start of each clip, as far as the lengths of earlier clips are known."""
     owners = listed.owners if isinstance(listed, Items) else ()
     starts: list[Any] = []
     at, before = exactly(0), [str(overlap)] if overlap != exactly(0) else []

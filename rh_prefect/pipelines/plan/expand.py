@@ -1,4 +1,4 @@
-"""Expands fan-outs into the steps of all items, and looks up which results exist already."""
+"""Expands fan-outs into the steps of all items, and looks up existing results."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dic
 
 
 AT_ONCE = 50
-"""Steps that are planned at once, before other tasks of the thread run."""
+"""Number of steps that are planned before other tasks of the thread run."""
 
 
 @dataclass(slots=True, repr=False)
 class Planning:
-    """What all parts of a plan share."""
+    """The data that all parts of a plan share."""
 
     checked: Checked  # The file
     options: PlanOptions  # How it is planned
@@ -96,7 +96,7 @@ class Planning:
     size: Size = field(init=False, default_factory=Size)  # How much was counted
 
     def __post_init__(self) -> None:
-        """Knows the works and the failed steps of its options."""
+        """Reads the known works and failed steps from the options."""
         self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
 
 
@@ -105,10 +105,10 @@ def _part_of(said: dict[int, Said], are_items: bool, numbers: Sequence[int]) -> 
 
 
 class Expander:
-    """Expands parts of a plan, once: a step outside of fan-outs, or some items of an outermost one."""
+    """Expands parts of a plan: a step outside of fan-outs, or some items of an outermost fan-out."""
 
     def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
-        """Starts with nothing expanded; `are_items` says that it expands items of an outermost fan-out."""
+        """`are_items` says that it expands items of an outermost fan-out."""
         self._planning = planning
         self.instances: list[Instance] = []  # Its steps
         self.said: dict[int, Said] = defaultdict(Said)  # What else it says, by the number of the item; 0 for none
@@ -130,11 +130,11 @@ class Expander:
         self._stops_run = False
 
     async def step(self, name: str, step: Step, at: Path, frame: Frame) -> None:
-        """Expands a step outside of fan-outs, with all that is in it."""
+        """Expands a step outside of fan-outs, with all inner steps."""
         await self._step(name, step, at, [frame], name)
 
     def fan_out(self, name: str, step: FanOutStep, at: Path, frame: Frame) -> Group | None:
-        """Returns the items of an outermost fan-out, not expanded; None if it is absent."""
+        """Returns the items of an outermost fan-out without expanding them; None if it is absent."""
         if not self._is_live(name, step, at, frame, name):
             return None
         [group] = self._groups(step, at, [frame], name)
@@ -178,10 +178,7 @@ class Expander:
             frame.names[name] = maybe(value, frame.undecided.get(at))
 
     def _count_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the paid jobs of a fan-out's items before any of them is made, without those that may be absent.
-
-        Equal ones are a problem unless they are meant.
-        """
+        """Counts the paid jobs of a step before they are created; reports equal requests unless they are allowed."""
         number = self._planning.size.works
         for name, step in steps.items() if frames and not self._used_at else ():
             if isinstance(step, PaidStep) and step.same is not True and step.when is None:
@@ -191,7 +188,7 @@ class Expander:
                 _refuse_many(number, (*at, name), f"{path}.{name}")
 
     def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the items of the fan-outs in the items of another one, as far as their lists are known before it."""
+        """Counts the items of inner fan-outs, as far as their lists are known before the outer fan-out is expanded."""
         counts = FanOuts(self.missing, Size(), self.about)
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
@@ -201,7 +198,7 @@ class Expander:
                 self._count_inner(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
 
     def _count_steps(self, steps: Mapping[str, Step], items: int, at: Path, path: str) -> int:
-        """Returns the number of steps of so many items, without those of inner fan-outs, if the plan has room."""
+        """Returns the number of steps of items, without inner fan-outs; raises an error if it is too large."""
         each, inner = 0, list(steps.values())
         while inner:
             one = inner.pop()
@@ -249,9 +246,9 @@ class Expander:
         return False
 
     def _fail_unmet(self, instance: Instance, causes: list[str], *, is_run: bool) -> None:
-        """Fails a step whose `expect` is false, or whose conditions compare what is no number.
+        """Fails a step whose `expect` is false, or whose conditions compare values that are not numbers.
 
-        While `when` is not known, the run decides later.
+        While `when` is not known, nothing fails; the run decides later.
         """
         if not is_run:
             instance.is_pending = True
@@ -263,7 +260,7 @@ class Expander:
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
     def _block(self, instance: Instance, cause: Instance) -> StepOutput:
-        """Removes a step from the run, together with those that need it."""
+        """Removes a step, and the steps that need it, from the run."""
         first = self.missing.lost[cause.address]
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
@@ -284,14 +281,14 @@ class Expander:
         self.instances.append(instance)
 
     def _is_strict(self, at: Path) -> bool:
-        """Returns whether `on_error` of a step, or of a group around it, is `fail` in its file."""
+        """Returns whether a step, or a group around it in its file, has `on_error: fail`."""
         strict = self._checked.strict
         return bool(strict) and any(at[:end] in strict for end in range(len(at) + 1))
 
     # -- works -----------------------------------------------------------------------------------------------------
 
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[StepOutput]:
-        """Determines the works of many items at once, and their results."""
+        """Determines the works of many items at once, and looks up their results."""
         made, outputs = list[Draft](), dict[int, StepOutput]()
         for draft in drafts:
             instance, frame = draft.instance, draft.frame
@@ -310,7 +307,7 @@ class Expander:
         return [outputs[id(draft)] for draft in drafts]
 
     def _take(self, draft: Draft, step: Step) -> None:
-        """Adds a step with what its draft says."""
+        """Adds a step with the data of its draft."""
         instance = draft.instance
         for where, clause in draft.problems:
             instance.problems = (*instance.problems, clause)
@@ -326,14 +323,14 @@ class Expander:
         self._save_as(instance, draft.frame)
 
     def _skipped(self, draft: Draft) -> list[str]:
-        """Returns what is wrong with an item of a file that skips invalid ones."""
+        """Returns the problem of an item, in a file that skips invalid items."""
         if self._planning.checked.file.invalid_items != "skip" or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)
         return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
 
     def _skip(self, instance: Instance, wrong: list[str]) -> StepOutput:
-        """Fails a step of an invalid item before anything is paid for the item; the others are made."""
+        """Fails a step of an invalid item before anything is paid for the item; other items continue."""
         instance.settle("x")
         instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
         self.missing.lost[instance.address] = instance
@@ -341,7 +338,7 @@ class Expander:
         return self._missing_output(instance)
 
     def _nearest(self, instance: Instance, where: Path) -> Path:
-        """Returns the path of a value, or of `from` if the value came from there."""
+        """Returns the path of a value in the file, or of `from` if the value came from there."""
         document = self._checked.document
         at = (*instance.at, *where)
         if where[-1] in document.node(at[:-1]).keys:
@@ -470,7 +467,7 @@ class Expander:
         return None
 
     def _explain(self, instance: Instance, note: str) -> None:
-        """Says why a step is in its state."""
+        """Sets the reason for a step's state."""
         instance.note = note
         self._note(instance, f"{instance.address}: {note}.")
 
@@ -530,7 +527,7 @@ class Expander:
         return groups
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        """Returns the items of a group, not expanded."""
+        """Returns the items of a group without expanding them."""
         steps = step.steps
         if isinstance(step, FanOutStep):
             items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
@@ -568,7 +565,7 @@ def _outputs(used: Checked, frame: Frame) -> StepOutput:
 
 
 def _close(step: GroupStep, group: Group, frame: Frame) -> None:
-    """Keeps the names of an item that was expanded for those who take the results of all items."""
+    """Stores the names of an expanded item for steps that use the results of all items."""
     frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *step.steps)}
     frame.is_sure &= group.chosen is None
 
@@ -581,7 +578,7 @@ def _refuse_many(number: int, at: Path, path: str) -> None:
 
 
 def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: bool) -> State:
-    """Returns the state of a work, by its records and by the steps that ask for it."""
+    """Returns the state of a work, from its records and from the steps that need it."""
     if known is not None and known.state != "+":
         return known.state
     if all(any(need.found == "r" for need in (*one.waits_for, *one.needs)) for one in users):
@@ -590,7 +587,7 @@ def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: 
 
 
 def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:
-    """Returns what is wrong with the values in a name to save under, each of which is one part of a path."""
+    """Returns the faults of values in a name for saving; each value must be one part of a path."""
     values = ((one.text, evaluate(one.text, frame)) for _, one in references_in(save_as))
     texts = ((text, value) for text, value in values if isinstance(value, str))
     return [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]

@@ -1,4 +1,4 @@
-"""The items of a fan-out: from rows, files, lists, answers or a matrix; selected, ordered and named."""
+"""Creates the items of a fan-out from rows, files, lists, answers or a matrix; selects, orders and names them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from rh_prefect.pipelines.references import references_in
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Taken:
-    """The items of a fan-out while they are selected."""
+    """The items of a fan-out during their selection."""
 
     frames: list[Frame]  # The items
     # The identities of those of which it is not known yet whether, or where in the order, they are there
@@ -61,11 +61,10 @@ class FanOuts:
     """The fan-outs of one plan."""
 
     def __init__(self, missing: Missing, size: Size, about: About) -> None:
-        """Starts without any."""
         self._missing, self._size, self._about = missing, size, about
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
-        """Counts the items of a fan-out in one frame before they are made; `where` may leave fewer."""
+        """Returns the number of items of a fan-out in one frame, before `where` and before they are created."""
         if step.matrix is not None:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
@@ -109,7 +108,7 @@ class FanOuts:
         return Group(items.frames, is_fan_out=True, chosen=chosen, count=_size_of(lists, len(items.frames)))
 
     def _taken(self, step: FanOutStep, lists: Mapping[str, Items], frame: Frame) -> _Taken:
-        """Returns all items of a fan-out, each with what it waits for."""
+        """Returns all items of a fan-out, each with the steps for which it waits."""
         waits_for = self._missing.waits_for(step, frame)
         pending = is_open(step, frame, waits_for)
         frames = _matrix_of(lists, frame) if step.matrix is not None else _items_of(step, lists["item"], frame)
@@ -128,7 +127,7 @@ class FanOuts:
         return items
 
     def _select(self, step: FanOutStep, at: Path, items: _Taken, checked: Checked) -> None:
-        """Leaves the items for which `where` is, or may turn out, true."""
+        """Returns the items for which `where` is true or not known yet."""
         if step.where is None:
             return
         found = list[Frame]()
@@ -144,7 +143,7 @@ class FanOuts:
         items.frames = found
 
     def _sort(self, step: FanOutStep, items: _Taken) -> None:
-        """Orders the items; while the order is not known, all of them wait for it."""
+        """Orders the items; while the order is not known, all of them wait."""
         if step.sort is None:
             return
         if _is_order_known(items.frames, step.sort.by, self._missing):
@@ -157,7 +156,7 @@ class FanOuts:
             items.doubtful.add(id(one))
 
     def _cut(self, step: FanOutStep, items: _Taken, limit: int | None) -> bool:
-        """Leaves the items that `limit` can leave; returns whether it is not known yet which ones."""
+        """Returns the items that `limit` may select, and whether the selection is not known yet."""
         self._hold_back(step, items.frames)
         items.frames = _candidates(items.frames, limit, items.doubtful)
         if limit is None or len(items.frames) <= limit:
@@ -169,7 +168,7 @@ class FanOuts:
         return True
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
-        """Makes items wait for those before them that may turn out absent, where their numbers count."""
+        """Makes items wait for earlier items that may be absent, if their numbers matter."""
         failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
@@ -215,7 +214,7 @@ def _deciders(frame: Frame) -> set[str]:
 
 
 def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
-    """Returns how many items there are, where a list that they are taken from is not known yet."""
+    """Returns the number of items, if one of their lists is not known yet."""
     count = next((one.count for one in lists.values() if one.count is not None), None)
     if count is None:
         return None
@@ -227,7 +226,7 @@ def _list_of(step: FanOutStep, frame: Frame) -> Items:
 
 
 def _as_items(given: Any) -> Items:
-    """Returns the items of a list; if the list may turn out absent, so may they."""
+    """Returns the items of a list; if the list may be absent, each item may be."""
     value, by = certain(given), given.by if isinstance(given, Maybe) else None
     value = value.value if isinstance(value, StepOutput) else value
     items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
@@ -235,7 +234,7 @@ def _as_items(given: Any) -> Items:
 
 
 def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
-    """Returns the items of `foreach`, each with the names that it can reference."""
+    """Returns the items of `foreach`, each with its names for references."""
     found = []
     for given, _, is_sure in items.pairs():
         one, by = certain(given), given.by if isinstance(given, Maybe) else None
@@ -253,7 +252,7 @@ def _matrix_lists(step: FanOutStep, frame: Frame) -> dict[str, Items]:
 
 
 def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
-    """The items of `matrix`: all combinations of its lists."""
+    """Returns the items of `matrix`: all combinations of its lists."""
     found, is_pending = [], any(one.count is not None for one in lists.values())
     for combined in product(*(zip(results(one), one.pairs(), strict=True) for one in lists.values())):
         values = {name: certain(value) for name, (value, _) in zip(lists, combined, strict=True)}
@@ -293,13 +292,13 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:
-    """Gives an item an id, and the part of addresses that is made of it."""
+    """Sets the id of an item, and its part of addresses."""
     one.names["id"] = name
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
 
 def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int]) -> list[Frame]:
-    """Returns the items that `limit` can leave; those behind the first ones stay while earlier ones may be absent."""
+    """Returns the items that `limit` may select: also later items while earlier ones may be absent."""
     if limit is None:
         return frames
     found, sure = list[Frame](), 0
@@ -313,9 +312,9 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
 
 
 def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
-    """Marks which works of the items that `limit` can leave count for the lowest and the highest price.
+    """Marks the works of items under `limit` that belong to the lowest and to the highest price.
 
-    A work that other steps also have can cost nothing more for an item, or be what makes it the dearest one.
+    If other steps share a work, it may cost nothing more for an item, or make the item the most expensive one.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]
@@ -339,7 +338,7 @@ def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Insta
 
 
 def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> dict[str, list[Instance]]:
-    """Returns the steps of each item of a fan-out, those of inner fan-outs included."""
+    """Returns the steps of each item of a fan-out, including inner fan-outs."""
     found = {frame.id: list[Instance]() for frame in group.frames}
     depth = group.frames[0].id.count("/") + 1
     for one in instances:
@@ -350,13 +349,13 @@ def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> di
 
 
 def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
-    """Checks whether the values that items are sorted by are known, except those of failed steps, which come last."""
+    """Returns whether the values for sorting are known, except those of failed steps, which come last."""
     unknown = [value for one in frames if isinstance(value := part(one.names.get("item"), column), Unknown)]
     return len(frames) < 2 or not any(value.maker is None or value.maker.address not in failed for value in unknown)
 
 
 def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:
-    """Items in the order of a column; those without a value come last."""
+    """Returns the items in the order of a column; items without a value come last."""
 
     def key(frame: Frame) -> tuple[bool, float, str]:
         value = part(frame.names.get("item"), column)

@@ -13,7 +13,7 @@ from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.request_preparation import as_request
 
 UNSETTLED = "made-by:"
-"""Begins the key of a work whose inputs are not there yet; it is compared within one plan and never recorded."""
+"""The prefix of the key of a work whose inputs do not exist yet; it is used within one plan and never recorded."""
 
 
 def mark(value: Any) -> Any:
@@ -33,7 +33,7 @@ def mark(value: Any) -> Any:
 
 
 def is_settled(value: Any) -> bool:
-    """Checks whether all parts of a value that affect a request are known."""
+    """Returns whether all parts of a value that affect a request are known."""
     if isinstance(value, File | Unknown):
         return value.is_settled
     is_open = isinstance(value, Maybe) or (isinstance(value, Items) and value.count is not None)
@@ -41,7 +41,7 @@ def is_settled(value: Any) -> bool:
 
 
 def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
-    """Returns the hash of a request, equal to the one that `generate` computes for the same call."""
+    """Returns the hash of a request; `generate` computes the same one for the same call."""
     return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
 
 
@@ -64,7 +64,7 @@ def without_places(value: Any) -> Any:
 
 
 def equal_numbers(value: Any) -> Any:
-    """A value in which 20 and 20.0 are the same."""
+    """Returns a value in which 20 and 20.0 are equal."""
     match value:
         case Mapping():
             return {name: equal_numbers(one) for name, one in value.items()}

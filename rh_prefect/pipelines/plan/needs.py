@@ -1,7 +1,8 @@
-"""`Needs`: which steps of a plan are needed, kept up to date while parts of the plan are replaced.
+"""`Needs`.
 
-A step with an existing result needs none of the steps before it, unless these decide whether it is made. Steps are
-counted by address, since a part that was planned again has other objects for the same steps.
+the needed steps of a plan, updated while parts of the plan are replaced. A step with an existing result needs no
+earlier step, unless that step decides whether it is made. Steps are counted by address, since a replanned part has new
+objects for the same steps.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from rh_prefect.pipelines.plan.planned_steps import Instance
 
 _NONE, _MAKES, _EXISTS = range(3)
-"""A step needs nothing, or what it is made of, or only what decides whether it is made."""
+"""A step needs nothing; the steps that make its inputs; or only the steps that decide whether it is made."""
 
 _UNNEEDED = "nothing needs it"
 
@@ -21,7 +22,6 @@ class Needs:
     """Sets `is_needed` and `state` of the steps of a plan."""
 
     def __init__(self) -> None:
-        """Starts without steps."""
         self.steps: dict[str, Instance] = {}
         self._takers: Counter[str] = Counter()
         self._makers: Counter[str] = Counter()
@@ -30,7 +30,7 @@ class Needs:
     def replace(
         self, old: Iterable[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()
     ) -> list[Instance]:
-        """Replaces steps."""
+        """Replaces steps by newly planned ones."""
         found = {one.address: None for one in outputs}
         for one in old:
             self._weigh(one, None, found)
@@ -69,7 +69,7 @@ class Needs:
         return was != (one.is_needed, one.state)
 
     def _weigh(self, one: Instance, weight: int | None, found: dict[str, None]) -> None:
-        """Counts a step for those before it."""
+        """Counts a step as a user of the steps before it."""
         if one.weight == weight:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):

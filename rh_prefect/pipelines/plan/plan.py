@@ -1,4 +1,4 @@
-"""`Plan`: what a run would do and pay, as a value that can be shown, written as JSON and compared."""
+"""`Plan`: the steps of a run with their states and prices; it can be shown, written as JSON and compared."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ class Plan:
 
     Attributes:
         pipeline: The pipeline's name.
-        spec_sha256: Of the file's text.
-        catalogue: The version of the catalogue that it was made with.
+        spec_sha256: The hash of the file's text.
+        catalogue: The version of the catalogue.
         params: The parameters' values, as they were given.
         hidden_params: Parameters whose values are not shown in full, such as signed links.
-        inputs: The files that it reads: where they are, and the hash of their content.
-        currency: Of all prices.
+        inputs: The locations of its input files, with the hash of their content.
+        currency: The currency of all prices.
         budget: The file's budget; None if it has none, or an unlimited one.
         is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
         works: Every request and take, each once.
-        problems: What is wrong; a plan with problems is not run.
-        notes: What is worth knowing.
+        problems: Its errors; a plan with problems is not run.
+        notes: Hints that do not prevent a run.
         removed: Addresses that only the last run had.
-        added: Addresses that were not in the last run, of steps whose results are not there.
-        changes: What differs from the last run beside the steps: `{what, was, is}`.
+        added: Addresses of steps without a result that were not in the last run.
+        changes: Differences from the last run outside of steps: `{what, was, is}`.
         compared_with: The last run, in words.
         since: The last run, as plain JSON data.
         earlier: The plan to compare prices with, as plain JSON data.
-        records: Where the records are, in words.
-        new_takes: The take that was chosen for each step which is to be made again, by address.
+        records: The location of the records, in words.
+        new_takes: The chosen take of each step that is made again, by address.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
-        selection: The part that a run of the plan makes.
+        selection: The part of the pipeline that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
-        planner: Plans its parts again when they have results.
+        planner: The planner that plans parts again when they have results.
     """
 
     pipeline: str
@@ -88,7 +88,7 @@ class Plan:
         return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
 
     def _repr_html_(self) -> str:
-        """Shows the table, or what is wrong, in a notebook."""
+        """Shows the table, or the problems, in a notebook."""
         return f"<pre>{escape(chr(10).join(map(str, self.problems)) or self.table())}</pre>"
 
     @property
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def steps(self) -> dict[str, list[Instance]]:
-        """The steps of all items, by their names with the groups around them."""
+        """The steps of all items, by the step's name with its groups."""
         return grouped(self.instances)
 
     def price_of(self, instances: Sequence[Instance], selection: Selection | None = None) -> Money:
@@ -106,8 +106,7 @@ class Plan:
 
         Args:
             instances: The steps.
-            selection: Counts the selected ones only. Of selected items, those that a `limit` may leave out also count:
-                the others are perhaps not selected.
+            selection: If given, only selected steps count. Selected items count even if a `limit` may leave them out.
         """
         selected = [one for one in instances if selection is None or selection.has(one)]
         is_part = selection is not None and selection != Selection()
@@ -115,11 +114,11 @@ class Plan:
 
     @property
     def items_by_number(self) -> dict[str, str]:
-        """What the number in the address of a step means, for items without an id; see `Frame.meaning`."""
+        """The meaning of the number in a step's address, for items without an id; see `Frame.meaning`."""
         return {one.address: one.item_meaning for one in self.instances if one.item_meaning}
 
     def may_have(self, address: str) -> bool:
-        """Returns whether a step has an address, or may have it when the items of its fan-out are known.
+        """Returns whether an address exists, or may exist when the items of its fan-out are known.
 
         Args:
             address: As in `each.picture` or `each[A-17].picture`.
@@ -129,7 +128,7 @@ class Plan:
         return (is_possible and path in self.paths) or any(one.address == address for one in self.instances)
 
     def refuse_unknown(self, selection: Selection, *, new: Collection[str] = ()) -> None:
-        """Rejects a selection of steps or items that do not exist, for which a run would make nothing.
+        """Raises an error if selected steps or items do not exist, since a run would make nothing for them.
 
         Args:
             selection: The selection.
@@ -147,9 +146,9 @@ class Plan:
                 _refuse("item", name, items)
 
     def out_of_reach(self, selection: Selection) -> list[tuple[Instance, Instance]]:
-        """Returns the selected steps that need a step without a result which is not selected; each with that step.
+        """Returns the selected steps that need an unselected step without a result, each with that step.
 
-        With selected items only, those of the steps outside of fan-outs are left out: they need all items as a rule.
+        If only items are selected, steps outside of fan-outs are left out: they usually need all items.
 
         Args:
             selection: The selection.
@@ -171,10 +170,10 @@ class Plan:
         return found
 
     def keep_problems_of(self, without_results: Plan) -> None:
-        """Makes notes of the problems that results cause: a run fails those steps only, as the run that made them did.
+        """Converts problems that results cause to notes: a run fails only those steps.
 
         Args:
-            without_results: The same plan, made as if no result existed.
+            without_results: The same plan without any existing result.
         """
         places = {(one.file, one.line, one.column) for one in without_results.problems}
         kept = [one for one in self.problems if (one.file, one.line, one.column) in places]
@@ -186,7 +185,7 @@ class Plan:
 
     @property
     def paid_before(self) -> Decimal:
-        """What the works of the plan have cost, which counts in a budget of all runs."""
+        """The cost of the plan's works so far, which counts in a budget of all runs."""
         works = {work.key: work.known for one in self.instances for work in one.works}
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
@@ -196,28 +195,28 @@ class Plan:
         return Counter(one.state for one in self.instances)
 
     def as_json(self) -> dict[str, Any]:
-        """The plan as plain JSON data; `rh_prefect/pipelines/plan/schema.json` describes it."""
+        """Returns the plan as plain JSON data; `rh_prefect/pipelines/plan/schema.json` describes it."""
         return render.as_json(self)
 
     def to_json(self) -> str:
-        """The plan as JSON text."""
+        """Returns the plan as JSON text."""
         return json.dumps(self.as_json(), ensure_ascii=False, indent=2)
 
     def table(self, width: int = 0) -> str:
-        """The plan as a table of steps with states and prices, of at most `width` columns; 0 for any number."""
+        """Returns the plan as a table of steps with states and prices, of at most `width` columns; 0 for any width."""
         return render.table(self, width)
 
     def markdown(self) -> str:
-        """The plan as Markdown for a comment, with the difference from the plan that it is compared with."""
+        """Returns the plan as Markdown for a comment, with the difference from the compared plan."""
         return render.markdown(self)
 
     def svg(self) -> str:
-        """The steps as an SVG picture, with counts and prices."""
+        """Returns the steps as an SVG picture, with counts and prices."""
         return render.svg(self)
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
-    """Returns the price of works, each request and take once, however many steps take its answer in how many shapes."""
+    """Returns the price of works; each request and take counts once, even if steps parse its answer differently."""
     paid: dict[str, tuple[Money, bool]] = {}
     for work in works:
         if work.is_paid and (with_spare or not work.is_spare):
@@ -266,7 +265,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
 
 
 def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
-    """Reports equal requests of one fan-out, which would have one result (P8)."""
+    """Reports equal requests of one fan-out, which would share one result."""
     for path, items in grouped(instances).items():
         largest = _equal(items)
         if len(largest) < 2 or _allows_same_works(items[0], checked):
@@ -300,7 +299,7 @@ def _allows_same_works(one: Instance, checked: Checked) -> bool:
 
 
 def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, None]) -> None:
-    """Notes items of `same: separate` that ask for what an earlier one does: each costs as much as another one."""
+    """Adds a note about items of `same: separate` with equal requests: each is paid for separately."""
     for path, items in repeated.items():
         ask, more = ("asks", "") if len(items) == 1 else ("ask", f" and {len(items) - 1} more")
         first = visible(next(iter(items)))
@@ -323,7 +322,7 @@ def _note_unknown_addresses(instances: Sequence[Instance], notes: dict[str, None
 
 
 def _refuse_bare_numbers(instances: Sequence[Instance], choices: Choices, checked: Checked, problems: Problems) -> None:
-    """Reports takes of the takes file for items with a number only: another row would move them to another item."""
+    """Reports takes of the takes file that have only an item's number: another row would change its meaning."""
     bare = choices.bare
     for one in instances if bare else ():
         if one.item_meaning and one.address in bare:
@@ -349,7 +348,7 @@ def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
 
 
 def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, problems: Problems) -> None:
-    """Reports a budget of items with which a selected item would be begun and paid for, and could not be finished."""
+    """Reports a budget of items that is too small to finish a selected item."""
     if plan.budget is None or plan.budget.item is None:
         return
     budget, own = Decimal(str(plan.budget.item)), {key for keys in own_works(plan.instances).values() for key in keys}

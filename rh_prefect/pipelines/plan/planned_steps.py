@@ -47,10 +47,10 @@ SIGNS: dict[State, str] = {
     "x": "absent",
     "-": "removed",
 }
-"""`STATES` in a few words, for the line below a table and for the boxes of a graph."""
+"""Short descriptions of `STATES`, for the line below a table and for the boxes of a graph."""
 
 PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
-"""States of what the run, or the one after a review, pays for."""
+"""States of steps that the run, or the one after a review, pays for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Money:
     is_open: bool = False  # Whether a price is unknown or assumed, so that it can be more
 
     def __add__(self, other: Money) -> Money:
-        """Returns the sum, which is open if either amount is open."""
+        """Returns the sum; it is open if one of the amounts is open."""
         return Money(
             self.least + other.least,
             self.expected + other.expected,
@@ -96,14 +96,14 @@ class KnownWork:
     def output(self, kind: str) -> Media | None:
         """Returns the file that is the result of a step: its first one of the step's kind.
 
-        Other files of a graph, such as a preview, are not its result. A file whose format says no kind, such as an
-        archive with a 3D model, counts if there is no other.
+        Other files of a graph, such as a preview, are not its result. If there is no file of the kind, a file of
+        unknown kind counts, such as an archive with a 3D model.
         """
         ranked = (one for kinds in ((kind,), ("other",)) for one in self.outputs if one.kind in kinds)
         return next(iter(self.outputs if kind == "file" else ranked), None)
 
     def lack(self, kind: str) -> str:
-        """Returns a clause which says that the task made no result of a step's kind; empty if it made one."""
+        """Returns a clause if the task made no result of a step's kind; empty otherwise."""
         if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
             return ""
         made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
@@ -120,7 +120,7 @@ class WorkQuery:
 
 
 def id_part(name: str) -> str:
-    """Returns an item's id as a part of an address, in which `/` separates the ids of nested items."""
+    """Returns an item's id as a part of an address, where `/` separates the ids of nested items."""
     return re.sub("%(?=(25)*2F)", "%25", name).replace("/", "%2F")
 
 
@@ -134,28 +134,28 @@ class Selection:
     sample: int = 0  # Only the first items of each outermost fan-out; 0 for all
 
     def as_json(self) -> dict[str, Any]:
-        """The selection as plain JSON data, under the names of a run's options."""
+        """Returns the selection as plain JSON data, with the names of a run's options."""
         return {"only": sorted(self.steps), "items": sorted(self.items), "sample": self.sample}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Selection:
-        """Reads what `as_json` has returned; everything is selected where a key is missing."""
+        """Reads the result of `as_json`; a missing key selects everything."""
         return cls(frozenset(data.get("only", ())), frozenset(data.get("items", ())), data.get("sample", 0))
 
     @property
     def words(self) -> str:
-        """The selection as options of a command."""
+        """Returns the selection as options of a command."""
         options = [("--only", one) for one in sorted(self.steps)] + [("--items", one) for one in sorted(self.items)]
         options += [("--sample", str(self.sample))] if self.sample else []
         return shlex.join(word for option in options for word in option)
 
     @property
     def top_items(self) -> frozenset[str]:
-        """The items as `Instance.top_item` names them."""
+        """Returns the items in the form of `Instance.top_item`."""
         return frozenset(map(id_part, self.items))
 
     def has(self, one: Instance) -> bool:
-        """Whether a step is in it."""
+        """Returns whether a step is selected."""
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
         return in_steps and in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
@@ -171,32 +171,35 @@ class Round:
 
 
 class KnownWorks:
-    """A source of recorded works. This one has none, so that every work is new."""
+    """A source of recorded works. This base class has none, so every work is new."""
 
     async def find(self, queries: Sequence[WorkQuery]) -> Sequence[KnownWork | None]:
         """Looks up works; the result is None for a work without records."""
         return [None] * len(queries)
 
     async def new_take(self, base: str, scope: str = "") -> int:  # noqa: ARG002
-        """Finds a take number of a request that was never submitted."""
+        """Returns a take number of a request that was never submitted."""
         return 1
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round of the run, which begins with the first call, or the one that a plan expects."""
+        """Returns the round of the run, which the first call starts, or the expected round for a plan."""
         return Round(f"{pipeline}-1", datetime.now(UTC))
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002
-        """Returns the takes that a round uses for a step; None where that is not decided yet."""
+        """Returns the takes that a round uses for a step; None if they are not chosen yet."""
         return None
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
-        """Keeps the takes that a round uses for a step, for all runs of the round."""
+        """Records the takes that a round uses for a step, for all runs of the round."""
         return takes
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Work:
-    """One request with one take, and how its answer is read. Works that only differ in that are paid for once."""
+    """One request with one take, and the structure of its answer.
+
+    Works that differ only in the structure are paid for once.
+    """
 
     key: str  # Its id; for one whose inputs are not there yet, what it is made by
     is_settled: bool  # Whether `key` is its id
@@ -220,14 +223,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
-    """One of the results that a review shows; its number is its place among them."""
+    """One of the results that a review shows; its number is its position among them."""
 
     value: Any  # The result
     maker: Instance | None = None  # The step that made it; None for a parameter
 
 
 _EMPTY: Mapping[str, Any] = {}
-"""What all steps without a graph share."""
+"""The shared value of steps without a graph."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -293,52 +296,52 @@ class Instance:
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:
-        """Has nothing found but the state that is given."""
+        """Sets the state that was found to the given one."""
         self.found = self.state
         group, _, name = self.path.rpartition(".")
         self.address = f"{group}[{self.item}].{name}" if self.item else self.path
 
     def settle(self, state: State) -> None:
-        """Sets the state by the records."""
+        """Sets the state from the records."""
         self.state = self.found = state
 
     @property
     def saved_names(self) -> list[str]:
-        """The names that its takes are saved under; of the second take, with `-2` before its extension."""
+        """The names for saving its takes; the second take has `-2` before the extension."""
         if not self.save_as:
             return []
         path, further = PurePosixPath(self.save_as), range(2, len(self.works) + 1)
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
     def no_candidate(self, chosen: object) -> str:
-        """Returns a clause which says that a review has no candidate of this number."""
+        """Returns a clause that a review has no candidate of this number."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
 
     @property
     def file_kind(self) -> str:
-        """The kind of the file that is its result; of an edit any, since it makes one file."""
+        """The kind of its result file; `file` for an edit, which makes only one file."""
         return self.kind if self.is_paid else "file"
 
     @property
     def shows_files(self) -> bool:
-        """Whether it is a review of files, in whose place no text can be used."""
+        """Whether it is a review of files, which a text cannot replace."""
         return any(isinstance(one.value, File) for one in self.candidates)
 
     @property
     def top_item(self) -> str:
-        """The item of the outermost fan-out that it belongs to."""
+        """The item of the outermost fan-out around it."""
         return self.item.partition("/")[0]
 
     @property
     def has_failed(self) -> bool:
-        """Whether a task of it has failed in an earlier run."""
+        """Whether one of its tasks has failed in an earlier run."""
         return any(work.known is not None and work.known.state == "+" for work in self.works)
 
     @property
     def shape(self) -> str:
-        """How its answer is read; see `parsed_answers.shape_of`."""
+        """The structure of its answer; see `parsed_answers.shape_of`."""
         return shape_of(self.step.get("parse"), at_most=self.at_most)
 
     @property
@@ -348,13 +351,13 @@ class Instance:
 
 
 def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
-    """Yields the paid steps that make what steps give; an edit's result changes with what it is made of."""
+    """Yields the paid steps that make the results of steps; for an edit, those that make its inputs."""
     for one in steps:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
 def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
-    """Returns the keys of the works that only the steps of one item of an outermost fan-out need, by item."""
+    """Returns the keys of works that belong to only one item of an outermost fan-out, by item."""
     owners: dict[str, str | None] = {}
     for one in instances:
         for work in one.works:
@@ -368,7 +371,7 @@ def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
 
 
 def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
-    """The instances by their step, in the order of the file."""
+    """Returns the instances by step, in the order of the file."""
     found: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         found[instance.path].append(instance)

@@ -1,8 +1,8 @@
 """`Planner`: plans a file in parts, and plans a part again when its results change.
 
-A part is a step outside of fan-outs, with all that is in it, or one item of an outermost fan-out. Parts know each other
-only by the names around them, by the works that they share, and by which steps need which. So what a part says changes
-with its own results, and with the steps that the file refers to in it; these are planned again as a whole.
+A part is a step outside of fan-outs with its inner steps, or one item of an outermost fan-out. Parts are connected only
+by names, by shared works, and by the needs of steps. So a part changes only with its own results, and with the steps to
+which it refers; then the part is planned again as a whole.
 """
 
 from __future__ import annotations
@@ -30,33 +30,32 @@ from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 
 SHARE = 20
-"""Steps that depend on many results are planned again for one part in so many of the time at most."""
+"""Steps that depend on many results are planned again for at most one SHARE-th of the time."""
 
 
 class Pace:
-    """Keeps what takes long to one part in so many of the time."""
+    """Limits a slow action to a share of the time."""
 
     def __init__(self, share: int) -> None:
-        """May begin at once."""
         self._share, self._began, self.due = share, 0.0, 0.0
 
     def is_due(self) -> bool:
-        """Returns whether it may begin again."""
+        """Returns whether the action may start again."""
         return time.monotonic() >= self.due
 
     def __enter__(self) -> None:
-        """Begins."""
+        """Records the start of the action."""
         self._began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        """Ends."""
+        """Records its end."""
         now = time.monotonic()
         self.due = now + self._share * (now - self._began)
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses the collector of cycles: what a plan makes stays, and each pass over all of it would be in vain."""
+    """Pauses Python's garbage collector: the objects of a plan stay, and each pass over them would be in vain."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -72,7 +71,7 @@ PartKey: TypeAlias = tuple[str, int]
 
 @dataclass(slots=True, repr=False)
 class Part:
-    """What one part of a plan says."""
+    """The data of one part of a plan."""
 
     frame: Frame | None = None  # Of an item: its names
     names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
@@ -85,7 +84,6 @@ class Planner:
     """Plans one file with its parameters."""
 
     def __init__(self, planning: Planning, params: Mapping[str, Any]) -> None:
-        """Plans nothing yet."""
         self.planning = planning  # What all parts share
         self._top = Frame(names={"params": dict(params), "run": planning.options.run})
         self._parts: dict[str, list[Part]] = {}
@@ -137,7 +135,7 @@ class Planner:
     async def update(
         self, works: Iterable[str], failed: Iterable[Instance] = (), *, is_all: bool = True
     ) -> dict[PartKey, Sequence[Instance]]:
-        """Plans again what depends on new results."""
+        """Plans again the parts and steps that depend on new results."""
         failed = list(failed)
         self.planning.missing.failed.update(one.address for one in failed)
         keys = set(works)
@@ -165,7 +163,7 @@ class Planner:
         self._top.names.clear()
 
     def due_in(self) -> float:
-        """Returns after how many seconds steps that depend on many results are to be planned; infinite for none."""
+        """Returns the seconds until steps that depend on many results are planned again; infinite if there are none."""
         return min((self._paces[name].due for name in self._stale), default=float("inf")) - time.monotonic()
 
     async def _plan_again(self, name: str, numbers: Collection[int]) -> None:
@@ -232,17 +230,17 @@ class Planner:
         return {(name, n): part.instances for name, parts in self._parts.items() for n, part in enumerate(parts)}
 
     def has(self, one: Instance) -> bool:
-        """Returns whether a step was not planned again."""
+        """Returns whether a step is still part of the plan."""
         return self._needs.steps.get(one.address) is one
 
     def step(self, address: str) -> Instance | None:
-        """Returns the step that has an address now."""
+        """Returns the present step of an address."""
         return self._needs.steps.get(address)
 
     # -- what parts have in common -----------------------------------------------------------------------------------
 
     def _forget(self, old: Sequence[Instance]) -> None:
-        """Removes what other parts see of steps that are planned again."""
+        """Removes the shared data of steps that are planned again."""
         gone, users = set(old), self.planning.users
         for one in old:
             self.planning.missing.forget(one)
@@ -254,7 +252,7 @@ class Planner:
             self.planning.works.pop((work.key, work.shape), None)
 
     def _replace(self, old: Sequence[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()) -> None:
-        """Adds up what steps have in common after some of them were replaced."""
+        """Updates the shared data after some steps were replaced."""
         self.clashes.replace(old, new)
         flipped = self._needs.replace(old, new, outputs=outputs)
         self._changed.update((self._part_of(one), None) for one in flipped)
@@ -263,18 +261,18 @@ class Planner:
                 self._changed.update((self._part_of(one), None) for one in self.planning.users[key])
 
     def _share(self, key: str) -> bool:
-        """Adds up what the steps that ask for a work say of it; returns whether a run does something else now."""
+        """Combines the data of a work from the steps that need it; returns whether a run acts differently now."""
         users = self.planning.users.get(key, ())
         works = [work for one in users for work in one.works if work.key == key]
         return _share(works if len(works) == 1 else list(dict.fromkeys(works)), users)
 
     def count(self) -> None:
-        """Adds up what all steps say of their works."""
+        """Combines the data of all works from all steps."""
         for key in self.planning.users:
             self._share(key)
 
     def _mark_outputs(self) -> set[Instance]:
-        """Marks the steps that are outputs of the file; returns those for which it changed."""
+        """Marks the steps that are outputs of the file; returns those that changed."""
         written = self.planning.checked.file.outputs
         made = {one for value in written.values() for one in makers(evaluate(value, self._top))}
         changed = made ^ self._outputs
@@ -284,7 +282,7 @@ class Planner:
         return changed
 
     def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[Instance]) -> set[Instance]:
-        """Does the same after some items of a fan-out were planned again."""
+        """Does the same for some items of a fan-out."""
         if name not in self._named:
             return set()
         if name in self._chosen or not items:
@@ -324,7 +322,7 @@ class Planner:
 
     @property
     def notes(self) -> dict[str, None]:
-        """What is worth knowing."""
+        """Returns hints that do not prevent a run."""
         found = {note: None for part in self._said() for note in part.notes}
         invalid: dict[str, list[Instance]] = defaultdict(list)
         for one in (one for steps in self.parts.values() for one in steps if one.is_invalid_item):
@@ -337,7 +335,7 @@ class Planner:
 
     @property
     def new_takes(self) -> dict[str, int]:
-        """The take that was chosen for each step which is to be made again, by address."""
+        """The chosen take of each step that is made again, by address."""
         return {address: take for part in self._said() for address, take in part.new_takes.items()}
 
     @property
@@ -347,11 +345,11 @@ class Planner:
 
     @property
     def chosen(self) -> list[tuple[str, Group]]:
-        """The fan-outs of whose items `limit` can leave several selections; the inner ones first."""
+        """The fan-outs whose selection by `limit` is not known yet; the inner ones first."""
         return [one for part in self._said() for one in part.chosen]
 
     def report(self, problems: Problems) -> None:
-        """Adds what is wrong to a report."""
+        """Adds the problems to a report."""
         items = ItemProblems(problems)
         for wrong in (wrong for part in self._said() for wrong in part.problems):
             items.add(*wrong)
@@ -365,7 +363,7 @@ class Planner:
 
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
-    """Gives a request the highest price and the most attempts of all steps that make it, of which any can be first."""
+    """Sets the highest price and the most attempts of all steps with one request, of which any can be the first."""
     price, attempts = (users[0].price, users[0].attempts) if users else (Money(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)

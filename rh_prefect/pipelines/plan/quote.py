@@ -1,4 +1,4 @@
-"""Asks RunningHub for the prices of a plan's new requests, and so checks their parameters; nothing is paid."""
+"""Requests the prices of a plan's new requests from RunningHub, which also checks their parameters, at no cost."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.record_types import MediaRecord
 
 MOST = 200
-"""How many requests of a plan RunningHub is asked about."""
+"""Maximum number of requests of a plan that are sent to the price preview."""
 
 _AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class _Answers:
-    """What RunningHub says about the requests of a plan."""
+    """RunningHub's answers for the requests of a plan."""
 
     quoted: int = 0
     unpriced: set[str] = field(default_factory=set)  # Models without a price at RunningHub
@@ -122,7 +122,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[Instance], preview: PricePreview, answers: _Answers) -> None:
-    """Sets the price of a request where the catalogue has none, or a lower one."""
+    """Sets the price of a request if the catalogue has none or a higher one."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:
@@ -138,7 +138,7 @@ def _set_price(plan: Plan, steps: Iterable[Instance], preview: PricePreview, ans
 
 
 def _without_known(plan: Plan) -> list[str]:
-    """Returns the notes without those of unknown prices that are known now."""
+    """Returns the notes without those about prices that are known now."""
     open_models = {one.model for one in plan.instances if one.price.is_open}
     known = {one.model for one in plan.instances if one.is_quoted} - open_models
     return [one for one in plan.notes if not any(f"the catalogue has no price of {model};" in one for model in known)]

@@ -1,4 +1,4 @@
-"""A plan as a table, a picture and JSON."""
+"""Formats a plan as a table, a picture, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
 
 _ALWAYS, _NARROW = ("=", "+", ">", "x"), ("=", "+")
-"""States that have a column even if no step is in them: without a width, and in a terminal."""
+"""States with a column even if no step has them: with any width, and in a narrow terminal."""
 
 _MOST_REASONS = 20
 _LEAST_MODEL, _LEAST_STEP = 10, 12
-"""How many characters of a model's and of a step's name remain in a narrow terminal."""
+"""Minimum number of characters of a model's and of a step's name in a narrow terminal."""
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
@@ -134,7 +134,7 @@ def _budget(plan: Plan) -> str:
 
 
 def _difference(plan: Plan) -> Iterator[str]:
-    """Says what the plan costs more or less than the one that it is compared with, and how many steps differ."""
+    """Returns a line with the difference in price from the compared plan, and the number of changed steps."""
     if not plan.earlier:
         return
     was = _money_of(plan.earlier["price"])
@@ -201,7 +201,7 @@ def markdown(plan: Plan) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Escapes what Markdown and HTML would read as marks: prompts and names are shown as they are."""
+    """Escapes Markdown and HTML in prompts and names."""
     return re.sub(r"([\\`*_\[\]|<>#~])", r"\\\1", visible(text))
 
 
@@ -237,9 +237,9 @@ _BOX_WIDTH, _LINE, _GAP = 280, 17, 40
 
 
 def svg(plan: Plan) -> str:
-    """Draws a plan as a picture: one box for each step, with its number of items and its expected price.
+    """Draws a plan as a picture: a box for each step with its number of items and its expected price.
 
-    Steps without an item that runs are left out.
+    Steps of which no item runs are left out.
     """
     steps = {path: items for path, items in plan.steps.items() if any(one.state != "x" for one in items)} or plan.steps
     needs = {path: {need.path for one in items for need in one.needs} - {path} for path, items in steps.items()}

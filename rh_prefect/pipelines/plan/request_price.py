@@ -16,10 +16,10 @@ from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unkn
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
 _UNKNOWN = "unknown"
-"""Has no price, where None would have that of the parameter's default."""
+"""A value without a price; None would have the price of the parameter's default."""
 
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
-"""Of speech; the least of a length is at the most characters a second. Chinese and Japanese have about four."""
+"""Speed of speech; the shortest length is at the highest speed. Chinese and Japanese have about four."""
 
 
 def price_of(
@@ -44,7 +44,7 @@ def price_of(
 
 
 def _by_table(model: Model, attempts: int) -> Money:
-    """Returns an open price for an unknown length or option: at least one unit at the lowest price."""
+    """Returns an open price if a length or option is unknown: at least one unit at the lowest price."""
     table = model.price
     assert table is not None  # noqa: S101 - the caller has looked
     least = table.least if table.unit in ("call", "image") else Decimal(0)
@@ -52,7 +52,7 @@ def _by_table(model: Model, attempts: int) -> Money:
 
 
 def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
-    """Returns the price at one of the three levels: of the cheapest or the dearest values that can be sent."""
+    """Returns the price at one of the three levels, for the cheapest or most expensive values."""
     length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
     if length == 0 and level == 0:
         length = FRAME_SECONDS
@@ -81,10 +81,10 @@ def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
-    """Returns the duration that a model's price counts, if its input determines the price.
+    """Returns the duration for a model's price, if its input determines the price.
 
-    RunningHub does not publish which of several files counts (the emulator takes the first video, else the first
-    sound). So the minimum is the shortest file, and the others the longest one, as in the estimate of a job.
+    RunningHub does not publish which of several files determines it (the emulator takes the first video, else the first
+    sound). So the minimum is the shortest file; expected and maximum are the longest file.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]
@@ -136,7 +136,7 @@ def _spoken(text: Any) -> Span | None:
 
 
 def total(prices: Iterable[tuple[Money, bool]]) -> Money:
-    """Returns the sum of prices; a step that the cheapest case skips is not in the minimum."""
+    """Returns the sum of prices; the minimum does not include steps that may be skipped."""
     least = expected = most = Decimal(0)
     is_open = False
     for price, is_sure in prices:

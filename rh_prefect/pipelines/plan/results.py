@@ -30,7 +30,7 @@ def value_of(draft: Draft, work: Work) -> Any:
 
 
 def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
-    """Returns a parsed answer: its known content, or as many placeholders as it can have items."""
+    """Returns a parsed answer: its known content, or a placeholder for each item that it can have."""
     kind, _ = answer_type(parse)
     found = _known(draft, work, parse)
     if isinstance(found, list):
@@ -58,7 +58,7 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
 
 
 def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
-    """Returns an id that expires at RunningHub; requests use its request in its place, for any take."""
+    """Returns an id that expires at RunningHub; requests contain its request in place of it, for any take."""
     key = f"handle:{draft.base}.{number}.{name}"
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 
@@ -87,7 +87,7 @@ def text_span(kind: Type) -> Span:
 
 
 def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
-    """Returns a placeholder for a result that another one may replace; the steps that take it wait for the decision."""
+    """Returns a placeholder for a result that may be replaced by another; steps that use it wait."""
     if isinstance(value, File):
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):
@@ -102,7 +102,7 @@ def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
 
 
 def placeholder(kind: Type, instance: Instance, key: str) -> Any:
-    """Returns a placeholder for the result of a step that is not made, so that the steps which need it are found."""
+    """Returns a placeholder for the result of a step that is not made, so that steps that need it are found."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)

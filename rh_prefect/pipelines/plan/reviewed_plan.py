@@ -1,4 +1,4 @@
-"""Holds a plan that a person has reviewed; a run with this plan pays only for the works in it.
+"""A plan that a person has reviewed; a run with it pays only for the works in it.
 
 reviewed = ReviewedPlan.read("p.json")      # written by `rh-prefect plan FILE --json`
 reviewed.refuse_changes(plan)               # of the same file and parameters, made now
@@ -26,10 +26,10 @@ from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, 
 
 _MOST_NAMED = 10
 _SAME = ("model", "endpoint")
-"""What a step has even while its inputs do not exist."""
+"""The fields of a step that are known even if its inputs do not exist."""
 
 _DIGITS = Decimal("0.00001")
-"""As exact as a plan's JSON gives prices."""
+"""Precision of prices in a plan's JSON."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +38,7 @@ class ReviewedPlan:
 
     Attributes:
         data: The data.
-        name: How messages name the plan.
+        name: The plan's name in messages.
     """
 
     data: Mapping[str, Any]
@@ -49,7 +49,7 @@ class ReviewedPlan:
         """Reads a plan from a file.
 
         Args:
-            file: What `rh-prefect plan --json` or `--out` has written.
+            file: A file from `rh-prefect plan --json` or `--out`.
 
         Raises:
             InputError: It cannot be read, or it is not a plan that a run can follow.
@@ -83,7 +83,7 @@ class ReviewedPlan:
 
     @property
     def is_open(self) -> bool:
-        """Whether a price of the plan was not known, so that its maximum cost is not known either."""
+        """Whether a price of the plan was not known, so that its maximum cost is unknown."""
         return bool(self.data["price"]["open"])
 
     @property
@@ -94,7 +94,7 @@ class ReviewedPlan:
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters that it was made with."""
+        """The parameters of the plan."""
         return dict(self.data["params"])
 
     @property
@@ -103,10 +103,10 @@ class ReviewedPlan:
         return tuple(self.data.get("hidden_params", ()))
 
     def selected(self, given: Selection) -> Selection:
-        """Returns the part that a run of the plan makes: the one that was reviewed.
+        """Returns the selection of the reviewed plan, which a run uses.
 
         Args:
-            given: The part that the run was asked for; everything where it names none.
+            given: The selection of the run's options; everything if they select nothing.
 
         Raises:
             PlanChanged: The plan selects another part.
@@ -122,14 +122,14 @@ class ReviewedPlan:
         )
 
     def refuse_changes(self, plan: Plan, params: Mapping[str, Param]) -> None:
-        """Rejects a new plan for another file, with other parameters or inputs, or with more payments.
+        """Raises an error if a new plan has another file, other parameters or inputs, or more payments.
 
         Args:
             plan: The plan as it is now.
             params: The parameters that the file declares.
 
         Raises:
-            PlanChanged: Something differs; says what.
+            PlanChanged: Something differs; the message lists the differences.
         """
         changed = list(head_changes(self.data, plan, params))
         steps = list(self._step_changes(plan))
@@ -151,10 +151,10 @@ class ReviewedPlan:
                 yield f"{visible(one.address)}: {refusal}"
 
     def refusal(self, instance: Instance, work: Work) -> str:
-        """Returns why a step's work is not paid for under this plan; empty if it is.
+        """Returns the reason why this plan does not allow a step's work; empty if it allows the work.
 
-        The plan allows the works that it names. Of a step whose inputs did not exist yet, it allows what has the same
-        address, model and takes. Neither may cost more than the plan says.
+        The plan allows the works in it. For a step whose inputs did not exist yet, it allows works with the same
+        address, model and takes. None may cost more than in the plan.
 
         Args:
             instance: The step, as it is planned now.
@@ -186,7 +186,7 @@ class ReviewedPlan:
 
     @cached_property
     def _paid(self) -> frozenset[str]:
-        """The works that the plan pays for, as far as their inputs were known."""
+        """The works that the plan pays for, if their inputs were known."""
         return frozenset(work for step in self.data["steps"] if step["price"]["most"] for work in _works_of(step))
 
 
@@ -203,7 +203,7 @@ def _works_of(step: Mapping[str, Any]) -> list[str]:
 
 
 def _other_work(step: Mapping[str, Any], work: Work) -> str:
-    """Says why the plan has another work for a step whose request did not change."""
+    """Returns the reason why the plan has another work for a step whose request did not change."""
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:

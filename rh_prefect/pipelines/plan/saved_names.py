@@ -1,4 +1,4 @@
-"""`NameClashes`: the names that steps are saved under, and which of them a storage could not hold side by side."""
+"""`NameClashes`: the names under which steps are saved, and conflicts between them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.planned_steps import Instance
 
 _LONGEST_NAME = 255
-"""Bytes of one part of a path, in common file systems."""
+"""Maximum bytes of one part of a path, in common file systems."""
 
 
 class NameClashes:
-    """The names of the files of all takes, kept up to date while steps are replaced."""
+    """The file names of all takes, updated while steps are replaced."""
 
     def __init__(self, ranks: Mapping[str, int]) -> None:
-        """Starts without names; `ranks` has the order of the steps in the file."""
         self._ranks = ranks
         self._users: dict[str, list[Instance]] = defaultdict(list)
 
@@ -32,7 +31,7 @@ class NameClashes:
                 self._users[folded(name)].append(one)
 
     def problems_of(self, one: Instance) -> Iterator[tuple[str, str]]:
-        """Yields what is wrong with the names of a step, and what to do."""
+        """Yields the problems of a step's file names, and how to correct them."""
         for name in one.saved_names:
             first = self._first(name)
             if first is not one:

@@ -1,6 +1,6 @@
 """Evaluates the counts of a step, and limits the size of a plan before it is expanded.
 
-A count can come from a form, so that a wrong one must not cost the memory of a worker.
+A count can come from a form: a wrong one must not exhaust the memory of a worker.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, certain
 
 MOST_WORKS = 200_000
-"""Paid jobs of a run: the takes of all steps."""
+"""Maximum paid jobs of a run: the takes of all steps."""
 
 MOST_AT_ONCE = 8000
-"""Takes of one step, and items that one answer gives."""
+"""Maximum takes of one step, and maximum items of one answer."""
 
 MOST_STEPS = 400_000
-"""Steps of all items in a plan, and items of one fan-out before `where` and `limit` select some."""
+"""Maximum steps of all items in a plan, and maximum items of one fan-out before `where` and `limit`."""
 
 
 @dataclass(slots=True)
 class Size:
-    """How much of a plan was counted."""
+    """The counted size of a plan."""
 
     # Items of each fan-out before `where` and `limit` select some, by its path
     items: Counter[str] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class PlanTooLarge(Exception):
     """A plan would have more steps or items than `MOST_STEPS`, or more paid jobs than `MOST_WORKS`."""
 
     def __init__(self, at: Path, message: str) -> None:
-        """Takes the place in the file, and the number with its limit and what to do."""
+        """Takes the position in the file, and a message with the number, its limit and the remedy."""
         super().__init__(message)
         self.at, self.message = at, message
 

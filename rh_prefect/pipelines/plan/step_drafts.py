@@ -1,4 +1,4 @@
-"""Drafts: the requests and recipes of a plan's steps before they are looked up."""
+"""Drafts: the requests and recipes of a plan's steps before their results are looked up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span
 
 @dataclass(slots=True, repr=False)
 class Draft:
-    """The unsubmitted request or recipe of one step of one item."""
+    """The request or recipe of one step of one item, before its results are looked up."""
 
     instance: Instance  # The step's place in the plan
     frame: Frame  # The item
@@ -43,12 +43,12 @@ def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
 
 
 def failed_places(items: Items, failed: Collection[str]) -> set[int]:
-    """Returns the places in a list of the values of steps that this run cannot make."""
+    """Returns the positions in a list of the values of steps that this run cannot make."""
     return {n for n, one in enumerate(items.values) if any(maker.address in failed for maker in makers(one))}
 
 
 def without_places(items: Items, places: Collection[int]) -> Items:
-    """Returns a list without the values at some places."""
+    """Returns a list without the values at some positions."""
     triples = [one for n, one in enumerate(items.pairs()) if n not in places]
     values, owners, sure = zip(*triples) if triples else ((), (), ())
     return Items(values, owners, sure, items.count)
@@ -73,5 +73,5 @@ def files_in(value: Any) -> list[File]:
 
 
 def link_needs(instance: Instance, values: list[Any]) -> None:
-    """Records the steps that a step takes its values from."""
+    """Records the steps whose values a step uses."""
     instance.needs = tuple(dict.fromkeys(maker for value in values for maker in makers(value)))

@@ -1,4 +1,4 @@
-"""Builds the request of one paid step of one item: checks its values, and computes its identity and price."""
+"""Builds the request of one paid step of one item: checks its values, and computes its hash and its price."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draft_paid(
     failed: Collection[str] = (),
     saved: SavedGraphs | None = None,
 ) -> Draft:
-    """Makes the request of a paid step."""
+    """Returns the draft of a paid step's request."""
     instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
@@ -57,7 +57,7 @@ def draft_paid(
 
 
 def _count(draft: Draft, step: PaidStep) -> None:
-    """Evaluates `takes` and `at_most`; a wrong one is a problem, since each multiplies the price."""
+    """Evaluates `takes` and `at_most`; a wrong value is a problem, since it multiplies the price."""
     instance = draft.instance
     _, wrong = count_of("takes", step.takes, draft.frame)
     if wrong:
@@ -69,7 +69,7 @@ def _count(draft: Draft, step: PaidStep) -> None:
 
 
 def _of_graph(step: GraphStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
-    """Drafts a saved workflow, an app or a graph of nodes, whose fields are in no catalogue."""
+    """Drafts a saved workflow, an app or a graph of nodes; the catalogue does not have their fields."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
     kind = step.assume.kind if step.assume is not None else None
@@ -113,7 +113,7 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
 
 
 def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> None:
-    """Adds the pinned fingerprint, or that of the last run: an existing result does not need the graph itself."""
+    """Adds the pinned fingerprint, or that of the last run, since an existing result needs only the fingerprint."""
     instance = draft.instance
     instance.unread_graph = found.reason if found is not None else ""
     used = found.used.get(frozenset(draft.params)) if found is not None else None

@@ -19,7 +19,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def query_of(draft: Draft, take: int) -> WorkQuery | None:
-    """Returns the query for what is known of a take; None while the request is not known."""
+    """Returns the query for the records of a take; None if the request is not known."""
     if not draft.is_settled:
         return None
     if not draft.endpoint:
@@ -30,18 +30,17 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
 class EqualRequests:
     """The takes of equal requests of several items, for `same: separate`.
 
-    A run keeps them in all of its plans: an item that gets another input later must not take the result of another.
+    A run keeps them in all its plans: if an item later gets another input, it must not use the result of another item.
     """
 
     def __init__(self) -> None:
-        """Starts without any."""
         self._held: dict[tuple[str, str], set[int]] = {}
         self._takes: dict[tuple[str, str, str, int], int] = {}
         self._next: dict[tuple[str, str, int], int] = {}
         self.repeated: dict[str, dict[str, None]] = {}  # of each step, the items that ask for what an earlier one does
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
-        """Returns the first of the takes of a step that no other item has."""
+        """Returns the first take of a step that no other item has."""
         path, address = draft.instance.path, draft.instance.address
         name, begin = (path, draft.base, address, first), (path, draft.base, first)
         if name not in self._takes:
@@ -107,7 +106,7 @@ class TakeChooser:
         return list(range(first, first + (number or 1)))
 
     async def _new(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns the takes of a step; of a step to be made again, they begin with one that was never submitted."""
+        """Returns the takes of a step; if it is made again, they begin with a take that was never submitted."""
         if not self._wants_new(draft):
             return takes
         first = await self.known.new_take(draft.base, draft.scope)
@@ -115,7 +114,7 @@ class TakeChooser:
         return [first + number for number in range(len(takes))]
 
     def _wants_new(self, draft: Draft) -> bool:
-        """Returns whether a step is to be made again."""
+        """Returns whether a step is made again."""
         one, selection = draft.instance, self.selection
         names = {one.path, one.address}
         if one.item or not (selection.items or selection.sample):
@@ -123,7 +122,7 @@ class TakeChooser:
         return draft.is_settled and not names.isdisjoint(self.choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns takes that an age allows, as many as given. A round chooses them once."""
+        """Returns the given number of takes that are new enough for an age. A round chooses them once."""
         if not draft.is_settled or self._wants_new(draft):
             return takes
         choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
@@ -133,7 +132,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes that an age allows, from the given one on, and new ones for the others."""
+        """Returns the newest takes that are new enough, from the given one on, and new takes for the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:
@@ -152,7 +151,7 @@ class TakeChooser:
         return None if known is None or known.state == "+" else known
 
     def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
-        """Returns whether an age allows a take when the round began; one without a result is always allowed."""
+        """Returns whether a take was new enough at the start of the round; a take without a result always is."""
         if known is None or known.state != "=" or known.age is None:
             return True
         if known.age < 0:

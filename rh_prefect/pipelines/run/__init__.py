@@ -1,1 +1,1 @@
-"""Runs of pipelines: steps that are ready, one step, names, budget; `surroundings` is all they need of Prefect."""
+"""Runs pipelines: schedules and makes steps, saves results, applies the budget; independent of Prefect."""

@@ -1,4 +1,4 @@
-"""`KnownResults`: the works that a run knows, recorded ones and its own; each record is read once."""
+"""`KnownResults`: the recorded works and those of this run; each record is read once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from rh_prefect.works.loop_thread import LOOP
 
 
 class KnownResults(KnownWorks):
-    """The recorded works and those made by this run; each record is read once."""
+    """The recorded works and those of this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:
-        """Starts with the recorded works only."""
         self._records = records
         self._found: dict[WorkQuery, KnownWork | None] = {}
         self._new_takes: dict[tuple[str, str], int] = {}
@@ -29,7 +28,7 @@ class KnownResults(KnownWorks):
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str, scope: str = "") -> int:
-        """Finds a new take, which the run then keeps; see `KnownWorks.new_take`."""
+        """Returns a new take, always the same for this run; see `KnownWorks.new_take`."""
         if (base, scope) not in self._new_takes:
             self._new_takes[base, scope] = await LOOP.call(self._records.new_take(base, scope))
         return self._new_takes[base, scope]
@@ -45,12 +44,12 @@ class KnownResults(KnownWorks):
         return self._takes.get(choice)
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Keeps the takes that the round uses; see `KnownWorks.keep_takes`."""
+        """Records the takes that the round uses; see `KnownWorks.keep_takes`."""
         self._takes[choice] = await LOOP.call(self._records.keep_takes(choice, takes))
         return self._takes[choice]
 
     def result(self, query: WorkQuery) -> KnownWork | None:
-        """Returns the result of a work that was looked up; None if there is none."""
+        """Returns the result of a work that was looked up; None if it has none."""
         return self._found.get(query)
 
     def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
@@ -64,6 +63,6 @@ class KnownResults(KnownWorks):
         return found
 
     def of(self, instance: Instance) -> list[KnownWork | None]:
-        """Returns the results of a step's works; None for each that is not known."""
+        """Returns the results of a step's works; None for each unknown one."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         return [self.result(query) for query in queries]

@@ -12,25 +12,25 @@ from rh_prefect.works.options import Reuse, Wait
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of a pipeline run: parameters of every pipeline's flow, in addition to those of its file.
+    """The options of a pipeline run, which every pipeline's flow has in addition to the parameters of its file.
 
     The form of a deployment shows these descriptions.
 
     Attributes:
-        budget: What the run may cost, in the account's currency; empty for the file's budget.
+        budget: Maximum cost of the run, in the account's currency; empty for the file's budget.
         takes: The take of a step, or of one item's step, by its address, as in `{"each[A-17].picture": 2}`.
-        choices: What was chosen at reviews; copy it from the artifact of the run that waits for a review.
+        choices: The choices at reviews; copy the value from the artifact of the run that waits for a review.
         new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
         reuse: `never` makes new results, and continues a run that stopped early; `always` uses the results of all runs.
-            Empty for what the file says. A step with its own `reuse` keeps it.
+            Empty for the file's value. It does not change a step that has `reuse`.
         only: Steps to make, as in `["each.clip"]`; empty for all.
         items: Ids of items to make, as in `["A-17"]`; empty for all.
         sample: Make only the first items of each fan-out; 0 for all.
         require_new: Fail if there is nothing new to make.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.
-        wait: How a deployed run waits: `suspend` ends its process while all its tasks run; the webhook receiver resumes
-            it.
+        wait: With `suspend`, the process of a deployed run ends while its tasks run, and the webhook receiver resumes
+            the run.
     """
 
     budget: Annotated[float, Field(ge=0)] | None = None

@@ -1,4 +1,4 @@
-"""Writes the report of a pipeline run as CSV, shows it, and says how the run has ended."""
+"""Writes the report of a pipeline run as CSV, shows it, and returns the end of the run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 REPORTS = "runs"
 _SUBJECT_SHOWN = 80
-"""How many characters of a prompt the report shows."""
+"""Maximum number of characters of a prompt in the report."""
 
 
 def report_name(run: str) -> str:
@@ -49,7 +49,7 @@ def report_name(run: str) -> str:
 
 
 async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
-    """Writes and shows the report of a run that has ended; `name` is the run's in names of files."""
+    """Writes and shows the report of a run that has ended; `name` is the run's name in file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
@@ -89,7 +89,7 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
 
 
 async def report_of_interrupted(run: StepScheduler, name: str) -> None:
-    """Writes the report of a run that is ended before it is complete, as by Ctrl-C; its steps may be in progress."""
+    """Writes the report of a run that is interrupted, as by Ctrl-C; some steps may be in progress."""
     run.is_interrupted = True
     await run.look_again()
     by_step, other_costs = run.costs_by_step()
@@ -98,7 +98,7 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:
-    """Does a part of the report; returns the error of a storage or of records that do not respond."""
+    """Runs a part of the report; returns the error if the storage or the records do not respond."""
     try:
         await while_store_is_away(make)
     except (StoreError, JournalError) as error:
@@ -107,7 +107,7 @@ async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | 
 
 
 def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
-    """Returns the end of a run whose report could not be written: what it made and paid, and why."""
+    """Returns the end of a run whose report could not be written: its results, its cost and the reason."""
     head = end.message if end.is_failed else summary(end.result)
     message = (
         f"{head} The report could not be written: {error} What to do: run again, which pays for no result twice and "
@@ -144,7 +144,7 @@ def _steps(run: StepScheduler, costs: Mapping[str, Costs]) -> Sequence[StepRepor
 
 
 def _others(costs: Costs) -> Sequence[StepReport]:
-    """Returns a row for what was paid for steps that are not in the plan, so that the rows add up to the run's cost."""
+    """Returns a row for the cost of steps outside of the plan, so that the rows add up to the run's cost."""
     reason = "paid by an earlier attempt with another file or table, or by another pipeline of the flow run"
     return [StepReport(step="", model="", state="not in the plan", cost=str(costs), reason=reason)] if costs else []
 
@@ -176,7 +176,7 @@ def _step(one: Instance, run: StepScheduler, blocked: Mapping[str, str], cost: C
 
 
 def _subject(one: Instance) -> str:
-    """Returns what a person recognises a step by: the beginning of its prompt, or its first file's name."""
+    """Returns a text by which people recognise a step: the beginning of its prompt, or its first file's name."""
     files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
     name = next((file.media.name for file in files if file.media is not None), "")
     # A result that is named by its content tells a person nothing.
@@ -210,7 +210,7 @@ def _state_of(one: Instance, run: StepScheduler, blocked: Mapping[str, str]) -> 
 
 
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:
-    """Converts an output to a plain value: files as `Media`, under the name that `save_as` gave them."""
+    """Converts an output to a plain value: files as `Media`, under the names of `save_as`."""
     match value:
         case StepOutput() | Maybe():
             return _output(value.value, saved)
@@ -229,7 +229,7 @@ def _output(value: Any, saved: Mapping[str, Media]) -> Any:
 
 
 def _last_results(run: StepScheduler) -> dict[str, Any]:
-    """Returns the files that no other step uses, by the step that made them; of a fan-out's step a list."""
+    """Returns the files that no other step uses, by step; for a step of a fan-out, a list."""
     used = {id(need) for one in run.plan.instances for need in one.needs}
     found: dict[str, Any] = {}
     for one in run.plan.instances:

@@ -1,4 +1,4 @@
-"""`PipelineResult` and `RunEnd`: what a pipeline run made of each step, and how it ended."""
+"""`PipelineResult` and `RunEnd`: the results of a pipeline run's steps, and its final state."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class StepReport(BaseModel):
     Attributes:
         step: Its address, as in `each[A-17].clip`.
         model: The model, or the edit.
-        state: What became of it.
-        cost: What this run paid for it.
-        files: Where its results are.
-        reason: Why it is not there.
+        state: Its final state.
+        cost: Its cost for this run.
+        files: The addresses of its results.
+        reason: The reason if it has no result.
         number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
-        row: The row of a table that its item comes from.
+        row: The table row of its item.
         subject: The beginning of its prompt, or the name of its first file.
         error: The class of its error, as in `BudgetExceeded`.
-        seconds: How long its task ran.
-        tasks: RunningHub's tasks of its result, or the one that failed.
-        jobs: Its works, as `rh-prefect jobs` takes them.
+        seconds: The run time of its task.
+        tasks: RunningHub's tasks for its result, or the task that failed.
+        jobs: The names of its works, for `rh-prefect jobs`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,20 +72,20 @@ class StepReport(BaseModel):
 
 
 class PipelineResult(BaseModel):
-    """What a pipeline run returns.
+    """The return value of a pipeline run.
 
     Attributes:
         pipeline: The pipeline's name.
-        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. Of a file without outputs: the
-            files that no other step uses, by the step that made them.
+        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. If the file has no outputs:
+            the files that no other step uses, by step.
         steps: Every step of every item.
-        costs: What this run paid.
+        costs: The total cost of this run.
         other_costs: The part of `costs` for steps that are not in the plan; see `StepScheduler.costs_by_step`.
-        open_submissions: How many submissions of this run have no known end, as of a lost response; not in `costs`.
-        open_costs: What they may cost, by their prices.
-        new: How many steps have a result that this run made.
-        report: Where the report is, as CSV.
-        takes: The take that the run chose for each step that was to be made again, by address.
+        open_submissions: The number of submissions without a known end, as after a lost response; not in `costs`.
+        open_costs: The sum of their prices.
+        new: The number of steps whose result this run made.
+        report: The address of the report, a CSV file.
+        takes: The chosen take of each step that was made again, by address.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -102,7 +102,7 @@ class PipelineResult(BaseModel):
     takes: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> Any:
-        """An output by its name."""
+        """Returns an output by its name."""
         return self.outputs[name]
 
     def output(self, name: str, kind: type[_T]) -> _T:
@@ -126,13 +126,13 @@ class PipelineResult(BaseModel):
             raise InputError(f"{self.pipeline}: the output {name}{place} is another type: {wrong['msg']}.") from None
 
     def __repr__(self) -> str:
-        """Names what was made and paid, and the outputs."""
+        """Returns a text with the states, the cost and the outputs."""
         return f"<PipelineResult of {self.pipeline}: {summary(self)} Outputs: {', '.join(self.outputs) or 'none'}>"
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        """Shows the outputs in a notebook, with what was paid."""
+        """Shows the outputs in a notebook, with the cost."""
         return listing(f"{self.pipeline}: {summary(self)}", self.outputs.items())
 
 
@@ -142,8 +142,8 @@ class RunEnd:
 
     Attributes:
         name: One of the names above.
-        message: What became of it, and what to do.
-        result: What it made.
+        message: The outcome in a sentence, and what to do.
+        result: The result of the run.
         is_failed: Whether something is missing.
     """
 
@@ -178,7 +178,7 @@ def counted(states: Iterable[str]) -> str:
     """Counts equal states, as in `3 made, 2 reused`.
 
     Args:
-        states: What is counted.
+        states: The states to count.
     """
     counts = Counter(states).items()
     return ", ".join(f"{count} {state.replace('waits', 'wait') if count > 1 else state}" for state, count in counts)

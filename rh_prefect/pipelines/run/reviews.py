@@ -1,4 +1,4 @@
-"""The reviews at which a run has ended, and their candidates by the words that choose them."""
+"""The reviews for which a run waits, and their candidates."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Decides which steps of a pipeline run may start within its budget.
 
-`lifecycle` limits what is submitted (`lifecycle_steps.Steps.reserve`). This module decides before that, from the
-prices of the plan and from what the flow run's ledger says was spent, failed tasks and earlier attempts of the run
-included.
+`lifecycle_steps.Steps.reserve` applies the budget at each submission. This module decides before that, from the prices
+of the plan and the costs in the flow run's ledger, which include failed tasks and earlier attempts of the run.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ def run_limit(
 ) -> Decimal | None:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
-    It is the given budget, else the file's, else the highest price of what is left. With a reviewed plan it is at most
-    the plan's highest price, and at most that of what is left of the plan: a part may exist already or not be selected.
-    If a price of the plan is not known, it is at most the budget of the reviewed file. Prices in another currency than
-    the account's are not known either.
+    It is the given budget, else the file's, else the highest price of the remaining steps. With a reviewed plan, it is
+    at most the highest price of the plan's remaining steps. If a price of the plan is not known, it is at most the
+    budget of the reviewed file. A price in another currency than the account's counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -87,9 +85,9 @@ def run_limit(
 
 @dataclass(slots=True)
 class RunBudget:
-    """A check of which steps may start within the budget.
+    """Decides which steps may start within the budget.
 
-    Call `consider` with the parts of a plan that changed; each check then looks at one item only.
+    Call `consider` with the changed parts of a plan; then each check needs only one item.
     """
 
     spending: SpendTracker
@@ -97,18 +95,18 @@ class RunBudget:
     limit: Decimal | None = None
     _budget: Budget | None = None
     _items: set[str] = field(default_factory=lambda: {""})
-    """Items that were begun, and "" for the steps outside of items."""
+    """Started items, and "" for steps outside of items."""
     _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
-    """What each part of the plan says of the items that it has steps of."""
+    """The data of each part of the plan about its items."""
     _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
     """The same by item."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
     _running: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
     _counted: dict[str, dict[str, Decimal]] = field(default_factory=dict)
-    """What the items that were begun may still pay for: works with their highest prices."""
+    """Works that started items may still pay for, with their highest prices."""
     _users: Counter[str] = field(default_factory=Counter)
-    """How many of these items may still pay for a work, by its key."""
+    """The number of started items that may still pay for a work, by the work's key."""
     _begun_most: Decimal = Decimal(0)
     """The sum of the highest prices of these works, each once."""
 
@@ -119,7 +117,7 @@ class RunBudget:
         *,
         is_lost: Callable[[Instance], bool] = lambda _: False,
     ) -> None:
-        """Adds up the prices of the parts of a plan that are new, or that changed, for the checks that follow."""
+        """Updates the prices for new or changed parts of the plan."""
         if budget is None or not (budget.whole_items or budget.item is not None):
             return  # nothing counts by items
         self._budget = budget
@@ -141,7 +139,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: Instance) -> BudgetExceeded | None:
-        """Returns why a step cannot start now; if it can, records that it and its item have started."""
+        """Returns the reason why a step cannot start now; if it can, records that it and its item started."""
         budget, item = self._budget, instance.top_item
         if budget is None or not item or not instance.is_paid:
             return None
@@ -171,16 +169,16 @@ class RunBudget:
             self._begun_most -= most if not self._users[key] else 0
 
     def _unpaid(self, item: str) -> dict[str, Decimal]:
-        """Returns what an item may still pay for: works with their highest prices."""
+        """Returns the works that an item may still pay for, with their highest prices."""
         return {key: most for share in self._shares[item].values() for key, most in share.unpaid.items()}
 
     def _own(self, item: str) -> list[str]:
-        """Returns the works that only steps of one item need."""
+        """Returns the works that belong to only one item."""
         works = dict.fromkeys(key for share in self._shares[item].values() for key in share.works)
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
-        """Checks `whole_items`: the rest of the item and of all started items must fit into the run's budget."""
+        """Checks `whole_items`: the rest of this and of all started items must fit into the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -195,7 +193,7 @@ class RunBudget:
         )
 
     def _item_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
-        """Checks `item`: the works that no other item shares must fit into the item's budget."""
+        """Checks `item`: the works of this item alone must fit into the item's budget."""
         item = instance.top_item
         if budget.item is None:
             return None
@@ -212,10 +210,10 @@ class RunBudget:
         )
 
     def _prices(self, instances: Iterable[Instance]) -> dict[str, Decimal]:
-        """Returns the works that steps have not paid for yet, each once, with their highest prices.
+        """Returns the unpaid works of steps, each once, with their highest prices.
 
-        A task of another run also counts: if it fails, this run pays for the next one. A task that this run has paid
-        for, as before a suspension, is in what it has spent.
+        A task of another run is included: if it fails, this run pays for the next one. A task that this run has paid
+        for, as before a suspension, is in its spent amount.
         """
         works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
         # The limit is then without the tasks of other runs.
@@ -230,13 +228,13 @@ class RunBudget:
         }
 
     def is_own(self, work: str) -> bool:
-        """Whether this run has submitted a work, so that its spending counts it."""
+        """Returns whether this run has submitted a work, so that its spent amount includes it."""
         return bool(self.spending.newest_submit(work))
 
 
 @dataclass(slots=True)
 class _Share:
-    """What a part of a plan says of one item: its works, and those to pay for with their highest prices."""
+    """The data of a part of a plan about one item: its works, and the unpaid ones with their highest prices."""
 
     works: set[str] = field(default_factory=set)
     unpaid: dict[str, Decimal] = field(default_factory=dict)

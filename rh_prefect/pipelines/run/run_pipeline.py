@@ -1,4 +1,4 @@
-"""`run_pipeline`: one run of a pipeline, from its parameters to its report, in any surroundings."""
+"""`run_pipeline`: one run of a pipeline, from its parameters to its report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rh_prefect.works.journal.works_journal import signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 
 _SETTLE = 5.0
-"""Seconds that the report of an interrupted run waits for submissions in flight."""
+"""Seconds for which the report of an interrupted run waits for submissions in flight."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -69,7 +69,7 @@ async def run_pipeline(
 
 @asynccontextmanager
 async def _alive(around: Surroundings) -> AsyncIterator[None]:
-    """Has the run give signs of life for the duration of a block, also while it waits for no task."""
+    """Writes signs of life of the run during a block, even while it waits for no task."""
 
     async def sign() -> None:
         with signs_of_life(around.works, around.scope.journal.scope):
@@ -120,7 +120,7 @@ async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings
 
 
 async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
-    """Stores the plan for comparison with the next one; without it, the next plan is compared with an earlier run."""
+    """Stores the plan for comparison with the next one; a failure is only logged."""
     scope = around.scope.journal.scope
     try:
         await asyncio.to_thread(run.services.last_runs.write, run.plan, run=scope, deployment=around.deployment)

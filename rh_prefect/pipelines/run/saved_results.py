@@ -1,4 +1,4 @@
-"""`SavedResults`: the copies of results under the names that a file gives them with `save_as`."""
+"""`SavedResults`: copies results to the names of `save_as`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from rh_prefect.works.loop_thread import LOOP
 
 
 class SavedResults:
-    """Copies the results of steps to their names, and notes the copies in the run's outcome."""
+    """Copies the results of steps to their names, and records the copies in the run's outcome."""
 
     def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
-        """Stores the arguments."""
         self._names, self._known, self._outcome = names, known, outcome
 
     def are_missing(self, instance: Instance) -> bool:
-        """Returns whether a step has names under which this run has saved nothing yet."""
+        """Returns whether a step has names under which this run has not saved its results yet."""
         return bool(instance.save_as) and instance.address not in self._outcome.saved
 
     async def find(self, instance: Instance) -> None:
-        """Finds the results of a step under the names that an earlier run gave them."""
+        """Finds the results of a step under the names from an earlier run."""
         named = self.named(instance)
         found = await asyncio.gather(*(LOOP.call(self._names.find(file, name)) for file, name in named))
         files = [file for file in found if file is not None]
@@ -48,7 +47,7 @@ class SavedResults:
         self._outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
 
     def named(self, instance: Instance) -> list[tuple[Media, str]]:
-        """Returns the results of a step, each with the name that the file gives it; of a review, the chosen one."""
+        """Returns the results of a step, each with its name of `save_as`; for a review, the chosen one."""
         if isinstance(instance.chosen, File):
             address = instance.chosen.address
             media = instance.chosen.media
@@ -61,5 +60,5 @@ class SavedResults:
 
 
 def _with_extension(name: str, file: Media) -> str:
-    """Returns a name that ends in `.*` with the extension of the file."""
+    """Replaces `.*` at the end of a name by the extension of the file."""
     return f"{name.removesuffix('.*')}{PurePosixPath(file.name).suffix}" if name.endswith(".*") else name

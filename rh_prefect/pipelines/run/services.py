@@ -1,4 +1,4 @@
-"""`Services` and `Outcome`: the services that a pipeline run uses, and what became of its steps."""
+"""`Services` and `Outcome`: the services of a pipeline run, and the outcome of its steps."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from rh_prefect.works.work_runner import WorkRunner
 
 
 class Services:
-    """The services that a pipeline run uses, made from its surroundings."""
+    """The services of a pipeline run, created from its surroundings."""
 
     def __init__(self, around: Surroundings, pipeline: str, reviewed: ReviewedPlan | None) -> None:
-        """Opens them; `reviewed` is the plan that was reviewed for the run, beyond which it pays for nothing."""
+        """Opens the services; `reviewed` is the reviewed plan, if the run has one."""
         settings, store, works, scope = get_settings(), around.store, around.works, around.scope
         self.engine, self.pages, self.store, self.reviewed = around.engine, around.pages, store, reviewed
         self.edits = open_edits(store, settings)
@@ -69,7 +69,7 @@ class Services:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the steps that a run started."""
+    """The outcome of the steps that a run started."""
 
     # Addresses of the steps that were started; one that is to be made again is not among them
     begun: set[str] = field(default_factory=set)

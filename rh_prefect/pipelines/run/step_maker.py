@@ -1,4 +1,4 @@
-"""`StepMaker`: makes one step of a pipeline run: its paid works or its edit, and the names of its results."""
+"""`StepMaker`: makes the paid works or the edit of one step, and saves its results."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ _PLAN_AGAIN = "What to do: plan again and review the new plan."
 
 
 class StepMaker:
-    """Makes steps whose inputs are known; what it makes is added to the known results and to the run's outcome."""
+    """Makes steps whose inputs are known, and adds their results to the known results and to the run's outcome."""
 
     def __init__(self, services: Services, known: KnownResults, outcome: Outcome) -> None:
-        """Stores the arguments."""
         self._services, self._known, self._outcome = services, known, outcome
         self.saved = SavedResults(services.names, known, outcome)
         self._paid_items: set[str] = set()
@@ -37,7 +36,7 @@ class StepMaker:
         self._rendering: SharedTasks[str, None] = SharedTasks()
 
     async def make(self, instance: Instance) -> None:
-        """Makes a step and saves its results; one whose inputs have changed meanwhile is begun no more."""
+        """Makes a step and saves its results; a step whose inputs have changed meanwhile fails."""
         engine = self._services.engine
         async with member(engine):
             if any(work.state != "=" for work in instance.works):
@@ -46,7 +45,7 @@ class StepMaker:
                 await self._save(instance)
 
     def _slot_position(self, instance: Instance) -> tuple[int, ...]:
-        """Returns when a step gets a slot among those that wait: items that this process has paid for are ended first.
+        """Returns the position of a step among those that wait for a slot: started items come first.
 
         Steps reach the queue in any order, so that the first free slots may go to later items.
         """
@@ -103,7 +102,7 @@ class StepMaker:
                 await self.edit(instance)
 
     async def edit(self, instance: Instance) -> None:
-        """Makes an edit, or finds its result."""
+        """Returns the result of an edit, and renders it if necessary."""
         counts_as = files_that_stand_in(instance)
         try:
             edits, values = self._services.edits, known_values(instance)
@@ -136,7 +135,7 @@ class StepMaker:
         self._services.runner.observer.notify(event)
 
     async def _restore(self, instance: Instance) -> bool:
-        """Renders edits again whose files are missing and are needed now."""
+        """Renders edits again if their files are missing and needed now."""
         is_other = False
         for need in instance.needs:
             if not need.is_paid and need.model != "review" and need.works:
@@ -146,7 +145,7 @@ class StepMaker:
         return is_other
 
     async def _edit_again(self, edit: Instance) -> bool:
-        """Renders an edit whose file is missing, once for all that need it; returns whether its file is another one."""
+        """Renders an edit whose file is missing, once for all users; returns whether the new file has other content."""
         if edit.address not in self._there:
             await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
         is_there = edit.address in self._there
@@ -160,7 +159,7 @@ class StepMaker:
     # -- names -----------------------------------------------------------------------------------------------------
 
     async def _save(self, instance: Instance) -> None:
-        """Copies the results of a step to the names that the file gives them."""
+        """Copies the results of a step to the names of `save_as`."""
         if instance.model == "review":
             await self._restore(instance)
         elif not instance.is_paid and instance.address not in self._there:
@@ -174,5 +173,5 @@ class StepMaker:
 
 
 def _rank(error: BaseException) -> int:
-    """Orders the errors of the takes of a step: a run is named `Over budget` only if nothing else has failed."""
+    """Orders the errors of a step's takes: the run's state is `Over budget` only if nothing else has failed."""
     return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1

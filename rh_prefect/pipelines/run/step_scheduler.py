@@ -1,7 +1,7 @@
 """`StepScheduler`: plans, starts the steps that are ready, and repeats until all are done.
 
-The plan alone evaluates references and conditions. A run adds what it makes to the known works, so that the next plan
-knows the inputs of the steps that follow.
+Only the plan evaluates references and conditions. A run adds its results to the known works, so that the next plan
+knows the inputs of the following steps.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ _PARTS_AT_ONCE = 500
 """How many parts of a whole plan are looked at before other tasks of the thread run."""
 
 _SHARE = 50
-"""What looks at all steps is done for one part in so many of the time of the run at most."""
+"""Work on all steps takes at most one _SHARE-th of the run's time."""
 
 _log = logging.getLogger("rh_prefect")
 
 listeners: list[Callable[[Plan], None]] = []
-"""Are called with a plan of a run of this process before its steps begin; nothing is paid for if one raises."""
+"""Functions that are called with a plan before its steps begin; if one raises, nothing is paid."""
 
 
 class StepScheduler:
-    """One run of a pipeline."""
+    """Plans and starts the steps of one run of a pipeline."""
 
     def __init__(self, pipeline: Pipeline, services: Services, selection: Selection, **planning: Any) -> None:
-        """Stores the arguments; makes no plan yet."""
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
         self.price = Money()  # The price of the selected steps in the latest whole plan
@@ -84,7 +83,7 @@ class StepScheduler:
         self.is_interrupted = False  # Whether it was ended before it was complete
 
     async def make_plan(self) -> Plan:
-        """Makes a plan from all results that are known now."""
+        """Returns a plan with all results that are known now."""
         self._known.new_works()
         self._failed.clear()
         more = {"known": self._known, "failed": set(self.outcome.errors), "selection": self.selection}
@@ -103,7 +102,7 @@ class StepScheduler:
         return self.plan
 
     async def _plan_again(self) -> None:
-        """Plans again what depends on the results since the last plan; all of it where nothing runs or has changed."""
+        """Plans again the parts that depend on new results, or all if nothing runs or has changed."""
         works, failed = self._known.new_works(), self._failed
         if self.plan.planner is None or not (works or failed or self._running):
             if not self._is_whole:
@@ -124,7 +123,7 @@ class StepScheduler:
         self.services.pages.expect(len(self._jobs), estimate=None)
 
     def _drop_plan(self) -> None:
-        """Frees the memory of the plan before another one is made as a whole, all but what `leave` asks for."""
+        """Deletes the plan before another one is made, except the data for `leave`, to free memory."""
         gc.unfreeze()
         planner, self.plan.planner = self.plan.planner, None
         if planner is not None:
@@ -133,7 +132,7 @@ class StepScheduler:
         self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
-        """Looks at parts that say something else now: which of their steps fail, are ready, and have to be paid for."""
+        """Updates failed, ready and unpaid steps from changed parts of the plan."""
         for key, steps in parts.items():
             for one in steps:
                 if one.state in "x!" and one.problems and self._is_selected(one):
@@ -146,7 +145,7 @@ class StepScheduler:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
     def _count_jobs(self, key: PartKey, steps: Sequence[Instance]) -> None:
-        """Counts the paid works of a part that this run has made or has to make, in place of what it said before."""
+        """Updates the number of paid works for a part of the plan."""
         before, now = self._jobs_of.get(key, set()), {work.key for one in steps for work in self._own_works(one)}
         self._jobs_of[key] = now
         self._jobs.update(now - before)
@@ -165,12 +164,12 @@ class StepScheduler:
                 yield work
 
     def _estimate(self) -> Costs | None:
-        """Returns the expected cost by the first plan; None for later plans, in which a part is already paid."""
+        """Returns the expected cost of the first plan; None for later plans, in which some steps are already paid."""
         expected = self.price.expected
         return Costs.of(round(expected, 2), self.plan.currency) if not self.outcome.begun and expected else None
 
     def dated(self) -> str:
-        """Returns since when the newest result exists, as in `, the newest since 24 Nov 03:00 UTC`, or ""."""
+        """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty without one."""
         known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
         ages = [one.age for one in known if one.age is not None]
         if not ages:
@@ -179,7 +178,7 @@ class StepScheduler:
         return f", the newest since {newest:%d %b %H:%M} UTC"
 
     async def make_all(self) -> None:
-        """Makes everything that is needed and can be made."""
+        """Makes all needed steps whose inputs can be made."""
         await self.services.engine.expect(1)
         try:
             while True:
@@ -212,7 +211,7 @@ class StepScheduler:
         return any(one.state == "r" for one in steps)
 
     async def leave(self, *, is_complete: bool) -> None:
-        """Ends this run's part in its round; see `Rounds.leave`."""
+        """Records that this run no longer works on its round; see `Rounds.leave`."""
         gc.unfreeze()
         try:
             await LOOP.call(
@@ -222,7 +221,7 @@ class StepScheduler:
             _log.warning("The end of this run could not be recorded. The next run continues its round: %s", error)
 
     async def _suspend(self) -> None:
-        """Suspends the run, whose process ends; continues in this process where that is refused."""
+        """Suspends the run, whose process ends; if that is refused, continues in this process."""
         try:
             await LOOP.call(self.services.rounds.suspend())
         except RunningHubError as error:
@@ -233,7 +232,7 @@ class StepScheduler:
         self._is_whole = False
 
     async def _wait(self) -> None:
-        """Waits for the next results, or until steps that depend on many results are to be planned."""
+        """Waits for the next results, or until steps that depend on many results are planned again."""
         planner = self.plan.planner
         due = planner.due_in() if planner is not None else inf
         async with idle(self.services.engine):
@@ -283,13 +282,13 @@ class StepScheduler:
         self.tell("step", **step, reason="" if error is None else str(error))
 
     def tell(self, what: What, **payload: Any) -> None:
-        """Tells of an event of this run; see `Pages.tell`."""
+        """Emits an event of this run; see `Pages.tell`."""
         self.services.pages.tell(
             what, pipeline=self.plan.pipeline, run=self.services.runner.scope.journal.scope, **payload
         )
 
     def blocked(self) -> dict[str, str]:
-        """Returns the steps that cannot run because a required step failed: each address with the failed step."""
+        """Returns the steps that cannot run because a required step failed: address -> failed step."""
         errors, plan = self.outcome.errors, self.plan.instances
         return {one.address: one.blocked_by for one in plan if one.blocked_by in errors and one.address not in errors}
 
@@ -316,7 +315,7 @@ class StepScheduler:
         await engine.expect(len(self._running) - running)
 
     def _start(self) -> None:
-        """Starts the steps that are ready: the first items first, and those that have failed before at last."""
+        """Starts the ready steps: those of earlier items first, and those that have failed before last."""
         planner, before, later = self.plan.planner, sorted(one.numbers for one in self._running.values()), []
         shapes = {key: shape for one in self._running.values() for key, shape in _shapes_of(one)}
         while self._ready and bisect(before, self._ready[0][1]) < MAX_IN_FLIGHT:
@@ -337,7 +336,7 @@ class StepScheduler:
             heappush(self._ready, entry)
 
     def _is_lost(self, one: Instance) -> bool:
-        """Returns whether this run does not make a step: it has failed, needs a failed one, or is not selected."""
+        """Returns whether this run will not make a step: it has failed, needs a failed one, or is not selected."""
         errors = self.outcome.errors
         return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
 
@@ -391,9 +390,9 @@ class StepScheduler:
     # -- costs -----------------------------------------------------------------------------------------------------
 
     async def earlier_costs(self) -> Decimal:
-        """Adds up what other runs have paid for the works of the plan, and what their tasks in progress may cost.
+        """Returns the cost of the plan's works in other runs, and the price of their tasks in progress.
 
-        Of a result it is the cost of its task; failed tasks before it are not named in its record.
+        For a result, it is the cost of its task; the record does not contain failed tasks before it.
         """
         own, budget = await LOOP.call(self.services.runner.costs()), self.services.budget
         works = {
@@ -405,7 +404,7 @@ class StepScheduler:
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
     async def look_again(self) -> None:
-        """Reads what is recorded of the works that were begun and are not known to have ended, such as their tasks."""
+        """Reads the records of works that were begun and are not known to have ended."""
         if self.plan.planner is not None:
             self.plan.instances = self.plan.planner.instances
         begun = (one for one in self.plan.instances if one.is_paid and one.address in self.outcome.begun)
@@ -420,7 +419,7 @@ class StepScheduler:
         self.outcome.open_submissions, self.outcome.open_costs = self.services.budget.spending.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
-        """Returns what the run paid for each step, by address, and for steps that are not in its plan.
+        """Returns the cost of each step, by address, and the cost of steps outside of the plan.
 
         A shared work counts for its first step. An earlier attempt may have had another file or table, and the flow run
         may have run other pipelines.
@@ -433,7 +432,7 @@ class StepScheduler:
         return found, Costs.total(remaining.values())
 
     async def find_saved(self) -> None:
-        """Finds the results of unselected steps under the names that earlier runs gave them."""
+        """Finds the results of unselected steps under their names from earlier runs."""
         saved = self._maker.saved
         if self.selection != Selection():  # else the run saves all results itself
             await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))

@@ -1,4 +1,4 @@
-"""Waits for a storage or for records that do not respond, while something is made."""
+"""Repeats an action while the storage or the records do not respond."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError, StoreError
 
 STORE_PAUSES = (5.0, 30.0)
-"""Seconds before a step tries a storage that does not respond again: those of a batch's rows."""
+"""Seconds before each repetition, for a step."""
 
 _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")
@@ -23,7 +23,7 @@ async def while_store_is_away(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     jitter: Callable[[], float] = chance,
 ) -> T:
-    """Makes something, and again after each pause while the storage or the records do not respond."""
+    """Runs an action; repeats it after each pause while the storage or the records do not respond."""
     for pause in STORE_PAUSES:
         try:
             return await make()

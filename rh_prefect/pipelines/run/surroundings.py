@@ -1,4 +1,4 @@
-"""What a pipeline run needs of its surroundings; `flows` has subclasses for runs in Prefect's engine.
+"""The interfaces of a pipeline run to its surroundings; `flows` has subclasses for runs in Prefect's engine.
 
 | class        | with Prefect, in `flows`                      | itself                             |
 |--------------|-----------------------------------------------|------------------------------------|
@@ -31,20 +31,20 @@ from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
-"""The plan is made; a step has ended; a review waits for a choice; the budget was too small; the run has ended."""
+"""The event: a plan, a step that has ended, a review that waits, a budget that is too small, the end of the run."""
 
 
 class StepEngine:
-    """What runs the steps of a run; this one runs each as a call in this process, which waits for all tasks.
+    """Runs the steps of a run as calls in this process, and waits there for all tasks.
 
-    Another one may suspend the run while all its members, which are steps and their works, only wait for tasks.
+    A subclass may suspend the run while all members (steps and their works) only wait for tasks.
     """
 
     is_suspended: bool = False
-    """Whether the run is about to be suspended, and begins nothing more."""
+    """Whether the run is being suspended and starts nothing more."""
 
     async def open(self, wait: Wait) -> None:
-        """Begins the run; refuses a suspension."""
+        """Begins the run; raises an error if it would need a suspension."""
         if wait != "poll":
             raise InputError(
                 f"wait={wait!r}: only a run of a deployment can be suspended, and this one runs without a Prefect "
@@ -53,42 +53,42 @@ class StepEngine:
             )
 
     async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
-        """Runs a step; raises what it raises."""
+        """Runs a step, and raises its error."""
         await make()
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
-        """Makes a work; None where its task is left for a suspension of the run."""
+        """Makes a work; returns None if the run will be suspended for its task."""
         return await LOOP.call(runner.make(asked))
 
     async def expect(self, members: int) -> None:
-        """Registers more members before the first of them starts."""
+        """Registers members before they start."""
 
     async def end(self) -> None:
-        """Records that a member waits for no task any more."""
+        """Records that a member has ended."""
 
     async def suspend(self) -> None:
-        """Suspends the run, whose process ends; returns only where that is refused."""
+        """Suspends the run, whose process ends; returns only if that is refused."""
 
 
 class Pages:
-    """Where a run shows what it does; these pages show nothing."""
+    """The views of a run; this class shows nothing."""
 
     choosing: str = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
-    """Says where the candidates of reviews are shown, for a message."""
+    """A sentence about where the candidates of reviews are shown."""
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the first plan."""
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
-        """Shows how many paid works the run has, and their expected cost where it is known."""
+        """Shows the number of paid works, and their expected cost if it is known."""
 
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
-        """Tells of an event; `payload` is plain JSON data."""
+        """Emits an event; `payload` is plain JSON data."""
 
     async def show_end(
         self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
     ) -> None:
-        """Shows how a run has ended, all its steps, and the candidates of the reviews that wait for a choice."""
+        """Shows the end of the run, all its steps, and the candidates of waiting reviews."""
 
 
 @dataclass(frozen=True, slots=True)
