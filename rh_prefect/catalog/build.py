@@ -1,4 +1,4 @@
-"""Writes the stubs and the count in the docs from the catalogue's data file, and takes newer data into it.
+"""Writes the stubs and the number of models in the docs from the catalogue's data file, and merges newer data into it.
 
 python -m rh_prefect.catalog.build           writes the data file in order, the stubs and the count
 python -m rh_prefect.catalog.build SOURCE    takes another data file, such as a user's, into the package's before
@@ -170,7 +170,7 @@ def _field(param: Param) -> str:
 
 
 def _types(param: Param) -> tuple[str, str]:
-    """Returns the types of what a call may give and of what the input then holds."""
+    """Returns the type of the value in a call, and the type of the field of the input."""
     if param.type == "json":
         takes = "Sequence[Mapping[str, Any]] | str" if param.shape == "list" else "Mapping[str, Any] | str"
         return takes, "list[dict[str, Any]]" if param.shape == "list" else "dict[str, Any] | list[dict[str, Any]]"
@@ -187,11 +187,11 @@ def _literal(value: object) -> str:
 
 ROOT = SLIM_FILE.parents[2]
 _MARK = "<!-- Written by `python -m rh_prefect.catalog.build`. -->"
-"""Stands in the docs before the one line that says how many models there are."""
+"""Precedes the line in the docs with the number of models."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 1 where `--check` found a difference, 2 where the source cannot be used."""
+    """Runs the command; returns 1 if `--check` found a difference, 2 if the source cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m rh_prefect.catalog.build", description=(__doc__ or "").partition("\n")[0]
     )
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the new content, in which each call is the same request as before; see `frozen_forms`."""
+    """Returns the new content, changed so that each call is the same request as before; see `frozen_forms`."""
     read(later)
     flaws: list[str] = []
     models = keep_models(earlier["models"], later["models"], flaws=flaws)
@@ -230,7 +230,7 @@ def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 
 
 def _rendered(content: Mapping[str, Any], root: Path) -> dict[Path, str]:
-    """Returns the text of each file that is made of the data, and of the data file itself."""
+    """Returns the text of each generated file, and of the data file itself."""
     models = read(content)
     in_order = sorted(content["models"], key=lambda model: str(model["name"]).lower())
     files = {

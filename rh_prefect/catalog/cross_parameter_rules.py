@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Finds the rules that an input, by wire keys, breaks, one clause each; none is applied to `unchecked` names."""
+    """Returns a clause for each rule that an input (by wire keys) breaks; rules ignore `unchecked` names."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]
@@ -40,7 +40,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Checks whether a rule's condition is met; a parameter that was not given counts with its default."""
+    """Returns whether a rule's condition is true; a parameter that was not given has its default."""
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(

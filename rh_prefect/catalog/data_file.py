@@ -1,4 +1,4 @@
-"""The slim format of the catalogue's data file: its models are checked, and written one a line."""
+"""Reads, checks and writes the catalogue's data file, the slim file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from rh_prefect.catalog.model import LEAST_PRICE, Model, Param, class_name, deco
 from rh_prefect.errors import InputError
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that a terminal executes, or that change the direction of the text around them."""
+"""Control characters that a terminal executes, or that change the text direction."""
 
 
 def dumps(content: Mapping[str, Any]) -> str:
-    """Writes the slim file: one model a line, so that a change shows as one line."""
+    """Writes the slim file with one model on each line, so that a change is one line in a diff."""
     head = {key: value for key, value in content.items() if key != "models"}
     lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in content["models"])
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "models": [\n{lines}\n]}}\n'
 
 
 def read(content: Mapping[str, Any]) -> list[Model]:
-    """Reads the models of a slim file; `InputError` if it is none, or two models would share a Python name."""
+    """Reads the models of a slim file.
+
+    Raises `InputError` if it is not one, or if two models would share a Python name.
+    """
     try:
         models = [checked(raw) for raw in content["models"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -42,7 +45,7 @@ def read(content: Mapping[str, Any]) -> list[Model]:
 
 
 def checked(raw: Mapping[str, Any]) -> Model:
-    """Reads one model; `InputError` if it would fail later in an input class, a form or a search."""
+    """Reads one model; raises `InputError` if it would cause an error later in an input class, a form or a search."""
     _refuse_unseen(raw)
     model = decode_model(json.loads(json.dumps(raw)))
     try:

@@ -33,7 +33,7 @@ def summary(model: Model) -> str:
 
 
 def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
-    """Documents the task or the flow of a model, in Google's style; `options` are arguments beside its parameters."""
+    """Returns the docstring of a model's task or flow, in Google's style; `options` are further arguments."""
     lines = [_what(model), "", *_facts(model), "", "Args:"]
     lines += [f"    {param.name}: {limits(param) or _KINDS[param.type]}." for param in model.params]
     lines += [f"    {name}: {text}" for name, text in options.items()]
@@ -41,7 +41,7 @@ def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") ->
 
 
 def limits(param: Param) -> str:
-    """Describes the values that a parameter accepts, with its least and greatest number; may be empty."""
+    """Returns a description of the allowed values of a parameter, with minimum and maximum; may be empty."""
     low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
     span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
     return "; ".join(clause for clause in (describe(param).rstrip("."), span) if clause)
@@ -69,13 +69,13 @@ def _price(model: Model) -> str:
 
 
 def standing(model: Model) -> str:
-    """Describes the status of a model that RunningHub no longer lists as current, and its replacement."""
+    """Returns a description of the status of a model that is not current, and its replacement."""
     what = "Deprecated" if model.status == "deprecated" else "Not in RunningHub's newest lists; it may still work"
     return f"{what}; use {model.replaced_by}" if model.replaced_by else what
 
 
 def describe(param: Param) -> str:
-    """Describes the limits of a parameter, without its type, default and options; empty if it has none."""
+    """Returns a description of a parameter's limits, without type, default and options; empty if it has none."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")
@@ -98,7 +98,7 @@ _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 
 
 def example(model: Model) -> dict[str, object]:
-    """Makes the smallest valid input of a model."""
+    """Returns the smallest valid input of a model."""
     chosen = {param.key for param in model.params if param.required and param.default is None}
     for rule in model.rules:
         if rule.kind in ("one", "any") and not chosen.intersection(rule.params):
@@ -107,7 +107,7 @@ def example(model: Model) -> dict[str, object]:
 
 
 def example_of(param: Param) -> object:
-    """Makes a valid value of one parameter; see `example`."""
+    """Returns a valid value of one parameter; see `example`."""
     value = _item(param)
     return [value] if param.multiple else value
 

@@ -1,14 +1,11 @@
-"""Keeps the identity of calls when the catalogue changes: a refresh must not make a paid call look like a new one.
+"""Keeps the hashes of calls when the catalogue changes, so that a refresh does not make a paid call a new one.
 
-The identity of a request holds the parameters as the caller gave them. How a parameter is compared is its *form*: key,
-type, and whether it is a list. A parameter gets its form when the catalogue first has it, and keeps it when it is
-renamed, becomes a list, changes its type, or is removed. One function, `as_given`, applies it, for plans and for calls.
-
-Where a call leaves open which parameter a value belongs to, as `from` in a pipeline or a file as a row of a batch, the
-parameters that the catalogue first had decide it; see `Model.feeds` and `Model.added`.
-
-The data holds a form only where it differs from the present definition. That is as safe as a full copy, since each
-change of a definition passes `keep_model`, which writes the difference.
+The hash of a request contains the parameters as the caller gave them. The *form* of a parameter (key, type, and whether
+it is a list) determines how it is compared. A parameter gets its form when the catalogue first has it, and keeps it
+when it is renamed, becomes a list, changes its type, or is removed. `as_given` applies the forms, for plans and for
+calls. If a call does not say to which parameter a value belongs, as `from` in a pipeline or a file as a row of a batch,
+the first parameters of the catalogue are used; see `Model.feeds` and `Model.added`. The data contains a form only if it
+differs from the present definition: each change of a definition goes through `keep_model`, which writes the difference.
 """
 
 from __future__ import annotations
@@ -25,14 +22,13 @@ _FILES = ("image", "video", "audio")
 
 
 def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
-    """Returns the parameters of a call as its identity compares them.
+    """Returns the parameters of a call as its hash compares them.
 
-    A value of a parameter that is a single one is that value, also in a list of one; several are a list. For choices
-    `5` is `"5"`. Empty values count as not given. Values of `unchecked` are compared as they are, because any other
+    If a parameter has one value, a list with one value is equal to the value; if it has several, the value is a list.
+    For choices, `5` is `"5"`. Empty values count as not given. Values of `unchecked` are not converted, because another
     form of them is another request.
 
-    Files are given by content, and no default of the catalogue is among the values. The result has the keys of the
-    forms.
+    Files are given by content, and no default of the catalogue is added. The result has the keys of the forms.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -89,10 +85,10 @@ def _parsed(value: object) -> object:
 
 
 def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str]) -> list[dict[str, Any]]:
-    """Returns the models of a later catalogue, changed so that each call of the earlier one is the same request.
+    """Returns the models of a later catalogue, changed so that each earlier call is still the same request.
 
-    A model that both have keeps its name. A name, an endpoint or an alias under which a model was found belongs to that
-    model: a new model gets another name, and none whose endpoint is taken. `flaws` gets what is not used, and why.
+    A model in both keeps its name. A name, an endpoint or an alias of an earlier model stays with this model: a new
+    model gets another name, and is left out if its endpoint is taken. `flaws` lists what is not used, with the reasons.
     """
     known = {model["endpoint"]: model for model in earlier}
     owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
@@ -122,7 +118,7 @@ def _names(model: Raw) -> list[str]:
 
 
 def _free_name(model: Raw, owners: Mapping[str, str]) -> str:
-    """Returns the name of a new model; its endpoint, with a number if need be, if its own name is taken."""
+    """Returns the name of a new model; if it is taken, the endpoint, possibly with a number."""
     name, number = str(model["name"]), 1
     while any(one.lower() in owners for one in (name, class_name(name), snake_name(name))):
         name = model["endpoint"] if number == 1 else f"{model['endpoint']}-{number}"
@@ -138,9 +134,9 @@ def _with_own_aliases(model: dict[str, Any], owners: Mapping[str, str]) -> dict[
 
 
 def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
-    """Returns a later definition of a model under which each call is the same request as under the earlier one.
+    """Returns a later definition of a model, changed so that each earlier call is still the same request.
 
-    A parameter is the same one if its Python name is the same: that is what a call says.
+    A parameter with the same Python name is the same parameter.
     """
     before = {param_name(raw["key"]): raw for raw in (*earlier.get("removed", ()), *earlier.get("params", ()))}
     params: dict[str, Raw] = {}
@@ -169,7 +165,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
 
 
 def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
-    """Returns the groups of `Model.feeds`; empty if they are what the parameters say."""
+    """Returns the groups of `Model.feeds`; empty if the parameters themselves determine them."""
     first = earlier.get("fed") or [_files(earlier.get("params", ()))]
     known = {name for group in first for name, _ in group}
     new = [file for file in _files(params.values()) if file[0] not in known]
@@ -197,7 +193,7 @@ def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
 
 
 def _nature(raw: Raw) -> str:
-    """Returns whether a parameter holds a file, objects or plain values: a call means something else in each case."""
+    """Returns whether a parameter contains files, objects or plain values; calls depend on it."""
     return "file" if raw["type"] in _FILES else "objects" if raw["type"] == "json" else "value"
 
 

@@ -1,6 +1,6 @@
 """Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error texts.
 
-What a file is and how classes are found again is not known here; `rh_prefect.models` supplies both.
+`rh_prefect.models` supplies the type of files and the lookup of classes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class InputBase(BaseModel):
     @classmethod
     @abstractmethod
     def as_media(cls, value: object) -> object:
-        """Reads the value of a file; raises InputError if it is not a file."""
+        """Returns the file of a value; raises `InputError` if it is not a file."""
 
     @classmethod
     @abstractmethod
@@ -83,7 +83,7 @@ class InputBase(BaseModel):
 
     @property
     def unchecked(self) -> dict[str, Any]:
-        """The parameters, by name, that are sent unchecked because their values are not in the catalogue yet."""
+        """The parameters, by name, that are sent without a check because the catalogue does not have their values."""
         # Not a field, since it has no place in a form, and an input can be hashed.
         return dict((self.model_extra or {}).get("unchecked", {}))
 
@@ -143,7 +143,7 @@ class InputBase(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Shows the base class as an object that names its model and holds that model's parameters."""
+        """Describes the base class as an object with the model's name and its parameters."""
         if hasattr(cls, "entry"):
             return handler(schema)
         names = [model.name for model in models()]
@@ -175,9 +175,9 @@ class InputBase(BaseModel):
 
 
 def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type[T]:
-    """Builds the input class of one model, which can be imported from `module` under `entry.class_name`.
+    """Returns the input class of one model, which can be imported from `module` as `entry.class_name`.
 
-    `media` is the annotation of a parameter that takes a file.
+    `media` is the annotation of a parameter for files.
     """
     fields: dict[str, Any] = {param.name: _field(param, media) for param in entry.params}
     return create_model(
@@ -192,7 +192,7 @@ def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type
 
 
 def type_of(param: Param, media: Any) -> Any:
-    """Makes the annotation of a parameter, with its choices and limits; `media` is the annotation of one file."""
+    """Returns the annotation of a parameter, with its choices and limits; `media` is the annotation of one file."""
     item = item_type(param, media)
     if not param.multiple:
         return item
@@ -200,7 +200,7 @@ def type_of(param: Param, media: Any) -> Any:
 
 
 def item_type(param: Param, media: Any) -> Any:
-    """Makes the annotation of one item of a parameter that may hold several; see `type_of`."""
+    """Returns the annotation of one item of a parameter with several values; see `type_of`."""
     return media if param.is_media else _type(param)
 
 
@@ -232,7 +232,7 @@ def _literal(options: tuple[str, ...]) -> Any:
 
 
 def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked:
-    """Reads the values that are not to be checked, by Python names; None counts here as not given."""
+    """Returns the unchecked values by Python names; None counts as not given."""
     if isinstance(unchecked, _Unchecked):
         for name in unchecked:
             values.pop(name, None)

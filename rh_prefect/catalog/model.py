@@ -46,34 +46,34 @@ RUN_OPTIONS = (
     "storage",
     "scope",
 )
-"""What a model's task takes beside the model's parameters; a parameter of such a name gets an underscore."""
+"""The options of a model's task; a parameter with such a name gets an underscore."""
 
 _PREFECT = {"wait_for", "return_state"}
 _TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT, "parse_file", "parse_obj", "parse_raw"}
 
 
 def words(name: str) -> list[str]:
-    """Splits a model's name into its words: `kling-v2.6-pro` is kling, v2, 6, pro."""
+    """Returns the words of a model's name: kling, v2, 6, pro for `kling-v2.6-pro`."""
     return _WORD.findall(name)
 
 
 @lru_cache(maxsize=4096)
 def class_name(name: str) -> str:
-    """Names the input class of a model: `kling-v2.6-pro-image-to-video` is `KlingV26ProImageToVideo`."""
+    """Returns the name of a model's input class: `KlingV26ProImageToVideo` for `kling-v2.6-pro-image-to-video`."""
     joined = "".join(word[0].upper() + word[1:] for word in words(name))
     return joined if joined[:1].isalpha() and joined not in _OF_MODULE else f"Model{joined}"
 
 
 @lru_cache(maxsize=4096)
 def snake_name(name: str) -> str:
-    """Names the task of a model: `kling-v2.6-pro-image-to-video` is `kling_v2_6_pro_image_to_video`."""
+    """Returns the name of a model's task: `kling_v2_6_pro_image_to_video` for `kling-v2.6-pro-image-to-video`."""
     joined = "_".join(words(name)).lower()
     return joined if joined.isidentifier() and not keyword.iskeyword(joined) else f"model_{joined}"
 
 
 @lru_cache(maxsize=4096)
 def param_name(key: str) -> str:
-    """Returns a parameter's Python name: `imageUrl` is `image_url`; a reserved name gets `_`."""
+    """Returns a parameter's Python name: `image_url` for `imageUrl`; a reserved name gets `_`."""
     name = "_".join(words(_HUMP.sub("_", key.strip()))).lower()
     if not name.isidentifier():
         name = f"p_{name}"
@@ -104,24 +104,24 @@ def is_api_path(path: str) -> bool:
 
 
 LEAST_PRICE = Decimal("0.0001")
-"""A listed amount below it is an error of the list."""
+"""Listed amounts below it are errors of the list."""
 
 PLACEHOLDER = Decimal(9999)
-"""From here on an amount is a placeholder: RunningHub's price files show 0 or 9999 for a missing price."""
+"""Amounts from here on are placeholders: RunningHub's price files show 0 or 9999 for a missing price."""
 
 Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """An amount of money; with `lower_bound` it may cost more: the vendor says "from"."""
+    """An amount of money; with `lower_bound`, the real price may be higher ("from")."""
 
     amount: Decimal
     currency: str = "CNY"
     lower_bound: bool = False
 
     def __str__(self) -> str:
-        """Reads like `0.35 CNY` or `from 6.40 CNY`."""
+        """Formats the price, as in `0.35 CNY` or `from 6.40 CNY`."""
         return f"{'from ' if self.lower_bound else ''}{money(self.amount)} {self.currency}"
 
 
@@ -139,7 +139,7 @@ class PriceTable:
 
     @property
     def is_by_input(self) -> bool:
-        """Whether the length of the input determines how many units a call takes."""
+        """Whether the length of the input determines the number of units of a call."""
         return self.per is None and self.unit not in ("call", "image")
 
     @property
@@ -152,7 +152,7 @@ class PriceTable:
         return [self.fixed] if self.fixed is not None else [amount for _, amount in self.rows]
 
     def __str__(self) -> str:
-        """Reads like `0.69 to 1.04 CNY per second`."""
+        """Formats the prices, as in `0.69 to 1.04 CNY per second`."""
         low, high = money(self.least), money(max(self._amounts))
         unit, _, more = self.unit.partition(", ")
         span = low if low == high else f"{low} to {high}"
@@ -160,18 +160,18 @@ class PriceTable:
 
 
 def money(amount: Decimal) -> str:
-    """Writes an amount with two digits after the point, or as many as it needs."""
+    """Formats an amount with two decimals, or more if it has more."""
     exact = f"{amount.normalize():f}"
     return exact if len(exact.partition(".")[2]) > 2 else f"{amount:.2f}"
 
 
 def is_placeholder(amount: Decimal) -> bool:
-    """Returns whether a listed amount stands for "no price yet"."""
+    """Returns whether a listed amount means that no price is known."""
     return amount <= 0 or amount >= PLACEHOLDER
 
 
 def text_of(value: object) -> str:
-    """Writes a value as the API writes it in a string: `true` for True, `5` for 5 and for 5.0."""
+    """Returns a value as the API writes it in a string: `true` for True, `5` for 5 and 5.0."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -207,7 +207,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the identity of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`."""
+    """The form in which the hash of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`."""
 
     key: str
     type: ParamType
@@ -240,12 +240,12 @@ class Param:
 
     @property
     def form(self) -> Form:
-        """How the identity of a request compares it, even if the parameter was changed or removed since."""
+        """Its form in the hash of a request, even if the parameter was changed or removed later."""
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property
     def is_media(self) -> bool:
-        """Whether it takes a file."""
+        """Whether it accepts a file."""
         return self.type in ("image", "video", "audio")
 
     @property
@@ -271,7 +271,7 @@ class Rule:
 
 
 class _ParamIndex:
-    """Holds the parameters of a model by their names and keys, and those for files, beside the fields of its data."""
+    """The parameters of a model by their names and keys, and the parameters for files."""
 
     __slots__ = ("_files", "_found")
     _found: dict[str, Param]
@@ -335,10 +335,10 @@ class Model(_ParamIndex):
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
-        """Yields the parameters that may take a file without a parameter's name, and whether they were required.
+        """Yields the groups of parameters that may receive a file without a name, each with whether it was required.
 
-        First the file parameters that the catalogue first had, then also those of each later list that added some. The
-        first group that decides it counts, so that a refresh moves no file to another parameter.
+        The first group has the file parameters of the first catalogue; each further group adds those of a later list.
+        The first group with a suitable parameter is used, so that a refresh moves no file to another parameter.
         """
         if not self.fed:
             yield tuple((param, param.required) for param in self.media_params)
@@ -349,7 +349,7 @@ class Model(_ParamIndex):
             yield tuple(found)
 
     def find_param(self, name_or_key: str) -> Param | None:
-        """Finds a parameter by its Python name or its wire key, in this order; None if there is none."""
+        """Returns a parameter by its Python name or else its wire key; None if there is none."""
         try:  # a plan asks for it often
             return self._found.get(name_or_key)
         except AttributeError:
@@ -410,7 +410,7 @@ def _param_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of the `Form` of a parameter in the slim file, which holds only what differs from it."""
+    """Returns the fields of a parameter's `Form` for the slim file: only those that differ from the parameter."""
     return {"key": raw["key"], "type": raw["type"], "multiple": raw.get("multiple", False), **raw.get("frozen", {})}
 
 

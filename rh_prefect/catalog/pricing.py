@@ -11,7 +11,7 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
     """Estimates the cost of a call.
 
-    `payload` is the request as it will be sent, by wire keys; what it leaves out counts with its default. `seconds` is
+    `payload` is the request as it will be sent, by wire keys; omitted parameters have their defaults. `seconds` is
     the length of the input, for models that are priced by it (upscalers, motion control, lip sync).
     """
     table = model.price
@@ -62,7 +62,7 @@ def _value(model: Model, payload: Mapping[str, object], key: str) -> object:
 
 
 def _number(value: object) -> Decimal | None:
-    """Reads a positive number; None for `auto`, `-1` and `0`, which leave the value to the model or the input."""
+    """Returns a positive number; None for `auto`, `-1` and `0`, with which the model or the input decides."""
     if value is None or isinstance(value, bool):
         return None
     try:

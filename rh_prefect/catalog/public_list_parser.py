@@ -2,8 +2,8 @@
 
 The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`; the capabilities of its command-line
 tools and skills are an object with `endpoints`; its price file is an object with `pricing`; this package's own form is
-an object with `models` that have a `family`. What cannot be used of an entry is listed and left out; the rest of the
-file is used.
+an object with `models` that have a `family`. Unusable parts of an entry are reported and left out; the rest of the file
+is used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TELLS: dict[Form, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""What each form says of a parameter: what it lacks then does not hold. The rest it does not know."""
+"""The facts that each form states about a parameter: a stated fact that is missing is false, others are unknown."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -69,14 +69,14 @@ _NAMES = {
     "maxInputNum": "max_items",
     "maxCount": "max_items",
 }
-"""The names that this package has for what the forms say of a parameter, where they differ."""
+"""This package's names for the facts in the forms, if they differ."""
 
 
 @dataclass(slots=True)
 class PublicList:
-    """The usable content of one public file in the terms of the slim file; models and prices by endpoint.
+    """The usable content of one public file, in the terms of the slim file; models and prices by endpoint.
 
-    A price is None where the file names one that is not known; it may have a date, as `seen`.
+    A price is None if the file names one that is not known; it may have a date, as `seen`.
     """
 
     form: Form
@@ -85,10 +85,10 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
-    """Endpoints that only an entry with a mark names; one without a mark goes before it."""
+    """Endpoints that only marked entries name; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Checks whether an entry is used: per endpoint, the first entry, or the first one without a mark."""
+        """Returns whether an entry is used: the first one for an endpoint, or the first unmarked one."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False
@@ -145,7 +145,7 @@ def _date_of(content: object, flaws: list[str]) -> str:
 
 
 def is_past_day(text: str) -> bool:
-    """Checks whether a text such as `2026-09-13` is a date that is not in the future in any time zone."""
+    """Returns whether a text such as `2026-09-13` is a date that is not in the future in any time zone."""
     try:
         return datetime.date.fromisoformat(text) <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1)
     except ValueError:
@@ -190,7 +190,7 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
 
 
 def _param(raw: object) -> tuple[Raw | None, list[str]]:
-    """Reads one parameter, without what of it cannot be used, and says what that is."""
+    """Reads one parameter without its unusable parts, and reports these."""
     named = {_NAMES.get(name, name): value for name, value in raw.items()} if isinstance(raw, Mapping) else {}
     given = {name: value for name, value in named.items() if value not in (None, "", [], {})}
     key, type_name = given.get("key"), given.get("type")
@@ -221,7 +221,7 @@ def _param(raw: object) -> tuple[Raw | None, list[str]]:
 
 
 def _options(options: object, param: Raw) -> list[str] | None:
-    """Reads the options; `empty` stands for "do not send this"."""
+    """Reads the options; `empty` means that the parameter is not sent."""
     listed = options if isinstance(options, list) and param["type"] == "enum" else []
     values = [option.get("value") if isinstance(option, Mapping) else option for option in listed]
     texts = [_text(value) for value in values if isinstance(value, str | int | float) and value not in ("", "empty")]
@@ -262,7 +262,7 @@ def _most_items(value: object, param: Raw) -> float | None:
 
 
 def _default(default: object, param: Raw) -> object:
-    """Reads a default that the parameter accepts; for texts and files, a list has a sample in its place."""
+    """Reads a valid default; for texts and files, a list contains a sample in its place."""
     if default == "empty" or param["type"] in ("string", *_MEDIA):
         return None
     read = [_item(param, item) for item in (default if isinstance(default, list) else [default])]
@@ -294,7 +294,7 @@ _FACTS: dict[str, Callable[[object, Raw], object]] = {
     "max_size_mb": _most,
     "default": _default,
 }
-"""Reads each fact of a parameter, in this order; None for one that does not count, `_Unusable` for a wrong one."""
+"""Functions that read each fact of a parameter; None if the fact is not used, `_Unusable` if it is wrong."""
 
 
 def _number(value: object, *, whole: bool) -> int | float | None:
@@ -312,7 +312,7 @@ def _text(value: object) -> str:
 
 
 def _read_price(found: PublicList, literal: str, entry: Any) -> None:
-    """Reads a row of the price file; 0 and 9999 stand there for "not known"."""
+    """Reads a row of the price file, in which 0 and 9999 mean that the price is not known."""
     endpoint = _MARK.split(literal)[0]
     if not found.takes(endpoint, literal, found.prices):
         raise _Unusable("it is listed twice; the first price is used")
@@ -360,7 +360,7 @@ def _rows(rules: object) -> Raw:
 
 
 def _amount(value: object) -> float | None:
-    """Reads an amount; returns None for a placeholder, and raises `_Unusable` for what is no amount."""
+    """Reads an amount; returns None for a placeholder, and raises `_Unusable` if it is not an amount."""
     number = _number(value, whole=False)
     if number in (0, float(PLACEHOLDER)):
         return None

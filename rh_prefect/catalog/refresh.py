@@ -1,4 +1,4 @@
-"""Merges a newer public list of models or prices into the package's catalogue for this user, and undoes that."""
+"""Merges a public list of models or prices into this user's catalogue, and restores the package's catalogue."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Changes:
     repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
-        """Writes a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
+        """Returns a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
         yield from (f"+ {name}" for name in self.new)
         yield from (f"- {name}" for name in self.gone)
         yield from (f"~ {name}: {what}" for name, what in self.changed.items())
         yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
 
     def __str__(self) -> str:
-        """Reads like `3 new, 0 gone, 5 changed, 2 with another price`."""
+        """Formats the numbers, as in `3 new, 0 gone, 5 changed, 2 with another price`."""
         counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
         words = ("new", "gone", "changed", "with another price")
         return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
@@ -95,7 +95,7 @@ def _price(model: Mapping[str, Any]) -> str:
 
 
 _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
-"""What public lists lack, or state less precisely than the documentation."""
+"""Fields that public lists do not have, or have less precisely than the documentation."""
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
 
 
 def is_addition(content: Mapping[str, Any], date: str) -> bool:
-    """Returns whether a list of a date, empty if unknown, only adds to the catalogue."""
+    """Returns whether a list may only add models and prices: it has no date, or is older than the catalogue."""
     return not date or date < str(content["version"])[:10]
 
 
@@ -172,7 +172,7 @@ def _joined(
 
 
 def _rules(rules: Iterable[Raw], params: Iterable[Raw]) -> Iterator[Raw]:
-    """Yields what of each rule is about parameters that are still there, in their present spelling."""
+    """Yields the parts of each rule about parameters that still exist, with their present keys."""
     now = {param_name(param["key"]): param["key"] for param in params}
     for rule in rules:
         kept = dict(rule)
@@ -208,7 +208,7 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Finds the family of a new model: that of models with a similar endpoint, or one that its endpoint names."""
+    """Returns the family of a new model: that of models with a similar endpoint, or one in its endpoint."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -258,7 +258,7 @@ def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
 
 
 def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
-    """Spells the values in a price's rows like the parameters' options: `1080P` becomes `1080p`."""
+    """Returns the values in a price's rows in the spelling of the parameters' options: `1080p` for `1080P`."""
     if "rows" not in price:
         return price
     options = {param["key"]: {one.lower(): one for one in param.get("options", ())} for param in model["params"]}
@@ -272,7 +272,7 @@ def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The result of a refresh; a file that is an addition only adds missing models and prices."""
+    """The result of a refresh; `is_addition` says that it only added missing models and prices."""
 
     form: Form
     entries: int
@@ -325,6 +325,6 @@ def _day(text: str) -> str:
 
 
 def _version(before: str, date: str) -> str:
-    """Returns a version after the one in use, so that a package with older models does not replace it."""
+    """Returns a version after the present one, so that a package with older models does not replace this file."""
     day, _, number = before.partition("+")
     return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"

@@ -31,7 +31,7 @@ def models() -> tuple[Model, ...]:
 
 @cache
 def _raws() -> list[dict[str, Any]]:
-    """Returns the undecoded models, so that a caller of one model does not wait until 500 models are decoded."""
+    """Returns the undecoded models, so that a lookup of one model does not decode all 500."""
     raws: list[dict[str, Any]] = _content()["models"]
     return raws
 
@@ -59,7 +59,7 @@ def user_file() -> Path:
 
 
 def is_older(version: str, than: str) -> bool:
-    """Checks whether a data file's version, as in `2026-04-29+1`, is before another; False for other texts."""
+    """Returns whether a data file's version, as in `2026-04-29+1`, is before another; False for other texts."""
     mine, other = _VERSION.fullmatch(version), _VERSION.fullmatch(than)
     return bool(mine and other) and _order(version) < _order(than)
 
@@ -70,10 +70,10 @@ def _order(version: str) -> tuple[str, int]:
 
 
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
-    """Returns the content of the data file that a newly started process reads.
+    """Returns the content of the data file for a newly started process.
 
-    If the package's data is newer than a user's file, models that only that file has are kept, and so is what calls
-    mean under it; `tell` gets the reason if a user's file is not used.
+    If the package's data is newer than a user's file, models that only the file has are kept, and calls keep their
+    meaning. If a user's file is not used, `tell` is called with the reason.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
@@ -110,7 +110,7 @@ def _index() -> dict[str, int]:
 
 
 def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Maps each name of each model in lower case to the model's position; an endpoint takes precedence over a name."""
+    """Returns the position of a model for each of its names in lower case; an endpoint has priority over a name."""
     found: dict[str, int] = {}
     for position, raw in enumerate(raws):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))

@@ -19,13 +19,13 @@ Sort = Literal["relevance", "price", "date", "name"]
 
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST = 4
-"""The most words that are looked up together; no phrase of the vocabulary has more."""
+"""Maximum number of words of a phrase in the vocabulary."""
 
 _ALIKE = 0.72
-"""How like a known word an unknown one must be to be taken for it, from 0 to 1."""
+"""Minimum similarity, from 0 to 1, of an unknown word to the known word that replaces it."""
 
 _TYPO_RATIO = 0.5
-"""How like a word must be to be offered where nothing is found."""
+"""Minimum similarity of a word that is suggested if nothing is found."""
 
 
 class Found(list[Model]):
@@ -129,7 +129,7 @@ def _cards() -> tuple[_Card, ...]:
 
 @cache
 def _names() -> frozenset[str]:
-    """All words of the models' names."""
+    """Returns all words of the models' names."""
     return frozenset(
         word for card in _cards() for text in (card.name, card.endpoint, card.more) for word in text.split()
     )
@@ -137,7 +137,7 @@ def _names() -> frozenset[str]:
 
 @cache
 def _phrases() -> Mapping[str, tuple[str, Tag]]:
-    """Maps each name and synonym, without spaces, to its spelling and tag; a name takes precedence over a synonym."""
+    """Returns the spelling and tag of each name and synonym, without spaces; a name has priority over a synonym."""
     known = [*((phrase, tag) for tag in TAGS for phrase in tag.synonyms), *((tag.name, tag) for tag in TAGS)]
     return {phrase.replace(" ", ""): (phrase, tag) for phrase, tag in known}
 
@@ -156,7 +156,7 @@ class _Term:
 
     @property
     def weight(self) -> int:
-        """Ranks what a model does above what it makes: "music for a video" finds music before videos."""
+        """Ranks the model's task above its output: "music for a video" finds music before videos."""
         return 1 if self.tag is not None and self.tag.name in get_args(Output) else 2
 
     def points(self, card: _Card) -> int:
@@ -182,7 +182,7 @@ class _Match:
     is_near: bool
 
     def order(self, sort: Sort) -> tuple[Any, ...]:
-        """Returns the key by which matches are sorted."""
+        """Returns the sort key of the match."""
         model = self.card.model
         age = -int(model.seen.replace("-", "") or 0)
         status = ("current", "deprecated", "gone").index(model.status)
@@ -218,7 +218,7 @@ class _Query:
         self.unknown = [word for word, as_ in known if not as_]
 
     def matches(self, cards: Iterable[_Card]) -> list[_Match]:
-        """Returns the models that match in part at least; all of them where nothing is asked for."""
+        """Returns the models that match at least in part; all models for an empty query."""
         found = map(self._match, cards)
         return [match for match in found if match.hits or not self.text.strip()]
 
@@ -250,7 +250,7 @@ def _terms(words: list[str]) -> Iterator[_Term]:
 
 
 def _known(word: str) -> str:
-    """The nearest known word; empty if there is none."""
+    """Returns the nearest known word; empty if there is none."""
     for one in _forms(word):
         if one in _vocabulary() or one in _names() or one in FILLERS:
             return one
@@ -270,7 +270,7 @@ def _shown(word: str) -> str:
 
 
 def _candidates() -> list[str]:
-    """Returns the words in a fixed order, so that the choice between two equally similar words is always the same."""
+    """Returns the words in a fixed order, so that equally similar words always give the same choice."""
     return sorted({*_vocabulary(), *(name for name in _names() if name.isalpha() and len(name) > 2)})
 
 
@@ -293,7 +293,7 @@ def _about(query: _Query, hits: int) -> Iterator[str]:
 
 
 def _about_near(query: _Query, ranked: list[_Match]) -> Iterator[str]:
-    """Yields a note for each search term that the shown models match only nearly."""
+    """Yields a note for each search term that the shown models match only in part."""
     shown = {name for match in ranked for name in match.card.tags}
     for term in query.terms:
         tag = term.tag

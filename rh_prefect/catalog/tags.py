@@ -15,9 +15,10 @@ from rh_prefect.catalog.model import Model, words
 class Tag:
     """One capability of models.
 
-    A model has the tag where its name says so, or where `families`, `params` or `groups` speak for it. With `groups` or
-    `needs`, its required files must be of the kinds in `needs` and of no others: the groups of RunningHub's
-    documentation are not always right. A tag with none of these is for all models that make `makes`.
+    A model has the tag if its name contains it, or if its family, parameters or group are in `families`, `params` or
+    `groups`. With `groups` or `needs`, its required files must be exactly of the kinds in `needs`, because the groups
+    of RunningHub's documentation are not always right. A tag without these fields is for all models with the output
+    `makes`.
     """
 
     name: str
@@ -60,7 +61,7 @@ _VOCABULARY = json.loads(Path(__file__).with_name("vocabulary.json").read_bytes(
 TAGS = tuple(_tag(name, raw) for name, raw in _VOCABULARY["tags"].items())
 ARTICLES = frozenset[str](_VOCABULARY["articles"])
 FILLERS = frozenset[str](_VOCABULARY["fillers"])
-"""Words that say nothing about a model, unless they stand in a known phrase."""
+"""Words without a meaning for the search, unless they belong to a known phrase."""
 
 Input = Literal["image", "video", "audio", "text"]
 _TEXTS = ("prompt", "text", "lyrics", "description", "script_content", "instructions")
@@ -75,8 +76,8 @@ def tags_of(model: Model) -> tuple[str, ...]:
 def inputs_of(model: Model) -> tuple[Input, ...]:
     """Returns the kinds of input that a model accepts, required or not.
 
-    Its parameters say so, and its name, because not every list of parameters is complete, and some models take the
-    link of a file as text.
+    They come from its parameters and its name, because not every list of parameters is complete, and some models accept
+    the link of a file as text.
     """
     text = spelled(model.name, model.endpoint)
     kinds: set[str] = {param.type for param in model.media_params}
@@ -86,7 +87,7 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
 
 
 def spelled(*names: str) -> str:
-    """Converts names to lower-case words separated by spaces, so that a search matches whole words only."""
+    """Returns names as lower-case words separated by spaces, so that a search matches whole words only."""
     return f" {' | '.join(' '.join(words(name)) for name in names)} ".lower()
 
 

@@ -1,8 +1,8 @@
 """Checks an input against its model and builds the request's parameters from it.
 
-The one place that knows how values look on the wire: strings stay strings (`"5"`, `"true"`) unless the model's page
-shows numbers, lists and objects of `json` parameters go as JSON arrays and objects (not as strings that hold JSON),
-files go as URLs, and keys get back their own spelling.
+Only this module converts values for the request: strings stay strings (`"5"`, `"true"`) unless the model's page shows
+numbers, `json` parameters become JSON arrays and objects (not strings), files become URLs, and keys get the API's
+spelling.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Checked:
 
 
 def complaint(model: Model, problems: list[str]) -> str:
-    """Combines the problems of an input, one clause each, into one message."""
+    """Returns one message for the problems of an input, one clause each."""
     return f"{model.name}: {'; '.join(problems)}. Nothing was sent; correct the input and call again."
 
 
@@ -109,10 +109,10 @@ def check(
     as_media: Callable[[object], object] | None = None,
     unchecked: Collection[str] = (),
 ) -> Checked:
-    """Checks every part of an input, and returns its values, none filled in, all problems, and what to warn of.
+    """Checks every part of an input, and returns its values without defaults, all problems and all warnings.
 
-    `as_media` reads a file and raises an `InputError` if it is invalid; by default only URLs pass. The values of
-    `unchecked` are sent as they are: the catalogue may be behind.
+    `as_media` reads a file and raises an `InputError` if it is invalid; by default only URLs are accepted. The values
+    of `unchecked` are sent unchanged: the catalogue may be out of date.
     """
     checked, tried = Checked(), set[str]()
     for name, value in params.items():
@@ -199,7 +199,7 @@ def _article(kind: str) -> str:
 
 
 def _unknown(model: Model, name: str, value: object) -> str:
-    """Refuses a parameter that the model does not have: its value would be ignored, and the call paid for."""
+    """Returns a clause about a parameter that the model lacks: RunningHub would ignore it and charge the call."""
     held = next(iter(_holding_a_file(name, value)), "")
     if held:
         return held
@@ -209,7 +209,7 @@ def _unknown(model: Model, name: str, value: object) -> str:
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
-    """Rejects a local file that would be sent as its name, because only known file parameters are uploaded."""
+    """Returns a clause about a local file that would be sent as its name, not uploaded."""
     if not _holds_file(value):
         return []
     why = "but the catalogue has no file parameter with this name; `models.custom` uploads it"
@@ -225,7 +225,7 @@ def _holds_file(value: object) -> bool:
 
 
 def _converted(param: Param, value: object) -> object:
-    """Returns a value as the parameter takes it now, if it is right for the form that it had before a refresh."""
+    """Returns a value in the parameter's present form, if it is valid for the form before a refresh."""
     form = param.form
     if form.multiple and not param.multiple and isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
@@ -233,7 +233,7 @@ def _converted(param: Param, value: object) -> object:
 
 
 def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:
-    """Reads one value into `checked`; returns the problem with it, or an empty text."""
+    """Reads one value into `checked`; returns its problem, or an empty text."""
     try:
         read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)
     except _Wrong as wrong:
@@ -332,14 +332,14 @@ _PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\
 
 
 def _refuse_path(key: str, value: object) -> None:
-    """Refuses a local path where RunningHub expects a link: it would be sent as a text, and the call paid for."""
+    """Returns a clause about a local path where RunningHub expects a link: it would be sent as text and charged."""
     is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
     if is_path and _URL_KEY.search(key.strip()):
         raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
 
 
 def _refuse_files(value: object, key: str = "") -> None:
-    """Refuses local files in a structured value, which is sent as it is."""
+    """Returns a clause about local files in a structured value, which is sent unchanged."""
     if isinstance(value, Mapping) and value.keys() != {"file"}:
         for name, one in value.items():
             _refuse_files(one, str(name))
