@@ -24,7 +24,7 @@ _PIPELINE_COMMANDS = ("run", "plan", "choose")
 
 
 class _RootApp(App):
-    """The command; the help of a command with a pipeline also explains the pipeline."""
+    """The command; if its arguments contain a pipeline, `--help` also explains the pipeline."""
 
     def help_print(self, tokens: Any = None, **more: Any) -> None:
         """Prints a help page; see `cyclopts.App.help_print`."""
@@ -37,12 +37,12 @@ class _RootApp(App):
 
 
 def _pipeline_in(words: Sequence[str]) -> str | None:
-    """Returns the word of a command line that names a pipeline: the first one that belongs to no option."""
+    """Returns the name of the pipeline in a command line: the first word that belongs to no option."""
     return next((one for last, one in pairwise(words) if not one.startswith("-") and not last.startswith("-")), None)
 
 
 def _in_a_sentence(error: CycloptsError) -> Text:
-    """Words an error of the command line like all others; pydantic's own text has five lines and a link."""
+    """Formats an error of the command line in this package's form; pydantic's text has five lines and a link."""
     from rich.text import Text
 
     problems = getattr(error.__cause__, "errors", None)
@@ -55,7 +55,7 @@ def _in_a_sentence(error: CycloptsError) -> Text:
 
 
 def _shown_default(value: object) -> str | None:
-    """Returns a default for the help; of a switch and of an empty list there is nothing to say."""
+    """Returns a default for the help; empty for a switch or an empty list."""
     return None if value is None or value is False or value == () else str(value)
 
 
@@ -144,7 +144,7 @@ def main(command: Callable[[], object] = app) -> None:
 
 
 def _open_closed_outputs() -> None:
-    """Discards output to a stream that the caller has closed, as with `>&-`: it is None then."""
+    """Replaces an output stream that the caller has closed, as with `>&-`, by one that discards text."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115, open until the end
@@ -186,7 +186,7 @@ def _end_with(error: BaseException) -> NoReturn:
 
 
 def _lines(errors: Sequence[BaseException]) -> list[str] | None:
-    """Returns the messages of errors for the user, each cause once; None if one of the errors is unexpected."""
+    """Returns the messages of errors for the user, each cause once; None if an error is unexpected."""
     from rh_prefect.errors import RunningHubError, causes
 
     ours = [one for one in errors if isinstance(one, RunningHubError)]
@@ -207,7 +207,7 @@ def _code(error: BaseException) -> int | None:
 
 
 def _flush() -> OSError | None:
-    """Writes the rest of the output; returns the error if it cannot be written, as behind `… | head`."""
+    """Writes the rest of the output; returns the error if it cannot be written, as before `… | head`."""
     try:
         sys.stdout.flush()
     except OSError as error:

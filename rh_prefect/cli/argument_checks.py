@@ -18,14 +18,14 @@ _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
 """A word of a command line: `name=value`, `--set=name=value`, or a value alone."""
 
 _PATIENCE = 10.0
-"""Seconds for the check of a key: a slow site is the run's to wait for."""
+"""Seconds for the check of a key; if the site is slower, only the run waits for it."""
 
 
 def printable(word: str) -> str:
     """Returns a word of a command line, a value or `name=value`, for printing.
 
-    An address with a signature or a password is replaced by a note, which commands refuse: without these parts the
-    address could be that of another file.
+    An address with a signature or a password is replaced by a placeholder, which commands refuse: without these parts,
+    the address could be that of another file.
     """
     from rh_prefect.media.input_files import shown
 
@@ -47,7 +47,7 @@ def text_in(what: str, file: Path) -> str:
 
 
 def check_texts(_type: object, value: object) -> None:
-    """Raises an `InputError` for a text or a path that none can be: cyclopts gives each argument of each command."""
+    """Raises an `InputError` for a text or a path that is not valid; used for all arguments of all commands."""
     if isinstance(value, str | Path):
         _check_text(str(value))
     elif isinstance(value, list | tuple):
@@ -110,7 +110,7 @@ def check_store(storage: str | None) -> None:
 
 
 def check_batch(rows: str, models: Iterable[str]) -> None:
-    """Raises an `InputError` if there are no such rows, or there is no such model."""
+    """Raises an `InputError` if the rows or the model do not exist."""
     from rh_prefect import catalog
 
     for model in models:
@@ -138,9 +138,9 @@ def _is_missing(source: str) -> bool:
 
 
 def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, each as `NAME=VALUE`; its plan reads the texts, as those of a table.
+    """Reads the values of a batch, each as `NAME=VALUE`; its plan converts the texts, like cells of a table.
 
-    `@PATH` is a file. A name with several values holds a list of them.
+    `@PATH` is a file. A name with several values becomes a list of them.
     """
     found: dict[str, list[Any]] = {}
     for one in assignments:

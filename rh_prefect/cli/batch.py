@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan import Plan
 
 _ROWS_PER_REASON = 3
-"""How many rows of one reason are printed one by one."""
+"""Maximum number of printed rows for one reason."""
 
 
 def batch(

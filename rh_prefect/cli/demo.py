@@ -62,7 +62,7 @@ def demo(
 
 
 def _next_steps(folder: Path) -> str:
-    """Returns the commands that find the demo's results, to be copied into another terminal."""
+    """Returns the commands that show the demo's results, to be copied into another terminal."""
     programs = Path(sys.executable).parent
     lines = [] if shutil.which("rh-prefect") else [f"export PATH={shlex.quote(str(programs))}:$PATH"]
     lines += [f"cd {shlex.quote(str(folder))}", f"export RH_STORAGE_URL={shlex.quote(str(folder / 'out'))}"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 Check: TypeAlias = tuple[str, Callable[[], Awaitable[str]]]
-"""What is checked, and how: the check says what it has found, or raises what is wrong."""
+"""The name of a check and its function, which returns a message or raises an error."""
 
 
 def doctor(
@@ -42,7 +42,7 @@ def doctor(
 
 
 async def _examine(credentials: str | None, storage: str | None, *, say: bool) -> list[dict[str, Any]]:
-    """Makes all checks, and prints each as soon as it has ended."""
+    """Runs all checks, and prints each as soon as it has ended."""
     checks: list[Check] = [
         ("Prefect", _prefect),
         *await _checks_of_accounts(credentials),
@@ -173,7 +173,7 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _records(storage: str | None) -> str:
-    """Checks the place of the records that runs share, because works whose records are lost are paid for again."""
+    """Checks the location of shared records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
@@ -233,7 +233,7 @@ _NO_RULES = "NoSuchLifecycleConfiguration"
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
-    """A rule that deletes objects with a prefix (empty: all); `when` is as `after 30 days` or `on 2027-01-01`."""
+    """A rule that deletes objects with a prefix (empty: all); `when` is like `after 30 days` or `on 2027-01-01`."""
 
     name: str
     prefix: str
@@ -241,7 +241,7 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Reads the rules that delete objects at a location: those of its S3 bucket whose prefix covers a part of it.
+    """Returns the rules that delete objects at a location: those of its S3 bucket with an overlapping prefix.
 
     Raises a `StoreError` if they cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """

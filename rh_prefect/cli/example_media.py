@@ -34,7 +34,7 @@ def _backdrop() -> Image.Image:
 
 
 def _shadowed(at: tuple[int, int, int, int]) -> Image.Image:
-    """Draws a light background with a soft shadow."""
+    """Draws a soft shadow below an object on a light background."""
     picture = _backdrop()
     ImageDraw.Draw(picture).ellipse(at, fill=(150, 148, 146))
     return picture.filter(ImageFilter.GaussianBlur(22))
@@ -154,4 +154,4 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "captions": _HARBOUR,
     "image-to-video": {"mug.jpg": _mug},
 }
-"""The drawn files of each example, by their names below its folder."""
+"""The generated files of each example, by their names in its folder."""

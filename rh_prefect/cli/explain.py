@@ -42,7 +42,7 @@ def explain(file: File | None = None, *, given: Given = GIVEN, as_json: Json = F
 
 
 def explanation(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `explain` shows, as plain JSON data."""
+    """Returns the content of `explain` as plain JSON data."""
     given = pipeline.file.params
     return {
         "pipeline": pipeline.name,
@@ -63,7 +63,7 @@ def explanation(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, A
 
 
 def _steps(checked: Checked, before: str = "") -> Iterable[dict[str, str]]:
-    """Yields the steps with what they call and what one call costs; those of a used file follow its step."""
+    """Yields the steps with their models and the price of one call; the steps of a used file follow its step."""
     for at, step in checked.file.walk():
         path = before + ".".join(map(str, at[1::2]))
         yield {"path": path, **_step(step)}
@@ -82,7 +82,7 @@ def _step(step: Step) -> dict[str, str]:
 
 
 def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
-    """Returns the price of a run without earlier results in words; parameters that are missing have example values."""
+    """Returns the price of a run without earlier results as text; missing parameters get example values."""
     missing = {
         name: one
         for name, one in pipeline.file.params.items()

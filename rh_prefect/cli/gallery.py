@@ -1,4 +1,4 @@
-"""`rh-prefect gallery`: writes a page of what a storage's jobs and edits have made."""
+"""`rh-prefect gallery`: writes a page of the outputs of a storage's jobs and edits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def open_(
 
 
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
-    """Returns what is opened of a run, and its name in the storage."""
+    """Returns the file to open for a run, and its name in the storage."""
     from rh_prefect.gallery.pages import write_gallery
     from rh_prefect.pipelines.run.report import report_name
 
@@ -104,7 +104,7 @@ def _page_name(run: str) -> str:
 def _found(
     command: str, place: str | None, storage: str | None, run: str | None
 ) -> tuple[MediaStore, Sequence[Entry], str]:
-    """Finds the outputs of a place, or of a run there; also returns the name of the run's report."""
+    """Returns the outputs of a storage, or of one run there, and the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.gallery.entries import entries_of, saved_contents
     from rh_prefect.gallery.reports import files_of, last_run, of_run, report_of, with_reports

@@ -1,4 +1,4 @@
-"""`rh-prefect jobs`: see and settle paid jobs."""
+"""`rh-prefect jobs`: shows paid jobs, and resolves open ones."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _RUNS = 30
-"""How many of the latest runs are looked at."""
+"""Number of latest runs that are read."""
 
 _KEY_SHOWN = 12
-"""How many digits of a job's key a list shows; the commands find the job by them."""
+"""Number of digits of a job's key in a list; commands accept these digits."""
 
 _KINDS = frozenset({"image", "video", "audio"})
-"""Kinds of files that the extension of a result tells apart."""
+"""Kinds of files that the extension of a result identifies."""
 
 
 Run = Annotated[str, Parameter(help="A flow run's id, or the name of a run or a scope outside of flows.")]
@@ -61,7 +61,7 @@ Job = Annotated[
 
 
 def _with_records(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Makes a command of a coroutine, with a Prefect API if the records of its first argument need one."""
+    """Converts a coroutine to a command, with a Prefect API if the records of its first argument need one."""
 
     @wraps(command)
     def run(*args: P.args, **options: P.kwargs) -> None:
@@ -117,7 +117,7 @@ def _data(record: Record) -> dict[str, Any]:
 
 
 async def _find(job: str) -> tuple[Journal, str]:
-    """Returns the journal of a job, and its whole key, of which a list shows the first digits."""
+    """Returns the journal of a job, and its complete key; a list shows only the first digits."""
     scope, key = split_job(job)
     journal = _journal(scope)
     if len(key) != _KEY_SHOWN:
@@ -172,7 +172,7 @@ async def adopt_(
 
 
 def _continuation(journal: Journal) -> str:
-    """Returns how to go on with a job whose task exists."""
+    """Returns a clause about how to continue a job whose task exists."""
     if isinstance(journal, WorksJournal):  # which `jobs collect` and `jobs cancel` do not take
         return "run the pipeline, or make the call, again, which waits for it"
     return (
@@ -348,7 +348,7 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
-    """Returns a run's jobs by time, works of pipelines too: each with its scope, and the error if it is unreadable."""
+    """Yields a run's jobs by time, including shared works: each with its scope, and the error if it is unreadable."""
     own = await _scope(run)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
@@ -399,7 +399,7 @@ async def _jobs(scope: Scope) -> AsyncIterator[tuple[Scope, JobView]]:
 
 
 async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
-    """Yields the jobs whose results are to be downloaded: a flow run leaves those of works that it shares."""
+    """Yields the jobs whose results will be downloaded; for a flow run, without its shared works."""
     scope = await _scope(run)
     async for found in _jobs(scope):
         yield found
@@ -421,7 +421,7 @@ def _what(view: JobView) -> str:
 
 
 def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
-    """Raises an error if the results of a task are not of the kind that the job's model makes."""
+    """Raises an error if the results of a task do not have the kind of the job's model."""
     from rh_prefect.catalog.registry import get, is_known
 
     if not is_known(intent.endpoint):
@@ -438,7 +438,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
 
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
-    """Marks the unknown submissions of a run; returns them, and what could not be settled."""
+    """Marks the unknown submissions of a run; returns them, and those that could not be marked."""
     own = await _scope(run)
     every: list[Journal] = [one for one in (own.journal, await own.works()) if one is not None]
     journals = {journal.scope: journal for journal in every}
@@ -458,7 +458,7 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
 
 
 async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
-    """Raises an error unless the account that paid for a task does not have it, or has its end."""
+    """Raises an error unless the account that paid does not have the task, or the task has ended."""
     from rh_prefect.blocks.lookup import RECORDED
 
     task_id = submit.task_id or ""
@@ -480,7 +480,7 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
 
 
 async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
-    """Raises an error unless the files of a job's result can be downloaded no more; what can be, is downloaded."""
+    """Raises an error if a job's files can still be downloaded; downloads them if so."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
 
     submit = view.submits[-1]
@@ -502,7 +502,7 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
 
 
 async def _task(intent: Intent, task_id: str) -> TaskView:
-    """Returns a task as the account that submitted it sees it."""
+    """Queries a task with the account that submitted it."""
     from rh_prefect.blocks.lookup import RECORDED
     from rh_prefect.works.accounts.poller import query_repeatedly
 

@@ -1,4 +1,4 @@
-"""`LiveView`: what runs now, as a table of a terminal: a row for each job and local edit, then the whole run."""
+"""`LiveView`: a terminal's table with a row for each running job and local edit, and lines about the whole run."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _WORDS = {
     "moved": "moves to another account",
 }
 _WIDE = 100
-"""Columns of a terminal from which on the model is shown."""
+"""Minimum columns of a terminal for showing the model."""
 
 _STATE_WIDTH = 16
 _BAR_WIDTH = 20
 _TYPICAL_SHARE = Decimal("0.1")
-"""The part of the estimated cost from which on the remaining time is shown."""
+"""Share of the estimated cost from which on the remaining time is shown."""
 
 _LINES_AROUND = 6
-"""Lines of the terminal that the rows leave free."""
+"""Number of lines of the terminal that the rows leave free."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Row:
 
 
 class LiveView:
-    """The jobs and edits of a run in progress; rich renders it, from another thread than the one that changes it."""
+    """The running jobs and edits of a run; rich renders it in another thread than the one that updates it."""
 
     def __init__(self, board: RunProgress, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts empty; `board` counts the run's jobs."""
@@ -66,7 +66,7 @@ class LiveView:
 
     @property
     def remaining(self) -> float | None:
-        """The remaining seconds: what tasks of these models took, with as many at once as now; None if unknown."""
+        """Returns the remaining seconds, from the durations of tasks and the present concurrency; None if unknown."""
         board, now = self._board, self._clock()
         if not self._is_typical or board.ended >= board.total:
             return None
@@ -80,13 +80,13 @@ class LiveView:
 
     @property
     def _is_typical(self) -> bool:
-        """Whether what has ended says how long the rest takes: the cheap jobs, which come first, are the fast ones."""
+        """Returns whether enough was spent for an estimate of the time: cheap jobs come first and are fast."""
         paid, estimate = self._board.cost.amounts, (self._board.estimate or Costs()).amounts
         is_much = all(paid.get(unit, 0) >= amount * _TYPICAL_SHARE for unit, amount in estimate.items())
         return is_much and bool(self._took)
 
     def take(self, event: JobEvent) -> None:
-        """Takes a change of a job or an edit."""
+        """Updates the view for an event of a job or an edit."""
         if event.state in ENDED:
             self._rows.pop(event.job, None)
             self._edits += event.is_edit and event.state == "succeeded"
@@ -101,7 +101,7 @@ class LiveView:
 
     @property
     def line(self) -> str:
-        """The counts of the whole run."""
+        """Returns the counts of the whole run."""
         board, edits = self._board, self._edits
         counts = board.counts if board.total else ("starts" if not edits else "")
         made = f"{edits} edit{'' if edits == 1 else 's'} made" if edits else ""
@@ -110,7 +110,7 @@ class LiveView:
 
     @property
     def money(self) -> str:
-        """What was paid, and what the run is estimated to cost."""
+        """Returns the cost so far, and the estimated cost of the run."""
         board = self._board
         estimate = f"estimate {board.estimate}" if board.estimate else ""
         return " · ".join(filter(None, (f"paid {board.cost}" if board.cost else "", estimate)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rh_prefect.catalog.refresh import Refreshed
 
 _SHOWN = 20
-"""How many models the table shows, where nothing else is asked for."""
+"""Default number of models in the table."""
 
 Words = Annotated[str, Parameter(help="Search words, such as `lip sync`. Without words, all models are listed.")]
 Makes = Annotated[Output | None, Parameter(help="Only models with this output type.")]
@@ -131,7 +131,7 @@ def _default(param: catalog.Param) -> str:
 
 
 _LARGEST_LIST = 16 * 2**20
-"""Bytes that a list may have; RunningHub's have about one million."""
+"""Maximum bytes of a list; RunningHub's lists have about one million."""
 
 _FORMS = {
     "registry": "the registry of RunningHub's ComfyUI nodes",

@@ -39,13 +39,13 @@ More = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """The parameters of a pipeline, without those that are options."""
+    """The parameters of a pipeline, except those that are options."""
 
     set: Annotated[list[str] | None, Parameter(help="A parameter: `name=value`; may be repeated.")] = None
     params: Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")] = None
 
     def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-        """Reads the parameters; `--set` and options such as `--prompt` override the file of `--params`."""
+        """Returns the parameters; `--set` and options such as `--prompt` override the file of `--params`."""
         from rh_prefect.pipelines.yaml_reader import read
 
         arguments: dict[str, Any] = {}
@@ -68,7 +68,7 @@ class Given:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The steps that a run makes, and those of them that it makes again."""
+    """The selected steps of a run, and the steps that it makes again."""
 
     new: Annotated[bool, Parameter(help="Make new results of all paid steps; a run pays for them.")] = False
     retake: Annotated[
@@ -83,7 +83,7 @@ class Selected:
 
     @property
     def steps(self) -> Selection:
-        """The steps of `--only`, `--items` and `--sample`."""
+        """Returns the selection of `--only`, `--items` and `--sample`."""
         from rh_prefect.pipelines.plan.planned_steps import Selection
 
         return Selection(frozenset(self.only or ()), frozenset(self.items or ()), self.sample)
@@ -92,7 +92,7 @@ class Selected:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a run has its files, and the account that pays."""
+    """The storage of a run, and the account that pays."""
 
     out: Annotated[
         str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")
@@ -103,7 +103,7 @@ class Place:
     def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:
         """Returns the names of the account's and the storage's blocks, or those in the file; None for the environment.
 
-        `--out` changes the environment. Two places, and one that does not outlive the command, are an `InputError`.
+        `--out` changes the environment. Two storages, or one in the command's memory, raise an `InputError`.
         """
         storage = self.storage or (file.storage if file is not None and self.out is None else None)
         self._check(command, storage)
@@ -131,13 +131,13 @@ class Place:
 
 
 GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
-"""The groups of a command without these options."""
+"""Default groups, without these options."""
 
 
 def words_of(**options: Any) -> list[str]:
-    """Returns the words of a command line that repeat options, for printing; see `printable`.
+    """Returns options as the words of a command line, for printing; see `printable`.
 
-    A list is an option that was repeated, True a switch; options without a value are left out.
+    A list becomes a repeated option, True a switch; options without a value are left out.
     """
     words: list[str] = []
     for name, value in options.items():

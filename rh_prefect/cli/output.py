@@ -1,4 +1,4 @@
-"""What commands print: JSON, and lines that fit the terminal."""
+"""Prints JSON, and lines that fit the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def print_json(data: Any) -> None:
 
 
 def terminal_width() -> int:
-    """Returns how many columns a line may have; 0 for any number, as in a file or a pipe."""
+    """Returns the number of columns of the terminal; 0 for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else 0
 
 
@@ -30,7 +30,7 @@ def print_wrapped(text: str, *, indent: str = "", more: str = "    ") -> None:
 
 
 def print_rows(rows: Iterable[Sequence[object]], *, indent: str = "") -> None:
-    """Prints rows in columns; where these do not fit the terminal, the cells of each row follow below its first one."""
+    """Prints rows in columns; if they do not fit the terminal, the cells of a row are printed below its first cell."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     is_narrow = 0 < terminal_width() < len(indent) + sum(widths) + 2 * (len(widths) - 1)

@@ -151,7 +151,7 @@ async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, c
 def show_dry_run(
     source: Source, pipeline: Pipeline, arguments: dict[str, Any], budget: float | None, *, as_json: bool, **again: Any
 ) -> None:
-    """Prints the plan of a run with these options; exits with 1 where the run would be refused."""
+    """Prints the plan of a run with these options; exits with 1 if the run would be refused."""
     current = asyncio.run(source.plan(pipeline, arguments, **again))
     asyncio.run(source.compare(pipeline, current))
     price = selected_price(current, again["selection"])
@@ -179,7 +179,7 @@ def selected_price(plan: Plan, selection: Selection) -> Money:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a plan reads and does not write: the results of earlier runs in the storage, and the graphs of the site."""
+    """The inputs of a plan: the results of earlier runs in the storage, and the graphs of the site."""
 
     storage: str | None = None
     credentials: str | None = None
@@ -187,7 +187,7 @@ class Source:
     allow: Sequence[str] = ()
 
     async def known(self, pipeline: Pipeline) -> tuple[dict[str, Any], str]:
-        """Returns arguments of a plan: the works in the records, and graphs; and why these could not be read."""
+        """Returns arguments of a plan (recorded works and graphs), and notes about those that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
         from rh_prefect.works.loop_thread import LOOP
@@ -206,7 +206,7 @@ class Source:
         return {"known": known, "saved_graphs": with_used_graphs(found, last.plan) if last else found}, ""
 
     async def plan(self, pipeline: Pipeline, arguments: dict[str, Any], **again: Any) -> Plan:
-        """Makes a plan, with notes on what was not read for it."""
+        """Returns a plan, with notes about data that could not be read."""
         known, unread = await self.known(pipeline)
         plan = await pipeline.plan(arguments, inputs=Inputs(self.allow), **known, **again)
         plan.notes = [*plan.notes, *([unread] if unread else [])]
@@ -228,7 +228,7 @@ class Source:
 
 
 def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
-    """Reads a file; prints its problems and exits with 1 if it has some."""
+    """Reads a file; if it has problems, prints them and exits with 1."""
     try:
         return Pipeline.open(file)
     except PipelineError as error:
@@ -240,7 +240,7 @@ def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
 
 
 def end_with_problems(problems: Sequence[Problem]) -> None:
-    """Prints problems and exits with 1, if there are some."""
+    """If there are problems, prints them and exits with 1."""
     if problems:
         print("\n".join(map(str, problems)), file=sys.stderr)
         sys.exit(1)
@@ -249,8 +249,8 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
 def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
     """Returns arguments of a plan: the takes of the takes file and of `--retake`, the new steps, and the selection.
 
-    The next take of a step whose `reuse` has an age may be one of an earlier day; such steps are made as with `--new`.
-    `plan` is one without records.
+    If the `reuse` of a step is an age, its next take may be of an earlier day, so it is made as with `--new`. `plan` is
+    one without records.
     """
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]
@@ -269,7 +269,7 @@ def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]
 
 
 def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:
-    """Raises an `InputError` for a `--retake` that names no paid step, or a step that the run does not make."""
+    """Raises an `InputError` if `--retake` names no paid step, or an unselected step."""
     selection = selection or Selection()
     for address in retake if not plan.problems else ():
         steps = [one for one in plan.instances if one.is_paid and address in (one.path, one.address)]
@@ -288,7 +288,7 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
 
 
 def _write_private(to: Path, text: str) -> None:
-    """Writes a file that only its owner can read: a plan names the inputs and the prompts."""
+    """Writes a file that only its owner can read, because a plan contains inputs and prompts."""
     try:
         to.touch(mode=0o600)
         to.chmod(0o600)
@@ -301,7 +301,7 @@ def _write_private(to: Path, text: str) -> None:
 
 
 def show_plan(plan: Plan, *, as_json: bool = False, svg: bool = False, markdown: bool = False) -> None:
-    """Prints a plan, or its problems, with which it exits."""
+    """Prints a plan; if it has problems, prints these and exits with 1."""
     if as_json:
         print(plan.to_json())
         if plan.problems:

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 
 
 def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tuple[Mapping[str, Any], str]:
-    """Returns a plan as JSON data, and its name in words; `plan` plans the file of a git revision."""
+    """Returns the plan for a comparison as JSON data, and its name; `plan` plans the file of a git revision."""
     if Path(other).is_file():
         return ReviewedPlan.read(other).data, f"the plan {other}"
     with TemporaryDirectory() as folder:

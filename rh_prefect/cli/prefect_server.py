@@ -1,4 +1,4 @@
-"""The Prefect API that a command needs: the configured one, or a server that the command starts."""
+"""Provides the Prefect API for a command: the configured one, or a server that the command starts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.settings import get_settings
 
 _SERVICES = ("APILogWorker", "EventsWorker")
-"""Loggers of Prefect that count at the end what they still send, in the middle of a command's own lines."""
+"""Loggers of Prefect that would print counts of unsent events among a command's lines."""
 
 
 _own_home: list[Path] = []
-"""The folder of the server that this command runs, if it does."""
+"""The folder of the server that this command runs, if it runs one."""
 
 
 def later_dashboard() -> str:
-    """Returns how to see this command's runs after its own server has ended with it; empty for another server."""
+    """Returns how to see this command's runs after its own server has ended; empty for another server."""
     return f"PREFECT_HOME={shlex.quote(str(_own_home[-1]))} prefect server start" if _own_home else ""
 
 
@@ -70,7 +70,7 @@ def staying_server(*, say: bool = True) -> Iterator[None]:
 
 
 def refuse_blocks(command: str, *names: str | None) -> None:
-    """Raises a `ConfigError` for the name of a block where no Prefect API is configured, which would have it."""
+    """Raises a `ConfigError` if a block is named and no Prefect API is configured."""
     name = next(filter(None, names), None)
     if name is not None and not is_configured():
         raise ConfigError(
@@ -84,8 +84,8 @@ def refuse_blocks(command: str, *names: str | None) -> None:
 def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[None]:
     """Provides an API as `prefect_api` does, for commands that read runs; starts a server only if needed.
 
-    `run` is a flow run's id, or a scope outside of flows, which needs no Prefect; None for all that have records, or
-    records of the kind `of`.
+    `run` is a flow run's id, or a scope outside of flows, which does not need Prefect. None means all runs with
+    records, or with records of the kind `of`.
     """
     is_flow_run, database = run is not None and is_flow_run_id(run), _home() / "prefect.db"
     is_here = database.exists() if is_flow_run else has_journals(database, of)
@@ -101,9 +101,9 @@ def api_of_earlier_runs(run: str | None = None, *, of: str = "") -> Iterator[Non
 
 
 def has_journals(database: Path, of: str = "") -> bool:
-    """Whether flow runs in a database of Prefect have records of jobs; True where that cannot be read.
+    """Returns whether flow runs in a Prefect database have records of jobs; True if it cannot be read.
 
-    Starting a server only to find none takes 20 seconds.
+    This avoids starting a server, which takes 20 seconds, only to find none.
     """
     if not database.exists():
         return False
@@ -116,7 +116,7 @@ def has_journals(database: Path, of: str = "") -> bool:
 
 
 def unread_flow_runs() -> list[str]:
-    """Returns notes that say which flow runs a command has not read, for there is no API of them."""
+    """Returns notes about flow runs that were not read, because no API is configured for them."""
     if is_configured():
         return []
     from prefect.settings import PREFECT_HOME
@@ -135,7 +135,7 @@ def _home() -> Path:
 
 
 def is_configured() -> bool:
-    """Checks whether a Prefect API is configured, and stops all other output to the terminal."""
+    """Returns whether a Prefect API is configured; stops all other output to the terminal."""
     # Before Prefect is imported, which sets its logging up then.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -147,7 +147,7 @@ def is_configured() -> bool:
 
 
 def prefect_failed(error: Exception) -> str:
-    """Builds an error message from an error of httpx in a request to the Prefect API."""
+    """Returns an error message for an error of httpx in a request to the Prefect API."""
     from rh_prefect.prefect_api import api_address, failure_of
 
     answer, advice = failure_of(error)
@@ -159,7 +159,7 @@ WITHOUT_SERVER = (
 )
 
 PREFECT_STARTS_IN = 180.0
-"""Seconds: the first start on a fresh folder makes the database, which takes a slow machine its time."""
+"""Maximum seconds for the server's start; the first one creates the database, which may be slow."""
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -41,20 +41,20 @@ _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
-"""The changes of a job that are printed; a terminal's live view shows the first two itself."""
+"""Events of a job that are printed; a terminal's live view shows the first two itself."""
 
 _OF_MANY = {"moved", "failed", "unknown", "cancelled"}
-"""The changes that are printed of a run with many jobs."""
+"""Events that are printed in a run with many jobs."""
 
 _MANY = 50
-"""From how many jobs on a run prints a line of counts in place of a line for each change."""
+"""Number of jobs from which on a run prints a line of counts in place of each event."""
 
 _EVERY = 10.0
-"""Seconds between two of these lines where there is no terminal to rewrite one on."""
+"""Seconds between two of these lines if the output is not a terminal."""
 
 
 class Terminal(Console):
-    """A console that writes nothing more once its reader has ended, as behind `… | head`."""
+    """A console that stops writing when its reader has ended, as before `… | head`."""
 
     def on_broken_pipe(self) -> None:
         """Ignores a broken pipe: `SystemExit` would end the jobs' thread, which writes the lines."""
@@ -63,18 +63,14 @@ class Terminal(Console):
 
 
 class Watch(Pages):
-    """Prints a line for each important change; on Ctrl-C, prints what still runs and the command that continues.
+    """Prints a line for each important event of a run; it is also the `Pages` of a run without a server.
 
-    `quiet` prints none of them. It is also the pages of a run without a server.
+    On Ctrl-C, it prints the running tasks and the command that continues the run. With `quiet`, it prints nothing.
     """
 
     choosing = "the terminal shows the candidates"
 
     def __init__(self, *, command: str, quiet: bool = False, out: str = "", place: Sequence[str] = ()) -> None:
-        """Starts without a run.
-
-        `out` is where the run has its records, and `place` the options of its storage, if a command must be told.
-        """
         self._place = place
         self._records = f"RH_STORAGE_URL={shlex.quote(out)} " if out else ""
         self._is_quiet = quiet
@@ -105,7 +101,7 @@ class Watch(Pages):
 
     @property
     def _is_live(self) -> bool:
-        """Whether there is a terminal, and one that can rewrite its lines."""
+        """Whether the output is a terminal that can rewrite its lines."""
         return self._console.is_interactive and not self._console.is_dumb_terminal and not self._is_quiet
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
@@ -122,7 +118,7 @@ class Watch(Pages):
         return f"{self._board.expected} job(s), estimate {self._board.estimate} from catalogue prices"
 
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:  # noqa: ARG002
-        """Takes the name of a run without a server, and prints it if the run has something to pay for."""
+        """Receives the name of a run without a server, and prints it if the run has something to pay for."""
         if what == "planned":
             self._flow_run_id = run
             if self._board.estimate:
@@ -151,7 +147,7 @@ class Watch(Pages):
         console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
 
     def say_how_to_open(self, report: str) -> None:
-        """Prints the command that opens what the run made; the report is below the run's name."""
+        """Prints the command that opens the results; the report is below the run's name."""
         self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
 
     async def show_end(
@@ -196,7 +192,7 @@ class Watch(Pages):
             self.say(" · ".join(filter(None, (self._view.line, self._view.money))))
 
     def say(self, line: str, *, style: str | None = None) -> None:
-        """Prints a line; half an emoji, or a file name that is not UTF-8, can be shown but not printed."""
+        """Prints a line, in which characters that cannot be printed are replaced."""
         self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
 
     def _say_how_to_go_on(self) -> None:
@@ -212,7 +208,7 @@ class Watch(Pages):
             print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
 
     def _say_running(self, named: set[str]) -> set[str]:
-        """Prints the tasks that run, but for those that were named; returns them."""
+        """Prints the running tasks, except those that were named before; returns them."""
         running = {event.task_id: event.name for event in self._board.rows.values() if event.state not in ENDED}
         new = {task: name for task, name in running.items() if task and task not in named}
         for task, name in new.items():

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.run.result import PipelineResult
 
 _CHOICES = 30
-"""The most reviews in one printed command."""
+"""Maximum number of reviews in one printed command."""
 
 Budget = Annotated[
     float | None,
@@ -150,7 +150,7 @@ def run(
 
 @dataclass
 class _Again:
-    """The data to continue a run: the commands to print, and the takes of `--retake` and `--new` in the takes file.
+    """Creates the commands that continue a run, and records the takes of `--retake` and `--new` in the takes file.
 
     A take is recorded before the run submits anything with it, so that the next run continues with it.
     """
@@ -188,16 +188,16 @@ class _Again:
 
     @property
     def run(self) -> str:
-        """The command that runs the pipeline again."""
+        """Returns the command that runs the pipeline again."""
         return shlex.join(["rh-prefect", "run", str(self.file), *self.inputs, *self.part])
 
     def choose(self, reviews: Sequence[str]) -> str:
-        """The command that chooses the first candidate of reviews."""
+        """Returns the command that chooses the first candidate of reviews."""
         return shlex.join(["rh-prefect", "choose", str(self.file), *(f"{one}=1" for one in reviews), *self.inputs])
 
 
 def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
-    """Completes the command's parameters with those of the reviewed plan."""
+    """Returns the command's parameters, completed by those of the reviewed plan."""
     missing = [name for name in reviewed.hidden_params if name not in arguments]
     if missing:
         raise InputError(
@@ -239,7 +239,7 @@ def _run(
 
 
 def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_failed: bool) -> None:
-    """Prints what a run has made, and the commands that open it and go on with it."""
+    """Prints the results of a run, and the commands that open them and continue the run."""
     from rh_prefect.pipelines.run.result import NOTHING_NEW, summary
 
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
@@ -266,7 +266,7 @@ def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_faile
 async def in_new_flow_run(
     flow: Any, parameters: dict[str, Any], blocks: tuple[str | None, str | None], watch: Any
 ) -> Any:
-    """Runs a flow in a new flow run, after a check of the account's and the storage's blocks; returns its result."""
+    """Checks the account's and the storage's blocks, runs a flow in a new flow run, and returns its result."""
     from rh_prefect.blocks.lookup import load_pool_context, load_storage
     from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume import create, rerun
@@ -326,7 +326,7 @@ def choose(
 def _decisions(
     file: Path, plan: Plan, choices: Sequence[str], texts: Sequence[str]
 ) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
-    """Reads the words of `choose`: returns the takes of `again`, and the choices by the addresses of their reviews."""
+    """Reads the arguments of `choose`: returns the takes of `again`, and the choices by review address."""
     takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     if not choices and not texts:

@@ -88,7 +88,7 @@ def _incomplete(unread: Mapping[str, str]) -> list[str]:
 
 
 def _note(line: str) -> None:
-    """Prints a note to stderr, because another program may read the data on stdout."""
+    """Prints a note to stderr, because another program may read stdout."""
     print(line, file=sys.stderr)
 
 
@@ -101,11 +101,11 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 _NUMBERS, _LEAST_NAME = 36, 16
-"""How many columns the numbers of a line have, and its name at least."""
+"""Number of columns for the numbers of a line, and minimum columns for its name."""
 
 
 def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> list[str]:
-    """Writes the sums: a line for each name and unit, and one for the tasks of a name whose cost is not known."""
+    """Returns the sums as lines: one for each name and unit, and one for the tasks of a name with unknown cost."""
     total = "total" if is_complete else "total, incomplete"
     sums = sums_of(found, by, total=total)
     width = max((len(visible(name)) for name, _ in sums), default=0)
@@ -118,7 +118,7 @@ def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> 
 def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:
     """Returns the sums as data, without a total: a row for each name and unit; rows without a unit have unknown cost.
 
-    A row without numbers names each place that could not be read; then no row is complete.
+    If a location could not be read, a row without numbers names it, and no row is complete.
     """
     missing = [f"not read: {place}" for place in sorted(unread)]
     sums: list[dict[str, object]] = [
