@@ -1,1 +1,1 @@
-"""A page of pictures, videos, sounds and texts that a storage's jobs and edits have made."""
+"""Writes a page of the pictures, videos, sounds and texts of a storage's jobs and edits."""

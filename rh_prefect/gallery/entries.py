@@ -1,4 +1,4 @@
-"""Finds what a storage's jobs and edits have made, and from what each of them was made."""
+"""Finds the outputs of a storage's jobs and edits, and the sources of each output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rh_prefect.works.stored_result import StoredResult
 _MARK = "sha256:"
 _PROMPT_SHOWN = 200
 _PARAMETER_SHOWN = 2_000
-"""Characters of one parameter on the page; RunningHub's longest prompts are longer."""
+"""Maximum number of characters of one parameter on the page; RunningHub's longest prompts are longer."""
 
 _HASH = 64
 """The length of a file's name that is made of its content."""
@@ -59,7 +59,7 @@ class Entry:
 
 
 def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
-    """Finds all outputs of a storage, the newest first."""
+    """Returns all outputs of a storage, the newest first."""
     jobs = [entry for result in stored_result.read_all(store) for entry in _of_result(result)]
     is_beside = records.url == store.url  # then the files are here, even if the storage was moved
     edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]
@@ -130,7 +130,7 @@ def _read(store: MediaStore, name: str, kind: type[_R]) -> _R | None:
 
 
 def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
-    """Adds the edits; those that were made of the outputs of jobs have the run of their newest source."""
+    """Adds the edits; an edit of the outputs of jobs gets the run of its newest source."""
     by_content = {one.file.sha256: one for one in jobs if one.file is not None}
     by_text = {one.text: one for one in jobs if one.text}
     found, rest = list(jobs), list(edits)
@@ -155,7 +155,7 @@ def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
 
 
 def _contents(value: object) -> Iterator[str]:
-    """Yields the contents that parameters name, as in `sha256:…`."""
+    """Yields the content hashes in parameters, as in `sha256:…`."""
     for text in _texts(value):
         if text.startswith(_MARK):
             yield text.removeprefix(_MARK)

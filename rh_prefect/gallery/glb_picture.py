@@ -1,4 +1,4 @@
-"""Draws a GLB file as a small grey picture, so that a 3D model can be told from another one."""
+"""Draws a GLB file as a small grey picture, as a preview of a 3D model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def glb_picture(glb: bytes, *, side: int) -> bytes:
-    """Returns a JPEG of the triangles of a GLB file; `ValueError` where it has none that can be read."""
+    """Returns a JPEG of the triangles of a GLB file; raises `ValueError` if it has no readable ones."""
     try:
         return _drawn(np.concatenate(list(_triangles(*_parts(glb)))), side)
     except (LookupError, struct.error, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -60,7 +60,7 @@ def _view() -> Floats:
 
 
 def _parts(glb: bytes) -> tuple[Any, bytes]:
-    """Returns the description of a GLB, and its data."""
+    """Returns the JSON description of a GLB, and its binary data."""
     length = struct.unpack_from("<I", glb, 12)[0]
     return json.loads(glb[20 : 20 + length]), glb[28 + length :]
 

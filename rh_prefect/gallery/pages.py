@@ -25,14 +25,14 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
 
 FOLDER = "gallery"
-"""The folder of the pages and their small pictures, in the storage of the files."""
+"""The folder of the pages and their small pictures, in the storage."""
 
 ON_A_PAGE = 1000
-"""The most outputs of one page."""
+"""Maximum number of outputs on one page."""
 
 _SIDE = 256
 _POSTER_BYTES = 20_000
-"""The most bytes of one small picture, so that a full page has less than 40 MB."""
+"""Maximum bytes of one small picture, so that a full page has less than 40 MB."""
 _LARGEST_SHAPE = 64_000_000
 _AT_ONCE = 4
 _log = logging.getLogger("rh_prefect")
@@ -60,7 +60,7 @@ def _page(store: MediaStore, entries: Sequence[Entry], names: Sequence[str], num
 
 
 def filled_in(data: Any) -> str:
-    """Returns the page with its data, which the browser reads as data and never as a script or as HTML."""
+    """Returns the page with its data, embedded as data, so that the browser never runs it as a script or HTML."""
     folder = files("rh_prefect.gallery")
     page, style, script = (folder.joinpath(f"page.{one}").read_text(encoding="utf-8") for one in ("html", "css", "js"))
     # The rules allow only this style and this script, so that no text of the data can run, even if it were HTML.
@@ -81,7 +81,7 @@ _AS_IT_IS = (
     *("model", "request", "task", "prompt", "params", "sources", "take", "label", "run", "cost", "seed", "seconds"),
     *("saved_as", "text", "reason"),
 )
-"""What the page has of an entry under the same name."""
+"""Fields of an entry with the same name on the page."""
 
 
 def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
@@ -110,12 +110,12 @@ def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
 
 
 def _link(store: MediaStore, name: str) -> str:
-    """Returns a link to a file: relative to the page in a folder, which may be moved as a whole; else a signed one."""
+    """Returns a link to a file: relative to the page in a folder, which may be moved as a whole; else a signed link."""
     return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LONGEST_LINK) or ""
 
 
 def _poster(store: MediaStore, file: Media) -> str:
-    """Returns a small picture of a file as a data URL, and keeps it in the storage; empty if there is none."""
+    """Returns a small picture of a file as a data URL, and stores it; empty if there is none."""
     if file.kind not in ("image", "video", "3d") or file.defect is not None:
         return ""
     name = f"{FOLDER}/posters/{file.sha256}.jpg"

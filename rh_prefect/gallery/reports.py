@@ -1,4 +1,4 @@
-"""Reads the reports of runs of pipelines and batches: what has failed and why, and which files a run has given."""
+"""Reads the reports of runs of pipelines and batches: failed steps with their reasons, and the files of runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.report import REPORTS, report_name
 
 _LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
-"""The id of a run without a flow run begins with its time, UTC."""
+"""Matches the id of a run without a flow run, which begins with its start time, UTC."""
 
 _FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
-"""The report of a flow run is below its day and the last part of its id."""
+"""Matches the folder of a flow run's report: its day and the last part of its id."""
 
 _FLOW_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 
 
 def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
-    """Adds the failed steps of all reports, without those that have a result by now, and names edits by their steps.
+    """Adds the failed steps of all reports, except steps that have a result now, and the step names of edits.
 
     The newest come first.
     """
@@ -47,7 +47,7 @@ def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _named_by(entry: Entry, steps: Mapping[str, tuple[str, str]]) -> Entry:
-    """Returns an edit with its step and, where it is of no job, its run."""
+    """Returns an edit with its step, and with its run if it belongs to no job."""
     if entry.task or entry.file is None:
         return entry
     step, run = steps.get(entry.saved_as) or steps.get(entry.file.uri) or ("", "")
@@ -75,7 +75,7 @@ def runs_of(store: MediaStore) -> list[str]:
 
 
 def report_of(store: MediaStore, run: str) -> str:
-    """Returns the name that the report of a run has, which may be given as the id or the name of a flow run."""
+    """Returns the name of a run's report; the run may be given by the id or the name of a flow run."""
     runs = runs_of(store)
     if run in runs:
         return run
@@ -84,14 +84,14 @@ def report_of(store: MediaStore, run: str) -> str:
 
 
 def _named(store: MediaStore, name: str) -> str:
-    """Returns the id of the flow run with a name, by the notes of the flow runs that began; empty if there is none."""
+    """Returns the id of the flow run with a name, from the markers of flow runs; empty if there is none."""
     names = (one for one in store.list(REPORTS) if one.endswith(".json") and one.count("/") == 1)
     notes = (json.loads(store.read_bytes(one)) for one in names)
     return next((note.get("flow_run", "") for note in notes if note.get("flow_run_name") == name), "")
 
 
 def files_of(store: MediaStore, run: str) -> set[str]:
-    """Returns the names of the files that a run has made or used again, by its report; empty if it has none."""
+    """Returns the names of the files in a run's report, made or reused; empty if it has no report."""
     if not store.exists(report_name(run)):
         return set()
     return {name for row in _rows(store, run) for name in _files(store, row)}
@@ -103,7 +103,7 @@ def _files(store: MediaStore, row: Mapping[str, str]) -> list[str]:
 
 
 def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
-    """Returns the newest run: the one of the newest output, or a later one that made nothing new."""
+    """Returns the newest run: that of the newest output, or a later run that made nothing new."""
     times = {one.run: one.at for one in reversed(entries) if one.run}
     runs = runs_of(store)
     for run in runs:
@@ -119,7 +119,7 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
 
 
 def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents: Mapping[str, str]) -> list[Entry]:
-    """Returns what a run has made, and the results of other runs that it has given, under the names it gave them."""
+    """Returns the outputs of a run, and the results of other runs that it reused, under this run's names."""
     names = {contents[name]: name for name in files if name in contents}
     flow_run = _FLOW_RUN.fullmatch(run)
     found = []
@@ -132,7 +132,7 @@ def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents:
 
 
 def time_of(run: str) -> str:
-    """Returns when a run began, ISO 8601, UTC; empty for a flow run, whose id does not say it."""
+    """Returns the start time of a run, ISO 8601, UTC; empty for a flow run, whose id does not contain it."""
     found = _LOCAL_RUN.match(run)
     return "{}-{}-{}T{}:{}:{}".format(*found.groups()) if found else ""
 

@@ -1,4 +1,4 @@
-"""Serves a gallery of a local folder on this machine, for browsers that show no files of a folder."""
+"""Serves a gallery of a local folder on this machine, for browsers that do not open files of a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 
 def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) -> Starlette:
-    """Returns the web application: the pages and the files that they show, and no other file of the storage."""
+    """Returns the web application: the pages and the files that they show, but no other file of the storage."""
     shown = {*pages, *(one.file.uri for one in entries if one.file is not None)}
 
     def answer(request: Request) -> Response:
