@@ -1,4 +1,4 @@
-"""Prefect blocks: accounts of RunningHub, and a place for files. Prefect finds them through `prefect.collections`."""
+"""Prefect blocks for accounts of RunningHub and for storages. Prefect finds them through `prefect.collections`."""
 
 from __future__ import annotations
 

@@ -102,8 +102,8 @@ def _distinct(names: list[str]) -> list[str]:
 class RunningHubPool(Block):
     """Several RunningHub accounts; each job goes to the first account with free capacity.
 
-    The block holds the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks take its name where they
-    take that of one account: `credentials="night"`.
+    The block contains the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks accept its name like
+    that of one account: `credentials="night"`.
 
     Example:
         Load a saved pool and see which accounts it has; then run on all of them by its name:

@@ -1,4 +1,4 @@
-"""Loads the account or pool and the storage that a call names; if it names none, those that the environment sets."""
+"""Loads the account or pool and the storage of a call: from the named blocks, or else from the environment."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ async def load_storage(name: str | None = None) -> MediaStore:
 
 
 def _flaws(error: ValidationError) -> str:
-    """Returns what is wrong, without the values, which may be secret."""
+    """Returns the faults of a block or setting, without its values, which may be secret."""
     return "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
 
 
 def _check_name(kind: type[Block], name: object) -> None:
-    """Rejects a block, or a key, in place of a block's name, before the name is looked up and shown in messages."""
+    """Raises an error for a block or a key in place of a block's name, before the name is looked up and shown."""
     option = "storage" if kind is MediaStorage else "credentials"
     if not isinstance(name, str):
         raise InputError(
@@ -146,7 +146,7 @@ async def _no_account(name: str) -> ConfigError:
 
 
 def missing(kind: type[Block], name: str, there: str) -> ConfigError:
-    """Builds the error for a block name that does not exist."""
+    """Returns the error for a block name that does not exist."""
     known = (
         f"Existing blocks: {there}. What to do: use one of these names, or"
         if there
@@ -167,7 +167,7 @@ async def _names(kind: type[Block]) -> list[str]:
 
 
 POOL_CACHE_SECONDS = 60.0
-"""Seconds for which a process remembers whether a name is a pool's, and of which accounts: each job asks for it."""
+"""Seconds for which a process caches whether a name is a pool's, and the pool's accounts: each job needs this."""
 
 
 async def load_pool_context(name: str | None = None) -> PoolContext:
@@ -178,7 +178,7 @@ async def load_pool_context(name: str | None = None) -> PoolContext:
 
 
 async def _recorded(intent: Intent) -> Account:
-    """Returns the account of a record by its credentials block, even if the block is now part of a pool."""
+    """Returns the account in a record by its credentials block, even if the block is now part of a pool."""
     try:
         return _account(await load_credentials(intent.credentials), intent.credentials)
     except ConfigError as error:
@@ -189,7 +189,7 @@ async def _recorded(intent: Intent) -> Account:
 
 
 RECORDED: Final = Pool(find=_recorded)
-"""The accounts of jobs' records, found by the names of their blocks; use it on the loop thread."""
+"""The accounts in jobs' records, by the names of their blocks; use it on the loop thread."""
 
 
 def _account(block: RunningHubCredentials, name: str | None) -> Account:
@@ -200,7 +200,7 @@ Blocks: TypeAlias = Mapping[str, RunningHubCredentials]
 """The blocks of a pool's accounts, by name."""
 
 _pools: SingleFlight[tuple[str, str], Blocks | None] = SingleFlight(1000, seconds=POOL_CACHE_SECONDS)
-"""The accounts of a pool by API and name; None where no pool has the name. Used on the loop thread only."""
+"""The accounts of a pool by API and name; None if no pool has the name. Used on the loop thread only."""
 # A forked child has its parent's tasks, which belong to a loop that the child does not have.
 os.register_at_fork(after_in_child=_pools.clear)
 

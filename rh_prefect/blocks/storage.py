@@ -73,7 +73,7 @@ class MediaStorage(Block):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        """Rejects a URL with a password, because the URL is the only field that is shown."""
+        """Raises an error for a URL with a password, because the URL is shown."""
         value = value.strip()
         if not value:
             raise ValueError("a folder or a URL is needed")
@@ -102,7 +102,7 @@ class MediaStorage(Block):
         return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
     def get_store(self) -> MediaStore:
-        """Opens the storage; `ConfigError` where the URL or the template cannot be used."""
+        """Opens the storage; raises `ConfigError` if the URL or the template cannot be used."""
         from rh_prefect.media.store import MediaStore, lasting_place
 
         # A relative folder is another one after a change of the working directory.

@@ -1,6 +1,6 @@
 """Prefect's job blocks: a workflow, an app or a model, saved with its defaults and started by name.
 
-They stand above the tasks and not beside the other blocks, since what they start is what a task starts.
+They are in a layer above the tasks, because they start the jobs of tasks.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
         Raises:
             InputError: A parameter, a node, a field or a file is wrong; nothing was sent.
-            RunningHubError: It was not submitted, or that is not known; see `rh_prefect.errors`.
+            RunningHubError: The job was not submitted, or the outcome is unknown; see `rh_prefect.errors`.
         """
         return LOOP.call_sync(self._start(overrides))
 
@@ -85,7 +85,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
-        """Rejects saved values with which the job could never start."""
+        """Raises an error for saved values with which no job could start."""
         try:
             self._check()
         except InputError as error:

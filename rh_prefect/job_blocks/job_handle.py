@@ -36,7 +36,7 @@ from rh_prefect.works.work_runner import WorkRunner
 T = TypeVar("T")
 
 _PAUSE: Final = 0.05
-"""Seconds between two looks at a submission in flight."""
+"""Seconds between two checks of a submission in flight."""
 
 _going: set[asyncio.Task[Any]] = set()
 
@@ -56,7 +56,7 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 
 async def start(request: Request, options: Options, *, scope: str | None) -> RunningHubJobRun:
-    """Submits a job in the scope of the caller, and completes it in the background; runs on the loop thread."""
+    """Submits a job in the caller's scope, and completes it in the background; call it on the loop thread."""
     runner, asked = await prepare_call(request, options, scope=scope)
     submitted: asyncio.Future[tuple[Work, str]] = asyncio.get_running_loop().create_future()
 
@@ -88,7 +88,7 @@ _SCOPE: Final = "attached"
 
 
 class PassingJournal(Journal):
-    """A journal in memory only, since a task that was started elsewhere needs no lasting records.
+    """A journal in memory, because an attached task needs no permanent records.
 
     See `rh_prefect.works.journal.journal.Journal`.
     """
@@ -96,7 +96,6 @@ class PassingJournal(Journal):
     scope = _SCOPE
 
     def __init__(self) -> None:
-        """Starts empty."""
         self._records: dict[str, dict[str, Any]] = {}
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
@@ -104,7 +103,7 @@ class PassingJournal(Journal):
         return bool(self._records.setdefault(key, dict(record))["token"] == record["token"])
 
     async def read(self, key: str) -> dict[str, Any] | None:
-        """Reads one record; None where there is none."""
+        """Reads one record; None if it does not exist."""
         return self._records.get(key)
 
     async def job(self, job_key: str) -> dict[str, dict[str, Any]]:
@@ -118,7 +117,7 @@ class PassingJournal(Journal):
 
 
 async def attach(task_id: str, *, credentials: str | None, storage: str | None, label: str | None) -> RunningHubJobRun:
-    """Finds a task; runs on the loop thread. See `RunningHubJobRun.attach`."""
+    """Finds a task; call it on the loop thread. See `RunningHubJobRun.attach`."""
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
@@ -150,14 +149,14 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns the stored result of a task, of whichever job: a second download would count twice in `spend`."""
+    """Returns the stored result of a task, of any job: a second download would count twice in `spend`."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
 
 
 def _attached_scope() -> FolderScope:
-    """Returns the scope of a task that another program started; its files are stored beside the caller's run's."""
+    """Returns the scope for a task of another program; its files are stored beside those of the caller's run."""
     scope, here = FolderScope(PassingJournal()), current_scope()
     if here is not None:
         scope.run, scope.flow, scope.details = here.run, here.flow, here.details
@@ -173,7 +172,7 @@ def _intent(
     storage: str | None,
     label: str | None,
 ) -> Intent:
-    """Builds the record that a task of our own would have; its id stands for the unknown request."""
+    """Returns the record for an attached task; its id replaces the unknown request."""
     site, payload = paid_on.provider.site, {"taskId": task_id}
     return Intent(
         owner=current_owner(),
@@ -258,10 +257,10 @@ class RunningHubJobRun(JobRun[Result]):
         """Waits as `wait_for_completion` does, and returns the outputs.
 
         Returns:
-            The outputs, in the storage, with what they cost.
+            The outputs, which are in the storage, and their cost.
 
         Raises:
-            RunningHubError: As `wait_for_completion`.
+            RunningHubError: See `wait_for_completion`.
         """
         return LOOP.call_sync(self._result())
 
@@ -312,7 +311,7 @@ class RunningHubJobRun(JobRun[Result]):
                 await asyncio.wait([work])
 
     async def _newest(self) -> Submit | None:
-        """Returns the job's newest submission; None where the result is an earlier job's."""
+        """Returns the job's newest submission; None if the result is an earlier job's."""
         view = await self._records.view()
         return view.last if any(one.task_id == self.task_id for one in view.submits) else None
 

@@ -1,7 +1,7 @@
 """Verifies webhook deliveries: queries RunningHub, records the end, and publishes it.
 
-Nothing happens that RunningHub does not confirm: a delivery is only ever a reason to ask. What is lost, late, doubled
-or forged changes nothing but the time at which an end is noticed, since a waiting job also polls.
+A delivery only causes a query; an end is recorded only if RunningHub confirms it. So a lost, late, doubled or forged
+delivery changes only the time at which an end is detected, since a waiting job also polls.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
-"""Seconds before each further look at what cannot be confirmed yet: RunningHub may tell of an end a moment before its
-query does, and a submit's answer may be about to be recorded."""
+"""Seconds before each repeated check of a delivery that is not confirmed yet: RunningHub's query may be a moment late,
+or the submission's answer may not be recorded yet.
+"""
 
 AT_ONCE: Final = 8
 MOST_WAITING: Final = 2000
-"""Deliveries that are looked into at a time; more are refused for now, and RunningHub sends them again."""
+"""Maximum number of deliveries in progress; more are refused, and RunningHub sends them again."""
 
 REMEMBERED: Final = 10_000
 Verdict = Literal["done", "nothing", "later"]
@@ -39,7 +40,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The claim of a webhook: its address names a job's submission, and its body the task that has ended."""
+    """The content of a webhook: its address names a job's submission, and its body the task that has ended."""
 
     scope: str
     key: str
@@ -56,7 +57,7 @@ class Delivery:
 
 
 class Confirmer:
-    """A background verifier on the package's loop thread; repeated deliveries are processed once.
+    """Verifies deliveries in the background on the package's loop thread; repeated ones are processed once.
 
     `on_end` is called on the loop thread when an end was confirmed.
     """
@@ -151,7 +152,7 @@ async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
 
 
 async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
-    """Settles a submit whose answer was lost, if RunningHub itself confirms that this task's webhook belongs to it."""
+    """Records the task of a submission without an answer, if RunningHub confirms the task's webhook address."""
     if submit.state == "open" and not is_last:
         return "later"
     if submit.state not in ("open", "unknown", "forgotten"):

@@ -36,10 +36,10 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work import usable_token
 
 LARGEST_BODY: Final = 1024 * 1024
-"""Bytes; a delivery with a hundred outputs takes less than a tenth of it."""
+"""Maximum bytes of a body; a delivery with a hundred outputs needs less than a tenth of it."""
 
 BODY_SECONDS: Final = 15.0
-"""How long a body may take to arrive."""
+"""Maximum seconds for receiving a body."""
 
 _SCOPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _KEY: Final = re.compile(r"[a-z0-9]{1,64}")
@@ -71,7 +71,7 @@ async def _health(_: Request) -> Response:
 
 
 class _Unlogged:
-    """A wrapper that hides the address from the server's access log, which reads it when the response begins."""
+    """Hides the address from the server's access log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -85,7 +85,7 @@ class _Unlogged:
 
 
 class _Refused(Exception):
-    """The error for a request that gets only a status as its response."""
+    """The error for a request that is answered with a status only."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -101,7 +101,7 @@ class _Receiver:
 
     @asynccontextmanager
     async def watching(self, _: Starlette) -> AsyncIterator[None]:
-        """Checks suspended runs from the start: their webhooks may have come while no receiver ran."""
+        """Checks suspended runs from the start: webhooks may have arrived while no receiver ran."""
         self._resumer.start()
         try:
             yield
@@ -156,17 +156,17 @@ async def _body(request: Request) -> bytes:
 
 
 HEAD_SECONDS: Final = 10.0
-"""How long the head of a request may take to arrive, from the connection or from the answer before it."""
+"""Maximum seconds for receiving the head of a request, from the connection or the previous answer on."""
 
 MOST_WAITING: Final = 500
-"""Connections that have sent no request yet; for a further one, the oldest of these is closed."""
+"""Maximum number of connections without a request; a further one closes the oldest of them."""
 
 
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 with a limit on the time and the number of connections without a request.
 
-    uvicorn limits the time between two requests only, and refuses requests where there are many connections, even idle
-    ones. So a few hundred silent ones would shut the receiver.
+    uvicorn limits only the time between two requests. If there are many connections, even idle ones, it refuses
+    requests. So a few hundred idle connections would block the receiver.
     """
 
     head_seconds = HEAD_SECONDS
@@ -198,7 +198,7 @@ class BoundedProtocol(H11Protocol):
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Waits for the next request."""
+        """Starts to wait for the next request."""
         super().on_response_complete()
         if self.is_waiting and not self.transport.is_closing():
             self._wait()
