@@ -1,8 +1,8 @@
 """Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
 
-What cannot be shown is logged and never raised: a paid job must not fail for its picture. Each function returns the
-artifact's id; None outside flows, or when it could not be shown. A `page` that is not given is that of the flow run
-that the caller is in; a hook that a worker calls is in none. `what` is a name in lower-case letters and dashes.
+A failure is logged and never raised: a paid job must not fail because of its picture. Each function returns the
+artifact's id; None outside of flows, or after a failure. The default `page` is that of the caller's flow run; a hook
+that a worker calls has none. `what` is a name in lower-case letters and dashes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rh_prefect.prefect_api import ask
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
 MAX_PAGE = 500_000
-"""Bytes of a text in the dashboard, pictures included. A Prefect server has no limit, and Prefect Cloud
-refuses requests above 5 MiB; but the database keeps each version, and a browser that lists them loads them whole."""
+"""Maximum bytes of a text in the dashboard, including pictures. Prefect Cloud refuses requests above 5 MiB. A Prefect
+server has no limit, but its database keeps each version, and a browser loads texts completely.
+"""
 _PATIENCE = 15.0
 
 
 PIPELINE_PREFIX = "pipeline--"
-"""Begins the keys of pipelines' artifacts. The name of a flow gives no two dashes in a row, so that no key of a flow
-begins with it."""
+"""The prefix of the keys of pipelines' artifacts. The keys of other flows contain no two dashes in a row."""
 
 _OF_PIPELINE = "rh_prefect_pipeline"
 
@@ -52,7 +52,7 @@ def mark_pipeline(function: Callable[..., Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Writer of the artifacts that the dashboard shows for one flow run."""
+    """Writes the artifacts of one flow run."""
 
     flow: str  # The name of its flow
     flow_run_id: UUID
@@ -62,13 +62,13 @@ class Page:
 
     @classmethod
     def of(cls, flow: Flow[..., Any], flow_run_id: UUID, *, replaces_before: datetime | None = None) -> Page:
-        """The page of a flow's run."""
+        """Returns the page of a flow's run."""
         is_pipeline = hasattr(flow.fn, _OF_PIPELINE)
         return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 
     @classmethod
     def current(cls) -> Page | None:
-        """The page of the flow run that the caller is in; None outside, and in a hook that a worker calls."""
+        """Returns the page of the caller's flow run; None outside of flows, and in a hook that a worker calls."""
         context = FlowRunContext.get()
         if context is None or context.flow is None or context.flow_run is None:
             return None
@@ -104,7 +104,7 @@ def _within_page(text: str) -> str:
 
 
 def size_of(text: str) -> int:
-    """Returns the size of a text in bytes, as `MAX_PAGE` counts it."""
+    """Returns the size of a text in bytes, for `MAX_PAGE`."""
     return len(text.encode())
 
 
@@ -130,7 +130,6 @@ class Progress:
     def __init__(
         self, *, page: Page | None = None, every: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Prepares the bar, which appears with the first report; `every` and `clock` are seconds."""
         self._page = page
         self._every = every
         self._clock = clock
@@ -144,7 +143,7 @@ class Progress:
         return self._clock() >= self._next and not self._lock.locked()
 
     async def report(self, percent: float, *, description: str | None = None) -> None:
-        """Moves the bar, unless it was moved a moment ago."""
+        """Updates the bar, unless the last update was a moment ago."""
         async with self._lock:
             if self._clock() >= self._next:
                 await self._show(min(max(percent, 0.0), 100.0), description)
@@ -195,7 +194,7 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
 
 
 async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
-    """Returns the artifact with the same key of an earlier attempt, beside which a new one could not be told apart."""
+    """Returns the artifact of an earlier attempt with the same key, which is updated instead of a second one."""
     before = page.replaces_before
     if before is None:
         return None

@@ -17,14 +17,14 @@ D = TypeVar("D")
 
 
 class LruCache(MutableMapping[K, V]):
-    """A mapping that drops the entry that was used least recently when it is full.
+    """A mapping that drops the least recently used entry when it is full.
 
-    Use it as `LruCache[str, asyncio.Lock](1000, make=asyncio.Lock)`. It is safe on several threads for keys that are
-    text, numbers, or tuples of these. It has no lock, which a forked child could inherit locked.
+    Use it as `LruCache[str, asyncio.Lock](1000, make=asyncio.Lock)`. Several threads may use it, with keys that are
+    texts, numbers, or tuples of these. It has no lock, because a forked child could inherit a locked one.
     """
 
     def __init__(self, most: int, *, make: Callable[[], V] | None = None) -> None:
-        """Starts empty; `make` makes the value of a missing key, as in `collections.defaultdict`."""
+        """`make` creates the value of a missing key, as in `collections.defaultdict`."""
         self._most = most
         self._make = make
         self._entries: OrderedDict[K, V] = OrderedDict()
@@ -64,7 +64,7 @@ class LruCache(MutableMapping[K, V]):
     @overload
     def get(self, key: K, /, default: D) -> V | D: ...
     def get(self, key: K, /, default: Any = None) -> Any:
-        """The value of a key, or the default."""
+        """Returns the value of a key, or the default."""
         value = self._entries.get(key, default)
         with suppress(KeyError):
             self._entries.move_to_end(key)
@@ -75,7 +75,7 @@ class LruCache(MutableMapping[K, V]):
         return self._entries.pop(key, default)
 
     def setdefault(self, key: K, default: Any = None) -> V:
-        """The value of a key, which is set to the default if missing."""
+        """Returns the value of a key, which is set to the default if it is missing."""
         value: V = self._entries.setdefault(key, default)
         self._drop_oldest(but=key)
         return value
@@ -88,7 +88,7 @@ class LruCache(MutableMapping[K, V]):
 
 
 class LruSet(LruCache[K, None]):
-    """A set that drops the element that was added least recently when it is full; safe on several threads."""
+    """A set that drops the oldest element when it is full; several threads may use it."""
 
     def add(self, element: K) -> None:
         """Adds an element."""
@@ -96,16 +96,15 @@ class LruSet(LruCache[K, None]):
 
 
 class SingleFlight(Generic[K, V]):
-    """A memo of coroutines: each key is computed once for all callers that wait for it, and again after a failure.
+    """A cache of the results of coroutines: concurrent callers share one computation; after a failure it is repeated.
 
-    Only the answers are kept. A task would keep the context in which it was made: the whole flow run of the first
-    caller.
+    Only results are stored. A stored task would keep its context, which contains the flow run of the first caller.
     """
 
     def __init__(
         self, most: int = 1, *, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Starts empty; a result is valid for the given number of seconds after its request."""
+        """A result is valid for the given number of seconds after its request."""
         self._seconds = seconds
         self._clock = clock
         self._answers: LruCache[K, tuple[float, V]] = LruCache(most)
@@ -139,10 +138,9 @@ class SingleFlight(Generic[K, V]):
 
 
 class SharedTasks(Generic[K, V]):
-    """Tasks by key that several callers wait for: each runs once at a time, and is cancelled when no caller waits."""
+    """Tasks by key that concurrent callers share; a task is cancelled when no caller waits for it."""
 
     def __init__(self) -> None:
-        """Starts without a task."""
         self._running: dict[K, asyncio.Task[V]] = {}
         self._waiting: Counter[asyncio.Task[V]] = Counter()
 
@@ -173,11 +171,10 @@ class NamedLocks:
     """Locks by name; an unused lock takes no memory."""
 
     def __init__(self) -> None:
-        """Starts without a lock."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def of(self, name: str) -> asyncio.Lock:
-        """The lock of a name."""
+        """Returns the lock of a name."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

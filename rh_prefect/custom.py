@@ -23,7 +23,7 @@ _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
 
 
 class CheckedInput(BaseModel):
-    """Input whose errors are the package's own; later changes by the caller do not affect it."""
+    """An input with this package's errors; later changes by the caller do not affect it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class CheckedInput(BaseModel):
 
 
 def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yields the given values by their names in messages; each node's value has its own name."""
+    """Yields the given values with their names for messages; each value of a node has a name."""
     for name, one in values.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
@@ -106,13 +106,14 @@ def _params(params: object) -> object:
 class CustomInput(CheckedInput):
     """The input of an endpoint that is not in the catalogue; only its files are checked.
 
-    It takes the same paid path as a model: it is paid for once, its outputs go to the storage, and it counts in budgets
-    and in `rh-prefect spend`.
+    It is processed like the input of a model: it is paid for once, its outputs are saved in the storage, and it counts
+    in budgets and in `rh-prefect spend`.
 
     Attributes:
         endpoint: The path below `/openapi/v2/`.
         params: The parameters as the API names them, files as `FileValue`.
-        price: What a call costs in the account's currency, for budgets. None asks RunningHub where a budget needs it.
+        price: The price of a call in the account's currency, for budgets. If it is None and a budget needs it,
+            RunningHub is asked.
     """
 
     endpoint: Annotated[str, BeforeValidator(_endpoint)]
@@ -139,11 +140,11 @@ def custom(
 
     Args:
         endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
-        price: What a call costs in the account's currency, for budgets; by default RunningHub is asked where a budget
+        price: The price of a call in the account's currency, for budgets; by default RunningHub is asked if a budget
             needs it.
         params: Parameters whose names are not Python names or clash with this function's.
         more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
-            another job is a file, and is made readable for RunningHub; a text is sent as it is.
+            another job is a file, and is uploaded; a text is sent unchanged.
 
     Raises:
         InputError: The endpoint is not valid, or a value cannot be sent.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PROMPT_SHOWN = 40
-"""How much of a prompt the name of a job contains."""
+"""Maximum number of characters of a prompt in the name of a job."""
 
 _PROMPTS = ("prompt", "text", "description")
 
@@ -26,7 +26,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Writes a size in bytes with its unit."""
+    """Returns a size in bytes as text with a unit."""
     return f"{size / 1e6:.2f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
@@ -37,7 +37,7 @@ def cut_middle(text: str, width: int) -> str:
 
 
 def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
-    """Returns the beginning of the text that a request is about; empty if it has none."""
+    """Returns the beginning of the main text of a request; empty if it has none."""
     # The `prompt` of ComfyUI's own API is a graph.
     texts = (text for name in _PROMPTS if isinstance(text := params.get(name), str))
     return shortened(next(filter(str.strip, texts), ""), width)

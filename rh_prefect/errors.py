@@ -47,14 +47,14 @@ class Transient:
 
 
 class RunningHubError(Exception):
-    """The root of everything that this package raises.
+    """The base class of the errors of this package.
 
     Args:
         message: What happened, to which job, and what to do next.
         facts: Set as attributes; they survive pickling, which Prefect does to every exception.
 
     Attributes:
-        step: The label or model of the call that it ended, which begins the text; None outside of calls.
+        step: The label or model of the failed call, which begins the text; None outside of calls.
     """
 
     step: str | None = None
@@ -69,15 +69,15 @@ class RunningHubError(Exception):
         return self.message if not self.step or self.step in self.message else f"{self.step}: {self.message}"
 
     def of_step(self, step: str) -> Self:
-        """Copies an error, with the step's name and without a traceback; several calls may share one error."""
+        """Returns a copy with the step's name and without a traceback; several calls may share one error."""
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
     def with_note(self, note: str) -> Self:
-        """Copies an error with its attributes, and adds a sentence to its message."""
+        """Returns a copy with its attributes and an additional sentence in the message."""
         return type(self)(f"{self.message} {note}", **self._facts)
 
     def with_others(self, others: Iterable[BaseException]) -> Self:
-        """Copies an error, and adds the messages of other errors that occurred at the same time."""
+        """Returns a copy with the messages of other errors that occurred at the same time."""
         return type(self)(" ".join(causes([self, *others])), **self._facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,7 +92,7 @@ class JobsFailed(ExceptionGroup[Exception]):
     """The error for several failed jobs or steps of a run; its text lists each cause once, with its steps.
 
     Attributes:
-        results: Of `generate_many`: for each job its result or its error, in the order of the requests.
+        results: For `generate_many`: the result or the error of each job, in the order of the requests.
     """
 
     results: Sequence[Result | Exception] = ()
@@ -106,14 +106,14 @@ class JobsFailed(ExceptionGroup[Exception]):
 
 
 def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
-    """Creates one error from several; `what` is the word for the failed things, as in "jobs"."""
+    """Returns one error for several; `what` is the word for the failed things, as in "jobs"."""
     # The traceback of this package's own error adds nothing to its text.
     known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
     return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
 
 
 def causes(errors: Iterable[BaseException]) -> list[str]:
-    """Lists each cause once, with the names of all steps that failed because of it."""
+    """Returns each cause once, with the names of all steps that failed because of it."""
     steps: dict[str, list[str]] = {}
     for error in _single(errors):
         text, step = f"{type(error).__name__}: {error}", None
@@ -153,7 +153,7 @@ class PlanChanged(InputError):
 
 
 class EqualRequest(InputError):
-    """A run has asked for the same request and take before; nothing was paid for this call."""
+    """An earlier call of the run has the same request and take; nothing was paid for this call."""
 
     job: str | None = None
 
@@ -200,7 +200,7 @@ class PipelineIncomplete(RunningHubError):
     """A pipeline run has ended, and some of its results are missing.
 
     Attributes:
-        result: What became of each step; see `rh_prefect.pipelines.run.result.PipelineResult`.
+        result: The outcome of each step; see `rh_prefect.pipelines.run.result.PipelineResult`.
     """
 
     result: Any = None  # its class is defined in a higher layer
@@ -210,7 +210,7 @@ class TransportError(RunningHubError):
     """RunningHub gave no usable answer.
 
     Attributes:
-        what: What happened and nothing else, for a message that says itself what was done and what to do.
+        what: A clause about what happened, for messages that add whether anything was paid and what to do.
     """
 
     what: str = ""
@@ -238,10 +238,10 @@ class ApiError(RunningHubError):
     Attributes:
         code: RunningHub's code as a string of digits, or its message if it has no number.
         reason: RunningHub's own words.
-        retry: How to go on; see `Retry`.
-        advice: What to do about it.
+        retry: How to continue; see `Retry`.
+        advice: What to do.
         no_slot: Whether the account has no free slot; see `Code`.
-        account_scope: What this account refuses, if another account may accept the request; None if none would.
+        account_scope: The jobs that this account refuses, if another account may accept the request; otherwise None.
     """
 
     code: str = ""
@@ -304,7 +304,7 @@ class JobError(RunningHubError):
     """The base class of errors about one paid job.
 
     Attributes:
-        job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
+        job: The job's full name, `<scope>/<key>`, for `rh-prefect jobs`.
         task_id: RunningHub's task id, if known.
     """
 
@@ -317,7 +317,7 @@ class JobFailed(JobError):
 
     Attributes:
         code: RunningHub's code.
-        new_task: Whether a new task, paid for again, may well succeed.
+        new_task: Whether a new task, which is paid for again, may succeed.
     """
 
     code: str = ""
@@ -336,11 +336,11 @@ class BudgetExceeded(JobError):
     """The job was not started: the run's budget has too little left.
 
     Attributes:
-        price: What it would cost; None if unknown.
-        currency: Of all amounts, if known.
-        budget: What the run may cost.
-        spent: What its ended jobs have cost.
-        reserved: What its running jobs may still cost.
+        price: The price of the job; None if unknown.
+        currency: The currency of all amounts, if known.
+        budget: The budget of the run.
+        spent: The cost of its ended jobs.
+        reserved: The price of its running jobs.
     """
 
     price: Decimal | None = None
@@ -351,7 +351,7 @@ class BudgetExceeded(JobError):
 
 
 class NotPlanned(JobError):
-    """The job was not started: the reviewed plan of its run does not name it."""
+    """The job was not started: the reviewed plan of its run does not contain it."""
 
 
 class SubmissionUnknown(JobError):
@@ -507,13 +507,13 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not lis
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Finds the row of `CODES` for an answer; an unlisted code gets one that errs on the side of not paying twice.
+    """Returns the row of `CODES` for an answer; for an unlisted code, a row with which nothing is paid for twice.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.
         reason: RunningHub's message.
-        submitting: Whether the response is to a paid submission, where an undocumented code must be taken for
-            "may have been accepted".
+        submitting: Whether the answer is to a paid submission. Then an undocumented code means "may have been
+            accepted".
     """
     # Only a message that is not a number can stand for a code: a reason of "429" is text.
     named = None if reason.strip().isdecimal() else CODES.get(reason.strip())
@@ -524,9 +524,9 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
 
 
 def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = False, **facts: Any) -> ApiError:
-    """Builds the exception for an answer of RunningHub.
+    """Returns the exception for an answer of RunningHub.
 
-    `doing` opens the message, as in "submit to kling-v2.6-pro/image-to-video"; `facts` are more attributes.
+    The message begins with `doing`, as in "submit to kling-v2.6-pro/image-to-video"; `facts` are further attributes.
     """
     row = explain(code, reason, submitting=submitting)
     scope = row.account_scope or row.error.account_scope

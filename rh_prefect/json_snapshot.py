@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 DEEPEST = 100
-"""How deep lists and objects may be nested."""
+"""Maximum depth of nested lists and objects."""
 
 _MOST_DIGITS = 300
 _MOST = 10**_MOST_DIGITS
 
 
 def snapshot(value: Any, *, depth: int = 0) -> Any:
-    """Copies lists, tuples and objects, so that later changes by the caller have no effect here."""
+    """Returns a copy of lists, tuples and objects, so that later changes by the caller have no effect."""
     if depth > DEEPEST:
         return value
     if type(value) is dict:
@@ -26,9 +26,9 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:
-    """Returns why a value cannot be sent or recorded; empty if it can.
+    """Returns a clause about why a value cannot be sent or recorded; empty if it can.
 
-    Files and other objects are not checked here: the code that uses them reports their problems.
+    Files and other objects are not checked here; the code that uses them reports their problems.
     """
     if isinstance(value, str):
         return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"

@@ -16,18 +16,18 @@ FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 
 _NO_LINKS: Final = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""How file systems without hard links refuse one, such as exFAT and some of FUSE, in a folder that takes files."""
+"""Error numbers of file systems without hard links, such as exFAT and some FUSE file systems."""
 
 PART: Final = ".rh-part"
-"""The ending of a file that is still being written; never listed."""
+"""The extension of a file that is still being written; it is never listed."""
 
 
 class NoHardLinks(OSError):
-    """The file system has no hard links, without which no complete file can be created exclusively."""
+    """The file system has no hard links, which are needed to create a complete file exclusively."""
 
 
 def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
-    """Makes a folder and its missing parents; returns the folders that change: itself, and the parents of new ones."""
+    """Creates a folder and its missing parents; returns the changed folders: itself, and the parents of new ones."""
     changed = [folder]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
@@ -40,7 +40,7 @@ def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
 
 
 def create(path: Path, *, mode: int = FILE_MODE) -> BinaryIO:
-    """Creates a file and opens it for writing; `FileExistsError` where it exists."""
+    """Creates a file and opens it for writing; raises `FileExistsError` if it exists."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 
@@ -95,8 +95,8 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Yields a new name in the target's folder; the file written there gets the target's name after the block.
 
-    After a failure the target is as it was before. An `exclusive` one must be new, else `FileExistsError`; a file
-    system that cannot promise this raises `NoHardLinks`. A `durable` one survives a power failure.
+    After a failure the target is as it was before. With `exclusive`, an existing target raises `FileExistsError`; if
+    the file system cannot ensure this, `NoHardLinks` is raised. With `durable`, the file survives a power failure.
     """
     part = target.with_name(f".{uuid.uuid4().hex[:12]}{PART}")
     try:
@@ -141,7 +141,7 @@ def write_atomic(
 
 
 def make_public(path: Path) -> None:
-    """Gives a file the mode that a new file has in its folder; devices are left as they are."""
+    """Gives a file the mode of new files in its folder; devices are not changed."""
     if not path.is_file():
         return
     # Reading the umask would change it for a moment in all threads.

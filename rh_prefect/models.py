@@ -1,6 +1,6 @@
 """One input class per model, built on first use: `models.KlingV26ProImageToVideo(image_url=photo, prompt="...")`.
 
-The stub beside this file is generated from the catalogue and says what each class takes.
+The stub beside this file is generated from the catalogue and contains the parameters of each class.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "est
 class ModelInput(InputBase):
     """The input of one model; the base of all input classes.
 
-    As the type of a flow's parameter it stands for the input of any model, which may be given as an object that names
-    its model: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
+    As the type of a flow's parameter, it accepts the input of any model, which may also be an object with the model's
+    name: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
     """
 
     @classmethod
@@ -42,13 +42,13 @@ class ModelInput(InputBase):
         return input_for(entry)
 
     def estimate(self) -> Price | None:
-        """Returns what one call costs by the catalogue; sends nothing.
+        """Returns the price of one call in the catalogue; sends nothing.
 
             models.KlingV26ProImageToVideo(image_url="cat.jpg", prompt="waves", duration="5").estimate()
 
         Returns:
-            The price; None where the catalogue has none, or where it depends on the length of a file that is neither
-            local nor the result of a job.
+            The price; None if the catalogue has none, or if it depends on the length of a file that is neither local
+            nor the result of a job.
 
         Raises:
             MediaError: The length of a local file is needed, and it is missing or damaged.
@@ -66,7 +66,7 @@ class ModelInput(InputBase):
 
 
 def _longest(files: Iterable[object]) -> float | None:
-    """Returns the duration of the longest file, which determines the price; None where one is not known."""
+    """Returns the duration of the longest file, which determines the price; None if a duration is not known."""
     lengths = [_seconds(one) for one in files]
     known = [one for one in lengths if one is not None]
     return max(known, default=None) if len(known) == len(lengths) else None
@@ -79,7 +79,7 @@ def _seconds(file: object) -> float | None:
 
 
 def estimate(model: str, params: Mapping[str, object]) -> Price | None:
-    """Returns what one call of a model costs by the catalogue; sends nothing.
+    """Returns the price of one call of a model in the catalogue; sends nothing.
 
         rh_prefect.estimate("kling-v2.6-pro-image-to-video", {"image_url": "cat.jpg", "prompt": "waves"})
 
@@ -88,7 +88,7 @@ def estimate(model: str, params: Mapping[str, object]) -> Price | None:
         params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
 
     Returns:
-        The price; None where it is not known, see `ModelInput.estimate`.
+        The price; None if it is not known, see `ModelInput.estimate`.
 
     Raises:
         InputError: A parameter is not what the model takes.
@@ -98,7 +98,7 @@ def estimate(model: str, params: Mapping[str, object]) -> Price | None:
 
 
 def input_for(model: Model | str) -> type[ModelInput]:
-    """Returns the input class of a model, the same one each time; `UnknownModelError` where there is none."""
+    """Returns the input class of a model, always the same object; raises `UnknownModelError` if there is none."""
     entry = get(model) if isinstance(model, str) else model
     name = entry.class_name
     with _LOCK:  # two classes of one name could not be pickled

@@ -27,7 +27,7 @@ _FIRST_PAUSE: Final = 0.2
 """Seconds before a request is repeated; the pauses double up to the fifth."""
 
 _IN_FLIGHT = 8
-"""Requests at a time: httpx's pool grows slow with waiters (quadratically), a semaphore in front of it does not."""
+"""Maximum concurrent requests; httpx's pool slows down quadratically with waiting requests."""
 
 _T = TypeVar("_T")
 _Key = tuple[str, int]
@@ -45,7 +45,7 @@ class Connection:
 
 
 async def connect() -> Connection:
-    """Returns this event loop's connection to the Prefect API that the current settings name.
+    """Returns this event loop's connection to the Prefect API in the current settings.
 
     A client costs about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
     """
@@ -89,17 +89,17 @@ def patience() -> float:
 
 
 FAILURES: Final = (httpx.HTTPError, ValueError)
-"""How a request of Prefect's client fails; `ValueError`, if the answer is no JSON or not what the API documents."""
+"""The errors of a request with Prefect's client; `ValueError` if the answer is not JSON or not as documented."""
 
 
 async def ask_repeatedly(
     request: Callable[[PrefectClient], Awaitable[_T]], *, what: str, patience: float = PATIENCE
 ) -> _T:
-    """Sends a request of a paid job, and repeats it while that may help; it must be one that can be repeated.
+    """Sends a repeatable request of a paid job, and repeats it while that may help.
 
-    Prefect's own client repeats some requests, for up to a minute, but none that was answered with 500. The warning
-    says `what` cannot be done without an answer, as in "the block 'media' cannot be read"; after `patience` seconds the
-    last error is raised.
+    Prefect's client repeats some requests, for up to a minute, but none that was answered with 500. `what` is the
+    beginning of the warning, as in "the block 'media' cannot be read". After `patience` seconds, the last error is
+    raised.
     """
     last = time.monotonic() + patience
     number = 0
@@ -126,7 +126,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def failure_of(error: Exception) -> tuple[str, str]:
-    """Returns how a request to the Prefect API has failed, and what to do."""
+    """Returns a clause about why a request to the Prefect API has failed, and what to do."""
     if isinstance(error, httpx.TransportError):
         return f"no answer ({type(error).__name__})", "start it again, then run this again"
     advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
@@ -143,13 +143,13 @@ def failure_of(error: Exception) -> tuple[str, str]:
 
 
 def is_available() -> bool:
-    """Returns whether requests reach a Prefect API that is there; another one would start a server for them."""
+    """Returns whether a Prefect API is configured; otherwise a request would start a server."""
     in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
     return in_run or bool(PREFECT_API_URL.value())
 
 
 def api_address() -> str:
-    """The address of the Prefect API, for messages."""
+    """Returns the address of the Prefect API, for messages."""
     return PREFECT_API_URL.value() or "the ephemeral server"
 
 
@@ -180,10 +180,10 @@ def _open() -> PrefectClient:
 
 
 async def _refuse_web_page(response: httpx.Response) -> None:
-    """Raises an error for a web page, such as the login page of a proxy, to which it has redirected the request.
+    """Raises an error for a web page, such as the login page of a proxy, to which the request was redirected.
 
-    Otherwise a record would count as created: Prefect's client follows redirects, and does not read what a creation
-    returns.
+    Prefect's client follows redirects, and does not read the answer to a creation. So a record would be regarded as
+    created.
     """
     if response.is_success and response.headers.get("content-type", "").startswith("text/html"):
         await response.aread()

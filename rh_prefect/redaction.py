@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 MASK: Final = "***"
 _SHORTEST_KEY: Final = 8
-"""A shorter key is used in tests only and could occur inside ordinary words."""
+"""A shorter key exists only in tests, and could occur inside ordinary words."""
 
 _SECRETS: Final = re.compile(
     r"""(?ix)
@@ -24,14 +24,14 @@ _SECRETS: Final = re.compile(
     [\w.~+%=-]{12,}""",
 )
 _NAME: Final = re.compile(r"[a-z0-9-]+")
-"""What Prefect accepts as the name of a block."""
+"""The form of a block's name in Prefect."""
 _LONGEST_SHOWN: Final = 19
-"""A longer text that cannot be a block's name may be a key, with what was copied around it."""
+"""Longer texts that cannot be a block's name may contain a key."""
 _KEY: Final = re.compile(r"(?:sk-|rh-?)?(?:[0-9a-f]-?){24,}|(?=(?:[a-z-]*[0-9]){6})(?:sk-|rh-)?[a-z0-9]{24,}")
-"""Names of blocks that are keys: hexadecimal digits, also in groups, or an unbroken text with many digits."""
+"""Names that look like keys: hexadecimal digits, also in groups, or an unbroken text with many digits."""
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tabs and line breaks; terminals execute some of them."""
+"""Control characters except tabs and line breaks; terminals execute some of them."""
 
 
 def mask(text: str, *, key: SecretStr | None = None) -> str:
@@ -44,7 +44,7 @@ def mask(text: str, *, key: SecretStr | None = None) -> str:
 
 
 def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
-    """Masks the key in a response body, so that no value read from it can hold the key."""
+    """Masks the key in a response body, so that no value read from it contains the key."""
     secret = "" if key is None else key.get_secret_value()
     return body if len(secret) < _SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
 
@@ -58,7 +58,7 @@ def secret_in(name: str) -> str:
 
 
 def bare(url: str) -> str:
-    """The URL without its query, which may hold a signature; a `data:` URL without its content."""
+    """Returns a URL without its query, which may contain a signature; a `data:` URL without its content."""
     return url.split("," if url.startswith("data:") else "?", 1)[0]
 
 
@@ -71,7 +71,7 @@ KEY_FIELD: Final = "rh_key_field"
 
 @dataclass(frozen=True, slots=True)
 class KeyField:
-    """A field of a JSON body that holds the account's key; `json` is the object without it."""
+    """A field of a JSON body with the account's key; `json` is the object without it."""
 
     name: str
     json: bytes
@@ -94,13 +94,13 @@ class MaskedUrl:
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Builds the actual URL by replacing the mask with the key."""
+    """Returns the actual URL, in which the key replaces the mask."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Hides user, password and query, which may hold a signature; `httpx.InvalidURL` where it is not a URL."""
+    """Removes user, password and query, which may contain a signature; raises `httpx.InvalidURL` if it is not a URL."""
     return MaskedUrl(str(httpx.URL(bare(url)).copy_with(userinfo=b"")), SecretStr(url))
 
 
@@ -124,7 +124,7 @@ def hide_redirect(request: httpx.Request, response: httpx.Response, *, to: httpx
 
 
 def actual_request(request: httpx.Request) -> httpx.Request:
-    """The request with its hidden URL and key; the same object if nothing is hidden."""
+    """Returns the request with its hidden URL and key; the same object if nothing is hidden."""
     url, field = request.extensions.get(HIDDEN), request.extensions.get(KEY_FIELD)
     is_hidden = isinstance(url, MaskedUrl) and str(request.url) == url.shown
     if not is_hidden and not isinstance(field, KeyField):
@@ -144,7 +144,7 @@ def actual_request(request: httpx.Request) -> httpx.Request:
 
 
 def _with_user(request: httpx.Request) -> httpx.Request:
-    """Adds the header for the user in the URL; httpx reads it from the shown URL, which has none."""
+    """Adds the header for the user in the URL; httpx would read it from the shown URL, which has none."""
     url = request.url
     if not url.userinfo or "Authorization" in request.headers:
         return request
@@ -158,7 +158,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         self._inner = inner
 
     def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:  # noqa: ARG002 - for subclasses
-        """Returns the transport that sends to an address."""
+        """Returns the transport for an address."""
         return self._inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -183,7 +183,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
 
 
 def _family(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    """Yields an error and its causes, except those already seen, such as one that the caller was handling."""
+    """Yields an error and its causes, each once."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))

@@ -19,29 +19,30 @@ def _state_dir() -> Path:
 
 
 class Settings(BaseSettings):
-    """The settings that a call uses if it names no block.
+    """The settings of a call that names no block.
 
     Each field is read from the environment variable `RH_` + its name in upper case, as in `RH_API_KEY`.
 
     Attributes:
         api_key: RunningHub's API key (32 characters).
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
-        storage_url: Where files go: a folder or any fsspec URL, as in `s3://bucket/prefix`.
+        storage_url: The storage for files: a folder or any fsspec URL, as in `s3://bucket/prefix`.
         storage_options: fsspec's storage options for `storage_url`, as JSON.
-        records: Where the records of works that runs share are kept, if not in the storage: those of pipelines, of
-            named scopes and of `reuse="always"`. A folder or fsspec URL that all machines share.
+        records: The location of the records of pipelines, of named scopes and of `reuse="always"`, if not the storage:
+            a folder or fsspec URL that all machines share.
         state_dir: A folder of this machine for downloads in progress, and for task ids that are not recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
-        grace_seconds: How long an unexpected answer about a paid task is checked again before it is final: a task that
-            RunningHub does not know, a rejected key, a success without files, a link that does not work.
-        submit_timeout: Seconds that a submit may take until its answer counts as lost.
-        webhook_url: Where RunningHub can reach `rh-prefect webhook serve`; unset, tasks are only polled.
+        grace_seconds: Seconds for which an unexpected answer about a paid task is checked again before it is final: a
+            task that RunningHub does not know, a rejected key, a success without files, a link that does not work.
+        submit_timeout: Maximum seconds of a submission; after it, the answer counts as lost.
+        webhook_url: The address at which RunningHub reaches `rh-prefect webhook serve`; if unset, tasks are only
+            polled.
         webhook_token: The secret part of the webhook's address.
         input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
-        restrict_inputs: Whether inputs are restricted as in a deployment, wherever the call is made.
-        allow_private_links: Whether links to private addresses, such as those of your own network, are read.
-        max_budget: The most that one pipeline run of this machine may cost, even with a larger budget.
-        suspend_seconds: The longest time that a run stays suspended; then it waits for its tasks in its process.
+        restrict_inputs: Whether the input rules of deployments apply to all calls.
+        allow_private_links: Whether links to private addresses, such as those of your own network, are allowed.
+        max_budget: Maximum cost of one pipeline run of this machine, even with a larger budget.
+        suspend_seconds: Maximum seconds for which a run stays suspended; then it waits for its tasks in its process.
     """
 
     model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
 
 
 _READ: Final = ("RH_", "XDG_STATE_HOME", "HOME", "USERPROFILE")
-"""Beginnings of the variables from which settings are made."""
+"""Prefixes of the variables for settings."""
 
 _latest: tuple[tuple[tuple[str, str], ...], Settings] | None = None
 
@@ -78,7 +79,7 @@ _latest: tuple[tuple[tuple[str, str], ...], Settings] | None = None
 def get_settings() -> Settings:
     """Reads the environment; a worker or a test may change it between calls.
 
-    Reading takes 2 ms, so what was read is kept for as long as the environment is the same.
+    Reading takes 2 ms, so the settings are cached until the environment changes.
 
     Raises:
         ConfigError: A variable has an invalid value.
@@ -95,7 +96,7 @@ def get_settings() -> Settings:
 
 
 def _unusable(error: ValidationError | SettingsError) -> str:
-    """Builds a message with the variable and the problem, but never the value, which may be a secret."""
+    """Returns a message with the variable and the problem, but never the value, which may be a secret."""
     if isinstance(error, SettingsError):
         return f"A setting cannot be read: {error}. What to do: correct it; RH_STORAGE_OPTIONS takes a JSON object."
     wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())

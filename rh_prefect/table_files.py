@@ -1,4 +1,4 @@
-"""Tables: reads rows of CSV, TSV, JSON lines and Parquet from any place that fsspec opens, and writes CSV."""
+"""Tables: reads rows of CSV, TSV, JSON lines and Parquet from any fsspec location, and writes CSV."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _FORMS: dict[str, Form] = {
 }
 
 _LONGEST_CELL = 2**24
-"""Characters of one cell of a table."""
+"""Maximum number of characters of one cell of a table."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of cells that a spreadsheet evaluates as formulas; see OWASP, CSV injection."""
+"""First characters of cells that spreadsheets evaluate as formulas; see OWASP, CSV injection."""
 
 _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "it contains text that is not UTF-8, such as an incomplete character"),
@@ -48,7 +48,7 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as it was found, numbered from 1 without a header; or one `file`, for the parameter that takes it."""
+    """One row as read, numbered from 1 without a header; or one `file`, for the parameter that accepts it."""
 
     number: int
     values: Mapping[str, object]
@@ -96,13 +96,13 @@ def open_table(
 
 
 def trouble(error: Exception) -> str:
-    """Describes the error in a row."""
+    """Returns a clause about the error in a row."""
     known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
 
 def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
-    """Reads a file, and raises an error when it exceeds a number of bytes."""
+    """Yields the content of a file; raises an error if it exceeds a number of bytes."""
     size = 0
     for piece in pieces_of(reader.read):
         size += len(piece)
@@ -152,7 +152,7 @@ def _until_filled(text: Iterable[str]) -> list[str]:
 
 
 def _row(number: int, columns: Sequence[str], cells: Sequence[object], problem: str = "") -> Row:
-    """Returns a row of a table; a cell in a column without a name belongs to no parameter, and makes the row bad."""
+    """Returns a row of a table; a cell in a column without a name makes the row invalid."""
     pairs = list(zip_longest(columns, cells, fillvalue=""))
     nameless = next((n for n, (column, cell) in enumerate(pairs, 1) if not (column or is_empty(cell))), None)
     if nameless is not None and not problem:
@@ -169,12 +169,12 @@ def is_empty(cell: object) -> bool:
 
 
 def _is_blank(cells: Iterable[object]) -> bool:
-    """Returns whether all cells are empty: a spreadsheet writes such lines below its rows, and they ask for nothing."""
+    """Returns whether all cells are empty: spreadsheets write such lines below the rows."""
     return all(map(is_empty, cells))
 
 
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
-    """The header and the rows of a table, without lines whose cells are all empty."""
+    """Yields the header and the rows of a table, without lines whose cells are all empty."""
     # For the whole process, and never lowered: some prompts are longer than the default.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     # Strict: otherwise, an unclosed quote would join all following rows to one.
@@ -197,7 +197,7 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
 
 
 def _refuse_twice(columns: Sequence[str], name: str) -> None:
-    """Rejects two columns with the same name, which leave it unclear what to pay for."""
+    """Raises an error if two columns have the same name."""
     twice = next((column for column, count in Counter(columns).items() if column and count > 1), None)
     if twice is not None:
         numbers = " and ".join(str(number) for number, column in enumerate(columns, 1) if column == twice)

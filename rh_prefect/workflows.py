@@ -2,7 +2,8 @@
 
     WorkflowInput(id="1904136902449209346", nodes={"6.text": "a lighthouse", "10.image": photo}, seed=7)
 
-A node's value is named `<node id>.<field name>`, as in the workflow's API-format JSON or in the app's call example.
+The name of a node's value is `<node id>.<field name>`, as in the workflow's API-format JSON or in the app's call
+example.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class NodeValues(CheckedInput):
 
     Attributes:
         nodes: `<node id>.<field name>` -> value; other values stay unchanged.
-        seed: Sets every seed that `nodes` does not set; RunningHub draws new seeds for each run otherwise.
-        opens_texts: Whether a text in the field of a file may be the path or link of one; else it is a name at
-            RunningHub, and only a `Media` is a file.
+        seed: Sets every seed that `nodes` does not set; otherwise RunningHub generates new seeds for each run.
+        opens_texts: Whether a text in a file's field may be a path or link; otherwise it is the name of a file at
+            RunningHub.
     """
 
     nodes: dict[str, NodeValue] = Field(default_factory=dict)
@@ -71,7 +72,7 @@ class NodesInput(NodeValues):
     Attributes:
         id: RunningHub's id: 19 digits, as a string.
         instance_type: The machine.
-        retain_seconds: For how many seconds, 10 to 180, the machine is kept for another run; this costs money.
+        retain_seconds: Seconds, 10 to 180, for which the machine is kept for another run; this costs money.
         use_personal_queue: Queue when the account's own machines are busy; exclusive keys only.
     """
 
@@ -88,8 +89,8 @@ class WorkflowInput(NodesInput):
 
     Attributes:
         workflow: A whole API-format graph to run in place of the saved one; `nodes` are set in it.
-        add_metadata: Whether pictures carry the graph in their metadata.
-        access_password: Of an encrypted workflow; it never reaches a record.
+        add_metadata: Whether pictures contain the graph in their metadata.
+        access_password: The password of an encrypted workflow; it is never recorded.
     """
 
     workflow: dict[str, Any] | None = None
@@ -106,7 +107,7 @@ class AppInput(NodesInput):
     """A run of an AI app.
 
     Attributes:
-        access_password: Of an encrypted app; it never reaches a record.
+        access_password: The password of an encrypted app; it is never recorded.
     """
 
     access_password: SecretStr | None = Field(default=None, exclude=True)
@@ -122,8 +123,8 @@ class QuickCreateInput(CheckedInput):
 
     Attributes:
         id: The module's `webappId`.
-        code: Its `quickCreateCode`, such as `002`; only the module's own page names it.
-        nodes: Its whole `nodeInfoList`, as the module's page shows it; a value may be a file.
+        code: Its `quickCreateCode`, such as `002`, from the module's page.
+        nodes: Its whole `nodeInfoList`, from the module's page; a value may be a file.
     """
 
     id: str = Field(pattern=r"^[0-9]{1,20}$")
@@ -140,8 +141,8 @@ class GraphInput(NodeValues):
     """A whole graph that runs on ComfyUI's own API, without a saved workflow.
 
     Attributes:
-        graph: In ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds stay as they are. A value that
-            is a `Media`, a `Path` or a job's result becomes one of `nodes`.
+        graph: In ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. If a value is a
+            `Media`, a `Path` or a job's result, it is moved to `nodes`.
         machine: `proxy` has a 24 GB card, `proxy-plus` 48 GB.
     """
 
@@ -184,12 +185,12 @@ def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_file(value: object) -> bool:
-    """Returns whether a value is a file in one of its forms, or a mistake, which the check of files reports."""
+    """Returns whether a value is a file, or a mistake that the check of files reports."""
     return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
 
 
 def unread_graph(what: str, error: RunningHubError) -> str:
-    """Builds the message for a graph of a workflow or an app that cannot be read, with advice."""
+    """Returns the message for a graph that cannot be read, with advice."""
     reason = error.message.partition(f"{what}: ")[2] or error.message
     remedy = "" if "What to do:" in reason else " What to do: run again."
     return f"the graph of {what} cannot be read: {reason}{remedy}"

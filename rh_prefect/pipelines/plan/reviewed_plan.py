@@ -2,7 +2,7 @@
 
 reviewed = ReviewedPlan.read("p.json")      # written by `rh-prefect plan FILE --json`
 reviewed.refuse_changes(plan)               # of the same file and parameters, made now
-reviewed.refusal(instance, work)            # why one work is not paid for; empty where it is in the plan
+reviewed.refusal(instance, work)            # why one work is not paid for; empty if it is in the plan
 """
 
 from __future__ import annotations
