@@ -38,11 +38,6 @@ MAX_IN_FLIGHT = 200
 
 The steps of earlier items are begun even if so many of later ones wait for slots."""
 
-_RESULTS_PER_FREEZE = 2000
-"""After so many results the collector of cycles passes once over what they have made, and then ignores it.
-
-The cycles of works that are in progress at this moment are freed at the end of the run only."""
-
 _PARTS_AT_ONCE = 500
 """How many parts of a whole plan are looked at before other tasks of the thread run."""
 
@@ -77,7 +72,6 @@ class StepScheduler:
         self._jobs_of: dict[PartKey, set[str]] = {}  # the paid works of this run, started or not, by their part
         self._jobs: Counter[str] = Counter()  # in how many parts each of them is
         self._failed: list[Instance] = []  # since the last plan
-        self._results = 0  # since the collector of cycles has ignored all that was there
         self._is_whole = False
         self._stopped_by = ""
         self.is_interrupted = False  # Whether it was ended before it was complete
@@ -110,11 +104,6 @@ class StepScheduler:
                 await self.make_plan()
             return
         planner, self._failed, self._is_whole = self.plan.planner, [], False
-        self._results += len(works)
-        if self._results >= _RESULTS_PER_FREEZE:
-            self._results = 0
-            gc.collect()
-            gc.freeze()  # what was planned again stays as well
         # As they were; the parts have them as they are.
         self.plan.instances, self.plan.works, self.plan.outputs = (), (), {}
         self._consider(await planner.update(works, failed, is_all=not self._running))
