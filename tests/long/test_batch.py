@@ -40,7 +40,7 @@ def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: 
         "values": {"sound": "false"},
     }
     child = stage.begin(BATCH, parameters)
-    child.wait_until_heard("job", done, seconds=200, state="succeeded")
+    child.wait_until_heard("job", done, state="succeeded")
     unknown = stage.kill(child)
     ended, processes = again(stage, parameters), 2
     if unknown:

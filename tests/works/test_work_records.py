@@ -180,7 +180,7 @@ async def _submitting(rh: Emulator, run: PipelineRun) -> asyncio.Task[WorkResult
     """A run whose task is accepted, and which does not know it yet."""
     rh.faults.add(Fault("submit", number=1, kind="hold", seconds=300))
     running = asyncio.ensure_future(run.one(picture()))
-    assert await asyncio.to_thread(rh.held.wait, seconds=60)
+    assert await asyncio.to_thread(rh.held.wait)
     return running
 
 

@@ -262,7 +262,7 @@ async def test_a_budget_holds_where_the_currency_is_not_known_at_first(again: Ag
     first = asyncio.ensure_future(run.all(pictures(2, "early"), budget=Decimal("0.10")))
     await asyncio.sleep(3)
     rh.faults.clear()
-    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2)
     second = asyncio.ensure_future(run.all(pictures(2, "late"), budget=Decimal("0.10")))
     await asyncio.sleep(0.5)
     rh.clock.factor = 50
@@ -277,7 +277,7 @@ async def test_a_job_without_a_budget_counts_in_the_accounts_currency(again: Aga
     rh.clock.factor = 0
     rh.faults.add(Fault("account", kind="429"))
     free = asyncio.ensure_future(run.all(pictures(2, "early")))
-    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2, seconds=20)
+    await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2)
     rh.faults.clear()
     limited = asyncio.ensure_future(run.all(pictures(1, "late"), budget=Decimal("0.10")))
     await asyncio.sleep(0.5)
