@@ -103,7 +103,7 @@ def test_the_books_add_up_under_load(emulate: Emulate) -> None:
 
 def test_the_canary(emulate: Emulate, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("httpcore").setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, logger="httpcore")  # and as before for the tests that follow
     rh = emulate(key=CANARY, faults=[Fault("query", 1, "502")])
     assert rh.rh.key == CANARY
     answers = [
