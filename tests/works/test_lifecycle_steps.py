@@ -169,6 +169,8 @@ async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
         "record the result",
     ]
     assert [state for state, _ in work.heard] == ["submitted", "collecting"]
+    ((_, intent),) = [one async for one in intents_of(work)]
+    assert (intent["run"], intent["flow"], intent["attempt"], intent["take"]) == ("run", "call", 1, 1)
 
 
 async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_its_files_are_looked_for(
