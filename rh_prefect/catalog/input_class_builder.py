@@ -238,7 +238,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
             values.pop(name, None)
         return unchecked
     if not isinstance(unchecked, Mapping):
-        raise ValueError("unchecked must be an object of parameters and their values")
+        raise ValueError("`unchecked` must map names of parameters to values")
     found = _Unchecked()
     # A model's task passes None for what its caller omits.
     for name in [name for name, value in values.items() if value is None]:

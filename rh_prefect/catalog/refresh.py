@@ -99,7 +99,7 @@ _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_c
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
-    """Merges a public list of a date, empty if unknown, into a copy of the slim file's content.
+    """Merges a public list into a copy of the catalogue's data; `date` is the list's date, empty if unknown.
 
     Models that cannot be used are added to `listed.flaws`.
 

@@ -486,8 +486,9 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
     submit = view.submits[-1]
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{job}: task {submit.task_id} has succeeded. Nothing was recorded. What to do: for a new result, run the "
-            "pipeline again with --retake of this step, or make the call with another take, which pays for it."
+            f"{job}: task {submit.task_id} has succeeded, so it is not recorded as lost. What to do: for a new "
+            "result, run the pipeline again with --retake of this step, or repeat the call with another number as "
+            "`take`, which pays for it."
         )
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)

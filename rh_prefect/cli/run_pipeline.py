@@ -326,7 +326,7 @@ def choose(
 def _decisions(
     file: Path, plan: Plan, choices: Sequence[str], texts: Sequence[str]
 ) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
-    """Reads the arguments of `choose`: returns the takes of `again`, and the choices by review address."""
+    """Reads the arguments of `choose`: returns the next takes for `again`, and the other choices by review address."""
     takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     if not choices and not texts:

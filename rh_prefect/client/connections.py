@@ -44,7 +44,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emu
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
-    """Resends requests that allow it, after errors of the connection, HTTP 429 and HTTP 5xx; pauses double."""
+    """Resends requests that allow it, after connection errors, HTTP 429 and HTTP 5xx; each pause is twice the last."""
 
     def __init__(
         self,

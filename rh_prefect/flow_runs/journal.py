@@ -109,10 +109,10 @@ class FlowRunJournal(Journal):
         if number is not None:
             raise JournalError(
                 f"Entry {number} of the journal of flow run {self.scope} no longer exists, although this process has "
-                "read it: inputs of the flow run were deleted. Nothing was paid in this attempt. What to do: for a "
-                "pipeline, start a new run, in which existing results cost nothing; else rh-prefect jobs recover "
-                f"{self.scope}, which restores the records from the results in the storage; then start this process "
-                "again, and run the flow run again."
+                "read it: inputs of the flow run, in which Prefect keeps the journal, were deleted. Nothing was paid "
+                "in this attempt. What to do: for a pipeline, start a new run, in which existing results cost nothing; "
+                f"otherwise run `rh-prefect jobs recover {self.scope}`, which restores the records from the results in "
+                "the storage; then start this process again, and run the flow run again."
             )
 
     async def job(self, job_key: str) -> dict[str, JSON]:
@@ -247,7 +247,7 @@ class _Inputs:
         return {one.key: one.value for one in found}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, with useful retries; raises `JournalError` for any other failure."""
+        """Sends one request, and repeats it while a retry can help; raises `JournalError` for any other failure."""
         what = f"The journal of flow run {self.scope} cannot {doing}"
         try:
             return await ask_repeatedly(request, what=what, patience=self.patience)

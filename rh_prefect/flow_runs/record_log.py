@@ -51,7 +51,7 @@ _LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
 
 
 class EntryRefused(JournalError):
-    """The store rejects an entry as a whole; other records of it may still be accepted."""
+    """The store rejects an entry; some of its records may be accepted in smaller entries."""
 
 
 class Store(Protocol):

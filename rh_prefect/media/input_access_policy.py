@@ -82,7 +82,7 @@ class InputAccess:
             raise MediaError(
                 f"A link to {host} may not be read: {address} is not a public address. What to do: pass "
                 "the file itself; or, for links to your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add "
-                "the prefix to RH_INPUT_ROOTS."
+                "the beginning of the link to RH_INPUT_ROOTS."
             )
 
     def reads_any_address(self, url: str) -> bool:

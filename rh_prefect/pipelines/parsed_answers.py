@@ -114,7 +114,7 @@ def _read(text: str, parse: Parse, at_most: int | None) -> Any:
     if not isinstance(value, list) or not value:
         raise InvalidAnswerError("the answer is not a list with at least one item")
     if at_most is not None and len(value) > at_most:
-        raise InvalidAnswerError(f"the answer has {len(value)} items; at most {at_most} are taken")
+        raise InvalidAnswerError(f"the answer has {len(value)} items; at most {at_most} are allowed")
     return [_object(f"item {number}", one, found.fields) for number, one in enumerate(value, 1)]
 
 
@@ -143,5 +143,5 @@ def _text(what: str, value: Any, longest: int | None) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidAnswerError(f"{what} is not a text, or it is empty")
     if longest is not None and len(value) > longest:
-        raise InvalidAnswerError(f"{what} has {len(value)} characters; at most {longest} are taken")
+        raise InvalidAnswerError(f"{what} has {len(value)} characters; at most {longest} are allowed")
     return value

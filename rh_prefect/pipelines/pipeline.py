@@ -179,7 +179,7 @@ class Pipeline:
 
     @property
     def file(self) -> PipelineFile:
-        """The file as a model."""
+        """The content of the file."""
         return self.checked.file
 
     @property

@@ -48,9 +48,9 @@ def wrong_file(param: Param, media: Media, what: str) -> str:
             f"{what} takes {KINDS[kind]}, but {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
         )
     if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
-        return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are taken"
+        return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are allowed"
     if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
-        return f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are taken"
+        return f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are allowed"
     return ""
 
 

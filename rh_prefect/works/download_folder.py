@@ -92,7 +92,7 @@ class StoreChecks:
         return result
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
-        """Raises a `StoreError` if the store has refused the last outputs of a run, unless this job tests the store."""
+        """Raises a `StoreError` if the store refused a run's last outputs, except for one job that tries it again."""
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return

@@ -69,7 +69,7 @@ class Copies:
         self._store = store
 
     def name(self, record: MediaRecord) -> str:
-        """Returns the name of the copy of a content."""
+        """Returns the name of the stored copy of an input file."""
         return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
 
     def uri(self, name: str) -> str:

@@ -170,7 +170,7 @@ async def identify_file(
     check: Callable[[MediaRecord], None] = lambda _: None,
     check_size: CheckSize = lambda _: None,
 ) -> str:
-    """Identifies a file, adds it to the job's files and returns its mark; an `asset://` address stays."""
+    """Adds a file to the job's files; returns the mark that stands for it in the request, or an `asset://` address."""
     if isinstance(source, str) and source.startswith(ASSET):
         return source
     file = await inputs.identify(source, check=check, check_size=check_size)

@@ -591,7 +591,7 @@ outputs: {{shots: $(shots)}}
     assert len((await run(text, n=5))[1]["shots"]) > 1
     state, _ = await run(text, n=1, budget=1)
     assert state.is_failed()
-    assert "at most 1 are taken" in (state.message or "")
+    assert "at most 1 are allowed" in (state.message or "")
     assert (await run(text, n=5))[0].name == NOTHING_NEW
 
 

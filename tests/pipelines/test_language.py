@@ -93,7 +93,7 @@ steps:
     assert [one.address for one in plan.instances] == ["each[red].a", "each[blue].a", "all"]
     assert plan.instances[2].request == {"texts": ["red", "blue"]}
     wrong = Pipeline.from_text(text).plan_now({"colours": "a,b,c"})
-    assert [one.message for one in wrong.problems] == ["colours has 3 texts; at most 2 are taken"]
+    assert [one.message for one in wrong.problems] == ["colours has 3 texts; at most 2 are allowed"]
     wrong = Pipeline.from_text(text).plan_now({"colours": [["a"]]})
     assert [one.message for one in wrong.problems] == ["colours takes a list of texts, but in it this is a list"]
 

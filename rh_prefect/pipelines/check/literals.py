@@ -103,7 +103,7 @@ def wrong_value(param: Param, value: Any) -> str:
             least, most = param.min or 0, param.max
             if len(value) < least:
                 return f"has {len(value)} characters; at least {least:g} are needed"
-            return f"has {len(value)} characters; at most {most:g} are taken" if most and len(value) > most else ""
+            return f"has {len(value)} characters; at most {most:g} are allowed" if most and len(value) > most else ""
         case _:
             return ""
 
@@ -118,7 +118,7 @@ def _wrong_list(param: Param, value: Any) -> str:
         return flaw
     if len(value) < (param.min or 0):
         return f"has {len(value)} texts; at least {param.min:g} are needed"
-    return f"has {len(value)} texts; at most {param.max:g} are taken" if len(value) > (param.max or inf) else ""
+    return f"has {len(value)} texts; at most {param.max:g} are allowed" if len(value) > (param.max or inf) else ""
 
 
 def _wrong_number(param: Param, value: Any) -> str:

@@ -83,7 +83,7 @@ class Missing(AbstractSet[str]):
         return next((need for need in needs if need.address in self.lost), None)
 
     def keep_open(self, draft: Draft, step: Step) -> bool:
-        """Leaves a request open while undecided conditions can change its values; returns whether only they do so."""
+        """Leaves a request open while undecided conditions can change it; returns whether only they keep it open."""
         undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
         was_settled, instance = draft.is_settled, draft.instance
         draft.is_settled &= not undecided

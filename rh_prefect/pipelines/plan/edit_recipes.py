@@ -129,7 +129,7 @@ def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
 
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Returns a clause if `at` has not one time for each item; empty if a length is not known."""
+    """Returns the problem if `at` does not have one time for each item; empty if a length is not known."""
     first = "text" if edit.param("text") is not None else edit.params[0].name
     pair = [(lists.get(name), values.get(name)) for name in (first, "at")]
     if not all(isinstance(value, list) for _, value in pair):

@@ -209,7 +209,7 @@ class Expander:
             raise PlanTooLarge(
                 at,
                 f"{path} has {items} items with {number} steps; a plan has at most {MOST_STEPS} steps of items; select "
-                "fewer items with limit or where",
+                "fewer items with `limit` or `where`",
             )
         return number
 
@@ -574,7 +574,7 @@ def _refuse_many(number: int, at: Path, path: str) -> None:
     """Refuses a plan with more paid jobs than a run can have."""
     if number > MOST_WORKS:
         more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run"
-        raise PlanTooLarge(at, f"{more}; select fewer items with limit or where, or lower takes")
+        raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or lower takes")
 
 
 def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: bool) -> State:

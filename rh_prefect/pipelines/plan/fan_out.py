@@ -80,7 +80,7 @@ class FanOuts:
         return number if limit is None else min(number, limit)
 
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
-        """Returns the items of a group in one frame; a group without fan-out has one."""
+        """Returns the items of a group for one item of the group around it; a group without fan-out has one."""
         if not isinstance(step, FanOutStep):
             waits_for = self._missing.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)

@@ -102,7 +102,7 @@ def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
 
 
 def placeholder(kind: Type, instance: Instance, key: str) -> Any:
-    """Returns a placeholder for the result of a step that is not made, so that steps that need it are found."""
+    """Returns a placeholder for a result that does not exist yet; the plan finds by it which steps need the result."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)

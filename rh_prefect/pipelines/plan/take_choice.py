@@ -132,7 +132,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes that are new enough, from the given one on, and new takes for the others."""
+        """Returns takes from the given one on no older than `reuse` allows, and new numbers for the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:

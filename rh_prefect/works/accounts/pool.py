@@ -49,7 +49,7 @@ async def unknown_account(intent: Intent) -> Account:
 
 
 class Pool:
-    """Accounts of one site, any of which may pay, and the lookup of the account in a job's record."""
+    """Accounts of one site, any of which may pay; also finds the account that a job's record names."""
 
     def __init__(
         self,

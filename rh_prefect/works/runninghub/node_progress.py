@@ -83,7 +83,7 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, event: ProgressEvent) -> None:
-        """Accepts an event; its line may be reported later."""
+        """Accepts an event; its progress line may be logged later."""
         if event.node is None or event.done:
             return
         self._next = self._line(event.node, event)
