@@ -317,7 +317,7 @@ def test_no_entry_moves_a_name_of_a_known_model(file: Path, tmp_path: Path) -> N
     odd = [entry(name, PROMPT) for name in (names[0], names[1], names[3])]
     moved = {**entry("z-image/moved", PROMPT), "name_en": "z-image/turbo"}
     done = refresh(saved(tmp_path / "c.json", capabilities(entry("z-image/new", PROMPT), moved, *odd)))
-    assert ["which stays" in flaw for flaw in done.flaws] == [True, True]
+    assert ["has this name already and keeps it" in flaw for flaw in done.flaws] == [True, True]
     assert done.changes.new == ["z-image/moved", "z-image/new"]
     assert found(file, *names) == before
     listed = {"name": "z-image/turbo", "endpoint": "z-image/moved-2", "output": "image", "family": "f", "params": []}
