@@ -238,8 +238,6 @@ def extension_of_output(link: Link, part: Path) -> str:
     """Returns the extension of a downloaded output: that of its link if it names a format, else one for its content."""
     named = _extension(link)
     said = format_named(f"file.{named}")
-    if named and (said is None or file_type(part).kind == said[0]):
+    if named and (said is None or file_type(part).kind in (said[0], "3d", "text", "other")):
         return extension_of(named)
-    found = facts_or_type(part)
-    is_other = said is not None and found.kind in ("image", "video", "audio") and found.kind != said[0]
-    return extension_of(found.extension if is_other or not named else named)
+    return extension_of(facts_or_type(part).extension)
