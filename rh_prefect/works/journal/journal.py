@@ -503,7 +503,7 @@ class _StoreFiles:
         return [entry["name"].rstrip("/").rpartition("/")[2] for entry in listing if entry["type"] == kind]
 
     def _create(self, path: str, data: bytes, *, fs: Any = None) -> bool:
-        fs, began, pause = fs or self._fs, time.monotonic(), 0.05
+        fs, began = fs or self._fs, time.monotonic()
         while True:
             try:
                 # Memory file systems check first and write then; the lock makes both one step in this process.
@@ -514,8 +514,7 @@ class _StoreFiles:
             except OSError as error:
                 # Another creation is in progress, and may fail: whether the record will exist is not decided yet.
                 if _status_of(error) == _CONFLICT and time.monotonic() - began < _LONGEST_CONFLICT:
-                    time.sleep(pause * (0.5 + chance()))
-                    pause = min(2 * pause, 2.0)
+                    time.sleep(chance())
                     continue
                 # s3fs reports a failed If-None-Match as EINVAL; only an existing record means that it was not created.
                 if fs.exists(path):
