@@ -171,10 +171,12 @@ async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, k
 async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator, pay: Any) -> None:
     ident = rh.workflows.add(copy.deepcopy(TEXT_TO_IMAGE))
     first = await pay(WorkflowInput(id=ident))
+    other = await pay(WorkflowInput(id=ident, nodes={"6.text": "in this request only"}))
+    assert other.task_id != first.task_id
     site: Any = rh.workflows
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
     assert (await pay(WorkflowInput(id=ident), attempt=2)).task_id == first.task_id
-    assert len(rh.recorder.paid) == 1
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_a_deleted_working_folder_causes_no_error(
