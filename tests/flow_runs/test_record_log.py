@@ -31,7 +31,7 @@ async def main(run, name):
         await asyncio.sleep(begin - time.time() + place * 0.005)
         token = f"{name}-{n}"
         is_mine = await journal.create(f"{n:016x}-intent-1", {"token": token, "by": name, "text": "x" * 1000})
-        return n, is_mine, time.time() - begin
+        return n, is_mine
 
     print(json.dumps(await asyncio.gather(*(claim(place, n) for place, n in enumerate(order)))))
 
@@ -43,7 +43,7 @@ asyncio.run(main(*sys.argv[1:]))
 def _nothing() -> None: ...
 
 
-def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner_and_both_win(
+def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner(
     prefect_server: PrefectServer,
 ) -> None:
     with get_client(sync_client=True) as client:
@@ -60,10 +60,9 @@ def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner_and_both_w
         return Counter([r["by"] async for _, records in FlowRunJournal(run).jobs() for r in records.values()])
 
     by = asyncio.run(recorded())
-    won = [sum(is_mine for _, is_mine, _ in one) for one in claims]
+    won = [sum(is_mine for _, is_mine in one) for one in claims]
     assert [one[1] != two[1] for one, two in zip(*claims, strict=True)] == [True] * 300
-    assert by == {"one": won[0], "two": won[1]}
-    assert min(won) >= 30
+    assert by == Counter(one=won[0], two=won[1])
 
 
 def _claiming(run: str, name: str, server: PrefectServer) -> WarmProcess:
