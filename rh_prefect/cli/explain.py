@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.render import prices
 _EXAMPLES: Mapping[str, Any] = {"string": "x", "boolean": True, "integer": 1, "number": 1}
 
 
-def explain(file: File | None = None, *, given: Given = GIVEN, as_json: Json = False, **more: More) -> None:
+def explain(file: File | None = None, /, *, given: Given = GIVEN, as_json: Json = False, **more: More) -> None:
     """Show a pipeline's parameters with types, limits and defaults, its steps, models and outputs, and its price.
 
     Without a file, list the shipped pipelines.

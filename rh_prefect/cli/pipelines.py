@@ -92,6 +92,7 @@ def _problems(file: Path, notes: list[str]) -> Sequence[Problem]:
 
 def plan(
     file: File,
+    /,
     *,
     given: Given = GIVEN,
     selected: Selected = SELECTED,

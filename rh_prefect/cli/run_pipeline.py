@@ -71,6 +71,7 @@ Dashboard = Annotated[
 
 def run(
     file: File,
+    /,
     *,
     given: Given = GIVEN,
     plan: Reviewed = None,
@@ -286,6 +287,7 @@ async def in_new_flow_run(
 
 def choose(
     file: File,
+    /,
     *choices: Annotated[
         str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
     ],

@@ -22,6 +22,7 @@ from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.documented_pipelines import BLOCK
+from tests.support.samples.media import png
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +175,15 @@ def test_json_pictures_and_the_schema(call: Call, film: None) -> None:
 def test_parameters_from_a_file_stand_behind_those_of_the_command(call: Call, film: None) -> None:
     Path("p.yaml").write_text("prompt: from a file\nshots: 2\n")
     assert "film: 3 items in shots" in call("plan film.yaml --params p.yaml --set shots=3")
+
+
+def test_a_parameter_may_be_named_file(call: Call) -> None:
+    Path("own.yaml").write_text(
+        "params: {file: image}\nsteps: {s: {edit: resize, with: {file: $(params.file), width: 32, height: 32}}}\n"
+    )
+    png(Path("p.png"))
+    assert "s     resize         .  1" in call("plan own.yaml --file p.png")
+    assert json.loads(call("explain own.yaml --file p.png --json"))["price"].startswith("least 0.00")
 
 
 async def script_is_there(store: str) -> None:
