@@ -3,12 +3,32 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 
-from rh_prefect.errors import MediaError, StoreError
-from rh_prefect.media.edit import audio_level, concat, contact_sheet, frame, mix, mux, thumbnail
+from rh_prefect.errors import InputError, MediaError, StoreError
+from rh_prefect.media.edit import (
+    Cue,
+    add_sounds,
+    audio_level,
+    captions,
+    concat,
+    contact_sheet,
+    convert_image,
+    crossfaded,
+    extract_audio,
+    frame,
+    mix,
+    mux,
+    resize,
+    still_clip,
+    thumbnail,
+    title_clip,
+    trim,
+    watermark,
+)
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import RED
@@ -23,7 +43,12 @@ def good(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def edits(good: Path) -> dict[str, Edit]:
+def logo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return samples.png(tmp_path_factory.mktemp("logo") / "logo.png")
+
+
+@pytest.fixture
+def edits(good: Path, logo: Path) -> dict[str, Edit]:
     """Every edit as a function of the doubtful input and the result."""
     return {
         "mux-picture": lambda bad, to: mux(bad, good, to.with_suffix(".mp4")),
@@ -34,6 +59,19 @@ def edits(good: Path) -> dict[str, Edit]:
         "sheet": lambda bad, to: contact_sheet([good, bad], to.with_suffix(".jpg")),
         "last": lambda bad, to: frame(bad, to.with_suffix(".png"), at="last"),
         "poster": lambda bad, to: frame(bad, to.with_suffix(".jpg"), at="middle"),
+        "captions": lambda bad, to: captions(bad, to.with_suffix(".mp4"), cues=[Cue(0, 1, "a")]),
+        "transition": lambda bad, to: crossfaded([good, bad], to.with_suffix(".mp4"), seconds=0.1),
+        "resize": lambda bad, to: resize(
+            bad, to.with_suffix(".jpg" if "picture" in bad.name else ".mp4"), width=32, height=32
+        ),
+        "trim": lambda bad, to: trim(bad, to.with_suffix(".mp4"), seconds=0.2),
+        "watermark": lambda bad, to: watermark(bad, logo, to.with_suffix(".jpg" if "picture" in bad.name else ".mp4")),
+        "logo": lambda bad, to: watermark(good, bad, to.with_suffix(".mp4")),
+        "still": lambda bad, to: still_clip(bad, to.with_suffix(".mp4"), seconds=0.2),
+        "title": lambda bad, to: title_clip("a", to.with_suffix(".mp4"), seconds=0.2, image=bad),
+        "convert": lambda bad, to: convert_image(bad, to.with_suffix(".jpg")),
+        "sound": lambda bad, to: extract_audio(bad, to.with_suffix(".wav")),
+        "sounds": lambda bad, to: add_sounds(good, bad, to.with_suffix(".wav")),
         "thumbnail": lambda bad, _: thumbnail(bad),
         "level": lambda bad, _: audio_level(bad),
     }
@@ -104,7 +142,7 @@ def test_music_too_short_to_repeat_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*track*"))
 
 
-WRITING = ["mux-picture", "mix-speech", "mix-music", "concat", "sheet", "last", "poster"]
+WRITING = ["mux-picture", "mix-speech", "mix-music", "concat", "sheet", "last", "poster", "resize", "trim"]
 
 
 @pytest.mark.parametrize("name", WRITING)
@@ -114,6 +152,69 @@ def test_a_place_that_is_none_is_a_store_error(tmp_path: Path, good: Path, edits
         with pytest.raises(StoreError, match=r"result\.\w+ could not be written.*What to do"):
             edits[name](good, place / "result")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mp4"]
+
+
+def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
+    tmp_path: Path, good: Path, logo: Path
+) -> None:
+    to, cues = tmp_path / "result.mp4", [Cue(0, 1, "a")]
+    png, wrong = to.with_suffix(".png"), cast("Any", "wrong")
+    edits: dict[str, list[Callable[[], object]]] = {
+        r"A video result\.png cannot be made": [
+            lambda: resize(good, png, width=32, height=32),
+            lambda: trim(good, png, seconds=0.2),
+            lambda: watermark(good, logo, png),
+            lambda: still_clip(logo, png, seconds=0.2),
+            lambda: title_clip("a", png, seconds=0.2),
+            lambda: captions(good, png, cues=cues),
+            lambda: concat([good], png),
+            lambda: crossfaded([good, good], png, seconds=0.1),
+            lambda: mux(good, good, png),
+        ],
+        r"A picture result\.mp4 cannot be made": [
+            lambda: resize(logo, to, width=32, height=32),
+            lambda: watermark(logo, logo, to),
+            lambda: frame(good, to),
+            lambda: contact_sheet([good], to),
+            lambda: convert_image(logo, to),
+        ],
+        r"A sound track result\.mp4 cannot be made": [
+            lambda: mix(good, None, to),
+            lambda: extract_audio(good, to),
+            lambda: add_sounds(good, good, to),
+        ],
+        "`width` must be from 1 to 16384, not -5": [
+            lambda: resize(logo, png, width=-5, height=32),
+            lambda: resize(good, to, width=-5, height=32),
+            lambda: still_clip(logo, to, seconds=0.2, width=-5),
+            lambda: title_clip("a", to, seconds=0.2, width=-5),
+            lambda: concat([good], to, width=-5),
+            lambda: crossfaded([good, good], to, width=-5),
+        ],
+        "`height` must be from 1 to 16384, not 0": [lambda: resize(logo, png, width=32, height=0)],
+        "`size` must be from 0 to 1, not 2": [
+            lambda: watermark(good, logo, to, size=2),
+            lambda: captions(good, to, cues=cues, size=2),
+        ],
+        "`opacity` must be from 0 to 1, not nan": [lambda: watermark(logo, logo, png, opacity=float("nan"))],
+        "`loudness` must be from -70 to 0, not 3": [lambda: extract_audio(good, to.with_suffix(".wav"), loudness=3)],
+        "`music_level` must be from -70 to 0, not 3": [lambda: mix(None, good, to.with_suffix(".wav"), music_level=3)],
+        "`fit` must be contain or cover or stretch, not wrong": [
+            lambda: resize(logo, png, width=32, height=32, fit=wrong),
+            lambda: concat([good], to, fit=wrong),
+            lambda: crossfaded([good, good], to, fit=wrong),
+        ],
+        "`audio` must be drop or keep, not wrong": [lambda: concat([good], to, audio=wrong)],
+        "`look` must be fade or black, not wrong": [lambda: crossfaded([good, good], to, look=wrong)],
+        "`zoom` must be none or in or out, not wrong": [lambda: still_clip(logo, to, seconds=0.2, zoom=wrong)],
+        "`corner` must be top-left or .*, not wrong": [lambda: watermark(logo, logo, png, corner=wrong)],
+        "`place` must be bottom or top, not wrong": [lambda: captions(good, to, cues=cues, place=wrong)],
+    }
+    for words, calls in edits.items():
+        for call in calls:
+            with pytest.raises(InputError, match=rf"{words}.*What to do"):
+                call()
+    assert [path.name for path in tmp_path.iterdir()] == ["good.mp4"]
 
 
 @pytest.fixture

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.edit.argument_checks import check_size, check_word
 from rh_prefect.media.edit.audio_samples import Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.output import Picture, Track, create_file, create_film, product
+from rh_prefect.media.edit.output import Picture, Track, create_file, create_film
 from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, opened, picture_of, reading, shape_of
+
+ClipAudio: TypeAlias = Literal["drop", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ def concat(
     clips: Sequence[Path],
     to: Path,
     *,
-    audio: Literal["drop", "keep"] = "drop",
+    audio: ClipAudio = "drop",
     fit: Fit = "contain",
     width: int | None = None,
     height: int | None = None,
@@ -46,6 +49,9 @@ def concat(
     """
     if not clips:
         raise InputError("No clips to join. What to do: give at least one.")
+    check_word("audio", audio, ClipAudio)
+    check_word("fit", fit, Fit)
+    check_size(width, height)
     shapes = [shape_of(clip) for clip in clips]
     canvas = replace(Shape.around(shapes, width, height), has_audio=audio == "keep")
     starts: list[float] = []
@@ -70,7 +76,7 @@ def mux(video: Path, audio: Path, to: Path) -> float:
     H.264 is copied; any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or extended with
     silence to the length of the picture. The sound of the video is dropped. `audio` may also be a video.
     """
-    with opened(video) as source, Sound(recording(audio)) as sound, product(to) as part, create_file(part) as file:
+    with opened(video) as source, Sound(recording(audio)) as sound, create_file(to) as file:
         stream = picture_of(source, video)
         # The picture is the file's first stream, so both are added before the first packet is written.
         if _copyable(source, stream):

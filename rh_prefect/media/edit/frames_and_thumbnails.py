@@ -19,8 +19,9 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.output import image_format, write_image
-from rh_prefect.media.edit.video_reader import check_time, frames_of, opened, picture_of, reading
+from rh_prefect.media.edit.argument_checks import check_time
+from rh_prefect.media.edit.output import format_for, write_image
+from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
 """The colour behind transparent parts and between pictures."""
@@ -38,7 +39,7 @@ At: TypeAlias = "float | Literal['first', 'middle', 'last']"
 
 def frame(video: Path, to: Path, *, at: At = "first") -> None:
     """Saves a frame of a video as `.png` or `.jpg`, such as the last frame, with which the next clip can begin."""
-    image_format(to)
+    format_for(to, "picture")
     write_image(_frame(video, at), to)
 
 
@@ -49,7 +50,7 @@ def convert_image(source: Path, to: Path) -> None:
 
 def image_for(source: Path, to: Path) -> Image.Image:
     """Returns a picture, upright, in a mode that the new file's format supports."""
-    form, image = image_format(to), open_image(source)
+    form, image = format_for(to, "picture"), open_image(source)
     return image.convert("RGBA") if form == "PNG" and image.has_transparency_data else flat(image)
 
 
@@ -243,7 +244,7 @@ def contact_sheet(
     All cells have one size, with the median of the aspect ratios; other pictures are shown whole, with margins.
     Without `columns`, there are about as many columns as rows, at most four. Long `captions` are cut.
     """
-    image_format(to)
+    format_for(to, "picture")
     if columns is None:
         columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(len(sources))))
     gap = max(2, width // 100)

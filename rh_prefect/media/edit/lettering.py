@@ -8,17 +8,20 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import av
 from PIL import Image, ImageDraw, ImageOps
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
 from rh_prefect.media.edit.frames_and_thumbnails import Font, flat, font_for, missing_letter, open_image
 from rh_prefect.media.edit.output import write_pictures
 from rh_prefect.media.edit.single_file_edits import overlaid, write_film
 from rh_prefect.media.edit.subtitle_writer import Cue
-from rh_prefect.media.edit.video_reader import Shape, check_time, even, fitted, shape_of
+from rh_prefect.media.edit.video_reader import Shape, even, fitted, shape_of
+
+Place: TypeAlias = Literal["bottom", "top"]
 
 _INK, _EDGE = "white", "black"
 _GROUND = (16, 16, 20)
@@ -43,7 +46,7 @@ def captions(
     to: Path,
     *,
     cues: Sequence[Cue],
-    place: Literal["bottom", "top"] = "bottom",
+    place: Place = "bottom",
     size: float = 0.05,
     font: Path | None = None,
 ) -> float:
@@ -53,6 +56,8 @@ def captions(
     """
     if not cues:
         raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles with one.")
+    check_word("place", place, Place)
+    check_number("size", size, 0, 1)
     look = _font_of("".join(cue.text for cue in cues), font)
     canvas = Shape.around([shape_of(video)])
     return write_film(to, canvas, _captioned(fitted(video, canvas), canvas, cues, place, (size, look)), video)
@@ -70,6 +75,7 @@ def title_clip(
 ) -> float:
     """Makes a silent video of a text on a dark background or a darkened picture, and returns its length in seconds."""
     check_time("seconds", seconds)
+    check_size(width, height)
     canvas = Shape(even(width), even(height), _TITLE_RATE, tagged=True, has_audio=False)
     ground = Image.new("RGB", (canvas.width, canvas.height), _GROUND)
     if image is not None:

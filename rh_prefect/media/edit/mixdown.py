@@ -12,6 +12,7 @@ from av.filter import Graph
 from av.filter.context import FilterContext
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.edit.argument_checks import check_number
 from rh_prefect.media.edit.audio_samples import (
     PIECE,
     RATE,
@@ -27,7 +28,7 @@ from rh_prefect.media.edit.audio_samples import (
     pulled,
     spoken,
 )
-from rh_prefect.media.edit.output import Track, create_file, product
+from rh_prefect.media.edit.output import Track, create_file
 
 LOUDNESS = -16.0
 """Target loudness in LUFS of a finished track, which video sites and podcasts require."""
@@ -72,6 +73,8 @@ def mix(
     music continues for a moment after the last word. For `mux`, write a WAV, so that only the film's AAC is compressed
     with a loss.
     """
+    check_number("loudness", loudness, -70, 0)
+    check_number("music_level", music_level, -70, 0)
     lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
     with create_track(to) as track:
         score = _score(lines, music, seconds, music_level, loudness)
@@ -82,12 +85,9 @@ def mix(
 
 @contextmanager
 def create_track(to: Path) -> Iterator[Track]:
-    """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; it appears under its name only when complete."""
-    end = to.suffix.lower()
-    if end not in (".wav", ".m4a"):
-        raise InputError(f"A sound track {to.name} cannot be made. What to do: use a name that ends in .wav or .m4a.")
-    with product(to) as part, create_file(part, "wav" if end == ".wav" else "mp4") as file:
-        track = Track(file, "pcm_s16le" if end == ".wav" else "aac")
+    """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; see `create_file`."""
+    with create_file(to, "sound track") as file:
+        track = Track(file, "pcm_s16le" if file.format.name == "wav" else "aac")
         yield track
         track.finish()
 

@@ -19,7 +19,21 @@ from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio_samples import RATE, Samples, Sound, exactly, frame_of
 from rh_prefect.media.edit.video_reader import Shape
 
-_IMAGES: dict[str, Literal["PNG", "JPEG"]] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_FORMATS = {
+    "picture": {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
+    "video": {".mp4": "mp4"},
+    "sound track": {".wav": "wav", ".m4a": "mp4"},
+}
+"""The format of each file name's extension."""
+
+
+def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> str:
+    """Returns the format of a file name's extension; raises an `InputError` if it is of another type."""
+    form = _FORMATS[kind].get(to.suffix.lower())
+    if form is None:
+        ends = " or ".join(_FORMATS[kind])
+        raise InputError(f"A {kind} {to.name} cannot be made. What to do: use a name that ends in {ends}.")
+    return form
 
 
 @contextmanager
@@ -35,26 +49,25 @@ def product(to: Path) -> Iterator[Path]:
         ) from error
 
 
-def create_file(part: Path, form: Literal["mp4", "wav"] = "mp4") -> OutputContainer:
-    """Opens a file for writing; the index of an MP4 is written at the front, so that it plays while it loads."""
-    return av.open(str(part.absolute()), "w", format=form, options={"movflags": "+faststart"} if form == "mp4" else {})
+@contextmanager
+def create_file(to: Path, kind: Literal["video", "sound track"] = "video") -> Iterator[OutputContainer]:
+    """Opens a file for writing; it appears under its name only when complete.
+
+    The index of an MP4 is written at the front, so that it plays while it loads.
+    """
+    form = format_for(to, kind)
+    options = {"movflags": "+faststart"} if form == "mp4" else {}
+    with product(to) as part, av.open(str(part.absolute()), "w", format=form, options=options) as file:
+        yield file
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
     """Saves a picture as JPEG or PNG, by the file name's extension."""
     out = io.BytesIO()
-    image.save(out, image_format(to), quality=quality, optimize=True)
+    image.save(out, format_for(to, "picture"), quality=quality, optimize=True)
     with product(to) as part:
         # Pillow does not notice when only some of the bytes fit on a full disk.
         part.write_bytes(out.getvalue())
-
-
-def image_format(to: Path) -> Literal["PNG", "JPEG"]:
-    """Returns the image format for a file name."""
-    form = _IMAGES.get(to.suffix.lower())
-    if form is None:
-        raise InputError(f"A picture {to.name} cannot be made. What to do: use a name that ends in .png or .jpg.")
-    return form
 
 
 _QUALITY = {"preset": "veryfast", "crf": "18"}
@@ -145,8 +158,8 @@ def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> 
 
 @contextmanager
 def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
-    """Opens an MP4 for writing; it appears under its name only when complete."""
-    with product(to) as part, create_file(part) as file:
+    """Opens an MP4 with a picture stream for writing; see `create_file`."""
+    with create_file(to) as file:
         film = Film(Picture(file, canvas), Track(file) if canvas.has_audio else None)
         yield film
         film.picture.finish()

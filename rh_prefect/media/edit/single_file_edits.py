@@ -15,22 +15,13 @@ import numpy as np
 from av.filter import Graph
 from PIL import Image, ImageOps
 
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import create_film, write_image, write_pictures
-from rh_prefect.media.edit.video_reader import (
-    Fit,
-    Shape,
-    check_time,
-    even,
-    fitted,
-    opened,
-    pulled_frames,
-    reading,
-    shape_of,
-)
+from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, pulled_frames, reading, shape_of
 from rh_prefect.media.file_types import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
@@ -49,6 +40,8 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
     `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a video's seconds.
     """
+    check_size(width, height)
+    check_word("fit", fit, Fit)
     if _kind_of(source) == "image":
         write_image(_fitted_image(image_for(source, to), width, height, fit), to)
         return None
@@ -86,6 +79,9 @@ def watermark(
 
     `size` is the logo's width as a fraction of the file's width; `opacity` is from 0, which is invisible, to 1.
     """
+    check_word("corner", corner, Corner)
+    check_number("size", size, 0, 1)
+    check_number("opacity", opacity, 0, 1)
     if _kind_of(source) == "image":
         image = image_for(source, to).convert("RGBA")
         mark = _logo(logo, image.size, size, opacity)
@@ -106,6 +102,8 @@ def still_clip(
     A width or a height that is not given follows from the other one, or is the picture's.
     """
     check_time("seconds", seconds)
+    check_size(width, height)
+    check_word("zoom", zoom, Zoom)
     picture = flat(open_image(image))
     wide, high = _size_of(picture, width, height)
     canvas = Shape(even(wide), even(high), _STILL_RATE, tagged=True, has_audio=False)
@@ -194,7 +192,6 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
             return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color="black")
         case "stretch":
             return image.resize((width, height), Image.Resampling.LANCZOS)
-    raise InputError(f"fit must be cover, contain or stretch, not {fit!r}. What to do: use one of them.")
 
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:

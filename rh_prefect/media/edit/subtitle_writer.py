@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.errors import InputError, MediaError
-from rh_prefect.media.edit.video_reader import check_time, reading
+from rh_prefect.media.edit.argument_checks import check_time
+from rh_prefect.media.edit.video_reader import reading
 
 _SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)]*(?=\s|$)|[。！？]+[」』”’）]*|$)", re.DOTALL)
 _READ = 15.0

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.edit.argument_checks import check_size, check_time, check_word
 from rh_prefect.media.edit.assembly import Joined
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Pieces, Sound, endless_silence, sound_with_picture
 from rh_prefect.media.edit.output import create_film
-from rh_prefect.media.edit.video_reader import Fit, Shape, check_time, fitted, shape_of
+from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, shape_of
 
 Look = Literal["fade", "black"]
 """The next picture is faded in over the old one, or the old one first becomes black."""
@@ -43,6 +44,9 @@ def crossfaded(
     Each transition makes the film shorter by `seconds`.
     """
     check_time("seconds", seconds)
+    check_word("look", look, Look)
+    check_word("fit", fit, Fit)
+    check_size(width, height)
     if not clips or not 0 < seconds <= LONGEST:
         raise InputError(
             f"A film of {len(clips)} clips with transitions of {seconds:g} s cannot be made. What to do: pass clips, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import MediaError
 from rh_prefect.media.file_types import missing_bytes
 from rh_prefect.media.probe import file_type, pictures_of
 
@@ -33,12 +32,6 @@ _UNTAGGED = 2
 
 # The filters that put a frame upright, by its rotation.
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
-
-
-def check_time(name: str, seconds: float | None) -> None:
-    """Raises an `InputError` if a time is negative, infinite or not a number; None is allowed."""
-    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")
 
 
 @contextmanager
