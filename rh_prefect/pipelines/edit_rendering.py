@@ -28,10 +28,12 @@ class Rendered:
 def render(name: str, params: Params, folder: Path) -> Rendered:
     """Renders an edit."""
     _check_files(name, params)
-    if name not in _SIMPLE:
-        return _EDITS[name](params, folder)
-    make, file, source = _SIMPLE[name]
-    return _made(make, folder / file, params, source)
+    return _EDITS[name](params, folder)
+
+
+def _simple(make: Callable[..., Any], file: str, source: str) -> Callable[[Params, Path], Rendered]:
+    """Returns an edit that takes one parameter and options, and makes a file of a fixed name."""
+    return lambda params, folder: _made(make, folder / file, params, source)
 
 
 def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
@@ -137,16 +139,12 @@ def _picture_format(source: Path, form: str | None = None) -> str:
     return form or ("png" if kind.extension == "png" else "jpg")
 
 
-_SIMPLE: Mapping[str, tuple[Callable[..., Any], str, str]] = {
-    "transition": (edit.crossfaded, "film.mp4", "videos"),
-    "title": (edit.title_clip, "title.mp4", "text"),
-    "still": (edit.still_clip, "still.mp4", "image"),
-    "frame": (edit.frame, "frame.jpg", "video"),
-    "contact_sheet": (edit.contact_sheet, "sheet.jpg", "of"),
-}
-"""Edits that take one thing and options: the function, the name of the file, and the parameter that they are about."""
-
 _EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
+    "transition": _simple(edit.crossfaded, "film.mp4", "videos"),
+    "title": _simple(edit.title_clip, "title.mp4", "text"),
+    "still": _simple(edit.still_clip, "still.mp4", "image"),
+    "frame": _simple(edit.frame, "frame.jpg", "video"),
+    "contact_sheet": _simple(edit.contact_sheet, "sheet.jpg", "of"),
     "concat": _concat,
     "captions": _captions,
     "mix": _mix,

@@ -15,7 +15,8 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
+from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendered, render
+from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks
@@ -69,6 +70,10 @@ def test_a_video_keeps_its_own_sound_where_asked(tmp_path: Path, out: Path) -> N
     both = render("mux", {"video": video, "audio": other, "keep_sound": True}, out)
     heard = clip_samples.heard(Path(str(both.path)))
     assert min(clip_samples.strength(heard, hz, 0.2, 0.6) for hz in (440, 3000)) > -25
+
+
+def test_each_edit_of_the_language_can_be_rendered() -> None:
+    assert sorted(_EDITS) == sorted(EDITS)
 
 
 def test_the_edits_of_one_file(clips: list[Path], tmp_path: Path, out: Path) -> None:
