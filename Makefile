@@ -13,10 +13,11 @@ DATABASE := .venv/prefect.db
 SITE_TOOLS := .venv/.site-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests test-long test-readme lint docs bench mutants constraints clean
+.PHONY: help install demo test tests test-long test-readme lint docs bench mutants constraints clean
 
 help:
 	@echo "make demo         make a film on this machine: no key, no network, nothing to pay (ARGS=--stay keeps the dashboard)"
+	@echo "make install      only the package and its tools, in .venv"
 	@echo "make test         the test suite, then lint, types and import contracts"
 	@echo "make test-long    kills, faults, workers, the code of the docs, type checkers over samples, and the wheel"
 	@echo "make test-readme  the README's commands, in their order, in an empty folder"
@@ -26,6 +27,8 @@ help:
 	@echo "make lint         ruff, mypy, import contracts, and whether generated files fit the catalogue"
 	@echo "make constraints  write constraints.txt again from what is installed"
 	@echo "make clean        remove .venv, caches and builds; films stay"
+
+install: $(INSTALLED) $(DATABASE)
 
 demo: $(INSTALLED)
 	$(BIN)/rh-prefect demo $(ARGS)
