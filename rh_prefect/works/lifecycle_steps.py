@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeVar
@@ -62,14 +63,17 @@ _log = logging.getLogger("rh_prefect")
 class Steps:
     """Performs the steps of one work, on the package's loop thread."""
 
-    def __init__(self, work: Work, *, on_task: Callable[[Submit | None], None] = lambda _: None) -> None:
+    def __init__(self, work: Work) -> None:
         self.work = work
         self.policy = work.policy
-        self._on_task = on_task
+        self.running_task: Submit | None = None
+        """The submission whose task runs; None if no task runs."""
+        self.changed = asyncio.get_running_loop().create_future()
+        """Is done when `running_task` changes; another future then takes its place."""
         self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
-        self._spending = WorkSpending(work, payload=self._payload)
+        self._spending = WorkSpending(work)
         self._links: dict[str, str] = {}
         self._is_refused = False
         self._slot_refusals = 0
@@ -200,7 +204,7 @@ class Steps:
                 self._links = {
                     mark: await account.uploads.address(one, mark, store=store) for mark, one in inputs.items()
                 }
-                return await self._spending.find_price()
+                return await self._spending.find_price(self._links)
             except ApiError as error:
                 await self._leave_account(error)
 
@@ -280,9 +284,9 @@ class Steps:
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None
-        began = self._clock()
+        request, began = self.work.request, self._clock()
         try:
-            view = await provider.submit(self.work.request.endpoint, self._payload(), webhook_url=address)
+            view = await provider.submit(request.endpoint, request.sent(self._links), webhook_url=address)
         except Exception as error:
             answer = answer_of(error)
         else:
@@ -306,9 +310,6 @@ class Steps:
         if self.work.scope.journal.is_cached and await self.work.is_cancelled(max_age=since_claim):
             return "the run was cancelled before the POST"
         return ""
-
-    def _payload(self) -> dict[str, Any]:
-        return self.work.request.sent(self._links)
 
     async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
         try:
@@ -346,12 +347,17 @@ class Steps:
 
     async def accepted(self, submit: Submit) -> None:
         """Notifies callers that a submission has a task."""
-        self._on_task(submit)
+        self._set_task(submit)
 
     async def ended(self) -> None:
         """Notifies callers that the task has ended, and releases its slot."""
         self._lease.release()
-        self._on_task(None)
+        self._set_task(None)
+
+    def _set_task(self, running: Submit | None) -> None:
+        self.running_task = running
+        self.changed.set_result(None)
+        self.changed = asyncio.get_running_loop().create_future()
 
     async def await_end(self, submit: Submit, *, adopted: bool) -> End:
         """Waits until the task has ended, and records its end; returns the recorded end."""

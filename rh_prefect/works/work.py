@@ -198,9 +198,9 @@ class Work:
 class WorkSpending:
     """The costs of one work, and their part in the budget of its run."""
 
-    def __init__(self, work: Work, *, payload: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._payload = payload
+        self._links: Mapping[str, str] = {}
         self._spending = work.spending
         self._key = work.key
         request = work.request
@@ -210,8 +210,9 @@ class WorkSpending:
         self._guess: Money | None = None
         self._reserved: int | None = None
 
-    async def find_price(self) -> None:
-        """Returns the price on the account; sends a request to RunningHub only if a budget needs it."""
+    async def find_price(self, links: Mapping[str, str]) -> None:
+        """Finds the price on the account with links to the inputs; a request is sent only if a budget needs it."""
+        self._links = links
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
         prices = self._work.lease.account.prices
@@ -227,8 +228,8 @@ class WorkSpending:
         return self._price
 
     async def _request_price(self) -> Money | None:
-        prices = self._work.lease.account.prices
-        return await prices.of(self._work.request.endpoint, self._payload(), self._listed)
+        prices, request = self._work.lease.account.prices, self._work.request
+        return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         """Reserves the price of submission n, and releases that of an earlier number."""

@@ -114,11 +114,8 @@ class RunningWork:
         self.work = work
         self.callers = 0
         """Number of callers of a run that wait for it."""
-        self.running_task: Submit | None = None
-        """The submission whose task runs; None if no task runs."""
-        self._steps = Steps(work, on_task=self._set_task)
+        self._steps = Steps(work)
         self._life: asyncio.Task[Any] | None = None
-        self._changed = asyncio.get_running_loop().create_future()
 
     @property
     def is_over(self) -> bool:
@@ -127,12 +124,12 @@ class RunningWork:
 
     async def next_running_task(self) -> Submit | None:
         """Waits until a task runs, and returns its submission; None if the work gets its result first."""
-        await self._until(lambda: self.running_task is not None)
-        return self.running_task
+        await self._until(lambda: self._steps.running_task is not None)
+        return self._steps.running_task
 
     async def end_of(self, task: Submit, deadline: float | None) -> bool:
         """Waits until a task has ended; see `complete`."""
-        await self._until(lambda: self.running_task is not task, deadline)
+        await self._until(lambda: self._steps.running_task is not task, deadline)
         return True
 
     def complete(self, deadline: float | None = None) -> Coroutine[Any, Any, Delivered]:
@@ -143,10 +140,10 @@ class RunningWork:
         """Waits for a state, or for the result, which it then returns."""
         life = self._begin()
         while not (life.done() or is_reached()):
-            running = self.running_task
+            running = self._steps.running_task
             try:
                 async with asyncio.timeout(deadline if running else None):
-                    await asyncio.wait((life, self._changed), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((life, self._steps.changed), return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError:
                 raise self._timeout(running, deadline) from None
         return life.result() if life.done() else None
@@ -156,11 +153,6 @@ class RunningWork:
             self._life = asyncio.ensure_future(run_work(self._steps))
             self._life.add_done_callback(self._end)
         return self._life
-
-    def _set_task(self, running: Submit | None) -> None:
-        self.running_task = running
-        self._changed.set_result(None)
-        self._changed = asyncio.get_running_loop().create_future()
 
     def _end(self, life: asyncio.Task[Any]) -> None:
         self._steps.end()

@@ -525,7 +525,7 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
     task = await work.running.next_running_task()
     assert task is not None
     assert task.task_id == TASK
-    assert work.running.running_task is task
+    assert await work.running.next_running_task() is task
     await waits.wait()
     assert not work.running.is_over
     work.running.interrupt()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from rh_prefect import models
@@ -33,6 +35,7 @@ from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Record, uptime
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.options import Options
@@ -41,7 +44,7 @@ from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger
 from rh_prefect.works.stored_result import read_all
-from rh_prefect.works.work_runner import FoundWork, WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.world.job_records import (
@@ -74,6 +77,25 @@ def on_s3(given: dict[str, Any], s3: S3Server) -> dict[str, Any]:
 
 def words(text: str = "one", **more: Any) -> WorkCall:
     return WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt=text), "words", **more)
+
+
+async def test_ended_works_and_their_requests_are_freed_without_the_garbage_collector(given: dict[str, Any]) -> None:
+    def alive() -> set[str]:
+        objects = [one for one in gc.get_objects() if isinstance(one, (RunningWork, Steps, httpx.Request))]
+        return {f"{type(one).__name__} {id(one)}" for one in objects}
+
+    run = PipelineRun(**given)
+    await run.one(words("opens the connections"))
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        await run.make(*(words(f"text {n}") for n in range(5)))
+        await LOOP.call(asyncio.sleep(0))
+        kept = alive() - before
+    finally:
+        gc.enable()
+    assert not kept
 
 
 async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: dict[str, Any]) -> None:
