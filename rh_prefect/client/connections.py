@@ -281,11 +281,12 @@ def open_connections(
         auth: bool = True,
         redirects: bool = False,
         resends: bool = True,
+        kind: type[httpx.AsyncClient] = httpx.AsyncClient,
         direct: DirectTransport = httpx.AsyncHTTPTransport,
     ) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=5.0)
         sender = HiddenAddressTransport(transport) if transport else EnvironmentTransport(limits, direct=direct)
-        return (CallClient if direct is CallTransport else httpx.AsyncClient)(
+        return kind(
             transport=ResendTransport(sender) if resends else sender,
             # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
@@ -297,8 +298,8 @@ def open_connections(
         )
 
     return Connections(
-        submits=client(submit_timeout, keepalive=0, resends=False),
-        calls=client(30.0, keepalive=16, direct=CallTransport),
+        submits=client(submit_timeout, keepalive=0, resends=False, kind=CallClient),
+        calls=client(30.0, keepalive=16, kind=CallClient, direct=CallTransport),
         uploads=client(120.0, keepalive=4),
         files=client(60.0, keepalive=8, auth=False, redirects=True),
     )
