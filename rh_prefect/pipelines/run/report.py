@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from rh_prefect.display_names import beginning_of_prompt
@@ -244,7 +244,11 @@ def _last_results(run: StepScheduler) -> dict[str, Any]:
 
 async def write_table(store: MediaStore, name: str, steps: Sequence[StepReport]) -> str:
     """Writes all steps of a run as CSV; returns the URI of the file."""
-    lists = ("files", "tasks", "jobs")
-    rows = ({**one.model_dump(), **{key: " ".join(getattr(one, key)) for key in lists}} for one in steps)
-    table = csv_text(tuple(StepReport.model_fields), rows)
+    names = tuple(one.name for one in fields(StepReport))
+    rows = ({name: _cell(getattr(one, name)) for name in names} for one in steps)
+    table = csv_text(names, rows)
     return await asyncio.to_thread(store.write_bytes, name, table.encode())
+
+
+def _cell(value: object) -> object:
+    return " ".join(value) if isinstance(value, tuple) else value

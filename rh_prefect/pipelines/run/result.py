@@ -35,7 +35,8 @@ StepState = Literal[
 ]
 
 
-class StepReport(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
     """The result of one step of one item, or of one job of a flow.
 
     Attributes:
@@ -53,8 +54,6 @@ class StepReport(BaseModel):
         tasks: RunningHub's tasks for its result, or the task that failed.
         jobs: The names of its works, for `rh-prefect jobs`.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     step: str
     model: str
