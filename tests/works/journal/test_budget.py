@@ -439,9 +439,16 @@ async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulat
     assert rh.recorder.charged == Decimal("0.24")
 
 
-async def test_a_run_without_a_budget_requests_no_price(rh: Emulator) -> None:
-    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+async def test_a_price_is_requested_only_when_a_call_with_a_budget_needs_it(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="hold"))
+    begun = asyncio.ensure_future(run(models.input_for(UNPRICED)(prompt="a lighthouse")))
+    assert await asyncio.to_thread(rh.held.wait)
     assert not [one for one in rh.recorder.requests if "price-preview" in one.path]
+    with pytest.raises(BudgetExceeded, match=r"0\.00 is spent and 1\.00 reserved"):
+        await run(models.ZImageTurbo(prompt="a lighthouse"), budget=float(PICTURE))
+    rh.held.release()
+    await begun
+    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
