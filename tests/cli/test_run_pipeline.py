@@ -374,7 +374,7 @@ def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
         "own.yaml", f"params: {{photo: image}}\nsteps:\n  {small}\n  own: {{review: $(small), ask: Is it good}}\n"
     )
     said = here.call("choose own.yaml own=again --set photo=photo.png", fails=True)
-    assert "own has no new candidates" in said
+    assert "own cannot get new candidates" in said
     assert not (here.folder / "own.takes.yaml").exists()
 
 
