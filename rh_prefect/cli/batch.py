@@ -17,7 +17,7 @@ from rh_prefect.cli.pipelines import show_plan
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete
-from rh_prefect.pipelines.batch import Batch, BatchOptions
+from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
 
 if TYPE_CHECKING:

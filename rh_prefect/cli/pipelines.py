@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import text_in
+from rh_prefect.cli.earlier_plan import earlier_plan
 from rh_prefect.cli.options import GIVEN, SELECTED, Credentials, File, Given, Json, More, Selected, Storage
 from rh_prefect.cli.output import print_json, terminal_width
-from rh_prefect.cli.plan_comparison import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.check import notes_of
@@ -142,7 +142,7 @@ def plan(
 
 async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, credentials: str | None) -> None:
     from rh_prefect.blocks.lookup import load_pool_context, load_storage
-    from rh_prefect.pipelines.plan.quote import quote
+    from rh_prefect.pipelines.plan.price_previews import quote
     from rh_prefect.works.loop_thread import LOOP
 
     shared, store = await load_pool_context(credentials), await load_storage(storage)

@@ -35,7 +35,7 @@ from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
-from rh_prefect.tasks.paid_task import PaidTask
+from rh_prefect.tasks.paid_task_type import PaidTask
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works

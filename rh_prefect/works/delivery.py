@@ -13,12 +13,12 @@ from rh_prefect.errors import JournalError, OutputsExpired, TransportError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
-from rh_prefect.works.collect import Collector, Publish
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
+from rh_prefect.works.output_collector import Collector, Publish
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
 from rh_prefect.works.work import Work

@@ -23,7 +23,7 @@ from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.stored_edits import EditResult

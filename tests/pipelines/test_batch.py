@@ -19,7 +19,7 @@ from rh_prefect import catalog
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks, Plan

@@ -17,7 +17,7 @@ from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
-from rh_prefect.pipelines.batch import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.redaction import mask

@@ -10,7 +10,7 @@ from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.batch.run import batch_function, run_batch
 from rh_prefect.flows.pipeline import local_flow
-from rh_prefect.pipelines.batch import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch
 
 
 async def complete_batch(batch: Batch) -> BatchReport:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.media.notebook_view import listing
-from rh_prefect.pipelines.batch import ROWS, BatchFile
+from rh_prefect.pipelines.batch_pipeline import ROWS, BatchFile
 from rh_prefect.pipelines.run.result import PipelineResult, StepReport
 from rh_prefect.works.journal.costs import Costs
 

@@ -17,7 +17,7 @@ from rh_prefect.flows.pipeline import Pipeline, run_in_flow
 from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch import Batch, BatchFile, BatchOptions, write_batch
+from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.plan.plan import Plan
