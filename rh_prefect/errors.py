@@ -153,7 +153,7 @@ class PlanChanged(InputError):
 
 
 class EqualRequest(InputError):
-    """An earlier call of the run has the same request and take; nothing was paid for this call."""
+    """An earlier call of the run has the same request and number (`take`); nothing was paid for this call."""
 
     job: str | None = None
 
