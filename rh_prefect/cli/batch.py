@@ -13,16 +13,18 @@ from cyclopts import Parameter
 from rh_prefect.cli.argument_checks import batch_values, check_account, check_batch, check_store, printable
 from rh_prefect.cli.options import PLACE, DryRun, Json, Place, Quiet, words_of
 from rh_prefect.cli.output import print_json
-from rh_prefect.cli.pipelines import show_plan
+from rh_prefect.cli.pipelines import show_plan, with_enough_budget
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.batch import BatchReport, RowResult
+    from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.plan import Plan
 
 _ROWS_PER_REASON = 3
@@ -60,7 +62,10 @@ def batch(
     given |= {"credentials": credentials, "storage": storage}
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if print_ or dry_run:
-        _show_batch(asked, as_plan=dry_run, as_json=as_json)
+        if dry_run:
+            show_plan(asyncio.run(_planned(asked)), as_json=as_json)
+        else:
+            print(asyncio.run(_written(asked))[0].file.text, end="")
         return
     quiet |= as_json
     is_flow = is_configured()
@@ -78,7 +83,7 @@ def batch(
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        _say_report(report, watch, words, quiet=quiet)
+        _say_report(report, watch, words, asked, quiet=quiet)
     if not report.is_complete:
         sys.exit(1)
 
@@ -95,26 +100,24 @@ def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
     return report
 
 
-def _show_batch(batch: Batch, *, as_plan: bool, as_json: bool) -> None:
-    """Prints the pipeline of a batch, or its plan; nothing is paid."""
+async def _planned(batch: Batch) -> Plan:
+    written, known = await _written(batch)
+    return await written.plan(known)
+
+
+async def _written(batch: Batch) -> tuple[WrittenBatch, KnownWorks]:
+    """Returns the pipeline of a batch, and the works in its storage."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
-    async def make() -> Plan | str:
-        settings, store = get_settings(), await load_storage(batch.storage)
-        written = await WrittenBatch.at(batch, site_of(settings.base_url), store)
-        return await written.plan(open_records(store, settings)) if as_plan else written.file.text
-
-    found = asyncio.run(make())
-    if isinstance(found, str):
-        print(found, end="")
-    else:
-        show_plan(found, as_json=as_json)
+    settings, store = get_settings(), await load_storage(batch.storage)
+    written = await WrittenBatch.at(batch, site_of(settings.base_url), store)
+    return written, open_records(store, settings)
 
 
-def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -> None:
+def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, quiet: bool) -> None:
     if quiet:
         print(f"{report.batch}: {report}\n{report.csv_uri}")
         return
@@ -131,7 +134,9 @@ def _say_report(report: BatchReport, watch: Watch, words: str, *, quiet: bool) -
     watch.say(f"{report.batch}: {report}", style="bold")
     watch.say(f"each row: {report.csv_uri}")
     if report.not_started:
-        watch.say(f"run what was not started, with a larger --budget: {words}")
+        selection = Selection(frozenset(asked.only), frozenset(asked.items), asked.sample)
+        words = with_enough_budget(words, asyncio.run(_planned(asked)), selection)
+        watch.say(f"run what was not started, with a budget that suffices: {words}")
     elif not report.is_complete:
         watch.say(f"run what is missing: {words}")
     if report.csv_uri and report.done:

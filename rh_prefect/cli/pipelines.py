@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,6 +160,18 @@ def show_dry_run(
     show_plan(current, as_json=as_json)
     # The run itself also counts what its flow run has spent.
     run_limit(current, price, budget=budget, counted=Decimal(0))
+
+
+def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
+    """Returns a command with a budget for all that the plan of the rest may cost.
+
+    Where the budget is that of all runs, it includes what was paid.
+    """
+    before = rest.paid_before if rest.budget is not None and rest.budget.all_runs else Decimal(0)
+    most = before + rest.price_of(rest.instances, selection).most
+    words = iter(shlex.split(command))
+    kept = [one for one in words if not (one.startswith("--budget=") or (one == "--budget" and next(words, "")))]
+    return shlex.join([*kept, "--budget", str(most.quantize(Decimal("0.01"), ROUND_UP))])
 
 
 def selected_price(plan: Plan, selection: Selection) -> Money:

@@ -30,7 +30,14 @@ from rh_prefect.cli.options import (
     words_of,
 )
 from rh_prefect.cli.output import print_json
-from rh_prefect.cli.pipelines import Source, check_retake, end_with_problems, made_again, show_dry_run
+from rh_prefect.cli.pipelines import (
+    Source,
+    check_retake,
+    end_with_problems,
+    made_again,
+    show_dry_run,
+    with_enough_budget,
+)
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, paid_steps
@@ -138,7 +145,13 @@ def run(
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
     words = words_of(budget=budget, **part, require_new=require_new)
     out = "" if is_flow else printable(place.out or "")
-    run_again = _Again(file, pipeline.takes, takes, inputs, words, out, words_of(out=place.out, storage=storage))
+    where = words_of(out=place.out, storage=storage)
+
+    def with_budget(command: str) -> str:
+        rest = asyncio.run(source.plan(pipeline, arguments, selection=selection))
+        return with_enough_budget(command, rest, selection)
+
+    run_again = _Again(file, pipeline.takes, takes, inputs, words, out, where, with_budget)
     values = {**arguments, **options}
     quiet |= as_json
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), run_again.recording():
@@ -163,6 +176,7 @@ class _Again:
     part: Sequence[str]  # The further options of `run`
     out: str  # Where the records are, if not where the environment says
     place: Sequence[str]  # The options of the storage
+    with_budget: Callable[[str], str]  # Adds a budget for the rest to a command
     _recorded: dict[str, int] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -252,13 +266,17 @@ def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_faile
             if one is not None:
                 watch.say_output(f"{name}[{number + 1}]" if isinstance(value, list) else name, one)
     print(f"report: {result.report}")
-    if is_failed:
-        print(f"After a correction, pay only for what is missing: {again.run}", file=sys.stderr)
+    command = again.run
+    if is_failed and any(one.error == "BudgetExceeded" for one in result.steps):
+        command = again.with_budget(command)
+        print(f"Run what was not started, with a budget that suffices: {command}", file=sys.stderr)
+    elif is_failed:
+        print(f"After a correction, pay only for what is missing: {command}", file=sys.stderr)
     if waiting:
         more = f", and for the {len(waiting) - _CHOICES} others" if len(waiting) > _CHOICES else ""
         print(
             f"Waiting for review. {watch.candidates_in}. Next: "
-            f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{again.run}`."
+            f"`{again.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{command}`."
         )
     if result.report and result.outputs:
         watch.say_how_to_open(result.report)

@@ -93,6 +93,18 @@ def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: T
     assert "\nopen it: rh-prefect open " in said
 
 
+def test_a_run_that_stops_at_its_budget_prints_a_command_whose_budget_suffices(
+    terminal: Terminal, rh: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "cups.yaml").write_text(f"budget: {{amount: 1, whole_items: true}}\n{CUPS}")
+    (tmp_path / "cups.csv").write_text("id,of\na,a cup\nb,a jug\nc,a mug\n")
+    said = terminal.call("run cups.yaml --set cups=cups.csv --budget 0.05", fails=True)
+    (again,) = re.findall(r"with a budget that suffices: (rh-prefect run .*)", said)
+    assert again.endswith("cups=cups.csv --budget 0.08"), "what is paid is no part of the next run's budget"
+    terminal.call(again)
+    assert len(rh.recorder.paid) == 3
+
+
 def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
     assert "least 1.79, expected 1.79, most 1.79" in terminal.call("run cup.yaml --dry-run")
     assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
