@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cyclopts import App, CoercionError, CycloptsError, Parameter, ValidationError
+from cyclopts import App, CycloptsError, Parameter, ValidationError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,9 +47,8 @@ def _in_a_sentence(error: CycloptsError) -> Text:
     problems = getattr(error.__cause__, "errors", None)
     if isinstance(error, ValidationError) and problems is not None:
         error.exception_message = f"{problems()[0]['msg']}."
-    form = " as YYYY-MM-DD" if isinstance(error, CoercionError) and error.target_type is date else ""
     command = " ".join(["rh-prefect", *(error.command_chain or ())])
-    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct it{form}; see `{command} --help`."
+    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct it; see `{command} --help`."
     return Text(text, no_wrap=True, overflow="ignore")
 
 

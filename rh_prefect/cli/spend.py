@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, terminal_width
@@ -28,12 +28,27 @@ if TYPE_CHECKING:
 By: TypeAlias = Literal["model", "day", "week", "month", "flow", "run", "account", "pipeline", "step", "item", "label"]
 
 
+def _day(_type: type, tokens: Sequence[Token]) -> date:
+    text, today = tokens[0].value, datetime.now(UTC).date()
+    near = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        return near.get(text) or date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day as YYYY-MM-DD, today or yesterday") from None
+
+
 def spend(
     *,
     storage: Storage = None,
     by: Annotated[By, Parameter(help="How to group the sums.")] = "model",
     since: Annotated[
-        date | None, Parameter(help="Only tasks that ended on this day (YYYY-MM-DD, UTC) or after.")
+        date | None,
+        Parameter(
+            converter=_day, help="Only tasks that ended on this day (YYYY-MM-DD, today or yesterday, in UTC) or after."
+        ),
+    ] = None,
+    until: Annotated[
+        date | None, Parameter(converter=_day, help="Only tasks that ended before this day, in the same form.")
     ] = None,
     json_: Json = False,
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
@@ -47,15 +62,17 @@ def spend(
         store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
         if not is_configured():
             _note("jobs of flow runs are included by their results only, because PREFECT_API_URL is not set")
-    here = [one for one in found.tasks if one.store == store.url and (since is None or one.at >= since.isoformat())]
+    first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
+    here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
+    when = (f" since {since}" if since else "") + (f" until {until}" if until else "")
     if out is not None or plot:
-        _draw(bars(here, by), by, out, title=f"Spent in {store.url}" + (f" since {since}" if since else ""))
+        _draw(bars(here, by), by, out, title=f"Spent in {store.url}{when}")
     elif json_:
         print_json(records(here, by, unread=found.unread))
     elif csv_:
         _print_csv(records(here, by, unread=found.unread))
     else:
-        nothing = f"no task of {store.url} is recorded" + (f" since {since}" if since else "")
+        nothing = f"no task of {store.url} is recorded{when}"
         print("\n".join([*(table(here, by, is_complete=not found.unread) or [nothing]), *_incomplete(found.unread)]))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:

@@ -136,10 +136,10 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    "into date. What to do: correct it as YYYY-MM-DD; see `rh-prefect spend --help`.": [
+    "'last week' is not a day as YYYY-MM-DD, today or yesterday. What to do: correct it": [
         "spend",
         "--since",
-        "yesterday",
+        "last week",
     ],
 }
 
