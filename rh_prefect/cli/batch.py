@@ -16,7 +16,7 @@ from rh_prefect.cli.output import print_json
 from rh_prefect.cli.pipelines import show_plan, with_enough_budget
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
-from rh_prefect.errors import BatchIncomplete
+from rh_prefect.errors import BatchIncomplete, InputError
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
@@ -63,7 +63,9 @@ def batch(
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if print_ or dry_run:
         if dry_run:
-            show_plan(asyncio.run(_planned(asked)), as_json=as_json)
+            plan = asyncio.run(_planned(asked))
+            show_plan(plan, as_json=as_json)
+            _refuse_invalid_rows(plan)
         else:
             print(asyncio.run(_written(asked))[0].file.text, end="")
         return
@@ -98,6 +100,14 @@ def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
     except BatchIncomplete as error:
         report = error.report
     return report
+
+
+def _refuse_invalid_rows(plan: Plan) -> None:
+    """Raises an error if no row of a batch is valid: the price of 0.00 would look like success."""
+    rows = {one.item: one.problems for one in plan.instances if one.item}
+    reasons = [problems[0] for problems in rows.values() if problems]
+    if reasons and len(reasons) == len(rows):
+        raise InputError(f"batch: {len(rows)} of {len(rows)} rows are invalid: {reasons[0]}. Nothing was paid.")
 
 
 async def _planned(batch: Batch) -> Plan:

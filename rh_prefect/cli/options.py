@@ -27,6 +27,14 @@ Credentials = Annotated[
     str | None, Parameter(help="Name of the block of an account or of a pool; by default RH_API_KEY.")
 ]
 File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
+Budget = Annotated[
+    float | None,
+    Parameter(
+        help="Maximum cost of the run; by default the file's budget, else the plan's highest price; never above "
+        "RH_MAX_BUDGET.",
+        validator=validators.Number(gte=0),
+    ),
+]
 More = Annotated[
     list[str],
     Parameter(

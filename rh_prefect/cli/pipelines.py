@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import text_in
 from rh_prefect.cli.earlier_plan import earlier_plan
-from rh_prefect.cli.options import GIVEN, SELECTED, Credentials, File, Given, Json, More, Selected, Storage
+from rh_prefect.cli.options import GIVEN, SELECTED, Budget, Credentials, File, Given, Json, More, Selected, Storage
 from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
@@ -105,6 +105,7 @@ def plan(
     as_json: Json = False,
     quote: Quote = False,
     exit_code: ExitCode = False,
+    budget: Budget = None,
     allow: Allow = None,
     storage: Storage = None,
     credentials: Credentials = None,
@@ -137,6 +138,8 @@ def plan(
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
     show_plan(current, as_json=as_json, svg=svg, markdown=markdown)
+    if budget is not None:
+        run_limit(current, price, budget=budget, counted=Decimal(0))
     if exit_code and (price.most > 0 or price.is_open):
         sys.exit(_SOMETHING_TO_PAY)
 

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import check_account, check_store, printable, text_in
 from rh_prefect.cli.options import (
     GIVEN,
     PLACE,
     SELECTED,
+    Budget,
     DryRun,
     File,
     Given,
@@ -54,14 +55,6 @@ if TYPE_CHECKING:
 _CHOICES = 30
 """Maximum number of reviews in one printed command."""
 
-Budget = Annotated[
-    float | None,
-    Parameter(
-        help="Maximum cost of the run; by default the file's budget, else the plan's highest price; never above "
-        "RH_MAX_BUDGET.",
-        validator=validators.Number(gte=0),
-    ),
-]
 Reviewed = Annotated[
     Path | None,
     Parameter(

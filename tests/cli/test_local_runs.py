@@ -62,6 +62,8 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert "submit 1: ended" in terminal.call(f"jobs show {jobs[0].split()[0]}")
     assert "1.79 CNY" in terminal.call("spend --by pipeline")
     assert re.search(r"CNY by flow\ncup  1\.79  █+\n", terminal.call("spend --by flow --plot"))
+    assert "1.79 CNY" in terminal.call("spend --since yesterday")
+    assert "no task" in terminal.call("spend --until yesterday")
     assert terminal.call("spend --by month --out spend.png") == "spend.png\n"
     again = json.loads(terminal.call("run cup.yaml --json"))
     assert again["outputs"]["clip"]["kind"] == "video"
@@ -110,11 +112,18 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
     said = terminal.call("run cup.yaml --dry-run --budget 1", fails=True)
     assert "cup: the run costs at least 1.79 CNY, and its budget is 1" in said
+    assert "the run costs at least 1.79 CNY, and its budget is 1" in terminal.call(
+        "plan cup.yaml --budget 1", fails=True
+    )
+    assert "least 1.79" in terminal.call("plan cup.yaml --budget 2")
     assert "most 0.04" in terminal.call("run z-image/turbo --prompt kite --dry-run")
     typo = terminal.call("run z-image/turbo --prompt kite --aspect 16:9", fails=True)
     assert "has no parameter aspect; did you mean aspect_ratio?" in typo
     (tmp_path / "rows.csv").write_text("prompt\na cup\na jug\n")
     assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
+    (tmp_path / "wrong.csv").write_text("prompt,title\na cup,one\na jug,two\n")
+    wrong = terminal.call("batch wrong.csv --model z-image/turbo --dry-run", fails=True)
+    assert "batch: 2 of 2 rows are invalid: it has a value in the column 'title'" in wrong
     planned = json.loads(terminal.call("batch rows.csv --model z-image/turbo --dry-run --json"))
     assert planned["price"]["most"] == 0.08
     terminal.call("run cup.yaml --only picture")
