@@ -165,8 +165,8 @@ async def adopt_(
         _check_kind(job, intent, task)
     await manual_repair.adopt(journal, key, task_id)
     print(
-        f"RunningHub does not report which model a task is of. In the call log task {task_id} must be one of "
-        f"{intent.endpoint} that was submitted at {intent.at}; otherwise this job gets the result of another task."
+        f"RunningHub does not report which request a task is of. In the call log task {task_id} must be one of "
+        f"{intent.request_words} that was submitted at {intent.at}; otherwise this job gets the result of another task."
     )
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
 

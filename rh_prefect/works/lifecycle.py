@@ -223,10 +223,10 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
     reason = f" ({answer.reason})" if answer and answer.reason else ""
     place, form = policy.task_list
     raise SubmissionUnknown(
-        f"{policy.title}: submission {submit.n} to {policy.endpoint} was started at {submit.intent.at} and it is not "
-        f"known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. What to do: "
-        f"look for the task of account {submit.intent.account_words} in {place}. If it is there: rh-prefect jobs "
-        f"adopt {policy.job} {form}. "
+        f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at} and "
+        f"it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. "
+        f"What to do: look for the task of account {submit.intent.account_words} in {place}. If it is there, with this "
+        f"request: rh-prefect jobs adopt {policy.job} {form}. "
         f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )

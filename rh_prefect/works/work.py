@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -141,6 +142,7 @@ class Work:
             submit_timeout=self.services.submit_timeout,
             attempt=scope.attempt,
             webhook=self.callback is not None,
+            files=tuple(PurePosixPath(one.record.uri).name for one in self.request.inputs.values()),
             flow_run=self.policy.run,
         )
 

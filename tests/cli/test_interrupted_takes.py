@@ -106,11 +106,14 @@ def test_a_plain_run_completes_the_new_results_of_a_killed_one(cup: Folder) -> N
 
 def test_a_submission_that_a_killed_run_left_open_is_not_paid_for_again(cup: Folder) -> None:
     cup.call("run cup.yaml")
-    cup.kill_at(POST, "run cup.yaml --new", answer=True)
-    assert (cup.takes, cup.paid) == ({"picture": 2}, 3)
+    cup.kill_at(r"^POST /openapi/v2/kling", "run cup.yaml --new", answer=True)
+    assert (cup.takes, cup.paid) == ({"picture": 2}, 4)
     said = cup.call("run cup.yaml", fails=True)
     (adopt,) = re.findall(r"rh-prefect (jobs adopt \S+)", said)
     adopted = cup.call(f"{adopt} {cup.rh.recorder.paid[-1].task_id}")
+    request = r'image-to-video \(clip, prompt "a turn", input files [0-9a-f]+….*\.png\)'
+    for shown in (said, adopted):
+        assert re.search(request, shown), "which of two tasks of the model it is"
     assert "run the pipeline, or make the call, again" in adopted
     assert "jobs collect" not in adopted, "it does not take works"
     cup.call("run cup.yaml")

@@ -18,6 +18,7 @@ from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
+from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
@@ -85,6 +86,8 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     for number in "12":
         await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+    intents = [view.submits[0].intent async for view in jobs_of(run.journal)]
+    assert [one.files for one in intents] == [("photo",)] * 2, "messages show no parameter of a link"
 
 
 async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:

@@ -26,8 +26,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rh_prefect.display_names import beginning_of_prompt, cut_middle, with_prompt
 from rh_prefect.errors import ApiError, NextTask, RefusalScope, Retry
 from rh_prefect.media.media import Media
+from rh_prefect.redaction import mask
+
+_PROMPT_SHOWN = 80
+"""Number of characters of a prompt in messages about an unknown submission; prompts of a run often begin alike."""
+
+_FILE_SHOWN = 32
+"""Number of characters of a file name there: a name made of the content is longer, and its ends distinguish it."""
 
 
 class Owner(BaseModel):
@@ -151,6 +159,15 @@ class Intent(Record, Requested):
     attempt: int = 1  # The flow-run attempt
     # Whether RunningHub was requested to send a webhook at the end; its secret address is not recorded
     webhook: bool = False
+    files: tuple[str, ...] = ()  # Names of its input files, for messages; `payload` has only their content hashes
+
+    @property
+    def request_words(self) -> str:
+        """Returns the endpoint, with what tells the request from another one that was sent at the same time."""
+        prompt = beginning_of_prompt(self.payload, _PROMPT_SHOWN)
+        files = ", ".join(cut_middle(name, _FILE_SHOWN) for name in self.files)
+        shown = (self.label, prompt and f'prompt "{prompt}"', files and f"input files {files}")
+        return mask(with_prompt(self.endpoint, ", ".join(filter(None, shown))))
 
     @property
     def account_words(self) -> str:

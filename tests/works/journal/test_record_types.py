@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -72,11 +73,22 @@ def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> No
         "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
         "endpoint": "e", "base": BASE, "take": 1, "label": None, "run": "",
         "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
-        "graph": "", "webhook": False, "flow_run": "",
+        "graph": "", "webhook": False, "flow_run": "", "files": (),
     }  # fmt: skip
+    assert bare.request_words == "e"
     assert (SUCCESS.attempt, ResultRecord(task_id="1").n) == (1, 1)
     assert (MediaRecord(uri="a", sha256="b", size=1, kind="image", mime="image/png", extension="png").stored) == ""
     assert (Format().format, FORMAT_KEY) == (FORMAT, "format-1")
+
+
+def test_two_requests_that_were_sent_at_once_are_told_apart_without_secrets() -> None:
+    prompt = f"look at https://h/a.png?Signature={'s' * 20}\n" + "and more " * 20
+    words = intent(
+        label="shots[1].motion", payload={"prompt": prompt}, files=("a.png", f"{'0' * 64}.png")
+    ).request_words
+    assert '(shots[1].motion, prompt "look at https://h/a.png?Signature=*** and more' in words
+    assert re.search(r'…", input files a\.png, 0+…0+\.png\)$', words)
+    assert len(words) < 200
 
 
 @pytest.mark.parametrize(
