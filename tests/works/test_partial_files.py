@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.errors import StoreError
+from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.download_folder import StoreChecks, part_file, remove
+from rh_prefect.works.download_folder import StoreChecks, check_folder, part_file, remove
 from rh_prefect.works.journal.record_types import ResultRecord
 from tests.support.processes.forkserver import FORKS
 
@@ -134,3 +134,9 @@ async def test_after_the_outputs_of_three_jobs_were_refused_a_run_pays_for_no_ot
     checks.refuse_payment(("another", 1), store, "d")
     await checks.storing(run, store, "a", take(picture))
     checks.refuse_payment(run, store, "d")
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/parts cannot be written to: .*Nothing was paid.*RH_STATE_DIR"):
+        check_folder(tmp_path / "file" / "parts")
