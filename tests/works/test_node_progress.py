@@ -172,10 +172,14 @@ async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Cl
     assert stored.lines == []
 
 
-async def test_a_start_without_an_address_opens_no_socket(call: Work, client: Client) -> None:
+async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(call: Work, client: Client) -> None:
     progress = progress_of(call, client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not node_progress._watching
+        progress.runs()
+        assert len(node_progress._watching) == 1, "RunningHub is asked for the address"
+    while node_progress._watching:  # noqa: ASYNC110 - it was cancelled just now
+        await asyncio.sleep(0)
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
         assert not node_progress._watching, "it is another task's"
