@@ -129,5 +129,6 @@ async def test_a_task_of_another_kind_is_not_taken_for_a_work(rh: Emulator, tmp_
     assert refused.returncode == 1
     assert "made audio, and rhart-image" in said
     assert "Nothing was recorded" in said
-    assert "does not report which model a task is of" in adopted.stdout
+    assert "does not report which request a task is of" in adopted.stdout
+    assert 'prompt "a pier"' in adopted.stdout
     assert f'"task_id": "{task_id}"' in shown.stdout
