@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -32,7 +32,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
-from rh_prefect.works.journal.record_types import Answer, Cancelled, End, Resolution
+from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
@@ -115,7 +115,8 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
 
 
 CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
-WITH_INPUT = replace(REQUEST, inputs={"sha256:1": cast(Input, None)})
+PHOTO = MediaRecord(uri="photo.png", sha256="1", size=1, kind="image", mime="image/png", extension="png")
+WITH_INPUT = replace(REQUEST, inputs={"sha256:1": Input("photo.png", PHOTO)})
 
 
 async def intents_of(work: ExecutedWork) -> AsyncIterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -475,7 +476,8 @@ class RecordedJournal(FolderJournal):
 async def test_a_job_of_a_run_is_read_unless_it_is_new_and_collected_without_a_payment(
     rh: Emulator, given: dict[str, Any]
 ) -> None:
-    journal = RecordedJournal(str(given["folder"] / "runs"), scope="one")
+    # A process keeps the works that were requested in a scope by its name: another test's must have another one.
+    journal = RecordedJournal(str(given["folder"] / "runs"), scope=f"one-{uuid.uuid4().hex}")
     run = PipelineRun(**given)
 
     def runner(**options: Any) -> WorkRunner:
