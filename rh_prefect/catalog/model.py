@@ -256,7 +256,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule of a model about several parameters together; it names them by wire key.
+    """A rule of a model about several parameters together; it names them as the API does.
 
     `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they are
     required where the condition holds; `only`: they are refused where it does not; `used`: they have no effect where it

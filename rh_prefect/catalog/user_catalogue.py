@@ -320,7 +320,10 @@ def reset() -> bool:
 
 def _day(text: str) -> str:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) or not is_past_day(text):
-        raise InputError(f"{text!r} is not a past date. What to do: write it as YYYY-MM-DD. Nothing was changed.")
+        raise InputError(
+            f"{text!r} is not a past date. What to do: give the day on which the list was published as YYYY-MM-DD. "
+            "Nothing was changed."
+        )
     return text
 
 

@@ -248,7 +248,7 @@ class Backoff:
         self._draw = draw
 
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
-        """Sends until the request is accepted, or rejected for another reason.
+        """Repeats a request while RunningHub is busy, until it is accepted or rejected for another reason.
 
         At the end it returns the last response or raises `Busy`.
         """

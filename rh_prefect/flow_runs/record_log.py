@@ -209,7 +209,7 @@ class RecordLog:
         return await item.done
 
     def _note_job(self, key: str) -> None:
-        """Records which jobs of this process will have more records."""
+        """Notes whether this process will write more records of a job."""
         name, _, rest = key.partition("-")
         what = rest.partition("-")[0]
         if what in ("intent", "claim"):

@@ -247,7 +247,7 @@ def _suspendable() -> FlowRun:
     """Returns the caller's run; raises an error if it cannot be suspended."""
     flow = FlowRunContext.get()
     if flow is None or flow.flow_run is None:
-        raise _StaysError("there is no run: it was called outside of a flow.")
+        raise _StaysError("the call is outside of a flow.")
     if TaskRunContext.get() is not None:
         raise _StaysError("a task cannot suspend its flow. What to do: call it in the flow itself.")
     if flow.flow_run.parent_task_run_id is not None:

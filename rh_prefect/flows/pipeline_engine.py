@@ -70,7 +70,7 @@ class PrefectEngine(StepEngine):
             await LOOP.call(self._group.expect(members))
 
     async def end(self) -> None:
-        """Ends a member of the suspend group."""
+        """Tells the suspend group (`flow_runs/suspension.py`) that one of its members has ended."""
         if self._group is not None:
             await LOOP.call(self._group.end())
 

@@ -253,8 +253,8 @@ def _as_text(value: str | os.PathLike[str]) -> str:
         )
     if "\0" in text or not is_text(text):
         raise InputError(
-            f"Expected a file, but {text!a} cannot be recorded: it is not UTF-8, or it contains a NUL "
-            "byte. What to do: rename the file."
+            f"The file name {text!a} is not UTF-8, or contains a NUL byte, and cannot be recorded. What to do: rename "
+            "the file."
         )
     return text
 

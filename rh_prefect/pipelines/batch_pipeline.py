@@ -202,7 +202,7 @@ class _Source:
             return cls(name, identity, rows)
         if is_file:
             raise InputError(
-                f"batch: {rows} is a file, but no table that a batch reads. What to do: save it as .csv, .tsv, .jsonl "
+                f"batch: {rows} is not a table that a batch can read. What to do: save it as .csv, .tsv, .jsonl "
                 "or .parquet; if it is an input of the model itself, pass its folder or a glob."
             )
         return cls(name, identity, rows, _kind(stages[0]))

@@ -79,8 +79,8 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
     if submit is None or submit.state != "unknown":
         task = f" (its last task is {view.last.task_id})" if view.last and view.last.task_id else ""
         raise InputError(
-            f"{journal.scope}/{key}: no submission of this job is unknown{task}. Nothing was recorded. What to do: run "
-            "the job again."
+            f"{journal.scope}/{key}: this job has no submission with an unknown outcome{task}. Nothing was recorded. "
+            "What to do: run the job again."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(

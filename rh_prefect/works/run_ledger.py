@@ -86,7 +86,7 @@ async def read_place(run: Journal) -> RecordsPlace | None:
 
 @dataclass(slots=True)
 class Notes:
-    """The notes of a flow run about works."""
+    """The submissions that a flow run has claimed, waited for or settled."""
 
     claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
     waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for

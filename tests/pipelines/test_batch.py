@@ -104,7 +104,7 @@ async def test_every_kind_of_table_gives_the_same_rows(folder: Path, name: str) 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows.json", "photo.png"])
 async def test_a_file_that_is_no_table_is_named_with_the_tables_that_are(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"PK")
-    with pytest.raises(InputError, match=rf"{name} is a file, but no table.*\.csv, \.tsv, \.jsonl.*glob"):
+    with pytest.raises(InputError, match=rf"{name} is not a table that a batch can read.*\.csv, \.tsv, \.jsonl.*glob"):
         await written(str(folder / name), KLING)
 
 

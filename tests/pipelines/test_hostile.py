@@ -327,9 +327,12 @@ TOO_LARGE = {
     "items of an answer": (ANSWER, "at_most must be at most 8000, but $(params.n) is 1000000; make it lower"),
     "a matrix": (
         MATRIX,
-        "each has 2700000 items before where and limit select some; a plan has at most 400000; shorten",
+        "each has 2700000 items before `where` and `limit` are applied; a plan has at most 400000; shorten",
     ),
-    "groups in groups": (NESTED, "each.inner has 402000 items before where and limit select some; a plan has at most"),
+    "groups in groups": (
+        NESTED,
+        "each.inner has 402000 items before `where` and `limit` are applied; a plan has at most",
+    ),
     "steps of items": (
         STEPS,
         "each has 90000 items with 450000 steps; a plan has at most 400000 steps of items; select",

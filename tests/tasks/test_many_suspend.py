@@ -200,7 +200,7 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     await until_paid(without_webhooks, 2)
     await without_webhooks.end()
     assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
-    assert "it was called outside of a flow" in caplog.text
+    assert "the call is outside of a flow" in caplog.text
 
 
 @pytest.mark.long

@@ -47,9 +47,9 @@ async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal
     """The message said that the task belongs to another job, and advised `mark-refused`."""
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=rf"is unknown \(its last task is {TASK}\)\. .* What to do: run the job"):
+    with pytest.raises(InputError, match=rf"unknown outcome \(its last task is {TASK}\)\. .* What to do: run the job"):
         await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=f"no submission of this job is unknown.*{TASK}"):
+    with pytest.raises(InputError, match=f"no submission with an unknown outcome.*{TASK}"):
         await mark_refused(journal, KEY)
     view = await read_job(journal, KEY)
     assert view.last is not None
@@ -90,7 +90,7 @@ async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: st
 @pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
 async def test_a_known_answer_cannot_be_resolved_by_a_person(journal: FolderJournal, answer: Answer) -> None:
     await write(journal, {"intent-1": intent(), "answer-1": answer})
-    with pytest.raises(InputError, match="no submission of this job is unknown"):
+    with pytest.raises(InputError, match="no submission with an unknown outcome"):
         await mark_refused(journal, KEY)
 
 

@@ -235,7 +235,7 @@ class JobRecords:
         return await self.read_end(n) or record
 
     async def read_end(self, n: int) -> End | None:
-        """Reads end n; None if it does not exist."""
+        """Reads how submission n ended; None if that is not recorded."""
         name = f"{self.key}-end-{n}"
         record = await self.journal.read(name)
         return None if record is None else parse_record(name, End, record)

@@ -322,7 +322,7 @@ def _as_journal_error(url: str, options: Mapping[str, Any]) -> Iterator[None]:
         message, cause = describe(error, f"The journal at {url} cannot be used", options=options)
         is_permanent = fault_of(error).is_permanent
         raise JournalError(
-            f"{message} Records of paid jobs are kept; then run again.", is_permanent=is_permanent
+            f"{message} After that, run again: the records of paid jobs are kept.", is_permanent=is_permanent
         ) from cause
 
 
