@@ -113,5 +113,5 @@ def test_trigger_says_all_the_options_that_it_takes(block: type[RunningHubJob]) 
 def test_the_docs_name_every_option() -> None:
     """Once, with the tasks of models; the page of the blocks refers to it."""
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
-    _, said = text.split("has the same options", 1)
+    _, said = text.split("have the same options", 1)
     assert [name for name in JobOptions.__annotations__ if f"`{name}`" not in said[:300]] == []
