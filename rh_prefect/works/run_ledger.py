@@ -293,7 +293,7 @@ def spending_of(run: Scope) -> SpendTracker:
 
 
 async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
-    """Returns the costs of a run: of its own jobs, and of its submissions of shared works."""
+    """Returns the costs of the jobs of a run and of its submissions of shared works."""
     async for key, entries in entries_in(run.journal):
         yield key, entries
     async for key, entries in WorksLedger(run).entries():
