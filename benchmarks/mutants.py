@@ -13,13 +13,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "rh_prefect"
 
 EXCLUDED = """\
-none of texts for people (docstrings, log and error messages), annotations, decorators, the sizes of caches and the
-numbers of requests at once, since no test should depend on them; none of assert_never, which is never reached; no None
-of a returned False, which is the same to every caller; and of a large number its double and half, as one more changes
-nothing that a user meets"""
+none of texts for people (docstrings, log and error messages, and whether a line is logged), annotations, decorators,
+the sizes of caches and the numbers of requests at once, since no test should depend on them; none of assert_never,
+which is never reached; no None of a returned False, which is the same to every caller; of a large number its double and
+half, and of a comparison with the present time not the moment at which both are equal, as nothing that a user meets
+changes"""
 """The rules by which some faults are not tried."""
 
 LARGE = 10
+
+UNTESTED = ("_CACHE_SIZE", "AT_ONCE", "_AT_ONCE", "UPLOADS_AT_ONCE", "_FOLDERS_AT_A_TIME", "READS", "WORKERS")
+"""Sizes of caches, and numbers of requests at once."""
+
+CLOCKS = ("clock", "_clock", "monotonic", "now", "_now")
 
 Change: TypeAlias = tuple[ast.expr | ast.stmt, str]
 """A node, and what is written in its place."""
@@ -101,9 +107,13 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
             return
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("_log")))):
             return
-        case ast.Assign([ast.Name("model_config" | "__all__" | "_CACHE_SIZE")]) | ast.Call(
+        case ast.Assign([ast.Name("model_config" | "__all__")]) | ast.Call(
             ast.Name("LruCache" | "LruSet" | "SingleFlight")
         ):
+            return
+        case ast.Assign([ast.Name(name)]) | ast.AnnAssign(ast.Name(name)) if name in UNTESTED:
+            return
+        case ast.If() if _only_logs(node):
             return
         case ast.Raise(ast.Call() as call):  # its message is not, but what else it is given
             yield from (keyword.value for keyword in call.keywords)
@@ -124,6 +134,8 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
     match node:
         case ast.Compare() | ast.BoolOp() | ast.UnaryOp() | ast.BinOp() | ast.Constant():
             yield from _changes_of_value(node)
+        case ast.If() if _only_logs(node):
+            return
         case ast.If() | ast.IfExp():
             yield _negated(node.test)
         case ast.comprehension():
@@ -141,6 +153,10 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:
             return
         case ast.Raise() | ast.Expr(ast.Call() | ast.Await() | ast.Yield() | ast.YieldFrom()):
             yield node, "pass"
+
+
+def _only_logs(node: ast.If) -> bool:
+    return not node.orelse and all(ast.unparse(one).startswith("_log.") for one in node.body)
 
 
 def _reordered(body: Sequence[ast.stmt]) -> Iterator[Change]:
@@ -170,7 +186,8 @@ def _changes_of_value(node: ast.expr) -> Iterator[Change]:
     match node:
         case ast.Compare():
             for at, old in enumerate(node.ops):
-                for swap in SWAPS[type(old)]:
+                swaps = SWAPS[type(old)]
+                for swap in swaps[-1:] if _reads_clock(node) else swaps:  # the last one is the opposite
                     ops: list[Any] = [*node.ops[:at], swap(), *node.ops[at + 1 :]]
                     yield node, _text(ast.Compare(node.left, ops, node.comparators))
             yield from _strings(node.left, *node.comparators)
@@ -185,6 +202,11 @@ def _changes_of_value(node: ast.expr) -> Iterator[Change]:
         case ast.Constant(int() | float() as value):
             other = (value * 2, type(value)(value / 2)) if abs(value) >= LARGE else (value + 1, value - 1)
             yield from ((node, repr(one)) for one in other)
+
+
+def _reads_clock(node: ast.AST) -> bool:
+    """Whether a value contains the present time."""
+    return any(getattr(one, "attr", getattr(one, "id", "")) in CLOCKS for one in ast.walk(node))
 
 
 def _negated(test: ast.expr) -> Change:
