@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -145,12 +148,17 @@ class KilledRuns:
 
     def kill_at(self, point: Point) -> None:
         """Starts a run, kills it at a point, and settles what can then not be known."""
+        started: Future[FlowProcess] = Future()
+
+        def stop() -> None:  # else the branches beside this request would go on until the kill
+            os.kill(started.result().pid, signal.SIGSTOP)
+
         holds = [
-            proxy.hold(point.pattern, number=point.number, answer=point.after)
+            proxy.hold(point.pattern, number=point.number, answer=point.after, when_held=stop)
             for name, proxy in self.proxies.items()
             if name.startswith(point.where)
         ]
-        run = self.start()
+        started.set_result(run := self.start())
         wait_until(lambda: any(hold.held for hold in holds) or not run.is_running, seconds=PATIENCE)
         assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.errors()}"
         run.kill()

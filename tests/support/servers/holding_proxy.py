@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,11 +28,13 @@ class Hold:
         pattern: A regular expression.
         number: Which one, from 1; None for each of them.
         answer: Whether the request goes through, and what is held is its answer.
+        when_held: Is called when one is held, before anything else happens there.
     """
 
     pattern: str
     number: int | None = 1
     answer: bool = False
+    when_held: Callable[[], None] = lambda: None
     seen: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _held: int = 0
@@ -53,6 +56,7 @@ class Hold:
 
     def is_held(self) -> None:
         """Tells those who wait."""
+        self.when_held()
         with self._changed:
             self._held += 1
             self._changed.notify_all()
@@ -89,9 +93,9 @@ class Proxy:
         """What a client's connection does; a subclass may do worse."""
         return Connection(*sides)
 
-    def hold(self, pattern: str, *, number: int | None = 1, answer: bool = False) -> Hold:
+    def hold(self, pattern: str, *, number: int | None = 1, **more: Any) -> Hold:
         """Has a request held from now on; see `Hold`."""
-        made = Hold(pattern, number, answer)
+        made = Hold(pattern, number, **more)
         self._loop.call_soon_threadsafe(self._releasing.clear)
         self._holds.append(made)
         return made
