@@ -24,7 +24,7 @@ from tests.support.samples.contexts import no_progress
 from tests.support.world.executed_work import REQUEST
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import clock, in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -78,13 +78,13 @@ class WaitingJob:
         self.journal = NotifyingMemoryJournal(MemoryPlace(), "run")
         self.scope = FolderScope(self.journal)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
-        self.poller = Poller(rh.query, clock=now)
+        self.poller = Poller(rh.query, clock=clock)
         lease = SimpleNamespace(
             account=SimpleNamespace(provider=rh, poller=self.poller),
             release=lambda: None,
             query_error=lambda _, error: error,
         )
-        shared = contexts.services(clock=now)
+        shared = contexts.services(clock=clock)
         self.work = contexts.work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
 
     async def begin(self) -> asyncio.Task[End]:
@@ -96,7 +96,7 @@ class WaitingJob:
         async def client_for(_: Intent) -> RunningHub:
             return self.rh
 
-        await cancel_scope(self.scope, client_for, by="jobs cancel", clock=now)
+        await cancel_scope(self.scope, client_for, by="jobs cancel", clock=clock)
 
     async def ends(self) -> list[End]:
         view = JobView.parse(KEY, await self.journal.job(KEY))

@@ -77,13 +77,14 @@ class Uploads:
     async def _uploaded(self, file: Input, options: Mapping[str, object]) -> Upload:
         sha256 = file.record.sha256
         async with self._locks.of(sha256):
-            upload, began = self._uploads.get(sha256) or (None, 0.0)
+            known = self._uploads.get(sha256)
             # A negative age means that the clock was set back, so the age is unknown.
-            if upload is None or not 0 <= self._clock() - began < self._lifetime:
-                began = self._clock()
-                async with self._semaphore:
-                    upload = await self._send(file, options)
-                self._uploads[sha256] = (upload, began)
+            if known is not None and 0 <= self._clock() - known[1] < self._lifetime:
+                return known[0]
+            began = self._clock()
+            async with self._semaphore:
+                upload = await self._send(file, options)
+            self._uploads[sha256] = (upload, began)
             return upload
 
     async def _send(self, file: Input, options: Mapping[str, object]) -> Upload:
@@ -118,10 +119,10 @@ class Account:
     name: str  # The account's name in records and reports
     block: str | None  # Name of its credentials block; None for RH_API_KEY
     provider: RunningHub  # The account at RunningHub
-    limiter: Limiter = field(compare=False)  # Its slots
-    poller: Poller = field(compare=False)  # Its running tasks
-    prices: Prices = field(compare=False)
-    uploads: Uploads = field(compare=False)  # The inputs that it can read
+    limiter: Limiter  # Its slots
+    poller: Poller  # Its running tasks
+    prices: Prices
+    uploads: Uploads  # The inputs that it can read
     _settings: Settings = field(compare=False)
     _machines: dict[RunningHub, Account] = field(compare=False)
 

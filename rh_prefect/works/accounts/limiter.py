@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ LONGEST_PAUSE = 30.0
 
 def pause_seconds(refusals: int, *, jitter: float) -> float:
     """Returns the pause after consecutive refusals: doubling from about a second up to `LONGEST_PAUSE`, with jitter."""
-    longest = min(LONGEST_PAUSE, 2.0 ** min(refusals, 10))
+    longest: float = min(LONGEST_PAUSE, 2**refusals)
     return longest * (0.5 + jitter / 2)
 
 
@@ -141,13 +142,13 @@ class Limiter:
         self._others = 0
         self._submitting = 0
         self._missing = 0
-        self._missing_since = 0.0
+        self._missing_since = -math.inf
         self._surplus = 0
         self._released = 0
         self._counted_at: float | None = None
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
         self._was_full = False
-        self._refused_at = 0.0
+        self._refused_at = -math.inf
         self._refusals = 0
         self._count_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -172,11 +173,10 @@ class Limiter:
             return
         waiters = self._waiters
         waiters.append(waiter)
-        place = len(waiters) - 1
-        for n in range(place - 1, -1, -1) if waiter.turn.run else ():
-            if waiter.turn.precedes(waiters[n].turn):
-                waiters[n], waiters[place] = waiters[place], waiters[n]
-                place = n
+        places = [n for n, one in enumerate(waiters) if one is waiter or waiter.turn.precedes(one.turn)]
+        # The last one of these places was the new job's.
+        for n, one in zip(places, [waiter, *(waiters[n] for n in places)]):
+            waiters[n] = one
         self._admit()
 
     def remove(self, waiter: Waiter) -> None:

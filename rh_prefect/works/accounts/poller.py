@@ -18,7 +18,7 @@ import logging
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -114,11 +114,12 @@ class Streak:
     """A counter of consecutive equal answers."""
 
     times: int = 0
-    since: float = 0.0
+    since: float = field(init=False)
 
     def note(self, now: float) -> None:
         """Counts one more equal answer."""
-        self.since = self.since if self.times else now
+        if not self.times:
+            self.since = now
         self.times += 1
 
     def has_lasted(self, seconds: float, *, now: float) -> bool:
@@ -135,19 +136,20 @@ class _Task:
     task_id: str
     since: float
     done: asyncio.Future[TaskView | None]
-    is_recorded: IsRecorded | None = None
-    has_webhook: bool = False
+    is_recorded: IsRecorded | None
+    has_webhook: bool
+    is_notified: bool
     waiters: int = 0
     listeners: list[Callable[[TaskView], None]] = field(default_factory=list)
     status: tuple[str, int | None] = ("", None)
     failures: int = 0
     denials: Streak = field(default_factory=Streak)
     empty: Streak = field(default_factory=Streak)
-    due: float = 0.0
+    due: float = field(init=False)
     polled_at: float = field(init=False)
     ran_at: float = field(init=False)
+    request: asyncio.Task[None] = field(init=False)
     is_polling: bool = False
-    is_notified: bool = False
     poll_again: bool = False
 
 
@@ -217,7 +219,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._semaphore = asyncio.Semaphore(MAX_POLLS)
         self._loop_task: asyncio.Task[None] | None = None
-        self._requests: set[asyncio.Task[None]] = set()
+        self._counting: asyncio.Task[None] | None = None
         self._is_receiving = False
         self._missed_notifications = 0
         self._early_notifications: LruSet[str] = LruSet(REMEMBERED)
@@ -278,12 +280,12 @@ class Poller:
         was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
         if was_on and not is_on:
             self._poll_all_often()
-            self._count_soon()
 
     def _poll_all_often(self) -> None:
         for task in self._without_webhook():
             if not task.is_polling:
                 self._schedule(task, max(self._clock(), task.polled_at + self._gap(task)))
+            self._count_soon()
 
     def _expects_notification(self, task: _Task) -> bool:
         return task.has_webhook and self._is_receiving and self._missed_notifications < MISSED_NOTIFICATIONS
@@ -297,10 +299,9 @@ class Poller:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
             # If all waiters were cancelled, no caller retrieves the error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
-            task = self._tasks[task_id] = _Task(task_id, self._clock() - age, done, is_recorded, has_webhook)
-            task.polled_at = task.ran_at = task.since
-            task.is_notified = task_id in self._early_notifications
-            self._early_notifications.pop(task_id, None)
+            since, is_notified = self._clock() - age, task_id in self._early_notifications
+            task = self._tasks[task_id] = _Task(task_id, since, done, is_recorded, has_webhook, is_notified)
+            task.polled_at = task.ran_at = since
             self._schedule(task, self._clock() + self._first_gap(task))
             if not self._expects_notification(task):
                 self._count_soon()
@@ -329,7 +330,7 @@ class Poller:
             self._start_due_polls()
             if self._count_due <= self._clock():
                 self._count_due = math.inf
-                self._begin(self._take_count())
+                self._counting = asyncio.ensure_future(self._take_count())
             next_due = min(self._count_due, self._due[0][0] if self._due else math.inf)
             try:
                 await asyncio.wait_for(self._wake.wait(), None if next_due == math.inf else next_due - self._clock())
@@ -339,20 +340,14 @@ class Poller:
     def _start_due_polls(self) -> None:
         while self._due and self._due[0][0] <= self._clock():
             due, _, task = heapq.heappop(self._due)
-            is_stale = due != task.due or task.is_polling or not self._is_current(task)
+            is_stale = due != task.due or task.is_polling or task.done.done() or not self._is_current(task)
             if not is_stale:
                 task.is_polling = True
-                self._begin(self._poll(task))
-
-    def _begin(self, request: Coroutine[None, None, None]) -> None:
-        request_task = asyncio.ensure_future(request)
-        self._requests.add(request_task)
-        request_task.add_done_callback(self._requests.discard)
+                task.request = asyncio.ensure_future(self._poll(task))
 
     def _count_soon(self) -> None:
         if self._count is not None:
             self._count_due = min(self._count_due, self._clock() + self._shortest)
-            self._wake.set()
 
     async def _take_count(self) -> None:
         running, requested_at = sum(not task.done.done() for task in self._tasks.values()), self._clock()
@@ -431,7 +426,7 @@ class Poller:
         except Exception as error:  # RunningHub can still be queried
             _log.info("task %s: could not check whether its end is recorded: %s", task.task_id, error)
             return False
-        if is_recorded and not task.done.done():
+        if is_recorded:
             task.done.set_result(None)
         return is_recorded
 
@@ -458,7 +453,6 @@ class Poller:
                 self._missed_notifications,
             )
             self._poll_all_often()
-            self._count_soon()
 
     def _take_view(self, task: _Task, view: TaskView) -> None:
         task.failures = 0
@@ -474,7 +468,7 @@ class Poller:
             self._notify_waiters(task, view)
         if not view.is_terminal:
             task.ran_at = task.polled_at
-        elif not task.done.done():
+        else:
             # The task ended between the last time it was known to run and this poll.
             ran_at = min(self._ran_at(task), task.polled_at)
             was_known = self._durations.is_known
@@ -496,10 +490,10 @@ class Poller:
         if await self._ended_elsewhere(task):
             return  # RunningHub deletes a task that was cancelled in the queue
         task.denials.note(self._clock())
-        if not task.denials.has_lasted(self._grace, now=self._clock()):
-            self._note_failure(task, error)
-        elif not task.done.done():
+        if task.denials.has_lasted(self._grace, now=self._clock()):
             task.done.set_exception(error)
+        else:
+            self._note_failure(task, error)
 
     def _note_failure(self, task: _Task, error: Exception) -> None:
         task.failures += 1

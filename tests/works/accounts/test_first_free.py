@@ -12,7 +12,7 @@ import pytest
 from rh_prefect.errors import ResponseLost
 from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
 from rh_prefect.works.accounts.pool import Lease, Pool
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
 
 SECONDS = 10.0
 
@@ -27,7 +27,7 @@ class Account:
         self.most = 0
         self.is_silent = False
         self.answers_in = 0.001
-        self.slots = Limiter(self.ask, clock=now, jitter=lambda: 1.0)
+        self.slots = Limiter(self.ask, clock=clock, jitter=lambda: 1.0)
 
     async def ask(self) -> tuple[int | None, int]:
         await asyncio.sleep(self.answers_in)
@@ -211,7 +211,14 @@ async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> Non
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     busy = asyncio.create_task(job([b], 100))
     await asyncio.sleep(1)
-    assert (await job(accounts, preferred=b)) is a
+    order: list[int] = []
+
+    async def numbered(number: int) -> None:
+        assert (await job(accounts, preferred=b)) is a
+        order.append(number)
+
+    await asyncio.gather(*map(numbered, range(3)))
+    assert order == [0, 1, 2]
     busy.cancel()
 
 
@@ -318,14 +325,15 @@ async def test_the_order_of_items_costs_no_time() -> None:
 async def test_jobs_that_are_put_first_in_their_run_do_not_overtake_those_of_other_runs() -> None:
     account, order = Account("a", 1), list[str]()
 
-    async def named(run: str, place: int) -> None:
+    async def named(name: str) -> None:
+        run, place = name.rstrip("0123456789'"), int(name.strip("xy'"))
         await first_free([account.slots], turn=Turn(run, (place,)))
-        order.append(f"{run}{place}")
+        order.append(name)
         await account.run(SECONDS)
 
     jobs = []
-    for run, place in (("x", 9), ("x", 3), ("y", 5), ("x", 2), ("y", 4), ("", 1), ("x", 1)):
-        jobs.append(asyncio.create_task(named(run, place)))
+    for name in ("x9", "x3", "y5", "x2", "y4", "2", "1", "x1", "x3'"):
+        jobs.append(asyncio.create_task(named(name)))
         await asyncio.sleep(0.1)
     await asyncio.gather(*jobs)
-    assert order == ["x9", "x1", "y4", "x2", "y5", "1", "x3"]
+    assert order == ["x9", "x1", "y4", "x2", "y5", "2", "1", "x3", "x3'"]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.works.accounts.limiter import Count, Limiter, first_free, pause_seconds
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
 
 COUNT_AGE, GRACE = 5.0, 0.5
 """Seconds for which a count is used, and after which a slot that others have left is used."""
@@ -32,7 +33,7 @@ class Account:
 
 
 def slots_of(account: Account, **options: Any) -> Limiter:
-    account.slots = Limiter(account.ask, clock=now, jitter=lambda: 1.0, **options)
+    account.slots = Limiter(account.ask, clock=clock, jitter=lambda: 1.0, **options)
     return account.slots
 
 
@@ -107,8 +108,23 @@ async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause() -> Non
     tasks = await refused_often(slots_of(Account(2)))
     await asyncio.sleep(4.0)
     assert not done(tasks)
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(1.0)
     assert done(tasks) == 2
+
+
+@pytest.mark.parametrize(("others", "gap"), [(0, COUNT_AGE), (1, 1.0)])
+def test_a_full_account_is_counted_more_often_if_others_use_it(others: int, gap: float) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        account = Account(3, others=others)
+        await acquired(slots_of(account), 4)
+        account.counted_at.clear()
+        await asyncio.sleep(20)
+        gaps = [later - earlier for earlier, later in pairwise(account.counted_at)]
+        assert len(gaps) > 1
+        assert gaps == pytest.approx([gap] * len(gaps), abs=0.2)
+
+    check()
 
 
 @in_virtual_time
@@ -319,6 +335,8 @@ async def test_a_count_shows_how_many_own_tasks_have_ended() -> None:
     assert await slots.count(5) == Count(missing=0, others=0)
     account.others = -2
     assert await slots.count(5) == Count(missing=2, others=0)
+    account.others = 3
+    assert await slots.count(5) == Count(missing=0, others=3)
 
 
 @in_virtual_time

@@ -17,8 +17,8 @@ from rh_prefect.errors import (
     TaskNotFound,
 )
 from rh_prefect.works.accounts.limiter import Count
-from rh_prefect.works.accounts.poller import DurationHistory, Poller, is_settled
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from rh_prefect.works.accounts.poller import DurationHistory, Poller, is_settled, query_repeatedly
+from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
 HOUR = 3600.0
@@ -78,7 +78,7 @@ class RunningHub:
 
 
 def poller_of(rh: RunningHub, **options: Any) -> Poller:
-    return Poller(rh.query, clock=now, **options)
+    return Poller(rh.query, clock=clock, **options)
 
 
 def not_found() -> TaskNotFound:
@@ -121,6 +121,32 @@ async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
     assert rh.gaps[-1] == LONGEST_GAP
     assert len(rh.polls) < HOUR / LONGEST_GAP + 60
     assert now() - HOUR <= LONGEST_GAP
+
+
+@in_virtual_time
+async def test_the_first_polls_of_several_tasks_are_spread() -> None:
+    rh = RunningHub(RUNNING)
+    poller = poller_of(rh, shortest=2.0)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(3)]
+    await asyncio.sleep(2.5)
+    assert [round(poll, 2) for poll in rh.polls] == [1.0, 1.47, 2.24]
+    for wait in waits:
+        wait.cancel()
+
+
+@in_virtual_time
+async def test_a_task_that_takes_longer_than_the_last_ones_is_polled_often_at_first() -> None:
+    rh = RunningHub(RUNNING, RUNNING, RUNNING, SUCCESS)
+    poller = poller_of(rh, shortest=1.5)
+    for n in range(5):  # each is found at 5.5 s and ran at 4 s, so that it counts as one of 4.75 s
+        await poller.wait(str(n))
+    rh.answer_with("longer", RUNNING)
+    rh.polls.clear()
+    began, wait = now(), asyncio.create_task(poller.wait("longer"))
+    await asyncio.sleep(8.0)
+    ages = [round(poll - began, 2) for poll in rh.polls]
+    assert ages == [1.5, 3.0, 4.5, 4.79, 5.16, 5.54, 5.91, 6.29, 6.67, 7.15, 7.75]
+    wait.cancel()
 
 
 @in_virtual_time
@@ -210,11 +236,11 @@ def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[
 
 @pytest.mark.parametrize("denial", DENIALS)
 def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
-    """One 1004, 807, 412, 401 or 802 in a poll fails no job."""
+    """One 1004, 807, 412, 401 or 802 in a poll fails no job, even if there was another one an hour before."""
 
     @in_virtual_time
     async def check() -> None:
-        rh = RunningHub(denial(), RUNNING, denial(), denial(), denial(), RUNNING, SUCCESS)
+        rh = RunningHub(denial(), *[RUNNING] * 200, denial(), denial(), denial(), RUNNING, SUCCESS)
         assert await poller_of(rh).wait("1") == SUCCESS
 
     check()
@@ -225,6 +251,17 @@ async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> Non
     rh = RunningHub(not_found())
     with pytest.raises(TaskNotFound):
         await poller_of(rh, grace=0).wait("1")
+    assert len(rh.polls) == 3
+
+
+@in_virtual_time
+async def test_a_query_of_an_unknown_task_is_repeated_twice() -> None:
+    rh = RunningHub(not_found(), not_found(), RUNNING)
+    assert await query_repeatedly(rh.query, "1") == RUNNING
+    assert rh.gaps == [1.0, 1.0]
+    rh = RunningHub(not_found())
+    with pytest.raises(TaskNotFound):
+        await query_repeatedly(rh.query, "1")
     assert len(rh.polls) == 3
 
 
@@ -454,6 +491,25 @@ async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_second
     assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
 
 
+@pytest.mark.parametrize(
+    ("tasks", "age", "gap"), [(20, 598.0, 15.0), (2, 98.0, 3.0), (2, 8.0, 2.0), (60, 4.0, 1 / 6)], ids=str
+)
+def test_the_time_between_counts_is_that_of_the_ends_within_limits(tasks: int, age: float, gap: float) -> None:
+    """Four counts an end, at least one in 3 % of the youngest task's age, and at most twelve in two seconds."""
+
+    @in_virtual_time
+    async def check() -> None:
+        account = Account()
+        poller = account.poller()
+        waits = [asyncio.create_task(poller.wait(str(n), age=age)) for n in range(tasks)]
+        await asyncio.sleep(2.0 + 1.5 * gap)
+        assert account.counts == pytest.approx([2.0, 2.0 + gap], abs=0.01)
+        for wait in waits:
+            wait.cancel()
+
+    check()
+
+
 @in_virtual_time
 async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_often_meanwhile() -> None:
     account = Account()
@@ -541,11 +597,19 @@ async def test_an_account_without_counts_only_causes_a_delay() -> None:
 
 
 @in_virtual_time
+async def test_ends_are_noticed_when_the_account_can_be_counted_no_more() -> None:
+    account, lengths = Account(), [140.0 + n for n in range(20)]
+    asyncio.get_running_loop().call_later(100.0, setattr, account, "error", RuntimeError("a defect of our own"))
+    late = await account.lateness(lengths)
+    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+
+
+@in_virtual_time
 async def test_a_single_task_is_polled_and_not_counted() -> None:
     one, two = Account(), Account()
     await one.lateness([600.0])
     await two.lateness([600.0, 600.0])
-    assert len(one.counts) <= 1
+    assert not one.counts
     assert len(two.counts) > 20
 
 
@@ -568,12 +632,16 @@ def test_the_estimate_is_the_median_of_the_longer_durations_of_the_last_200() ->
     durations = DurationHistory()
     for seconds in [6.0] * 4:
         durations.note(seconds)
-    assert durations.estimate(0.0) is None
-    for seconds in [6.0] * 96 + [40.0] * 60 + [180.0] * 40:
+    assert (durations.estimate(0.0), durations.overdue(7.0)) == (None, None)
+    durations.note(6.0)
+    assert durations.estimate(0.0) == pytest.approx(6.0 * 1.008)
+    for seconds in [6.0] * 95 + [40.0] * 60 + [180.0] * 40:
         durations.note(seconds)
     median = [durations.estimate(age) for age in (0.0, 6.2, 41.0, 181.0)]
     assert median == pytest.approx([40.0 * 1.008, 40.0 * 1.008, 180.0 * 1.008, None])
-    assert [durations.overdue(age) for age in (6.2, 190.0)] == [None, 10.0]
-    for _ in range(200):
+    assert [durations.overdue(age) for age in (6.2, 180.0, 190.0)] == [None, 0.0, 10.0]
+    for _ in range(195):
         durations.note(6.0)
+    assert durations.estimate(6.2) == pytest.approx(180.0 * 1.008)
+    durations.note(6.0)
     assert durations.estimate(6.2) is None

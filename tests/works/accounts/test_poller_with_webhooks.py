@@ -9,8 +9,9 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import JournalError, ResponseLost
+from rh_prefect.works.accounts.limiter import Count
 from rh_prefect.works.accounts.poller import Poller
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
 
 RUNNING = TaskView(task_id="1", status="RUNNING")
 SUCCESS = TaskView(task_id="1", status="SUCCESS", outputs=(RemoteOutput(url="https://x.example.net/y.png"),))
@@ -25,7 +26,11 @@ class Tasks:
         self.recorded: set[str] = set()
         self.broken = False
         self.failures = 0
-        self.poller = Poller(self.query, clock=now)
+        self.open()
+
+    def open(self, **options: Any) -> None:
+        """Opens a poller that receives notifications."""
+        self.poller = Poller(self.query, clock=clock, **options)
         self.poller.set_receiving(is_on=True)
 
     async def query(self, task_id: str) -> TaskView:
@@ -43,6 +48,11 @@ class Tasks:
             return task_id in self.recorded
 
         return asyncio.create_task(self.poller.wait(task_id, is_recorded=is_recorded, has_webhook=True))
+
+    async def found(self, task_id: str) -> float:
+        """Waits for a task, and returns when its end was noticed."""
+        await self.wait(task_id)
+        return now()
 
     async def notify(self, task_id: str, *, recorded: bool = True) -> None:
         """Notifies the poller at the task's end."""
@@ -108,28 +118,82 @@ async def test_an_end_without_a_notification_is_found() -> None:
 
 
 @in_virtual_time
-async def test_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
-    tasks = Tasks(**{f"t{n}": 6.0 for n in range(3)}, late=90, last=1000)
+async def test_three_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
+    tasks = Tasks(a=6, b=6, c=6, d=90, e=200, f=200, g=350, h=600)
+    asyncio.get_running_loop().call_later(100.0, tasks.poller.wake, "another")
+    *first, d, e, f, g, h = await asyncio.gather(*map(tasks.found, tasks.ends))
+    assert first == pytest.approx([60.0] * 3, abs=0.1)
+    assert d < 100, "three were missed"
+    assert 300 < e < 350 and 300 < f < 350, "one has arrived since"
+    assert g > 500, "two were missed"
+    assert h < 650, "three were missed"
+
+
+@in_virtual_time
+async def test_two_missed_notifications_make_polls_no_more_frequent() -> None:
+    tasks = Tasks(a=6, b=6, c=90)
+    *first, last = await asyncio.gather(*map(tasks.found, tasks.ends))
+    assert [*first, last] == pytest.approx([60.0, 60.0, 300.0], abs=0.1)
+
+
+@in_virtual_time
+async def test_notified_ends_are_not_missed_ones() -> None:
+    tasks = Tasks(a=10, b=20, c=30, last=70)
+    found = [asyncio.create_task(tasks.found(name)) for name in tasks.ends]
+    for name in "abc":
+        await tasks.notify(name, recorded=False)
+    assert await found[-1] == pytest.approx(300.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("shortest", "times"), [(0.5, [15.0, 75.0]), (10.0, [60.0, 300.0])])
+def test_the_time_between_polls_with_webhooks_is_limited(shortest: float, times: list[float]) -> None:
+    @in_virtual_time
+    async def check() -> None:
+        tasks = Tasks(a=times[0] + 1)
+        tasks.open(shortest=shortest)
+        await tasks.wait("a")
+        assert [moment for _, moment in tasks.polls] == pytest.approx(times, abs=0.1)
+
+    check()
+
+
+@in_virtual_time
+async def test_tasks_are_counted_only_while_webhooks_do_not_report_their_ends() -> None:
+    counted = list[float]()
+
+    async def count(running: int) -> Count:
+        assert running > 1
+        counted.append(now())
+        return Count(missing=0, others=0)
+
+    tasks = Tasks(a=6, b=6, c=6, d=1000, e=1000)
+    tasks.open(count=count)
     waiting = [tasks.wait(name) for name in tasks.ends]
-    await asyncio.gather(*waiting[:-1])
-    assert now() < 90 * 1.12
-    polls = len(tasks.polls)
+    await asyncio.sleep(70)
+    assert counted[0] == pytest.approx(62.0, abs=0.1), "three were missed"
     tasks.poller.wake("another")
-    await asyncio.sleep(500)
-    assert len(tasks.polls) - polls <= 4
-    await waiting[-1]
+    await asyncio.sleep(30)
+    counted.clear()
+    await asyncio.sleep(100)
+    assert not counted
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.sleep(3)
+    assert counted
+    for wait in waiting:
+        wait.cancel()
 
 
 @in_virtual_time
 async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
     tasks = Tasks(a=100, b=100)
     waiting = [tasks.wait("a"), tasks.wait("b")]
-    await asyncio.sleep(10)
+    await asyncio.sleep(61)
     tasks.poller.set_receiving(is_on=False)
     await asyncio.gather(*waiting)
-    assert now() <= 111
+    assert tasks.polls[2][1] == pytest.approx(63.05, abs=0.1), "a twentieth of its age after the last one"
+    assert now() <= 105
     quick = Tasks(a=1)
-    quick.poller.set_receiving(is_on=False)
+    quick.poller = Poller(quick.query, clock=clock)
     await quick.wait("a")
     assert quick.polls[0][1] - (now() - 1) < 1.5
 
