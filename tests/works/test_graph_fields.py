@@ -1,29 +1,49 @@
-"""The fields of graphs and of apps, and their valid values."""
+"""The fields of graphs and of apps, their valid values, and the requests that are made of them."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from rh_prefect.client import App, AppNode, AppOption
 from rh_prefect.errors import InputError
-from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields
+from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.journal.identity import base_hash
+from rh_prefect.works.request_preparation import JobRequest
+from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields, GraphRequest, graph_request
 
-FIELDS = AppFields(
-    App(
-        webapp_id="1",
-        nodes=(
-            AppNode(node_id="3", field_name="steps", field_type="INT", minimum=Decimal(1), maximum=Decimal(50)),
-            AppNode(node_id="3", field_name="denoise", field_type="FLOAT", minimum=Decimal(0), maximum=Decimal(1)),
-            AppNode(node_id="3", field_name="seed", field_type="INT"),
-            AppNode(
-                node_id="3", field_name="mode", field_type="INT", options=(AppOption(value="2"),), maximum=Decimal(1)
-            ),
-            AppNode(node_id="6", field_name="text", field_type="STRING", maximum=Decimal(1)),
+APP = App(
+    webapp_id="1",
+    nodes=(
+        AppNode(
+            node_id="3",
+            node_name="KSampler",
+            field_name="steps",
+            field_type="INT",
+            minimum=Decimal(1),
+            maximum=Decimal(50),
         ),
-    )
+        AppNode(node_id="3", field_name="denoise", field_type="FLOAT", minimum=Decimal(0), maximum=Decimal(1)),
+        AppNode(node_id="3", field_name="seed", field_type="INT"),
+        AppNode(node_id="3", field_name="mode", field_type="INT", options=(AppOption(value="2"),), maximum=Decimal(1)),
+        AppNode(node_id="6", field_name="text", field_type="STRING", maximum=Decimal(1)),
+        AppNode(node_id="7", field_name="image", field_type="IMAGE", options=(AppOption(value="a.png"),)),
+    ),
 )
+FIELDS = AppFields(APP)
+SAMPLER = {"seed": 5, "steps": 20, "size": [5, 5], "pair": ["3", "0"], "three": ["4", 0, 1], "model": ["4", 0]}
+GRAPH: dict[str, Any] = {
+    "3": {"class_type": "KSampler", "inputs": SAMPLER},
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"name": "a"}},
+    "10": {"class_type": "LoadImage", "inputs": {"image": "a.png", "upload": "image", "mask": "a.png"}},
+    "12": {"class_type": "PreviewImage", "inputs": {"image": "a.png"}},
+    "20": {"class_type": "Note", "inputs": {}},
+}
+NAMES = {node_id: node["class_type"] for node_id, node in GRAPH.items()}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +59,7 @@ FIELDS = AppFields(
         ("denoise", "-0.1", "at least 0"),
         ("seed", "x", "must be a number"),
         ("mode", 1, "allowed values: 2"),
+        ("cfg", 1, "app 1 has no field 3.cfg; it has 3.steps, 3.denoise"),
     ],
 )
 def test_a_number_that_the_app_does_not_accept_is_refused(field: str, value: object, said: str) -> None:
@@ -57,6 +78,7 @@ def test_a_number_that_the_app_does_not_accept_is_refused(field: str, value: obj
         ("3.seed", 2**64 - 1),
         ("3.mode", 2),
         ("6.text", "words"),
+        ("7.image", "b.png"),
     ],
 )
 def test_a_value_that_the_app_accepts_is_sent_unchanged(name: str, value: object) -> None:
@@ -71,5 +93,140 @@ def test_a_seed_of_a_graph_is_a_field_that_no_other_node_sets() -> None:
         "5": {"rand_seed": 2},
     }
     graph = {node: {"class_type": "KSampler", "inputs": fields} for node, fields in inputs.items()}
-    fields = GraphFields({**graph, "6": {"class_type": "Note"}}, "WorkflowInput")
+    fields = GraphFields({**graph, "6": {"class_type": "Note"}, "7": []}, "WorkflowInput")  # type: ignore[dict-item]
     assert list(fields.seeds()) == [("3", "seed"), ("4", "noise_seed"), ("5", "rand_seed")]
+    assert list(FIELDS.seeds()) == [("3", "seed")]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("30.steps", r"the graph has no node '30'. Similar names: 3 \(KSampler\), 20 \(Note\), 10 \(LoadImage\)\."),
+        ("30.name", r"Similar names: 4 \(CheckpointLoaderSimple\), 3 \(KSampler\), 20 \(Note\)\."),
+        ("x.y", r"Similar names: 3 \(KSampler\), 4 \(CheckpointLoaderSimple\), 10 \(LoadImage\)\. Nothing was sent"),
+        ("3.cfg", r"node 3 \(KSampler\) has no field 'cfg'; it has seed, steps, size, pair, three, model\. Nothing"),
+        ("20.text", "it has none"),
+        ("3.model", r"3\.model is connected to the output of node 4 \(CheckpointLoaderSimple\)"),
+    ],
+)
+def test_a_field_that_a_graph_does_not_have_is_refused(name: str, said: str) -> None:
+    node_id, _, field = name.partition(".")
+    with pytest.raises(InputError, match=said):
+        GraphFields(GRAPH, "the graph").check(node_id, field, 1)
+
+
+def test_the_fields_that_take_a_file_are_those_of_loaders() -> None:
+    fields = GraphFields(GRAPH, "the graph")
+    names = [(node_id, field) for node_id, node in GRAPH.items() for field in node["inputs"]]
+    assert [name for name in names if fields.takes_file(*name)] == [("10", "image"), ("10", "upload")]
+    assert [name for name in (("7", "image"), ("3", "steps"), ("7", "x")) if FIELDS.takes_file(*name)] == [
+        ("7", "image")
+    ]
+
+
+async def made(asked: GraphRequest, *, listed: App = APP) -> JobRequest:
+    async def graph(_: str) -> Any:
+        return GRAPH
+
+    async def app(_: str) -> App:
+        return listed
+
+    site: Any = SimpleNamespace(
+        site="www.runninghub.ai", workflows=SimpleNamespace(json=graph), apps=SimpleNamespace(demo=app)
+    )
+    files: Any = None
+    return await graph_request(asked, client=site, inputs=files, label="a label")
+
+
+def node(node_id: str, field: str, value: object) -> dict[str, object]:
+    return {"nodeId": node_id, "fieldName": field, "fieldValue": value}
+
+
+PLAIN = {"instanceType": "default", "usePersonalQueue": False}
+STEPS = {"3.steps": 9}
+SET = {**GRAPH, "3": {**GRAPH["3"], "inputs": {**SAMPLER, "steps": 9}}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "endpoint", "hashed", "rest", "names"),
+    [
+        (
+            WorkflowInput(id="1", nodes=STEPS, seed=7),
+            "run/workflow/1",
+            {"nodeInfoList": [node("3", "steps", 9), node("3", "seed", 7)]},
+            {**PLAIN, "addMetadata": True},
+            NAMES,
+        ),
+        (
+            WorkflowInput(id="1", nodes={"3.seed": 1}, seed=7, instance_type="plus", use_personal_queue=True),
+            "run/workflow/1",
+            {"nodeInfoList": [node("3", "seed", 1)], "instanceType": "plus", "usePersonalQueue": True},
+            {"addMetadata": True},
+            NAMES,
+        ),
+        (
+            WorkflowInput(id="1", workflow=GRAPH, nodes=STEPS, add_metadata=False, retain_seconds=20),
+            "/task/openapi/create",
+            {"workflow": SET, "workflowId": "1", "addMetadata": False, "retainSeconds": 20},
+            PLAIN,
+            NAMES,
+        ),
+        (
+            WorkflowInput(id="1", access_password=SecretStr("word")),
+            "/task/openapi/create",
+            {"nodeInfoList": [], "workflowId": "1"},
+            {**PLAIN, "addMetadata": True},
+            NAMES,
+        ),
+        (
+            AppInput(id="2", nodes=STEPS, seed=7),
+            "run/ai-app/2",
+            {"nodeInfoList": [node("3", "steps", 9), node("3", "seed", 7)]},
+            PLAIN,
+            {"3": "KSampler"},
+        ),
+        (
+            AppInput(id="2", access_password=SecretStr("word"), retain_seconds=20),
+            "/task/openapi/ai-app/run",
+            {"nodeInfoList": [], "webappId": "2", "retainSeconds": 20},
+            PLAIN,
+            {"3": "KSampler"},
+        ),
+        (
+            QuickCreateInput(id="2", code="002", nodes=(node("20", "text", "words"),)),
+            "/task/openapi/quick-ai-app/run",
+            {"nodeInfoList": [node("20", "text", "words")], "webappId": "2", "quickCreateCode": "002"},
+            {},
+            {},
+        ),
+        (GraphInput(graph=GRAPH, nodes=STEPS, machine="proxy-plus"), "/proxy-plus", {"prompt": SET}, {}, NAMES),
+    ],
+    ids=["workflow", "options", "own graph", "password", "app", "app with password", "quick create", "machine"],
+)
+async def test_the_request_of_each_kind(
+    asked: GraphRequest, endpoint: str, hashed: dict[str, Any], rest: dict[str, Any], names: dict[str, str]
+) -> None:
+    """Defaults of this package are sent, and a change of them makes no other job."""
+    request = await made(asked)
+    assert (request.endpoint, request.payload, request.request) == (endpoint, {**rest, **hashed}, hashed)
+    assert request.base == base_hash(site="www.runninghub.ai", endpoint=endpoint, payload=hashed)
+    assert request.node_names == names
+    is_secret = getattr(asked, "access_password", None) is not None
+    assert request.private == ({"accessPassword": "word"} if is_secret else {})
+    is_saved = isinstance(asked, WorkflowInput | AppInput) and getattr(asked, "workflow", None) is None
+    assert len(request.graph) == (40 if is_saved else 0)
+    assert (request.model, request.label, request.site) == (asked.model, "a label", "www.runninghub.ai")
+
+
+async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
+    asked = {"id": "1", "opens_texts": False}
+    request = await made(WorkflowInput(**asked, nodes={"10.image": __file__}))  # a name at RunningHub
+    assert request.payload["nodeInfoList"] == [node("10", "image", __file__)]
+    with pytest.raises(InputError, match=r"10\.image takes a file; a text is never used as a link\. Nothing was sent"):
+        await made(WorkflowInput(**asked, nodes={"10.image": "https://h/a.png"}))
+    assert (await made(WorkflowInput(**asked, nodes={"3.steps": "https://h/a.png"}))).payload["nodeInfoList"]
+
+
+async def test_an_app_without_fields_is_refused() -> None:
+    with pytest.raises(InputError, match=r"app 2: RunningHub lists no fields for it.*nothing was sent"):
+        await made(AppInput(id="2"), listed=App(webapp_id="2"))

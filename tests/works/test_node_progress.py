@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -136,6 +139,31 @@ async def says_nonsense(connection: ServerConnection) -> None:
         await connection.send(frame)
 
 
+async def says_a_node(connection: ServerConnection) -> None:
+    await connection.send('{"type": "executing", "data": {"node": "6"}}')
+
+
+@pytest.mark.parametrize("has_address", [True, False])
+async def test_the_node_that_runs_is_reported_until_the_job_ends(
+    call: Work, stored: StoredLines, has_address: bool
+) -> None:
+    socket = Socket(says_a_node)
+    async with at_address(socket) as url:
+
+        async def outputs(_: str) -> TaskView:
+            return seen(url)
+
+        client: Any = SimpleNamespace(workflows=SimpleNamespace(outputs_v1=outputs))
+        progress = progress_of(call, client)
+        with progress.during(seen(url) if has_address else None):
+            progress.runs()
+            progress.runs()
+            while not stored.lines:  # noqa: ASYNC110 - nothing else tells it
+                await asyncio.sleep(0.01)
+        await socket.closed.wait()
+    assert (stored.lines, socket.opened) == (["CLIPTextEncode"], 1)
+
+
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
 async def test_a_socket_without_usable_messages_is_closed_with_the_job(
     call: Work, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
@@ -172,7 +200,9 @@ async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Cl
     assert stored.lines == []
 
 
-async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(call: Work, client: Client) -> None:
+async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(
+    call: Work, client: Client, stored: StoredLines
+) -> None:
     progress = progress_of(call, client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not node_progress._watching
@@ -183,6 +213,10 @@ async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(ca
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
         assert not node_progress._watching, "it is another task's"
+    progress = NodeProgress(client, replace(call.request, endpoint="run/workflow/1"), "1", stored.lines.append)
+    with progress.during(None):
+        progress.runs()
+        assert not node_progress._watching, "only starts of the old API are asked for the address"
 
 
 async def test_the_number_of_concurrent_sockets_is_limited(call: Work, client: Client) -> None:

@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from rh_prefect.client import Client
+from rh_prefect.client import Client, Upload
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
@@ -49,6 +51,24 @@ async def test_a_machine_has_its_own_slots_and_none_of_the_account_s_services(
     assert machine not in (account, account.at("/proxy-plus"))
     assert (account.provider.is_bare, machine.provider.is_bare) == (False, True)
     assert machine.limiter is account.at("/proxy").limiter is not account.limiter
+    assert machine.provider.file_seconds == 600, "the machine may be replaced"
+    assert await machine.provider.slots() == (1, None)
+
+
+async def test_what_an_account_and_its_machine_tell_of_slots_and_files() -> None:
+    async def queue_status() -> Any:
+        return SimpleNamespace(limit=5, running=2, queued=1)
+
+    async def upload(path: Path, *, name: str, mime: str) -> Any:
+        return SimpleNamespace(subfolder="in" if path.name == "a.png" else "", name=name, kind=mime)
+
+    calls = dict.fromkeys(("submit", "query", "cancel", "download", "price_preview", "comfy_plus"))
+    comfy = SimpleNamespace(upload=upload)
+    client: Any = SimpleNamespace(site="s", account_id="a", queue_status=queue_status, comfy=comfy, **calls)
+    account = RunningHub(client)
+    assert await account.slots() == (5, 3)
+    uploads = [await account.at("/proxy").upload(Path(name), name=name, mime="input") for name in ("a.png", "b.png")]
+    assert uploads == [Upload(url="", file_name=name, size=0, kind="input") for name in ("in/a.png", "b.png")]
 
 
 async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_path: Path) -> None:

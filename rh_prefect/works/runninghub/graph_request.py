@@ -28,7 +28,7 @@ Graph = Mapping[str, Mapping[str, Any]]
 SEEDS = ("seed", "noise_seed", "rand_seed")
 """The fields that RunningHub sets to a random number in each run unless the request sets them."""
 
-_LOADERS = {"image": ("image",), "video": ("video",), "audio": ("audio",), "upload": ("image",)}
+_LOADERS = frozenset({"image", "video", "audio", "upload"})
 """Fields of loader nodes that take the name of a file at RunningHub."""
 
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -89,7 +89,7 @@ class GraphFields:
 
     def _suggestions(self, node_id: str, field: str) -> str:
         """Up to three nodes: those with that field, then those with similar ids."""
-        similar = difflib.get_close_matches(node_id, list(self._graph), n=3, cutoff=0.4)
+        similar = difflib.get_close_matches(node_id, list(self._graph), cutoff=0.4)
         with_field = [node_id for node_id in self._graph if field in self._inputs(node_id)]
         node_ids = list(dict.fromkeys([*with_field, *similar]))[:3] or list(self._graph)[:3]
         return f"Similar names: {', '.join(f'{node_id} ({self._class(node_id)})' for node_id in node_ids)}."
