@@ -9,8 +9,8 @@ import glob
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
@@ -53,10 +53,10 @@ _T = TypeVar("_T", bound=ResultRecord)
 class _Refusals:
     """The jobs whose outputs a store has refused since its last accepted output."""
 
-    jobs: set[str] = field(default_factory=set)  # Their names
-    reason: str = ""  # Why the last one was refused
-    is_permanent: bool = False  # Whether only a person can repair that
-    at: float = 0.0  # When it was refused, or when a job was allowed to try
+    jobs: frozenset[str]  # Their names
+    reason: str  # Why the last one was refused
+    is_permanent: bool  # Whether only a person can repair that
+    at: float  # When it was refused, or when a job was allowed to try
     trying: str = ""  # That job
 
 
@@ -67,8 +67,9 @@ class StoreChecks:
     row, a run pays for no further job until the store accepts an output.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock = clock
         self._checks: SingleFlight[str, None] = SingleFlight(50)
         self._refusals: LruCache[tuple[RunAttempt, str], _Refusals] = LruCache(50)
 
@@ -81,11 +82,12 @@ class StoreChecks:
         try:
             result = await collecting
         except StoreError as error:
-            refused = self._refusals.get((run, store.identity)) or _Refusals()
-            refused.jobs.add(job)
+            known = self._refusals.get((run, store.identity))
+            jobs, trying = (known.jobs, known.trying) if known is not None else (frozenset[str](), "")
             # Without the exception, whose frames reference the whole job.
-            refused.reason, refused.is_permanent, refused.at = error.message, error.is_permanent, time.monotonic()
-            self._refusals[run, store.identity] = refused
+            self._refusals[run, store.identity] = _Refusals(
+                jobs | {job}, error.message, error.is_permanent, self._clock(), trying
+            )
             raise
         if result.outputs:  # of a text, only a small record is stored
             self._refusals.pop((run, store.identity), None)
@@ -96,12 +98,12 @@ class StoreChecks:
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
-        if time.monotonic() - refused.at < _HOLD:
+        if self._clock() - refused.at < _HOLD:
             raise StoreError(
                 f"Not submitted, and nothing was paid: the storage refused the outputs of other jobs. {refused.reason}",
                 is_permanent=refused.is_permanent,
             )
-        refused.at, refused.trying = time.monotonic(), job
+        refused.at, refused.trying = self._clock(), job
 
     def _check(self, store: MediaStore) -> None:
         check_folder(self._folder)

@@ -80,7 +80,7 @@ class Steps:
         self._is_unread = work.is_new
         self._first_time = False
         self._view = JobView(work.key)
-        self._claimed_at = 0.0
+        self._claimed_at: float
         self._first_view: TaskView | None = None
         self._accepted_at: float | None = None
         self._answered_at: float | None = None

@@ -113,7 +113,7 @@ class Collector:
                 failures.downloads, failures.refusals = failures.downloads + 1, 0
                 if failures.downloads >= TRIES:
                     raise
-                await self.work.services.sleep(min(2.0**failures.downloads / 4, 10.0))
+                await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
         """Deletes an invalid file: a response with HTTP 200 can be a web page or half a file."""
@@ -145,7 +145,7 @@ class Collector:
                 f"its file could not be downloaded within {waited:.0f} s: {error.message} No new task was submitted. "
                 f"What to do: {self.advice}"
             ) from error
-        longest = min(LONGEST_PAUSE, 2.0 ** min(failures.refusals - 2, 10))
+        longest = min(LONGEST_PAUSE, 2 ** (failures.refusals - 2))
         await services.sleep(longest * (0.5 + services.jitter() / 2))
 
     async def _newer_links(self) -> list[Link]:

@@ -94,8 +94,8 @@ class Services:
     stores: StoreChecks  # Checks that outputs can be written
     sleep: Callable[[float], Awaitable[None]]  # Waits
     jitter: Callable[[], float]  # Numbers from 0 to 1
+    submit_timeout: float  # Seconds that a POST may take
     clock: Callable[[], float] = uptime  # Monotonic seconds, including system sleep
-    submit_timeout: float = 60.0  # Seconds that a POST may take
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,12 @@ def test_two_processes_never_write_into_one_file(folder: Path) -> None:
 async def test_after_the_outputs_of_three_jobs_were_refused_a_run_pays_for_no_other_until_one_is_taken(
     tmp_path: Path,
 ) -> None:
-    checks, store, run = StoreChecks(tmp_path / "parts"), MediaStore(tmp_path / "out"), ("night", 1)
+    now = [1e6]
+    checks, store, run = StoreChecks(tmp_path, clock=lambda: now[0]), MediaStore(tmp_path / "out"), ("night", 1)
     picture = Media(uri="a.png", kind="image", mime="image/png", size=1, sha256="a" * 64)
 
     async def refuse() -> ResultRecord:
-        raise StoreError("the disk is full")
+        raise StoreError("the disk is full", is_permanent=True)
 
     async def take(*outputs: Media) -> ResultRecord:
         return ResultRecord(task_id="1", outputs=outputs)
@@ -129,9 +130,22 @@ async def test_after_the_outputs_of_three_jobs_were_refused_a_run_pays_for_no_ot
         with pytest.raises(StoreError):
             await checks.storing(run, store, job, refuse())
     await checks.storing(run, store, "of text", take())
-    with pytest.raises(StoreError, match=r"Not submitted, and nothing was paid: .*the disk is full"):
+    now[0] += 59
+    with pytest.raises(StoreError, match=r"Not submitted, and nothing was paid: .*the disk is full") as caught:
         checks.refuse_payment(run, store, "d")
+    assert caught.value.is_permanent
     checks.refuse_payment(("another", 1), store, "d")
+    now[0] += 2
+    for _ in range(2):
+        checks.refuse_payment(run, store, "d")  # one job tries the storage again, once a minute
+    now[0] += 59
+    with pytest.raises(StoreError):
+        checks.refuse_payment(run, store, "e")
+    with pytest.raises(StoreError):
+        await checks.storing(run, store, "d", refuse())
+    checks.refuse_payment(run, store, "d")
+    with pytest.raises(StoreError):
+        checks.refuse_payment(run, store, "e")
     await checks.storing(run, store, "a", take(picture))
     checks.refuse_payment(run, store, "d")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
+from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Inputs
-from rh_prefect.works.journal.identity import media_mark
+from rh_prefect.works.journal.identity import graph_base, media_mark
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.request_preparation import JobRequest, prepare_request
+from rh_prefect.works.request_preparation import JobRequest, as_request, prepare_request
 from tests.support.samples import media as samples
 from tests.support.samples.input_classes import input_class
+from tests.support.world.job_records import BASE, intent
 
 SITE = "www.runninghub.cn"
 
@@ -69,3 +72,42 @@ async def test_each_file_of_a_list_is_sent_in_its_place(inputs: Inputs, tmp_path
     model = catalog.get("bytedance/jimeng-4.6/image-to-image")
     made = await order(model, {"prompt": "all of them", "image_urls": [str(one) for one in files]}, inputs)
     assert made.payload["imageUrls"] == [media_mark(sha256(one.read_bytes()).hexdigest()) for one in files]
+
+
+def test_texts_at_any_depth_lose_their_trailing_line_breaks_in_the_hash() -> None:
+    given = {"a": "x\n", "b": ["y\r\n", {"c": " z \n", "d": None, "e": 1.5, "f": True}], "g": ("w\n", 3)}
+    assert as_request(given) == {"a": "x", "b": ["y", {"c": " z ", "d": None, "e": 1.5, "f": True}], "g": ["w", 3]}
+    with pytest.raises(InputError, match=r"a value of the type set, which cannot be sent as JSON. Nothing was sent"):
+        as_request({"a": {1}})
+
+
+def test_what_is_sent_has_links_in_place_of_files_a_graph_as_text_and_the_secrets() -> None:
+    payload = {"workflow": {"6": {"text": "灯塔"}}, "image": "sha256:1", "more": ("sha256:1", 5, {"x": "no sha256:1"})}
+    request = JobRequest("m", "e", SITE, payload, "base", private={"accessPassword": "word"})
+    links = {"sha256:1": "https://h/a.png"}
+    assert request.sent(links) == {
+        "workflow": '{"6": {"text": "灯塔"}}',
+        "image": "https://h/a.png",
+        "more": ["https://h/a.png", 5, {"x": "no sha256:1"}],
+        "accessPassword": "word",
+    }
+    text = replace(request, payload={"workflow": "a text"}, private={})
+    assert text.sent(links) == {"workflow": "a text"}
+
+
+def test_a_request_is_built_again_from_its_record() -> None:
+    recorded = intent(label="a pier", estimate=Decimal(2), currency="USD", graph="f" * 40)
+    request = JobRequest.of(recorded)
+    assert request.recorded == {
+        "model": "some/model",
+        "endpoint": "some/model",
+        "site": "site",
+        "payload": {"prompt": "a lighthouse"},
+        "base": BASE,
+        "label": "a pier",
+        "estimate": Decimal(2),
+        "currency": "USD",
+        "graph": "f" * 40,
+    }
+    assert request.prompt == "a lighthouse"
+    assert request.with_graph().base == graph_base(BASE, "f" * 40)

@@ -31,6 +31,7 @@ def services(**facts: Any) -> Services:
         "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None, storing=_storing),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,
+        "submit_timeout": 60.0,
     }
     return Services(**(made | facts))
 

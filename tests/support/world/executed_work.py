@@ -183,6 +183,7 @@ class ExecutedWork:
             stores=self,  # type: ignore[arg-type]
             sleep=self._sleep,
             jitter=lambda: 0.5,
+            submit_timeout=60.0,
             clock=self._clock,
         )
         self.work = Work(

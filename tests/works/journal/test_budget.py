@@ -307,10 +307,12 @@ class Account:
 
     def __init__(self, *answers: str | Exception | None, preview: PricePreview | None = None) -> None:
         self.answers, self.preview, self.requests = list(answers), preview, 0
+        self.paces: list[float | None] = []
         self.is_silent = False
 
     async def currency(self, *, pace_seconds: float | None = None) -> str | None:
         self.requests += 1
+        self.paces.append(pace_seconds)
         if self.is_silent:
             await asyncio.Event().wait()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -323,9 +325,36 @@ class Account:
 
 
 async def test_a_price_without_a_currency_is_in_that_of_the_account() -> None:
-    prices = prices_of(Account("USD"))
+    account = Account("USD")
+    prices = prices_of(account)
     assert prices.guess(PRICE) == PRICE, "the account's currency is not known yet"
     assert await prices.listed(Money(Decimal(1), None)) == Money(Decimal(1), "USD")
+    assert account.paces == [2.0], "a label is not waited for"
+
+
+@pytest.mark.parametrize(
+    ("reported", "priced_in", "found"),
+    [(None, None, None), (None, "CNY", "CNY"), ("USD", None, "USD"), ("USD", "USD", "USD"), ("USD", "CNY", "none")],
+)
+async def test_a_price_in_another_currency_than_the_account_s_is_none(
+    reported: str | None, priced_in: str | None, found: str | None
+) -> None:
+    account = Account(reported)
+    prices = prices_of(account)
+    assert await prices.certain_currency() == reported
+    assert prices.guess(Money(Decimal(1), priced_in)) == (None if found == "none" else Money(Decimal(1), found))
+    assert account.paces == [None], "what decides about a budget is waited for"
+
+
+async def test_a_price_that_names_its_currency_needs_no_other_answer_of_the_account() -> None:
+    silence = ResponseLost("HTTP 502")
+    named = prices_of(Account(silence, preview=PricePreview(amount=Decimal(2), currency="USD", free=False)))
+    assert await named.of("some/model", {}, PRICE) == Money(Decimal(2), "USD")
+    unnamed = prices_of(Account(silence, preview=PricePreview(amount=Decimal(2), currency=None, free=False)))
+    with pytest.raises(ResponseLost, match="HTTP 502"):
+        await unnamed.of("some/model", {}, PRICE)
+    hidden = prices_of(Account(api_error("412", doing="account")))
+    assert await hidden.certain_currency() is None, "the key may not read its account"
 
 
 async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
@@ -348,7 +377,9 @@ async def test_an_account_without_a_response_is_queried_again_later() -> None:
     account = Account(ResponseLost("silence"), "USD")
     prices = prices_of(account, clock=lambda: now[0])
     assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
-    now[0] += 6
+    now[0] += 4.5
+    assert await prices.currency() is None
+    now[0] += 1
     assert await prices.currency() == "USD"
 
 

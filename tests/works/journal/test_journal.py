@@ -261,7 +261,7 @@ async def test_all_spellings_of_a_local_folder_are_one_journal(tmp_path: Path, u
     assert await FolderJournal(url.format(tmp_path), scope="run").read("abc-intent-1") == mine
 
 
-@pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x"])
+@pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x", "x" * 201])
 def test_a_scope_with_an_invalid_name_is_refused(tmp_path: Path, scope: str) -> None:
     with pytest.raises(InputError, match="not a valid scope name"):
         FolderJournal(str(tmp_path), scope=scope)
@@ -269,6 +269,7 @@ def test_a_scope_with_an_invalid_name_is_refused(tmp_path: Path, scope: str) -> 
 
 async def test_scopes_are_listed(tmp_path: Path) -> None:
     assert folder_scopes(str(tmp_path / "none")) == []
-    for scope in ("b", "a"):
+    longest = "x" * 200
+    for scope in (longest, "b", "a"):
         await FolderJournal(str(tmp_path), scope=scope).create("abc-intent-1", record())
-    assert folder_scopes(str(tmp_path)) == ["a", "b"]
+    assert folder_scopes(str(tmp_path)) == ["a", "b", longest]
