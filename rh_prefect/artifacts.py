@@ -1,8 +1,8 @@
 """Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
 
-A failure is logged and never raised: a paid job must not fail because of its picture. Each function returns the
-artifact's id; None outside of flows, or after a failure. The default `page` is that of the caller's flow run; a hook
-that a worker calls has none. `what` is a name in lower-case letters and dashes.
+A failure is logged and never raised, because an artifact must not fail a paid job. Each function returns the artifact's
+id, or None outside of flows and after a failure. `page` is the caller's flow run by default; a hook that a worker calls
+passes it. `what` names the artifact, in lower-case letters and dashes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _PATIENCE = 15.0
 
 
 PIPELINE_PREFIX = "pipeline--"
-"""The prefix of the keys of pipelines' artifacts. The keys of other flows contain no two dashes in a row."""
+"""Begins the artifact keys of pipelines; the keys of other flows contain no double dash."""
 
 _OF_PIPELINE = "rh_prefect_pipeline"
 
 
 def mark_pipeline(function: Callable[..., Any]) -> None:
-    """Marks a function as that of a pipeline's flow, so that a worker's hook recognises the flow as a pipeline's."""
+    """Marks a pipeline's flow function, so that a hook in a worker recognises the pipeline."""
     setattr(function, _OF_PIPELINE, True)
 
 
@@ -57,7 +57,7 @@ class Page:
     flow: str  # The name of its flow
     flow_run_id: UUID
     is_pipeline: bool = False  # The keys of a pipeline's flow differ from those of a flow with the same name
-    # Older artifacts are of earlier attempts, and are replaced by those with the same keys; None in the first attempt
+    # Artifacts from before this time are of earlier attempts and are replaced; None in the first attempt
     replaces_before: datetime | None = field(default=None, compare=False)
 
     @classmethod
@@ -90,7 +90,7 @@ class Page:
 
 
 async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
-    """Shows a Markdown text for a run; one above `MAX_PAGE` is cut at the end of a line."""
+    """Creates a Markdown artifact; a text above `MAX_PAGE` is cut at the end of a line."""
     return await _create(page, what, "markdown", _within_page(text), description)
 
 

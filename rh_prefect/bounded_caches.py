@@ -48,7 +48,7 @@ class LruCache(MutableMapping[K, V]):
         del self._entries[key]
 
     def __contains__(self, key: object) -> bool:
-        # The mixins' own methods, here and below, ask and then act, and would make a missing value.
+        # The mixin's methods, here and below, would read the key first, and so create a missing value.
         return key in self._entries
 
     def __iter__(self) -> Iterator[K]:

@@ -23,7 +23,7 @@ _ENDPOINT = re.compile(r"(?!\.)[\w.\[\]-]+(/(?!\.)[\w.\[\]-]+)*")
 
 
 class CheckedInput(BaseModel):
-    """An input with this package's errors; later changes by the caller do not affect it."""
+    """A checked copy of an input: invalid values raise `InputError`; later changes by the caller have no effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class CheckedInput(BaseModel):
 
 
 def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yields the given values with their names for messages; each value of a node has a name."""
+    """Yields each value with its name for messages; the values in `nodes` have a name each."""
     for name, one in values.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
@@ -51,7 +51,7 @@ def _problems(error: ValidationError) -> str:
     found = []
     for one in error.errors():
         where = ".".join(map(str, one["loc"]))
-        # Words of our own come from pydantic with its own prefix.
+        # Pydantic adds a prefix to the message of our own ValueError.
         own = one.get("ctx", {}).get("error")
         message = str(own) if isinstance(own, ValueError) else one["msg"]
         found.append(f"{where}: {message}." if where else f"{message}.")

@@ -30,7 +30,7 @@ RefusalScope = Literal["account", "model", "job"]
 """What one account refuses although another may accept it: every job, every job of one model, or only this job."""
 
 NextTask = Literal["at_once", "later", "never"]
-"""When another task of a request is paid for after a failure.
+"""When a second task is paid for after the first task of a request has failed.
 
 - `at_once`: by the same call, since another task may well succeed.
 - `later`: by a later attempt, or by a person.
@@ -39,7 +39,7 @@ NextTask = Literal["at_once", "later", "never"]
 
 
 HTTP_401: Final = "HTTP 401"
-"""The code of a rejected key whose response has no code of RunningHub."""
+"""The code for a rejected key if RunningHub's response has none."""
 
 
 class Transient:
@@ -119,7 +119,7 @@ def causes(errors: Iterable[BaseException]) -> list[str]:
         text, step = f"{type(error).__name__}: {error}", None
         if isinstance(error, RunningHubError):
             text, step = error.message, error.step
-            if step:  # the names of jobs differ where the cause is one
+            if step:  # jobs with one cause have different names
                 text = re.sub(r"^\S+/[0-9a-f]{40}: ", "", text)
         named = steps.setdefault(text, [])
         if step and step not in named:
@@ -395,7 +395,7 @@ class Code:
     @property
     def failure_advice(self) -> str:
         """The advice for a person after a task failed with this code; empty if there is none."""
-        # Of an unclear code the advice is about a submission, and a task that has failed was accepted.
+        # The advice for an unclear code asks whether the task was accepted; a task that has failed was.
         is_clear = self.retry in ("final", "action_required") and self is not _NO_ROW
         return self.advice if is_clear else ""
 
@@ -507,7 +507,7 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not lis
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Returns the row of `CODES` for an answer; for an unlisted code, a row with which nothing is paid for twice.
+    """Returns the row of `CODES` for an answer; the row for an unlisted code lets nothing be paid for twice.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.

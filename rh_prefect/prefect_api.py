@@ -56,7 +56,7 @@ async def connect() -> Connection:
         mine = _connections.setdefault(loop, {})
     if key not in mine:
         connection = Connection(_open(), asyncio.Semaphore(_IN_FLIGHT))
-        # Kept once it is started, which suspends for nothing: no second caller opens another one meanwhile.
+        # Starting a client awaits nothing, so no second caller opens another one before this one is kept.
         await connection.client.__aenter__()
         mine[key] = connection
     return mine[key]
@@ -163,14 +163,14 @@ async def disconnect() -> None:
 
 def connection_key() -> tuple[str, int]:
     """Returns a key that identifies the Prefect API and the credentials of the current settings."""
-    # Two accounts of one Prefect Cloud share the address; the hash keeps the secrets out of what is kept.
+    # Two accounts of Prefect Cloud share one address, so the credentials are hashed into the key.
     return PREFECT_API_URL.value() or "", hash((str(PREFECT_API_KEY.value()), str(PREFECT_API_AUTH_STRING.value())))
 
 
 def _open() -> PrefectClient:
     limits = httpx.Limits(max_connections=_IN_FLIGHT, max_keepalive_connections=_IN_FLIGHT, keepalive_expiry=25)
     try:
-        # Its own settings also make `get_client` build a new client instead of lending one that others will close.
+        # With settings of our own, `get_client` builds a new client; a shared one would be closed by its other users.
         return get_client(httpx_settings={"limits": limits, "event_hooks": {"response": [_refuse_web_page]}})
     except (RuntimeError, ValueError) as error:
         raise ConfigError(

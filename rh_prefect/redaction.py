@@ -94,7 +94,7 @@ class MaskedUrl:
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Returns the actual URL, in which the key replaces the mask."""
+    """Pairs a URL that contains the mask with the actual one, which contains the key."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 

@@ -48,7 +48,7 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as read, numbered from 1 without a header; or one `file`, for the parameter that accepts it."""
+    """One row, numbered from 1 after the header; or one `file`, for the parameter that accepts it."""
 
     number: int
     values: Mapping[str, object]
@@ -61,10 +61,10 @@ class Source:
     """Rows of a table, a folder or a list."""
 
     name: str  # Where they are from, for people
-    identity: str  # The same for the same source with any content; of a list, its content
+    identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
     base: str | None  # The folder that relative paths start from; None for the working folder
     rows: Callable[[], Iterator[Row]]
-    root: str = ""  # The folder or prefix that it lies in, below which its files may be read; empty for a list
+    root: str = ""  # Its folder or prefix, below which rows may name files; empty for a list
     is_table: bool = False  # Its rows have columns in common, so that each row names all of them
 
 

@@ -28,7 +28,7 @@ def _value(value: object) -> object:
     """Converts media in any form to a `Media`; other values stay unchanged."""
     if isinstance(value, str | int | float | bool | Media):
         return value
-    # A text may be the name of a file that RunningHub has; a path is the caller's own file, also a missing one.
+    # A text may be the name of a file at RunningHub; a path is the caller's own file, even if it is missing.
     if isinstance(value, Path):
         return value.absolute().as_uri()
     try:

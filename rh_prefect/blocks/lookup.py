@@ -113,7 +113,7 @@ async def find_block(kind: type[_B], name: str) -> _B | None:
         return await kind.aload(name, client=client)
 
     try:
-        # Of a task that runs in a thread, the own loop would open a connection for this one request.
+        # A task in a thread has its own event loop, which would open a connection for this one request.
         return await LOOP.call(ask_repeatedly(load, what=what, patience=patience()))
     except (httpx.HTTPStatusError, httpx.TransportError) as error:
         answer, advice = failure_of(error)
@@ -139,7 +139,7 @@ async def _no_account(name: str) -> ConfigError:
             f"The block {name!r} is a pool of accounts, but one account is needed here. What to do: use "
             f"the name of one of its accounts: {', '.join(pool.credentials)}."
         )
-    # Where one account is needed, most often a pool could have been named too.
+    # Most calls accept a pool as well, so the message lists both kinds of blocks.
     named = {"accounts": await _names(RunningHubCredentials), "pools": await _names(RunningHubPool)}
     there = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
     return missing(RunningHubCredentials, name, there)

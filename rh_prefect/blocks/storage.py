@@ -97,7 +97,6 @@ class MediaStorage(Block):
         Raises:
             ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.
         """
-        # The bucket and its folder as an fsspec URL.
         url = f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
         return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
 
@@ -105,7 +104,7 @@ class MediaStorage(Block):
         """Opens the storage; raises `ConfigError` if the URL or the template cannot be used."""
         from rh_prefect.media.store import MediaStore, lasting_place
 
-        # A relative folder is another one after a change of the working directory.
+        # A relative folder would change with the working directory.
         url = lasting_place(self.url)
         options = self.options.get_secret_value()
         return MediaStore(url, options=options, signed_inputs=self.signed_inputs, template=self.template)

@@ -26,7 +26,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 
 
 def complete(model: Model, values: dict[str, object]) -> None:
-    """Adds the defaults that become necessary, and removes parameters whose required companion is missing.
+    """Adds defaults that become necessary, and removes parameters whose required companion is missing.
 
     Changes `values` in place; they must have passed `problems`.
     """

@@ -1,11 +1,11 @@
-"""Keeps the hashes of calls when the catalogue changes, so that a refresh does not make a paid call a new one.
+"""Keeps the hashes of requests when the catalogue changes; otherwise a refresh would pay for earlier calls again.
 
-The hash of a request contains the parameters as the caller gave them. The *form* of a parameter (key, type, and whether
-it is a list) determines how it is compared. A parameter gets its form when the catalogue first has it, and keeps it
-when it is renamed, becomes a list, changes its type, or is removed. `as_given` applies the forms, for plans and for
-calls. If a call does not say to which parameter a value belongs, as `from` in a pipeline or a file as a row of a batch,
-the first parameters of the catalogue are used; see `Model.feeds` and `Model.added`. The data contains a form only if it
-differs from the present definition: each change of a definition goes through `keep_model`, which writes the difference.
+The hash of a request contains the parameters that the caller gave. The *form* of a parameter (its key, its type, and
+whether it is a list) decides how its value is hashed. A parameter gets its form when it enters the catalogue. It keeps
+the form when RunningHub renames it, changes its type, makes it a list or removes it. `as_given` applies the forms.
+
+A value without a parameter's name, such as a file in `from`, goes to the parameters that the catalogue had first; see
+`Model.feeds` and `Model.added`. `keep_model` writes a form to the data only if it differs from the new definition.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ _FILES = ("image", "video", "audio")
 
 
 def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
-    """Returns the parameters of a call as its hash compares them.
+    """Returns the parameters of a call in the form in which they are hashed, by the keys of the forms.
 
-    If a parameter has one value, a list with one value is equal to the value; if it has several, the value is a list.
-    For choices, `5` is `"5"`. Empty values count as not given. Values of `unchecked` are not converted, because another
-    form of them is another request.
-
-    Files are given by content, and no default of the catalogue is added. The result has the keys of the forms.
+    A list of one value equals the value for a parameter with one value, and a single value equals a list of it for a
+    parameter with several. `5` equals `"5"` for a choice. Empty values count as not given. Values of `unchecked` are
+    not converted, because each spelling of them is a different request. Files are given by content. Defaults of the
+    catalogue are not added.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -148,7 +147,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
             params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
     gone = [_removed(raw) for name, raw in before.items() if name not in params]
     gone += [raw for raw in later.get("removed", ()) if param_name(raw["key"]) not in {**before, **params}]
-    known = {*before, *earlier.get("added", ())} if before else params  # what has no parameters yet has no such calls
+    known = {*before, *earlier.get("added", ())} if before else params  # no earlier call had any of the parameters
     new = [name for name in params if name not in known]
     kept = {
         **later,

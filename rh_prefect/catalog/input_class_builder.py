@@ -39,7 +39,7 @@ _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] 
 
 
 class _Unchecked(dict[str, Any]):
-    """Unchecked values by Python names, which pydantic passes back to the validator together with their stand-ins."""
+    """Unchecked values by Python names; the type shows a second validation that they are separated already."""
 
 
 class InvalidInput(InputError, ValueError):
@@ -84,7 +84,7 @@ class InputBase(BaseModel):
     @property
     def unchecked(self) -> dict[str, Any]:
         """The parameters, by name, that are sent without a check because the catalogue does not have their values."""
-        # Not a field, since it has no place in a form, and an input can be hashed.
+        # Not a field: a form would show it, and a dict in a field would make the input unhashable.
         return dict((self.model_extra or {}).get("unchecked", {}))
 
     def params(self) -> dict[str, object]:
@@ -216,8 +216,8 @@ def _field(param: Param, media: Any) -> tuple[Any, Any]:
 
 def _type(param: Param) -> Any:
     if param.type == "enum":
-        # Two literals of the same options in another order are equal, and `typing` would give back the first of them:
-        # the options beside it, which pydantic passes over, keep each parameter's own order.
+        # `typing` caches literals, and two with the same options in another order are equal. The options beside the
+        # literal, which pydantic ignores, keep the order of each parameter.
         return Annotated[_literal(param.options), param.options]
     if param.type == "json":
         return _JSON[param.shape]

@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-# `model` says in every input which model it is for, and these are what an input inherits from pydantic's BaseModel.
+# Names that a parameter cannot have: fields and methods of an input, and what it inherits from pydantic's BaseModel.
 _OWN = {"model", "unchecked", "entry", "params", "as_media", "class_of", "self", "cls"}
 _PYDANTIC = {
     "construct",
@@ -130,9 +130,9 @@ class PriceTable:
     """The price of one unit of a model's work."""
 
     unit: Unit
-    per: str | None = None  # The wire key of the duration, number or text that counts; None: one unit, or the input's
-    per_when: tuple[tuple[str, str], ...] = ()  # `per` counts only where these parameters have these values
-    fixed: Decimal | None = None  # The price of a unit, where it is always the same
+    per: str | None = None  # The parameter (wire key) that gives the units; None: one unit, or the input's length
+    per_when: tuple[tuple[str, str], ...] = ()  # `per` counts only if these parameters have these values
+    fixed: Decimal | None = None  # The price of a unit, if it is always the same
     by: tuple[str, ...] = ()  # The wire keys of the parameters that the price of a unit depends on
     rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()  # Their values as text, and the price of a unit
     currency: str = "CNY"
@@ -222,7 +222,7 @@ class Param:
     name: str  # Its name in Python, snake_case
     type: ParamType  # For `image`, `video` and `audio`, the request holds a URL
     required: bool = False
-    default: Scalar | tuple[Scalar, ...] | None = None  # A tuple if it holds several; filled in where it is required
+    default: Scalar | tuple[Scalar, ...] | None = None  # A tuple if it holds several; filled in if it is required
     options: tuple[str, ...] = ()  # The allowed values of an `enum`
     min: float | None = None
     max: float | None = None
@@ -236,7 +236,7 @@ class Param:
     pattern: str = ""  # A regular expression that a string must match, put into words by `note`
     note: str = ""  # What the vendor says about it, in one clause
     is_numeric: bool = False  # Whether an `enum` is sent as a number: 5 for the option "5"
-    frozen: Form | None = None  # The form in which it was first shipped, where that differs from its form now
+    frozen: Form | None = None  # The form in which it was first shipped, if that differs from its form now
 
     @property
     def form(self) -> Form:

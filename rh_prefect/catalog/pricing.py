@@ -21,7 +21,7 @@ def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | No
     units = _units(table, model, payload, seconds)
     if unit is None or units is None:
         return None
-    # A note beside a price names what is billed besides, or says that the price is older than others: it may cost more.
+    # `price_note` names other billed items, or says that the price is old: the call may cost more.
     return Price(unit * units, table.currency, lower_bound=table.unit == "second, from" or bool(model.price_note))
 
 

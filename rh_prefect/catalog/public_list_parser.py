@@ -57,7 +57,7 @@ TELLS: dict[Form, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts that each form states about a parameter: a stated fact that is missing is false, others are unknown."""
+"""The facts about a parameter that a list of each form can state: an omitted one is false, other facts are unknown."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -76,7 +76,7 @@ _NAMES = {
 class PublicList:
     """The usable content of one public file, in the terms of the slim file; models and prices by endpoint.
 
-    A price is None if the file names one that is not known; it may have a date, as `seen`.
+    A price is None if the file lists the model without a usable price. `seen` is the date of a price, if it has one.
     """
 
     form: Form
@@ -262,7 +262,7 @@ def _most_items(value: object, param: Raw) -> float | None:
 
 
 def _default(default: object, param: Raw) -> object:
-    """Reads a valid default; for texts and files, a list contains a sample in its place."""
+    """Reads a default; None for texts and files, whose listed defaults are only samples."""
     if default == "empty" or param["type"] in ("string", *_MEDIA):
         return None
     read = [_item(param, item) for item in (default if isinstance(default, list) else [default])]

@@ -26,11 +26,11 @@ class Tag:
     named: tuple[str, ...] = ()  # words of which a model's name or endpoint has some, each between spaces
     families: tuple[str, ...] = ()  # lines of models that all do it
     params: tuple[str, ...] = ()  # parameters of which a model has one; `name=option` also asks for that option
-    groups: tuple[str, ...] = ()  # where the documentation lists such models; longer paths count
+    groups: tuple[str, ...] = ()  # beginnings of the documentation's groups that list such models
     makes: tuple[str, ...] = ()  # the outputs of which a model makes one
     needs: tuple[str, ...] = ()  # the kinds of files that a model requires
     but: tuple[str, ...] = ()  # words in its name that speak against it, each between spaces
-    near: tuple[str, ...] = ()  # tags of the models that come next, where these do not do it
+    near: tuple[str, ...] = ()  # tags of the models that are the next best matches
 
     def is_of(self, model: Model, text: str) -> bool:
         """Returns whether a model has the tag; `text` is its name and endpoint as `spelled`."""

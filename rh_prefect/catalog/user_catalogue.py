@@ -208,7 +208,7 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Returns the family of a new model: that of models with a similar endpoint, or one in its endpoint."""
+    """Returns the family of a new model: the only one below a part of its endpoint, or one that its endpoint names."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -252,7 +252,7 @@ def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
     counts = [key for key in _COUNTS if key in keys]
     if unit != "image" or not counts:
         return {}
-    # A series is made only on demand; without it `maxImages` has no effect.
+    # `maxImages` has an effect only if a series of images is requested.
     series = {"per_when": {"sequentialImageGeneration": "auto"}} if "sequentialImageGeneration" in keys else {}
     return {"per": counts[0], **series}
 

@@ -332,14 +332,14 @@ _PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\
 
 
 def _refuse_path(key: str, value: object) -> None:
-    """Returns a clause about a local path where RunningHub expects a link: it would be sent as text and charged."""
+    """Rejects a local path where RunningHub expects a link: it would be sent as text and charged."""
     is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
     if is_path and _URL_KEY.search(key.strip()):
         raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
 
 
 def _refuse_files(value: object, key: str = "") -> None:
-    """Returns a clause about local files in a structured value, which is sent unchanged."""
+    """Rejects local files in a structured value, which is sent unchanged."""
     if isinstance(value, Mapping) and value.keys() != {"file"}:
         for name, one in value.items():
             _refuse_files(one, str(name))

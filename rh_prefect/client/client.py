@@ -89,7 +89,7 @@ class Client:
         pace_seconds: float = PACE_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        # First, and by its own name: the frame of a later error would show it.
+        # This replaces the plain key before anything else can fail: a traceback may show the variables of this frame.
         api_key = _usable_key(api_key)
         self._base_url = _usable_url(base_url)
         self._session = Session(

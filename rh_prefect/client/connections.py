@@ -255,12 +255,12 @@ class CallClient(httpx.AsyncClient):
 class Connections:
     """The HTTP clients of one account."""
 
-    # Each paid request opens a separate connection: on a kept one, which the server may have closed meanwhile, an error
-    # would leave open whether the request arrived. A handshake is cheap beside a paid job. It can resend nothing.
+    # Each paid request opens a new connection. The server may have closed a kept one, and an error on it would not show
+    # whether the request arrived. A handshake is cheap beside a paid job. This client never resends a request.
     submits: httpx.AsyncClient
     calls: httpx.AsyncClient
     uploads: httpx.AsyncClient
-    # Third parties: it never carries the key, and follows redirects; the others do not.
+    # For file hosts, which are third parties: without the key, and the only client that follows redirects.
     files: httpx.AsyncClient
 
     async def aclose(self) -> None:

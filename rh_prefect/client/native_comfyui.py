@@ -120,7 +120,7 @@ class NativeProxy:
             )
         client = self._session.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")
-        # All files have one address but for the query, so what is there could be a part of another one.
+        # The addresses of two files differ only in the query, so a partial download could be of another file.
         await asyncio.to_thread(discard_partial, to)
         async with self._session.downloads:
             shown = str(request.url)
@@ -162,7 +162,7 @@ def judged(status: int, body: bytes, ask: RequestInfo) -> ComfyPrompt:
     if taken is not None and not is_task_id(f"proxy.{taken.prompt_id}"):
         raise responses.no_answer(ask, f"the response has an invalid prompt id, {taken.prompt_id[:40]!r}")
     if taken is not None:
-        return taken  # also under an error: the id says that it is there
+        return taken  # even with an error status: the id shows that ComfyUI has the graph
     errors = read_node_errors(source) if status == 400 else {}
     if errors:
         message = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
@@ -236,7 +236,7 @@ class NativeTasks:
         return TaskView(task_id=task_id, status="QUEUED", ahead=ahead)
 
     def _task_view(self, task_id: str, run: ComfyRun) -> TaskView:
-        # Previews lie among the temporary files; they count where a graph saves nothing else.
+        # Previews lie among the temporary files; they count if a graph saves nothing else.
         saved = [file for file in run.files if file.kind == "output"] or list(run.files)
         return TaskView(
             task_id=task_id,

@@ -178,6 +178,6 @@ class QuickCreate(Requests):
         """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
-        # Whether it wants a key is not confirmed: it gets both, as every v1 endpoint does.
+        # Whether this endpoint needs the key is not confirmed; like every v1 endpoint, it gets the key in the body too.
         answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
         return tuple(map(read_style, responses.with_rows(answer, ask)))

@@ -190,7 +190,7 @@ class Session:
 
 
 class Requests:
-    """The requests of one kind."""
+    """The base class of a group of endpoints, such as `Client.workflows`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
