@@ -89,7 +89,7 @@ async def _wait(
             ended = view or await work.records.read_end(submit.n)
             if ended is not None:
                 return ended
-            # The recorded end is of another job with the same task.
+            # The poller also checks the records of other jobs with this task; here, the end is another job's.
             check, is_notified = None, False
     except (KeyRejected, AccountError, TaskNotFound) as error:
         raise work.lease.query_error(submit.intent, task_id, error) from error

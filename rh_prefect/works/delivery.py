@@ -32,7 +32,7 @@ class Delivered:
 
     record: ResultRecord  # What is recorded
     result: Result  # The result for the caller, with the addresses of its files
-    # The submission whose outputs were brought now; None where the files were in the storage
+    # The submission whose outputs were downloaded now; None if the files were in the storage already
     submit: Submit | None = None
 
 
@@ -58,15 +58,15 @@ class Delivery:
     folder: Path  # Local folder for unfinished downloads
     grace: float  # Seconds for which a file host may refuse a file
     publish_file: Publish = named_by_template  # Publishes an output
-    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` where it has another shape
+    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` if it has another shape
     shape: str = ""  # What `parse` asks for; empty without `parse`
-    # Whether the files of a recorded result belong into the caller's store; else they are where they are
+    # Whether the files of a recorded result belong into the caller's store; otherwise they stay in the recorded one
     is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
     advice: str = (
         "run it again, or `rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
         "which is about a day. Later, a new run or another `take` pays for a new result; so does this run after "
         "`rh-prefect jobs mark-lost` of this job."
-    )  # What to do where a file cannot be downloaded
+    )  # What to do if a file cannot be downloaded
     recorded: ResultRecord | None = None  # The recorded result, whose files may be missing
 
     async def restore(self, work: Work, record: ResultRecord) -> Delivered | None:
@@ -74,7 +74,8 @@ class Delivery:
         self.recorded = record
         done = await self._find(work, record)
         if done is None and record.is_adopted and not work.policy.another_task:
-            self.recorded = None  # like a stored result that was not found; a step asks a person first
+            # The files of the other work's result are lost; this work makes a new result, except in a pipeline.
+            self.recorded = None
         if done is not None:
             self._notify(work, done, is_found=True)
         return done
@@ -84,7 +85,7 @@ class Delivery:
         found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
-        # By its job, so that it is no payment of this run, even if this run has made that job.
+        # The other job's name in place of a flow run marks the result as adopted: it is not a payment of this run.
         record = ResultRecord.model_validate({**dict(found), "flow_run": found.job})
         return record if await work.records.create_result(record) else await work.records.read_result()
 
@@ -117,7 +118,7 @@ class Delivery:
         A result with a damaged file is not recorded, so that a later run downloads the file again.
         """
         storing = self._store(work, done)
-        # Before the record, after which no call would store it.
+        # Before the record: once the work is done, no later call would write the stored result.
         await work.services.stores.storing(work.run_attempt, work.store, work.job, storing)
         if self.recorded is not None:
             done = replace(done, record=self.recorded)
@@ -135,7 +136,7 @@ class Delivery:
             earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))
         known = [one for one in (earlier, self.recorded) if one is not None and one.task_id == end.task_id]
         there = await asyncio.to_thread(stored_result.whole_files, store, known)
-        # Damaged files are in the store already, so a working link is not waited for.
+        # If the store has all files, though damaged ones, a link that does not work is not tried again for long.
         is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
@@ -175,7 +176,7 @@ class Delivery:
             is_first = await work.records.create_result(record, self.shape)
             return None if is_first else await work.records.read_result(self.shape)
         except JournalError as error:
-            # The stored result has its files, by which a later call records it.
+            # A later call finds the stored result and its files, and records the result then.
             _log.warning("%s: the result of task %s could not be recorded: %s", work.job, record.task_id, error)
             return None
 

@@ -97,7 +97,7 @@ class _Source:
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
-    current: MediaRecord | None = None  # The content that counted last
+    current: MediaRecord | None = None  # The content that was used last
 
     def add(self, record: MediaRecord) -> None:
         """Adds a record of the journal."""
@@ -175,7 +175,7 @@ class Inputs:
         return state.current
 
     async def _unchanged(self, source: str, state: _Source) -> MediaRecord | None:
-        """Returns the content that a file's present stamp proves; None where it has to be read."""
+        """Returns the content that a file's present stamp proves; None if it has to be read."""
         if not state.stamps:
             return None
         try:

@@ -73,7 +73,7 @@ class Policy(Options):
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
     may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
-    # Why the run must not pay for it, and what to do; empty where it may. A result that exists, or comes, is still used
+    # Why the run must not pay for it, and what to do; empty if it may. A result that exists, or comes, is still used
     forbidden: str = ""
     # How a person asks for a new task of a request that failed permanently; empty if there is no way
     another_task: str = ""
@@ -296,10 +296,10 @@ async def _final_error(
         return failure if policy.is_own(submit) and not is_earlier else None
     if end.status == "FAILED" and end.next_task == "never":
         return failure
-    # In the scope of one run the end names the attempt that met it; of a shared work it may be another run's.
+    # In the scope of one run, the end names the attempt that recorded it; for a shared work, that may be another run's.
     has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
     if not (policy.counts(submit) or has_met or await steps.records.has_waited(submit.n)):
-        return None  # a failure that an earlier run, or an earlier attempt of this one, has met
+        return None  # the failure belongs to an earlier run, or to an earlier attempt of this one
     progress.paid += 1
     if progress.paid >= policy.attempts:
         return _used_up(policy, failure)

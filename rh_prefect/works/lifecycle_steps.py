@@ -77,6 +77,7 @@ class Steps:
         self._links: dict[str, str] = {}
         self._is_refused = False
         self._slot_refusals = 0
+        # Whether the view needs no reading: nothing is recorded of a new work, or the result was read with all records
         self._is_unread = work.is_new
         self._first_time = False
         self._view = JobView(work.key)
@@ -197,7 +198,7 @@ class Steps:
         if inputs and not self._links:
             work.notify("uploading", f"making {len(inputs)} input(s) available to RunningHub")
         while True:
-            if inputs:  # outside of what is tried: its error, that no account is left, is none of this account
+            if inputs:  # outside of `try`: its error says that no account is left, not that this one has refused
                 await self._lease.select_account()
             try:
                 account, store = self._lease.account, work.store
@@ -290,6 +291,7 @@ class Steps:
         except Exception as error:
             answer = answer_of(error)
         else:
+            # RunningHub accepted the task at an unknown time between the request and its answer.
             self._first_view, self._accepted_at = view, (began + self._clock()) / 2
             answer = Answer(outcome="ticket", task_id=view.task_id, node_errors=view.node_errors)
         if callback:  # the message of RunningHub may repeat the request
@@ -389,7 +391,7 @@ class Steps:
         try:
             account = await self._lease.switch_to(submit.intent)
             if not account.is_of(submit.intent):
-                # It may be the same account with a new key or another name, or another account.
+                # This may be the recorded account with a new key or name; only a query shows it.
                 await account.provider.query(submit.task_id or "")
         except (ConfigError, TaskNotFound):
             return False

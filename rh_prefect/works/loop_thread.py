@@ -1,8 +1,7 @@
-"""The package's event loop.
+"""The package's event loop: one daemon thread per process, which runs clients, pollers, slots and journals.
 
-one daemon thread per process, which runs clients, pollers, slots and journals. A Prefect task may run on any loop, in
-any thread, and may be cancelled at any await. But a submission must not be cancelled. So it runs on this loop, and the
-caller waits for it.
+A Prefect task may run on any loop, in any thread, and may be cancelled at any await. But a submission must not be
+cancelled. So it runs on this loop, and the caller waits for it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
         )
     async for view in jobs_of(journal):
-        # `_resolve` says what became of the job's own last submission.
+        # `_resolve` checks the last submission of the job itself, with a more exact message.
         others = view.submits[:-1] if view.key == key else view.submits
         if any(submit.task_id == task_id for submit in others):
             raise InputError(

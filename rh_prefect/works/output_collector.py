@@ -54,7 +54,7 @@ class Collector:
     publish: Publish
     folder: Path  # Local folder for unfinished downloads
     grace: float  # Seconds for which a file host may refuse a file before `OutputsExpired` is raised
-    advice: str  # What to do where a file cannot be downloaded
+    advice: str  # What to do if a file cannot be downloaded
 
     async def collect(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.

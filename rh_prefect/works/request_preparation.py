@@ -42,14 +42,14 @@ class JobRequest:
     # Defaults of the catalogue and of this package are in `payload` only, so that changed defaults do not create new
     # jobs. Empty for a request that was rebuilt from the journal
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    # Of a saved workflow or an app: a fingerprint of what the site has under its id now. It is not in `base`: an edit
+    # For a saved workflow or an app, a fingerprint of what the site has under its id now. It is not in `base`: an edit
     # of the graph does not create a new job
     graph: str = ""
     # The files by their marks; empty for a request that was rebuilt from the journal
     inputs: Mapping[str, Input] = field(default_factory=dict)
     # Parameters that are sent and never recorded, such as a password
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Of a graph: node id -> class of the node, if it is known; for messages
+    # For a graph, node id -> class of the node, if it is known; used in messages
     node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -154,7 +154,7 @@ class _Cancellation:
     client_for: Callable[[Intent], Awaitable[Cancels]]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
-    deadline: float  # Until when submissions in flight are waited for, by the clock
+    deadline: float  # The time of `clock` after which submissions in flight are given up
     report: CancelReport = field(default_factory=CancelReport)
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 

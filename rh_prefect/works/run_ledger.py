@@ -90,7 +90,7 @@ class Notes:
 
     claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
     waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for
-    # What a submission adds to its budget, where nothing can change that any more
+    # What a submission adds to its budget, if nothing can change that any more
     settled: dict[Claim, Entry | None] = field(default_factory=dict)
 
     @classmethod

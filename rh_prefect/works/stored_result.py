@@ -101,7 +101,7 @@ def find_equal(store: MediaStore, request: JobRequest, *, take: int) -> StoredRe
 def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
-    Of a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; results of another
+    For a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; results of another
     graph are not found.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]

@@ -61,15 +61,15 @@ class WorkCall:
     take: int = 1  # Which of several results of the request
     scope: str = ""  # The name or the round that it belongs to; empty for the run's own scope, or that of all runs
     attempts: int = 1  # How many tasks this run may pay for
-    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` where it has another shape
+    parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` if it has another shape
     shape: str = ""  # What `parse` asks for; see `parsed_answers.shape_of`
-    # What counts in the request for a text of it: for a file that was rendered again the mark of the first one, for an
-    # id that ends at RunningHub the work that gave it
+    # Texts of the request, each with the text that replaces it in the hash: a file that was rendered again has the mark
+    # of its first version, and an id that expires at RunningHub is replaced by the work that gave it
     stands_for: Mapping[str, str] = field(default_factory=dict)
     planned: str = ""  # The work that the plan names; another one is not paid for. Empty outside of plans
-    price: Decimal | None = None  # What it costs at most, where neither the catalogue nor RunningHub knows its price
+    price: Decimal | None = None  # What it costs at most, if neither the catalogue nor RunningHub knows its price
     forbidden: str = ""  # Why the run must not pay for it; see `lifecycle.Policy`
-    saved_graph: str = ""  # Of a workflow or an app: the fingerprint of the graph that the plan has read
+    saved_graph: str = ""  # For a workflow or an app, the fingerprint of the graph that the plan has read
     position: tuple[int, ...] = ()  # When it gets a slot among the works of its run; see `limiter.Turn`
 
 
@@ -196,7 +196,7 @@ class WorkRunner:
     # The records that runs share, from `open_works`; None for works of one run, in its own journal
     works: WorksJournal | None = None
     options: Options = field(default_factory=Options)  # How the works are made
-    # The runs around the call; see `repeated_calls`. None for a call that any number of others may repeat
+    # The runs around the call; see `scope.is_repeat`. None for a call that others may repeat without limit
     chain: Chain | None = None
     observer: Observer = field(default_factory=Silent)  # Is notified of every change
     pipeline: str = ""  # The pipeline's name, for the records
@@ -216,7 +216,7 @@ class WorkRunner:
         request = replace(prepared, base=base)
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
             _refuse_edited(asked, prepared)
-            # A graph's work is its id, the fields that are set and what else is in the graph, as the plan has read it.
+            # The plan has hashed the site's graph into the work, and `_refuse_edited` has compared the graph.
             return asked.planned, request
         return self._work(base, asked), request
 
@@ -420,7 +420,7 @@ def named_by_content(work: Work, end: End, part: Path, index: int, extension: st
     """Publishes an output under a name made of its content, so that parallel runs write equal files."""
     described = work.store.describe(part, "described")
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
-    # Even where a file is there already: it may be damaged.
+    # Even if the file exists already: it may be damaged.
     work.store.take(part, name, known=described)
     return described.model_copy(update={"uri": name})
 

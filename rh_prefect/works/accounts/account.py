@@ -49,7 +49,7 @@ class Uploads:
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
-        """Returns a link or a file name for RunningHub to read an input; it is valid for some more hours.
+        """Returns a link or a file name under which RunningHub can read an input for some hours from now.
 
         If the job's store has `signed_inputs`, it is a link to a copy in the store, which is named by its content.
         """
@@ -104,7 +104,7 @@ class Uploads:
 def _check_again(file: Input, local: LocalFile) -> None:
     """Raises an error if a local file changed during its upload: RunningHub may have either content."""
     if not is_local(file.source):
-        return  # the upload was a copy of this process
+        return  # a copy of this process was uploaded, which does not change
     if local.stamp is None or local.stamp != file_state(file.source).stamp:
         check_unchanged(file, digest(file.source).sha256)
 

@@ -59,7 +59,7 @@ class Turn:
     """The position of a job among the waiting jobs of its run; runs get slots in the order of their requests."""
 
     run: str = ""  # The run that orders its jobs; empty for a job without an order, which keeps its place in the queue
-    position: tuple[int, ...] = ()  # Of two jobs of the run, the one with the lower position is first
+    position: tuple[int, ...] = ()  # The run's jobs are served in the order of their positions
 
     def precedes(self, other: Turn) -> bool:
         """Whether this job is served before another job of the same run."""
@@ -237,7 +237,7 @@ class Limiter:
             # Slots that were released in the meantime may have been counted.
             ended = self._ended_of_others(missing)
             self._others = max(self._others - ended, running - self._held - (self._released - released))
-            # Without tasks of others the count is exact: the free slots are known before the tasks that have ended.
+            # Without tasks of other programs the count is exact: it shows free slots before polls find the ended tasks.
             self._surplus += (self._limit or 0) - running
         self._admit()
         return Count(missing - ended, self._others)

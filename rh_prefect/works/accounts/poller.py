@@ -35,7 +35,7 @@ GOLDEN_RATIO = 0.618
 """Multiples of this number modulo 1 are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
-"""Polls in the shortest gap of a task that runs longer than recent ones, since it can end at any moment."""
+"""Maximum number of polls per shortest gap for a task that runs longer than recent ones: it can end at any moment."""
 
 OVERDUE_FRACTION = 0.25
 """Gap between polls of such a task, as a fraction of the time for which it is overdue."""
@@ -398,6 +398,7 @@ class Poller:
         A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a
         slot is idle. If few tasks run, the gap is limited by the age of the youngest task.
         """
+        # The mean age of n running tasks is half of their duration, so a task ends every 2 * age / n seconds.
         between_ends = 2 * sum(ages) / len(ages) ** 2
         longest = max(self._shortest, MAX_COUNT_GAP_PER_AGE * min(ages))
         gap = min(longest, max(self._shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))

@@ -106,7 +106,7 @@ class Pool:
         with_block = [account for account in self.accounts if account.block == intent.credentials]
         both = [account for account in named if account in with_block]
         if named and not both:
-            # Two accounts may have one name, and the one of the block may not be in the pool.
+            # Two accounts may have the same name, and the account of the recorded block may be outside of the pool.
             with suppress(ConfigError):
                 found = await self.find(intent)
                 both = [found] if found.name == intent.account else []
@@ -122,7 +122,7 @@ class Pool:
                 errors.append(error)
             else:
                 return account
-        # An account that cannot be asked may have it, so its error says more than those of the others.
+        # An account that refuses the query may have the task, so its error says more than "not found".
         raise min(errors, key=lambda error: isinstance(error, TaskNotFound))
 
     async def check_currency(self) -> None:

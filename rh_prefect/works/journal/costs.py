@@ -131,7 +131,7 @@ Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
 class Shortfall:
     """The amounts of a job that the budget does not allow."""
 
-    price: Money | None  # What it would cost; None where it is unknown
+    price: Money | None  # What it would cost; None if it is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
     reserved: Decimal  # What its other jobs may still cost, in the same currency
 
@@ -140,7 +140,7 @@ class Shortfall:
 class Entry:
     """The amount that one submission adds to the costs of its run."""
 
-    amount: Decimal | None  # In a budget; None where neither a cost nor a price is known
+    amount: Decimal | None  # In a budget; None if neither a cost nor a price is known
     is_spent: bool  # Whether its task has ended
     currency: str = CURRENCY  # Of the amount
     costs: Costs = field(default_factory=Costs, compare=False)  # What RunningHub reports of the ended task
@@ -181,7 +181,8 @@ class SpendTracker:
         self._lock = asyncio.Lock()
         self._entries: dict[str, dict[int, Entry]] = {}
         self._asks: dict[tuple[str, int], Ask] = {}
-        # How many calls have reserved a submission that is not claimed: with several storages they make the same one.
+        # Number of calls that have reserved the same submission and not claimed it. Calls with different storages can
+        # reach the same submission.
         self._holders: dict[tuple[str, int], int] = {}
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
@@ -226,7 +227,7 @@ class SpendTracker:
     def spent_on(self, key: str) -> Costs | None:
         """The cost of one job's ended tasks; None if no task has ended."""
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
-        # Thousands of jobs have one task each: its object serves all who ask.
+        # Most of thousands of jobs have one task, whose object is returned without a copy.
         return Costs.total(ended) if len(ended) > 1 else next(iter(ended), None)
 
     def open_costs(self) -> tuple[int, Costs]:

@@ -97,7 +97,7 @@ def _exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True
+        return True  # it belongs to another user
     return True
 
 
@@ -134,7 +134,7 @@ class Requested(BaseModel):
     take: int = 1  # Which of several results of the request
     label: str | None = None  # The caller's name for the output
     flow: str = ""  # Name of the flow or the pipeline, used in file names
-    graph: str = ""  # Of a saved workflow or an app: a fingerprint of the graph that the site had under its id
+    graph: str = ""  # For a saved workflow or an app, a fingerprint of the graph that the site had under its id
 
     @property
     def requested(self) -> dict[str, Any]:
@@ -331,7 +331,7 @@ class MediaRecord(Record):
     mime: str  # Its MIME type, by its content
     extension: str  # Its usual extension, without a dot
     seconds: float | None = None  # Duration of a video or audio
-    stamp: str = ""  # The state in which it was read, where an equal stamp proves an equal content; else empty
+    stamp: str = ""  # The state in which it was read, if an equal stamp proves an equal content; else empty
     stored: str = ""  # Name of its copy in the store; only of a link whose host gives no strong ETag
 
 

@@ -1,7 +1,7 @@
-"""Scopes.
+"""The scope of paid jobs: a flow run, or a name outside of flows.
 
-a flow run, or a name outside of flows. A scope has the journal of its paid jobs and the calls for them. If a run calls
-for a work again, `Calls` decides whether this is a repeat or a second call. A second call is refused before it pays.
+A scope has the journal of its jobs and the calls for them. If a run calls for a work again, `Calls` decides whether
+this is a repeat or a second call. A second call is refused before it pays.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Scope:
     flow: str  # The flow's name, for file names
     attempt: int  # Which attempt of the run this is, from 1
     # The first attempt whose payments count together with this one's: this one itself, which a person started, or an
-    # earlier one where Prefect retries the flow by itself
+    # earlier one if Prefect retries the flow by itself
     first_attempt: int = 0
     details: Mapping[str, str] = field(default_factory=dict)  # What a stored result says of the run, as plain JSON
     calls: Calls = field(default_factory=Calls, compare=False, repr=False)  # The calls of this attempt of the run
@@ -214,7 +214,7 @@ class Ended(Record):
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
     """Creates the scope of a pipeline run outside of flows; it writes nothing before its first note."""
-    # Names of runs are in the order of their begins.
+    # The names of runs sort by their start times.
     name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
     first = {FORMAT_KEY: Format(), _attempt_key(1): opened}

@@ -82,8 +82,8 @@ class Waiting(Record):
     """The record that a flow run waits for a work, or may pay for it."""
 
     flow_run: str
-    owner: Owner | None = None  # Its process; None for a run that is suspended meanwhile, which has none
-    seconds: float = 0  # For so long after this record a run that is suspended waits without a sign of life
+    owner: Owner | None = None  # Its process; None for a suspended run, which has none
+    seconds: float = 0  # Seconds after this record for which a suspended run counts as waiting
 
 
 class Chosen(Record):

@@ -1,5 +1,4 @@
-"""The parts of `works/` that depend on RunningHub.
+"""The parts of `works/` that depend on RunningHub: graphs, machines of its native proxy, v1 starts and node progress.
 
-graphs, the machines of its native proxy, v1 starts and node progress. Other modules use only the class
-`provider.RunningHub`.
+Other modules use only the class `provider.RunningHub`.
 """

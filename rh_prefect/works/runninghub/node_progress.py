@@ -59,7 +59,7 @@ class NodeProgress:
         self._task.add_done_callback(_watching.discard)
 
     async def _watch(self, url: SecretStr | None) -> None:
-        """Reads the progress at an address; asks RunningHub for the address where none is given."""
+        """Reads the progress at an address; asks RunningHub for the address if none is given."""
         lines = Lines(self._report, self._request.node_names)
         try:
             url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
