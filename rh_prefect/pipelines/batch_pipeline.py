@@ -180,7 +180,7 @@ class _Source:
     """The rows of a batch."""
 
     name: str  # For people
-    identity: str  # The same for the same source with any content; of a list, its content
+    identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
     value: Any  # The value of the file's parameter
     kind: str = ""  # The kind of the files; empty for a table
 

@@ -58,7 +58,7 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
 
 
 def _named(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns names for the steps by their output kinds; equal kinds are numbered."""
+    """Returns the stages, named by their output kinds; equal kinds are numbered."""
     kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
     names: list[str] = []
     for number, stage in enumerate(stages, 1):
@@ -78,7 +78,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
         number = int(numbered[1]) - 1
         return number, stages[number].model.param(numbered[2])
     having = [(number, found) for number, stage in enumerate(stages) if (found := stage.model.find_param(name))]
-    # A parameter that a list has added to an earlier step does not take a later step's column.
+    # A parameter that a refresh of the catalogue has added comes last, so that no column moves to another step.
     having.sort(key=lambda one: one[1].name in stages[one[0]].model.added)
     if having:
         return having[0]

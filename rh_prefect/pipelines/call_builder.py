@@ -73,7 +73,7 @@ def known_values(instance: Instance) -> dict[str, Any]:
 
 
 def has_all_ids(instance: Instance) -> bool:
-    """Returns whether the ids of RunningHub that a step sends exist; its request is known without them."""
+    """Returns whether a step has all ids that RunningHub gives at run time; its request is hashed without them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
@@ -83,7 +83,7 @@ def has_all_files(instance: Instance) -> bool:
 
 
 def files_that_stand_in(instance: Instance) -> dict[str, str]:
-    """Returns the hash in requests for the actual hash of each file that was rendered again."""
+    """Returns the hash of each file that was rendered again, with that of its first version, which requests contain."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 
@@ -103,7 +103,7 @@ def _sent(value: Any) -> Any:
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """Yields sent values with the values in requests: for ids that expire, and files that were rendered again."""
+    """Yields expiring ids and files that were rendered again, each with the text that replaces it in the hash."""
     for one in leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key

@@ -52,7 +52,7 @@ class Problem:
     line: int  # From 1
     column: int  # From 1
     message: str  # What is wrong, and what to do
-    excerpt: str = ""  # The line and a caret below the place; empty where the line may not be shown
+    excerpt: str = ""  # The line and a caret below the place; empty if the line may not be shown
 
     def __str__(self) -> str:
         """Formats the problem as `film.yaml:7:13: when takes a condition, ...`, then the line and a caret."""

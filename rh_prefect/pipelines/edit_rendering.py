@@ -20,8 +20,8 @@ Params: TypeAlias = Mapping[str, Any]
 class Rendered:
     """The result of rendering an edit."""
 
-    path: Path | None = None  # The file; None where it is a text
-    text: str | None = None  # The text; None where it is a file
+    path: Path | None = None  # The file; None if it is a text
+    text: str | None = None  # The text; None if it is a file
     seconds: float | None = None  # The length, of what has one
 
 

@@ -48,8 +48,8 @@ class Edit:
     params: tuple[EditParam, ...]  # Its parameters, the one that it is about first
     output: EditKind  # What it makes
     length: Length = ""  # How long the result is
-    facts: tuple[str, ...] = ()  # What else can be referred to of the result: `starts` is a list of seconds
-    extension: str = ""  # Of the result's file, where `format` does not say another
+    facts: tuple[str, ...] = ()  # Further fields of the result for references, such as `starts`, a list of seconds
+    extension: str = ""  # The extension of the result, unless the parameter `format` gives another one
 
     def param(self, name: str) -> EditParam | None:
         """Returns a parameter by name."""

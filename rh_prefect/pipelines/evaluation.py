@@ -42,8 +42,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    While it is not known whether that option exists, the length of the value covers the next options, up to one that
-    certainly exists. For lists, it is the longest list.
+    If it is not known which option that is, the returned length is the range over all possible ones. For lists, the
+    result is the longest possible list.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -166,7 +166,7 @@ def _of_items(group: Group, name: str) -> Any:
 
 
 def _open_like(sources: Sequence[Any], items: Items) -> Items:
-    """Returns a list as long as the list of an answer; its length is unknown if that of a source is unknown."""
+    """Returns a list whose length counts as unknown if the length of one of its sources is unknown."""
     counts = (one.count for one in map(certain, sources) if isinstance(one, Items | Group))
     return replace(items, count=next(filter(None, counts), None))
 
@@ -277,7 +277,7 @@ def _unknown_text(parts: Sequence[Any]) -> Any:
 
 
 def type_of(value: Any) -> Type:
-    """Returns the type of a value for a check of values whose content is not known."""
+    """Returns the type of a value, known or not, so that both are checked alike."""
     match value:
         case Type():
             return value

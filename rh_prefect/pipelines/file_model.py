@@ -417,7 +417,7 @@ def actions_in(data: Mapping[str, Any]) -> list[str]:
 def tag_of(data: Any) -> str | None:
     """Returns the name of a step's kind; None unless it has exactly one of `ACTIONS`."""
     if not isinstance(data, dict):
-        return "ModelStep"  # which says that it takes a mapping
+        return "ModelStep"  # its error says that a step takes a mapping
     actions = actions_in(data)
     if len(actions) != 1:
         return None

@@ -216,7 +216,7 @@ class StoredWorks(KnownWorks):
         )
 
     def _edit(self, result: EditResult) -> KnownWork:
-        # A file that is missing is rendered again for nothing, and counts as the first.
+        # A missing file is rendered again at no cost, and requests keep the hash of its first version.
         file = self._edits.located(result)
         files: tuple[Media, ...] = () if file is None else (file,)
         return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
@@ -283,7 +283,7 @@ def _state_of(submit: Submit, shape: str) -> KnownWork | None:
         case "ticket":
             return KnownWork(state="…", task_id=task_id)
         case "ended" if submit.end is not None and submit.end.status == "SUCCESS":
-            # A run takes an answer that fits without a payment, and asks again in place of another one.
+            # A run uses a paid answer that has the right structure, and pays for another task otherwise.
             fits = fits_shape("\n\n".join(link.text for link in submit.end.links if link.text), shape)
             return KnownWork(state="…", task_id=task_id) if fits else None
     return None

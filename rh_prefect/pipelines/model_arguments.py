@@ -22,9 +22,9 @@ from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import FILES, PLAIN, Type
 
 Evaluate: TypeAlias = Callable[[Path, Any, bool], Any]
-"""Returns what is written at a path below the step as a value, or as a `Type` where only that is known.
+"""Evaluates what the file has at a path below the step: returns a value, or a `Type` if only the type is known.
 
-It is also told whether the parameter is left out where the value is absent.
+The last argument says whether an absent value omits the parameter.
 """
 
 LIKE = 0.8
@@ -51,7 +51,7 @@ class Bound:
     faults: list[Fault] = field(default_factory=list)  # What is wrong with them
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     is_fed: bool = True  # Whether it is known which parameter each file of `from` is for
-    left_out: set[str] = field(default_factory=set)  # Parameters that are left out where an optional value is absent
+    left_out: set[str] = field(default_factory=set)  # Parameters that are left out if an optional value is absent
 
     def say(self, at: Path, message: str, *, key: bool = False) -> None:
         """Adds a fault; an empty message adds nothing."""
@@ -63,7 +63,7 @@ class Bound:
         if param.type == "json" or (is_choice and not param.is_media and has_reference(written)):
             return  # of several models, each may have its own values
         if not isinstance(value, Type):
-            # The catalogue checks known values; only files are told from texts here.
+            # The catalogue checks known values; here only files and texts are distinguished.
             for one in _each(value):
                 if param.is_media or isinstance(one, File):
                     self.say(at, types.misfit(type_of(one), param, named(one, written)))
@@ -97,7 +97,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
         if param is None:
             _lacks(bound, model, name, step, is_choice=is_choice)
         elif is_choice and param.name in model.added and not param.required:
-            # The step was possible without it, and would be paid for again.
+            # Earlier runs have paid for this step without the parameter; with it, the request would be another one.
             bound.notes.append(
                 f"a later list has added {name} to {model.name}; the parameter is not sent to this model. To send it, "
                 "write the model's name in a separate step."
@@ -175,7 +175,7 @@ def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
     if not found.many or param.multiple or not param.is_media:
         return ""
     if not all(one.kind in ("any", *FILES) for one in found.possible):
-        return ""  # no file is among the right ones
+        return ""  # not a list of files, so `misfit` has the better message
     concat = ", or edit: concat" if param.type == "video" and found.kind == "video" else ""
     return (
         f"{model.name} takes one {param.type} for {param.name}, but {written} is a list; use foreach: {written}{concat}"

@@ -209,7 +209,7 @@ class Pipeline:
             plan = self._head(arguments, reader)
             plan.selection, plan.problems = options.selection, list(problems)
             return plan
-        # Prefect and forms pass defaults as well; a command line does not, and its round is the same.
+        # Prefect and forms also pass defaults, and a command line does not. Without them, both have the same round.
         declared = self.file.params
         given = {name: values[name] for name, value in arguments.items() if not is_default(declared[name], value)}
         planning = Planning(

@@ -60,10 +60,10 @@ ABSENT = Absent()
 class File:
     """A file that exists, or that a step will make."""
 
-    kind: str  # Its kind; `file` where that is not known
-    key: str  # Stands for its content: `sha256:…` once that is known, else what it is made by
-    media: Media | None = None  # Its facts, once it is there
-    seconds: Span | None = None  # How long it is, where `media` does not say it, or another file may take its place
+    kind: str  # Its kind; `file` if that is not known
+    key: str  # Identifies its content: `sha256:…` if that is known, else a key of the step that makes it
+    media: Media | None = None  # Its facts, once it exists
+    seconds: Span | None = None  # How long it is, if `media` does not say it, or another file may take its place
     maker: Instance | None = field(default=None, compare=False)  # The step that makes it
     label: str = ""  # A short name of what made it
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Further facts, such as `starts`
@@ -89,10 +89,10 @@ class Unknown:
     """A text, number or boolean without a known value."""
 
     kind: str  # Its type
-    key: str  # What it is made by
+    key: str  # Identifies the value by the step that makes it
     span: Span | None = None  # The characters of a text, or the number itself
     maker: Instance | None = field(default=None, compare=False)  # The step that makes it
-    is_settled: bool = False  # Whether `key` says all that counts for a request, as for an id that ends at RunningHub
+    is_settled: bool = False  # Whether a request is hashed with `key` and not with the value, as for expiring ids
     sent: str | None = field(default=None, compare=False)  # What is sent in its place, once it is known
 
 
@@ -102,8 +102,8 @@ class Items:
 
     values: tuple[Any, ...]  # The values; none of them is absent
     owners: tuple[Frame | None, ...] = ()  # The items
-    sure: tuple[bool, ...] = ()  # Whether the value is also there in the cheapest course of the run
-    count: Unknown | None = None  # How many there are, where the list itself is not known yet
+    sure: tuple[bool, ...] = ()  # Whether the value exists even in the cheapest course of the run
+    count: Unknown | None = None  # How many there are, if the list itself is not known yet
 
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
         """Yields the values with their items."""
@@ -115,7 +115,7 @@ class Items:
 class Maybe:
     """A value that may be absent, because a condition is undecided; steps that use it wait."""
 
-    value: Any  # What it is if it is there
+    value: Any  # The value, if it exists
     by: tuple[Instance, ...] = field(default=(), compare=False)  # The steps that decide it
 
 
@@ -168,7 +168,7 @@ class StepOutput:
     takes: tuple[Any, ...] = ()  # Every take's
     label: str = ""  # A short name of what made it
     cost: Any = ABSENT  # What it cost
-    # The step, even where the result is a known text; None for a used file
+    # The step, even if the result is a known text; None for a used file
     maker: Instance | None = field(default=None, compare=False)
 
 
@@ -179,7 +179,7 @@ class Frame:
     outer: Frame | None = None  # The frame around it
     names: dict[str, Any] = field(default_factory=dict)  # Values by name
     id: str = ""  # The item's id, with those of the items around it: `anna/calm-5`
-    is_sure: bool = True  # Whether the item is also there in the cheapest course of the run
+    is_sure: bool = True  # Whether the item exists even in the cheapest course of the run
     row: str = ""  # The row that it comes from, for messages
     is_pending: bool = False  # Whether it is not known yet that there is such an item
     # The steps that decide whether the item's steps are made: those that conditions refer to, and those without a
@@ -187,7 +187,7 @@ class Frame:
     waits_for: Sequence[Instance] = ()
     # What is wrong with the item, or with the values that a used file's parameters were given
     problems: Sequence[str] = ()
-    by: tuple[Instance, ...] | None = None  # The steps that decide whether it is there; None where it is there for sure
+    by: tuple[Instance, ...] | None = None  # The steps that decide whether it exists; None if it certainly exists
     # For each step in it with an undecided condition, by its path in the file: the steps that decide it
     undecided: dict[tuple[str | int, ...], tuple[Instance, ...]] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()  # The item's number, after those of the items around it; empty outside of fan-outs
@@ -239,9 +239,9 @@ class Group:
 
     frames: list[Frame]  # Its items; of a group without fan-out its one frame
     is_fan_out: bool  # Whether it is a fan-out
-    # How many of its items there will be at most, where it is not known yet which ones `limit` leaves
+    # How many of its items there will be at most, if it is not known yet which ones `limit` leaves
     chosen: int | None = None
-    count: Unknown | None = None  # How many items there are, where the list that they are taken from is not known yet
+    count: Unknown | None = None  # How many items there are, if the list that they are taken from is not known yet
 
 
 def characters(value: Any) -> Span:

@@ -24,7 +24,7 @@ class Reference:
 
     text: str  # As it is written, with `$(` and `)`
     options: tuple[Names, ...]  # The ways to the value; the first that exists counts
-    fallback: str | float | None = None  # The literal value behind the last `or`; None where there is none
+    fallback: str | float | None = None  # The literal value behind the last `or`; None if there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Template:
     parts: tuple[str | Reference, ...]  # Texts and references, in order
     references: tuple[Reference, ...]  # The references alone
     only: Reference | None  # The reference, if it is the whole text, so that its type is kept
-    literal: str | None  # The text, where there is no reference in it
+    literal: str | None  # The text, if there is no reference in it
 
 
 class WrongReferenceError(ValueError):
@@ -110,7 +110,7 @@ def in_quotes(text: str, option: str) -> str:
 
 
 def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
-    """Returns a message if a text after the last `or` has no quotes or wrong ones; None otherwise."""
+    """Returns a message if a text after the last `or` has no quotes or wrong ones; empty otherwise."""
     if (
         option is not options[-1]
         or len(options) < 2

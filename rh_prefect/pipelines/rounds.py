@@ -1,9 +1,9 @@
-"""Rounds.
+"""Rounds: one complete production of a pipeline, by one flow run or several.
 
-one complete production of a pipeline, by one flow run or several. A step with `reuse: never` makes a new result in each
-run. But if a run ended early, the next run must continue it without a second payment. So the id of such a step's work
-contains a *round*. A run that has made everything closes its round, and the next run begins another one. Until then,
-runs of the same pipeline, deployment and parameters continue the round. `rounds/<key>/` beside the works contains:
+A step with `reuse: never` makes a new result in each run. But if a run ended early, the next run must continue it
+without a second payment. So the id of such a step's work contains a *round*. A run that has made everything closes its
+round, and the next run begins another one. Until then, runs of the same pipeline, deployment and parameters continue
+the round. `rounds/<key>/` beside the works contains:
 
 | record              | written                                     | holds                                     |
 |---------------------|---------------------------------------------|-------------------------------------------|
@@ -93,7 +93,7 @@ class NotedRound(Record):
 class RoundState:
     """The records of one round."""
 
-    n: int = 0  # Its number; 0 where there is none
+    n: int = 0  # Its number; 0 if there is none
     began: datetime = _NEVER  # When it began
     seen: datetime = _NEVER  # The last sign of life of a run that made it
     is_closed: bool = False  # Whether a run has made everything
@@ -101,7 +101,7 @@ class RoundState:
     holder: Holder | None = None  # The last of these runs
     holder_key: str = ""  # The name of its record
     is_suspended: bool = False  # Whether that one has suspended itself, and has no process
-    left: Left | None = None  # How that one ended; None where it wrote nothing
+    left: Left | None = None  # How that one ended; None if it wrote nothing
 
     @property
     def waits_for_review(self) -> bool:

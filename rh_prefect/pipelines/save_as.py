@@ -49,8 +49,8 @@ class SavedName(Record):
     name: str  # The name in the store
     sha256: str  # The content
     pipeline: str = ""  # The pipeline that saved it
-    source: str = ""  # The content of the result, of a picture that was converted
-    file: Media | None = None  # That picture as it was saved
+    source: str = ""  # For a converted picture: the content of the result before the conversion
+    file: Media | None = None  # For a converted picture: the saved file
 
 
 class SavedStamp(SavedName):
@@ -65,7 +65,7 @@ class _There:
 
     name: str
     key: str  # The beginning of its records' keys
-    size: int | None  # The file's size; None where there is none
+    size: int | None  # The file's size; None if there is none
     saved: Mapping[str, SavedName]  # What pipelines have saved under the name, by content
     stamps: Mapping[str, str]  # Content by the state of the file that had it
 
@@ -110,7 +110,7 @@ class SavedNames:
             await self._records.create(key, record.model_dump(mode="json"))
             saved = await asyncio.to_thread(self._store.take, local, name)
         stamp = await asyncio.to_thread(self._store.stamp, name)
-        # A time stamp does not tell this file from one that is written right after it.
+        # A time stamp alone does not distinguish this file from one that is written right after it.
         if stamp is not None and stamp.changed_at is None:
             await self._note_stamp(there, saved.sha256, stamp)
         return saved

@@ -53,8 +53,8 @@ class EditOutput:
     """The result of an edit for a step."""
 
     result: EditResult  # What stands for the recipe
-    # The file with its address. It differs from `result.file` where the first file was lost and the edit, done again,
-    # gave other bytes; requests count the first
+    # The file with its address. If the first file was lost, it may have other bytes than `result.file`, whose hash
+    # requests contain
     file: Media | None
     is_new: bool  # Whether it was rendered now
 

@@ -26,10 +26,10 @@ class Choices:
 
     # The first take of a step or of one item's step, by its address
     takes: Mapping[str, int] = field(default_factory=dict)
-    # Of a review: `of` says what was shown, `take` which was chosen, `text` corrects it
+    # Choices at reviews, by address: `of` identifies the shown candidates, `take` the chosen one; `text` corrects it
     choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new: Collection[str] = ()  # Steps whose next take is made, by step or address; `*` for all paid steps
-    # Of a take in the takes file for an item that has a number and no id: which item it is of; see `Frame.meaning`
+    # For a take of an item without an id, by address: a hash that identifies the item; see `Frame.meaning`
     items: Mapping[str, str] = field(default_factory=dict)
     # The takes of these items, by the path of the step and the item
     by_item: Mapping[tuple[str, str], int] = field(default_factory=dict, compare=False)

@@ -51,16 +51,16 @@ class Type:
     """The type of a value."""
 
     # `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for one of
-    # several, or `any` where that is not known
+    # several, or `any` if that is not known
     kind: str
     many: bool = False  # Whether it is a list of such values
-    options: tuple[Any, ...] = ()  # The values that are possible, where these are known
+    options: tuple[Any, ...] = ()  # The values that are possible, if these are known
     fields: Mapping[str, Type] = field(default_factory=dict)  # What can be referred to of an object or a group
     max: int | None = None  # The most characters of a text
     guards: frozenset[str] = frozenset()  # Conditions that must hold for the value to exist
     is_result: bool = False  # Whether it is what a step makes, which has `takes`, `label` and `cost`
     extra: Mapping[str, Type] = field(default_factory=dict)  # Further facts, such as `starts`
-    # Of a list that is written in the file: the type of each item, in order. Of `mixed`: the possible types
+    # For a list that is written in the file, the type of each item, in order; for `mixed`, the possible types
     members: tuple[Type, ...] = ()
 
     @property

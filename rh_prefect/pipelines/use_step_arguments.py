@@ -62,7 +62,7 @@ def _wrong_file(name: str, param: Param, value: Any) -> str:
     value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, File):
-        # Of a file that a step will make, `check` has compared the kind.
+        # For a file that a step will make, `check` has compared the kind already.
         return wrong_file(param, value.media, name) if value.media is not None else ""
     if isinstance(value, Unknown):
         return f"{name} takes a file, but a text is given" if value.kind in PLAIN else ""

@@ -15,7 +15,7 @@ from rh_prefect.pipelines.file_model import Param, shown_value
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
-"""Python cannot convert each larger number to a decimal or a text."""
+"""Larger numbers are refused, because Python cannot convert all of them to a decimal or a text."""
 _WORDS = {"true": True, "false": False}
 
 

@@ -33,7 +33,7 @@ class Missing(AbstractSet[str]):
     """The addresses of a plan's steps without a result."""
 
     failed: set[str]  # Those that the run could not make
-    # Those which cannot be made, each with the one whose `expect` is false
+    # Those that need a step whose `expect` is false, each with that step
     lost: dict[str, Instance] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)  # Those that cannot be made since another one failed
     unsure: set[Instance] = field(default_factory=set)  # Steps that may cost nothing in this run
@@ -101,7 +101,7 @@ class Said:
     new_takes: dict[str, int] = field(default_factory=dict)  # The first take of each step that is made again
     # The fan-outs whose items are not all known yet, each with whether it is an outermost one
     open_fan_outs: dict[str, bool] = field(default_factory=dict)
-    # The fan-outs of whose items `limit` can leave several selections, each with its path; the inner ones first
+    # The fan-outs, with their paths, for which it is not known yet which items `limit` selects; the inner ones first
     chosen: list[tuple[str, Group]] = field(default_factory=list)
 
 
@@ -110,7 +110,7 @@ About: TypeAlias = Callable[[Sequence[int]], Said]
 
 
 def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
-    """Returns the undecided parts of what is referred to."""
+    """Returns the parts of referenced values that may be absent, because a condition is undecided."""
     return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
 
 

@@ -84,7 +84,7 @@ def _as_list(value: Any, param: EditParam) -> Any:
 
 
 def _aligned(values: dict[str, Any]) -> dict[str, Any]:
-    """Removes from the lists of one group the items that one of the lists lacks."""
+    """Keeps only the items of a group that all its lists contain."""
     lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
     if len(lists) < 2:
         return values

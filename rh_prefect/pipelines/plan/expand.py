@@ -492,7 +492,7 @@ class Expander:
             is_list = isinstance(value, Items) and isinstance(arguments[name], Maybe)
             arguments[name] = (
                 replace(value, values=tuple(maybe(one, by) for one in value.values))
-                if is_list  # one of two lists
+                if is_list  # one of several lists, such as the options of a reference
                 else undecided_result(value, next(iter(by), None), "undecided:")
             )
         params, wrong = await self._planning.bind_used(used, arguments)
@@ -501,7 +501,7 @@ class Expander:
             self._wrong(frame, (*at, "with", name), clause, address)
         waits_for, names = self.missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
-        # What is made of an argument that is not decided may exist.
+        # If an argument is undecided, the steps that use it may not be made.
         is_sure = frame.is_sure and at not in frame.undecided and not doubtful
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.numbers, found.meaning = frame.numbers, frame.meaning

@@ -52,7 +52,7 @@ class _Taken:
     """The items of a fan-out during their selection."""
 
     frames: list[Frame]  # The items
-    # The identities of those of which it is not known yet whether, or where in the order, they are there
+    # The `id()` of each item whose existence or position is not known yet
     doubtful: set[int] = field(default_factory=set)
     may_change: bool = False  # Whether other items may take their places
 
@@ -127,7 +127,7 @@ class FanOuts:
         return items
 
     def _select(self, step: FanOutStep, at: Path, items: _Taken, checked: Checked) -> None:
-        """Returns the items for which `where` is true or not known yet."""
+        """Keeps the items for which `where` is true or not known yet."""
         if step.where is None:
             return
         found = list[Frame]()
@@ -156,7 +156,7 @@ class FanOuts:
             items.doubtful.add(id(one))
 
     def _cut(self, step: FanOutStep, items: _Taken, limit: int | None) -> bool:
-        """Returns the items that `limit` may select, and whether the selection is not known yet."""
+        """Keeps the items that `limit` may select; returns whether the selection is not known yet."""
         self._hold_back(step, items.frames)
         items.frames = _candidates(items.frames, limit, items.doubtful)
         if limit is None or len(items.frames) <= limit:
@@ -312,9 +312,9 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
 
 
 def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
-    """Marks the works of items under `limit` that belong to the lowest and to the highest price.
+    """Marks which items' works count in the lowest and in the highest price, if `limit` may select different items.
 
-    If other steps share a work, it may cost nothing more for an item, or make the item the most expensive one.
+    A work that several steps share counts in the highest price; in the lowest price only if it is certainly made.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]

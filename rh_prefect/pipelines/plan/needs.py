@@ -1,8 +1,7 @@
-"""`Needs`.
+"""`Needs`: the needed steps of a plan, updated while parts of the plan are replaced.
 
-the needed steps of a plan, updated while parts of the plan are replaced. A step with an existing result needs no
-earlier step, unless that step decides whether it is made. Steps are counted by address, since a replanned part has new
-objects for the same steps.
+A step with an existing result needs no earlier step, unless that step decides whether it is made. Steps are counted by
+address, since a replanned part has new objects for the same steps.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class Work:
     Works that differ only in the structure are paid for once.
     """
 
-    key: str  # Its id; for one whose inputs are not there yet, what it is made by
+    key: str  # Its id; if its inputs do not exist yet, a key that is valid only in this plan
     is_settled: bool  # Whether `key` is its id
     take: int  # Which result of the request it is
     state: State  # See `STATES`
@@ -210,8 +210,8 @@ class Work:
     shape: str = ""  # How its answer is read; see `parsed_answers.shape_of`
     attempts: int = 1  # How many tasks it may pay for
     is_sure: bool = False  # Whether it is also made in the cheapest course of the run
-    is_needed: bool = True  # Whether anything needs it that is not there yet
-    # Whether only items need it that the highest price does not count; see `fan_out.mark_chosen`
+    is_needed: bool = True  # Whether one of its steps is needed
+    # Whether all items that need it are left out of the highest price; see `fan_out.mark_chosen`
     is_spare: bool = False
     scope: str = ""  # The round that it belongs to; empty for one that all runs share
 
@@ -255,32 +255,32 @@ class Instance:
     endpoint: str = ""  # Where the catalogue has its model
     at_most: int | None = None  # The most items of a list that `parse` reads
     is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
-    seconds: float | None = None  # How long the result is, where that is known or estimated
+    seconds: float | None = None  # How long the result is, if that is known or estimated
     needs: Sequence[Instance] = ()  # The steps that it takes something from
     # The steps that its conditions refer to, and those of its groups
     waits_for: Sequence[Instance] = ()
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
-    is_sure: bool = True  # Whether it is also there in the cheapest course of the run
-    is_needed: bool = True  # Whether anything needs it that is not there yet
+    is_sure: bool = True  # Whether it exists even in the cheapest course of the run
+    is_needed: bool = True  # Whether the run uses its result; see `needs`
     is_output: bool = False  # Whether it is an output of the file
     attempts: int = 1  # How many tasks one take may pay for
     reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
-    note: str = ""  # Why it is in this state, where the state does not say
+    note: str = ""  # Why it is in this state, if the state does not say
     # The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`
     graph: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     saved_graph: str = ""  # The fingerprint of the whole graph that the site has under its id
     # Short hashes of these nodes, without the fields that it sets
     nodes: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     is_unread: bool = False  # Whether its graph was not read, so that its works are not known
-    unread_graph: str = ""  # Why its graph could not be read, and what to do; empty where it was
+    unread_graph: str = ""  # Why its graph could not be read, and what to do; empty if it was
     forbidden: str = ""  # Why it must not be paid for; see `lifecycle.Policy`
     row: str = ""  # The row of a table that its item comes from, for messages
-    # What is wrong with its values. A run makes no such step; values that a model gave are known then only
+    # What is wrong with its values, of which those from a model are known only during the run; it is not made then
     problems: Sequence[str] = ()
     candidates: Sequence[Candidate] = ()  # What a review shows
     ask: str = ""  # The question of a review
-    chosen: Any = None  # The result that a review has; None where none is chosen yet
+    chosen: Any = None  # The result that a review has; None if none is chosen yet
     used_at: Path = ()  # The path of the step with `use` that it comes from, in the file that is planned
     stops_run: bool = False  # Whether the run starts no more steps after its failure; see `on_error`
     # The number of its item, after those of the items around it; empty outside of fan-outs
@@ -296,7 +296,7 @@ class Instance:
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:
-        """Sets the state that was found to the given one."""
+        """Takes the given state as the one from the records, and sets the address."""
         self.found = self.state
         group, _, name = self.path.rpartition(".")
         self.address = f"{group}[{self.item}].{name}" if self.item else self.path

@@ -75,7 +75,7 @@ class Part:
 
     frame: Frame | None = None  # Of an item: its names
     names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
-    is_sure: bool = True  # Of an item: whether it is there in the cheapest course of the run, by its fan-out alone
+    is_sure: bool = True  # Of an item: whether it exists even in the cheapest course of the run, by its fan-out alone
     instances: list[Instance] = field(default_factory=list)  # Its steps
     said: Said | None = None  # What else it says; None if nothing
 
@@ -98,7 +98,7 @@ class Planner:
         self._ranks = {path: rank for rank, (path, _) in enumerate(planning.checked.walk())}
         self.clashes = NameClashes(self._ranks)  # The names that steps are saved under
         self._named: dict[str, list[Any]] = defaultdict(list)  # the outputs that refer to each step
-        self._chosen = set[str]()  # steps in an output that can be of another one
+        self._chosen = set[str]()  # steps in outputs with several options, so that another step may be the output
         for value in planning.checked.file.outputs.values():
             references = [one for _, one in references_in(value)]
             names = {option[0] for one in references for option in one.options}
@@ -282,7 +282,7 @@ class Planner:
         return changed
 
     def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[Instance]) -> set[Instance]:
-        """Does the same for some items of a fan-out."""
+        """Marks the outputs among some items of a fan-out; see `_mark_outputs`."""
         if name not in self._named:
             return set()
         if name in self._chosen or not items:
@@ -363,7 +363,7 @@ class Planner:
 
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
-    """Sets the highest price and the most attempts of all steps with one request, of which any can be the first."""
+    """Combines the prices of all steps with one request, any of which may send it; returns whether they changed."""
     price, attempts = (users[0].price, users[0].attempts) if users else (Money(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)

@@ -58,7 +58,7 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
 
 
 def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
-    """Returns an id that expires at RunningHub; requests contain its request in place of it, for any take."""
+    """Returns a placeholder for an id that expires at RunningHub; requests are hashed with the request that gave it."""
     key = f"handle:{draft.base}.{number}.{name}"
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 

@@ -220,7 +220,8 @@ def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
     now = sum((work.price for work in instance.works if work.is_paid), Money())
     if now.most.quantize(_DIGITS) > planned:
         return f"price: up to {planned} -> up to {now.most.normalize():f}"
-    # RunningHub, which has quoted a price, is asked again before the payment, and the run has the plan's highest price.
+    # A price that RunningHub has quoted is not in the catalogue. It is requested again before the payment, and the
+    # budget is the plan's highest price.
     if now.is_open and not step["price"]["open"] and not step.get("quoted"):
         return "price: known -> not known"
     return ""

@@ -25,7 +25,7 @@ class Draft:
     params: dict[str, Any] = field(default_factory=dict)
     is_settled: bool = True  # Whether everything in `params` is known
     base: str = ""  # The hash of the request, or of the recipe
-    scope: str = ""  # The round that its works belong to; empty where all runs share them
+    scope: str = ""  # The round that its works belong to; empty if all runs share them
     price: Money = FREE  # What one take costs
     seconds: Span | None = None  # How long the result is
     # What is wrong: the parameter, or the step's key, and a clause

@@ -37,7 +37,7 @@ class EqualRequests:
         self._held: dict[tuple[str, str], set[int]] = {}
         self._takes: dict[tuple[str, str, str, int], int] = {}
         self._next: dict[tuple[str, str, int], int] = {}
-        self.repeated: dict[str, dict[str, None]] = {}  # of each step, the items that ask for what an earlier one does
+        self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
         """Returns the first take of a step that no other item has."""

@@ -140,7 +140,7 @@ class RunEnd:
     """How a run ended.
 
     Attributes:
-        name: One of the names above.
+        name: The name of the final state, such as `Over budget`.
         message: The outcome in a sentence, and what to do.
         result: The result of the run.
         is_failed: Whether something is missing.

@@ -216,7 +216,7 @@ class RunBudget:
         for, as before a suspension, is in its spent amount.
         """
         works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
-        # The limit is then without the tasks of other runs.
+        # With a budget for all runs, the limit excludes the tasks of other runs already.
         is_shared = self._budget is not None and self._budget.all_runs
         return {
             work.key: work.price.most

@@ -104,7 +104,7 @@ class StepScheduler:
                 await self.make_plan()
             return
         planner, self._failed, self._is_whole = self.plan.planner, [], False
-        # As they were; the parts have them as they are.
+        # These are out of date from here on; the planner's parts have the present ones.
         self.plan.instances, self.plan.works, self.plan.outputs = (), (), {}
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.new_takes) != self.plan.new_takes:
@@ -147,7 +147,7 @@ class StepScheduler:
         is_begun = one.address in self.outcome.begun
         is_wanted = one.is_needed and self._is_selected(one)
         for work in one.works if one.is_paid else ():
-            # A step that was begun may also only save a result that was there.
+            # A step may also be started only to save an existing result, which this run does not pay for.
             is_own = work.state != "=" or work.key in self.outcome.costs
             if (is_begun and is_own) or (is_wanted and work.state in "+~>…"):
                 yield work
@@ -292,6 +292,7 @@ class StepScheduler:
             return
         running = len(self._running)
         if not running or self._refused_pace.is_due():
+            # An ended step may free budget for refused ones; the pace limits the retries if there are thousands.
             with self._refused_pace:
                 for one in self._refused:
                     self._push(one)
@@ -314,7 +315,7 @@ class StepScheduler:
             if is_old or not self._is_ready(instance) or self._is_lost(instance):
                 continue
             if any(shapes.get(work.key, work.shape) != work.shape for work in instance.works):
-                later.append(entry)  # the answer of the same work is there when the running step ends
+                later.append(entry)  # a running step makes the same work, whose answer this step then reads too
             elif self._may_begin(instance):
                 shapes.update(_shapes_of(instance))
                 self.outcome.begun.add(instance.address)
@@ -350,7 +351,7 @@ class StepScheduler:
     def _may_begin(self, instance: Instance) -> bool:
         refusal: RunningHubError | None = None
         clashes = self.plan.planner.clashes.problems_of(instance) if self.plan.planner is not None else ()
-        # In what a model has answered: the first plan is refused as a whole.
+        # A problem here is in a model's answer, because other problems have refused the first plan as a whole.
         if problem := next(iter([*instance.problems, *(problem for problem, _ in clashes)]), ""):
             refusal = self._input_error(instance, problem)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
