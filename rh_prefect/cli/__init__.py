@@ -116,7 +116,7 @@ app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, stor
 
 app.register_install_completion_command(help="Install the completion of commands and options for your shell.")
 
-# As a shell names an end by SIGINT, SIGPIPE and SIGTERM.
+# The exit codes that a shell shows after SIGINT, SIGPIPE and SIGTERM.
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 
 
@@ -128,10 +128,10 @@ def main(command: Callable[[], object] = app) -> None:
     _open_closed_outputs()
     _show_in_any_encoding()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        # Else it would end this process at once, without a list of running jobs, and leave its own server running.
+        # The default would end this process at once, without a list of running jobs, and leave its server running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        # Closing the terminal has the effect of Ctrl-C in it; `nohup` ignores it.
+        # Closing the terminal acts like Ctrl-C; under `nohup` the signal stays ignored.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         _call(command)

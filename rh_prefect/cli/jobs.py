@@ -198,7 +198,7 @@ async def mark_refused_(
         _print_marked(job, *await _mark_all_refused(job))
         return
     journal, key = await _find(job)
-    # The ticket may be in the spool of this machine.
+    # The task id may exist on this machine only; then the submission was accepted after all.
     await manual_repair.replay_spool(_spool(), journal)
     await manual_repair.mark_refused(journal, key)
     _print_payable(job, journal, "not accepted")
@@ -348,7 +348,7 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
-    """Yields a run's jobs by time, including shared works: each with its scope, and the error if it is unreadable."""
+    """Returns a run's jobs by time, including shared works: each with its scope, and the error if it is unreadable."""
     own = await _scope(run)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.

@@ -166,9 +166,9 @@ def show_dry_run(
 
 
 def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
-    """Returns a command with a budget for all that the plan of the rest may cost.
+    """Returns a command with a budget that covers the maximum price of the remaining plan.
 
-    Where the budget is that of all runs, it includes what was paid.
+    If the file's budget is for all runs, the budget also includes what they have paid.
     """
     before = rest.paid_before if rest.budget is not None and rest.budget.all_runs else Decimal(0)
     most = before + rest.price_of(rest.instances, selection).most
@@ -264,21 +264,21 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
 
 
 def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
-    """Returns arguments of a plan: the takes of the takes file and of `--retake`, the new steps, and the selection.
+    """Returns arguments of a plan: the takes for `--retake`, the new steps, and the selection.
 
-    If the `reuse` of a step is an age, its next take may be of an earlier day, so it is made as with `--new`. `plan` is
-    one without records.
+    If the `reuse` of a step is an age, its next take may exist from an earlier day, so the step is made as with
+    `--new`. `plan` does not need the records of earlier runs.
     """
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]
-    # Of equal requests with separate results, the next take can be that of another item.
+    # If items with equal requests have separate results, the next take may belong to another item.
     chosen_by_plan = {one.path for one in paid if one.reuse != "always" or one.step.get("same") == "separate"}
     for address in selected.retake or ():
         if step_of(address) in chosen_by_plan:
             new.append(address)
             continue
         takes[address] = found.take_of(address, plan.items_by_number.get(address, "")) + 1
-        # The entries of a step's items go before that of the step.
+        # In the takes file, the entry of an item has priority over the entry of its step.
         for one in plan.instances:
             if one.path == address and (take := found.take_of(one.address, one.item_meaning)) != found.take_of(address):
                 takes[one.address] = take + 1

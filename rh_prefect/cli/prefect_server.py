@@ -55,7 +55,7 @@ def staying_server(*, say: bool = True) -> Iterator[None]:
     is_own, code = not is_configured(), None
     with prefect_api(say=say):
         if is_own:
-            _own_home.clear()  # the address that the run prints does not end with it
+            _own_home.clear()  # this server outlives the run, so no command to see its dashboard later is printed
         try:
             yield
         except SystemExit as end:  # the run has ended, and its report is printed

@@ -142,7 +142,7 @@ class Watch(Pages):
         with suppress(RunningHubError, OSError):
             url = value.url(seconds=LONGEST_LINK)
         short = _with_short_names(uri)
-        # Another console: the results are printed even where the progress is not.
+        # Another console: the results are printed even if the progress is not.
         console = Console(highlight=False, soft_wrap=True)
         console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
 
@@ -183,7 +183,7 @@ class Watch(Pages):
             self.say(f"{self._view.seconds:6.1f} s {mark} {line}")
 
     def _show_of_many(self, event: JobEvent) -> None:
-        # Each job that was on its way to an account that has moved it reports the same.
+        # Several jobs may report that the same account is excluded; the message is printed once.
         if event.state in _OF_MANY and event.message not in self._news:
             self._news.add(event.message)
             self.say(event.line)

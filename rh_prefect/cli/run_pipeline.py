@@ -183,7 +183,7 @@ class _Again:
 
     def _take_plan(self, plan: Plan) -> None:
         before, self._recorded = self._recorded, {**self.takes, **plan.new_takes}
-        # Without those that are recorded: another command may have changed them since.
+        # Takes that were recorded before are not written again: another command may have changed them since.
         new = dict(self._recorded.items() - before.items())
         is_added = new and self.takes_file and add_choices(self.takes_file, new, items=plan.items_by_number)
         if is_added and not before:

@@ -80,7 +80,7 @@ EVERY: Final = 5.0
 
 _log = logging.getLogger("rh_prefect")
 _watches: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
-"""The event by which each watch ends early: the process is exiting."""
+"""The watch of each flow run, and the event that ends the watch early when the process exits."""
 
 
 def watch(status: RunProgress) -> None:
@@ -114,7 +114,7 @@ async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
         return True
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
-        # Once the process is ending, Prefect's handler can no longer start what sends a line to the dashboard.
+        # While the process exits, Prefect's log handler cannot start the thread that sends lines to the dashboard.
         await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), status.page.flow if status.page else "")
         return False
     return state is None or not (state.is_final() or is_suspended(state))
@@ -132,7 +132,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
 
 async def _last_look() -> None:
     """Checks all watched runs once more when the process exits: it often ends a second or two after a cancellation."""
-    # By the watches themselves: each has the Prefect API of its run, which the settings may no longer name.
+    # Each watch looks itself, with the Prefect API of its run; the present settings may name another API.
     looking = list(_watches.values())
     for ends, _ in looking:
         ends.set()

@@ -49,7 +49,7 @@ _NEWEST_EVENTS: Final = 50
 class Rule:
     """The state, the limit and the tags of the runs that an automation handles."""
 
-    tags: list[str]  # The tags of the runs; they have all
+    tags: list[str]  # The tags, all of which a run must have
     within: timedelta  # How long it waits
     attempts: int = 0  # After how many attempts it still acts; 0 for any number
 

@@ -69,13 +69,14 @@ class _HookedDecorator(FlowDecorator):
                 return partial(self, **options)
             new_flow = add_hooks(super().__call__(fn, **{"flow_run_name": run_name, **options}))
             if isinstance(new_flow.fn, FunctionType) and not new_flow.isgenerator:
-                # After Prefect has read the function's place and signature.
+                # Only here, because Prefect has read the file and the signature of the user's own function by now.
                 new_flow.fn = _with_message(new_flow.fn, is_async=new_flow.isasync)
             return new_flow
 
 
 def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., Any]:
     """Returns a flow's function whose final state has a message about results and cost, or about the failure."""
+    # Bound here, because the wrapper below has the globals of the user's function.
     completed, failed, wait_for = _completed, _failed, run_coro_as_sync
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -91,7 +92,7 @@ def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., An
             return await failed(function, error)
 
     made = cast("FunctionType", arun if is_async else run)
-    # With the globals of the function, in which Prefect looks for the names in its annotations.
+    # Prefect resolves the names in annotations with the globals of the function, so the wrapper has the same globals.
     return update_wrapper(FunctionType(made.__code__, function.__globals__, closure=made.__closure__), function)
 
 
@@ -103,7 +104,7 @@ def _failed(function: FunctionType, error: Exception) -> Coroutine[Any, Any, Sta
         shown.__cause__ = error
         error = shown
     context = _run_of(function)
-    # Prefect itself handles the end of the time that a flow may take.
+    # Prefect itself handles the timeout of a flow.
     if context is None or isinstance(error, TimeoutError):
         raise error
     run_logger().exception("Encountered exception during execution: %r", error)
@@ -131,11 +132,11 @@ def _is_list(value: object) -> TypeGuard[Iterable[object]]:
 
 
 def _completed(function: FunctionType, result: Any) -> Any:
-    """Adds the message of the state to the result of a root flow run that has made something."""
+    """Wraps the result of a root flow run with jobs in a completed state whose message sums up the run."""
     context = _run_of(function)
     run = context.flow_run if context is not None else None
     status = known_run_progress(str(run.id)) if run is not None else None
-    # Of states and futures, Prefect makes the state of the flow run itself.
+    # If a flow returns states or futures, Prefect itself derives the state of the flow run from them.
     parts = [result, *(result.values() if isinstance(result, Mapping) else result if _is_list(result) else ())]
     if status is None or not status.rows or any(isinstance(one, State | PrefectFuture) for one in parts):
         return result
@@ -216,8 +217,8 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
 
 async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
-    # What Prefect hands over is as old as the beginning of the cancellation. But a run that was resumed since has a new
-    # attempt, which was not cancelled.
+    # Prefect passes the run as it was when the cancellation began. If a person has resumed the run since then, its new
+    # attempt was not cancelled.
     newest = await LOOP.call(read_flow_run(flow_run.id, patience=PATIENCE))
     if newest.state is not None and (newest.state.is_cancelling() or newest.state.is_cancelled()):
         flow_run = newest

@@ -59,15 +59,13 @@ class PerObject(Generic[_V]):
 
 
 _serial_of: PerObject[int] = PerObject(count(1).__next__)
-"""A serial number for each context object: each execution of a run has a new one, but Python reuses `id` values."""
+"""A serial number for each context object, and so for each execution of a run; `id()` would repeat values."""
 
 _calls_of: PerObject[Calls] = PerObject(Calls)
-"""The calls by the context object of the root, which is new in every attempt. (Prefect's run count is not new after a
-resume.)
-"""
+"""The paid calls of each attempt, by the root's context object: Prefect's run count does not change on a resume."""
 
 _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE, make=Calls)
-"""The calls by flow run and attempt, for worker processes, where each task has another context object."""
+"""The same by flow run and attempt, for worker processes, where each task has a separate context object."""
 
 _parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
 """The parent flow run and flow name of each child flow run that a worker process knows without its parent."""
@@ -91,7 +89,7 @@ def current_scope() -> FlowScope | None:
         run=run_folder(flow_run),
         flow=name,
         attempt=max(flow_run.run_count, 1),
-        # Prefect retries a flow by itself in the first attempts only.
+        # Prefect's own retries only follow the first attempt, and count together with it.
         first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
         calls=_detached[str(flow_run.id), flow_run.run_count] if is_detached(root) else _calls_of[root],
@@ -109,8 +107,8 @@ def _link(run: RunContext) -> tuple[str, int]:
     flow_run = run.flow_run
     if flow_run is None or not is_detached(run):
         return str(flow_run and flow_run.id), _serial_of[run]
-    # A worker process does not see the task around a child flow, which may be tried again: to it, all child flow runs
-    # of one root repeat each other.
+    # A worker process does not see the task around a child flow, whose retry starts a new child flow run. So it treats
+    # all child flow runs of one root as repetitions of each other.
     root, _ = _root_of(flow_run)
     return str(root.id), hash((flow_run.id, flow_run.run_count))
 

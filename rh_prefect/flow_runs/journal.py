@@ -93,7 +93,7 @@ class FlowRunJournal(Journal):
         if check_key(key) == FORMAT_KEY:
             return await self._read_format()
         log = self._log()
-        if key not in log.records:  # what is there never changes
+        if key not in log.records:  # an existing record never changes
             await log.read()
         text = log.records.get(key)
         return None if text is None else self._inputs.decode(key, text)

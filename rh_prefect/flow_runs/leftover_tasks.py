@@ -54,9 +54,9 @@ class Finding:
     flow_run_id: UUID  # The flow run that was looked after
     flow_run: str  # Its name
     state: str
-    job: str  # The job's full name; empty where the whole run could not be looked after
+    job: str  # The job's full name; empty if the whole run could not be checked
     model: str  # The model, after the caller's name for the output if there is one
-    task_id: str | None  # RunningHub's task id, where one is known
+    task_id: str | None  # RunningHub's task id, if one is known
     done: Done  # What was done
     note: str = ""  # Where the outputs are now, or why not and what can be done
 

@@ -58,7 +58,7 @@ async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
 
 async def _end_cancellation(flow_run_id: UUID) -> None:
     """Ends the cancellation of a run, as a worker does; otherwise the run would stay `Cancelling`."""
-    # The run ends in the same way if this fails.
+    # If this fails, only the state in the dashboard stays wrong: the tasks are cancelled already.
     with suppress(httpx.HTTPError, RunningHubError, ObjectNotFound):
         flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
         if flow_run.state is not None and flow_run.state.is_cancelling():
@@ -151,6 +151,6 @@ async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
             f"The flow run {flow_run_id} is being cancelled. Nothing was sent. What to do: run the command again when "
             f"it is cancelled, or in {CANCELLATION.seconds} s if its process has died and it stays `Cancelling`."
         )
-    # These states are left only by force. A run whose process has died before it was cancelled stays `Cancelling`.
+    # Prefect leaves these states only by force. If a process dies during a cancellation, its run stays `Cancelling`.
     await ask(lambda api: api.set_flow_run_state(flow_run.id, awaiting_retry(), force=True))
     return await ask(lambda api: api.read_flow_run(flow_run.id))

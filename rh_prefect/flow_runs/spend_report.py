@@ -45,7 +45,7 @@ class TaskCharge:
     at: str  # When it ended; of one without an end, when it was submitted. ISO 8601, UTC
     charge: Charge  # How much
     site: str  # RunningHub's host
-    task_id: str | None  # None where it is not known
+    task_id: str | None  # None if it is not known
     store: str  # URL of the place for its outputs
     pipeline: str = ""  # The pipeline's name; empty for a job of no pipeline
     step: str = ""  # The step's address, as in `each[A-17].clip`
@@ -93,7 +93,7 @@ class _Reader:
     def __init__(self, works: str) -> None:
         self.recorded: list[TaskCharge] = []  # In the journals
         self.from_results: list[TaskCharge] = []  # In the stored results
-        self.unread: dict[str, str] = {}  # Why places could not be read, by their names
+        self.unread: dict[str, str] = {}  # The locations that could not be read, each with the reason
         self._works = works
         self._places: dict[str, RecordsPlace] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)

@@ -72,7 +72,7 @@ def _name(one: TaskCharge, by: str) -> str:
         case "run":
             return one.run
         case "account":
-            # Of an account without a name, records have the fingerprint of the key, which `doctor` also shows.
+            # Records name an account without a name by the fingerprint of its key, which `doctor` also shows.
             return f"key fingerprint {one.account}" if is_fingerprint(one.account) else one.account
         case "pipeline" | "step" | "item":
             return _part_of_pipeline(one, by)

@@ -157,7 +157,7 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
     try:
         view = await queried(submit, task.task_id)
         await record_end(submit, view, records=records)
-        return view.is_terminal  # where a link is missing or invalid, the run itself decides what to do
+        return view.is_terminal  # if a link is missing or invalid, the run itself decides what to do
     except TaskNotFound as error:
         if not await _is_unknown(watched, submit):
             return False

@@ -72,7 +72,7 @@ class Suspension(Record):
     """The record that a run creates right before it suspends itself."""
 
     tasks: tuple[PendingTask, ...]  # What it waits for
-    wake_by: datetime  # When it is to be woken at the latest
+    wake_by: datetime  # When the run is resumed at the latest
 
 
 Verdict: TypeAlias = Literal["leave", "stay", "ended"]

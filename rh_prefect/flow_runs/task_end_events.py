@@ -68,7 +68,7 @@ class Subscription:
         self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
-        # From the start: Prefect sends what was emitted while the connection was being made, a minute back.
+        # True before the connection exists: Prefect then also sends the events of the last minute.
         self._is_on = True
 
     def add(self, listener: EndListener) -> None:

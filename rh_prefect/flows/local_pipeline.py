@@ -32,7 +32,7 @@ async def run_here(
     pages: Pages | None = None,
     **more: Any,
 ) -> RunEnd:
-    """Runs a pipeline in this process; its notes are in a folder beside the records of its works.
+    """Runs a pipeline in this process; the records of the run are in a folder beside those of its works.
 
     Args:
         pipeline: The pipeline.

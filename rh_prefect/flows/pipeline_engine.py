@@ -91,7 +91,7 @@ async def _task_run(instance: Instance, make: Callable[[], Awaitable[None]], *, 
         return None
 
     name = instance.address.replace("{", "{{").replace("}", "}}")
-    # Without `retries`, Prefect's settings would decide; what is tried again, and paid, is decided by the records.
+    # `retries=0` overrides Prefect's settings, because only the records decide what is paid for again.
     task: Any = Task(
         step,
         name=instance.path,

@@ -77,7 +77,7 @@ class PrefectPages(Pages):
     ) -> None:
         """Shows the run's report, with the candidates of reviews."""
         table = end.result.report
-        # Without its table, the storage does not respond.
+        # A run has no table if the storage does not respond; then its outputs cannot be read either.
         outputs = end.result.outputs if table else {}
         choices = await choices_of(reviews, store) if reviews else []
         await Report(end.message, rows, store, outputs, table, choices).show()

@@ -49,12 +49,12 @@ class Entry:
     flow: str = ""  # The flow or the pipeline
     run: str = ""  # The id of the run that made it
     run_name: str = ""  # That run's name
-    cost: str = ""  # What its task cost, with the unit; empty for an edit, and where it is not known
+    cost: str = ""  # What its task cost, with the unit; empty for an edit, and if it is not known
     seed: int | None = None  # The seed of the request
     at: str = ""  # When its task ended, ISO 8601, UTC; of an edit, when it was recorded
     seconds: float | None = None  # How long its task ran
     job: str = ""  # The name of the job, `<scope>/<key>`
-    reason: str = ""  # Of a failed step: why it has failed
+    reason: str = ""  # Why a step has failed
     saved_as: str = ""  # The name in the storage that a pipeline gave it
 
 
@@ -150,7 +150,7 @@ def _with_origins(jobs: Sequence[Entry], edits: Sequence[Entry]) -> list[Entry]:
         if len(waiting) == len(rest):
             break
         rest = waiting
-    # Those of files that no job has made, and subtitles of a parsed answer.
+    # The rest belongs to no run: edits of files that no job has made, and subtitles of a parsed answer.
     return [*found, *rest]
 
 

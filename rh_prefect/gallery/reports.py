@@ -112,7 +112,7 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
     days = {run: found[1] for run in runs if (found := _FLOW_RUN.fullmatch(run))}
     for run in (one for one, day in days.items() if day == max(days.values())):
         times[run] = store.modified(report_name(run)).astimezone(UTC).isoformat()
-    # Names of runs without a flow run are in the order of their begins.
+    # The names of runs without a flow run begin with their start times.
     newest_local = max(filter(time_of, times), default="")
     candidates = [newest_local, *(run for run in times if not time_of(run))]
     return max(candidates, key=lambda run: times.get(run, ""))

@@ -126,7 +126,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     shared = await load_pool_context(credentials)
     store = await load_storage(storage)
     known = await asyncio.to_thread(_result_of, store, task_id)
-    # What is in the storage already needs no account; any of them will do for the record.
+    # A result that is in the storage needs no account; its record then names the first one.
     paid_on = shared.pool.accounts[0] if known is not None else await shared.pool.find_owner(task_id)
     scope = _attached_scope()
     runner = WorkRunner(shared, scope, store, observer=run_observer())

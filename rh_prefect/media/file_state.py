@@ -23,7 +23,7 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 class Stamp:
     """The state of a file as its storage reports it.
 
-    equal texts mean the same state. `changed_at` is the time in the state, in seconds since 1970; None if an equal text
+    Equal texts mean the same state. `changed_at` is the time in the state, in seconds since 1970; None if an equal text
     is sufficient proof.
     """
 

@@ -39,8 +39,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 class InputAccess:
     """The inputs that may be read.
 
-    files below the roots, which are folders and URL prefixes, and https links to public addresses. `private_links` also
-    allows other links.
+    These are files below the roots, which are folders and URL prefixes, and https links to public addresses.
+    `private_links` also allows other links.
     """
 
     roots: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ def _embedded(address: Address) -> Iterator[Address]:
 
 def _is_below(source: str, root: str) -> bool:
     if is_local(root):
-        # As links lead: one below the folder may lead out of it.
+        # Symbolic links are resolved, because one below the folder may lead out of it.
         folder = os.path.realpath(local_path(root))
         return is_local(source) and Path(os.path.realpath(local_path(source))).is_relative_to(folder)
     if is_local(source) or len(protocols_of(source)) > 1:
@@ -141,7 +141,7 @@ def _spelt(uri: str) -> str:
 def _split(url: str) -> Any:  # what `urlsplit` gives
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises where it is not a number
+        parts.port  # noqa: B018  # raises if it is not a number
     except ValueError:
         raise MediaError(f"{_shown(url)} is not a valid link. What to do: correct it.") from None
     return parts
@@ -211,7 +211,7 @@ class CheckedTransport(httpx.BaseTransport):
         self._access = access
         self._resolve = resolve or _addresses
         self._open = httpx.HTTPTransport()
-        # Connections are known by their addresses, and each host at an address has a certificate of its name.
+        # No connection is kept: the pool would reuse it for another host at this address, with the wrong certificate.
         self._checked = httpx.HTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
         self._by_proxy: dict[str, httpx.HTTPTransport] = {}
 

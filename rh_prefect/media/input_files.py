@@ -199,7 +199,7 @@ class _Reading:
             except MediaError as failed:
                 found, error = None, failed
             if self.state() != before:
-                continue  # even where the reading failed because of the change
+                continue  # even if the reading failed because of the change
             if found is None:
                 raise error or AssertionError("unreachable: reading always returns a result or an error")
             stamp = before.stamp

@@ -216,7 +216,7 @@ def as_media_input(value: object) -> Media | str:
 
 
 def without_mark(value: object) -> object:
-    """Removes the mark of a file from a value; a parameter for files in the catalogue does not need it."""
+    """Returns the file in `{"file": …}`, and other values unchanged: the catalogue knows the parameters for files."""
     if isinstance(value, list):
         return [without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value

@@ -145,9 +145,9 @@ def describe(
             "write / as %2F and @ as %40 in a password, or pass it as a storage option",
         )
         return f"{opening}: {what}. What to do: {advice}.", None
-    # Without the path, which an OSError adds to its words and which the opening has already.
+    # `strerror` lacks the path, which the opening of the message contains already.
     message = masked(str(getattr(error, "strerror", None) or error).strip(), options)
-    # What is said of a missing file is said already.
+    # The message of a FileNotFoundError would only repeat the cause.
     quote = f' It said: "{message}".' if message and not isinstance(error, FileNotFoundError) else ""
     clean = all(masked(str(one), options) == str(one) for one in _chain(error))
     return f"{opening}: {what}.{quote} What to do: {advice}.", error if clean else None

@@ -223,7 +223,7 @@ async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: Suspen
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
     async with group_member(group):
-        # In a group it stops waiting once all jobs are submitted, and returns the state of its task run.
+        # In a group, `generate` returns the state of its task run as soon as all jobs are submitted.
         done: Any = await generate(request, **options)
         outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
         return outcome

@@ -245,7 +245,7 @@ async def prepare_call(
 
 
 def _check_name(scope: str) -> None:
-    # In a flow nothing else checks it: an empty one would be that of all runs.
+    # Inside a flow nothing else checks the name, and an empty name would mean the scope of all runs.
     if is_flow_run(check_scope(scope)):
         raise InputError(
             f"scope={scope!r} has the form of a flow run's id, by which commands and other runs would look for a flow "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Its types differ from Prefect's, where the future of an async task contains a coroutine.
         """
 
-        # Without overloads: of those, type checkers do not say which option is misspelt.
+        # Not as overloads, for which type checkers do not say which option is misspelt.
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result]:  # type: ignore[override]
             """Runs the job as a task run, inside or outside of a flow."""
 

@@ -94,7 +94,7 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def words(name: str, value: object) -> str:
-    """Raises an error if a text is empty."""
+    """Returns a text; raises `InputError` if it is empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")
     return value

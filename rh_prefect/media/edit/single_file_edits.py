@@ -213,7 +213,7 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
 def overlaid(
     frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, place: tuple[int, int]
 ) -> Iterator[av.VideoFrame]:
-    """Draws a picture over each frame; `at` is its upper left corner."""
+    """Draws a picture over each frame; `place` is its upper left corner."""
     left, top = place
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     graph, clock = Graph(), 1 / canvas.rate

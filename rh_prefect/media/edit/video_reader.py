@@ -81,9 +81,9 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A video as it is shown: its size upright with square pixels, and frames a second; and that of a film.
+    """The upright size in square pixels and the frame rate of a video, or of a film to be written.
 
-    A `tagged` film says that its colours are BT.709; else they are those of the clips, and it says nothing, as they do.
+    A `tagged` film declares its colours as BT.709. An untagged one keeps the colours of its clips, which declare none.
     """
 
     width: int
