@@ -18,7 +18,7 @@ from typing import Any
 
 from rh_prefect.catalog.data_file import dumps, read
 from rh_prefect.catalog.descriptions import limits, summary
-from rh_prefect.catalog.frozen_forms import keep_models
+from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the new content, changed so that each call is the same request as before; see `frozen_forms`."""
+    """Returns the new content, changed so that each call is the same request as before; see `hash_compatibility`."""
     read(later)
     flaws: list[str] = []
     models = keep_models(earlier["models"], later["models"], flaws=flaws)

@@ -207,7 +207,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form in which the hash of a request compares a parameter; see `rh_prefect.catalog.frozen_forms`."""
+    """The form in which the hash of a request compares a parameter; see `rh_prefect.catalog.hash_compatibility`."""
 
     key: str
     type: ParamType

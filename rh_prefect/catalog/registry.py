@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog.frozen_forms import keep_models
+from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name, words
 from rh_prefect.errors import UnknownModelError
 

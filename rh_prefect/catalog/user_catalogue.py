@@ -10,7 +10,7 @@ from typing import Any
 
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.data_file import checked, dumps
-from rh_prefect.catalog.frozen_forms import keep_models
+from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import decode_price, param_name
 from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
@@ -105,7 +105,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
 
     A list without a date, or one that is older than the catalogue, adds the models and prices that the catalogue lacks,
     and changes nothing else. A model that a newer list lacks is kept and counts as gone. No list changes which request
-    a call makes; see `frozen_forms`.
+    a call makes; see `hash_compatibility`.
     """
     models = {model["endpoint"]: model for model in content["models"]}
     only_adds = is_addition(content, date)

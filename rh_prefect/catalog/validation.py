@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from rh_prefect.catalog import cross_parameter_rules
 from rh_prefect.catalog.descriptions import standing
-from rh_prefect.catalog.frozen_forms import as_given, converted
+from rh_prefect.catalog.hash_compatibility import as_given, converted
 from rh_prefect.catalog.model import Model, Param, text_of
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.json_snapshot import flaw_of

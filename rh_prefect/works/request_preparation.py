@@ -38,7 +38,7 @@ class JobRequest:
     label: str | None = None  # The caller's name for the output
     estimate: Decimal | None = None  # Expected price; None if the catalogue has none
     currency: str | None = None  # Of the estimate
-    # The parameters that the caller gave, as the identity compares them; see `rh_prefect.catalog.frozen_forms`.
+    # The parameters that the caller gave, as the identity compares them; see `rh_prefect.catalog.hash_compatibility`.
     # Defaults of the catalogue and of this package are in `payload` only, so that changed defaults do not create new
     # jobs. Empty for a request that was rebuilt from the journal
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.catalog.frozen_forms import as_given
+from rh_prefect.catalog.hash_compatibility import as_given
 from rh_prefect.catalog.model import Model
 from rh_prefect.catalog.validation import check_file
 from rh_prefect.errors import MediaError, UnknownModelError

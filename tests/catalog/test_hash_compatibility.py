@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rh_prefect import catalog
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.frozen_forms import as_given, keep_model
+from rh_prefect.catalog.hash_compatibility import as_given, keep_model
 from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.user_catalogue import merge
