@@ -53,7 +53,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m rh_prefect.catalog.build --check
+	$(BIN)/python -m rh_prefect.catalog.generated_files --check
 
 docs: $(SITE_TOOLS)
 	$(BIN)/python -m website.build $(ARGS)

@@ -15,7 +15,7 @@ from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
-"""The package's own data: made by `python -m rh_prefect.catalog.build`, never by hand."""
+"""The package's own data: made by `python -m rh_prefect.catalog.generated_files`, never by hand."""
 
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.catalog import build
+from rh_prefect.catalog import generated_files
 from rh_prefect.catalog.data_file import dumps, read
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.catalog.user_catalogue import changes
 from rh_prefect.errors import InputError
 
-MARK = "<!-- Written by `python -m rh_prefect.catalog.build`. -->"
+MARK = "<!-- Written by `python -m rh_prefect.catalog.generated_files`. -->"
 
 
 def data(*models: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_data_that_cannot_be_used(content: Any, reason: str) -> None:
 
 
 def test_the_checked_in_stubs_fit_the_checked_in_data() -> None:
-    assert build.main(["--check"]) == 0
+    assert generated_files.main(["--check"]) == 0
 
 
 def test_a_model_that_is_added_by_hand_is_put_in_order(root: Path) -> None:
@@ -50,10 +50,10 @@ def test_a_model_that_is_added_by_hand_is_put_in_order(root: Path) -> None:
     turbo = next(raw for raw in content["models"] if raw["name"] == "z-image/turbo")
     new = {**turbo, "name": "a-first/model", "endpoint": "a-first/model"}
     write(root, {**content, "models": [*content["models"], new]})
-    assert build.main(["--root", str(root)]) == 0
+    assert generated_files.main(["--root", str(root)]) == 0
     assert written(root)["models"] == [new, *content["models"]]
     write(root, {**content, "models": [*content["models"], turbo]})
-    assert build.main(["--root", str(root)]) == 2
+    assert generated_files.main(["--root", str(root)]) == 2
 
 
 def write(root: Path, content: Mapping[str, Any]) -> None:
@@ -76,36 +76,36 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_build_a_check_and_a_drift(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert build.main(["--root", str(root), "--check"]) == 1
-    assert build.main(["--root", str(root)]) == 0
-    assert build.main(["--root", str(root), "--check"]) == 0
+    assert generated_files.main(["--root", str(root), "--check"]) == 1
+    assert generated_files.main(["--root", str(root)]) == 0
+    assert generated_files.main(["--root", str(root), "--check"]) == 0
     for name, text in (("models.pyi", "prompt: str | None = None"), ("tasks/endpoints.pyi", "a_b = _task(_AB)")):
         stub = root / "rh_prefect" / name
         stub.write_text(stub.read_text(encoding="utf-8").replace(text, ""), encoding="utf-8")
         capsys.readouterr()
-        assert build.main(["--root", str(root), "--check"]) == 1
+        assert generated_files.main(["--root", str(root), "--check"]) == 1
         assert f"{name} does not match the data file" in capsys.readouterr().err
-        assert build.main(["--root", str(root)]) == 0
+        assert generated_files.main(["--root", str(root)]) == 0
 
 
 def test_the_data_of_a_users_refresh_is_taken_and_no_call_becomes_another(root: Path, tmp_path: Path) -> None:
     later = data({"name": "a/b", "params": [{"key": "Prompt", "type": "string"}]}, {"name": "c"})
     (tmp_path / "user.json").write_text(json.dumps(later))
-    assert build.main(["--root", str(root), str(tmp_path / "user.json")]) == 0
+    assert generated_files.main(["--root", str(root), str(tmp_path / "user.json")]) == 0
     first, second = written(root)["models"]
     assert first["params"] == [{"key": "Prompt", "type": "string", "frozen": {"key": "prompt"}}]
     assert second["name"] == "c"
-    assert build.main(["--root", str(root), "--check"]) == 0
+    assert generated_files.main(["--root", str(root), "--check"]) == 0
 
 
 def test_the_count_in_the_docs_is_written_and_checked(root: Path) -> None:
     page = root / "docs" / "models.md"
-    assert build.main(["--root", str(root)]) == 0
+    assert generated_files.main(["--root", str(root)]) == 0
     counted = page.read_text(encoding="utf-8")
     assert counted.startswith(f"# Models\n\n{MARK}\n1 models are known as of 1: 1 current, 0 deprecated and 0 that ")
     assert counted.endswith("\n\nThe rest.\n")
     page.write_text(counted.replace("1 current", "2 current"), encoding="utf-8")
-    assert build.main(["--root", str(root), "--check"]) == 1
+    assert generated_files.main(["--root", str(root), "--check"]) == 1
 
 
 def test_a_change_of_price_is_told_with_both_prices() -> None:
@@ -118,8 +118,8 @@ def test_a_source_that_is_not_there_or_is_no_json(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = written(root)
-    assert build.main(["--root", str(root), str(tmp_path / "none.json")]) == 2
+    assert generated_files.main(["--root", str(root), str(tmp_path / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
-    assert build.main(["--root", str(root), str(tmp_path / "broken.json")]) == 2
+    assert generated_files.main(["--root", str(root), str(tmp_path / "broken.json")]) == 2
     assert written(root) == before
