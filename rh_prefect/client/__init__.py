@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.client.client import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.download import discard_partial
 from rh_prefect.client.native_comfyui import NativeSubmit
-from rh_prefect.client.platform import AppSort, ResourceKind
+from rh_prefect.client.endpoint_groups import AppSort, ResourceKind
 from rh_prefect.client.responses import read_delivery
 from rh_prefect.client.tolerant_json import Page
 from rh_prefect.client.wire.apps_and_comfyui import (
@@ -20,7 +20,7 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     Style,
     StyleLora,
 )
-from rh_prefect.client.wire.platform import (
+from rh_prefect.client.wire.account_and_files import (
     Account,
     ApiKey,
     Asset,

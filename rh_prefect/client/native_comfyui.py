@@ -25,7 +25,7 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     read_comfy_queue,
     read_comfy_run,
 )
-from rh_prefect.client.wire.platform import Download
+from rh_prefect.client.wire.account_and_files import Download
 from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
 from rh_prefect.redaction import HIDDEN, MASK, bare, mask

@@ -23,7 +23,7 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     read_comfy_run,
     read_style,
 )
-from rh_prefect.client.wire.platform import ApiKey, Asset, AssetGroup, AssetPage, GroupPage, read_resource_page
+from rh_prefect.client.wire.account_and_files import ApiKey, Asset, AssetGroup, AssetPage, GroupPage, read_resource_page
 from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import RunningHubError
 from tests.support.hypothesis_settings import search

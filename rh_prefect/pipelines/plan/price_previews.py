@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.client.wire.platform import PricePreview
+from rh_prefect.client.wire.account_and_files import PricePreview
 from rh_prefect.display_names import counted
 from rh_prefect.errors import (
     AccountError,
