@@ -7,7 +7,7 @@ from rh_prefect.client.download import discard_partial
 from rh_prefect.client.native_comfyui import NativeSubmit
 from rh_prefect.client.endpoint_groups import AppSort, ResourceKind
 from rh_prefect.client.responses import read_delivery
-from rh_prefect.client.tolerant_json import Page
+from rh_prefect.client.json_values import Page
 from rh_prefect.client.wire.apps_and_comfyui import (
     App,
     AppListing,

@@ -14,7 +14,7 @@ from rh_prefect.client import responses
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import JSON, Session, json_bytes, usable_id
-from rh_prefect.client.tolerant_json import loads, table
+from rh_prefect.client.json_values import loads, table
 from rh_prefect.client.upload_body import FileBody
 from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyFile,

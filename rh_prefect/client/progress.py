@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
 from rh_prefect.client.connections import proxy_for
-from rh_prefect.client.tolerant_json import Value, count, loads, rows, table, text
+from rh_prefect.client.json_values import Value, count, loads, rows, table, text
 from rh_prefect.errors import InputError
 from rh_prefect.redaction import mask
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rh_prefect.client.tolerant_json import compact, first_text, loads, rows, table, text, unfold
+from rh_prefect.client.json_values import compact, first_text, loads, rows, table, text, unfold
 from rh_prefect.client.wire.task import (
     TaskView,
     WebhookDelivery,

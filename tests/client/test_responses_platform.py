@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rh_prefect.client import native_comfyui, read_delivery, responses
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.tolerant_json import Value, loads, plain, table
+from rh_prefect.client.json_values import Value, loads, plain, table
 from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyFile,
     read_app,

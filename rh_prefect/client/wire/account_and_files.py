@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator
 
-from rh_prefect.client.tolerant_json import (
+from rh_prefect.client.json_values import (
     Amount,
     Count,
     Flag,

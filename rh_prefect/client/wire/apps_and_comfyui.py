@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from rh_prefect.client.tolerant_json import (
+from rh_prefect.client.json_values import (
     Amount,
     Count,
     Flag,

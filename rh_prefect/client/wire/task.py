@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from rh_prefect.client.tolerant_json import (
+from rh_prefect.client.json_values import (
     Number,
     Text,
     Upper,
