@@ -1,7 +1,7 @@
-"""The flows of the pipelines in the working folder: `rh_prefect.flows.here.product_video` reads `product-video.yaml`.
+"""The flows of the pipelines in the working folder, by file name: `product_video` reads `product-video.yaml`.
 
 A deployment of a pipeline needs no separate Python file:
-`prefect deploy rh_prefect.flows.here.product_video --name nightly --pool media`
+`prefect deploy rh_prefect.flows.working_folder.product_video --name nightly --pool media`
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENDINGS = (".yaml", ".yml", ".json")
 def __getattr__(name: str) -> PipelineFlow:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = pipelines_here()
+    found = pipeline_files()
     if name not in found:
         there = ", ".join(sorted(found)) or "none"
         raise AttributeError(
@@ -27,10 +27,10 @@ def __getattr__(name: str) -> PipelineFlow:
 
 
 def __dir__() -> list[str]:
-    return sorted(pipelines_here())
+    return sorted(pipeline_files())
 
 
-def pipelines_here() -> dict[str, Path]:
+def pipeline_files() -> dict[str, Path]:
     """Returns the paths of the pipelines in the working folder, by the names of their flows."""
     files = [file for folder in FOLDERS for file in sorted(Path(folder).glob("*")) if file.suffix in ENDINGS]
     files = [file for file in files if not file.name.endswith(".takes.yaml") and file.name != "prefect.yaml"]
