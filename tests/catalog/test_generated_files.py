@@ -84,7 +84,7 @@ def test_a_build_a_check_and_a_drift(root: Path, capsys: pytest.CaptureFixture[s
         stub.write_text(stub.read_text(encoding="utf-8").replace(text, ""), encoding="utf-8")
         capsys.readouterr()
         assert generated_files.main(["--root", str(root), "--check"]) == 1
-        assert f"{name} does not match the data file" in capsys.readouterr().err
+        assert f"{name} does not match the data" in capsys.readouterr().err
         assert generated_files.main(["--root", str(root)]) == 0
 
 
