@@ -78,7 +78,7 @@ def open_(
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
     """Returns the file to open for a run, and its name in the storage."""
     from rh_prefect.gallery.pages import write_gallery
-    from rh_prefect.pipelines.run.report import report_name
+    from rh_prefect.pipelines.run.csv_report import report_name
 
     if what == "report":
         if not store.exists(report_name(run)):

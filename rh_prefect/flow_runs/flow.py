@@ -43,11 +43,11 @@ from rh_prefect.flow_runs.job_progress import (
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator
 from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
-from rh_prefect.flow_runs.report import MOST_ROWS, Report
+from rh_prefect.flow_runs.report_artifact import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.run.report import report_name, write_table
+from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
 from rh_prefect.works.journal.job_records import JobView, Submit

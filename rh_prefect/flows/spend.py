@@ -19,7 +19,7 @@ from pydantic import Field
 from rh_prefect import artifacts
 from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.queries import is_flow_run
-from rh_prefect.flow_runs.report import escaped, table
+from rh_prefect.flow_runs.report_artifact import escaped, table
 from rh_prefect.flow_runs.spend_chart import picture
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges_of
 from rh_prefect.flow_runs.spend_sums import bars

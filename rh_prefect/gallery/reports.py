@@ -12,7 +12,7 @@ from datetime import UTC
 
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.run.report import REPORTS, report_name
+from rh_prefect.pipelines.run.csv_report import REPORTS, report_name
 
 _LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
 """Matches the id of a run without a flow run, which begins with its start time, UTC."""

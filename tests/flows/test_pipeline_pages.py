@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown
 from rh_prefect.flow_runs.flow import flow
-from rh_prefect.flow_runs.report import Report
+from rh_prefect.flow_runs.report_artifact import Report
 from rh_prefect.flows.pipeline_pages import MOST_SHOWN, choices_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
