@@ -12,7 +12,7 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds import Rounds
 from rh_prefect.pipelines.run.run_budget import RunBudget
 from rh_prefect.pipelines.run.surroundings import Surroundings
-from rh_prefect.pipelines.save_as import SavedNames
+from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs import Costs
