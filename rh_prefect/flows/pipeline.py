@@ -33,7 +33,7 @@ from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline

@@ -21,7 +21,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.works_journal import records_url
 

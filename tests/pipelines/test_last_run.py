@@ -7,7 +7,7 @@ import pytest
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.rounds import COMMAND_LINE
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 
 
 @pytest.mark.parametrize("deployment", ["cli", "latest", "Latest", "nightly"])

@@ -9,7 +9,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import open_last_runs
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.rounds import Rounds
+from rh_prefect.pipelines.production_rounds import Rounds
 from rh_prefect.pipelines.run.run_budget import RunBudget
 from rh_prefect.pipelines.run.surroundings import Surroundings
 from rh_prefect.pipelines.saved_names import SavedNames
