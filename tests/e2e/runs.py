@@ -11,7 +11,7 @@ from prefect import Flow
 
 from rh_prefect.cli import app
 from rh_prefect.errors import SubmissionUnknown
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 
 
 async def begin(flow: Flow[..., Any], **parameters: object) -> str:

@@ -17,7 +17,7 @@ import pytest
 from rh_prefect.blocks import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import KeyRejected
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.tasks import generate
 from tests.e2e import flows, runs
 from tests.support.samples import media as samples

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.account import account_of

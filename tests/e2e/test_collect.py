@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, OutputsExpired
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from tests.e2e import flows, runs
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError, StoreError
 from rh_prefect.flow_runs.queries import read_flow_run, run_folder
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.result import Result
 from tests.e2e import flows, runs
 from tests.support.processes.film_run import FilmRun

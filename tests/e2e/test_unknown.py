@@ -9,7 +9,7 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, OutputsExpired, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.journal.job_records import jobs_of
 from tests.e2e import flows, runs
 

@@ -12,7 +12,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from rh_prefect.flow_runs.flow_scope import current_scope
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 
 
 @task(cache_policy=NO_CACHE)

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.journal.scope import cancel_key
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows

@@ -16,7 +16,7 @@ from prefect.events.schemas.events import ReceivedEvent
 from rh_prefect import assemble, flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.resume import create, rerun, resume
+from rh_prefect.flow_runs.rerun import create, rerun, resume
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import RecordsPlace, note_place
 from tests.flow_runs.crashing_flow import failed

@@ -11,7 +11,7 @@ import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import BatchIncomplete
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch
 from rh_prefect.works.loop_thread import LOOP

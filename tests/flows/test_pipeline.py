@@ -27,7 +27,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore

@@ -19,7 +19,7 @@ from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, PipelineIncomplete
 from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.works.loop_thread import LOOP

@@ -18,7 +18,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, PipelineIncomplete, PlanChanged
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.plan import ReviewedPlan
 from rh_prefect.pipelines.run.result import WAITING

@@ -19,7 +19,7 @@ from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_tasks import Finding, reconcile_runs
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.works.journal.job_records import JobView, jobs_of

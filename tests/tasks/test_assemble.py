@@ -10,7 +10,7 @@ import pytest
 from rh_prefect import assemble, flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import MediaError
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.tasks.assemble import Film
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples

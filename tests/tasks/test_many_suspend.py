@@ -13,7 +13,7 @@ from prefect.exceptions import Pause
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, JobFailed
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken

@@ -19,7 +19,7 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, SubmissionUnknown
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.resume import create, rerun
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.settings import get_settings

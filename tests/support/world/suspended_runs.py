@@ -17,7 +17,7 @@ from prefect.exceptions import Pause
 from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.resume import rerun
+from rh_prefect.flow_runs.rerun import rerun
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.webhook_receiver import TOKEN, receiver
