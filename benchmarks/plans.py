@@ -124,7 +124,7 @@ async def measure_budget(items: int) -> dict[str, Any]:
 
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.run.run_budget import RunBudget
-    from rh_prefect.works.journal.costs import SpendTracker, entries_in
+    from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
     from rh_prefect.works.journal.journal import FolderJournal
 
     text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)

@@ -17,7 +17,7 @@ from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import protocol_of, read_options, shown_url
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import amount_text
+from rh_prefect.works.journal.costs_and_budget import amount_text
 
 if TYPE_CHECKING:
     from rh_prefect.client import Client

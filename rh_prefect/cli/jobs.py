@@ -22,7 +22,7 @@ from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningH
 from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
-from rh_prefect.works.journal.costs import ended_costs
+from rh_prefect.works.journal.costs_and_budget import ended_costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.scope import RUN, FolderScope, read_run

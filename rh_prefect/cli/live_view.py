@@ -16,7 +16,7 @@ from rich.text import Text
 from rh_prefect.display_names import cut_middle
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 _WORDS = {
     "uploading": "uploads",

@@ -33,7 +33,7 @@ from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
 from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}

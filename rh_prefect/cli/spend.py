@@ -19,7 +19,7 @@ from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
 from rh_prefect.pipelines.document import visible
-from rh_prefect.works.journal.costs import amount_text
+from rh_prefect.works.journal.costs_and_budget import amount_text
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.spend_report import TaskCharge

@@ -20,7 +20,7 @@ from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_suspended, sco
 from rh_prefect.pipelines.production_rounds import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import Costs, charge_of
+from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool

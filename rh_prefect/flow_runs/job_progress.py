@@ -27,7 +27,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.document import visible
-from rh_prefect.works.journal.costs import amount_text
+from rh_prefect.works.journal.costs_and_budget import amount_text
 
 Bars = Mapping[str, Sequence[tuple[str, Decimal]]]
 """Names with amounts, by unit, in the order of the chart."""

@@ -23,7 +23,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of
+from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent

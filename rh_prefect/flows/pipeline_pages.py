@@ -33,7 +33,7 @@ from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
 from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.prefect_api import connect
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 _log = logging.getLogger("rh_prefect")
 

@@ -23,7 +23,7 @@ from rh_prefect.flow_runs.report_artifact import escaped, table
 from rh_prefect.flow_runs.spend_chart import picture
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges_of
 from rh_prefect.flow_runs.spend_sums import bars
-from rh_prefect.works.journal.costs import CURRENCY, Costs, amount_text
+from rh_prefect.works.journal.costs_and_budget import CURRENCY, Costs, amount_text
 from rh_prefect.works.loop_thread import LOOP
 
 _DEAREST = 10

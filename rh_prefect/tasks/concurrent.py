@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.suspension import (
 )
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
 from rh_prefect.tasks.task_or_call import refuse_unknown
-from rh_prefect.works.journal.costs import CURRENCY, Money, amount_text
+from rh_prefect.works.journal.costs_and_budget import CURRENCY, Money, amount_text
 from rh_prefect.works.journal.scope import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import JobOptions, Options, Request, Wait

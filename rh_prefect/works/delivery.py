@@ -14,7 +14,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.events import event_of, summary_of
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End, ResultRecord
 from rh_prefect.works.lifecycle import Invalid

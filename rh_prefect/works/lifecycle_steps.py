@@ -23,7 +23,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
-from rh_prefect.works.journal.costs import Shortfall
+from rh_prefect.works.journal.costs_and_budget import Shortfall
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.record_types import (
     GAVE_UP,

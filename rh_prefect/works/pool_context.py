@@ -19,7 +19,7 @@ from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
 from rh_prefect.works.input_identification import Inputs
-from rh_prefect.works.journal.costs import Money
+from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool

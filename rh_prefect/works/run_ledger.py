@@ -27,7 +27,7 @@ from typing import Any
 
 from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.works.journal.costs import (
+from rh_prefect.works.journal.costs_and_budget import (
     Costs,
     Entries,
     Entry,

@@ -20,7 +20,7 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
-from rh_prefect.works.journal.costs import Costs, Money, Shortfall, SpendTracker
+from rh_prefect.works.journal.costs_and_budget import Costs, Money, Shortfall, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, current_owner, uptime
 from rh_prefect.works.journal.scope import Scope, cancel_key

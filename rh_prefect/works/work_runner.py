@@ -33,7 +33,7 @@ from rh_prefect.works.accounts.limiter import Turn
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import JobEventState, Observer, Silent
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord

@@ -13,7 +13,7 @@ from rh_prefect.cli.run_display import Watch
 from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs.job_progress import RunProgress
 from rh_prefect.works.events import JobEvent, JobEventState
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 RUN = "6d6ba215-c5be-4f88-8824-26faa747bb74"
 

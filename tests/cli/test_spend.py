@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
 from rh_prefect.flow_runs.spend_sums import bars as spend_bars
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import COINS, Charge, Costs
+from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.prefect_server import PrefectServer
 

@@ -9,7 +9,7 @@ from rh_prefect.artifacts import Page
 from rh_prefect.flow_runs import job_progress as boards
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, run_progress_of
 from rh_prefect.works.events import JobEvent, JobEventState
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 

@@ -24,7 +24,7 @@ from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.media.media import Media
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import in_flow_run

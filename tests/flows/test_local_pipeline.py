@@ -18,7 +18,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
 from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import read_run
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.world.pipeline_flows import PRODUCTS, run, table

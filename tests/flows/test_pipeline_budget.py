@@ -12,7 +12,7 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.works.journal.costs import SpendTracker, entries_in
+from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
 from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.world.call_count import calls_of
 

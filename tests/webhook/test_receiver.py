@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import charge_of
+from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.works.journal.scope import open_scope

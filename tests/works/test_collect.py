@@ -18,7 +18,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import event_of, summary_of
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, ResultRecord

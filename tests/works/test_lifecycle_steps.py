@@ -30,7 +30,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
-from rh_prefect.works.journal.costs import Money
+from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.journal.scope import FolderScope

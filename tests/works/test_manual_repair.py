@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.works.journal.costs import charge_of
+from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Resolution, current_owner

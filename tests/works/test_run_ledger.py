@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, SubmissionUnknown
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.journal.costs import Costs, Entry, SpendTracker, entries_of
+from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.errors import InputError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs import COINS, Costs, costs_of
+from rh_prefect.works.journal.costs_and_budget import COINS, Costs, costs_of
 from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, current_owner

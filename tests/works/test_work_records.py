@@ -26,7 +26,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.workflows import WorkflowInput
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key

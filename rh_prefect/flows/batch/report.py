@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from rh_prefect.media.notebook_view import listing
 from rh_prefect.pipelines.batch_pipeline import ROWS, BatchFile
 from rh_prefect.pipelines.run.result import PipelineResult, StepReport
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 RowState = Literal["done", "failed", "unknown", "not started", "cancelled", "unfinished"]
 """The state of a row at the end of a run."""

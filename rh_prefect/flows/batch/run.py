@@ -26,7 +26,7 @@ from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import form_of
-from rh_prefect.works.journal.costs import CURRENCY
+from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 

@@ -35,7 +35,7 @@ from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import csv_text
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 REPORTS = "runs"

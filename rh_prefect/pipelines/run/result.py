@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.media.notebook_view import listing
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 
 _T = TypeVar("_T")
 COMPLETED = "Completed"

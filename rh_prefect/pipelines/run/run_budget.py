@@ -18,7 +18,7 @@ from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
 from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import SpendTracker
+from rh_prefect.works.journal.costs_and_budget import SpendTracker
 
 
 def run_limit(

@@ -15,7 +15,7 @@ from rh_prefect.pipelines.run.surroundings import Surroundings
 from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.works_journal import records_url
 from rh_prefect.works.options import Options
 from rh_prefect.works.run_ledger import spending_of

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.pipelines.run.surroundings import idle, member
 from rh_prefect.works.events import JobEvent, JobEventState
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 EDITS_AT_ONCE = 2

@@ -30,7 +30,7 @@ from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.run.surroundings import What, idle
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 MAX_IN_FLIGHT = 200

@@ -22,7 +22,7 @@ from rh_prefect.pipelines.plan.planned_steps import Instance
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
-from rh_prefect.works.journal.costs import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP

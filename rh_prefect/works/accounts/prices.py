@@ -20,7 +20,7 @@ from rh_prefect.errors import (
     RunningHubError,
     Transient,
 )
-from rh_prefect.works.journal.costs import Money
+from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 
 _RETRY_SECONDS = 5.0

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.works.events import Silent
-from rh_prefect.works.journal.costs import SpendTracker, entries_in
+from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy

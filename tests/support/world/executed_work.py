@@ -14,7 +14,7 @@ from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.input_identification import Input
-from rh_prefect.works.journal.costs import Money, SpendTracker, entries_in
+from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope

@@ -28,7 +28,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.prices import Prices
-from rh_prefect.works.journal.costs import (
+from rh_prefect.works.journal.costs_and_budget import (
     Costs,
     Entry,
     Money,

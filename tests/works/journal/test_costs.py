@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.client import TaskView, Usage
-from rh_prefect.works.journal.costs import COINS, Charge, Costs, charge_of, costs_of
+from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.works.result import end_of
