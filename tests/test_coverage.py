@@ -19,7 +19,7 @@ from rh_prefect import catalog
 from rh_prefect.client import Client, progress
 from rh_prefect.emulator.asgi_app import api_app
 from rh_prefect.emulator.file_host import file_app
-from rh_prefect.tasks import endpoints, platform
+from rh_prefect.tasks import model_tasks, platform
 from tests.support.each_case import each_case
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_every_entry_of_the_documentation_has_a_row() -> None:
 def test_every_model_of_the_documentation_has_a_task() -> None:
     found = [model for model in catalog.models() if model.in_docs]
     assert len(found) >= DOCUMENTED_MODELS
-    assert all(isinstance(getattr(endpoints, model.snake_name), Task) for model in found[:3])
+    assert all(isinstance(getattr(model_tasks, model.snake_name), Task) for model in found[:3])
 
 
 def test_client_methods_are_named_and_none_is_left_out() -> None:
@@ -119,9 +119,13 @@ def test_tasks_are_named_and_none_is_left_out() -> None:
     assert {name for name, value in vars(platform).items() if isinstance(value, Task)} <= here
     for name in here:
         found = (
-            endpoints if name.startswith("endpoints.") else platform if hasattr(platform, name) else rh_prefect.tasks
+            model_tasks
+            if name.startswith("model_tasks.")
+            else platform
+            if hasattr(platform, name)
+            else rh_prefect.tasks
         )
-        assert isinstance(getattr(found, name.removeprefix("endpoints.")), Task), name
+        assert isinstance(getattr(found, name.removeprefix("model_tasks.")), Task), name
 
 
 def test_routes_are_named_and_none_is_left_out() -> None:

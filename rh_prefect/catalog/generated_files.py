@@ -236,7 +236,7 @@ def _rendered(content: Mapping[str, Any], root: Path) -> dict[Path, str]:
     files = {
         root / SLIM_FILE.relative_to(ROOT): dumps({**content, "models": in_order}),
         root / "rh_prefect" / "models.pyi": render(models),
-        root / "rh_prefect" / "tasks" / "endpoints.pyi": render_tasks(models),
+        root / "rh_prefect" / "tasks" / "model_tasks.pyi": render_tasks(models),
     }
     page = root / "docs" / "models.md"
     if page.exists():  # a wheel does not hold it

@@ -79,7 +79,7 @@ def test_a_build_a_check_and_a_drift(root: Path, capsys: pytest.CaptureFixture[s
     assert generated_files.main(["--root", str(root), "--check"]) == 1
     assert generated_files.main(["--root", str(root)]) == 0
     assert generated_files.main(["--root", str(root), "--check"]) == 0
-    for name, text in (("models.pyi", "prompt: str | None = None"), ("tasks/endpoints.pyi", "a_b = _task(_AB)")):
+    for name, text in (("models.pyi", "prompt: str | None = None"), ("tasks/model_tasks.pyi", "a_b = _task(_AB)")):
         stub = root / "rh_prefect" / name
         stub.write_text(stub.read_text(encoding="utf-8").replace(text, ""), encoding="utf-8")
         capsys.readouterr()

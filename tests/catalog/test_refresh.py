@@ -85,9 +85,9 @@ def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path
     ]
     assert str(done.changes) == "1 new, 1 gone, 1 changed, 1 with another price"
     code = (
-        "from rh_prefect import models\nfrom rh_prefect.tasks import endpoints\n"
+        "from rh_prefect import models\nfrom rh_prefect.tasks import model_tasks\n"
         "assert models.ZImageUltra(prompt='a', style_name='b').params() == {'prompt': 'a', 'style_name': 'b'}\n"
-        "assert endpoints.z_image_ultra.name == 'z-image/ultra'\n"
+        "assert model_tasks.z_image_ultra.name == 'z-image/ultra'\n"
         "from rh_prefect import catalog\nassert catalog.get('suno-lyrics').status == 'gone'\n"
     )
     done_there = new_process(code)

@@ -34,18 +34,18 @@ follow_imports = silent
 """As where the package is installed: without its plugins, and its own modules are not reported."""
 
 ENDPOINTS = """\
-from rh_prefect.tasks import endpoints, generate_many
+from rh_prefect.tasks import model_tasks, generate_many
 async def use() -> None:
-    photo = await endpoints.z_image_turbo(prompt='a', aspect_ratio='16:9', take=2, same=True, attempts=1)
-    kling = endpoints.kling_v2_6_pro_image_to_video
+    photo = await model_tasks.z_image_turbo(prompt='a', aspect_ratio='16:9', take=2, same=True, attempts=1)
+    kling = model_tasks.kling_v2_6_pro_image_to_video
     await kling(image_url=photo, prompt='a', duration='7')
     kling.submit(image_url=photo, prompt='a', duration='7')
     await kling(prompt='a')
-    print(endpoints.kling_v9)
+    print(model_tasks.kling_v9)
     reveal_type(kling.submit(image_url=photo.first_output, prompt='a').result())
     reveal_type(await kling.with_options(retries=1)(image_url='a.png', prompt='a', reuse='always'))
     kling.submit(image_url=photo, prompt='a', wait_for=[photo])
-    await endpoints.z_image_turbo(prompt='a', promt='b')
+    await model_tasks.z_image_turbo(prompt='a', promt='b')
     await generate_many([], lable='b')
 """
 """Lines 5 to 8, 12 and 13 are wrong, each in one way."""

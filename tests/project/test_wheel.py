@@ -38,7 +38,7 @@ def test_only_the_package_is_at_the_top(names: set[str]) -> None:
 
 def test_it_holds_the_data_the_stub_and_the_mark_of_types(names: set[str]) -> None:
     data = {f"rh_prefect/catalog/{name}.json" for name in ("models", "vocabulary")}
-    assert {*data, "rh_prefect/models.pyi", "rh_prefect/tasks/endpoints.pyi", "rh_prefect/py.typed"} <= names
+    assert {*data, "rh_prefect/models.pyi", "rh_prefect/tasks/model_tasks.pyi", "rh_prefect/py.typed"} <= names
 
 
 def test_it_holds_every_module_and_no_rubbish(names: set[str]) -> None:

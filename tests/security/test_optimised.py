@@ -13,9 +13,9 @@ for found in pkgutil.walk_packages(rh_prefect.__path__, "rh_prefect."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
 from rh_prefect.flows import models as flows
-from rh_prefect.tasks import endpoints
+from rh_prefect.tasks import model_tasks
 from rh_prefect.tasks.generate import generate
-task, flow = endpoints.z_image_turbo, flows.z_image_turbo
+task, flow = model_tasks.z_image_turbo, flows.z_image_turbo
 assert False, "assertions are on"
 print(generate.fn.__doc__, task.name, flow.name)
 """

@@ -12,7 +12,7 @@ import pytest
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.tasks import endpoints
+from rh_prefect.tasks import model_tasks
 from tests.support.samples import media as samples
 from tests.support.samples.minimal_calls import smallest
 
@@ -21,7 +21,7 @@ async def sent(rh: Emulator, name: str, **given: Any) -> Mapping[str, Any]:
     """The body of the request that a call makes, whatever becomes of it."""
     count = len(rh.recorder.submissions)
     with suppress(RunningHubError):
-        await getattr(endpoints, catalog.get(name).snake_name).fn(**given, scope="s")
+        await getattr(model_tasks, catalog.get(name).snake_name).fn(**given, scope="s")
     (row,) = rh.recorder.submissions[count:]
     return row.payload
 
@@ -53,7 +53,7 @@ async def test_booleans_go_as_the_model_has_them(rh: Emulator, photos: list[Path
         assert real["sound"] is False
     else:
         with pytest.raises(InputError, match="sound must be true or false"):
-            await endpoints.kling_v3_0_pro_image_to_video.fn(
+            await model_tasks.kling_v3_0_pro_image_to_video.fn(
                 first_image_url=photos[0], prompt="x", sound=given, scope="s"
             )
 
@@ -122,7 +122,7 @@ async def test_a_misspelt_key_stays_misspelt(rh: Emulator) -> None:
 
 
 async def test_one_of_two_is_enough_and_both_are_too_many(rh: Emulator, tmp_path: Path) -> None:
-    task = endpoints.kling_lip_sync_identify_face
+    task = model_tasks.kling_lip_sync_identify_face
     payload = await sent(rh, "kling-lip-sync/identify-face", video_id="v-1")
     assert payload["videoId"] == "v-1"
     wrong: tuple[dict[str, Any], ...] = ({}, {"video_id": "v-1", "video_url": samples.mp4(tmp_path / "a.mp4")})

@@ -17,7 +17,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media.probe import probe
-from rh_prefect.tasks import endpoints
+from rh_prefect.tasks import model_tasks
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
@@ -86,7 +86,7 @@ async def run_all(rh: Emulator, chosen: Iterable[Model], folder: Path) -> dict[s
 async def _problem(rh: Emulator, model: Model, folder: Path) -> str:
     given = smallest(model, folder)
     try:
-        result: Result = await getattr(endpoints, model.snake_name).fn(**given, scope="all", label=model.snake_name)
+        result: Result = await getattr(model_tasks, model.snake_name).fn(**given, scope="all", label=model.snake_name)
     except RunningHubError as error:
         return f"{type(error).__name__}: {error}"
     (row,) = (row for row in rh.recorder.submissions if row.task_id == result.task_id)

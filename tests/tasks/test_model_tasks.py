@@ -19,8 +19,8 @@ from rh_prefect.catalog import Model
 from rh_prefect.catalog.model import RUN_OPTIONS, decode_model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
-from rh_prefect.tasks import endpoints, generate
-from rh_prefect.tasks.model_task import Omitted, build, options, signature
+from rh_prefect.tasks import model_tasks, generate
+from rh_prefect.tasks.model_task_builder import Omitted, build, options, signature
 from rh_prefect.works.options import JobOptions
 from rh_prefect.works.result import Result
 from tests.support.processes import warm_process
@@ -28,7 +28,7 @@ from tests.support.samples import media as samples
 from tests.support.samples.each_model import for_each_model
 
 ROOT = Path(__file__).parents[2]
-KLING = endpoints.kling_v2_6_pro_image_to_video
+KLING = model_tasks.kling_v2_6_pro_image_to_video
 
 
 def parameters(task: object) -> dict[str, inspect.Parameter]:
@@ -49,7 +49,7 @@ def test_a_signature_shows_choices_defaults_and_options() -> None:
 
 @for_each_model
 def test_every_task_takes_its_models_parameters_and_the_options_of_generate(model: Model) -> None:
-    task = getattr(endpoints, model.snake_name)
+    task = getattr(model_tasks, model.snake_name)
     shown = parameters(task)
     own = [name for name in parameters(generate.fn) if name != "request"]
     assert list(shown) == [*(param.name for param in model.params), "unchecked", *own]
@@ -81,22 +81,22 @@ def test_a_parameter_that_is_called_like_an_option_gets_another_name() -> None:
 
 def test_tasks_are_built_on_first_use_and_once() -> None:
     code = (
-        "from rh_prefect import catalog\nfrom rh_prefect.tasks import endpoints\n"
-        "assert len(dir(endpoints)) == len(catalog.models())\n"
-        "assert not [name for name in vars(endpoints) if name in dir(endpoints)]\n"
-        "assert endpoints.z_image_turbo is endpoints.z_image_turbo\n"
-        "assert [name for name in vars(endpoints) if name in dir(endpoints)] == ['z_image_turbo']\n"
+        "from rh_prefect import catalog\nfrom rh_prefect.tasks import model_tasks\n"
+        "assert len(dir(model_tasks)) == len(catalog.models())\n"
+        "assert not [name for name in vars(model_tasks) if name in dir(model_tasks)]\n"
+        "assert model_tasks.z_image_turbo is model_tasks.z_image_turbo\n"
+        "assert [name for name in vars(model_tasks) if name in dir(model_tasks)] == ['z_image_turbo']\n"
     )
     done = warm_process.run(["-c", code])
     assert done.returncode == 0, done.stderr
     with ThreadPoolExecutor(8) as pool:
-        assert len({id(task) for task in pool.map(lambda _: endpoints.seedream_v4_text_to_image, range(32))}) == 1
+        assert len({id(task) for task in pool.map(lambda _: model_tasks.seedream_v4_text_to_image, range(32))}) == 1
 
 
 def test_a_wrong_name_gets_the_nearest() -> None:
     with pytest.raises(AttributeError, match="kling_v2_6_pro_image_to_video"):
-        endpoints.kling_v2_6_pro_image_to_vide  # type: ignore[attr-defined]  # noqa: B018  # the access is the test
-    assert not hasattr(endpoints, "__path__")
+        model_tasks.kling_v2_6_pro_image_to_vide  # type: ignore[attr-defined]  # noqa: B018  # the access is the test
+    assert not hasattr(model_tasks, "__path__")
 
 
 def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Pa
     code = (
         "import inspect, pathlib, pickle, sys\n"
         "task, variant = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
-        "from rh_prefect.tasks import endpoints\n"
-        "here = endpoints.kling_v2_6_pro_image_to_video\n"
+        "from rh_prefect.tasks import model_tasks\n"
+        "here = model_tasks.kling_v2_6_pro_image_to_video\n"
         "assert (task.name, task.retries) == (here.name, here.retries)\n"
         "assert variant.retries == 7 and variant.task_run_name({'prompt': 'x'}) == task.name + ' (x)'\n"
         "assert inspect.signature(variant.fn) == inspect.signature(here.fn)\n"
@@ -117,21 +117,21 @@ def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Pa
 
 
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
-    name: Any = endpoints.z_image_turbo.task_run_name
+    name: Any = model_tasks.z_image_turbo.task_run_name
     assert name({"prompt": "a lighthouse  above\na stormy sea at dawn, gulls"}) == (
         "z-image/turbo (a lighthouse above a stormy sea at…)"
     )
     assert name({"prompt": "dusk", "label": "one"}) == "one: z-image/turbo (dusk)"
-    name = endpoints.rh_video_upscaler.task_run_name
+    name = model_tasks.rh_video_upscaler.task_run_name
     assert name({"video_url": "a.mp4"}) == "rh-video-upscaler"
 
 
 async def test_a_call_is_the_same_work_as_through_generate(rh: Emulator) -> None:
     first = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="one")
-    assert await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="one") == first
+    assert await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="one") == first
     assert len(rh.recorder.paid) == 1
-    other = await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="one", take=2)
-    assert (await endpoints.z_image_turbo.fn(prompt="a lighthouse", scope="three", reuse="always")).reused
+    other = await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="one", take=2)
+    assert (await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="three", reuse="always")).reused
     assert [one.task_id for one in rh.recorder.paid] == [first.task_id, other.task_id]
 
 
@@ -146,7 +146,7 @@ def test_a_default_is_told_from_the_same_value_given() -> None:
 
 async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    task = endpoints.wan_2_7_image_to_video
+    task = model_tasks.wan_2_7_image_to_video
     optional = next(p for p in catalog.get("wan-2.7/image-to-video").params if not p.required and p.default is not None)
     await task.fn(prompt="waves", first_image_url=photo, scope="s")
     given: dict[str, Any] = {optional.name: optional.wire_default}
@@ -155,17 +155,17 @@ async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator,
 
 
 async def test_options_reach_the_job(rh: Emulator) -> None:
-    first = await endpoints.z_image_turbo.fn(prompt="a", scope="s", label="dawn")
+    first = await model_tasks.z_image_turbo.fn(prompt="a", scope="s", label="dawn")
     assert Path(first.first_output.uri).name.startswith("dawn-")
-    assert await endpoints.z_image_turbo.fn(prompt="a", scope="s", label="dawn") == first
+    assert await model_tasks.z_image_turbo.fn(prompt="a", scope="s", label="dawn") == first
     assert len(rh.recorder.paid) == 1
     with pytest.warns(UserWarning, match="Pass a scope"):
-        await endpoints.z_image_turbo.fn(prompt="b")
+        await model_tasks.z_image_turbo.fn(prompt="b")
 
 
 async def test_more_parameters_are_sent_unchecked_where_the_published_list_is_incomplete(rh: Emulator) -> None:
     (model, *_) = (model for model in catalog.models() if model.incomplete and not model.media_params)
-    task, given = getattr(endpoints, model.snake_name), catalog.example(model)
+    task, given = getattr(model_tasks, model.snake_name), catalog.example(model)
     with pytest.raises(InputError, match="camera is not a parameter"):
         await task.fn(**given, camera="up", scope="s")
     assert not rh.recorder.requests
@@ -193,7 +193,7 @@ def test_the_stubs_have_the_very_signatures_of_the_tasks() -> None:
     """A task of the stub takes the fields of the model's class, and those of the options."""
     package = ROOT / "rh_prefect"
     inputs = fields((package / "models.pyi").read_text(encoding="utf-8"))
-    text = (package / "tasks" / "endpoints.pyi").read_text(encoding="utf-8")
+    text = (package / "tasks" / "model_tasks.pyi").read_text(encoding="utf-8")
     for name, (_, default) in fields(text)["_Options"].items():
         assert default is not None
         assert ast.literal_eval(default) == options()[name].default, name
@@ -215,5 +215,5 @@ def test_the_stubs_have_the_very_signatures_of_the_tasks() -> None:
 
 def test_the_stubs_are_small_enough_for_an_editor() -> None:
     package = ROOT / "rh_prefect"
-    sizes = [path.stat().st_size for path in (package / "models.pyi", package / "tasks" / "endpoints.pyi")]
+    sizes = [path.stat().st_size for path in (package / "models.pyi", package / "tasks" / "model_tasks.pyi")]
     assert sum(sizes) <= 600_000

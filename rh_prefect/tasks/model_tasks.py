@@ -1,4 +1,4 @@
-"""One task per model, built on first use: `await endpoints.z_image_turbo(prompt="a lighthouse")`.
+"""One task per model, built on first use: `await model_tasks.z_image_turbo(prompt="a lighthouse")`.
 
 The stub beside this file is generated from the catalogue and contains the parameters of each task.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from threading import RLock
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.tasks.model_task import build
+from rh_prefect.tasks.model_task_builder import build
 from rh_prefect.tasks.paid_task_type import PaidTask
 
 _LOCK = RLock()

@@ -26,7 +26,7 @@ T = TypeVar("T")
 File: TypeAlias = Media | Result | str | PathLike[str]
 """The types that a parameter for a file accepts."""
 
-HOME = "rh_prefect.tasks.endpoints"
+HOME = "rh_prefect.tasks.model_tasks"
 """The module from which the task of each model can be imported."""
 
 _UNCHECKED = "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks."
