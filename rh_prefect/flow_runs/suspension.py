@@ -26,7 +26,7 @@ from prefect.flow_runs import asuspend_flow_run
 from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, JournalError
-from rh_prefect.flow_runs.flow_scope import PerObject, current_scope
+from rh_prefect.flow_runs.call_scope import PerObject, current_scope
 from rh_prefect.flow_runs.job_progress import run_logger
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys

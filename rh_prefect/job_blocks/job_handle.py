@@ -13,7 +13,7 @@ from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.job_progress import add_results, run_observer
 from rh_prefect.flow_runs.lineage import emit_asset, note_made
 from rh_prefect.media import edit

@@ -28,7 +28,7 @@ from rh_prefect.errors import (
     StoreError,
     TransportError,
 )
-from rh_prefect.flow_runs.flow_scope import current_chain, current_scope, find_root
+from rh_prefect.flow_runs.call_scope import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.lineage import note_made
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts

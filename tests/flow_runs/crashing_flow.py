@@ -11,7 +11,7 @@ import uuid
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.rerun import rerun
 
 

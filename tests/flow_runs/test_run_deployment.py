@@ -13,7 +13,7 @@ from prefect.deployments import arun_deployment
 from prefect.flow_engine import run_flow
 
 import rh_prefect
-from rh_prefect.flow_runs.flow_scope import current_scope, find_root
+from rh_prefect.flow_runs.call_scope import current_scope, find_root
 from rh_prefect.flow_runs.rerun import create, rerun
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]

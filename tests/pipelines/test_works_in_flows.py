@@ -11,7 +11,7 @@ from rh_prefect import flow
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, RunningHubError
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works

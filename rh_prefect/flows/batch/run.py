@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import PipelineIncomplete, RunningHubError
-from rh_prefect.flow_runs.flow_scope import current_scope
+from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_here
 from rh_prefect.flows.pipeline import Pipeline, run_in_flow

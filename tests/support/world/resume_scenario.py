@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.flow_scope import current_chain, current_scope
+from rh_prefect.flow_runs.call_scope import current_chain, current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope
