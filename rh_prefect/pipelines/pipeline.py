@@ -22,7 +22,7 @@ from rh_prefect.pipelines.document import Problems, nearest
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
-from rh_prefect.pipelines.plan.expand import Planning
+from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.identity import pipeline_id
 from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
 from rh_prefect.pipelines.plan.conditional_steps import Said
-from rh_prefect.pipelines.plan.expand import AT_ONCE, Expander, Planning, state_of
+from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needs import Needs
 from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
