@@ -154,11 +154,11 @@ _UNSENT_ERRORS: Final = (
 )
 
 
-class Delivery:
+class SendTrace:
     """Records through the transport's `trace` extension whether a request was sent.
 
-    An exception alone does not show this: a deadline can pass while connecting or while waiting for the answer. When
-    the first byte of its head is sent, a request counts as delivered.
+    An exception alone does not show this: a deadline can pass while connecting or while waiting for the answer. A
+    request counts as sent from the first byte of its head on.
     """
 
     def __init__(self) -> None:

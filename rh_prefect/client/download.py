@@ -19,7 +19,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import httpcore
 import httpx
 
-from rh_prefect.client.connections import FOREIGN, RESEND, Delivery
+from rh_prefect.client.connections import FOREIGN, RESEND, SendTrace
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.json_values import loads
 from rh_prefect.client.wire.account_and_files import Download
@@ -183,10 +183,10 @@ async def _fetch(
     progress: Progress | None,
     hidden: MaskedUrl | None,
 ) -> bool:
-    delivery = Delivery()
+    sending = SendTrace()
     try:
         hidden = hidden or without_query(url)
-        extensions = {RESEND: True, "trace": delivery.trace, HIDDEN: hidden}
+        extensions = {RESEND: True, "trace": sending.trace, HIDDEN: hidden}
         async with client.stream("GET", hidden.shown, headers=partial.headers(), extensions=extensions) as response:
             if not await _prepare(response, partial, ask):
                 return False
@@ -197,7 +197,7 @@ async def _fetch(
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise LinkExpired(f"{ask.doing}: the URL is not valid. What to do: query the task again.") from error
     except FOREIGN as error:
-        raise _broken(delivery.explain(error, ask), partial) from error
+        raise _broken(sending.explain(error, ask), partial) from error
     await _check_length(partial, ask)
     return True
 

@@ -13,7 +13,7 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.connections import FOREIGN, RESEND, Delivery, chance, open_connections
+from rh_prefect.client.connections import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
@@ -158,9 +158,9 @@ class Session:
         auth: bool = True,
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
-        """Sends a request; returns the status, and the body without the key. Errors are those of `Delivery.explain`."""
-        delivery = Delivery()
-        request.extensions["trace"] = delivery.trace
+        """Sends a request; returns the status, and the body without the key. Errors are those of `SendTrace.explain`."""
+        sending = SendTrace()
+        request.extensions["trace"] = sending.trace
         options: dict[str, Any] = {} if auth else {"auth": None}
         if redirects is not None:
             options["follow_redirects"] = redirects
@@ -168,7 +168,7 @@ class Session:
             async with asyncio.timeout(deadline):
                 response = await client.send(request, **options)
         except FOREIGN as error:
-            raise delivery.explain(error, ask) from error
+            raise sending.explain(error, ask) from error
         return response.status_code, mask_key(response.content, key=self.key)
 
     def json_request(

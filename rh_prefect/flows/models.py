@@ -17,7 +17,7 @@ from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.options import Reuse
 
-HOME = "rh_prefect.flows.models"
+MODULE = "rh_prefect.flows.models"
 """The module from which the flow of each model can be imported."""
 
 
@@ -38,7 +38,7 @@ def for_model(name: str) -> PipelineFlow:
 
 @cache
 def _flow(name: str) -> PipelineFlow:
-    return pipeline_flow(Pipeline.of_model(name), module=HOME, name=get(name).snake_name, reuse="never")
+    return pipeline_flow(Pipeline.of_model(name), module=MODULE, name=get(name).snake_name, reuse="never")
 
 
 def __getattr__(name: str) -> PipelineFlow:
@@ -81,4 +81,4 @@ async def _any_model_here(model: str, params: dict[str, Any], **options: Any) ->
     return await result_here(Pipeline.of_model(model), {**params, "reuse": "never", **options})
 
 
-any_model = local_flow(_any_model, _any_model_here, name="any-model", entrypoint=f"{HOME}:any_model")
+any_model = local_flow(_any_model, _any_model_here, name="any-model", entrypoint=f"{MODULE}:any_model")

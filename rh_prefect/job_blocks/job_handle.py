@@ -87,7 +87,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Run
 _SCOPE: Final = "attached"
 
 
-class PassingJournal(Journal):
+class MemoryJournal(Journal):
     """A journal in memory, because an attached task needs no permanent records.
 
     See `rh_prefect.works.journal.journal.Journal`.
@@ -157,7 +157,7 @@ def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
 
 def _attached_scope() -> FolderScope:
     """Returns the scope for a task of another program; its files are stored beside those of the caller's run."""
-    scope, here = FolderScope(PassingJournal()), current_scope()
+    scope, here = FolderScope(MemoryJournal()), current_scope()
     if here is not None:
         scope.run, scope.flow, scope.details = here.run, here.flow, here.details
     return scope

@@ -26,7 +26,7 @@ T = TypeVar("T")
 File: TypeAlias = Media | Result | str | PathLike[str]
 """The types that a parameter for a file accepts."""
 
-HOME = "rh_prefect.tasks.model_tasks"
+MODULE = "rh_prefect.tasks.model_tasks"
 """The module from which the task of each model can be imported."""
 
 _UNCHECKED = "Parameters that are sent as they are, by name: for values and parameters that the catalogue lacks."
@@ -41,7 +41,7 @@ def build(model: Model) -> PaidTask[...]:
     async def run(**arguments: Any) -> Result:
         return await _run(name, arguments)
 
-    run.__module__, run.__name__, run.__qualname__ = HOME, model.snake_name, model.snake_name
+    run.__module__, run.__name__, run.__qualname__ = MODULE, model.snake_name, model.snake_name
     run.__doc__ = docstring(model, options=option_docs(), returns=_RETURNS)
     run.__signature__ = signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     return paid_task(name=name, run_name=_namer(name), tags=[f"model:{name}"])(run)
