@@ -218,9 +218,9 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
 async def _without_server(
     pipeline: Pipeline, values: dict[str, Any], reviewed: ReviewedPlan | None, watch: Watch
 ) -> PipelineResult:
-    from rh_prefect.flows.local_pipeline import run_here
+    from rh_prefect.flows.local_pipeline import run_locally
 
-    end = await run_here(pipeline, values, reviewed=reviewed, pages=watch)
+    end = await run_locally(pipeline, values, reviewed=reviewed, pages=watch)
     if end.is_failed:
         raise end.error
     return end.result

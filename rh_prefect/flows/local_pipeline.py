@@ -1,4 +1,4 @@
-"""`run_here`: runs a pipeline in this process, without Prefect's engine and without a server."""
+"""`run_locally`: runs a pipeline in this process, without Prefect's engine and without a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 
 
-async def run_here(
+async def run_locally(
     pipeline: Pipeline,
     values: Mapping[str, Any],
     *,

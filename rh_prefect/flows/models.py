@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, pipeline_flow, result_here, run_in_flow
+from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, local_result, pipeline_flow, run_in_flow
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.options import Reuse
@@ -77,8 +77,8 @@ async def _any_model(
     return await run_in_flow(Pipeline.of_model(model), params, options)
 
 
-async def _any_model_here(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:
-    return await result_here(Pipeline.of_model(model), {**params, "reuse": "never", **options})
+async def _any_model_locally(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:
+    return await local_result(Pipeline.of_model(model), {**params, "reuse": "never", **options})
 
 
-any_model = local_flow(_any_model, _any_model_here, name="any-model", entrypoint=f"{MODULE}:any_model")
+any_model = local_flow(_any_model, _any_model_locally, name="any-model", entrypoint=f"{MODULE}:any_model")

@@ -22,7 +22,7 @@ from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import FlowScope, has_ended
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline_engine import PrefectEngine
 from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
@@ -142,7 +142,7 @@ def pipeline_flow(
             return Failed(message=str(error), data=error)
 
     async def here(**arguments: Any) -> PipelineResult:
-        return await result_here(pipeline, {"reuse": reuse, **arguments}, reviewed)
+        return await local_result(pipeline, {"reuse": reuse, **arguments}, reviewed)
 
     run.__doc__ = docstring_of(pipeline)
     run.__signature__ = signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
@@ -151,11 +151,11 @@ def pipeline_flow(
     return local_flow(run, here, name=pipeline.name, entrypoint=entrypoint)
 
 
-async def result_here(
+async def local_result(
     pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
 ) -> PipelineResult:
-    """Runs a pipeline in this process; see `run_here`. Raises `PipelineIncomplete` if it is not complete."""
-    end = await run_here(pipeline, values, reviewed=reviewed)
+    """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if it is not complete."""
+    end = await run_locally(pipeline, values, reviewed=reviewed)
     if end.is_failed:
         raise end.error
     return end.result

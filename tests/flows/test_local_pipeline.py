@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
@@ -58,7 +58,7 @@ steps:
 """
     pages = CountingPages(), CountingPages()
     for title, one in zip(("a mug", "a jug"), pages, strict=True):
-        await run_here(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=one)
+        await run_locally(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=one)
     assert {pages[0].expected[0], pages[0].expected[-1]} == {2}
     assert {pages[1].expected[0], pages[1].expected[-1]} == {1}
     assert len(rh.recorder.paid) == 3
@@ -112,7 +112,7 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
             if what == "step":
                 rh.clock.mode, rh.clock.factor = "real", 0
 
-    run = asyncio.create_task(run_here(Pipeline.from_text(CHAIN), {"budget": 10}, pages=Stopping()))
+    run = asyncio.create_task(run_locally(Pipeline.from_text(CHAIN), {"budget": 10}, pages=Stopping()))
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=300)
     run.cancel()
     with suppress(asyncio.CancelledError):
@@ -136,14 +136,14 @@ async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh:
     """A run that was interrupted leaves them; the next run takes their results, and pays for no more."""
     rh.clock.mode, rh.clock.factor = "real", 0
     pipeline = Pipeline.from_text(SIGNS)
-    first = asyncio.create_task(run_here(pipeline, {}))
+    first = asyncio.create_task(run_locally(pipeline, {}))
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
     first.cancel()
     with suppress(asyncio.CancelledError):
         await first
     rh.clock.mode = "instant"
     for _ in range(2):
-        end = await run_here(pipeline, {})
+        end = await run_locally(pipeline, {})
         assert end.name == OVER_BUDGET, end.message
         assert len(rh.recorder.paid) == 2
 
@@ -152,5 +152,5 @@ async def test_lost_responses_of_other_runs_count_in_a_budget_of_all_runs(rh: Em
     rh.faults.add(Fault("submit", kind="cut", number=1))
     pipeline = Pipeline.from_text(SIGNS)
     for _ in range(3):
-        await run_here(pipeline, {})
+        await run_locally(pipeline, {})
         assert len(rh.recorder.submissions) == 2, "what may be paid for is half of the budget"

@@ -18,7 +18,7 @@ from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import PipelineResult
@@ -60,7 +60,7 @@ def paid(rh: Emulator) -> int:
 
 
 async def run(pipeline: Pipeline, **params: Any) -> PipelineResult:
-    return (await run_here(pipeline, params)).result
+    return (await run_locally(pipeline, params)).result
 
 
 async def test_a_graph_runs_and_only_what_it_holds_counts(rh: Emulator, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete, PlanChanged
 from rh_prefect.flow_runs.rerun import create, rerun
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
@@ -308,7 +308,7 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
     for name, text, is_strict in (("used", USED, inside), ("using", USING, outside)):
         (tmp_path / f"{name}.yaml").write_text(text.replace("STRICT", ", on_error: fail" if is_strict else ""))
-    later = (await run_here(Pipeline.from_file(tmp_path / "using.yaml"), {"budget": 5})).result.steps[-1]
+    later = (await run_locally(Pipeline.from_file(tmp_path / "using.yaml"), {"budget": 5})).result.steps[-1]
     stopped = ("not run", "one.first failed, and its on_error is fail")
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 

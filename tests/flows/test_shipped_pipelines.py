@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
@@ -140,7 +140,7 @@ async def run(
     choices: dict[str, Any] | None = None,
     budget: Decimal | None = Decimal(500),
 ) -> RunEnd:
-    return await run_here(pipeline, {**given, "budget": budget, "choices": choices or None})
+    return await run_locally(pipeline, {**given, "budget": budget, "choices": choices or None})
 
 
 async def chosen(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.run import WrittenBatch
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.gallery.entries import Entry, entries_of
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
@@ -125,7 +125,7 @@ async def test_the_newest_run_is_opened_in_the_browser(
 ) -> None:
     """A run without a Prefect server has no flow run, and is found by its own id and by its pipeline."""
     await asyncio.to_thread(make, PICTURE)
-    await run_here(Pipeline.from_text(PIPELINE), {})
+    await run_locally(Pipeline.from_text(PIPELINE), {})
     (sign,) = [one for one in entries_of(storage(), storage()) if one.flow == "signs"]
     assert sign.run.startswith("run-")
     await asyncio.to_thread(open_)
@@ -156,7 +156,7 @@ async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they
     """A run that made nothing new has the results that it gave, under the names that it gave them."""
     pipeline = Pipeline.from_text(FILM)
     for _ in range(2):
-        end = await run_here(pipeline, {"budget": 5})
+        end = await run_locally(pipeline, {"budget": 5})
         report = Path(end.result.report)
         await asyncio.to_thread(open_, report.parent.name)
         film = end.result.outputs["film"]
@@ -186,7 +186,7 @@ def store_name(uri: str) -> str | None:
 
 async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: Emulator, tmp_path: Path) -> None:
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", times=1))
-    end = await run_here(Pipeline.from_text(PIPELINE), {})
+    end = await run_locally(Pipeline.from_text(PIPELINE), {})
     assert end.is_failed
     await asyncio.to_thread(gallery)
     page = tmp_path / "out" / "gallery" / "index.html"
@@ -194,7 +194,7 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
     assert (entry["state"], entry["label"], entry["prompt"]) == ("failed", "sign", "a sign")
     assert "no such sign" in entry["reason"]
     assert entry["at"].startswith("20")
-    await run_here(Pipeline.from_text(PIPELINE), {})
+    await run_locally(Pipeline.from_text(PIPELINE), {})
     await asyncio.to_thread(gallery)
     assert [one["state"] for one in data_of(page.read_text())["entries"]] == ["whole"]
     with pytest.raises(InputError, match="has no report"):

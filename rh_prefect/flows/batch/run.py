@@ -12,7 +12,7 @@ from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import PipelineIncomplete, RunningHubError
 from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flows.batch.report import BatchReport
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline, run_in_flow
 from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.media.input_access_policy import allow_below
@@ -113,7 +113,7 @@ class WrittenBatch:
         }
         around: dict[str, Any] = {"inputs": self.inputs, "reuse": batch.reuse}
         if current_scope() is None:
-            end = await run_here(self._pipeline, {**self.file.arguments, **options}, pages=pages, **around)
+            end = await run_locally(self._pipeline, {**self.file.arguments, **options}, pages=pages, **around)
             return BatchReport.of(end.result, self.file)
         around["pages"] = _BatchPages(self.file)
         state = await run_in_flow(self._pipeline, self.file.arguments, RunOptions(**options), **around)

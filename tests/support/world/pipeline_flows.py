@@ -12,7 +12,7 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.local_pipeline import run_here
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
@@ -69,7 +69,7 @@ class Ended:
 
 async def run(text: str, **params: Any) -> tuple[Ended, PipelineResult]:
     """Runs a pipeline without a server."""
-    end = await run_here(Pipeline.from_text(text), params)
+    end = await run_locally(Pipeline.from_text(text), params)
     return Ended(end), end.result
 
 
