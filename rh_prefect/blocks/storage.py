@@ -102,10 +102,10 @@ class MediaStorage(Block):
 
     def get_store(self) -> MediaStore:
         """Opens the storage; raises `ConfigError` if the URL or the template cannot be used."""
-        from rh_prefect.media.store import MediaStore, lasting_place
+        from rh_prefect.media.store import MediaStore, lasting_location
 
         # A relative folder would change with the working directory.
-        url = lasting_place(self.url)
+        url = lasting_location(self.url)
         options = self.options.get_secret_value()
         return MediaStore(url, options=options, signed_inputs=self.signed_inputs, template=self.template)
 

@@ -148,7 +148,7 @@ class Emulator:
         self._durations = durations
         self._least_bytes = least_bytes
         self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
-        self._places = ((host, port), (host, files_port))
+        self._locations = ((host, port), (host, files_port))
 
     def __repr__(self) -> str:
         return f"Emulator({self.url or 'not started'}, random_seed={self.random_seed})"
@@ -210,7 +210,7 @@ class Emulator:
         self._server = self._render_queue = self._folder = None
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
-        api_place, files_place = self._places
+        api_place, files_place = self._locations
         api = listen(*api_place)
         try:
             return api, listen(*files_place)

@@ -28,7 +28,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
-from rh_prefect.works.run_ledger import read_place
+from rh_prefect.works.run_ledger import read_location
 
 _log = logging.getLogger("rh_prefect")
 
@@ -43,11 +43,11 @@ class FlowScope(Scope):
 
 async def works_of(run: Journal) -> WorksJournal | None:
     """Opens the records of the works that a flow run shares with other runs."""
-    place = await read_place(run)
-    if place is None:
+    location = await read_location(run)
+    if location is None:
         return None
-    store = await load_storage(place.storage)
-    return WorksJournal(place.url, options=store.options_for(place.url))
+    store = await load_storage(location.storage)
+    return WorksJournal(location.url, options=store.options_for(location.url))
 
 
 def run_folder(flow_run: FlowRun) -> str:

@@ -23,7 +23,7 @@ from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, is_suspended, read_flow_run, recorded_scope
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_ledger import read_place
+from rh_prefect.works.run_ledger import read_location
 
 CANCELLATION = timedelta(seconds=60)
 """Maximum time of a cancellation: a worker stops the process, calls the hooks for up to 30 s, and sets the state."""
@@ -132,7 +132,7 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
         except (ParameterTypeError, SignatureMismatchError) as error:
             wrong = f"is not one of this flow {name!r}, whose parameters do not fit: {_wrong(error)}"
     if wrong is not None:
-        is_pipeline = await LOOP.call(read_place(FlowRunJournal(flow_run.id))) is not None
+        is_pipeline = await LOOP.call(read_location(FlowRunJournal(flow_run.id))) is not None
         todo = "run its pipeline again with the same parameters: `rh-prefect run FILE.yaml`; nothing is paid for twice"
         raise InputError(
             f"The flow run {flow_run_id} {wrong}. Nothing was sent, and the run keeps its state. What to do: "

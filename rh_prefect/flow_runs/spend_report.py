@@ -28,7 +28,7 @@ from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
-from rh_prefect.works.run_ledger import RecordsPlace, read_place
+from rh_prefect.works.run_ledger import RecordsLocation, read_location
 from rh_prefect.works.stored_result import StoredResult
 
 _AT_ONCE = 16
@@ -46,7 +46,7 @@ class TaskCharge:
     charge: Charge  # How much
     site: str  # RunningHub's host
     task_id: str | None  # None if it is not known
-    store: str  # URL of the place for its outputs
+    store: str  # URL of the storage for its outputs
     pipeline: str = ""  # The pipeline's name; empty for a job of no pipeline
     step: str = ""  # The step's address, as in `each[A-17].clip`
     flow: str = ""  # The flow or the pipeline that made it; empty for a call outside of flows
@@ -95,7 +95,7 @@ class _Reader:
         self.from_results: list[TaskCharge] = []  # In the stored results
         self.unread: dict[str, str] = {}  # The locations that could not be read, each with the reason
         self._works = works
-        self._places: dict[str, RecordsPlace] = {}
+        self._locations: dict[str, RecordsLocation] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._api_error = ""
         self._skipped = 0
@@ -134,15 +134,15 @@ class _Reader:
 
     async def read_other_works(self) -> None:
         """Reads the shared works with other storages or another RH_RECORDS that flow runs have recorded."""
-        await asyncio.gather(*map(self._read_place, self._places.values()))
+        await asyncio.gather(*map(self._read_location, self._locations.values()))
 
-    async def _read_place(self, place: RecordsPlace) -> None:
+    async def _read_location(self, location: RecordsLocation) -> None:
         try:
-            store = await load_storage(place.storage)
+            store = await load_storage(location.storage)
         except RunningHubError as error:
-            self.unread[_works_in(place.url)] = error.message
+            self.unread[_works_in(location.url)] = error.message
         else:
-            await self.read_works(place.url, store)
+            await self.read_works(location.url, store)
 
     async def read_results(self, store: MediaStore) -> None:
         """Reads all stored results of a storage."""
@@ -161,15 +161,15 @@ class _Reader:
     async def _read(self, journal: Journal) -> None:
         try:
             self.recorded.extend(await _recorded(journal))
-            place = await read_place(journal) if isinstance(journal, FlowRunJournal) else None
+            location = await read_location(journal) if isinstance(journal, FlowRunJournal) else None
         except RunningHubError as error:
             name = _works_in(journal.url) if isinstance(journal, WorksJournal) else journal.scope
             self.unread[name] = error.message
             if isinstance(journal, FlowRunJournal) and not isinstance(error, UnreadableRecord):
                 self._api_error = error.message
         else:
-            if place is not None and shown_url(place.url) != shown_url(self._works):
-                self._places[place.url] = place
+            if location is not None and shown_url(location.url) != shown_url(self._works):
+                self._locations[location.url] = location
 
 
 def _works_in(url: str) -> str:

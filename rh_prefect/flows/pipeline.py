@@ -44,7 +44,7 @@ from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Reuse
 from rh_prefect.works.pool_context import PoolContext
-from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.run_ledger import RecordsLocation, note_location
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
 
@@ -243,8 +243,8 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(accounts.open(scope, store))
     works = await LOOP.call(open_works(store, get_settings()))
-    place = RecordsPlace(url=works.url, storage=blocks[1])
-    await LOOP.call(note_place(scope.journal, place))
+    location = RecordsLocation(url=works.url, storage=blocks[1])
+    await LOOP.call(note_location(scope.journal, location))
     return Surroundings(
         accounts=accounts,
         credentials=blocks[0],

@@ -69,7 +69,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def lasting_place(url: str) -> str:
+def lasting_location(url: str) -> str:
     """Returns the URL of a location for outputs or records, a local folder as an absolute path.
 
     Raises a `ConfigError` if it is relative to the temporary folder of a worker.

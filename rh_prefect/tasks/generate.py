@@ -43,7 +43,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.result import Result
-from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 P = ParamSpec("P")
@@ -272,7 +272,7 @@ async def _default_works(here: Scope) -> WorksJournal:
     name = (repr(here.journal), here.calls.number, works.url)
 
     async def note() -> bool:
-        await note_place(here.journal, RecordsPlace(url=works.url))
+        await note_location(here.journal, RecordsLocation(url=works.url))
         return True
 
     await _noted.get(name, note)

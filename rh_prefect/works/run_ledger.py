@@ -57,31 +57,31 @@ Claim = tuple[str, int]
 """A work and the number of a submission."""
 
 
-class RecordsPlace(Record):
+class RecordsLocation(Record):
     """The record of the location of the records of works, with which another process cancels the run."""
 
-    url: str  # The place
+    url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
-async def note_place(run: Journal, place: RecordsPlace) -> None:
+async def note_location(run: Journal, location: RecordsLocation) -> None:
     """Records the location of the works that a flow run shares with other runs; it is the same for all attempts."""
-    if await run.create(_PLACE, place.model_dump(mode="json")):
+    if await run.create(_PLACE, location.model_dump(mode="json")):
         return
-    first = await read_place(run)
-    if first is not None and first.url != place.url:
+    first = await read_location(run)
+    if first is not None and first.url != location.url:
         raise ConfigError(
-            f"This call would store its records in {place.url}, but an earlier call of the flow run used {first.url}. "
-            "The run would not find its earlier results and would pay for them again. Nothing was sent. What to do: "
+            f"This call would store its records in {location.url}, but an earlier call of the flow run used "
+            f"{first.url}. The run would not find its earlier results and would pay for them again. Nothing was sent. What to do: "
             "give all attempts and all pipelines of a flow run the same RH_RECORDS or, without it, the same storage; "
             "or start a new run."
         )
 
 
-async def read_place(run: Journal) -> RecordsPlace | None:
+async def read_location(run: Journal) -> RecordsLocation | None:
     """Returns the location of the works that a flow run shares with other runs; None if it shares none."""
     found = await run.read(_PLACE)
-    return None if found is None else RecordsPlace.model_validate(found)
+    return None if found is None else RecordsLocation.model_validate(found)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import create, rerun, resume
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from tests.flow_runs.crashing_flow import failed
 from tests.support.processes import warm_process
 from tests.support.servers.prefect_server import PrefectServer
@@ -191,7 +191,7 @@ async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_s
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     if is_pipeline:
-        await LOOP.call(note_place(FlowRunJournal(flow_run_id), RecordsPlace(url="/works")))
+        await LOOP.call(note_location(FlowRunJournal(flow_run_id), RecordsLocation(url="/works")))
     for call in (rerun, resume):
         with pytest.raises(InputError, match="parameters do not fit") as error:
             await call(flows.film, flow_run_id)

@@ -17,7 +17,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
-from rh_prefect.works.run_ledger import RecordsPlace, note_place
+from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from rh_prefect.works.work_runner import WorkResult, WorkRunner
 from tests.support.world.pipeline_runs import picture
 
@@ -31,7 +31,7 @@ async def make(*words: str, **options: Any) -> list[WorkResult]:
 
     async def work() -> list[WorkResult]:
         works = await open_works(store, settings)
-        await note_place(scope.journal, RecordsPlace(url=works.url))
+        await note_location(scope.journal, RecordsLocation(url=works.url))
         runner = WorkRunner(engine, scope, store, works, Options(**options))
         return [await runner.make(picture(one)) for one in words]
 

@@ -26,19 +26,19 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
-    RecordsPlace,
+    RecordsLocation,
     SharedRecords,
     WorksLedger,
     is_settled,
-    note_place,
-    read_place,
+    note_location,
+    read_location,
     settled_name,
 )
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, unknown
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
-HERE, THERE = RecordsPlace(url="/here", storage="disk"), RecordsPlace(url="/there")
+HERE, THERE = RecordsLocation(url="/here", storage="disk"), RecordsLocation(url="/there")
 
 
 @pytest.fixture
@@ -66,12 +66,12 @@ async def cancel(run: PipelineRun) -> CancelReport:
 
 
 async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
-    assert await read_place(journal) is None
+    assert await read_location(journal) is None
     for _attempt in (1, 2):
-        await note_place(journal, HERE)
+        await note_location(journal, HERE)
     with pytest.raises(ConfigError, match=r"store its records in /there, but an earlier call of the flow run used"):
-        await note_place(journal, THERE)
-    assert await read_place(journal) == HERE
+        await note_location(journal, THERE)
+    assert await read_location(journal) == HERE
 
 
 async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(given: dict[str, Any]) -> None:

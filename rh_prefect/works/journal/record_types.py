@@ -148,7 +148,7 @@ class Intent(Record, Requested):
     owner: Owner  # The process that posts
     credentials: str | None = None  # Name of the credentials block, if one was named
     storage: str | None = None  # Name of the storage block, if one was named
-    store: str = ""  # URL of the place for the files
+    store: str = ""  # URL of the storage for the files
     base: str  # Hash of all that makes two calls equal
     run: str = ""  # Short name of the run, used in file names
     flow_run: str = ""  # The flow run that submits a work of a pipeline; empty for a job of a scope
@@ -302,7 +302,7 @@ class ResultRecord(Charged):
     # work, that work's full name
     flow_run: str = ""
     base: str = ""  # Hash of the request
-    store: str = ""  # URL of the place of its files
+    store: str = ""  # URL of the storage of its files
     outputs: tuple[Media, ...] = ()  # Its files; `uri` is the name in the store
     # The state in which the store reported each file right after it was published; a file in the same state is not read
     # to check it

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from rh_prefect.bounded_caches import LruSet, SharedTasks
 from rh_prefect.errors import RunningHubError
-from rh_prefect.media.store import MediaStore, lasting_place
+from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
@@ -257,7 +257,7 @@ def run_name(flow_run: str) -> str:
 
 def records_url(store: MediaStore, settings: Settings) -> str:
     """Returns the URL of the records of works: RH_RECORDS, or the storage."""
-    return (lasting_place(settings.records) if settings.records else store.url).rstrip("/")
+    return (lasting_location(settings.records) if settings.records else store.url).rstrip("/")
 
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
@@ -270,7 +270,7 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
 
 def default_works(settings: Settings) -> WorksJournal:
     """Opens the records of works of the default storage; named scopes and `reuse="always"` use them."""
-    store = MediaStore(lasting_place(settings.storage_url), options=settings.storage_options)
+    store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
     url = records_url(store, settings)
     return WorksJournal(url, options=store.options_for(url))
 
