@@ -26,7 +26,7 @@ from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
@@ -177,7 +177,7 @@ def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
     return shlex.join([*kept, "--budget", str(most.quantize(Decimal("0.01"), ROUND_UP))])
 
 
-def selected_price(plan: Plan, selection: Selection) -> Money:
+def selected_price(plan: Plan, selection: Selection) -> PriceRange:
     """Returns the price of the selected steps, and adds it to the plan's notes if only some steps are selected."""
     if plan.problems:
         return plan.price

@@ -23,7 +23,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
-from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, PipelineResult
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.settings import get_settings
@@ -349,7 +349,7 @@ async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> N
 
 
 def test_a_budget_is_named_as_it_was_written() -> None:
-    budgets = {str(run_limit(Plan("film"), Money(), budget=one, counted=Decimal(0))) for one in (6, 6.0)}
+    budgets = {str(run_limit(Plan("film"), PriceRange(), budget=one, counted=Decimal(0))) for one in (6, 6.0)}
     assert budgets == {"6"}
 
 
@@ -425,7 +425,7 @@ def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
     rh: Emulator, written: float | None, counted: str, left: tuple[str, str], limit: str
 ) -> None:
     reviewed = ReviewedPlan({"price": {"most": 0.32, "open": False}, "steps": [], "budget": {"amount": 9}})
-    price = Money(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
+    price = PriceRange(Decimal(left[0]), Decimal(left[0]), Decimal(left[1]))
     plan = Plan("pictures")
     assert run_limit(plan, price, budget=written, counted=Decimal(counted), reviewed=reviewed, attempt=2) == Decimal(
         limit
@@ -434,9 +434,9 @@ def test_a_reviewed_plan_limits_a_run_to_the_price_of_what_is_left_of_it(
 
 def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_reviewed(rh: Emulator) -> None:
     reviewed = ReviewedPlan({"price": {"most": 0.32, "open": True}, "steps": [], "budget": {"amount": 9}})
-    price = Money(PRICE, PRICE, PRICE, is_open=True)
+    price = PriceRange(PRICE, PRICE, PRICE, is_open=True)
     assert run_limit(Plan("pictures"), price, budget=500, counted=Decimal(0), reviewed=reviewed) == 9
-    left = Money(PRICE, PRICE, PRICE)
+    left = PriceRange(PRICE, PRICE, PRICE)
     counted = Decimal(1)  # for the step whose price was not known
     assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9
 
@@ -465,7 +465,7 @@ async def test_a_second_pipeline_of_a_flow_run_is_refused_if_the_first_has_spent
 
 @pytest.mark.parametrize(("attempt", "is_refused"), [(1, True), (2, False)])
 def test_a_retry_makes_what_still_fits(rh: Emulator, attempt: int, *, is_refused: bool) -> None:
-    price, counted = Money(Decimal(5), Decimal(5), Decimal(5)), Decimal(8)
+    price, counted = PriceRange(Decimal(5), Decimal(5), Decimal(5)), Decimal(8)
     with pytest.raises(BudgetExceeded) if is_refused else nullcontext():
         assert run_limit(Plan("pictures"), price, budget=10, counted=counted, attempt=attempt) == 10
 

@@ -14,7 +14,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Money, Selection
+from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
@@ -191,7 +191,7 @@ async def test_the_price_covers_each_value_that_a_step_may_choose(
     given = {"duration": 5, "sound": False} if "kling" in model else {}
     picture = {"image_url": "$(params.photo)"} if "kling" in model else {}
 
-    async def price(value: Any) -> Money:
+    async def price(value: Any) -> PriceRange:
         step = {"model": model, "with": {"prompt": "a cup", **picture, **given, param: value}}
         answer = {"model": TEXT, "with": {"prompt": "Choose"}, "parse": {"object": {"chosen": kind}}}
         file = {"params": {"photo": {"type": "image"}}, "steps": {"answer": answer, "step": step}}

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.catalog import Model, Param, PriceTable
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.file_model import Assume
-from rh_prefect.pipelines.plan.planned_steps import Money
+from rh_prefect.pipelines.plan.planned_steps import PriceRange
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of, total
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, exactly
 
@@ -20,7 +20,7 @@ def model(price: PriceTable | None, *params: Param, output: Any = "video", note:
     return Model("test", "test/model", output, "test", params=params, price=price, price_note=note)
 
 
-def figures(price: Money) -> tuple[str, str, str, bool]:
+def figures(price: PriceRange) -> tuple[str, str, str, bool]:
     return str(price.least), str(price.expected), str(price.most), price.is_open
 
 
@@ -226,7 +226,7 @@ def test_speech_is_as_long_as_its_text() -> None:
 
 
 def test_a_step_that_may_be_skipped_is_not_in_the_least() -> None:
-    one, two = Money(Decimal(1), Decimal(2), Decimal(3)), Money(Decimal(10), Decimal(20), Decimal(30), is_open=True)
+    one, two = PriceRange(Decimal(1), Decimal(2), Decimal(3)), PriceRange(Decimal(10), Decimal(20), Decimal(30), is_open=True)
     assert figures(total([])) == ("0", "0", "0", False)
     assert figures(total([(one, True), (one, False)])) == ("1", "4", "6", False)
     assert figures(total([(one, True), (two, False)])) == ("1", "22", "33", True)

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
 from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, grouped, own_works
+from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.planner import Planner
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import Choices, step_of
@@ -92,7 +92,7 @@ class Plan:
         return f"<pre>{escape(chr(10).join(map(str, self.problems)) or self.table())}</pre>"
 
     @property
-    def price(self) -> Money:
+    def price(self) -> PriceRange:
         """The cost of a run: minimum, expected and maximum."""
         return _price(self.works)
 
@@ -101,7 +101,7 @@ class Plan:
         """The steps of all items, by the step's name with its groups."""
         return grouped(self.instances)
 
-    def price_of(self, instances: Sequence[Instance], selection: Selection | None = None) -> Money:
+    def price_of(self, instances: Sequence[Instance], selection: Selection | None = None) -> PriceRange:
         """Returns the price of some steps; a work that they share counts once.
 
         Args:
@@ -215,9 +215,9 @@ class Plan:
         return render.svg(self)
 
 
-def _price(works: Iterable[Work], *, with_spare: bool = False) -> Money:
+def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:
     """Returns the price of works; each request and take counts once, even if steps parse its answer differently."""
-    paid: dict[str, tuple[Money, bool]] = {}
+    paid: dict[str, tuple[PriceRange, bool]] = {}
     for work in works:
         if work.is_paid and (with_spare or not work.is_spare):
             _, is_sure = paid.get(work.key, (work.price, False))

@@ -54,7 +54,7 @@ PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class PriceRange:
     """The minimum, expected and maximum price of one thing."""
 
     least: Decimal = Decimal(0)  # Everything at its minimum
@@ -62,9 +62,9 @@ class Money:
     most: Decimal = Decimal(0)  # What it can be at most, each attempt counted
     is_open: bool = False  # Whether a price is unknown or assumed, so that it can be more
 
-    def __add__(self, other: Money) -> Money:
+    def __add__(self, other: PriceRange) -> PriceRange:
         """Returns the sum; it is open if one of the amounts is open."""
-        return Money(
+        return PriceRange(
             self.least + other.least,
             self.expected + other.expected,
             self.most + other.most,
@@ -72,7 +72,7 @@ class Money:
         )
 
 
-FREE = Money()
+FREE = PriceRange()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class Work:
     is_settled: bool  # Whether `key` is its id
     take: int  # Which result of the request it is
     state: State  # See `STATES`
-    price: Money = FREE  # What it costs
+    price: PriceRange = FREE  # What it costs
     known: KnownWork | None = None  # What the records say
     shape: str = ""  # How its answer is read; see `parsed_answers.shape_of`
     attempts: int = 1  # How many tasks it may pay for
@@ -290,7 +290,7 @@ class Instance:
     is_invalid_item: bool = False  # Whether its item is skipped because it is invalid
     # The state by the records alone, before it is known whether anything needs the step
     found: State = field(init=False)
-    price: Money = FREE  # What one take costs
+    price: PriceRange = FREE  # What one take costs
     is_quoted: bool = False  # Whether the price is RunningHub's, from `quote`
     weight: int | None = None  # How it counts for the steps before it; see `needs`
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`

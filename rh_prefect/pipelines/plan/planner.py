@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.conditional_steps import Said
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needs import Needs
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Work
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
@@ -364,10 +364,10 @@ class Planner:
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
     """Combines the prices of all steps with one request, any of which may send it; returns whether they changed."""
-    price, attempts = (users[0].price, users[0].attempts) if users else (Money(), 1)
+    price, attempts = (users[0].price, users[0].attempts) if users else (PriceRange(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)
-        price = Money(
+        price = PriceRange(
             min(one.price.least for one in users),
             max(one.price.expected for one in users),
             max(one.price.most / one.attempts for one in users) * attempts,

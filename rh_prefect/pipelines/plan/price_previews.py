@@ -30,7 +30,7 @@ from rh_prefect.pipelines.call_builder import has_all_files, has_all_ids, reques
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money
+from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.input_identification import Input
@@ -132,9 +132,9 @@ def _set_price(plan: Plan, steps: Iterable[Instance], preview: PricePreview, ans
         if not one.price.is_open:
             answers.dearer[one.model] = f"{preview.amount:f} {plan.currency}, and the catalogue has {known:f}"
         one.is_quoted = True
-        one.price = Money(preview.amount, preview.amount, preview.amount * one.attempts)
+        one.price = PriceRange(preview.amount, preview.amount, preview.amount * one.attempts)
         for work in one.works:
-            work.price = Money(preview.amount, preview.amount, preview.amount * work.attempts)
+            work.price = PriceRange(preview.amount, preview.amount, preview.amount * work.attempts)
 
 
 def _without_known(plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from rh_prefect.display_names import counted, cut_middle, shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
-from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, Money, State
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, PriceRange, State
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
@@ -32,7 +32,7 @@ def amount(value: Decimal, *, is_open: bool = False) -> str:
     return f">= {text}" if is_open else text
 
 
-def prices(money: Money) -> tuple[str, str, str]:
+def prices(money: PriceRange) -> tuple[str, str, str]:
     """Formats the minimum, the expected and the maximum price."""
     open_ = money.is_open
     return amount(money.least), amount(money.expected, is_open=open_), amount(money.most, is_open=open_)
@@ -145,7 +145,7 @@ def _difference(plan: Plan) -> Iterator[str]:
     yield f"  difference: {changes} {plan.currency}; steps: {steps}"
 
 
-def _pairs(was: Money, now: Money) -> list[tuple[str, Decimal, Decimal]]:
+def _pairs(was: PriceRange, now: PriceRange) -> list[tuple[str, Decimal, Decimal]]:
     return [(name, getattr(was, name), getattr(now, name)) for name in ("least", "expected", "most")]
 
 
@@ -153,19 +153,19 @@ def _change(was: Decimal, now: Decimal) -> str:
     return f"{(now - was).quantize(Decimal('0.01'), ROUND_HALF_UP):+.2f}"
 
 
-def _money_of(data: Mapping[str, Any]) -> Money:
+def _money_of(data: Mapping[str, Any]) -> PriceRange:
     least, expected, most = (Decimal(str(data[name])) for name in ("least", "expected", "most"))
-    return Money(least, expected, most, bool(data.get("open")))
+    return PriceRange(least, expected, most, bool(data.get("open")))
 
 
-def _earlier_prices(plan: Plan) -> dict[str, Money]:
+def _earlier_prices(plan: Plan) -> dict[str, PriceRange]:
     """Returns the prices of the steps of the earlier plan by their names; steps with one work count it once."""
-    found, seen = dict[str, Money](), set[str]()
+    found, seen = dict[str, PriceRange](), set[str]()
     for step in plan.earlier.get("steps", ()):
         known = step.get("work", "")
-        price = Money() if known in seen else _money_of(step["price"])
+        price = PriceRange() if known in seen else _money_of(step["price"])
         seen |= {known} - {""}
-        found[step["path"]] = found.get(step["path"], Money()) + price
+        found[step["path"]] = found.get(step["path"], PriceRange()) + price
     return found
 
 
@@ -304,7 +304,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _money(money: Money) -> dict[str, Any]:
+def _money(money: PriceRange) -> dict[str, Any]:
     amounts = {"least": money.least, "expected": money.expected, "most": money.most}
     return {name: float(round(value, 5)) for name, value in amounts.items()} | {"open": money.is_open}
 
@@ -331,7 +331,7 @@ def _step(one: Instance) -> dict[str, Any]:
         "request": one.request,
         "nodes": dict(one.nodes),
         "why": list(one.why),
-        "price": _money(sum((work.price for work in paid), Money())),
+        "price": _money(sum((work.price for work in paid), PriceRange())),
         "quoted": one.is_quoted or None,
         "seconds": round(one.seconds, 3) if one.seconds is not None else None,
         "needs": [need.address for need in one.needs],

@@ -11,7 +11,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.pipelines.file_model import Assume
-from rh_prefect.pipelines.plan.planned_steps import Money
+from rh_prefect.pipelines.plan.planned_steps import PriceRange
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, number_of
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
@@ -24,13 +24,13 @@ _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 
 def price_of(
     model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
-) -> Money:
+) -> PriceRange:
     """Returns the price of one take."""
     if assume is not None and assume.price is not None:
         expected, most = Decimal(str(assume.price.expected)), Decimal(str(assume.price.most))
-        return Money(Decimal(0), expected, most * attempts, is_open=True)
+        return PriceRange(Decimal(0), expected, most * attempts, is_open=True)
     if model is None or model.price is None:
-        return Money(is_open=True)
+        return PriceRange(is_open=True)
     if seconds is None and not any(isinstance(value, Unknown) for value in payload.values()):
         found = [catalog.estimate(model, payload)] * 3
     else:
@@ -40,15 +40,15 @@ def price_of(
         return _by_table(model, attempts)
     amounts = [price.amount for price in prices]
     is_open = any(price.lower_bound for price in prices)
-    return Money(amounts[0], amounts[1], amounts[2] * attempts, is_open)
+    return PriceRange(amounts[0], amounts[1], amounts[2] * attempts, is_open)
 
 
-def _by_table(model: Model, attempts: int) -> Money:
+def _by_table(model: Model, attempts: int) -> PriceRange:
     """Returns an open price if a length or option is unknown: at least one unit at the lowest price."""
     table = model.price
     assert table is not None  # noqa: S101 - the caller has looked
     least = table.least if table.unit in ("call", "image") else Decimal(0)
-    return Money(least, least, least * attempts, is_open=True)
+    return PriceRange(least, least, least * attempts, is_open=True)
 
 
 def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
@@ -135,7 +135,7 @@ def _spoken(text: Any) -> Span | None:
     return Span(count.least / slow.least, count.expected / slow.expected, count.most / slow.most)
 
 
-def total(prices: Iterable[tuple[Money, bool]]) -> Money:
+def total(prices: Iterable[tuple[PriceRange, bool]]) -> PriceRange:
     """Returns the sum of prices; the minimum does not include steps that may be skipped."""
     least = expected = most = Decimal(0)
     is_open = False
@@ -144,4 +144,4 @@ def total(prices: Iterable[tuple[Money, bool]]) -> Money:
         expected += price.expected
         most += price.most
         is_open |= price.is_open
-    return Money(least, expected, most, is_open)
+    return PriceRange(least, expected, most, is_open)

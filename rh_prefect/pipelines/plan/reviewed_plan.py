@@ -22,7 +22,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_changes
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work
+from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work
 
 _MOST_NAMED = 10
 _SAME = ("model", "endpoint")
@@ -217,7 +217,7 @@ def _no_number(constant: str) -> float:
 
 def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
     planned = Decimal(str(step["price"]["most"]))
-    now = sum((work.price for work in instance.works if work.is_paid), Money())
+    now = sum((work.price for work in instance.works if work.is_paid), PriceRange())
     if now.most.quantize(_DIGITS) > planned:
         return f"price: up to {planned} -> up to {now.most.normalize():f}"
     # A price that RunningHub has quoted is not in the catalogue. It is requested again before the payment, and the

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, Money
+from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, PriceRange
 from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
 
 
@@ -26,7 +26,7 @@ class Draft:
     is_settled: bool = True  # Whether everything in `params` is known
     base: str = ""  # The hash of the request, or of the recipe
     scope: str = ""  # The round that its works belong to; empty if all runs share them
-    price: Money = FREE  # What one take costs
+    price: PriceRange = FREE  # What one take costs
     seconds: Span | None = None  # How long the result is
     # What is wrong: the parameter, or the step's key, and a clause
     problems: list[tuple[Path, str]] = field(default_factory=list)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, Money
+from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, PriceRange
 from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
@@ -23,7 +23,7 @@ from rh_prefect.works.journal.costs_and_budget import SpendTracker
 
 def run_limit(
     plan: Plan,
-    price: Money,
+    price: PriceRange,
     *,
     budget: float | None,
     counted: Decimal,

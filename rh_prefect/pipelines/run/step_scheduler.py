@@ -24,7 +24,7 @@ from rh_prefect.pipelines.call_builder import has_all_ids
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, Money, Selection, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
@@ -56,7 +56,7 @@ class StepScheduler:
     def __init__(self, pipeline: Pipeline, services: Services, selection: Selection, **planning: Any) -> None:
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
-        self.price = Money()  # The price of the selected steps in the latest whole plan
+        self.price = PriceRange()  # The price of the selected steps in the latest whole plan
         self.selection = selection  # Which part of the pipeline is made
         self.services = services
         self._pipeline = pipeline
