@@ -85,7 +85,7 @@ class LiveView:
         is_much = all(paid.get(unit, 0) >= amount * _TYPICAL_SHARE for unit, amount in estimate.items())
         return is_much and bool(self._took)
 
-    def take(self, event: JobEvent) -> None:
+    def update(self, event: JobEvent) -> None:
         """Updates the view for an event of a job or an edit."""
         if event.state in ENDED:
             self._rows.pop(event.job, None)

@@ -170,9 +170,9 @@ class Watch(Pages):
 
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
-        self._view.take(event)
+        self._view.update(event)
         if not event.is_edit:
-            self._board.take(event)
+            self._board.update(event)
         is_row = self._is_live and event.state in ("submitted", "adopted")
         is_row |= event.is_edit and event.state == "reused"  # nothing has happened
         if self._board.total >= _MANY:

@@ -66,7 +66,7 @@ class RunProgress:
         # The root's page: a nested flow's jobs are the root's jobs.
         self.progress = Progress(page=self.page)
 
-    def take(self, event: JobEvent) -> None:
+    def update(self, event: JobEvent) -> None:
         """Records a change of a job."""
         with self._lock:
             known = self.rows.get(event.job)
@@ -257,7 +257,7 @@ class RunObserver:
     def _show(self, event: JobEvent) -> None:
         # Outside of flows there may be no Prefect API at all, and an event would start a throw-away server for itself.
         if self._status is not None:
-            self._status.take(event)
+            self._status.update(event)
             watch(self._status)
             _show_progress(self._status)
             if event.state in _EVENTS:

@@ -184,7 +184,7 @@ class MediaStore:
             tally = self._write(name, reader, mime=facts.mime)
         return self._media(name, facts, tally)
 
-    def take(self, local: Path, name: str, *, known: Media | None = None) -> Media:
+    def move(self, local: Path, name: str, *, known: Media | None = None) -> Media:
         """Like `publish`, but moves the file if the store is a folder on the same disk."""
         if self.protocol != "file":
             return self.publish(local, name, known=known)

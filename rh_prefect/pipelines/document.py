@@ -173,9 +173,9 @@ class Problems:
 
     def add(self, document: Document, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
         """Adds a problem."""
-        self.take(problem_at(document.name, document.lines, document.place(path, needle, key=key), message))
+        self.add_problem(problem_at(document.name, document.lines, document.place(path, needle, key=key), message))
 
-    def take(self, problem: Problem) -> None:
+    def add_problem(self, problem: Problem) -> None:
         """Adds an existing `Problem` object."""
         self._found.setdefault((problem.file, problem.line, problem.column, problem.message), problem)
 

@@ -108,7 +108,7 @@ class SavedNames:
                 record = record.model_copy(update={"source": file.sha256, "file": wanted})
             key = f"{there.key}-content-{wanted.sha256[:16]}"
             await self._records.create(key, record.model_dump(mode="json"))
-            saved = await asyncio.to_thread(self._store.take, local, name)
+            saved = await asyncio.to_thread(self._store.move, local, name)
         stamp = await asyncio.to_thread(self._store.stamp, name)
         # A time stamp alone does not distinguish this file from one that is written right after it.
         if stamp is not None and stamp.changed_at is None:

@@ -206,7 +206,7 @@ def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size
     if is_new:
-        store.take(path, name)
+        store.move(path, name)
     return described.model_copy(update={"uri": name}), is_new
 
 

@@ -75,7 +75,7 @@ class Confirmer:
         self._at_work: dict[Delivery, bool] = {}
         self._done: LruCache[Delivery, None] = LruCache(REMEMBERED)
 
-    def take(self, delivery: Delivery) -> bool:
+    def accept(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
         with self._lock:
             if delivery in self._done:

@@ -61,7 +61,7 @@ def create_app(
         )
     watch = resumer or SuspendedRunResumer()
     receiver = _Receiver(usable_token(secret), confirmer or Confirmer(on_end=watch.notify), watch)
-    hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.take, methods=["POST"])
+    hook = Route("/hook/{token}/{scope}/{key}/{n}", receiver.receive, methods=["POST"])
     routes = [hook, Route("/health", _health, methods=["GET"])]
     return Starlette(routes=routes, middleware=[Middleware(_Unlogged)], lifespan=receiver.watching)
 
@@ -108,14 +108,14 @@ class _Receiver:
         finally:
             await LOOP.call(self._resumer.close())
 
-    async def take(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
         """Responds to one delivery; RunningHub sends it again unless the status is 2xx."""
         try:
             delivery = await self._read(request)
         except _Refused as refused:
             return Response(status_code=refused.status)
         self._resumer.start()
-        if not self._confirmer.take(delivery):
+        if not self._confirmer.accept(delivery):
             return Response(status_code=503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")
 

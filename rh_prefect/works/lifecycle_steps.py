@@ -132,7 +132,7 @@ class Steps:
     async def _read_view(self) -> None:
         self._view = await self.read()
         own = tuple(filter(self.policy.is_own, self._view.submits))
-        self.work.spending.take(replace(self._view, submits=own))
+        self.work.spending.replace_job(replace(self._view, submits=own))
         for submit in self._view.submits:
             self.records.note_settled(submit)
 

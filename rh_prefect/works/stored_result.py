@@ -154,7 +154,7 @@ def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord
             with TemporaryDirectory(prefix="rh-copy-") as folder:
                 part, name = Path(folder) / "file", file.uri
                 fetch(file.model_copy(update={"uri": source.uri(name)}), part, options=source.options_for(record.store))
-                store.take(part, name, known=file)
+                store.move(part, name, known=file)
         if (stored := read(source, name_of(record))) is not None:
             write(store, stamped(store, stored))
     except (RunningHubError, OSError) as error:

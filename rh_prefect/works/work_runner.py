@@ -421,7 +421,7 @@ def named_by_content(work: Work, end: End, part: Path, index: int, extension: st
     described = work.store.describe(part, "described")
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
     # Even if the file exists already: it may be damaged.
-    work.store.take(part, name, known=described)
+    work.store.move(part, name, known=described)
     return described.model_copy(update={"uri": name})
 
 

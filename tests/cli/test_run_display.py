@@ -49,9 +49,9 @@ def live_view(width: int, *, cost: str = "0.60") -> list[str]:
     def take(state: JobEventState, name: str, **more: Any) -> None:
         price = Costs() if more.get("is_edit") else costs("1.75")
         event = JobEvent(state, f"run/{name}", "kling-v2.6-pro", label=name, estimate=price, **more)
-        view.take(event)
+        view.update(event)
         if not event.is_edit:
-            board.take(event)
+            board.update(event)
 
     for n in range(3):
         take("submitted", f"shots[{n}].picture", task_id="0")

@@ -33,7 +33,7 @@ def test_no_event_goes_through_all_rows() -> None:
     status = RunProgress()
     status.rows = rows = Rows()
     for job in range(100):
-        status.take(event(job, "running"))
+        status.update(event(job, "running"))
         assert (status.ended, status.percent, bool(status.line)) == (0, 0.0, True)
     assert rows.walks == 0
 
@@ -43,7 +43,7 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
     status.expect(10)
     for step, state in enumerate(STATES):
         for job in range(4):
-            status.take(event(job, state))
+            status.update(event(job, state))
         assert status.ended == sum(one.state in ENDED for one in status.rows.values())
         assert status.has_work == (state not in ENDED), step
     assert (status.ended, status.percent) == (4, 40.0)
@@ -65,7 +65,7 @@ def test_a_failed_run_is_not_shown_as_done() -> None:
     status = RunProgress()
     status.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):
-        status.take(event(job, cast("JobEventState", state)))
+        status.update(event(job, cast("JobEventState", state)))
     assert status.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
     assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, 1 not finished, cost 0"
     assert (status.percent, status.percent_done) == (80.0, 40.0)

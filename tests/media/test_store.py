@@ -74,7 +74,7 @@ def test_take_tells_the_same(store: MediaStore, tmp_path: Path) -> None:
     local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
     content, published = local.read_bytes(), store.publish(local, "shots/1.mp4")
     store.write_bytes("shots/2.mp4", b"what was there before")
-    taken = store.take(local, "shots/2.mp4")
+    taken = store.move(local, "shots/2.mp4")
     assert taken == published.model_copy(update={"uri": store.uri("shots/2.mp4")})
     assert store.read_bytes("shots/2.mp4") == content
 
@@ -82,7 +82,7 @@ def test_take_tells_the_same(store: MediaStore, tmp_path: Path) -> None:
 def test_take_moves_a_file_within_one_disk(tmp_path: Path) -> None:
     store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
     file = local.stat().st_ino
-    assert store.take(local, "new/1.png").kind == "image"
+    assert store.move(local, "new/1.png").kind == "image"
     assert not local.exists()
     assert (tmp_path / "out" / "new" / "1.png").stat().st_ino == file
 
@@ -91,7 +91,7 @@ def test_take_copies_what_a_link_leads_to(tmp_path: Path) -> None:
     store, local = MediaStore(tmp_path / "out"), samples.png(tmp_path / "1.png")
     link = tmp_path / "link.png"
     link.symlink_to(local)
-    store.take(link, "1.png")
+    store.move(link, "1.png")
     assert not (tmp_path / "out" / "1.png").is_symlink()
     assert local.exists()
 
@@ -102,7 +102,7 @@ def test_take_copies_from_another_disk(tmp_path: Path) -> None:
         local = samples.png(Path(other) / "1.png")
         content = local.read_bytes()
         store = MediaStore(tmp_path / "out")
-        assert store.take(local, "1.png").sha256 == hashlib.sha256(content).hexdigest()
+        assert store.move(local, "1.png").sha256 == hashlib.sha256(content).hexdigest()
         assert store.read_bytes("1.png") == content
 
 
@@ -110,7 +110,7 @@ def test_take_into_a_place_that_refuses_keeps_the_file(tmp_path: Path) -> None:
     local = samples.png(tmp_path / "1.png")
     (tmp_path / "out").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match="is a file, not a folder"):
-        MediaStore(tmp_path / "out").take(local, "1.png")
+        MediaStore(tmp_path / "out").move(local, "1.png")
     assert local.exists()
 
 

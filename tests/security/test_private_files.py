@@ -60,7 +60,7 @@ async def test_an_unfinished_download_is_private_and_a_published_file_is_not(tmp
             assert_private(tmp_path / "state")
             wire.plays(reply(body, headers={"ETag": '"2"'}))
             await client.download(f"{wire.url}/a.bin", part)
-            media = MediaStore(tmp_path / "out").take(part, "a.bin")
+            media = MediaStore(tmp_path / "out").move(part, "a.bin")
     assert oct(Path(media.uri).stat().st_mode & 0o777) == oct(0o666 & ~umask)
 
 

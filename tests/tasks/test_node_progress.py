@@ -64,14 +64,14 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
     await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
     board = RunProgress()
     for event in told:
-        board.take(event)
+        board.update(event)
     assert board.line.startswith("0 of 1 jobs done; workflow/")
     assert board.line.endswith(steps(told)[-1])
     rh.clock.advance(RUNNING)
     assert (await run).first_output.kind == "image"
     assert steps(told)[0] == "EmptyLatentImage"
     assert {event.state for event in told if event.is_step} == {"running"}
-    board.take(told[-1])
+    board.update(told[-1])
     assert board.line == "1 of 1 jobs done"
     # The address holds a ticket of the account.
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]

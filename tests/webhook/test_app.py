@@ -38,7 +38,7 @@ class Noted(Confirmer):
         self.told: list[Delivery] = []
         self._most = most
 
-    def take(self, told: Delivery) -> bool:
+    def accept(self, told: Delivery) -> bool:
         if len(self.told) < self._most:
             self.told.append(told)
             return True

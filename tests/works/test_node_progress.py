@@ -38,15 +38,15 @@ def steps(done: int) -> ProgressEvent:
 async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
     reported: list[str] = []
     lines = Lines(reported.append, NAMES, every=0.05)
-    lines.take(ProgressEvent(cached=("4",)))
-    lines.take(ProgressEvent(node="6"))
+    lines.update(ProgressEvent(cached=("4",)))
+    lines.update(ProgressEvent(node="6"))
     for done in range(1, 13):
-        lines.take(steps(done))
+        lines.update(steps(done))
     assert reported == ["CLIPTextEncode"]
     await asyncio.sleep(0.12)
     assert reported == ["CLIPTextEncode", "KSampler 12/20"]
-    lines.take(ProgressEvent(node="8"))
-    lines.take(ProgressEvent(node="9"))
+    lines.update(ProgressEvent(node="8"))
+    lines.update(ProgressEvent(node="9"))
     await asyncio.sleep(0.12)
     assert reported[2:] == ["VAEDecode", "node 9"]
 
@@ -55,14 +55,14 @@ async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> 
 async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
     reported: list[str] = []
     lines = Lines(reported.append, NAMES, every=0.02)
-    lines.take(steps(1))
-    lines.take(steps(1))
+    lines.update(steps(1))
+    lines.update(steps(1))
     await asyncio.sleep(0.06)
-    lines.take(steps(1))
+    lines.update(steps(1))
     assert reported == ["KSampler 1/20"]
-    lines.take(steps(2))
-    lines.take(steps(3))
-    lines.take(ProgressEvent(node="3", done=True))
+    lines.update(steps(2))
+    lines.update(steps(3))
+    lines.update(ProgressEvent(node="3", done=True))
     lines.close()
     await asyncio.sleep(0.06)
     assert reported == ["KSampler 1/20", "KSampler 2/20"]

@@ -200,7 +200,7 @@ class OtherCheck(PaidCheck):
         except OSError as error:
             self._say(path, f"{name} cannot be read: {error.strerror or error}")
         for problem in found:
-            self._problems.take(problem)
+            self._problems.add_problem(problem)
         return checked
 
     def _review(self, path: Path, step: ReviewStep, scope: Scope) -> Type:

@@ -245,7 +245,7 @@ class SpendTracker:
         await self.complete()
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
-    def take(self, view: JobView) -> None:
+    def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job by newly read ones; a reserved amount without a record is kept."""
         self._changed.add(view.key)
         for n in tuple(self._entries.setdefault(view.key, {})):

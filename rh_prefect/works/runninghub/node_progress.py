@@ -65,7 +65,7 @@ class NodeProgress:
             url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
             if url is not None:
                 async for event in watch_progress(url):
-                    lines.take(event)
+                    lines.update(event)
         except Exception as error:  # the task is polled elsewhere
             _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
         finally:
@@ -82,7 +82,7 @@ class Lines:
         self._next = self._reported = ""
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, event: ProgressEvent) -> None:
+    def update(self, event: ProgressEvent) -> None:
         """Accepts an event; its progress line may be logged later."""
         if event.node is None or event.done:
             return

@@ -161,7 +161,7 @@ async def test_a_reservation_is_replaced_by_the_cost_or_released(tmp_path: Path)
     assert await ledger.reserve("c", 1, price, budget=BUDGET) is None
     ledger.note("a", Submit(1, INTENT, ticket(), end=end("0.05")))
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal("0.40"))
-    ledger.take(JobView("c", (Submit(1, INTENT, BUSY),)))
+    ledger.replace_job(JobView("c", (Submit(1, INTENT, BUSY),)))
     assert ledger.reserved() == 0
 
 
@@ -224,9 +224,9 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) 
     for n in (1, 2):
         ledger.claim("a", n, PRICE)
     ledger.claim("b", 1, PRICE)
-    ledger.take(JobView("a", (Submit(1, INTENT, BUSY),)))
+    ledger.replace_job(JobView("a", (Submit(1, INTENT, BUSY),)))
     assert (ledger.spent(), ledger.reserved()) == (Decimal(0), PRICE.amount)
-    ledger.take(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
+    ledger.replace_job(JobView("b", (Submit(1, INTENT, ticket(), end=end("0.05")),)))
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal(0))
 
 
@@ -292,7 +292,7 @@ async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
                 ledger.note(key, Submit(1, priced, ticket(), end=end(amount)))
                 counted[key] = Decimal(amount or 0)
             case "read" if key in counted:
-                ledger.take(JobView(key, (Submit(1, priced, ticket()),)))
+                ledger.replace_job(JobView(key, (Submit(1, priced, ticket()),)))
                 counted[key] = Decimal(amount or 0)
         assert ledger.spent() + ledger.reserved() == sum(counted.values())
 
