@@ -93,7 +93,7 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent.")
 
 
-def words(name: str, value: object) -> str:
+def require_text(name: str, value: object) -> str:
     """Returns a text; raises `InputError` if it is empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")

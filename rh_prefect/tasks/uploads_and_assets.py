@@ -27,7 +27,7 @@ from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.platform import ask, once, one_of, repeatable, words
+from rh_prefect.tasks.platform import ask, once, one_of, repeatable, require_text
 from rh_prefect.works.input_identification import open_local
 
 LegacyType = Literal["input", "image", "video", "audio"]
@@ -104,7 +104,7 @@ async def upload_file_legacy(
 @repeatable("upload of LoRA {name}")
 async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: str | None = None) -> str:
     """Uploads a LoRA, once, and returns the `file_name` for a RHLoraLoader node."""
-    words("name", name)
+    require_text("name", name)
     return await ask(lambda client: client.upload_lora(Path(path), name=name), credentials)
 
 
@@ -164,7 +164,7 @@ async def register_asset(
         RequestRejected: RunningHub could not use the file.
     """
     one_of("kind", kind, get_args(AssetKind))
-    words("name", name)
+    require_text("name", name)
     usable_id(group_id, of="an asset group")
     store = await load_storage(storage)
 
@@ -202,7 +202,7 @@ async def list_assets(
 @repeatable("renaming of asset {asset_id}")
 async def update_asset(asset_id: str, *, name: str, credentials: str | None = None) -> Asset:
     """Renames an asset."""
-    words("name", name)
+    require_text("name", name)
     return await ask(lambda client: client.assets.update(asset_id, name=name), credentials)
 
 
@@ -215,7 +215,7 @@ async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None
 @once("asset group {name}")
 async def create_asset_group(name: str, *, description: str = "", credentials: str | None = None) -> AssetGroup:
     """Creates a group for assets."""
-    words("name", name)
+    require_text("name", name)
     return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
 
 
@@ -241,7 +241,7 @@ async def update_asset_group(
     if name is None and description is None:
         raise InputError(f"asset group {group_id}: give a name or a description to update. Nothing was sent.")
     if name is not None:
-        words("name", name)
+        require_text("name", name)
     return await ask(
         lambda client: client.assets.groups.update(group_id, name=name, description=description), credentials
     )

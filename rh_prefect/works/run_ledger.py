@@ -73,7 +73,7 @@ async def note_location(run: Journal, location: RecordsLocation) -> None:
         raise ConfigError(
             f"This call would store its records in {location.url}, but an earlier call of the flow run used "
             f"{first.url}. The run would not find its earlier results and would pay for them again. Nothing was sent. "
-            "What to do: give all attempts and all pipelines of a flow run the same RH_RECORDS or, without it, the same "
+            "What to do: give all attempts and pipelines of a flow run the same RH_RECORDS or, without it, the same "
             "storage; or start a new run."
         )
 
