@@ -39,7 +39,7 @@ def init(
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Writes a shipped pipeline, its parameters beside it, and its inputs in a folder of its name; replaces no file."""
+    """Writes a shipped pipeline with its parameters and inputs beside it, and returns the files; replaces no file."""
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():

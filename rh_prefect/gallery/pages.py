@@ -39,7 +39,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def write_gallery(store: MediaStore, entries: Sequence[Entry], *, name: str = "index") -> list[str]:
-    """Writes the pages of a gallery into a storage."""
+    """Writes the pages of a gallery into a storage, and returns their names."""
     parts = [entries[start : start + ON_A_PAGE] for start in range(0, len(entries), ON_A_PAGE)] or [[]]
     names = [f"{name}.html", *(f"{name}-{number}.html" for number in range(2, len(parts) + 1))]
     for number, part in enumerate(parts):

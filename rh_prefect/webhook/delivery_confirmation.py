@@ -152,7 +152,7 @@ async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
 
 
 async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
-    """Records the task of a submission without an answer, if RunningHub confirms the task's webhook address."""
+    """Records the task of an unknown submission if RunningHub's webhook of the task has the submission's address."""
     if submit.state == "open" and not is_last:
         return "later"
     if submit.state not in ("open", "unknown", "forgotten"):

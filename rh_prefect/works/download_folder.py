@@ -78,7 +78,7 @@ class StoreChecks:
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
     async def storing(self, run: RunAttempt, store: MediaStore, job: str, collecting: Awaitable[_T]) -> _T:
-        """Records whether the store accepts or refuses the outputs that the block stores."""
+        """Awaits `collecting`, which stores outputs; records whether the store accepts or refuses them."""
         try:
             result = await collecting
         except StoreError as error:

@@ -103,9 +103,10 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Records a scope's task ids that are waiting on this machine in its journal.
+    """Records the task ids of a scope that only this machine has in the scope's journal, and returns them.
 
-    If the journal does not have the submission of a task id, it is of a scope of the same name elsewhere, and stays.
+    If the journal does not have the submission of a task id, the id belongs to a scope of the same name elsewhere, and
+    stays on this machine.
     """
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
@@ -137,11 +138,11 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Writes the records of a scope's jobs again, from the stored results in its store."""
+    """Writes the records of a scope's jobs again, from the stored results in its store; returns the jobs."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
-    # Its works that runs share have their records elsewhere.
+    # The shared works of a scope have their records elsewhere; only the record of its format is written again.
     is_of_works = any(one.run.get("flow_run") == journal.scope for one in stored)
     if not (results or lacks_format or is_of_works):
         raise InputError(

@@ -116,7 +116,10 @@ class Collector:
                 await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Deletes an invalid file: a response with HTTP 200 can be a web page or half a file."""
+        """Checks a file, since HTTP 200 can bring a web page or half a file; deletes an invalid one and raises.
+
+        Returns the defect of a file that RunningHub itself has only damaged.
+        """
         extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1

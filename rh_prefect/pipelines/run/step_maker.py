@@ -102,7 +102,7 @@ class StepMaker:
                 await self.edit(instance)
 
     async def edit(self, instance: Instance) -> None:
-        """Returns the result of an edit, and renders it if necessary."""
+        """Finds the result of an edit, or renders it, and adds it to the known results."""
         counts_as = files_that_stand_in(instance)
         try:
             edits, values = self._services.edits, known_values(instance)
@@ -135,7 +135,7 @@ class StepMaker:
         self._services.runner.observer.notify(event)
 
     async def _restore(self, instance: Instance) -> bool:
-        """Renders edits again if their files are missing and needed now."""
+        """Renders the edits before a step again if their files are missing; returns whether one of them has changed."""
         is_other = False
         for need in instance.needs:
             if not need.is_paid and need.model != "review" and need.works:

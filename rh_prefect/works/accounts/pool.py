@@ -41,7 +41,7 @@ _CURRENCY_SECONDS = 60.0
 
 
 async def unknown_account(intent: Intent) -> Account:
-    """Raises the error for an account that is not among the configured ones."""
+    """Raises an error, because the account in a record is not among the configured ones."""
     raise ConfigError(
         f"the task was paid for on account {intent.account_words}, which is not configured here. What to "
         "do: run again with its key."

@@ -176,7 +176,7 @@ class WorksJournal(FolderJournal):
     async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
         """Records that a flow run waits for a work, so that other runs do not cancel its task.
 
-        A suspended run has no process; `seconds` is how long it waits.
+        A suspended run has no process; it waits for `suspended` seconds. Returns the name of the waiter.
         """
         owner = current_owner() if suspended is None else None
         waiting = Waiting(flow_run=flow_run, owner=owner, seconds=suspended or 0).model_dump(mode="json")

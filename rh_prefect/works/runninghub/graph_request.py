@@ -45,7 +45,7 @@ class GraphFields:
         self._name = name
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Raises an error if a node or field does not exist, or if the field is connected to another node."""
+        """Returns the value; raises an error if the field does not exist or is connected to another node."""
         if node_id not in self._graph:
             raise InputError(
                 f"{self._name} has no node {node_id!r}. {self._suggestions(node_id, field)} Nothing was sent."
@@ -103,7 +103,7 @@ class AppFields:
         self._nodes: dict[tuple[str, str], AppNode] = {(node.node_id, node.field_name): node for node in app.nodes}
 
     def check(self, node_id: str, field: str, value: object) -> object:
-        """Raises an error if a field does not exist, or if the value is not allowed."""
+        """Returns the value; raises an error if the field does not exist or does not allow the value."""
         node = self._nodes.get((node_id, field))
         if node is None:
             fields = ", ".join(f"{node_id}.{name}" for node_id, name in self._nodes)
