@@ -122,7 +122,7 @@ class SuspendGroup:
         """Waits for `end`; returns None if the run is suspended first. `poll_now` detects a recorded end at once."""
         ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, poll_now)
         self._waiting.append(entry)
-        self._busy -= 1
+        self._busy -= 1  # When no member is busy, nothing can submit a job, and the run may be suspended
         self._look()
         try:
             await asyncio.wait({ended, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -193,7 +193,7 @@ class RunSuspender(SuspendGroup):
     async def suspend(self) -> None:
         """Suspends the caller's run; returns only if Prefect refuses."""
         async with self._turn:
-            if self._pause is not None:
+            if self._pause is not None:  # the run is suspended once; all its calls end with the same signal
                 raise self._pause
             try:
                 await asuspend_flow_run(timeout=self.timeout, key=f"{PAUSE_KEY}{self._n}")

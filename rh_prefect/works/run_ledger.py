@@ -117,7 +117,7 @@ class Notes:
 
 
 def is_settled(submit: Submit) -> bool:
-    """Returns whether no later record can change the cost of a submission, or whether its task runs.
+    """Returns whether the cost of a submission is final: it was refused, or its task has ended.
 
     If a person has resolved a submission, its task id may still arrive from its late owner.
     """

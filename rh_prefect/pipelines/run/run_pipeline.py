@@ -43,7 +43,7 @@ async def run_pipeline(
     *,
     reviewed: ReviewedPlan | None = None,
 ) -> RunEnd:
-    """Runs a pipeline."""
+    """Runs a pipeline, and returns how the run ended; raises `PipelineError` for a problem of its first plan."""
     pipeline = pipeline.with_reuse(options.reuse) if options.reuse is not None else pipeline
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
