@@ -92,7 +92,7 @@ class Missing(AbstractSet[str]):
 
 
 @dataclass(slots=True, repr=False)
-class Said:
+class PartFindings:
     """The data of a part of a plan besides its steps."""
 
     notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
@@ -105,7 +105,7 @@ class Said:
     chosen: list[tuple[str, Group]] = field(default_factory=list)
 
 
-About: TypeAlias = Callable[[Sequence[int]], Said]
+FindingsOf: TypeAlias = Callable[[Sequence[int]], PartFindings]
 """Returns the data of the part of a plan that an item belongs to; see `Frame.numbers`."""
 
 
@@ -115,7 +115,7 @@ def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Colle
 
 
 def report_not_numbers(
-    about: About, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
+    findings_of: FindingsOf, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
 ) -> list[str]:
     """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
     found: list[str] = []
@@ -125,7 +125,7 @@ def report_not_numbers(
             continue
         for path, clause in not_numbers(condition, frame):
             numbers = frame.numbers if frame.outer is None else frame.numbers or frame.outer.numbers
-            about(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
+            findings_of(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
             found.append(clause)
     return found
 

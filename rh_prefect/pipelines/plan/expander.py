@@ -28,9 +28,9 @@ from rh_prefect.pipelines.file_model import (
     uses,
 )
 from rh_prefect.pipelines.plan.conditional_steps import (
-    About,
+    FindingsOf,
     Missing,
-    Said,
+    PartFindings,
     condition_steps,
     is_open,
     report_not_numbers,
@@ -100,8 +100,8 @@ class Planning:
         self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
 
 
-def _part_of(said: dict[int, Said], are_items: bool, numbers: Sequence[int]) -> Said:
-    return said[numbers[0] if are_items and numbers else 0]
+def _part_of(findings: dict[int, PartFindings], are_items: bool, numbers: Sequence[int]) -> PartFindings:
+    return findings[numbers[0] if are_items and numbers else 0]
 
 
 class Expander:
@@ -111,20 +111,20 @@ class Expander:
         """`are_items` says that it expands items of an outermost fan-out."""
         self._planning = planning
         self.instances: list[Instance] = []  # Its steps
-        self.said: dict[int, Said] = defaultdict(Said)  # What else it says, by the number of the item; 0 for none
+        self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
         # No method of this object: a cycle would keep its steps until a pass of the garbage collector
-        self.about: About = partial(_part_of, self.said, are_items)
+        self.findings_of: FindingsOf = partial(_part_of, self.findings, are_items)
         self.takes = TakeChooser(
             planning.known,
             planning.choices,
-            self.about,
+            self.findings_of,
             selection=planning.options.selection,
             equal=planning.options.equal,
             pipeline=planning.pipeline,
             scope=planning.checked.file.scope or "",
         )
         self.missing = planning.missing
-        self.fan_outs = FanOuts(self.missing, planning.size, self.about)
+        self.fan_outs = FanOuts(self.missing, planning.size, self.findings_of)
         self._checked = planning.checked
         self._used_at: Path = ()
         self._stops_run = False
@@ -148,10 +148,10 @@ class Expander:
             _close(step, group, frame)
 
     def _note(self, instance: Instance, note: str) -> None:
-        self.about(instance.numbers).notes[note] = None
+        self.findings_of(instance.numbers).notes[note] = None
 
     def _wrong(self, one: Instance | Frame, at: Path, clause: str, address: str) -> None:
-        self.about(one.numbers).problems.append((self._checked, at, clause, address))
+        self.findings_of(one.numbers).problems.append((self._checked, at, clause, address))
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
@@ -189,7 +189,7 @@ class Expander:
 
     def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
         """Counts the items of inner fan-outs, as far as their lists are known before the outer fan-out is expanded."""
-        counts = FanOuts(self.missing, Size(), self.about)
+        counts = FanOuts(self.missing, Size(), self.findings_of)
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
                 for frame in frames:
@@ -227,7 +227,7 @@ class Expander:
         if found is None:
             frame.undecided[at] = tuple(condition_steps(step.when, frame))
         wrong = (
-            report_not_numbers(self.about, self._checked, step, at, frame, ("when", "expect"))
+            report_not_numbers(self.findings_of, self._checked, step, at, frame, ("when", "expect"))
             if None in (found, held)
             else []
         )
@@ -523,7 +523,7 @@ class Expander:
             for frame in group.frames:
                 _close(step, group, frame)
             if group.chosen is not None:
-                self.about(outer.numbers).chosen.append((path, group))
+                self.findings_of(outer.numbers).chosen.append((path, group))
         return groups
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:

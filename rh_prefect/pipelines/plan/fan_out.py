@@ -15,7 +15,7 @@ from rh_prefect.pipelines.document import Path, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
 from rh_prefect.pipelines.plan.conditional_steps import (
-    About,
+    FindingsOf,
     Missing,
     condition_steps,
     is_open,
@@ -60,8 +60,8 @@ class _Taken:
 class FanOuts:
     """The fan-outs of one plan."""
 
-    def __init__(self, missing: Missing, size: Size, about: About) -> None:
-        self._missing, self._size, self._about = missing, size, about
+    def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf) -> None:
+        self._missing, self._size, self._findings_of = missing, size, findings_of
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Returns the number of items of a fan-out in one frame, before `where` and before they are created."""
@@ -99,7 +99,7 @@ class FanOuts:
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
         if items.may_change:
-            self._about(frame.numbers).open_fan_outs[path] = not frame.id
+            self._findings_of(frame.numbers).open_fan_outs[path] = not frame.id
         self._check_ids(step, at, items.frames, path, frame, checked)
         for one in items.frames:
             if one.is_numbered or frame.meaning:
@@ -132,7 +132,7 @@ class FanOuts:
             return
         found = list[Frame]()
         for one in items.frames:
-            wrong = report_not_numbers(self._about, checked, step, at, one, ("where",))
+            wrong = report_not_numbers(self._findings_of, checked, step, at, one, ("where",))
             one.problems, holds = [*one.problems, *wrong], truth(step.where, one)
             if holds is not False or one.problems:  # the steps of an item with problems fail
                 found.append(one)
@@ -182,7 +182,7 @@ class FanOuts:
         limit, wrong = count_of("limit", step.limit, frame)
         if wrong and not any(maker.address in self._missing.lost for maker in makers(evaluate(step.limit, frame))):
             address = Instance(path, frame.id, step, at).address if frame.id else ""
-            self._about(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
+            self._findings_of(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
         return limit
 
     def _check_ids(
@@ -206,7 +206,7 @@ class FanOuts:
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
-        self._about(outer.numbers).problems.append((checked, (*at, "id"), message, ""))
+        self._findings_of(outer.numbers).problems.append((checked, (*at, "id"), message, ""))
 
 
 def _deciders(frame: Frame) -> set[str]:

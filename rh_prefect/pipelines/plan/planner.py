@@ -20,7 +20,7 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
-from rh_prefect.pipelines.plan.conditional_steps import Said
+from rh_prefect.pipelines.plan.conditional_steps import PartFindings
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needs import Needs
@@ -77,7 +77,7 @@ class Part:
     names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
     is_sure: bool = True  # Of an item: whether it exists even in the cheapest course of the run, by its fan-out alone
     instances: list[Instance] = field(default_factory=list)  # Its steps
-    said: Said | None = None  # What else it says; None if nothing
+    findings: PartFindings | None = None  # None if there is nothing besides the steps
 
 
 class Planner:
@@ -199,8 +199,8 @@ class Planner:
             self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
             await self._expand(name, self._parts[name][1:])
             if group.chosen is not None:
-                expander.about(()).chosen.append((name, group))
-        part.instances, part.said = expander.instances, expander.said.get(0)
+                expander.findings_of(()).chosen.append((name, group))
+        part.instances, part.findings = expander.instances, expander.findings.get(0)
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
         """Expands items of an outermost fan-out, many at a time."""
@@ -211,13 +211,13 @@ class Planner:
             frames = [part.frame for part in some.values() if part.frame is not None]
             for frame, part in zip(frames, some.values(), strict=True):
                 frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
-                part.instances, part.said = [], None
+                part.instances, part.findings = [], None
             expander = Expander(self.planning, are_items=True)
             await expander.items(step, ("steps", name), self._groups[name], frames, name)
             for one in expander.instances:
                 some[one.numbers[0]].instances.append(one)
-            for number, said in expander.said.items():
-                some[number].said = said
+            for number, findings in expander.findings.items():
+                some[number].findings = findings
             await asyncio.sleep(0)
 
     def _part_of(self, one: Instance) -> PartKey:
@@ -323,7 +323,7 @@ class Planner:
     @property
     def notes(self) -> dict[str, None]:
         """Returns hints that do not prevent a run."""
-        found = {note: None for part in self._said() for note in part.notes}
+        found = {note: None for part in self._findings() for note in part.notes}
         invalid: dict[str, list[Instance]] = defaultdict(list)
         for one in (one for steps in self.parts.values() for one in steps if one.is_invalid_item):
             invalid[one.note].append(one)
@@ -336,30 +336,30 @@ class Planner:
     @property
     def new_takes(self) -> dict[str, int]:
         """The chosen take of each step that is made again, by address."""
-        return {address: take for part in self._said() for address, take in part.new_takes.items()}
+        return {address: take for part in self._findings() for address, take in part.new_takes.items()}
 
     @property
     def open_fan_outs(self) -> dict[str, bool]:
         """The fan-outs whose items are not all known yet, each with whether it is an outermost one."""
-        return {path: is_top for part in self._said() for path, is_top in part.open_fan_outs.items()}
+        return {path: is_top for part in self._findings() for path, is_top in part.open_fan_outs.items()}
 
     @property
     def chosen(self) -> list[tuple[str, Group]]:
         """The fan-outs whose selection by `limit` is not known yet; the inner ones first."""
-        return [one for part in self._said() for one in part.chosen]
+        return [one for part in self._findings() for one in part.chosen]
 
     def report(self, problems: Problems) -> None:
         """Adds the problems to a report."""
         items = ItemProblems(problems)
-        for wrong in (wrong for part in self._said() for wrong in part.problems):
+        for wrong in (wrong for part in self._findings() for wrong in part.problems):
             items.add(*wrong)
         items.flush()
         if (error := self._too_large) is not None:
             problems.add(self.planning.checked.document, error.at, error.message)
 
-    def _said(self) -> Iterator[Said]:
+    def _findings(self) -> Iterator[PartFindings]:
         for parts in self._parts.values():
-            yield from (part.said for part in (*parts[1:], parts[0]) if part.said is not None)
+            yield from (part.findings for part in (*parts[1:], parts[0]) if part.findings is not None)
 
 
 def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:

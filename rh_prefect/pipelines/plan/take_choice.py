@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rh_prefect.pipelines.plan.conditional_steps import About
+from rh_prefect.pipelines.plan.conditional_steps import FindingsOf
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, Selection, WorkQuery
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
@@ -60,7 +60,7 @@ class TakeChooser:
 
     known: KnownWorks
     choices: Choices
-    about: About
+    findings_of: FindingsOf
     selection: Selection
     equal: EqualRequests
     pipeline: str
@@ -79,7 +79,7 @@ class TakeChooser:
         if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes
         first = self.equal.first_take(draft, takes[0], len(takes))
-        new = self.about(draft.instance.numbers).new_takes
+        new = self.findings_of(draft.instance.numbers).new_takes
         if draft.instance.address in new:
             new[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
@@ -97,7 +97,7 @@ class TakeChooser:
         return takes if reuse == "never" else await self._fresh(draft, takes, reuse, current)
 
     def _note(self, draft: Draft, note: str) -> None:
-        self.about(draft.instance.numbers).notes[note] = None
+        self.findings_of(draft.instance.numbers).notes[note] = None
 
     def _configured_takes(self, draft: Draft) -> list[int]:
         instance = draft.instance
@@ -110,7 +110,7 @@ class TakeChooser:
         if not self._wants_new(draft):
             return takes
         first = await self.known.new_take(draft.base, draft.scope)
-        self.about(draft.instance.numbers).new_takes[draft.instance.address] = first
+        self.findings_of(draft.instance.numbers).new_takes[draft.instance.address] = first
         return [first + number for number in range(len(takes))]
 
     def _wants_new(self, draft: Draft) -> bool:
