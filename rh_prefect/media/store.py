@@ -377,7 +377,7 @@ def _facts(local: Path, known: Media | None) -> Facts:
 
 
 def _stamp_of(path: Path) -> Stamp:
-    """Returns the state of a local file without properties that differ between machines or change when it is moved."""
+    """Returns the state of a local file: only properties that are equal on all machines and after a move."""
     found = path.stat()
     return Stamp(f"time {found.st_mtime_ns} {found.st_size}", found.st_mtime_ns / 1e9)
 

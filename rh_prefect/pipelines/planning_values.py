@@ -188,7 +188,7 @@ class Frame:
     # What is wrong with the item, or with the values that a used file's parameters were given
     problems: Sequence[str] = ()
     by: tuple[Instance, ...] | None = None  # The steps that decide whether it exists; None if it certainly exists
-    # For each step in it with an undecided condition, by its path in the file: the steps that decide it
+    # For each step of the item with an undecided condition, by the step's path: the steps that decide the condition
     undecided: dict[tuple[str | int, ...], tuple[Instance, ...]] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()  # The item's number, after those of the items around it; empty outside of fan-outs
     is_numbered: bool = False  # Whether its id is, or has in it, its number

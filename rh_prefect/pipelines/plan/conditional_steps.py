@@ -142,12 +142,12 @@ def _without(value: Any, failed: Collection[str]) -> Any:
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
-    """Returns the steps in conditions; only after they have ended is it known whether they failed."""
+    """Returns the steps on which the values in conditions depend; a run waits for them before it evaluates these."""
     return deciding_steps((one for _, one in references_in(conditions)), frame)
 
 
 def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Instance]:
-    """Returns the steps that make referenced values, or on which these depend."""
+    """Returns the steps that make referenced values, or that decide whether these values exist."""
     values = (lookup(one, frame) for one in references)
     return [step for one in values for step in (*makers(one), *deciders_of(undecided_in(one)))]
 

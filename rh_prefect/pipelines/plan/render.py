@@ -159,7 +159,7 @@ def _money_of(data: Mapping[str, Any]) -> PriceRange:
 
 
 def _earlier_prices(plan: Plan) -> dict[str, PriceRange]:
-    """Returns the prices of the steps of the earlier plan by their names; steps with one work count it once."""
+    """Returns the prices of the earlier plan by step; a work that several steps share counts for the first one."""
     found, seen = dict[str, PriceRange](), set[str]()
     for step in plan.earlier.get("steps", ()):
         known = step.get("work", "")

@@ -19,7 +19,7 @@ _UNKNOWN = "unknown"
 """A value without a price; None would have the price of the parameter's default."""
 
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
-"""Speed of speech; the shortest length is at the highest speed. Chinese and Japanese have about four."""
+"""Characters of speech per second, from fast to slow; Chinese and Japanese have about four."""
 
 
 def price_of(

@@ -93,7 +93,7 @@ class Chosen(Record):
 
 
 class WorksJournal(FolderJournal):
-    """The records of works that runs share; `rounds` contains the records of rounds."""
+    """The records of works that runs share; the attribute `rounds` is the journal of the rounds beside them."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(url, scope=FOLDER, options=options)
