@@ -131,7 +131,7 @@ class _Connection:
     async def is_quiet(self) -> bool:
         """Whether the server has sent nothing since the last response, such as an HTTP 408 before it closes."""
         try:
-            async with asyncio.timeout(0):
+            async with asyncio.timeout(0):  # only bytes, or an end, that have arrived already are read in time
                 await self._reader.read(1)
         except TimeoutError:
             return True

@@ -190,6 +190,7 @@ class _Inputs:
         """Reads the entries from a number to the end of its block."""
         if number == 1:
             return await self._oldest()
+        # The API filters by prefix, without a lower bound: known entries of the block are left out by name.
         first = number - number % _BLOCK
         block = _entry_name(number)[:-2]
         entries = _numbered(await self._filter(block, leaving_out=map(_entry_name, range(first, number))))
@@ -212,6 +213,7 @@ class _Inputs:
         whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
         if whole:
             return whole, True
+        # Clocks put entry 1 behind a whole page; its block is then read by name.
         first = _numbered(await self._filter(_entry_name(1)[:-2], leaving_out=()))
         return first or entries, _BLOCK - 1 in first
 
