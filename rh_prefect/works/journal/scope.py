@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a `with` block; it stays registered if the block raises nothing."""
+        """Registers a call for a `with` block, or raises `EqualRequest`; it stays registered after a success."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
@@ -314,7 +314,7 @@ class OpenScopes:
         self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope before the first job of an attempt; reads the journal and the store once.
+        """Checks a scope before the first job of an attempt, once; returns whether it had no job then.
 
         Later records of another process do not matter: an intent is created exclusively, and the second process reads
         the first one's records.
