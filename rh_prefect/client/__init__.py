@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from rh_prefect.client.client import DEFAULT_BASE_URL, Client, V1Submit
 from rh_prefect.client.download import discard_partial
-from rh_prefect.client.native_comfyui import NativeSubmit
 from rh_prefect.client.endpoint_groups import AppSort, ResourceKind
-from rh_prefect.client.responses import read_delivery
 from rh_prefect.client.json_values import Page
-from rh_prefect.client.wire.apps_and_comfyui import (
-    App,
-    AppListing,
-    AppNode,
-    AppOption,
-    ComfyFile,
-    ComfyPrompt,
-    ComfyQueue,
-    ComfyRun,
-    Style,
-    StyleLora,
-)
+from rh_prefect.client.native_comfyui import NativeSubmit
+from rh_prefect.client.responses import read_delivery
 from rh_prefect.client.wire.account_and_files import (
     Account,
     ApiKey,
@@ -32,6 +20,18 @@ from rh_prefect.client.wire.account_and_files import (
     Resource,
     ResourceVersion,
     Upload,
+)
+from rh_prefect.client.wire.apps_and_comfyui import (
+    App,
+    AppListing,
+    AppNode,
+    AppOption,
+    ComfyFile,
+    ComfyPrompt,
+    ComfyQueue,
+    ComfyRun,
+    Style,
+    StyleLora,
 )
 from rh_prefect.client.wire.task import (
     Failure,

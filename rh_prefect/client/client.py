@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from rh_prefect.client import responses
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
-from rh_prefect.client.native_comfyui import NativeProxy, NativeTasks
 from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows, upload_lora
+from rh_prefect.client.native_comfyui import NativeProxy, NativeTasks
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload_body import FileBody

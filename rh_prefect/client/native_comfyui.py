@@ -12,10 +12,11 @@ import httpx
 
 from rh_prefect.client import responses
 from rh_prefect.client.download import discard_note, discard_partial, download
+from rh_prefect.client.json_values import loads, table
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.session import JSON, Session, json_bytes, usable_id
-from rh_prefect.client.json_values import loads, table
 from rh_prefect.client.upload_body import FileBody
+from rh_prefect.client.wire.account_and_files import Download
 from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyFile,
     ComfyPrompt,
@@ -25,7 +26,6 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     read_comfy_queue,
     read_comfy_run,
 )
-from rh_prefect.client.wire.account_and_files import Download
 from rh_prefect.client.wire.task import RemoteOutput, TaskStatus, TaskView, is_task_id, read_extension, read_node_errors
 from rh_prefect.errors import InputError, LinkExpired, RunningHubError, api_error
 from rh_prefect.redaction import HIDDEN, MASK, bare, mask

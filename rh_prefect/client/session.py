@@ -158,7 +158,7 @@ class Session:
         auth: bool = True,
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
-        """Sends a request; returns the status, and the body without the key. Errors are those of `SendTrace.explain`."""
+        """Sends a request; returns the status, and the body without the key. For errors see `SendTrace.explain`."""
         sending = SendTrace()
         request.extensions["trace"] = sending.trace
         options: dict[str, Any] = {} if auth else {"auth": None}

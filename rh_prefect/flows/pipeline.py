@@ -17,8 +17,8 @@ from prefect.states import Completed, Failed
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.call_scope import current_scope
+from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import FlowScope, has_ended

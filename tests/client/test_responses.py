@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from rh_prefect.client import TaskView, responses
-from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.json_values import Value
+from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.wire.account_and_files import Account, QueueStatus, Upload, read_price
 from rh_prefect.client.wire.task import read_failure
 from rh_prefect.errors import ApiError, ResponseLost, RunningHubError

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_prefect.client import native_comfyui, read_delivery, responses
+from rh_prefect.client.json_values import Value, loads, plain, table
 from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.json_values import Value, loads, plain, table
+from rh_prefect.client.wire.account_and_files import ApiKey, Asset, AssetGroup, AssetPage, GroupPage, read_resource_page
 from rh_prefect.client.wire.apps_and_comfyui import (
     ComfyFile,
     read_app,
@@ -23,7 +24,6 @@ from rh_prefect.client.wire.apps_and_comfyui import (
     read_comfy_run,
     read_style,
 )
-from rh_prefect.client.wire.account_and_files import ApiKey, Asset, AssetGroup, AssetPage, GroupPage, read_resource_page
 from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import RunningHubError
 from tests.support.hypothesis_settings import search

@@ -13,8 +13,8 @@ from rh_prefect import flow
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JobCancelled
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.call_scope import current_scope
+from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.job_blocks import RunningHubModel

@@ -226,7 +226,10 @@ def test_speech_is_as_long_as_its_text() -> None:
 
 
 def test_a_step_that_may_be_skipped_is_not_in_the_least() -> None:
-    one, two = PriceRange(Decimal(1), Decimal(2), Decimal(3)), PriceRange(Decimal(10), Decimal(20), Decimal(30), is_open=True)
+    one, two = (
+        PriceRange(Decimal(1), Decimal(2), Decimal(3)),
+        PriceRange(Decimal(10), Decimal(20), Decimal(30), is_open=True),
+    )
     assert figures(total([])) == ("0", "0", "0", False)
     assert figures(total([(one, True), (one, False)])) == ("1", "4", "6", False)
     assert figures(total([(one, True), (two, False)])) == ("1", "22", "33", True)

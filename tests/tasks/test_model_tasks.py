@@ -19,7 +19,7 @@ from rh_prefect.catalog import Model
 from rh_prefect.catalog.model import RUN_OPTIONS, decode_model
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
-from rh_prefect.tasks import model_tasks, generate
+from rh_prefect.tasks import generate, model_tasks
 from rh_prefect.tasks.model_task_builder import Omitted, build, options, signature
 from rh_prefect.works.options import JobOptions
 from rh_prefect.works.result import Result

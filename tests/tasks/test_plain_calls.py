@@ -11,8 +11,8 @@ from rh_prefect import generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, InputError, JobsFailed, RunningHubError, StoreError, TransportError
 from rh_prefect.tasks import account_status
-from rh_prefect.tasks.model_tasks import z_image_turbo
 from rh_prefect.tasks.generate import can_help
+from rh_prefect.tasks.model_tasks import z_image_turbo
 from rh_prefect.tasks.task_or_call import PlainTask
 from rh_prefect.works.result import Result
 

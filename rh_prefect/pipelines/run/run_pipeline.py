@@ -18,8 +18,8 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
-from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.csv_report import report, report_of_interrupted
+from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.run.services import Services
