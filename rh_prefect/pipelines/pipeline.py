@@ -60,12 +60,11 @@ class Pipeline:
         return f"<Pipeline {self.name}: parameters {params}; {len(self.file.steps)} steps; outputs {outputs}>"
 
     @classmethod
-    def from_file(cls, file: str | PathLike[str], *, loader: Any = None) -> Self:
+    def from_file(cls, file: str | PathLike[str]) -> Self:
         """Reads a file.
 
         Args:
             file: Its path.
-            loader: A loader of PyYAML; the result does not depend on it.
 
         Raises:
             PipelineError: Something is wrong with it; every problem has its line, column and remedy.
@@ -79,21 +78,20 @@ class Pipeline:
             raise InputError(
                 f"The pipeline {path} cannot be read: {reason}. What to do: use the path of an existing file."
             ) from None
-        return cls._of(text, str(file), path.parent, loader, takes_file(path))
+        return cls._of(text, str(file), path.parent, takes_file(path))
 
     @classmethod
-    def from_text(cls, text: str, *, name: str = "pipeline.yaml", loader: Any = None) -> Self:
+    def from_text(cls, text: str, *, name: str = "pipeline.yaml") -> Self:
         """Parses a YAML text; it cannot use other files, as in `use: ./x.yaml`.
 
         Args:
             text: YAML or JSON.
             name: Its name in messages.
-            loader: As for `from_file`.
 
         Raises:
             PipelineError: Something is wrong with it.
         """
-        return cls._of(text, name, None, loader)
+        return cls._of(text, name, None)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -120,7 +118,7 @@ class Pipeline:
         if name not in shipped_names():
             raise InputError(f"There is no shipped pipeline {name}; {nearest(name, shipped_names())}")
         text = read_text(SHIPPED / f"{name}.yaml")
-        return cls._of(text, f"rh:{name}", SHIPPED, None, Path(f"{name}.takes.yaml"))
+        return cls._of(text, f"rh:{name}", SHIPPED, Path(f"{name}.takes.yaml"))
 
     @classmethod
     def of_model(cls, name: str) -> Self:
@@ -133,7 +131,7 @@ class Pipeline:
             UnknownModelError: There is no such model.
         """
         model = registry.get(name)
-        return cls._of(write_model(model), model.name, None, None, Path(f"{pipeline_name(model)}.takes.yaml"))
+        return cls._of(write_model(model), model.name, None, Path(f"{pipeline_name(model)}.takes.yaml"))
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Self:
@@ -162,9 +160,9 @@ class Pipeline:
             ) from None
 
     @classmethod
-    def _of(cls, text: str, name: str, folder: Path | None, loader: Any, takes: Path | None = None) -> Self:
+    def _of(cls, text: str, name: str, folder: Path | None, takes: Path | None = None) -> Self:
         problems = Problems()
-        checked = check_document(read(text, name, loader=loader), problems, folder=folder)
+        checked = check_document(read(text, name), problems, folder=folder)
         problems.refuse()
         assert checked is not None  # noqa: S101 - without it there are problems
         return cls(checked, takes=takes)

@@ -26,11 +26,9 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+")
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _STANDARD = "tag:yaml.org,2002:"
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""With libyaml if PyYAML has it, else in Python; both give equal trees."""
 
 
-def read(text: str, name: str, *, loader: Any = None) -> Document:
+def read(text: str, name: str) -> Document:
     """Reads one file."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
@@ -38,11 +36,11 @@ def read(text: str, name: str, *, loader: Any = None) -> Document:
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
-        root = _Reader(lines).read(yaml.parse(text, Loader=loader or _LOADER))
+        root = _Reader(lines).read(yaml.parse(text, Loader=yaml.SafeLoader))
     except _WrongAt as wrong:
         raise PipelineError([problem_at(name, lines, wrong.place, wrong.message)]) from None
     except yaml.YAMLError as error:
-        raise PipelineError([_syntax_problem(name, text, error)]) from None
+        raise PipelineError([problem_at(name, lines, *_in_words(lines, error))]) from None
     return Document(name, text, root)
 
 
@@ -98,11 +96,9 @@ class _Reader:
         _check_tag(event.tag, start)
         if len(event.value) > MOST_TEXT:
             raise _WrongAt(start, f"a text has {len(event.value)} characters; at most {MOST_TEXT} are read")
-        plain, flow = event.style in (None, ""), bool(self._open) and self._open[-1].node.in_flow
-        if plain and flow and "?" in event.value:
-            raise _WrongAt(_question_mark(self._lines, start), _NEEDS_QUOTES)
+        plain = event.style in (None, "")
         value = _value(event.value) if plain else event.value
-        return Node(start, end, value, is_plain=plain, in_flow=flow, comment=self._comment(end) if plain else "")
+        return Node(start, end, value, is_plain=plain, comment=self._comment(end) if plain else "")
 
     def _comment(self, end: Place) -> str:
         line = self._lines[end.line - 1] if end.line <= len(self._lines) else ""
@@ -121,8 +117,7 @@ class _Reader:
             raise _WrongAt(place, f"lists and mappings are nested more than {DEEPEST} deep")
         if self._open and self._open[-1].is_mapping and self._open[-1].key is None:
             raise _WrongAt(place, "a key must be a name; put a text with braces or brackets in quotes")
-        in_flow = bool(event.flow_style) or (bool(self._open) and self._open[-1].node.in_flow)
-        node = Node(place, place, {} if is_mapping else [], in_flow=in_flow)
+        node = Node(place, place, {} if is_mapping else [])
         self._open.append(_Open(node, is_mapping, event.anchor or ""))
 
     def _end(self, event: Any) -> None:
@@ -173,16 +168,8 @@ def _merge(node: Node) -> None:
                 node.value[key], node.keys[key] = one.value[key], one.keys[key]
 
 
-_NEEDS_QUOTES = "a text with ? needs quotes inside of braces"
-
-
 def _place(mark: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1)
-
-
-def _question_mark(lines: Sequence[str], start: Place) -> Place:
-    at = lines[start.line - 1].find("?", start.column - 1)
-    return Place(start.line, at + 1) if at >= 0 else start
 
 
 def _check_tag(tag: str | None, place: Place) -> None:
@@ -201,21 +188,9 @@ def _value(text: str) -> Any:
 _LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)\1\)""")
 
 
-def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
-    """Returns the problem for the Python loader's error, so that the message does not depend on the loader."""
-    lines = text.split("\n")
-    try:
-        _Reader(lines).read(yaml.parse(text, Loader=yaml.SafeLoader))
-    except _WrongAt as wrong:
-        return problem_at(name, lines, wrong.place, wrong.message)
-    except yaml.YAMLError as own:
-        error = own
+def _in_words(lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
     mark = getattr(error, "problem_mark", None)
     place = Place(1, 1) if mark is None else _place(mark)
-    return problem_at(name, lines, *_in_words(lines, place, error))
-
-
-def _in_words(lines: Sequence[str], place: Place, error: yaml.YAMLError) -> tuple[Place, str]:
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if problem == "mapping values are not allowed here":
@@ -223,7 +198,7 @@ def _in_words(lines: Sequence[str], place: Place, error: yaml.YAMLError) -> tupl
     if "\t" in line[: place.column] and "cannot start any token" in problem:
         return place, "YAML does not allow tabs as indentation; use spaces"
     if line[place.column - 1 : place.column] == "?" and "expected" in problem:
-        return place, _NEEDS_QUOTES
+        return place, "a text with ? needs quotes inside of braces"
     if "special characters are not allowed" in problem or "unacceptable character" in problem:
         return _special_character(lines), "the file contains a control character, which YAML does not allow"
     for sign in "@`%&*!|>":

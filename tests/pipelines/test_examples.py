@@ -1,11 +1,10 @@
-"""Every pipeline of the documentation and of the package: read with both loaders, planned, and as the schema says."""
+"""Every pipeline of the documentation and of the package: planned, and as the schema says."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -17,15 +16,14 @@ from rh_prefect.pipelines.yaml_reader import read
 from tests.support import pipeline_pages
 from tests.support.doc_pages import ROOT
 from tests.support.samples.documented_pipelines import BLOCK, TEXTS
-from tests.support.samples.pipeline_values import LOADERS, some
+from tests.support.samples.pipeline_values import some
 
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.__name__)
 @pytest.mark.parametrize("name", TEXTS)
-async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> None:
-    pipeline = Pipeline.from_text(TEXTS[name], name=name, loader=loader)
+async def test_an_example_is_planned(name: str, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_text(TEXTS[name], name=name)
     plan = await pipeline.plan({key: some(key, param, tmp_path) for key, param in pipeline.file.params.items()})
     assert [problem.head for problem in plan.problems] == []
     assert plan.table()
@@ -33,19 +31,6 @@ async def test_an_example_is_planned(name: str, loader: Any, tmp_path: Path) -> 
     assert plan.svg()
     jsonschema.Draft202012Validator(PLAN_SCHEMA).validate(json.loads(plan.to_json()))
     assert plan.price.least <= plan.price.expected <= plan.price.most
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_both_loaders_give_equal_trees(name: str) -> None:
-    first, *others = [read(TEXTS[name], name, loader=loader) for loader in LOADERS]
-    for other in others:
-        assert places(other.root) == places(first.root)
-
-
-def places(node: Any) -> Any:
-    if isinstance(node.value, dict):
-        return node.place, {key: (node.keys[key], places(one)) for key, one in node.value.items()}
-    return node.place, [places(one) for one in node.value] if isinstance(node.value, list) else node.value
 
 
 @pytest.mark.parametrize("name", TEXTS)

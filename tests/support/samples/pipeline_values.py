@@ -1,16 +1,12 @@
-"""Loaders of pipelines, and values for their parameters."""
+"""Values for parameters of pipelines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rh_prefect.pipelines.file_model import Param
 from tests.support.samples.pipeline_assets import photo, sound, video
-
-LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 
 
 def some(name: str, param: Param, folder: Path, number: int = 1) -> Any:
