@@ -15,13 +15,11 @@ from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.file_model import EditStep, FanOutStep, uses
+from rh_prefect.pipelines.file_model import FanOutStep, uses
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.edit_recipes import equal_times
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
-from rh_prefect.pipelines.planning_values import Frame, StepOutput
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.world.call_count import calls_of
 from tests.support.world.planned_works import ROWS, SHOTS, Records, result, run
@@ -458,14 +456,6 @@ def test_a_plan_with_a_price_that_is_no_number_is_not_read(tmp_path: Path) -> No
         (tmp_path / "p.json").write_text(text.replace('"most": 0.04', f'"most": {number}'))
         with pytest.raises(InputError, match="is not a plan"):
             ReviewedPlan.read(tmp_path / "p.json")
-
-
-@pytest.mark.parametrize(("written", "is_refused"), [("[5, 5]", True), ("$(params.at)", True), ("$(answer.at)", False)])
-def test_equal_times_that_a_step_has_made_are_no_problem(written: str, *, is_refused: bool) -> None:
-    at: Any = [5, 5] if written.startswith("[") else written
-    frame = Frame(names={"params": {"at": [5, 5]}, "answer": StepOutput({"at": [5, 5]})})
-    step = EditStep.model_validate({"edit": "subtitles", "with": {"text": ["a", "b"], "at": at}})
-    assert bool(equal_times(step, frame, {"text": ["a", "b"], "at": [5, 5]})) is is_refused
 
 
 COUNTED = """\

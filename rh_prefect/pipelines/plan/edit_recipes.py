@@ -25,7 +25,6 @@ from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
     Frame,
-    Group,
     Items,
     Span,
     Unknown,
@@ -34,7 +33,6 @@ from rh_prefect.pipelines.planning_values import (
     exactly,
     number_of,
 )
-from rh_prefect.pipelines.references import Names, references_in
 from rh_prefect.pipelines.types import edit_misfit
 
 
@@ -60,9 +58,6 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     if filed and not has_files and "seconds" not in values:  # then `mix` is silent
         draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
     if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
-        draft.problems.append((("with", "at"), wrong))
-    is_timed = edit.name == "subtitles" and not any(key[:2] == ("with", "at") for key, _ in draft.problems)
-    if is_timed and (wrong := equal_times(step, frame, values)):
         draft.problems.append((("with", "at"), wrong))
     if edit.name == "captions" and ("text" in values) == ("file" in values):
         draft.problems.append((("with",), "captions takes either text or file, an SRT or WebVTT"))
@@ -138,50 +133,6 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
         return ""
     items, times = (len(value or ()) for _, value in pair)
     return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, but at has {times}"
-
-
-def equal_times(step: EditStep, frame: Frame, values: Mapping[str, Any]) -> str:
-    """Returns a clause about two texts that begin in the same millisecond; empty if there are none.
-
-    It checks only times from a person, who can correct them. Times from a step are known only after payments; such
-    texts then share the time.
-    """
-    times, texts = values.get("at"), values.get("text")
-    if not isinstance(times, list) or not isinstance(texts, list) or len(times) != len(texts):
-        return ""
-    if not _are_inputs(step.with_["at"], frame):
-        return ""
-    seen: dict[int, Any] = {}
-    for time, text in zip(times, texts):
-        if not isinstance(time, int | float) or (isinstance(text, str) and not text.strip()):
-            continue
-        milli = round(time * 1000)  # as it is written
-        if milli in seen:
-            return f"two texts begin at {milli / 1000:g} s{_named(seen[milli], text)}; give each text its own time"
-        seen[milli] = text
-    return ""
-
-
-def _named(*texts: Any) -> str:
-    known = [repr(text[:40]) for text in texts if isinstance(text, str)]
-    return f", {' and '.join(known)}" if len(known) == len(texts) else ""
-
-
-def _are_inputs(written: Any, frame: Frame) -> bool:
-    """Returns whether a value comes from the file, its parameters or a table's rows."""
-    names = [names for _, reference in references_in(written) for names in reference.options]
-    return all(_is_input(one, frame) for one in names)
-
-
-def _is_input(names: Names, frame: Frame) -> bool:
-    value = certain(frame.find(names[0]))
-    if isinstance(value, Group):
-        return names[1:2] == ("item",) and all(_is_row(one.names.get("item")) for one in value.frames)
-    return names[0] == "params" or _is_row(value)
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, dict) and "\0row" in value
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:
