@@ -8,7 +8,17 @@ from functools import cached_property
 from math import inf
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from rh_prefect.pipelines.document import Path
@@ -26,8 +36,6 @@ FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", "any", "list", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
 """The keys of a step's action; a step has exactly one of them."""
-
-ANSWER_TYPES = ("string", "integer", "number", "boolean", "handle")
 
 
 def _wrong(message: str) -> PydanticCustomError:
@@ -112,6 +120,14 @@ Items = Annotated[str | list[Any], _read(lambda v: isinstance(v, str | list), "t
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses a key without a value: its omission could change the cost."""
+        if value is None and info.field_name != "default":
+            raise _wrong("has no value; write one, or remove the key")
+        return value
+
 
 class Param(_Strict):
     """A parameter of a pipeline, or a column of a table."""
@@ -174,12 +190,27 @@ class TextAnswer(_Strict):
     max: Whole | None = None
 
 
+class AnswerField(_Strict):
+    """A field of an answer in JSON."""
+
+    type: Literal["string", "integer", "number", "boolean", "handle"] = "string"
+    max: Whole | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"type": value}
+
+
+Fields = Annotated[dict[str, AnswerField], _read(lambda v: isinstance(v, dict) and v, "takes names of fields")]
+
+
 class Parse(_Strict):
     """The expected structure of a model's answer; see `answer_type`."""
 
     text: TextAnswer | None = None
-    object: Names | None = None
-    list: Names | None = None
+    object: Fields | None = None
+    list: Fields | None = None
     at_most: Count | None = None
 
 

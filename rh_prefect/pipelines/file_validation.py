@@ -12,6 +12,7 @@ from rh_prefect.pipelines.document import Document, Path, Problems, nearest, not
 from rh_prefect.pipelines.file_model import (
     ACTIONS,
     KINDS,
+    AnswerField,
     Assume,
     AssumedPrice,
     Budget,
@@ -26,7 +27,6 @@ from rh_prefect.pipelines.file_model import (
     TextAnswer,
     actions_in,
     shown_value,
-    tag_of,
     with_defaults,
 )
 
@@ -40,6 +40,7 @@ _WHAT: Mapping[type[BaseModel], str] = {
     Sort: "sort",
     Parse: "parse",
     TextAnswer: "text",
+    AnswerField: "a field",
     Assume: "assume",
     AssumedPrice: "price",
 }
@@ -64,35 +65,12 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     if isinstance(data.get("defaults"), dict) and "steps" in data:
         data["steps"] = with_defaults(data["steps"], data["defaults"])
     try:
-        file = PipelineFile.model_validate(data)
+        return PipelineFile.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         for one in list(_independent(errors)) or errors:
             _report(document, problems, one)
         return None
-    blank = list(_blank(data, PipelineFile, ()))
-    for path in blank:
-        problems.add(document, path, f"{path[-1]} has no value; write one, or remove the key", key=True)
-    return None if blank else file
-
-
-def _step_kind(data: Any) -> type[Step]:
-    """Returns the class of a step; `Step` unless it has exactly one action."""
-    tag = tag_of(data)
-    return Step if tag is None else KINDS[tag]
-
-
-def _blank(data: Any, model: type[BaseModel], path: Path) -> Iterator[Path]:
-    """Yields keys without a value whose omission would change the cost."""
-    for name in keys_of(model):
-        value, at = data.get(name, ...) if isinstance(data, dict) else ..., (*path, name)
-        if value is None and name != "default":
-            yield at
-        elif name in ("params", "columns", "steps") and isinstance(value, dict):
-            for key, one in value.items():
-                yield from _blank(one, _step_kind(one) if name == "steps" else Param, (*at, key))
-        elif inner := _inner(model, name):
-            yield from _blank(value, inner, at)
 
 
 def _independent(errors: list[Any]) -> Iterator[Any]:
@@ -123,12 +101,10 @@ def _is_unknown_key(error: Any) -> bool:
 def _report(document: Document, problems: Problems, error: Any) -> None:
     path, model = _real_path(document, error["loc"])
     name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
-    if error["input"] is None and path[-1:] == (name,) and name in keys_of(model):
-        problems.add(document, path, f"{name} has no value; write one, or remove the key", key=True)
-        return
     match error["type"]:
         case "pipeline":
-            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}")
+            is_blank = error["input"] is None
+            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}", key=is_blank)
         case "extra_forbidden":
             problems.add(document, path, _unknown_key(document, path, name, model), key=True)
         case "union_tag_not_found":
@@ -188,7 +164,8 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
     """Returns the part of pydantic's location that exists in the file, and the model of its last mapping."""
     node, path = document.root, []
     model: type[BaseModel] = PipelineFile
-    inner: type[BaseModel] | None = model
+    inner: type[BaseModel] = PipelineFile
+    values: type[BaseModel] | None = None  # of a mapping with names as keys: the model of its values
     for part in loc:
         if isinstance(part, str) and part in KINDS and part not in node.keys:
             inner = KINDS[part]
@@ -196,22 +173,25 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
             continue  # the name of a member of a union, or a key that is missing
         node = child
         path.append(part)
-        model, before = inner or model, inner
-        is_of_names = before is not None and part in ("params", "columns")  # a mapping of names to parameters
-        inner = None if is_of_names else Param if before is None else _inner(before, part) or before
+        if values is not None:
+            inner, values = values, None
+            continue
+        key = (PaidStep if issubclass(inner, PaidStep) else inner, part)
+        model, values, inner = inner, _VALUES.get(key), _INNER.get(key, inner)
     return tuple(path), model
 
 
-def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
-    """Returns the model of the value of a key; None if it has none."""
-    return _INNER.get((PaidStep if issubclass(model, PaidStep) else model, str(name)))
-
-
-_INNER: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
+_INNER: Mapping[tuple[type[BaseModel], str | int], type[BaseModel]] = {
     (PipelineFile, "budget"): Budget,
     (FanOutStep, "sort"): Sort,
     (PaidStep, "parse"): Parse,
     (Parse, "text"): TextAnswer,
     (PaidStep, "assume"): Assume,
     (Assume, "price"): AssumedPrice,
+}
+_VALUES: Mapping[tuple[type[BaseModel], str | int], type[BaseModel]] = {
+    (PipelineFile, "params"): Param,
+    (Param, "columns"): Param,
+    (Parse, "object"): AnswerField,
+    (Parse, "list"): AnswerField,
 }

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.document import Path, nearest, visible
-from rh_prefect.pipelines.file_model import ANSWER_TYPES, Parse, shown_value
+from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.types import Type
 
 _SHOWN = 300
@@ -21,52 +21,12 @@ class InvalidAnswerError(ValueError):
     """A model's answer does not have the structure that `parse` requires."""
 
 
-def answer_type(parse: Parse) -> tuple[Type, list[tuple[Path, str]]]:
+def answer_type(parse: Parse) -> Type:
     """Returns the type of a parsed answer."""
-    shapes = [name for name in ("text", "object", "list") if getattr(parse, name) is not None]
-    if len(shapes) != 1:
-        return Type("any"), [((), "parse takes exactly one of text, object and list")]
     if parse.text is not None:
-        wrong = [] if parse.at_most is None else [(("at_most",), "at_most needs list")]
-        return Type("string", max=parse.text.max), wrong  # type: ignore[return-value]
-    shape = shapes[0]
-    fields, problems = _fields(parse.object or parse.list or {}, shape)
-    if shape == "list" and parse.at_most is None:
-        problems.append((("list",), "a list needs at_most, so that the plan has a price"))
-    if shape == "object" and parse.at_most is not None:
-        problems.append((("at_most",), "at_most needs list"))
-    return Type("object", many=shape == "list", fields=fields), problems
-
-
-def _fields(spec: Mapping[str, Any], shape: str) -> tuple[dict[str, Type], list[tuple[Path, str]]]:
-    found: dict[str, Type] = {}
-    problems: list[tuple[Path, str]] = []
-    if not spec:
-        problems.append(((shape,), f"{shape} must be a mapping of field names to types"))
-    for name, value in spec.items():
-        kind, longest = _field(value)
-        wrong = next((key for key in value if key not in ("type", "max")), None) if isinstance(value, dict) else None
-        if wrong is not None:
-            message = f"{wrong} is not a key of a field; {nearest(wrong, ('type', 'max'))}"
-            problems.append(((shape, name, wrong), message))
-            kind = "any"
-        elif isinstance(value, dict) and "max" in value and not (isinstance(longest, int) and longest >= 1):
-            problems.append(
-                ((shape, name, "max"), f"max takes a whole number from 1 on, but {shown_value(value['max'])}")
-            )
-        elif kind not in ANSWER_TYPES:
-            problems.append(((shape, name), f"there is no type {kind}; {nearest(str(kind), ANSWER_TYPES)}"))
-            kind = "any"
-        found[name] = Type(str(kind), max=longest)
-    return found, problems
-
-
-def _field(value: Any) -> tuple[Any, int | None]:
-    if isinstance(value, dict):
-        longest = value.get("max")
-        is_whole = isinstance(longest, int) and not isinstance(longest, bool)
-        return value.get("type", "string"), longest if is_whole else None
-    return value, None
+        return Type("string", max=parse.text.max)
+    fields = {name: Type(one.type, max=one.max) for name, one in (parse.object or parse.list or {}).items()}
+    return Type("object", many=parse.list is not None, fields=fields)
 
 
 def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
@@ -108,7 +68,7 @@ def _read(text: str, parse: Parse, at_most: int | None) -> Any:
         value = json.loads(plain)
     except (ValueError, RecursionError):
         raise InvalidAnswerError("the answer is not JSON") from None
-    found, _ = answer_type(parse)
+    found = answer_type(parse)
     if not found.many:
         return _object("the answer", value, found.fields)
     if not isinstance(value, list) or not value:

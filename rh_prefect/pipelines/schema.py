@@ -26,6 +26,7 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
     _allow(parts, "Sort", {"type": "string"})
     _allow(parts, "AssumedPrice", _NUMBER)
     _allow(parts, "Budget", _NUMBER)
+    _allow(parts, "AnswerField", parts["AnswerField"]["properties"]["type"])
     model, edit = parts["ModelStep"], parts["EditStep"]
     model["properties"]["model"] = {"anyOf": [{"enum": [one.name for one in catalog.models()]}, REFERENCE]}
     model["allOf"] = [_model(one) for one in _known(models)]

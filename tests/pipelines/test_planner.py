@@ -49,7 +49,7 @@ def value(kind: Type, chance: random.Random) -> Any:
 def made(one: Instance, work: Work, chance: random.Random) -> KnownWork:
     """A result of a step."""
     if (parse := one.step.get("parse")) is not None:
-        return KnownWork("=", value=answer(answer_type(parse)[0], chance, min(one.at_most or 1, 4)))
+        return KnownWork("=", value=answer(answer_type(parse), chance, min(one.at_most or 1, 4)))
     if one.kind == "string":
         return KnownWork("=", texts=(chance.choice("ab"),))
     kind: Any = one.kind if one.kind in ("image", "video", "audio") else "image"

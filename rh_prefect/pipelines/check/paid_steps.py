@@ -16,7 +16,7 @@ from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.document import Path, nearest, visible
-from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, shown_value
+from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Parse, shown_value
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
@@ -118,11 +118,20 @@ class PaidCheck(ValueCheck):
                 f"parse reads a text, and {step.get('model') or step.action} makes {Type(kind).words}",
                 key=True,
             )
-        found, wrong = answer_type(step.parse)
-        for at, message in wrong:
-            self._say((*path, "parse", *at), message)
+        is_right = self._check_answer((*path, "parse"), step.parse)
         self._whole((*path, "parse", "at_most"), step.parse.at_most, scope)
-        return replace(found, is_result=True) if is_text else Type("any")
+        return replace(answer_type(step.parse), is_result=True) if is_text and is_right else Type("any")
+
+    def _check_answer(self, path: Path, parse: Parse) -> bool:
+        """Returns whether the keys of `parse` fit each other; reports a problem otherwise."""
+        before, shapes = self._problem_count, parse.model_dump(include={"text", "object", "list"}, exclude_none=True)
+        if len(shapes) != 1:
+            self._say(path, "parse takes exactly one of text, object and list")
+        elif parse.list is not None and parse.at_most is None:
+            self._say((*path, "list"), "a list needs at_most, so that the plan has a price")
+        elif parse.list is None and parse.at_most is not None:
+            self._say((*path, "at_most"), "at_most needs list")
+        return self._problem_count == before
 
     def _check_paid(self, path: Path, step: PaidStep, scope: Scope) -> None:
         self._whole((*path, "takes"), step.takes, scope)

@@ -31,7 +31,7 @@ def value_of(draft: Draft, work: Work) -> Any:
 
 def _answer(draft: Draft, work: Work, parse: Parse) -> Any:
     """Returns a parsed answer: its known content, or a placeholder for each item that it can have."""
-    kind, _ = answer_type(parse)
+    kind = answer_type(parse)
     found = _known(draft, work, parse)
     if isinstance(found, list):
         return Items(tuple(_with_handles(draft, one, kind, number) for number, one in enumerate(found)))
