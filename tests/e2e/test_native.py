@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import httpx
 import pytest
@@ -62,20 +61,6 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     stage.rh.clock.factor = 1000
     assert len(asyncio.run(rerun(native_flows.graphs, stage.run))) == len(PROMPTS)
     assert prompts(stage.rh) == 2 * len(PROMPTS)
-
-
-@pytest.mark.long
-def test_collect_brings_home_what_a_killed_run_had_started(
-    stage: FilmRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    killed(stage)
-    stage.rh.clock.factor = 1000
-    asyncio.run(runs.command("jobs", "collect", stage.run))
-    files = {path.as_uri() for path in (tmp_path / "out").rglob("*.png")}
-    said = capsys.readouterr().out
-    assert len(files) == len(PROMPTS)
-    assert all(uri in said or uri.removeprefix("file://") in said for uri in files)
-    assert prompts(stage.rh) == len(PROMPTS)
 
 
 @pytest.mark.long

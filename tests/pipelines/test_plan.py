@@ -319,19 +319,6 @@ async def test_a_chain_takes_the_item_before_and_follows_it(tmp_path: Path) -> N
     assert states(await pipeline.plan(given, known=records), "shots.clip") == "=+>"
 
 
-async def test_the_request_is_that_of_the_same_call_of_generate(tmp_path: Path) -> None:
-    from rh_prefect import models
-    from rh_prefect.catalog import read_parameters
-    from rh_prefect.works.journal.identity import base_hash, work_id
-    from rh_prefect.works.request_preparation import as_request
-
-    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, site="www.runninghub.cn")
-    asked = models.ZImageTurbo(prompt="mug, calm")
-    given = as_request(read_parameters(asked.entry, asked.params()).given)
-    base = base_hash(site="www.runninghub.cn", endpoint=asked.entry.endpoint, payload=given)
-    assert plan.steps["each.picture"][0].works[0].key == work_id(base, 1)
-
-
 async def test_a_step_that_may_be_absent_does_not_count_for_the_least() -> None:
     text = """\
 params: {words: {type: string, max: 400}}
@@ -1031,13 +1018,6 @@ async def test_the_question_of_a_review_names_the_item() -> None:
     )
     plan = await Pipeline.from_text(text).plan()
     assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann?", "Is this Bo?"]
-
-
-def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:
-    flow: Any = pipeline_flow(
-        Pipeline.from_text("params: {size: {enum: [720p]}}\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
-    )
-    assert flow.parameters.properties["size"]["enum"] == ["720p"]
 
 
 def test_the_work_of_a_plan_grows_with_its_steps_and_not_with_their_square() -> None:

@@ -182,11 +182,6 @@ BROKEN: dict[str, tuple[Evidence, bool, str]] = {
         f"task {TASK} succeeded, was not collected, and is named nowhere",
     ),
     "nobody knows, and nobody was told": (replace(ASKED, told=()), False, f"nobody was told that {JOB} is unknown"),
-    "unknown, but something else was paid for": (
-        replace(ASKED, paid=(paid(payload={"prompt": "a harbour"}),)),
-        False,
-        f"task {TASK} (some/model, SUCCESS) was paid for and belongs to no job",
-    ),
     "a truncated file at a final name": (
         replace(DONE, files={**DONE.files, "run/a.png": HALF}),
         False,
@@ -196,22 +191,6 @@ BROKEN: dict[str, tuple[Evidence, bool, str]] = {
         replace(DONE, files={**DONE.files, "run/b.png": HALF}),
         False,
         "run/b.png is not what RunningHub served for any task",
-    ),
-    "a truncated file that its result calls whole": (
-        replace(DONE, files={**DONE.files, "run/a.png": HALF}, results=(result(sha256=HALF),)),
-        False,
-        f"run/a.png is not what RunningHub served for task {TASK}",
-    ),
-    "the file of another task": (
-        replace(
-            DONE,
-            paid=(paid(), paid(OTHER, outputs=(HALF,))),
-            jobs={**DONE.jobs, **jobs(submit(answer=ticket(OTHER), end=ended(OTHER)), job="run/other")},
-            files={**DONE.files, "run/a.png": HALF},
-            results=(result(sha256=HALF),),
-        ),
-        False,
-        f"run/a.png is not what RunningHub served for task {TASK}",
     ),
     "half a file left behind": (
         replace(DONE, files={**DONE.files, f"run/.a.png{PART}": HALF}),
