@@ -28,8 +28,8 @@ from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
-from rh_prefect.pipelines.types import file_kind
-from rh_prefect.pipelines.use_step_arguments import KINDS, used_value, wrong_file
+from rh_prefect.pipelines.types import FILES, kind_of
+from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, form_of, is_empty, open_table
 from rh_prefect.works.input_identification import open_local
@@ -192,7 +192,7 @@ class InputReader:
         media = source if isinstance(source, Media) else await self._identified(source)
         if wrong := wrong_file(param, media, what):
             raise InputError(wrong)
-        kind = media.kind if media.kind in KINDS else "file"
+        kind = media.kind if media.kind in FILES else "file"
         address = media.uri if isinstance(source, Media) else source
         return File(kind, f"sha256:{media.sha256}", media, label=media.name, address=address)
 
@@ -202,7 +202,7 @@ class InputReader:
         return media
 
     async def _listed(self, param: Param, value: Any) -> Items:
-        kind = file_kind(param.of or "file")
+        kind = kind_of(param.of or "file")
         if isinstance(value, str):
             found: Sequence[Any] = await self._inputs.files(value, kind)
             if not found:

@@ -77,7 +77,9 @@ class EditResults:
 
     async def read(self, recipe: str) -> EditResult | None:
         """Returns the result of a recipe; None if it was never rendered."""
-        key = f"{recipe}-result"
+        return await self._read(f"{recipe}-result")
+
+    async def _read(self, key: str) -> EditResult | None:
         record = await self._records.read(key)
         return None if record is None else _parse(key, record)
 
@@ -160,7 +162,7 @@ class EditResults:
                 return None
             if await asyncio.to_thread(self._is_there, found):
                 return EditOutput(first, self.located(found), is_new=False)
-            found = await self._read_further(recipe, n)
+            found = await self._read(f"{recipe}-further-{n}")
         raise AssertionError("a count does not end")
 
     def _is_there(self, result: EditResult) -> bool:
@@ -171,11 +173,6 @@ class EditResults:
             return self._store.size(file.uri) == file.size
         return MediaStore(result.store, options=self._store.options_for(result.store)).size(file.uri) == file.size
 
-    async def _read_further(self, recipe: str, n: int) -> EditResult | None:
-        key = f"{recipe}-further-{n}"
-        record = await self._records.read(key)
-        return None if record is None else _parse(key, record)
-
     async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
         """Records a file that was rendered again, unless one with the same content is recorded."""
         found: EditResult | None = first
@@ -184,7 +181,7 @@ class EditResults:
                 return
             key = f"{recipe}-further-{n}"
             created = await self._records.create(key, again.model_dump(mode="json"))
-            found = None if created else await self._read_further(recipe, n)
+            found = None if created else await self._read(key)
 
     def located(self, result: EditResult) -> Media | None:
         """Returns the file of a result with its address; None for a text."""

@@ -40,6 +40,7 @@ _WORDS = {
     "audio": "audio",
     "3d": "a 3D model",
     "file": "a file",
+    "other": "a file of another kind",
     "handle": "an id of RunningHub",
     "object": "a mapping",
     "group": "a group",
@@ -128,9 +129,9 @@ def of_param(param: Param, guard: str = "") -> Type:
     if param.kind == "table":
         return Type("object", many=True, guards=guards)
     if param.kind == "files":
-        return Type(file_kind(param.of or "file"), many=True, guards=guards)
+        return Type(kind_of(param.of or "file"), many=True, guards=guards)
     if param.kind in FILE_TYPES:
-        return Type(file_kind(param.kind), guards=guards)
+        return Type(kind_of(param.kind), guards=guards)
     if param.kind == "any":
         return Type("any", guards=guards)
     if param.kind == "list":
@@ -138,14 +139,9 @@ def of_param(param: Param, guard: str = "") -> Type:
     return Type(param.kind, max=int(param.max) if param.kind == "string" and param.max else None, guards=guards)
 
 
-def file_kind(name: str) -> str:
-    """Returns the kind of a file by the name of its type."""
-    return "3d" if name == "model3d" else name
-
-
-def kind_of(output: str) -> str:
-    """Returns the kind of a model's output; a text is a `string`."""
-    return "string" if output == "text" else output
+def kind_of(name: str) -> str:
+    """Returns the kind of a file by its type in `params`, or of a model's output; a text is a `string`."""
+    return {"model3d": "3d", "text": "string"}.get(name, name)
 
 
 def negated(guard: str) -> str:

@@ -11,9 +11,7 @@ from rh_prefect.pipelines.check import read_value, wrong_value
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown, certain, maybe
-from rh_prefect.pipelines.types import PLAIN, file_kind
-
-KINDS = {"image": "an image", "video": "a video", "audio": "audio", "3d": "a 3D model"}
+from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 
 
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
@@ -42,11 +40,9 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
 
 def wrong_file(param: Param, media: Media, what: str) -> str:
     """Returns a clause about why a parameter does not accept a file; empty if it does."""
-    kind = file_kind(param.of or "file") if param.kind == "files" else file_kind(param.kind)
+    kind = kind_of((param.of or "file") if param.kind == "files" else param.kind)
     if kind not in ("file", media.kind):
-        return (
-            f"{what} takes {KINDS[kind]}, but {media.name} is {KINDS.get(media.kind, f'a file of kind {media.kind}')}"
-        )
+        return f"{what} takes {Type(kind).words}, but {media.name} is {Type(media.kind).words}"
     if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
         return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are allowed"
     if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:

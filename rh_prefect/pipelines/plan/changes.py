@@ -24,7 +24,7 @@ _LEAD = 20
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
     """Marks the differences from an earlier plan, with their causes, in a plan."""
-    before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") not in ("x", "-")}
+    before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") != "x"}
     for one in plan.instances:
         step = before.get(one.address)
         if step is None or one.state not in ("+", ">", "r"):

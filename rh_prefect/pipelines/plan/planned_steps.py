@@ -19,7 +19,7 @@ from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.planning_values import File
 
-State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x", "-"]
+State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
 """See `STATES`."""
 
 STATES: dict[State, str] = {
@@ -32,7 +32,6 @@ STATES: dict[State, str] = {
     "!": "files are missing and are downloaded again, or none is of its kind; --retake makes a new result",
     "r": "waits for a review, or depends on one",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
-    "-": "only in the last run",
 }
 
 SIGNS: dict[State, str] = {
@@ -45,7 +44,6 @@ SIGNS: dict[State, str] = {
     "!": "without its files",
     "r": "waiting for a review",
     "x": "absent",
-    "-": "removed",
 }
 """Short descriptions of `STATES`, for the line below a table and for the boxes of a graph."""
 
