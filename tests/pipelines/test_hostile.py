@@ -259,13 +259,6 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
         input_reader.list_files(str(tmp_path), "image", {}, most=2)
 
 
-async def test_a_run_has_a_most_of_paid_jobs() -> None:
-    text = TABLE.replace("sign: {", "sign: {takes: 5, ", 1)
-    plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(40_001)])
-    [problem] = plan.problems
-    assert problem.message.startswith("with each.sign, the run has over 200000 paid jobs, the most of a run; select")
-
-
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     plan = await Pipeline.from_text(text).plan(rows=[{"title": f"t{n}"} for n in range(33_334)])

@@ -49,16 +49,11 @@ async def test_a_result_with_a_copy_is_not_read_again(run: PipelineRun, tmp_path
     assert await state_of(run, done.work, state_dir=tmp_path / "other machine") == "…", "its task has ended"
 
 
-async def test_a_copy_does_not_hide_a_file_that_was_deleted(run: PipelineRun, tmp_path: Path) -> None:
+async def test_a_copy_does_not_hide_a_file_or_a_store_that_was_deleted(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
     assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
     await asyncio.to_thread(run.store.delete, done.record.outputs[0].uri)
     assert await state_of(run, done.work, state_dir=tmp_path / "here") == "!"
-
-
-async def test_a_store_that_was_emptied_has_no_results(run: PipelineRun, tmp_path: Path) -> None:
-    done = await run.one(picture())
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
     (tmp_path / "store").rename(tmp_path / "archive")
     assert await state_of(run, done.work, state_dir=tmp_path / "here") is None
 
