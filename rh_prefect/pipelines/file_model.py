@@ -105,6 +105,14 @@ Same = Annotated[
 ]
 Number = Annotated[float, _read(_number, "takes a number")]
 Amount = Annotated[float, _read(lambda v: _number(v) and 0 <= v < inf, "takes an amount of 0 or more")]
+Above = Annotated[float, _read(lambda v: _number(v) and v > 0, "takes a number above 0")]
+Reuse = Annotated[
+    str,
+    _read(
+        lambda v: isinstance(v, str) and re.fullmatch(r"always|never|[1-9]\d{0,4}[mhd]", v) is not None,
+        "takes always, never, or a time such as 30m, 12h or 7d",
+    ),
+]
 Seconds = Annotated[
     float | str,
     _read(lambda v: (_number(v) and 0 < v < inf) or holds_reference(v), "takes a number above 0 or a reference"),
@@ -143,8 +151,8 @@ class Param(_Strict):
     default: Any = None
     min: Number | None = None
     max: Number | None = None
-    max_mb: Number | None = None
-    max_seconds: Number | None = None
+    max_mb: Above | None = None
+    max_seconds: Above | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -247,7 +255,7 @@ class Assume(_Strict):
 class Budget(_Strict):
     """The maximum cost of a run."""
 
-    amount: Number
+    amount: Amount
     whole_items: Bool = False
     item: Amount | None = None
     all_runs: Bool = False
@@ -339,7 +347,7 @@ class PaidStep(Step):
     expect: Condition = None
     takes: Count | None = None
     attempts: Whole | None = None
-    reuse: Text | None = None
+    reuse: Reuse | None = None
     parse: Parse | None = None
     assume: Assume | None = None
     save_as: Text | None = None
@@ -515,7 +523,7 @@ class PipelineFile(_Strict):
     params: dict[str, Param] = Field(default_factory=dict)
     budget: Budget | None = None
     attempts: Whole | None = None
-    reuse: Text | None = None
+    reuse: Reuse | None = None
     scope: Text | None = None
     invalid_items: Literal["refuse", "skip"] = "refuse"
     defaults: Defaults = Field(default_factory=dict)

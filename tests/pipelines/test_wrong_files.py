@@ -1,49 +1,55 @@
 """Wrong files and exactly what is said of each: these messages are the product.
 
-In `wrong/` are files that are not read; in `refused/` files whose plan has problems, or has none where one could be
-expected. Each of the latter begins with the parameters of its plans.
+A case of `wrong_files.txt` is a file that is not read, one of `refused_files.txt` a file whose plan has problems, or has
+none where one could be expected. Lines with `?` have the parameters of a plan, lines with `>` the problems in order.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.document import PipelineError, Problem
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.support.each_case import each_case
 
-FOLDER = Path(__file__).with_name("wrong")
-REFUSED = Path(__file__).with_name("refused")
+PARAMS = (
+    "params: {photo: image, photos: {type: files, of: image}, words: string, ask: {type: boolean, default: false}, "
+    "size: {enum: [720p, 1080p], optional: true}, "
+    "rows: {type: table, columns: {title: string, photo: {type: image, optional: true}}}}"
+)
+"""The line `@params` of a case."""
 
 
-def said(file: Path) -> str:
-    with pytest.raises(PipelineError) as caught:
-        Pipeline.from_text(file.read_text(), name=file.name)
-    return "".join(f"{problem.head}\n" for problem in caught.value.found)
+def cases(name: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The name of each case, its file, and what is said of it."""
+    for case in Path(__file__).with_name(name).read_text().split("=== ")[1:]:
+        title, *lines = case.rstrip("\n").split("\n")
+        told = [line for line in lines if line.startswith(("> ", "? "))]
+        text = "".join(f"{line}\n" for line in lines[: len(lines) - len(told)])
+        yield title, text.replace("@params\n", f"{PARAMS}\n"), told
 
 
-def said_of_plans(file: Path) -> Iterator[str]:
-    text = file.read_text()
-    pipeline = Pipeline.from_text(text, name=file.name)
-    for line in takewhile(lambda one: one.startswith("# "), text.splitlines()):
-        yield f"{line}\n"
-        yield from (f"{problem.head}\n" for problem in pipeline.plan_now(json.loads(line[2:])).problems)
+def said(problems: Iterable[Problem]) -> list[str]:
+    return [f"> {one.line}:{one.column}: {one.message}" for one in problems]
 
 
 def test_every_problem_is_named() -> None:
     with each_case() as case:
-        for file in sorted(FOLDER.glob("*.yaml")):
-            with case(file.stem):
-                assert said(file) == file.with_suffix(".txt").read_text()
-        for file in sorted(REFUSED.glob("*.yaml")):
-            with case(file.stem):
-                assert "".join(said_of_plans(file)) == file.with_suffix(".txt").read_text()
+        for name, text, told in cases("wrong_files.txt"):
+            with case(name):
+                with pytest.raises(PipelineError) as caught:
+                    Pipeline.from_text(text)
+                assert said(caught.value.found) == told
+        for name, text, told in cases("refused_files.txt"):
+            with case(name):
+                plans = [line for line in told if line.startswith("? ")]
+                found = [(line, Pipeline.from_text(text).plan_now(json.loads(line[2:])).problems) for line in plans]
+                assert [one for line, problems in found for one in (line, *said(problems))] == told
 
 
 def test_there_are_at_least_a_hundred() -> None:
-    assert len([*FOLDER.glob("*.yaml"), *REFUSED.glob("*.yaml")]) >= 100
+    assert sum(1 for name in ("wrong_files.txt", "refused_files.txt") for _ in cases(name)) >= 100

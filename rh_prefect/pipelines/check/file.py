@@ -107,9 +107,6 @@ class FileCheck(OtherCheck):
             if what:
                 self._checked.document.hide(value)
                 self._say((name,), f"{name} takes the name of a block, but this looks like {what}; save it in a block")
-        if self._file.budget is not None and self._file.budget.amount < 0:
-            self._say(("budget",), "budget must be an amount of 0 or more")
-        self._check_reuse(("reuse",), self._file.reuse)
         if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
             takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, but not the id of a flow run"
             self._say(("scope",), f"scope takes a name of {takes}")
@@ -168,9 +165,6 @@ class FileCheck(OtherCheck):
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.min is not None and param.max is not None and param.min > param.max:
             self._say((*path, "min"), f"min is {param.min:g}, and max is {param.max:g}: no value is allowed")
-        for name in ("max_mb", "max_seconds"):
-            if (most := getattr(param, name)) is not None and most <= 0:
-                self._say((*path, name), f"{name} takes a number above 0, not {most:g}")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
 
@@ -199,7 +193,6 @@ class FileCheck(OtherCheck):
         return scope
 
     def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
-        self._check_reuse((*path, "reuse"), step.get("reuse"))
         guards = frozenset[str]()
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)

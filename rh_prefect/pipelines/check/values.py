@@ -34,7 +34,6 @@ from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope, resolve
 
 RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
-REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 
 
 class ValueCheck:
@@ -55,10 +54,6 @@ class ValueCheck:
     def _say(self, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
         self._problem_count += 1
         self._problems.add(self._document, path, message, needle, key=key)
-
-    def _check_reuse(self, path: Path, reuse: str | None) -> None:
-        if reuse is not None and not REUSE.fullmatch(reuse):
-            self._say(path, f"reuse takes always, never, or a time such as 30m, 12h or 7d, but {shown_value(reuse)}")
 
     def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
         """Reports a name that a step or an item may not have."""
