@@ -1,7 +1,7 @@
 """Wrong files and exactly what is said of each: these messages are the product.
 
-A case of `wrong_files.txt` is a file that is not read, one of `refused_files.txt` a file whose plan has problems, or has
-none where one could be expected. Lines with `?` have the parameters of a plan, lines with `>` the problems in order.
+A case of `wrong_files.txt` is a file that is not read, one of `refused_files.txt` a file whose plan has problems, or
+has none where some are expected. Lines with `?` have the parameters of a plan, lines with `>` the problems in order.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 from rh_prefect.pipelines.document import PipelineError, Place
 from rh_prefect.pipelines.yaml_reader import read
 
+
 def message(text: str) -> str:
     with pytest.raises(PipelineError) as caught:
         read(text, "film.yaml")
