@@ -175,7 +175,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
 async def _submit(steps: Steps, n: int) -> Submit | None:
     """Claims, posts and records submission n, without interruption; None if another process has claimed it."""
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
-    await steps.records.note_claim(n)
+    await steps.note_claim(n)
     intent = await steps.claim(n)
     if intent is None:
         return None

@@ -43,7 +43,10 @@ LIMITER_PAUSES = 2
 """Number of refusals of a job for lack of a slot before it pauses: the limiter pauses all jobs of the account."""
 
 BEFORE_CLAIM = 10.0
-"""Seconds for which a reading of a cached journal counts before a claim, which detects a cancellation by itself."""
+"""Seconds for which a reading of a cached journal counts before a claim, which detects a cancellation by itself.
+
+Less than `run_cancellation.PATIENCE`, for which a cancellation waits for the answers of noted claims.
+"""
 
 LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
@@ -81,10 +84,9 @@ class Steps:
         self._is_unread = work.is_new
         self._first_time = False
         self._view = JobView(work.key)
-        self._claimed_at: float
+        self._noted_at: float | None = None
         self._first_view: TaskView | None = None
         self._accepted_at: float | None = None
-        self._answered_at: float | None = None
 
     def end(self) -> None:
         """Releases the slot and the reserved amount of an ended or interrupted work."""
@@ -183,11 +185,8 @@ class Steps:
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
         """Returns whether the run was cancelled; `fresh` reads the record again."""
-        if not fresh:
-            return await self.work.is_cancelled(max_age=BEFORE_CLAIM)
-        # A cancellation after the answer was sent to the journal finds the ticket there.
-        age = 0.0 if self._answered_at is None else self._clock() - self._answered_at
-        return await self.work.is_cancelled(max_age=age)
+        # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
+        return await self.work.is_cancelled(max_age=min(self._since_note, BEFORE_CLAIM) if fresh else BEFORE_CLAIM)
 
     # -- before the claim ----------------------------------------------------------------------------------------------
 
@@ -263,11 +262,19 @@ class Steps:
 
     # -- from the claim to the answer ----------------------------------------------------------------------------------
 
+    async def note_claim(self, n: int) -> None:
+        """Notes in the run's journal that submission n is about to be claimed."""
+        self._noted_at = self._clock()
+        await self.records.note_claim(n)
+
+    @property
+    def _since_note(self) -> float:
+        """Seconds since the last note of a claim; 0 without one, which asks for a new reading."""
+        return 0.0 if self._noted_at is None else self._clock() - self._noted_at
+
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
         intent = self.work.intent(self._lease.account).model_copy(update=self._spending.claim(n))
-        # Before the write, since another process may read the intent before this one has the response.
-        self._claimed_at = self._clock()
         try:
             is_ours = await self.records.intent(n, intent)
         except BaseException:
@@ -304,12 +311,12 @@ class Steps:
 
     async def _hindrance(self, intent: Intent) -> str:
         """Returns the reason why a claimed submission must not be posted; empty if there is none."""
-        since_claim = self._clock() - self._claimed_at
-        if since_claim > intent.give_up:
+        since_note = self._since_note  # before the intent, which another process may read first
+        if since_note > intent.give_up:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
             return "this process was stopped before the POST"
-        # Whether the journal had a cancellation when the intent was created, if no request is needed to check it.
-        if self.work.scope.journal.is_cached and await self.work.is_cancelled(max_age=since_claim):
+        # Whether the journal had a cancellation before the note: the append of the note has read it.
+        if self.work.scope.journal.is_cached and await self.work.is_cancelled(max_age=since_note):
             return "the run was cancelled before the POST"
         return ""
 
@@ -322,7 +329,6 @@ class Steps:
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
-        self._answered_at = self._clock()
         submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
         before = self._spending.answered(submit)

@@ -163,7 +163,7 @@ class _Cancellation:
         try:
             async with self.gate:
                 submit = submit or await records.submission(n)
-            while submit is not None and self._is_in_flight(submit) and self.clock() < self.deadline:
+            while self._is_in_flight(submit) and self.clock() < self.deadline:
                 await self.sleep(_PAUSE)
                 submit = await records.submission(n)
             if submit is not None:
@@ -178,7 +178,9 @@ class _Cancellation:
     def _is_own(self, submit: Submit) -> bool:
         return submit.intent.flow_run in ("", self.scope.journal.scope)
 
-    def _is_in_flight(self, submit: Submit) -> bool:
+    def _is_in_flight(self, submit: Submit | None) -> bool:
+        if submit is None:
+            return True  # its claim is noted, and its intent is on its way
         return submit.state == "open" and self._is_own(submit) and not is_surely_dead(submit.intent.owner)
 
     async def _cancel(self, records: JobRecords, submit: Submit) -> None:

@@ -13,6 +13,7 @@ from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, cancel_key
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.run_cancellation import (
     PATIENCE,
     POLLS_FOR_OUTPUTS,
@@ -144,6 +145,22 @@ async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: 
         assert view.last is not None
         assert view.last.end is not None
         assert view.last.end.status == "CANCELLED"
+
+
+async def test_the_intent_of_a_noted_claim_is_waited_for(tmp_path: Path, time: Time) -> None:
+    works = WorksJournal(str(tmp_path))
+    scope = FolderScope(works.notes_of("night"), works)
+    await write(scope.journal, {"claim-1": Record()})
+
+    async def submit() -> None:
+        await write(works, {"intent-1": intent(flow_run="night"), "answer-1": ticket()})
+
+    async def client_for(_: Intent) -> RunningHub:
+        return RunningHub(CANCELLED)
+
+    time.then = [submit]
+    report = await cancel_scope(scope, client_for, by="a test", clock=time.clock, sleep=time.sleep)
+    assert report.cancelled == [TASK]
 
 
 async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
