@@ -253,7 +253,10 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
     final = await _final_error(steps, submit, end, failure, progress)
     # A caller that only downloads does not decide whether another task is paid for: that is recorded.
     if final is not None and (policy.may_submit or await steps.read_submission(submit.n + 1) is None):
-        raise final
+        try:
+            raise final
+        finally:
+            del failure, final  # its traceback has this frame
     return None
 
 

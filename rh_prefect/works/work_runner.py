@@ -146,7 +146,10 @@ class RunningWork:
                     await asyncio.wait((life, self._steps.changed), return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError:
                 raise self._timeout(running, deadline) from None
-        return life.result() if life.done() else None
+        try:
+            return life.result() if life.done() else None
+        finally:
+            del life  # the traceback of its error has this frame
 
     def _begin(self) -> asyncio.Task[Any]:
         if self._life is None:
@@ -175,6 +178,11 @@ class RunningWork:
         """Stops the work at this process, outside of critical sections; its task continues at RunningHub."""
         if self._life is not None:
             self._life.cancel()
+
+    def forget(self) -> None:
+        """Interrupts the work, and drops its result or error: the traceback of the error refers to this object."""
+        self.interrupt()
+        self._life = None
 
     async def leave(self) -> None:
         """Stops the work, and records that this process no longer waits for it; other processes of the run may."""
@@ -261,7 +269,7 @@ class WorkRunner:
             finally:
                 running.callers -= 1
                 if not running.callers:
-                    running.interrupt()  # a caller that leaves its task for a suspension waits for it no more
+                    running.forget()  # a caller that leaves its task for a suspension waits for it no more
                     if known.get(name) is running:  # a call since the interruption has another one
                         del known[name]
 

@@ -80,18 +80,21 @@ def words(text: str = "one", **more: Any) -> WorkCall:
     return WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt=text), "words", **more)
 
 
-async def test_ended_works_and_their_requests_are_freed_without_the_garbage_collector(given: dict[str, Any]) -> None:
+async def test_ended_works_and_their_requests_are_freed_without_the_garbage_collector(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
     def alive() -> set[str]:
-        objects = [one for one in gc.get_objects() if isinstance(one, (RunningWork, Steps, httpx.Request))]
+        objects = [one for one in gc.get_objects() if isinstance(one, (RunningWork, Steps, httpx.Request, JobFailed))]
         return {f"{type(one).__name__} {id(one)}" for one in objects}
 
+    rh.faults.add(Fault("submit", prompt="a text that fails", kind="fail", code="1504"))
     run = PipelineRun(**given)
     await run.one(words("opens the connections"))
     gc.collect()
     gc.disable()
     try:
         before = alive()
-        await run.make(*(words(f"text {n}") for n in range(5)))
+        await run.make(*(words(f"text {n}") for n in range(5)), words("a text that fails"))
         await LOOP.call(asyncio.sleep(0))
         kept = alive() - before
     finally:

@@ -242,7 +242,7 @@ class StepScheduler:
     def _fail(self, instance: Instance, error: RunningHubError) -> None:
         if instance.address not in self.outcome.errors:
             self._failed.append(instance)
-            self.outcome.errors[instance.address] = error
+            self.outcome.errors[instance.address] = error.with_traceback(None)  # without the frames of the step
             self._stopped_by = self._stopped_by or (instance.address if instance.stops_run else "")
 
     def _fail_unmade(self) -> None:
