@@ -122,6 +122,18 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
     assert states == [("sign", "made"), ("clip", "unfinished")]
 
 
+async def test_a_run_says_at_its_start_that_its_budget_is_below_the_expected_price(
+    rh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = Pipeline.from_text(SIGNS.replace(", all_runs: true", ""))
+    end = await run_locally(pipeline, {})
+    assert end.name == OVER_BUDGET, end.message
+    said = "The expected price is 0.16 CNY, and 0.08 of the budget is left: items that do not fit will not be made."
+    assert caplog.text.count(said) == 1
+    await run_locally(pipeline, {})
+    assert caplog.text.count("The expected price") == 1, "the rest costs as much as the budget"
+
+
 SIGNS = """
 budget: {amount: 0.08, whole_items: true, all_runs: true}
 steps:

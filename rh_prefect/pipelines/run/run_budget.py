@@ -18,7 +18,7 @@ from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, PriceRange
 from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs_and_budget import SpendTracker
+from rh_prefect.works.journal.costs_and_budget import SpendTracker, amount_text
 
 
 def run_limit(
@@ -81,6 +81,18 @@ def run_limit(
             "`items` or `sample`."
         )
     return limit
+
+
+def shortage(plan: Plan, price: PriceRange, *, left: Decimal | None) -> str:
+    """Returns a sentence if the rest of a run's budget is below the expected price; empty otherwise."""
+    if left is None or price.expected <= left:
+        return ""
+    what = "items" if plan.budget is not None and plan.budget.whole_items else "steps"
+    expected, rest = amount_text(price.expected), amount_text(max(Decimal(0), left))
+    return (
+        f"The expected price is {expected} {plan.currency}, and {rest} of the budget is left: {what} that do not fit "
+        "will not be made."
+    )
 
 
 @dataclass(slots=True)

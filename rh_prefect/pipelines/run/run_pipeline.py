@@ -21,7 +21,7 @@ from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.run.csv_report import report, report_of_interrupted
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
-from rh_prefect.pipelines.run.run_budget import run_limit
+from rh_prefect.pipelines.run.run_budget import run_limit, shortage
 from rh_prefect.pipelines.run.services import Services
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.surroundings import Surroundings
@@ -91,17 +91,23 @@ async def _make(
     plan.refuse_unknown(run.selection, new=options.new or ())
     if reviewed is not None:
         reviewed.refuse_changes(plan, pipeline.file.params)
+    counted = run.services.budget.spending.all_counted
+    currency = await LOOP.call(around.accounts.pool.currency()) if run.price.most or run.price.is_open else None
     limit = run_limit(
         plan,
         run.price,
         budget=options.budget,
-        counted=run.services.budget.spending.all_counted,
+        counted=counted,
         reviewed=reviewed,
-        currency=await LOOP.call(around.accounts.pool.currency()) if run.price.most or run.price.is_open else None,
+        currency=currency,
         attempt=around.scope.attempt,
         earlier=await run.earlier_costs(),
     )
     run.services.limit(limit)
+    left = None if limit is None or currency not in (None, plan.currency) else limit - counted
+    if note := shortage(plan, run.price, left=left):
+        plan.notes = [*plan.notes, note]
+        _log.warning("%s: %s", plan.pipeline, note)
     await around.pages.show_plan(await _compared(run, pipeline, around))
     price = plan.price
     prices = {"least": str(price.least), "expected": str(price.expected), "most": str(price.most)}
