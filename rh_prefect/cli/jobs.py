@@ -46,6 +46,9 @@ _RUNS = 30
 _KEY_SHOWN = 12
 """Number of digits of a job's key in a list; commands accept these digits."""
 
+_UNKNOWN = ("unknown", "open")
+"""States of submissions whose outcome is not recorded."""
+
 _KINDS = frozenset({"image", "video", "audio"})
 """Kinds of files that the extension of a result identifies."""
 
@@ -163,12 +166,29 @@ async def adopt_(
         print(f"task {task_id} could not be verified; it is recorded as given: {error}")
     else:
         _check_kind(job, intent, task)
+    others = await _other_unknown(intent.flow_run or journal.scope, key)
     await manual_repair.adopt(journal, key, task_id)
     print(
         f"RunningHub does not report which request a task is of. In the call log task {task_id} must be one of "
         f"{intent.request_words} that was submitted at {intent.at}; otherwise this job gets the result of another task."
     )
+    if others:
+        print("Other submissions of the run without a known outcome, whose task it could be:")
+        print_rows(others, indent="  ")
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
+
+
+async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
+    """Returns the submissions of a run without a known outcome, except those of one job, each with its request."""
+    try:
+        jobs = await _jobs_in(run)
+    except RunningHubError as error:
+        return [(run, f"its other jobs cannot be listed: {error}")]
+    return [
+        (f"{name}/{view.key[:_KEY_SHOWN]}", f"{last.intent.request_words}, submitted at {last.intent.at}")
+        for name, view, _ in jobs
+        if (last := view.last) is not None and last.state in _UNKNOWN and view.key != key
+    ]
 
 
 def _continuation(journal: Journal) -> str:
@@ -446,7 +466,7 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
         await manual_repair.replay_spool(_spool(), journal)
     marked, left = list[str](), list[str]()
     for scope, view, problem in await _jobs_in(run):
-        if problem or view.last is None or view.last.state not in ("unknown", "open"):
+        if problem or view.last is None or view.last.state not in _UNKNOWN:
             left += [problem] if problem else []
             continue
         try:

@@ -472,19 +472,23 @@ def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: H
     assert "mug: its result was made since the plan" in here.call(again, fails=True)
 
 
-def test_all_unknown_submissions_of_a_run_are_settled_together(here: Here) -> None:
+def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> None:
     here.write("never.yaml", NEVER)
     here.rh.faults.add(Fault("submit"))
     here.call("run never.yaml", fails=True)
     (run,) = {json.loads(one.read_text())["flow_run"] for one in (here.folder / "out").glob("works/*/intent-1.json")}
-    assert len(here.rh.recorder.paid) == 2
+    tasks = {one.payload["prompt"]: one.task_id for one in here.rh.recorder.paid}
+    jobs = {one["label"]: one["job"] for one in json.loads(here.call(f"jobs list {run} --json"))}
+    _, others = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}").split("whose task it could be:")
+    assert re.search(rf"{jobs['cup'][:-28]}.*cup, prompt \"a cup\".*, submitted at ", others)
+    assert "a mug" not in others
     marked = here.call(f"jobs mark-refused {run} --all")
-    assert len(re.findall(r"works-\w+/\w+ \(.*z-image/turbo, started at .*\): recorded as not accepted", marked)) == 2
-    assert f"{run}: 2 submission(s) recorded as not accepted" in marked
+    assert len(re.findall(r"works-\w+/\w+ \(.*z-image/turbo, started at .*\): recorded as not accepted", marked)) == 1
+    assert f"{run}: 1 submission(s) recorded as not accepted" in marked
     assert f"{run}: 0 submission(s)" in here.call(f"jobs mark-refused {run} --all")
     here.rh.faults.clear()
     here.call("run never.yaml")
-    assert len(here.rh.recorder.paid) == 4
+    assert len(here.rh.recorder.paid) == 3, "a task is adopted, and one is paid for again"
 
 
 def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(here: Here) -> None:
