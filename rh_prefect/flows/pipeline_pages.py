@@ -11,7 +11,6 @@ from itertools import accumulate
 from typing import Any
 
 import httpx
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 
@@ -32,7 +31,7 @@ from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
 from rh_prefect.pipelines.run.surroundings import Pages, What
-from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.costs_and_budget import Costs
 
 _log = logging.getLogger("rh_prefect")
@@ -94,14 +93,9 @@ async def _tag(pipeline: str) -> None:
     if context is None or context.flow_run is None:
         return
     flow_run, name = context.flow_run, f"pipeline:{pipeline}"
+    flow_run.tags = sorted({*flow_run.tags, name})
     try:
-        connection = await connect()
-        async with connection.gate:
-            found = await connection.client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])), limit=1
-            )
-            tags = {*(one for run in found for one in run.tags), name}
-            await connection.client.update_flow_run(flow_run.id, tags=sorted(tags))
+        await ask(lambda api: api.update_flow_run(flow_run.id, tags=flow_run.tags))
     except httpx.HTTPError as error:
         _log.warning("The flow run has not the tag %s: %s", name, error)
 
