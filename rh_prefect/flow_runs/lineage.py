@@ -83,11 +83,11 @@ def _asset(uri: str, name: str | None = None) -> Asset | None:
     """Returns a file as an asset, without the signature of a link; None if its address is too long."""
     place = f"file://{local_path(uri)}" if is_local(uri) else shown_url(uri)
     try:
-        return Asset(key="".join(_KEPT.get(sign, sign) for sign in place), properties=AssetProperties(name=name))
+        return Asset(key="".join(_NOT_ALLOWED.get(sign, sign) for sign in place), properties=AssetProperties(name=name))
     except ValidationError:
         return None
 
 
 _ROLE = "prefect.resource.role"
-_KEPT = dict.fromkeys("\n\r\t\0 #?&%\"'<>[]{}|\\^`", "_")
+_NOT_ALLOWED = dict.fromkeys("\n\r\t\0 #?&%\"'<>[]{}|\\^`", "_")
 """Characters that are not allowed in the key of an asset."""

@@ -190,6 +190,7 @@ class Rounds:
             now = self._now()
             verdict: Verdict = "continue"
             if own is None:
+                # A schedule begins a round with each run, so that runs that overlap do not wait for each other.
                 is_running = not self._is_scheduled and await self._is_running(state)
                 verdict = "begin" if self._is_scheduled else state.verdict(now=now, is_running=is_running)
             if verdict == "refuse" and state.holder is not None:
@@ -272,7 +273,7 @@ class Rounds:
 
 async def leave_rounds(run: Journal, records: Journal) -> None:
     """Records that a cancelled run no longer works on its rounds, so that the next run need not wait for it."""
-    rounds = Rounds(records, deployment=COMMAND_LINE)
+    rounds = Rounds(records, deployment=COMMAND_LINE)  # only reads by key, which contains the real deployment
     noted = [
         (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)
         async for _, found in run.jobs()

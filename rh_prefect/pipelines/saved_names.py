@@ -106,6 +106,7 @@ class SavedNames:
             record = SavedName(name=name, sha256=wanted.sha256, pipeline=self._pipeline)
             if converts:
                 record = record.model_copy(update={"source": file.sha256, "file": wanted})
+            # Before the file: if the process is killed, the next run knows that the file is a pipeline's.
             key = f"{there.key}-content-{wanted.sha256[:16]}"
             await self._records.create(key, record.model_dump(mode="json"))
             saved = await asyncio.to_thread(self._store.move, local, name)
@@ -135,7 +136,7 @@ class SavedNames:
 
         Empty for unknown content.
         """
-        if not there.saved and there.size != file.size:
+        if not there.saved and there.size != file.size:  # a user's file, which is not replaced, so it is not read
             return ""
         stamp, began = await asyncio.to_thread(self._store.stamp, there.name), time.time()
         if stamp is not None and stamp.text in there.stamps:

@@ -131,6 +131,7 @@ class EditResults:
             return EditOutput(known, self.located(result), is_new=True)
         if await self._records.create(f"{recipe}-result", result.model_dump(mode="json")):
             return EditOutput(result, self.located(result), is_new=True)
+        # Another process has recorded its file first: nothing refers to this one.
         first = await self.read(recipe) or result
         if is_ours and file is not None and first.file is not None and first.file.sha256 != file.sha256:
             await asyncio.to_thread(self._store.delete, file.uri)

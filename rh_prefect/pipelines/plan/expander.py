@@ -436,11 +436,12 @@ class Expander:
         instance.settle("r" if chosen is None else "=")
         instance.chosen = chosen
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
-        if chosen is None or undecided:
+        if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate
             value = undecided_result(value, instance, f"review:{instance.address}:")
         return StepOutput(value, tuple(shown), "review", maker=instance)
 
     def _candidates(self, text: str, frame: Frame) -> list[Candidate]:
+        # Each take of a step is a candidate; `a or b` means one value.
         takes = certain(evaluate(text.replace(")", ".takes)"), frame)) if " or " not in text else ABSENT
         values = [certain(one) for one in results(takes)] if isinstance(takes, Items) else []
         one = certain(evaluate(text, frame))
@@ -544,6 +545,7 @@ class Expander:
         return groups
 
     async def _in_order(self, steps: Mapping[str, Step], at: Path, groups: list[Group], path: str) -> None:
+        # The items with one number in all groups are expanded together, each after the item that is its `previous`.
         longest = max((len(group.frames) for group in groups), default=0)
         for number in range(longest):
             row = [group.frames[number] for group in groups if number < len(group.frames)]

@@ -192,6 +192,7 @@ class Planner:
         self._groups.pop(name, None)
         self._top.names.pop(name, None)
         self._top.undecided.pop(at, None)
+        # Items that use `previous` depend on each other, so all of them are one part.
         if not isinstance(step, FanOutStep) or uses(step, "previous"):
             await expander.step(name, step, at, self._top)
         elif (group := expander.fan_out(name, step, at, self._top)) is not None:

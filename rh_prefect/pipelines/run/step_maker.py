@@ -36,7 +36,7 @@ class StepMaker:
         self._rendering: SharedTasks[str, None] = SharedTasks()
 
     async def make(self, instance: Instance) -> None:
-        """Makes a step and saves its results; a step whose inputs have changed meanwhile fails."""
+        """Makes a step and saves its results; a step whose inputs have changed meanwhile is planned again."""
         engine = self._services.engine
         async with member(engine):
             if any(work.state != "=" for work in instance.works):
@@ -140,7 +140,7 @@ class StepMaker:
         for need in instance.needs:
             if not need.is_paid and need.model != "review" and need.works:
                 is_other |= await self._edit_again(need)
-        if is_other:
+        if is_other:  # the request contains the new file, so the step is planned and started again
             self._outcome.begun.discard(instance.address)
         return is_other
 
