@@ -25,7 +25,7 @@ ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
 
 
 class Platform(Requests):
-    """Requests about the platform: API keys, public models and webhooks."""
+    """Requests about the account's API keys and the public models."""
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rh_prefect.tasks.assemble import Film, assemble
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
-from rh_prefect.tasks.platform import (
+from rh_prefect.tasks.account_and_apps import (
     account_status,
     app_call_example,
     cancel_task,

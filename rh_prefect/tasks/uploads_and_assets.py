@@ -27,7 +27,7 @@ from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.platform import ask, once, one_of, repeatable, require_text
+from rh_prefect.tasks.account_and_apps import ask, once, one_of, repeatable, require_text
 from rh_prefect.works.input_identification import open_local
 
 LegacyType = Literal["input", "image", "video", "audio"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import Task
 
 from rh_prefect import tasks
-from rh_prefect.tasks import platform, uploads_and_assets
+from rh_prefect.tasks import account_and_apps, uploads_and_assets
 
 
 def test_all_tasks_of_the_platform_are_offered_with_their_own_names() -> None:
     assert tasks.__all__ == sorted(tasks.__all__)
-    found = {**vars(platform), **vars(uploads_and_assets)}
+    found = {**vars(account_and_apps), **vars(uploads_and_assets)}
     platform_tasks = {name for name, value in found.items() if isinstance(value, Task)}
     assert platform_tasks == {*tasks.__all__} - {"Film", "assemble", "generate", "generate_many"}
     for name in platform_tasks:
