@@ -9,7 +9,7 @@ from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.media.names import DEFAULT_TEMPLATE
+from rh_prefect.media.file_names import DEFAULT_TEMPLATE
 from rh_prefect.media.urls import has_password, has_signature
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from fsspec.core import url_to_fs
 from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import PART
+from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.file_state import Stamp, of_object
 from rh_prefect.media.file_types import sniff
 from rh_prefect.media.input_access_policy import is_deployed
 from rh_prefect.media.media import Media
-from rh_prefect.media.names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded, pieces_of
 from rh_prefect.media.urls import (

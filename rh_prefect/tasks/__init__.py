@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from rh_prefect.tasks.assemble import Film, assemble
-from rh_prefect.tasks.concurrent import generate_many
-from rh_prefect.tasks.generate import generate
 from rh_prefect.tasks.account_and_apps import (
     account_status,
     app_call_example,
@@ -21,6 +18,9 @@ from rh_prefect.tasks.account_and_apps import (
     webhook_detail,
     workflow_json,
 )
+from rh_prefect.tasks.assemble import Film, assemble
+from rh_prefect.tasks.concurrent import generate_many
+from rh_prefect.tasks.generate import generate
 from rh_prefect.tasks.uploads_and_assets import (
     create_asset_group,
     delete_asset,

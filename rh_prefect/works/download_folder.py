@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar
 from rh_prefect.bounded_caches import LruCache, SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import lock_file, make_folder
-from rh_prefect.media.names import safe
+from rh_prefect.media.file_names import safe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.record_types import ResultRecord
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from rh_prefect.media.names import folded
+from rh_prefect.media.file_names import folded
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from rh_prefect.media.names import folded, wrong_part
+from rh_prefect.media.file_names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
-from rh_prefect.media.names import folded
+from rh_prefect.media.file_names import folded
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.planned_steps import Instance
 
